@@ -1,0 +1,1 @@
+"""Pure functions from archive tables to findings."""

@@ -1,0 +1,1 @@
+"""Units, errors with a remedy, owned processes, logging: what every room may use."""

@@ -1,0 +1,1 @@
+"""The instrument: arrival schedule, wire protocols, engine, recording. Usable alone."""

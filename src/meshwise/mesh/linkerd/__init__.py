@@ -1,0 +1,1 @@
+"""Linkerd's data plane: a small control plane that answers linkerd2-proxy."""

@@ -1,0 +1,1 @@
+"""The question: study file, factors, postures, topologies, and the randomised block design."""

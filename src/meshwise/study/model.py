@@ -1,0 +1,251 @@
+"""The nouns of a study, in the glossary's words. Frozen values; no file, no process.
+
+`study.file` reads a YAML file into a `Study`; `study.design` expands it into `Trial`s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+
+class MtlsMode(StrEnum):
+    """What the server side demands: Istio's PeerAuthentication modes, Linkerd's default policies."""
+
+    DISABLE = "disable"
+    PERMISSIVE = "permissive"
+    STRICT = "strict"
+
+
+class Authorization(StrEnum):
+    """Which calls are let through.
+
+    `namespace`: callers of the calling namespace. `fine`: least privilege by identity, method, path,
+    header and JWT claim. `request`: `fine` without the identity, the only kind that means anything
+    without mutual TLS (for factorial studies).
+    """
+
+    NONE = "none"
+    NAMESPACE = "namespace"
+    FINE = "fine"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, order=True)
+class Posture:
+    """The security configuration of a cell. `mtls is None` only in the posture `none` (no mesh)."""
+
+    mtls: MtlsMode | None
+    authorization: Authorization = Authorization.NONE
+
+    @property
+    def name(self) -> str:
+        """The ladder's name where the ladder has it, else `<mtls>+<authorization>`."""
+        if self.mtls is None:
+            return "none"
+        first = "plaintext" if self.mtls is MtlsMode.DISABLE else str(self.mtls)
+        return first if self.authorization is Authorization.NONE else f"{first}+{self.authorization}"
+
+
+NO_MESH = Posture(None)
+LADDER: tuple[Posture, ...] = (
+    Posture(MtlsMode.DISABLE),
+    Posture(MtlsMode.PERMISSIVE),
+    Posture(MtlsMode.STRICT),
+    Posture(MtlsMode.STRICT, Authorization.NAMESPACE),
+    Posture(MtlsMode.STRICT, Authorization.FINE),
+)
+"""The rungs of a mesh, bottom up: plaintext, permissive, strict, strict+namespace, strict+fine."""
+
+
+class MeshName(StrEnum):
+    NONE = "none"
+    ISTIO = "istio"
+    LINKERD = "linkerd"
+
+
+class Protocol(StrEnum):
+    HTTP1 = "http1"
+    HTTP2 = "http2"
+    GRPC = "grpc"
+
+
+SERVICE_PORTS: dict[Protocol, int] = {Protocol.HTTP1: 8080, Protocol.HTTP2: 8081, Protocol.GRPC: 8082}
+"""Every workload serves every protocol, each on its own declared port, so that a change of protocol
+needs no restart. Port names follow Istio's rule: `http`, `http2`, `grpc`."""
+
+
+class KeyType(StrEnum):
+    RSA_2048 = "rsa-2048"
+    ECDSA_P256 = "ecdsa-p256"
+
+
+class Shape(StrEnum):
+    """The call graph: `chain` of n nodes behind the client (1 = point to point), or a `fanout` of n leaves."""
+
+    CHAIN = "chain"
+    FANOUT = "fanout"
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One combination of levels. Equality and `name` cover every factor."""
+
+    mesh: MeshName
+    posture: Posture
+    protocol: Protocol
+    rate_rps: float
+    request_bytes: int
+    response_bytes: int
+    connections: int
+    streams: int
+    """Concurrent streams per connection; 1 for http1."""
+    shape: Shape
+    length: int
+    """Nodes in the chain, or leaves of the fan-out."""
+    key_type: KeyType
+    policy_count: int
+    """Entries in the authorization policy that are scanned before the one that matches (0 = only that one)."""
+    plaintext_share: float
+    """Share of the load that comes from a client outside the mesh; 0 except in `permissive`."""
+
+    @property
+    def name(self) -> str:
+        """Readable, unique: `istio/strict/http1/800rps/...`; used in tables and file names nowhere else."""
+        parts = [
+            str(self.mesh), self.posture.name, str(self.protocol), f"{self.rate_rps:g}rps",
+            f"{self.request_bytes}B", f"{self.response_bytes}B", f"{self.connections}x{self.streams}",
+            f"{self.shape}{self.length}", str(self.key_type), f"{self.policy_count}policies",
+        ]  # fmt: skip
+        if self.plaintext_share:
+            parts.append(f"{self.plaintext_share:g}plaintext")
+        return "/".join(parts)
+
+
+class Role(StrEnum):
+    """Why a trial exists: for its cell, as the second of the A/A pair, or on the twin set of processes."""
+
+    CELL = "cell"
+    AA = "aa"
+    TWIN = "twin"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell in one block. `attempt` counts re-tries at the end of the block (0 = first)."""
+
+    trial_id: str
+    """`b003-p07` (block 3, position 7) and `-r1` for a re-try; unique in the study, used as file name."""
+    block: int
+    execution: int
+    position: int
+    cell: Cell
+    role: Role = Role.CELL
+    attempt: int = 0
+
+    @property
+    def process_set(self) -> str:
+        """`a`, or `b` for the twin set of processes."""
+        return "b" if self.role is Role.TWIN else "a"
+
+
+class Arrivals(StrEnum):
+    CONSTANT = "constant"
+    UNIFORM = "uniform"
+    POISSON = "poisson"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A pod with an identity. `port`-less facts: every workload serves all of SERVICE_PORTS."""
+
+    name: str
+    namespace: str
+    service_account: str
+    calls: tuple[str, ...] = ()
+    """Names of the workloads that it calls, in order."""
+
+    @property
+    def host(self) -> str:
+        return f"{self.name}.{self.namespace}.svc.cluster.local"
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The pods of a cell and who calls whom. The first workload is the client, where the instrument runs."""
+
+    shape: Shape
+    length: int
+
+    @cached_property
+    def workloads(self) -> tuple[Workload, ...]:
+        """The client in namespace `frontend`; the nodes in `backend`, each with its own service account."""
+        names = [f"node-{i}" for i in range(1, self.length + 1)]
+        if self.shape is Shape.FANOUT:
+            names = ["node-1", *(f"leaf-{i}" for i in range(1, self.length + 1))]
+        client = Workload("client", "frontend", "client", ("node-1",))
+        nodes = [
+            Workload(name, "backend", name, self._calls(names, index)) for index, name in enumerate(names)
+        ]
+        return (client, *nodes)
+
+    def _calls(self, names: list[str], index: int) -> tuple[str, ...]:
+        if self.shape is Shape.CHAIN:
+            return tuple(names[index + 1 : index + 2])
+        return tuple(names[1:]) if index == 0 else ()
+
+    def callers(self, name: str) -> tuple[Workload, ...]:
+        return tuple(workload for workload in self.workloads if name in workload.calls)
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """How long a trial is, and how it is driven."""
+
+    warmup_ns: int
+    duration_ns: int
+    arrivals: Arrivals
+    timeout_ns: int
+
+
+@dataclass(frozen=True)
+class Control:
+    """The A/A control of every block: `same` processes (time noise), `twin` processes (layout bias)."""
+
+    same: tuple[Cell, ...] = ()
+    twin: tuple[Cell, ...] = ()
+
+
+@dataclass(frozen=True)
+class NotApplicable:
+    """A cell that its mesh cannot express, with the reason; shown, never silently replaced."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """The whole question, validated. `source` is the text of the file, kept in the archive as it was."""
+
+    name: str
+    seed: int
+    environments: tuple[MeshName, ...]
+    cells: tuple[Cell, ...]
+    not_applicable: tuple[NotApplicable, ...]
+    control: Control
+    trial: TrialPlan
+    blocks: int
+    blocks_per_execution: int
+    proxy_workers: int
+    pin_cpus: bool
+    outlier_rule: str
+    primary_metrics: tuple[str, ...]
+    confidence: float
+    source: str = field(repr=False, default="")
+
+    @property
+    def executions(self) -> int:
+        return -(-self.blocks // self.blocks_per_execution)

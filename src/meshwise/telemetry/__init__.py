@@ -1,0 +1,1 @@
+"""Samplers: proxy statistics, processes, host."""

@@ -1,0 +1,1 @@
+"""Network namespaces and real processes on one machine."""
