@@ -1,0 +1,64 @@
+"""Imports run one way: a room imports only rooms to its left (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import meshwise
+
+ROOMS = (
+    "core study archive load service telemetry mesh testbed runner analysis model advise report cli"
+).split()
+ROOT = Path(meshwise.__file__).parent
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def _imported_modules(path: Path) -> set[str]:
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = path.relative_to(ROOT.parent).with_suffix("").parts[: -node.level]
+                base = ".".join((*parents, base)).rstrip(".")
+            modules |= {f"{base}.{alias.name}" for alias in node.names}
+    return {module for module in modules if module.startswith("meshwise.")}
+
+
+def _trespasses() -> list[str]:
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        if path.parent == ROOT and path.stem == "__init__":
+            continue
+        room = _room(path)
+        for module in _imported_modules(path):
+            imported = module.split(".")[1]
+            if imported in ROOMS and ROOMS.index(imported) > ROOMS.index(room):
+                found.append(f"{path.relative_to(ROOT)} imports {module}")
+    return found
+
+
+def test_every_file_is_in_a_room() -> None:
+    strays = {_room(path) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py"} - set(ROOMS)
+    assert not strays
+
+
+def test_imports_run_one_way() -> None:
+    assert _trespasses() == []
+
+
+def test_only_the_four_seams_are_protocols() -> None:
+    protocols = {
+        node.name
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
+    }
+    assert protocols == {"Mesh", "Testbed", "Sampler", "WireProtocol"}
