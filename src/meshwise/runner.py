@@ -1,0 +1,173 @@
+"""The loop of a study: block -> cell -> apply posture -> prove it -> warm up -> measure -> archive.
+
+Laws of this file:
+- What is measured is stored before the next trial starts; nothing is kept for later.
+- A trial that fails is stored as failed, with why, and tried once more at the end of its block.
+- A trial whose proof fails is stored as unproven and never measured.
+- The study goes on, unless the testbed itself breaks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from meshwise.archive.store import Archive, TrialOutcome, TrialStatus
+from meshwise.core.errors import Fault, MeshwiseError
+from meshwise.mesh.seam import Proof
+from meshwise.study.model import Trial
+from meshwise.testbed.seam import LiveProgress, Testbed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExecutionStarted:
+    execution: int
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    trial: Trial
+    number: int
+    """Counts from 1; `total` grows when a failed trial is put in line again."""
+    total: int
+
+
+@dataclass(frozen=True)
+class TrialLive:
+    trial: Trial
+    progress: LiveProgress
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    trial: Trial
+    outcome: TrialOutcome
+    number: int
+    total: int
+
+
+Event = ExecutionStarted | TrialStarted | TrialLive | TrialFinished
+Observer = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What happened, in counts and in where the time went."""
+
+    ok: int
+    failed: int
+    unproven: int
+    wall_s: float
+    measured_s: float
+    """Time inside warm-up or measurement."""
+
+
+def run_study(trials: Sequence[Trial], testbed: Testbed, archive: Archive, observe: Observer) -> RunSummary:
+    """Run every trial that the archive lacks, in the order of the design.
+
+    Raises whatever the testbed raises when it cannot start an execution; all that is complete is stored.
+    """
+    begun = time.monotonic()
+    stored: dict[str, TrialStatus] = dict(archive.statuses())
+    tally = _Tally(total=len(trials), done=len(stored))
+    outcomes: list[TrialOutcome] = []
+    running: int | None = None
+    for (execution, _), block in groupby(trials, key=lambda trial: (trial.execution, trial.block)):
+        for trial in _due(list(block), stored):
+            if running != execution:
+                observe(_start_execution(testbed, execution))
+                running = execution
+            tally.done += 1
+            tally.total = max(tally.total, tally.done)
+            observe(TrialStarted(trial, tally.done, tally.total))
+            outcome = run_trial(trial, testbed, observe)
+            archive.add(outcome)
+            stored[trial.trial_id] = outcome.status
+            outcomes.append(outcome)
+            observe(TrialFinished(trial, outcome, tally.done, tally.total))
+            if outcome.status is TrialStatus.FAILED:
+                running = None  # its processes can no longer be trusted: the next trial gets fresh ones
+    return RunSummary(
+        ok=sum(outcome.status is TrialStatus.OK for outcome in outcomes),
+        failed=sum(outcome.status is TrialStatus.FAILED for outcome in outcomes),
+        unproven=sum(outcome.status is TrialStatus.UNPROVEN for outcome in outcomes),
+        wall_s=time.monotonic() - begun,
+        measured_s=sum(outcome.measure_ns for outcome in outcomes) / 1e9,
+    )
+
+
+@dataclass
+class _Tally:
+    total: int
+    done: int
+
+
+def _due(block: list[Trial], stored: dict[str, TrialStatus]) -> Iterator[Trial]:
+    """The block's trials that are not stored yet, then one re-try of each that failed.
+
+    Lazy on purpose: whether a re-try is due is known only after the trials before it have run.
+    """
+    for trial in block:
+        if trial.trial_id not in stored:
+            yield trial
+    for trial in block:
+        again = retry_of(trial)
+        if stored.get(trial.trial_id) is TrialStatus.FAILED and again.trial_id not in stored:
+            yield again
+
+
+def retry_of(trial: Trial) -> Trial:
+    """The one re-try of a trial: same cell, block and position, its own name."""
+    return dataclasses.replace(trial, trial_id=f"{trial.trial_id}-r1", attempt=1)
+
+
+def _start_execution(testbed: Testbed, execution: int) -> ExecutionStarted:
+    begun = time.monotonic()
+    testbed.restart(execution)
+    return ExecutionStarted(execution, time.monotonic() - begun)
+
+
+def run_trial(trial: Trial, testbed: Testbed, observe: Observer) -> TrialOutcome:
+    """Apply, prove, measure; every way that this can end is an outcome."""
+    clock = time.monotonic_ns
+    started_ns = clock()
+    proof = Proof(())
+    try:
+        testbed.apply(trial)
+        applied_ns = clock()
+        proof = testbed.prove(trial)
+    except MeshwiseError as error:
+        if error.fault is not Fault.PROXY:
+            raise
+        log.warning("%s failed before it was measured: %s", trial.trial_id, error)
+        return TrialOutcome(trial, TrialStatus.FAILED, proof, failure=str(error), apply_ns=clock() - started_ns)
+    proved_ns = clock()
+    timing = {"apply_ns": applied_ns - started_ns, "prove_ns": proved_ns - applied_ns}
+    if not proof.passed:
+        return TrialOutcome(trial, TrialStatus.UNPROVEN, proof, failure=_first_failure(proof), **timing)
+    resources = testbed.resources(trial)
+    measurement = testbed.measure(trial, lambda progress: observe(TrialLive(trial, progress)))
+    return TrialOutcome(
+        trial,
+        TrialStatus.FAILED if measurement.failure else TrialStatus.OK,
+        proof,
+        failure=measurement.failure,
+        measurement=measurement,
+        resources=resources,
+        measure_ns=clock() - proved_ns,
+        **timing,
+    )
+
+
+def _first_failure(proof: Proof) -> str:
+    failed = [check for check in proof.checks if not check.passed]
+    return f"{failed[0].name}: expected {failed[0].expected}, observed {failed[0].observed}" + (
+        f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    )
