@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from meshwise.archive.outcome import Check as Check
+from meshwise.archive.outcome import Proof as Proof
 from meshwise.study.model import Cell, MeshName, Topology, Workload
 from meshwise.telemetry.seam import Sampler
 
@@ -100,30 +102,6 @@ class Capture:
 Dial = Callable[[str, str, int], socket.socket]
 """`dial(pod, address, port)`: a connected TCP socket made inside that pod's network namespace (with a
 2 s time-out set). `pod` is a workload's name or OUTSIDER. Raises OSError as connect does."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of a proof: what was tried, what had to happen, what happened."""
-
-    name: str
-    expected: str
-    observed: str
-    passed: bool
-
-
-@dataclass(frozen=True)
-class Proof:
-    """Whether the posture that a trial asks for is what the proxies do. Stored with the trial."""
-
-    checks: tuple[Check, ...]
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """`tls_version`, `tls_group`, `tls_cipher`, `client_identity`, `server_identity`, `workers`, `build`, ..."""
-    duration_ns: int = 0
-
-    @property
-    def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, Self
 
-import pyarrow as pa
-
+from meshwise.archive.outcome import Measurement as Measurement
 from meshwise.mesh.seam import Proof
 from meshwise.study.model import Trial
 
@@ -24,22 +23,6 @@ class LiveProgress:
 Observe = Callable[[LiveProgress], None]
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """The raw outcome of one trial; tables as the archive's contract says (`archive.schema`)."""
-
-    requests: pa.Table
-    telemetry: pa.Table
-    started_unix_ns: int
-    """Wall clock at the trial's time 0, the end of its warm-up."""
-    instrument: Mapping[str, float | str]
-    """The instrument's own report: lateness, CPU, `limited_by`, ..."""
-    failure: str = ""
-    """Empty, or why the trial failed: a proxy, a service or the instrument ended. Kept with what was recorded."""
-    log_tail: str = ""
-    flags: tuple[str, ...] = field(default=())
-
-
 class Testbed(Protocol):
     """Owner of every process of a study. A context manager: leaving it leaves nothing behind."""
 
@@ -48,7 +31,7 @@ class Testbed(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
     def environment(self) -> Mapping[str, object]:
-        """For `environment.json`: host, kernel, CPU, proxies, fidelity, privileges; `"testbed": "fake"` in a fake."""
+        """For `environment.json`: host, kernel, CPU, proxies, fidelity; `"testbed": "fake"` in a fake."""
 
     def restart(self, execution: int) -> None:
         """(Re)start every environment's processes with fresh identities; return when all are ready."""
