@@ -8,7 +8,7 @@ import sys
 import typer
 
 from meshwise import __version__
-from meshwise.cli import analyze, doctor, load, plan, report, run, schema
+from meshwise.cli import analyze, doctor, load, plan, proxies, report, run, schema
 from meshwise.core.errors import ExitStatus, MeshwiseError
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ for name, command in {
     "schema": schema.schema,
 }.items():
     app.command(name)(command)
+app.add_typer(proxies.proxies, name="proxies")
 
 
 def main() -> None:

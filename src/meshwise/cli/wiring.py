@@ -1,0 +1,25 @@
+"""Which meshes there are: the one place where the commands join rooms that do not know each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from meshwise.mesh.istio.mesh import IstioMesh
+from meshwise.mesh.linkerd.mesh import LinkerdMesh
+from meshwise.mesh.none.mesh import NoneMesh
+from meshwise.mesh.seam import Mesh
+from meshwise.study.model import Cell, MeshName, Study
+
+
+def all_meshes() -> Mapping[MeshName, Mesh]:
+    """Every mesh that meshwise knows; making one starts nothing and needs no binary."""
+    return {MeshName.NONE: NoneMesh(), MeshName.ISTIO: IstioMesh(), MeshName.LINKERD: LinkerdMesh()}
+
+
+def meshes_of(study: Study) -> Mapping[MeshName, Mesh]:
+    return {name: mesh for name, mesh in all_meshes().items() if name in study.environments}
+
+
+def not_applicable(cell: Cell) -> str | None:
+    """Why the cell's mesh cannot express it, or None."""
+    return all_meshes()[cell.mesh].not_applicable(cell)
