@@ -1,0 +1,274 @@
+"""The prober: one small request per connection, and what came of it. For every mesh.
+
+Laws of this file:
+- It measures nothing; it finds out who is let through. No connection is kept, none is re-used.
+- Every failure of the peer is an answer (`Seen`), not an exception: a refusal is what half of the
+  calls are made for. Only defects of meshwise raise.
+- Facts of the handshake come from Python's own TLS client and the peer's certificate, so they do not
+  depend on what a proxy says about itself.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from cryptography import x509
+
+from meshwise.load.wire import blocks, frames
+from meshwise.mesh.expectations import Expectation, Seen, Signs, What
+from meshwise.mesh.identity import IdentityFiles, spiffe_ids
+from meshwise.mesh.request import OTHER_TENANT, TENANT, TENANT_HEADER, method_of, path_of
+from meshwise.mesh.seam import Check
+from meshwise.mesh.tokens import tokens
+from meshwise.service.plan import HEADER as PLAN_HEADER
+from meshwise.service.plan import Plan
+from meshwise.study.model import Cell, Protocol
+
+_GRPC_EMPTY_MESSAGE = bytes(5)
+_GRPC_SEEN = {0: Seen.OK, 7: Seen.FORBIDDEN, 16: Seen.UNAUTHENTICATED}
+_HTTP_SEEN = {200: Seen.OK, 401: Seen.UNAUTHENTICATED, 403: Seen.FORBIDDEN}
+_WINDOW_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request. `authority` as in the Host header."""
+
+    protocol: Protocol
+    authority: str
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class TlsAs:
+    """A TLS client: who it is (None: no certificate), whom it believes, what it names and offers."""
+
+    identity: IdentityFiles | None
+    root: str
+    """PEM file of the authority that the server's certificate must come from."""
+    server_name: str | None = None
+    alpn: tuple[str, ...] = ()
+    session: ssl.SSLSession | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """What the TLS client saw."""
+
+    version: str
+    cipher: str
+    alpn: str
+    peer_ids: tuple[str, ...]
+    """URI names of the server's certificate."""
+    resumed: bool
+    session: ssl.SSLSession | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Answer:
+    seen: Seen
+    detail: str = ""
+    handshake: Handshake | None = None
+
+    def __str__(self) -> str:
+        return f"{self.seen} ({self.detail})" if self.detail else str(self.seen)
+
+
+def variant(cell: Cell, what: What, authority: str, plan: Plan) -> Ask:
+    """The cell's own request with the one fault that `what` names; `plan` is what the node is told."""
+    grpc = cell.protocol is Protocol.GRPC
+    token: str | None = {
+        What.EXPIRED_TOKEN: tokens().expired,
+        What.FORGED_TOKEN: tokens().forged,
+        What.OTHER_CLAIM: tokens().other_claim,
+    }.get(what, tokens().valid)
+    headers = [
+        (TENANT_HEADER, OTHER_TENANT if what is What.OTHER_HEADER else TENANT),
+        (PLAN_HEADER, str(plan)),
+    ]
+    if what is not What.NO_TOKEN:
+        headers.insert(0, ("authorization", f"Bearer {token}"))
+    path = path_of(cell)
+    if what is What.OTHER_PATH:
+        path = "/meshwise.Echo/Other" if grpc else f"{path}/other"
+    method = "DELETE" if what is What.OTHER_METHOD else method_of(cell)
+    return Ask(cell.protocol, authority, method, path, tuple(headers))
+
+
+def ask(connect: Callable[[], socket.socket], request: Ask, tls: TlsAs | None = None) -> Answer:
+    """Connects, asks, closes. Nothing that the peer does raises."""
+    handshake: Handshake | None = None
+    try:
+        connection = connect()
+    except OSError as error:
+        return Answer(_of_error(error), f"connect: {error}")
+    try:
+        with connection:
+            if tls is None:
+                return _exchange(connection, request)
+            with _context(tls).wrap_socket(
+                connection, server_hostname=tls.server_name, session=tls.session
+            ) as secure:
+                handshake = _handshake(secure)
+                answer = _exchange(secure, request)
+                return replace(answer, handshake=replace(handshake, session=secure.session))
+    except (OSError, http.client.HTTPException, frames.FramingError) as error:
+        return Answer(_of_error(error), _words(error), handshake)
+
+
+def check_of(expectation: Expectation, answer: Answer, signs: Signs, where: str = "") -> Check:
+    """One line of a proof."""
+    wanted = signs[expectation.meaning]
+    return Check(
+        name=f"{where}{expectation.name}",
+        expected=f"{expectation.meaning} ({' or '.join(sorted(wanted))})",
+        observed=str(answer),
+        passed=answer.seen in wanted,
+    )
+
+
+# --- the two wires -----------------------------------------------------------------------------
+
+
+def _exchange(connection: socket.socket, request: Ask) -> Answer:
+    if request.protocol is Protocol.HTTP1:
+        return _http1(connection, request)
+    return _http2(connection, request)
+
+
+def _http1(connection: socket.socket, request: Ask) -> Answer:
+    client = http.client.HTTPConnection("unused")
+    client.sock = connection
+    client.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
+    client.putheader("Host", request.authority)
+    for name, value in request.headers:
+        client.putheader(name, value)
+    if request.method == "POST":
+        client.putheader("Content-Length", "0")
+    client.endheaders()
+    response = client.getresponse()
+    response.read()
+    return _http_answer(response.status)
+
+
+def _http2(connection: socket.socket, request: Ask) -> Answer:
+    """RFC 9113 with prior knowledge, one stream; gRPC is the same with its content type and message."""
+    grpc = request.protocol is Protocol.GRPC
+    fields = [
+        (":method", request.method), (":scheme", "http"),
+        (":authority", request.authority), (":path", request.path), *request.headers,
+    ]  # fmt: skip
+    if grpc:
+        fields += [("content-type", "application/grpc"), ("te", "trailers")]
+    sent = frames.PREFACE + frames.settings(
+        {frames.HEADER_TABLE_SIZE: 0, frames.ENABLE_PUSH: 0, frames.INITIAL_WINDOW_SIZE: _WINDOW_BYTES}
+    )
+    sent += frames.window_update(0, _WINDOW_BYTES)
+    sent += frames.headers_frames(1, blocks.encode_block(fields), end_stream=not grpc)
+    if grpc:
+        sent += frames.data_frames(1, _GRPC_EMPTY_MESSAGE, end_stream=True)
+    connection.sendall(sent)
+    return _answer_of_fields(_receive_fields(connection), grpc)
+
+
+def _receive_fields(connection: socket.socket) -> dict[bytes, bytes]:
+    """Header and trailer fields of stream 1 at its end. Raises ConnectionError when there is no end."""
+    decoder = blocks.BlockDecoder()
+    fields: dict[bytes, bytes] = {}
+    block = b""
+    ends = False
+    rest = b""
+    while True:
+        data = connection.recv(65536)
+        if not data:
+            raise ConnectionResetError("closed before the answer was complete")
+        parsed, rest = frames.split(rest + data)
+        for kind, flags, stream_id, payload in parsed:
+            if kind == frames.SETTINGS and not flags & frames.ACK:
+                connection.sendall(frames.SETTINGS_ACK)
+            elif kind == frames.PING and not flags & frames.ACK:
+                connection.sendall(frames.ping(payload, ack=True))
+            elif kind == frames.GOAWAY and frames.parse_goaway(payload)[1] != frames.NO_ERROR:
+                raise ConnectionResetError(f"GOAWAY {frames.parse_goaway(payload)[1]}")
+            elif stream_id != 1:
+                continue
+            elif kind == frames.RST_STREAM:
+                raise ConnectionResetError(f"RST_STREAM {frames.parse_code(payload)}")
+            elif kind in (frames.HEADERS, frames.CONTINUATION):
+                block += frames.unpad(kind, flags, payload) if kind == frames.HEADERS else payload
+                ends = ends or bool(kind == frames.HEADERS and flags & frames.END_STREAM)
+                if flags & frames.END_HEADERS:
+                    fields.update(decoder.decode(block))
+                    block = b""
+            elif kind == frames.DATA:
+                ends = bool(flags & frames.END_STREAM)
+            if ends and not block:
+                return fields
+
+
+def _answer_of_fields(fields: dict[bytes, bytes], grpc: bool) -> Answer:
+    status = int(fields.get(b":status", b"0"))
+    if not grpc:
+        return _http_answer(status)
+    if b"grpc-status" not in fields:
+        seen = Seen.OTHER if status == 200 else _HTTP_SEEN.get(status, Seen.OTHER)
+        return Answer(seen, f"HTTP {status} without grpc-status")
+    code = int(fields[b"grpc-status"])
+    message = fields.get(b"grpc-message", b"").decode("latin-1")
+    return Answer(_GRPC_SEEN.get(code, Seen.OTHER), f"grpc-status {code} {message}".strip())
+
+
+def _http_answer(status: int) -> Answer:
+    seen = _HTTP_SEEN.get(status, Seen.OTHER)
+    return Answer(seen, f"HTTP {status}" if seen is Seen.OTHER else "")
+
+
+# --- TLS ---------------------------------------------------------------------------------------
+
+
+def _context(tls: TlsAs) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # a SPIFFE certificate names no host; `peer_ids` are compared instead
+    context.load_verify_locations(tls.root)
+    if tls.identity is not None:
+        context.load_cert_chain(tls.identity.chain, tls.identity.key)
+    if tls.alpn:
+        context.set_alpn_protocols(list(tls.alpn))
+    return context
+
+
+def _handshake(secure: ssl.SSLSocket) -> Handshake:
+    certificate = secure.getpeercert(binary_form=True)
+    cipher = secure.cipher()
+    return Handshake(
+        version=secure.version() or "",
+        cipher=cipher[0] if cipher else "",
+        alpn=secure.selected_alpn_protocol() or "",
+        peer_ids=spiffe_ids(x509.load_der_x509_certificate(certificate)) if certificate else (),
+        resumed=bool(secure.session_reused),
+    )
+
+
+# --- failures ----------------------------------------------------------------------------------
+
+
+def _of_error(error: Exception) -> Seen:
+    if isinstance(error, TimeoutError):
+        return Seen.TIMEOUT
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        return Seen.TLS_FAILED
+    if isinstance(error, (ConnectionError, ssl.SSLEOFError, http.client.RemoteDisconnected)):
+        return Seen.CLOSED
+    return Seen.OTHER
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return error.reason or error.__class__.__name__
+    return str(error) or error.__class__.__name__
