@@ -97,6 +97,15 @@ class Capture:
     """OUTPUT tcp goes here: all but the proxy's uid (as root), or SERVICE_RANGE only (one uid)."""
     proxy_uid: int
     inbound_exempt_ports: tuple[int, ...] = ()
+    proxy_gid: int | None = None
+    """Exempt from outbound capture as well, where the mesh says so (Istio: 1337)."""
+    outbound_exempt_ports: tuple[int, ...] = ()
+    inbound_source: str | None = None
+    """Where the sidecar's own connections to its application come from (Istio: 127.0.0.6); never captured.
+    Given: rules as istio-iptables makes them, with calls to oneself sent to the inbound side. None: as
+    linkerd2-proxy-init makes them, with all of `lo` exempt."""
+    tunnel_port: int | None = None
+    """Istio's HBONE port, 15008, which a call to oneself may use uncaptured."""
 
 
 Dial = Callable[[str, str, int], socket.socket]

@@ -1,0 +1,79 @@
+"""`meshwise doctor`: can this machine run a study, and if not, what to do about it."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Annotated
+
+import typer
+
+from meshwise.core.errors import ExitStatus
+from meshwise.testbed.local.checks import CheckResult, Grade, all_checks
+
+_MARK = {Grade.OK: "√", Grade.WARNING: "‼", Grade.FAILED: "×"}
+_COLOUR = {Grade.OK: typer.colors.GREEN, Grade.WARNING: typer.colors.YELLOW, Grade.FAILED: typer.colors.RED}
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print the same list as JSON.")] = False,
+) -> None:
+    """Check kernel, privileges, CPU, clock, memory, disk, limits and proxies; each with its remedy.
+
+    Exit status 3 if a study cannot run here. Takes about two seconds.
+
+    Example: meshwise doctor
+    """
+    results = all_checks()
+    typer.echo(as_json(results) if json else as_text(results))
+    raise typer.Exit(exit_status(results))
+
+
+def exit_status(results: Sequence[CheckResult]) -> ExitStatus:
+    failed = any(result.grade is Grade.FAILED for result in results)
+    return ExitStatus.ENVIRONMENT if failed else ExitStatus.DONE
+
+
+def verdict(results: Sequence[CheckResult]) -> str:
+    """One sentence that can be pasted alone."""
+    failed = sum(result.grade is Grade.FAILED for result in results)
+    warned = sum(result.grade is Grade.WARNING for result in results)
+    if failed:
+        return f"A study cannot run here: {failed} of {len(results)} checks failed."
+    doubts = f", with {warned} warning{'s' * (warned > 1)}" if warned else ""
+    return f"A study can run here{doubts}."
+
+
+def as_text(results: Sequence[CheckResult]) -> str:
+    """Like `linkerd check`: category, one line per check, remedies only where they are needed."""
+    blocks = []
+    for category, group in groupby(results, key=lambda result: result.category):
+        lines = [category, "-" * len(category), *(_line(result) for result in group)]
+        blocks.append("\n".join(lines))
+    return "\n\n".join([*blocks, verdict(results)])
+
+
+def _line(result: CheckResult) -> str:
+    mark = typer.style(_MARK[result.grade], fg=_COLOUR[result.grade])
+    if result.grade is Grade.OK:
+        return f"{mark} {result.name}" + (f": {result.detail}" if result.detail else "")
+    return f"{mark} {result.name}\n    {result.detail or 'it does not hold'}\n    hint: {result.remedy}"
+
+
+def as_json(results: Sequence[CheckResult]) -> str:
+    categories = [
+        {"category": category, "checks": [_without_category(result) for result in group]}
+        for category, group in groupby(results, key=lambda result: result.category)
+    ]
+    tree = {
+        "ready": exit_status(results) is ExitStatus.DONE,
+        "verdict": verdict(results),
+        "categories": categories,
+    }
+    return json_module.dumps(tree, indent=2, ensure_ascii=False)
+
+
+def _without_category(result: CheckResult) -> dict[str, str]:
+    return {key: value for key, value in asdict(result).items() if key != "category"}

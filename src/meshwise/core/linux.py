@@ -1,0 +1,133 @@
+"""The few Linux calls that Python 3.11 lacks: unshare, setns, prctl, mount; and whom a namespace knows.
+
+Laws of this file: a call either does what it says or raises OSError whose text names the call; nothing
+is retried, nothing is remembered. Constants are from linux/sched.h, linux/prctl.h and linux/mount.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWIPC = 0x0800_0000
+CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWPID = 0x2000_0000
+CLONE_NEWNET = 0x4000_0000
+
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REC = 0x4000
+MS_PRIVATE = 0x4_0000
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_TIMERSLACK = 29
+
+T = TypeVar("T")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, call: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{call}: {os.strerror(code)}")
+
+
+def unshare(flags: int) -> None:
+    """Move the calling thread into new namespaces (CLONE_NEWPID: its next children)."""
+    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """Move the calling thread into the namespace behind `fd`; `kind` is the CLONE_ flag that it must be."""
+    _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)), "setns")
+
+
+def mount(source: str, target: Path, filesystem: str | None, flags: int, data: str | None = None) -> None:
+    """mount(2)."""
+    result = _libc.mount(
+        source.encode(),
+        os.fsencode(target),
+        filesystem.encode() if filesystem else None,
+        ctypes.c_ulong(flags),
+        data.encode() if data else None,
+    )
+    _check(result, f"mount {filesystem or source} on {target}")
+
+
+def die_with_parent() -> None:
+    """SIGKILL this process when the *thread* that made it ends. Lost on a change of credentials.
+
+    A parent that died before this call is not noticed: the caller must look (`parent_is_gone`).
+    """
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def parent_is_gone(lifeline: int) -> bool:
+    """Whether the parent, who alone holds the other end of the pipe `lifeline`, has ended.
+
+    getppid() cannot tell across a PID namespace: it is 0 there, whoever the parent is.
+    """
+    poll = select.poll()
+    poll.register(lifeline, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+
+def set_timer_slack_ns(slack_ns: int) -> None:
+    """How late the kernel may wake this thread to save power (50 us by default)."""
+    _check(_libc.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(slack_ns), 0, 0, 0), "prctl(PR_SET_TIMERSLACK)")
+
+
+def maps_uid(uid: int, uid_map: str | None = None) -> bool:
+    """Whether this user namespace knows `uid`; an ordinary user's own namespace knows only 0."""
+    text = Path("/proc/self/uid_map").read_text() if uid_map is None else uid_map
+    for line in text.splitlines():
+        first, _, count = (int(word) for word in line.split())
+        if first <= uid < first + count:
+            return True
+    return False
+
+
+def in_network(namespace_fd: int, action: Callable[[], T]) -> T:
+    """Run `action` in the network namespace behind `namespace_fd` and return what it returns.
+
+    It runs in a thread of its own, so this thread never leaves its namespace, whatever happens. A socket
+    stays in the namespace where it was made; it may be used anywhere afterwards.
+    """
+    return _in_thread(lambda: setns(namespace_fd, CLONE_NEWNET), action)
+
+
+def new_network() -> int:
+    """A new, empty network namespace without a name; it lives as long as the returned descriptor."""
+
+    def open_own() -> int:
+        return os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    return _in_thread(lambda: unshare(CLONE_NEWNET), open_own)
+
+
+def _in_thread(prepare: Callable[[], None], action: Callable[[], T]) -> T:
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            prepare()
+            results.append(action())
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=body, name="in-namespace")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]

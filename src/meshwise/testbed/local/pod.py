@@ -1,0 +1,68 @@
+"""A pod: a network namespace without a name, held open by a descriptor, and what may be done inside it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshwise.core import linux
+from meshwise.core.process import LaunchPlan, OwnedProcess
+
+DIAL_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Pod:
+    """The namespace lives until `close` and the end of the last process in it."""
+
+    name: str
+    """`istio/a/node-1`: mesh, process set, workload."""
+    ip: str
+    network_fd: int
+
+    def open_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A socket of this pod; it stays in the pod wherever it is used."""
+        return linux.in_network(self.network_fd, lambda: socket.socket(family, kind))
+
+    def dial(self, address: str, port: int) -> socket.socket:
+        """A TCP connection made from inside, with a 2 s time-out set. Raises OSError as connect does."""
+        connection = self.open_socket()
+        connection.settimeout(DIAL_TIMEOUT_S)
+        try:
+            connection.connect((address, port))
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    def start(
+        self,
+        role: str,
+        argv: tuple[str, ...],
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        uid: int | None = None,
+        cpus: tuple[int, ...] = (),
+        open_files: int | None = None,
+        pipe_stdout: bool = False,
+    ) -> OwnedProcess:
+        """Start a process inside; the caller owns it. `uid` is its gid as well, as in the meshes' images."""
+        plan = LaunchPlan(
+            name=f"{self.name}/{role}",
+            argv=argv,
+            environment=environment,
+            log=log,
+            network_fd=self.network_fd,
+            uid=uid,
+            gid=uid,
+            cpus=cpus,
+            open_files=open_files,
+        )
+        return OwnedProcess(plan, pipe_stdout=pipe_stdout)
+
+    def close(self) -> None:
+        os.close(self.network_fd)
