@@ -1,0 +1,292 @@
+"""The HTTP/1.1 side of a node that is called: bytes in, bytes out, no socket.
+
+Laws of this file:
+- A head is parsed once per distinct bytes, the value of `x-request-id` (which a proxy makes anew for every
+  request) left out; what was made of it (`Head`) holds the whole answer ready to send.
+- One request of a connection at a time: while its calls are under way, pipelined bytes wait.
+- After an error of syntax the connection ends; nobody can know where the next message would begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from meshwise.service import behaviour, plan
+from meshwise.service.behaviour import Decision, body_of
+from meshwise.service.http1_syntax import (
+    MAX_HEAD_BYTES,
+    Body,
+    ChunkedBody,
+    Fields,
+    LengthBody,
+    SyntaxError1,
+    body_length,
+    split_head,
+    values_of,
+)
+from meshwise.service.outgoing import Outgoing, StartCalls
+from meshwise.service.spec import NodeSpec
+from meshwise.service.work import work
+from meshwise.study.model import Protocol
+
+CACHED_HEADS = 1024
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_ID_FIELD = b"\r\nx-request-id: "
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A call whose head is written but for the request id between `before` and `after`."""
+
+    call: behaviour.Call
+    before: bytes
+    after: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """All that a request head means, and the answer to it."""
+
+    simple: bool
+    """No body, calls, work or close: the answer can go out at once."""
+    answer: bytes
+    length: int
+    """Bytes of the request's body; -1 for chunked."""
+    close: bool
+    expects_continue: bool
+    head_only: bool
+    work_rounds: int = 0
+    calls: tuple[Prepared, ...] = ()
+
+
+class Heads:
+    """The heads that were seen, shared by all connections of a node."""
+
+    def __init__(self, spec: NodeSpec, rounds_per_us: float) -> None:
+        self._spec = spec
+        self._rounds_per_us = rounds_per_us
+        self._known: dict[bytes, Head] = {}
+
+    def get(self, raw: bytes) -> Head:
+        """Raises SyntaxError1."""
+        at = raw.find(_ID_FIELD)
+        if at >= 0:
+            at += len(_ID_FIELD)
+            key = raw[:at] + raw[raw.find(b"\r", at) :]
+        else:
+            key = raw
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        head = self._parse(raw)
+        if len(self._known) >= CACHED_HEADS:
+            self._known.clear()
+        self._known[key] = head
+        return head
+
+    def _parse(self, raw: bytes) -> Head:
+        line, fields = split_head(raw)
+        method, path, version = _request_line(line)
+        hosts = [value for name, value in fields if name == "host"]
+        if len(hosts) > 1 or (not hosts and version == "HTTP/1.1"):
+            raise SyntaxError1(400, "one host field is needed")
+        options = values_of(fields, "connection")
+        close = "close" in options or (version == "HTTP/1.0" and "keep-alive" not in options)
+        length = body_length(fields) or 0
+        plan_text = next((value for name, value in fields if name == plan.HEADER), None)
+        decision = behaviour.decide(path, plan_text, self._spec, self._rounds_per_us)
+        return Head(
+            simple=not (length or decision.calls or decision.work_rounds or close),
+            answer=encode_answer(decision, close=close, head_only=method == "HEAD"),
+            length=length,
+            close=close,
+            expects_continue="100-continue" in values_of(fields, "expect") and version == "HTTP/1.1",
+            head_only=method == "HEAD",
+            work_rounds=decision.work_rounds,
+            calls=tuple(_prepare(call, method, path, fields) for call in decision.calls),
+        )
+
+
+def _request_line(line: str) -> tuple[str, str, str]:
+    parts = line.split(" ")
+    if len(parts) != 3 or not all(parts) or not parts[0].isalpha() or not line.isprintable():
+        raise SyntaxError1(400, "not a request line")
+    method, target, version = parts
+    if version not in ("HTTP/1.1", "HTTP/1.0"):
+        raise SyntaxError1(505, "HTTP/1.1 is spoken here")
+    if target.startswith("http://"):
+        target = "/" + target[7:].partition("/")[2]
+    return method, target, version
+
+
+def _prepare(call: behaviour.Call, method: str, path: str, fields: Fields) -> Prepared:
+    lines = [f"{method} {path} HTTP/1.1", f"host: {call.upstream.authority(Protocol.HTTP1)}"]
+    lines += [f"{name}: {value}" for name, value in behaviour.passed_on(fields)]
+    text = "\r\n".join([*lines, f"{plan.HEADER}: {call.plan}"])
+    return Prepared(call, text.encode("latin-1"), b"\r\n\r\n")
+
+
+def encode_answer(decision: Decision, *, close: bool, head_only: bool = False) -> bytes:
+    """A whole response. It has no date: a proxy in front adds it, and the node need not know the hour."""
+    lines = [
+        f"HTTP/1.1 {decision.status} {HTTPStatus(decision.status).phrase}",
+        f"content-length: {decision.body_bytes}",
+    ]
+    if decision.body_bytes:
+        lines.append("content-type: application/octet-stream")
+    if decision.reason:
+        lines.append(f"{behaviour.REASON_HEADER}: {_printable(decision.reason)}")
+    if close:
+        lines.append("connection: close")
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    return head if head_only else head + body_of(decision.body_bytes)
+
+
+def _printable(text: str) -> str:
+    return "".join(char if " " <= char <= "~" else "?" for char in text)[:200]
+
+
+class Http1Server:
+    """One connection. `emit` gets what is ready outside of `receive`; the owner sets it."""
+
+    __slots__ = ("_body", "_buffer", "_busy", "_head", "_heads", "_raw_head", "_start", "closing", "emit")
+
+    def __init__(self, heads: Heads, start: StartCalls) -> None:
+        self._heads = heads
+        self._start = start
+        self._buffer = b""
+        self._busy = False
+        self._head: Head | None = None
+        """The request whose body is being read, or whose calls are under way."""
+        self._raw_head = b""
+        self._body: Body | None = None
+        self.closing = False
+        """No more will be read; close when all is sent."""
+        self.emit: Callable[[bytes], None] = _nowhere
+
+    @property
+    def idle(self) -> bool:
+        return not self._busy
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that were received and wait for an answer to be finished."""
+        return len(self._buffer)
+
+    def receive(self, data: bytes) -> bytes:
+        """Returns what to send."""
+        if (
+            self._head is None
+            and not self._buffer
+            and data[-4:] == b"\r\n\r\n"
+            and data.find(b"\r\n\r\n") == len(data) - 4
+        ):  # one head and nothing else: nearly always
+            try:
+                head = self._heads.get(data)
+            except SyntaxError1:
+                pass  # told below
+            else:
+                if head.simple:
+                    return head.answer
+        if self.closing:
+            return b""
+        self._buffer += data
+        return self._advance()
+
+    def eof(self) -> bytes:
+        """The peer sends no more; what is under way is still answered."""
+        self.closing = True
+        return b""
+
+    def shut_down(self) -> bytes:
+        """Finish what is under way, then close."""
+        self.closing = True
+        return b""
+
+    def lost(self) -> None:
+        self.closing = True
+        self.emit = _nowhere
+
+    def _advance(self) -> bytes:
+        out: list[bytes] = []
+        try:
+            while self._buffer and not self._busy and not self.closing:
+                if self._head is None and not self._read_head(out):
+                    break
+                if not self._read_body(out):
+                    break
+        except SyntaxError1 as error:
+            self.closing = True
+            self._buffer = b""
+            out.append(encode_answer(Decision(error.status, reason=str(error)), close=True))
+        return b"".join(out)
+
+    def _read_head(self, out: list[bytes]) -> bool:
+        if self._buffer.startswith(b"\r\n"):
+            self._buffer = self._buffer.lstrip(b"\r\n")  # RFC 9112 section 2.2
+        end = self._buffer.find(b"\r\n\r\n") + 4
+        if end > MAX_HEAD_BYTES or (end < 4 and len(self._buffer) > MAX_HEAD_BYTES):
+            raise SyntaxError1(431, f"head longer than {MAX_HEAD_BYTES} bytes")
+        if end < 4:
+            return False
+        self._raw_head, self._buffer = self._buffer[:end], self._buffer[end:]
+        head = self._head = self._heads.get(self._raw_head)
+        self._body = ChunkedBody() if head.length < 0 else LengthBody(head.length)
+        if head.expects_continue and head.length and not self._buffer:
+            out.append(CONTINUE)
+        return True
+
+    def _read_body(self, out: list[bytes]) -> bool:
+        head, body = self._head, self._body
+        assert head is not None
+        assert body is not None
+        rest = body.feed(self._buffer)
+        if head.calls and body.size > behaviour.MAX_BODY_BYTES:
+            raise SyntaxError1(413, f"a body to pass on may have {behaviour.MAX_BODY_BYTES} bytes")
+        if not head.calls:
+            body.pieces.clear()
+        self._buffer = rest or b""
+        if rest is None:
+            return False
+        if head.work_rounds:
+            work(head.work_rounds)
+        if head.calls:
+            self._busy = True
+            self._start(Protocol.HTTP1, self._outgoing(head, b"".join(body.pieces)), self._called)
+            return True
+        out.append(head.answer)
+        self._head = self._body = None
+        self.closing = self.closing or head.close
+        return True
+
+    def _outgoing(self, head: Head, body: bytes) -> Sequence[Outgoing]:
+        """The calls of this request, its id and body put in."""
+        at = self._raw_head.find(_ID_FIELD)
+        field = self._raw_head[at : self._raw_head.find(b"\r", at + 2)] if at >= 0 else b""
+        if b"\n" in field[2:]:
+            field = b""
+        if body:
+            field += b"\r\ncontent-length: %d" % len(body)
+        return [
+            Outgoing(prepared.call.upstream, prepared.before + field + prepared.after, body)
+            for prepared in head.calls
+        ]
+
+    def _called(self, reason: str) -> None:
+        """All calls have ended; an empty reason: well."""
+        head = self._head
+        assert head is not None
+        close = head.close or self.closing
+        answer = head.answer
+        if reason:
+            answer = encode_answer(Decision(502, reason=reason), close=close, head_only=head.head_only)
+        self._busy = False
+        self._head = self._body = None
+        self.closing = close
+        self.emit(answer if close else answer + self._advance())
+
+
+def _nowhere(data: bytes) -> None:
+    """The connection is gone, and with it whoever waited for this."""

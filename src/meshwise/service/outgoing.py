@@ -1,0 +1,24 @@
+"""What passes between a codec that is called and the part that calls others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from meshwise.service.spec import Upstream
+from meshwise.study.model import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One call, ready to send. `head`: a request head (http1) or a header block (http2, grpc)."""
+
+    upstream: Upstream
+    head: bytes
+    body: bytes
+
+
+Done = Callable[[str], None]
+"""Told once, never before `StartCalls` returns: "" when every call was answered well, else why not."""
+
+StartCalls = Callable[[Protocol, Sequence[Outgoing], Done], None]

@@ -1,0 +1,39 @@
+"""A call that is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meshwise.service.loop import Timer
+from meshwise.service.outgoing import Done, Outgoing
+
+
+class Ticket:
+    """One call: ends exactly once, well (`settle("")`) or with a reason."""
+
+    __slots__ = ("_done", "abandon", "outgoing", "settled", "timer", "tries")
+
+    def __init__(self, outgoing: Outgoing, done: Done) -> None:
+        self.outgoing = outgoing
+        self._done = done
+        self.settled = False
+        self.tries = 0
+        """How often it was sent on a connection that turned out to be closed."""
+        self.timer: Timer | None = None
+        self.abandon: Callable[[], None] | None = None
+        """Tells the connection that nobody waits any more."""
+
+    def settle(self, reason: str) -> None:
+        if not self.settled:
+            self.settled = True
+            self.abandon = None
+            if self.timer is not None:
+                self.timer.cancel()
+            self._done(reason)
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if not self.settled:
+            if self.abandon is not None:
+                self.abandon()
+            self.settle("deadline")
