@@ -74,6 +74,56 @@ WILL_NOT_DIE = Message(
 )
 
 # --- load --------------------------------------------------------------------------------------
+BAD_URL = Message(
+    "MW301", Fault.STUDY, "`{text}` is not a URL to load: {why}", "write http://HOST:PORT/PATH or https://..."
+)
+BAD_HEADER = Message("MW302", Fault.STUDY, "`{text}` is not a header: {why}", "write --header 'name: value'")
+BAD_LOAD_OPTION = Message("MW303", Fault.STUDY, "{what}", "{remedy}")
+BAD_TLS_FILE = Message(
+    "MW304", Fault.STUDY, "the {what} file cannot be used: {why}", "give a PEM file that this user can read"
+)
+BAD_LOAD_SPEC = Message(
+    "MW305",
+    Fault.MESHWISE,
+    "not a load spec: {why}",
+    "write the file with LoadSpec.to_json of the same version",
+)
+CANNOT_CONNECT = Message(
+    "MW306", Fault.ENVIRONMENT, "no connection could be made ({kind}): {why}",
+    "check that the server listens there and speaks {protocol}{tls_hint}",
+)  # fmt: skip
+TOO_FEW_DESCRIPTORS = Message(
+    "MW307", Fault.ENVIRONMENT, "{needed} connections need more file descriptors than the limit of {limit}",
+    "use fewer --connections, more --processes, or raise the limit: ulimit -n {wanted}",
+)  # fmt: skip
+CANNOT_RESOLVE = Message(
+    "MW308",
+    Fault.ENVIRONMENT,
+    "the host `{host}` has no address: {why}",
+    "check the name, or give an IP address",
+)
+INSTRUMENT_DIED = Message(
+    "MW309", Fault.ENVIRONMENT, "the instrument process ended with status {status}: {tail}",
+    "was it killed, or is the machine out of memory? Run again with --verbose",
+)  # fmt: skip
+CANNOT_WRITE_OUTPUT = Message(
+    "MW310",
+    Fault.ENVIRONMENT,
+    "the output cannot be written: {why}",
+    "choose a directory that exists and is writable",
+)
+NO_RECORDS = Message(
+    "MW311",
+    Fault.ENVIRONMENT,
+    "no records of a load run here",
+    "give the directory that the instrument wrote to",
+)
+BROKEN_RECORDS = Message(
+    "MW312",
+    Fault.ENVIRONMENT,
+    "the records file is not whole: {why}",
+    "run the load again; the file was altered or cut",
+)
 
 # --- mesh and proxies --------------------------------------------------------------------------
 RESOURCE_UNREADABLE = Message(
@@ -216,7 +266,10 @@ NO_FINDINGS_DOCUMENT = Message(
     "MW702", Fault.STUDY, "not findings of meshwise: {reason}", "write it anew with `meshwise analyze DIR`"
 )
 NEWER_FINDINGS = Message(
-    "MW703", Fault.STUDY, "findings of version {found}; this meshwise reads up to {known}", "use a newer meshwise"
+    "MW703",
+    Fault.STUDY,
+    "findings of version {found}; this meshwise reads up to {known}",
+    "use a newer meshwise",
 )
 
 # --- proxies and registries --------------------------------------------------------------------

@@ -6,11 +6,16 @@ The instrument runs as its own process, `python -m meshwise.load --spec SPEC.jso
   `{"event": "started", "start_ns": N}`: CLOCK_MONOTONIC of the first intended time, warm-up included;
 - it writes `DIR/records` (memory-mapped while it runs, so that others can watch; `load.records`
   reads it at any time) and, at the end, `DIR/report.json` (`load.report.LoadReport`);
+- when it cannot begin it writes `{"event": "failed", "code": ..., "what": ..., "remedy": ..., "where": ...}`
+  instead and ends with the status of the error (2 or 3);
 - on SIGTERM or SIGINT it stops sending, writes both and ends with status 0.
 """
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import json
 from dataclasses import dataclass
 
 from meshwise.study.model import Arrivals, Protocol
@@ -56,3 +61,27 @@ class LoadSpec:
     """Pin the instrument's process to this CPU."""
     spin_ns: int = 0
     """Busy-wait this long before each intended time: less lateness for more CPU; reported."""
+    processes: int = 1
+    """More than one: connections and schedule are divided among so many processes (pinned from `cpu` on)."""
+
+    def to_json(self) -> str:
+        """The spec file's text; bytes travel as base64."""
+        values = dataclasses.asdict(self)
+        if self.grpc_message is not None:
+            values["grpc_message"] = base64.b64encode(self.grpc_message).decode()
+        return json.dumps(values, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> LoadSpec:
+        """The inverse of `to_json`. Raises ValueError, KeyError or TypeError for a text that is not one."""
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("a load spec is a JSON object")
+        values["protocol"] = Protocol(values["protocol"])
+        values["arrivals"] = Arrivals(values["arrivals"])
+        values["headers"] = tuple((str(name), str(value)) for name, value in values["headers"])
+        if values.get("grpc_message") is not None:
+            values["grpc_message"] = base64.b64decode(values["grpc_message"])
+        if values.get("tls") is not None:
+            values["tls"] = TlsSpec(**values["tls"])
+        return cls(**values)

@@ -1,0 +1,333 @@
+"""The engine: one thread, one epoll loop; per request only send, receive and the clock.
+
+Laws of the hot loop. Nothing is done per request that a system call does not dwarf; what is rare
+(set-up, loss, time-outs, control frames, partial sends) leaves the loop by a call into the pool. A
+request is the number of its row in the records. The queue of requests that found no slot is the
+stretch of rows between `row` and now: rows are sent in order, so nothing is ever put into a list.
+`sent` is read just before the system call that sends, `done` just after the one that received.
+
+Waiting. Until the next intended time the loop sleeps in epoll with a timer armed. A sleeping thread
+wakes some tens of microseconds late; the loop learns that delay (its lower quartile) and arms the timer
+so much earlier, then polls without sleeping until the time has come: it never sends early.
+"""
+
+from __future__ import annotations
+
+import gc
+import select
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from meshwise.load.connection import WAITING, Connection, Setup, SetupError
+from meshwise.load.pacing import Timer, set_timer_slack_ns
+from meshwise.load.pool import NEVER, Pool
+from meshwise.load.records import RecordFile
+from meshwise.load.requests import encode
+from meshwise.load.spec import LoadSpec
+from meshwise.load.wire.seam import ErrorKind, WireError, outcome
+from meshwise.study.model import Arrivals
+
+_TICK_NS = 25_000_000
+_STOP_DRAIN_NS = 10**9
+_FIRST_READ_BYTES, _LAST_READ_BYTES = 16 * 1024, 256 * 1024
+_MAX_EVENTS = 256
+_LONGEST_LEAD_NS = 60_000
+_LEAD_STEP_NS = 500
+_OUT = select.EPOLLOUT
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run gives beside its records. CPU and wall time are from the end of the warm-up on."""
+
+    count: int
+    setups: tuple[Setup, ...]
+    setup_failures: dict[str, int]
+    cpu_ns: int
+    cpu_requests: int
+    wall_ns: int
+    stopped: bool
+
+
+class Engine:
+    """Owns the connections of one process. A context manager: leaving it closes them."""
+
+    def __init__(self, spec: LoadSpec, slots: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._spec, self._clock = spec, clock
+        self._poller = select.epoll()
+        self._timer = Timer()
+        self._poller.register(self._timer.fd, select.EPOLLIN | select.EPOLLET)
+        self._pool = Pool(spec, encode(spec), slots, self._poller, clock, self._fail)
+        self._slots = slots
+        self._records: RecordFile | None = None
+        self._stop = False
+        self._stop_deadline_ns = 0
+        self._cpu_mark: tuple[int, int, int] | None = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._pool.close()
+        self._poller.close()
+        self._timer.close()
+
+    def stop(self) -> None:
+        """For a signal handler: no new request, then the end."""
+        self._stop = True
+
+    def _fail(self, tag: int, kind: ErrorKind, connection: Connection) -> None:
+        assert self._records is not None
+        self._records.outcome[tag] = outcome(0, kind) + connection.bits
+
+    def connect(self, timeout_ns: int) -> SetupError | None:
+        """Opens the connections before a run. None: at least one takes requests; else why none does."""
+        pool, clock = self._pool, self._clock
+        deadline = clock() + timeout_ns
+        pool.open_all()
+        while pool.live < self._slots and not self._stop:
+            now = clock()
+            if now >= deadline or (pool.live == 0 and sum(pool.setup_failures.values()) >= self._slots):
+                break
+            for fd, event in self._poller.poll(0.02):
+                connection = pool.by_fd.get(fd)
+                if connection is None:
+                    continue
+                if event & _OUT or connection.state < WAITING:
+                    pool.on_event(connection, event)
+                else:
+                    self._receive_off_schedule(connection)
+            if pool.next_retry_ns <= clock():
+                pool.reopen(clock())
+        if pool.live:
+            return None
+        return pool.outage or SetupError(ErrorKind.CONNECT, "no connection became ready in time")
+
+    def _receive_off_schedule(self, connection: Connection) -> None:
+        """Between set-up and the start no answer is due; only the protocol's own talk may come."""
+        try:
+            data = connection.recv(_FIRST_READ_BYTES)
+            if data:
+                connection.receive(data, self._clock())
+        except BlockingIOError:
+            return
+        except ssl.SSLError:
+            self._pool.lose(connection, ErrorKind.TLS)
+        except OSError:
+            self._pool.lose(connection, ErrorKind.RESET)
+        except WireError as error:
+            self._pool.lose(connection, error.kind)
+        else:
+            if not data:
+                self._pool.lose(connection, ErrorKind.RESET)
+            elif connection.protocol.attention:
+                self._pool.attend(connection)
+
+    def run(self, records: RecordFile, total: int, start_ns: int) -> RunFacts:
+        """Sends `total` requests at the records' intended times (closed loop: up to `total`)."""
+        self._records = records
+        set_timer_slack_ns(1)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            count = self._loop(records, total, start_ns)
+        finally:
+            gc.enable()
+        records.finish(count)
+        mark_cpu, mark_row, mark_ns = self._cpu_mark or (time.process_time_ns(), count, self._clock())
+        return RunFacts(
+            count=count,
+            setups=tuple(self._pool.setups),
+            setup_failures=dict(self._pool.setup_failures),
+            cpu_ns=time.process_time_ns() - mark_cpu,
+            cpu_requests=count - mark_row,
+            wall_ns=self._clock() - mark_ns,
+            stopped=self._stop,
+        )
+
+    def _loop(self, records: RecordFile, total: int, start_ns: int) -> int:
+        spec, pool, clock = self._spec, self._pool, self._clock
+        intended, sent, first_byte, done = records.intended, records.sent, records.first, records.done
+        outcomes, queued = records.outcome, records.queued
+        ready, by_fd = pool.ready, pool.by_fd
+        take_token, give_token = ready.popleft, ready.append
+        poll, arm, timer_fd = self._poller.poll, self._timer.arm, self._timer.fd
+        closed = spec.arrivals is Arrivals.CLOSED
+        spin_ns, tick_s = spec.spin_ns, _TICK_NS / 1e9
+        size = _FIRST_READ_BYTES
+        lead_ns, armed_ns = 0, 0
+        events: list[tuple[int, int]] = []
+        row = 0
+        now = clock()
+        tick = start_ns if closed else now
+        due = (
+            (start_ns if closed else intended[0]) if total else NEVER
+        )  # a closed loop: always due from then on
+
+        while True:
+            # 1. Send what is due, as much as one connection takes.
+            if due <= now and ready:
+                connection = take_token()
+                data = connection.start(row)
+                if not data:
+                    continue
+                first_row = row
+                row += 1
+                due = intended[row] if row < total else NEVER
+                if ready and ready[0] is connection and due <= now:
+                    parts = [data]
+                    while due <= now and ready and ready[0] is connection:
+                        take_token()
+                        data = connection.start(row)
+                        if not data:
+                            break
+                        parts.append(data)
+                        row += 1
+                        due = intended[row] if row < total else NEVER
+                    data = b"".join(parts)
+                if connection.unsent:
+                    now = clock()
+                    pool.transmit(connection, data)
+                else:
+                    if connection.seal is not None:
+                        data = connection.seal(data)
+                    now = clock()
+                    try:
+                        taken = connection.send(data)
+                    except BlockingIOError:
+                        taken = 0
+                    except OSError:
+                        taken = len(data)
+                        pool.lose(connection, ErrorKind.RESET)
+                    if taken != len(data):
+                        pool.keep(connection, data[taken:])
+                while first_row < row:
+                    sent[first_row] = now
+                    if closed:
+                        intended[first_row] = now
+                    first_row += 1
+
+            # 2. Receive from one connection.
+            elif events:
+                fd, event = events.pop()
+                found = by_fd.get(fd)
+                if found is None:
+                    if fd == timer_fd:
+                        delay = now - armed_ns
+                        lead_ns += _LEAD_STEP_NS if delay > lead_ns else -3 * _LEAD_STEP_NS
+                        lead_ns = min(max(lead_ns, 0), _LONGEST_LEAD_NS)
+                    continue
+                connection = found
+                if event & _OUT or connection.state < WAITING:
+                    pool.on_event(connection, event)
+                    continue
+                waited = due <= now
+                try:
+                    data = connection.recv(size)
+                    before, now = now, clock()
+                    answers = (
+                        connection.receive(data, now) if data else connection.protocol.end_of_stream(now)
+                    )
+                except BlockingIOError:
+                    continue
+                except ssl.SSLError:
+                    pool.lose(connection, ErrorKind.TLS)
+                    continue
+                except OSError:
+                    pool.lose(connection, ErrorKind.RESET)
+                    continue
+                except WireError as error:
+                    pool.lose(connection, error.kind)
+                    continue
+                bits = connection.bits
+                for tag, first_ns, result in answers:
+                    first_byte[tag] = first_ns
+                    done[tag] = now
+                    outcomes[tag] = result + bits
+                    give_token(connection)
+                if waited and not closed:
+                    stop_row = min(row + len(answers), total)
+                    for late_row in range(row, stop_row):
+                        if intended[late_row] > before:
+                            break
+                        queued[late_row] = 1
+                if connection.protocol.attention:
+                    pool.attend(connection)
+                if not data:
+                    pool.lose(connection, ErrorKind.RESET)
+                elif len(data) >= size and size < _LAST_READ_BYTES:
+                    size *= 2
+
+            # 3. Nothing to do: look after the rare things, then wait.
+            else:
+                now = clock()
+                if now >= tick:
+                    tick = now + _TICK_NS
+                    row, total = self._keep_house(records, row, total, now, start_ns)
+                    due = intended[row] if row < total else NEVER
+                    if self._stop_deadline_ns and now > self._stop_deadline_ns:
+                        pool.give_up(ErrorKind.STOPPED)
+                        return row
+                if pool.next_retry_ns <= now:
+                    pool.reopen(now)
+                if pool.outage is not None:
+                    row = self._fail_due(records, row, total, now)
+                    due = intended[row] if row < total else NEVER
+                if due <= now:
+                    if ready:
+                        continue
+                    wait_s = tick_s
+                elif due == NEVER:
+                    if not pool.outstanding():
+                        return row
+                    wait_s = tick_s
+                elif due - now <= lead_ns + spin_ns:
+                    wait_s = 0.0
+                else:
+                    wait_s = tick_s
+                    if armed_ns != due - lead_ns - spin_ns:
+                        armed_ns = due - lead_ns - spin_ns
+                        arm(armed_ns)
+                if pool.next_retry_ns != NEVER:
+                    wait_s = min(wait_s, max(0.001, (pool.next_retry_ns - now) / 1e9))
+                events = poll(wait_s, _MAX_EVENTS)
+                now = clock()
+                if len(events) > 1:
+                    events.reverse()  # taken from the end: the first to arrive comes first
+
+    def _keep_house(
+        self, records: RecordFile, row: int, total: int, now: int, start_ns: int
+    ) -> tuple[int, int]:
+        """Time-outs, the end, the CPU mark, and the count for those who watch. Gives the new (row, total)."""
+        spec = self._spec
+        closed = spec.arrivals is Arrivals.CLOSED
+        measured_ns = start_ns + spec.warmup_ns
+        if self._cpu_mark is None and now >= measured_ns:
+            self._cpu_mark = (time.process_time_ns(), row, now)
+        if self._stop and not self._stop_deadline_ns:
+            total, self._stop_deadline_ns = row, now + _STOP_DRAIN_NS
+        if closed and now >= measured_ns + spec.duration_ns:
+            total = row
+        too_old_ns = now - spec.timeout_ns
+        self._pool.expire(records.intended, too_old_ns, now)
+        while not closed and row < total and records.intended[row] < too_old_ns:
+            records.outcome[row] = outcome(0, ErrorKind.TIMEOUT)
+            row += 1
+        records.note_count(row)
+        return row, total
+
+    def _fail_due(self, records: RecordFile, row: int, total: int, now: int) -> int:
+        """In an outage: what is due fails of it; a closed loop has one request fail for each attempt."""
+        outage = self._pool.outage
+        assert outage is not None
+        if self._spec.arrivals is Arrivals.CLOSED:
+            self._pool.outage = None
+            records.intended[row] = now
+            total = min(total, row + 1)
+        while row < total and records.intended[row] <= now:
+            records.outcome[row] = outcome(0, outage.kind)
+            row += 1
+        return row

@@ -1,0 +1,237 @@
+"""A whole run: check, connect, agree on a start, run, report. Owns processes, files and signals.
+
+The forked processes die with the first one (PR_SET_PDEATHSIG) and talk to it through pipes: `ready`
+(or why not) up, the start time down, the facts up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshwise.core import messages
+from meshwise.core.errors import Fault, MeshwiseError
+from meshwise.load.connection import Setup
+from meshwise.load.engine import Engine, RunFacts
+from meshwise.load.pacing import die_with_parent
+from meshwise.load.records import RecordFile, open_columns
+from meshwise.load.report import LoadReport, report
+from meshwise.load.schedule import Times, arrival_times_ns, share_of
+from meshwise.load.spec import LoadSpec
+from meshwise.study.model import Arrivals
+
+Say = Callable[[dict[str, object]], None]
+
+CONNECT_TIMEOUT_NS = 5 * 10**9
+START_MARGIN_NS = 20_000_000
+CLOSED_ROWS_PER_S = 200_000
+"""Above what one process can do; the file is sparse, so unused rows take no space."""
+_SPARE_DESCRIPTORS = 24
+
+
+def check_descriptors(spec: LoadSpec) -> None:
+    """Raises the soft limit as far as needed and allowed. Raises MW307 before anything starts."""
+    needed = -(-spec.connections // spec.processes) + _SPARE_DESCRIPTORS + 4 * spec.processes
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if needed <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise messages.TOO_FEW_DESCRIPTORS.error(needed=spec.connections, limit=hard, wanted=needed)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def run_instrument(spec: LoadSpec, directory: Path, say: Say) -> LoadReport:
+    """Runs `spec`, writes `directory/records*` and `directory/report.json`. Raises MeshwiseError."""
+    check_spec(spec)
+    check_descriptors(spec)
+    with _forked(spec, directory) as others, _Part(spec, directory, 0) as part:
+        part.connect()
+        for other in others:
+            other.wait_ready()
+        start_ns = time.monotonic_ns() + START_MARGIN_NS
+        for other in others:
+            other.start(start_ns)
+        say({"event": "started", "start_ns": start_ns})
+        facts = [part.run(start_ns), *(other.facts() for other in others)]
+    parts = [open_columns(_records_path(directory, index)) for index in range(spec.processes)]
+    result = report(spec, parts, facts)
+    aside = directory / "report.json.new"
+    aside.write_text(result.to_json())
+    aside.replace(directory / "report.json")
+    return result
+
+
+def check_spec(spec: LoadSpec) -> None:
+    """Raises MW303 for values that make no run."""
+    wrong = [
+        (spec.connections < 1 or spec.connections > 65_535, "connections must be 1 to 65535"),
+        (spec.streams < 1, "streams must be at least 1"),
+        (spec.protocol == "http1" and spec.streams != 1, "http1 has one stream per connection"),
+        (not 1 <= spec.processes <= 64, "processes must be 1 to 64"),
+        (spec.processes > spec.connections, "every process needs a connection of its own"),
+        (spec.duration_ns <= 0, "the duration must be positive"),
+        (spec.warmup_ns < 0 or spec.spin_ns < 0, "warm-up and spin cannot be negative"),
+        (spec.timeout_ns <= 0, "the time-out must be positive"),
+        (spec.arrivals is not Arrivals.CLOSED and not spec.rate_rps > 0, "the rate must be positive"),
+        (
+            spec.cpu is not None and spec.cpu not in os.sched_getaffinity(0),
+            f"CPU {spec.cpu} is not ours to use",
+        ),
+    ]
+    for is_wrong, what in wrong:
+        if is_wrong:
+            raise messages.BAD_LOAD_OPTION.error(what=what, remedy="change that option")
+
+
+class _Part:
+    """One process's share of the run."""
+
+    def __init__(self, spec: LoadSpec, directory: Path, index: int) -> None:
+        self._spec, self._index = spec, index
+        if spec.cpu is not None:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(0, {spec.cpu + index})
+        slots = len(range(index, spec.connections, spec.processes))
+        self._times: Times | None = None
+        if spec.arrivals is not Arrivals.CLOSED:
+            whole = arrival_times_ns(
+                spec.arrivals, spec.rate_rps, spec.warmup_ns + spec.duration_ns, spec.seed
+            )
+            self._times = share_of(whole, index, spec.processes)
+            self._rows = self._times.size
+        else:
+            self._rows = int((spec.warmup_ns + spec.duration_ns) / 1e9 * CLOSED_ROWS_PER_S) + 1
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._records = RecordFile(_records_path(directory, index), self._rows)
+        except OSError as error:
+            raise messages.CANNOT_WRITE_OUTPUT.error(where=str(directory), why=str(error)) from error
+        self._engine = Engine(spec, slots)
+
+    def __enter__(self) -> _Part:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._engine.stop())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._engine.__exit__()
+        self._records.close()
+
+    def connect(self) -> None:
+        """Raises MW306 when no connection could be made."""
+        failure = self._engine.connect(CONNECT_TIMEOUT_NS)
+        if failure is not None:
+            spec = self._spec
+            raise messages.CANNOT_CONNECT.error(
+                where=f"{spec.address}:{spec.port}",
+                kind=failure.kind.label,
+                why=str(failure),
+                protocol=spec.protocol,
+                tls_hint=" over TLS, and that CA, certificate and key are right" if spec.tls else "",
+            )
+
+    def run(self, start_ns: int) -> RunFacts:
+        self._records.begin(self._times, start_ns, self._spec.warmup_ns)
+        return self._engine.run(self._records, self._rows, start_ns)
+
+
+def _records_path(directory: Path, index: int) -> Path:
+    return directory / ("records" if index == 0 else f"records.{index}")
+
+
+# --- more than one process ---------------------------------------------------------------------
+
+
+@dataclass
+class _Other:
+    """A forked process, seen from the first one."""
+
+    pid: int
+    receive: int
+    send: int
+    buffer: bytes = b""
+
+    def _line(self) -> dict[str, object]:
+        while b"\n" not in self.buffer:
+            data = os.read(self.receive, 1 << 16)
+            if not data:
+                raise messages.INSTRUMENT_DIED.error(status="unknown", tail="a forked process ended early")
+            self.buffer += data
+        line, _, self.buffer = self.buffer.partition(b"\n")
+        answer: dict[str, object] = json.loads(line)
+        if "code" in answer:
+            answer["fault"] = Fault(str(answer["fault"]))
+            raise MeshwiseError(**answer)  # type: ignore[arg-type]
+        return answer
+
+    def wait_ready(self) -> None:
+        self._line()
+
+    def start(self, start_ns: int) -> None:
+        os.write(self.send, json.dumps({"start_ns": start_ns}).encode() + b"\n")
+
+    def facts(self) -> RunFacts:
+        values = self._line()
+        setups = tuple(Setup(**setup) for setup in values.pop("setups"))  # type: ignore[attr-defined]
+        return RunFacts(setups=setups, **values)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _forked(spec: LoadSpec, directory: Path) -> Iterator[list[_Other]]:
+    others: list[_Other] = []
+    try:
+        for index in range(1, spec.processes):
+            others.append(_fork(spec, directory, index))
+        yield others
+    finally:
+        for other in others:
+            os.close(other.send)
+            os.close(other.receive)
+        for other in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(other.pid, signal.SIGTERM)
+            os.waitpid(other.pid, 0)
+
+
+def _fork(spec: LoadSpec, directory: Path, index: int) -> _Other:
+    up, down = os.pipe(), os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        os.close(up[1])
+        os.close(down[0])
+        return _Other(pid, up[0], down[1])
+    status = 1
+    try:
+        die_with_parent(parent)
+        os.close(up[0])
+        os.close(down[1])
+        status = _be_other(spec, directory, index, up[1], down[0])
+    finally:
+        os._exit(status)
+
+
+def _be_other(spec: LoadSpec, directory: Path, index: int, up: int, down: int) -> int:
+    def tell(value: dict[str, object]) -> None:
+        os.write(up, json.dumps(value).encode() + b"\n")
+
+    try:
+        with _Part(spec, directory, index) as part:
+            part.connect()
+            tell({})
+            line = os.read(down, 4096)
+            if not line:
+                return 0
+            tell(dataclasses.asdict(part.run(json.loads(line)["start_ns"])))
+    except MeshwiseError as error:
+        tell({name: getattr(error, name) for name in ("code", "fault", "what", "remedy", "where")})
+        return error.exit_status
+    return 0

@@ -1,0 +1,248 @@
+"""From records to a `LoadReport`: pure functions of arrays.
+
+Definitions. Warm-up requests are left out. Response time = done - intended, service time = done - sent;
+a request without a good answer counts as infinite in both, so that failures can never make percentiles
+look better; a percentile that falls among them is null. Quantiles are of type 7 (Hyndman and Fan,
+1996). Lateness = sent - intended of those requests that found a free slot, which is the instrument's
+own doing; waiting for a slot is the server's (or of too few connections) and is reported as queueing.
+
+`limited_by`: *instrument* when its own lateness could distort the answer (P99 above 5 % of the response
+P99 and above 300 us) or when it used more than 80 % of its core; else *server* when requests queued for
+a slot (more than 1 %), and for every other closed loop; else *none*.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meshwise import __version__
+from meshwise.load.engine import RunFacts
+from meshwise.load.records import Columns
+from meshwise.load.spec import LoadSpec
+from meshwise.load.wire.seam import BYTES_SHIFT, ErrorKind
+from meshwise.study.model import Arrivals
+
+Floats = npt.NDArray[np.float64]
+LATE_SHARE, LATE_US, BUSY_SHARE, QUEUED_SHARE = 0.05, 300.0, 0.8, 0.01
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Microseconds; None = no such value, or it falls among failed requests."""
+
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    p999: float | None
+    mean: float | None
+    max: float | None
+
+
+NOTHING = Percentiles(None, None, None, None, None, None)
+
+
+def percentiles(values_us: Floats) -> Percentiles:
+    """Type-7 quantiles of values that may hold +inf."""
+    if not values_us.size:
+        return NOTHING
+    ordered = np.sort(values_us)
+    finite = int(np.searchsorted(ordered, np.inf))
+    whole = finite == ordered.size
+    return Percentiles(
+        p50=_quantile(ordered, finite, 0.5),
+        p90=_quantile(ordered, finite, 0.9),
+        p99=_quantile(ordered, finite, 0.99),
+        p999=_quantile(ordered, finite, 0.999),
+        mean=float(ordered.mean()) if whole else None,
+        max=float(ordered[-1]) if whole else None,
+    )
+
+
+def _quantile(ordered: Floats, finite: int, share: float) -> float | None:
+    position = share * (ordered.size - 1)
+    low = int(position)
+    high = low if position == low else low + 1
+    if high >= finite:
+        return None
+    return float(ordered[low] + (position - low) * (ordered[high] - ordered[low]))
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `meshwise load --json` prints and `DIR/report.json` holds; documented in docs/load.md."""
+
+    requests: int
+    errors: dict[str, int]
+    rate_achieved: float
+    """Good answers per second that arrived in the measured time."""
+    rate_intended: float | None
+    response_time_us: Percentiles
+    service_time_us: Percentiles
+    first_byte_us: Percentiles
+    lateness_us: Percentiles
+    queued_requests: int
+    queueing_us: Percentiles
+    """How long those that found no free slot waited for one."""
+    cpu_us_per_request: float | None
+    cpu_share: float
+    """Of one core, per process."""
+    limited_by: str
+    closed_loop: bool
+    received_bytes: int
+    duration_s: float
+    connect_us: Percentiles
+    tls_us: Percentiles
+    connections_made: int
+    setup_failures: dict[str, int]
+    tls: str
+    """Version and ALPN of the first connection, empty without TLS."""
+    spin_us: float
+    processes: int
+    stopped_early: bool
+    notes: tuple[str, ...]
+    version: str = __version__
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> LoadReport:
+        """The inverse of `to_json`. Raises ValueError, KeyError or TypeError."""
+        values = json.loads(text)
+        for field in dataclasses.fields(cls):
+            if field.type == "Percentiles":
+                values[field.name] = Percentiles(**values[field.name])
+        values["notes"] = tuple(values["notes"])
+        return cls(**values)
+
+
+def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) -> LoadReport:
+    """`parts` and `facts`: one of each per process."""
+    measured = [_measured(columns) for columns in parts]
+    response = np.concatenate([part.response_us for part in measured])
+    lateness = np.concatenate([part.lateness_us for part in measured])
+    queueing = np.concatenate([part.queueing_us for part in measured])
+    errors: Counter[str] = Counter()
+    for part in measured:
+        errors.update(part.errors)
+    duration_s = _duration_s(spec, parts, facts)
+    good = sum(_good_in_window(columns, duration_s) for columns in parts)
+    response_time, late = percentiles(response), percentiles(lateness)
+    cpu_requests = sum(fact.cpu_requests for fact in facts)
+    cpu_share = max(fact.cpu_ns / fact.wall_ns if fact.wall_ns > 0 else 0.0 for fact in facts)
+    closed = spec.arrivals is Arrivals.CLOSED
+    setups = [setup for fact in facts for setup in fact.setups]
+    failures: Counter[str] = Counter()
+    for fact in facts:
+        failures.update(fact.setup_failures)
+    queued_share = queueing.size / response.size if response.size else 0.0
+    return LoadReport(
+        requests=response.size,
+        errors=dict(sorted(errors.items())),
+        rate_achieved=good / duration_s if duration_s > 0 else 0.0,
+        rate_intended=None if closed else spec.rate_rps,
+        response_time_us=response_time,
+        service_time_us=percentiles(np.concatenate([part.service_us for part in measured])),
+        first_byte_us=percentiles(np.concatenate([part.first_byte_us for part in measured])),
+        lateness_us=late,
+        queued_requests=queueing.size,
+        queueing_us=percentiles(queueing),
+        cpu_us_per_request=sum(f.cpu_ns for f in facts) / 1000 / cpu_requests if cpu_requests > 0 else None,
+        cpu_share=cpu_share,
+        limited_by=limited_by(late, response_time, cpu_share, queued_share, closed=closed),
+        closed_loop=closed,
+        received_bytes=sum(part.received_bytes for part in measured),
+        duration_s=duration_s,
+        connect_us=percentiles(np.array([setup.connect_ns / 1000 for setup in setups])),
+        tls_us=percentiles(np.array([s.tls_ns / 1000 for s in setups if s.tls_ns is not None])),
+        connections_made=len(setups),
+        setup_failures=dict(failures),
+        tls=next((f"{s.tls_version} {s.alpn or 'no ALPN'}" for s in setups if s.tls_version), ""),
+        spin_us=spec.spin_ns / 1000,
+        processes=spec.processes,
+        stopped_early=any(fact.stopped for fact in facts),
+        notes=_notes(response, response_time, closed=closed),
+    )
+
+
+def limited_by(
+    lateness: Percentiles, response: Percentiles, cpu_share: float, queued_share: float, *, closed: bool
+) -> str:
+    """The rules at the head of this file."""
+    late = lateness.p99 or 0.0
+    distorted = late > LATE_US and (response.p99 is None or late > LATE_SHARE * response.p99)
+    if cpu_share > BUSY_SHARE or (distorted and not closed):
+        return "instrument"
+    return "server" if closed or queued_share > QUEUED_SHARE else "none"
+
+
+@dataclass(frozen=True)
+class _Measured:
+    response_us: Floats
+    service_us: Floats
+    first_byte_us: Floats
+    lateness_us: Floats
+    queueing_us: Floats
+    errors: Counter[str]
+    received_bytes: int
+
+
+def _measured(columns: Columns) -> _Measured:
+    chosen = columns.intended >= columns.zero_ns
+    intended, sent = columns.intended[chosen], columns.sent[chosen]
+    done, first = columns.done[chosen], columns.first[chosen]
+    kinds = columns.error[chosen]
+    good = (done > 0) & (kinds == ErrorKind.NONE)
+    was_sent = sent > 0
+    queued = (columns.queued[chosen] != 0) & was_sent
+    waited_us = (sent - intended) / 1000
+    counts = np.bincount(kinds, minlength=len(ErrorKind))
+    return _Measured(
+        response_us=np.where(good, (done - intended) / 1000, np.inf),
+        service_us=np.where(good, (done - sent) / 1000, np.inf),
+        first_byte_us=np.where(good, (first - intended) / 1000, np.inf),
+        lateness_us=waited_us[was_sent & ~queued],
+        queueing_us=waited_us[queued],
+        errors=Counter({kind.label: int(counts[kind]) for kind in ErrorKind if kind and counts[kind]}),
+        received_bytes=int((columns.outcome[chosen] >> BYTES_SHIFT).sum()),
+    )
+
+
+def _good_in_window(columns: Columns, duration_s: float) -> int:
+    end_ns = columns.zero_ns + round(duration_s * 1e9)
+    inside = (columns.done >= columns.zero_ns) & (columns.done < end_ns)
+    return int(np.count_nonzero(inside & (columns.error == ErrorKind.NONE)))
+
+
+def _duration_s(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) -> float:
+    if not any(fact.stopped for fact in facts):
+        return spec.duration_ns / 1e9
+    last = max(
+        (int(columns.intended[-1]) - columns.zero_ns for columns in parts if columns.intended.size), default=0
+    )
+    return min(max(last, 0) / 1e9, spec.duration_ns / 1e9)
+
+
+def _notes(response: Floats, percentile: Percentiles, *, closed: bool) -> tuple[str, ...]:
+    notes = []
+    failed = int(np.count_nonzero(np.isinf(response)))
+    if failed:
+        notes.append(
+            f"{failed} failed requests count as infinitely slow; mean, max, percentiles among them: null"
+        )
+    if 0 < response.size < 1000:
+        notes.append("fewer than 1000 requests: P99.9 says little")
+    if closed:
+        notes.append("closed loop: requests wait for answers, so slow moments are under-counted")
+    return tuple(notes)

@@ -1,0 +1,133 @@
+"""A non-blocking connection: TCP, then TLS when asked for. Knows sockets and nothing of requests.
+
+TLS runs over memory buffers rather than on the socket: OpenSSL on a socket reads each record with two
+system calls, here one call brings all that has come. `recv` and `send` keep the socket's own contract
+(BlockingIOError when there is nothing, b"" at the end), so that the engine's loop is one for both.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+from meshwise.core import messages
+from meshwise.load.spec import LoadSpec, TlsSpec
+from meshwise.study.model import Protocol
+
+_READ_BYTES = 256 * 1024
+
+
+def tls_context(tls: TlsSpec, protocol: Protocol) -> ssl.SSLContext:
+    """Client side; the ALPN of the protocol. Raises MW304 for a file that cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if tls.ca_file is not None:
+        try:
+            context.load_verify_locations(tls.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise messages.BAD_TLS_FILE.error(where=tls.ca_file, what="CA", why=str(error)) from error
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.check_hostname = bool(tls.server_name)
+    if tls.cert_file is not None:
+        for path in filter(None, (tls.cert_file, tls.key_file)):
+            if not Path(path).is_file():
+                raise messages.BAD_TLS_FILE.error(where=path, what="certificate or key", why="no such file")
+        try:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise messages.BAD_TLS_FILE.error(
+                where=tls.cert_file, what="certificate and key", why=str(error)
+            ) from error
+    context.set_alpn_protocols(["http/1.1"] if protocol is Protocol.HTTP1 else ["h2"])
+    return context
+
+
+def tcp_socket(spec: LoadSpec) -> socket.socket:
+    """A socket whose connection attempt is under way. Raises OSError when it fails at once."""
+    family = socket.AF_INET6 if ":" in spec.address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect((spec.address, spec.port))
+    except BlockingIOError:
+        return sock
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class TlsStream:
+    """TLS over a connected non-blocking socket."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, server_name: str) -> None:
+        self._sock = sock
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_hostname=server_name or None)
+        self._unsent = b""
+
+    def handshake(self, readable: bool) -> bool:
+        """Goes on with the handshake; True when it is done. Raises ssl.SSLError, OSError, EOFError."""
+        if readable:
+            try:
+                data = self._sock.recv(_READ_BYTES)
+            except BlockingIOError:
+                return False
+            if not data:
+                raise EOFError("the server closed during the TLS handshake")
+            self._in.write(data)
+        try:
+            self._tls.do_handshake()
+            done = True
+        except ssl.SSLWantReadError:
+            done = False
+        finally:
+            self._flush()
+        return done
+
+    def alpn(self) -> str | None:
+        return self._tls.selected_alpn_protocol()
+
+    def version(self) -> str | None:
+        return self._tls.version()
+
+    def recv(self, size: int) -> bytes:
+        data = self._sock.recv(size)
+        if not data:
+            return b""
+        self._in.write(data)
+        return self.take_decrypted()
+
+    def take_decrypted(self) -> bytes:
+        """What is at hand; b"" when the peer closed, BlockingIOError when there is nothing."""
+        tls = self._tls
+        plain = b""
+        try:
+            while True:
+                plain += tls.read(_READ_BYTES)
+                if not self._in.pending and not tls.pending():
+                    return plain
+        except ssl.SSLWantReadError:
+            if plain:
+                return plain
+            raise BlockingIOError from None
+        except ssl.SSLZeroReturnError:
+            return plain
+
+    def seal(self, data: bytes) -> bytes:
+        """The records that carry `data`, to be sent in order (with what TLS itself had still to send)."""
+        self._tls.write(data)
+        sealed = self._unsent + self._out.read()
+        self._unsent = b""
+        return sealed
+
+    def _flush(self) -> None:
+        self._unsent += self._out.read()
+        while self._unsent:
+            try:
+                sent = self._sock.send(self._unsent)
+            except BlockingIOError:
+                return
+            self._unsent = self._unsent[sent:]

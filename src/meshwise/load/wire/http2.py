@@ -1,0 +1,455 @@
+"""HTTP/2 from the client's side (RFC 9113): preassembled requests, minimal parsing, all of flow control.
+
+A request is `key.join(pieces)`: everything but the stream id is assembled once. Streams are known by
+the four bytes of their id, which spares the integer. What a header block means is looked up by its
+bytes; see `blocks` for why that is right.
+
+We ask for no dynamic table, no push, and the largest windows: bodies are counted and thrown away, so a
+window bounds nothing, and window updates would be work that is not the server's. Both directions of
+flow control are kept all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from meshwise.load.wire import frames
+from meshwise.load.wire.blocks import CACHE_BLOCK_BYTES, BlockDecoder, FieldList, encode_block
+from meshwise.load.wire.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    DEFAULT_FRAME_BYTES,
+    DEFAULT_WINDOW_BYTES,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    MAX_STREAM_ID,
+    MAX_WINDOW_BYTES,
+    PADDED,
+    PING,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    FramingError,
+)
+from meshwise.load.wire.seam import Completion, ErrorKind, WireError, http_outcome, outcome
+
+MAX_HEADER_BYTES = 256 * 1024
+_REPLENISH_BYTES = 2**30
+_KNOWN_BLOCKS = 512
+_OPENING = (
+    frames.PREFACE
+    + frames.settings(
+        {
+            frames.HEADER_TABLE_SIZE: 0,
+            frames.ENABLE_PUSH: 0,
+            frames.INITIAL_WINDOW_SIZE: MAX_WINDOW_BYTES,
+            frames.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES,
+        }
+    )
+    + frames.window_update(0, MAX_WINDOW_BYTES - DEFAULT_WINDOW_BYTES)
+)
+_HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "host"}
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request without its stream id. `head` has no END_STREAM when a body follows."""
+
+    pieces: tuple[bytes, ...]
+    """Joined by the stream id they are the whole request: HEADERS, then DATA frames."""
+    head_pieces: tuple[bytes, ...]
+    """The same for the HEADERS frame alone, when the body has to wait for the peer's window."""
+    body: bytes
+
+
+def encode_request(
+    method: str,
+    scheme: str,
+    path: str,
+    authority: str,
+    headers: Sequence[tuple[str, str]],
+    body: bytes,
+    *,
+    content_length: bool = True,
+) -> Request:
+    """Pseudo-header fields first; hop-by-hop fields have no place in HTTP/2 and are left out."""
+    names = {name.lower() for name, _ in headers}
+    fields = [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)]
+    if "user-agent" not in names:
+        fields.append(("user-agent", "meshwise"))
+    fields += [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]
+    if body and content_length and "content-length" not in names:
+        fields.append(("content-length", str(len(body))))
+    block = encode_block(fields)
+    head = frames.headers_frames(0, block, end_stream=not body)
+    whole = head + frames.data_frames(0, body, end_stream=True) if body else head
+    return Request(_without_ids(whole), _without_ids(head), body)
+
+
+def _without_ids(data: bytes) -> tuple[bytes, ...]:
+    pieces, start, offset = [], 0, 0
+    while offset < len(data):
+        pieces.append(data[start : offset + 5])
+        start = offset + 9
+        offset = start + frames.parse_head(data, offset)[0]
+    return (*pieces, data[start:])
+
+
+class Stream:
+    """An answer that is under way."""
+
+    __slots__ = ("body_bytes", "first_ns", "grpc_status", "status", "unacknowledged")
+
+    def __init__(self, first_ns: int) -> None:
+        self.first_ns = first_ns
+        self.status = 0
+        self.grpc_status = -1
+        self.body_bytes = 0
+        self.unacknowledged = 0
+
+
+Meaning = tuple[int, int]
+"""(HTTP status or 0, gRPC status or -1) of a header block"""
+
+
+class Http2:
+    """One HTTP/2 connection (WireProtocol)."""
+
+    def __init__(self, request: Request, streams: int) -> None:
+        self.ready = False
+        self.closing = False
+        self.limit = streams
+        self.attention = False
+        self._streams_wanted = streams
+        self._request = request
+        self._body_bytes = len(request.body)
+        self._open: dict[bytes, int] = {}
+        self._answers: dict[bytes, Stream] = {}
+        self._held_back: dict[bytes, int] = {}  # key -> bytes of the body already sent
+        self._stream_windows: dict[bytes, int] = {}
+        self._next_id = 1
+        self._rest = b""
+        self._block: tuple[bytes, int, bytearray] | None = (
+            None  # a header block that CONTINUATION goes on with
+        )
+        self._send_window = DEFAULT_WINDOW_BYTES
+        self._initial_window = DEFAULT_WINDOW_BYTES
+        self._unacknowledged = 0
+        self._control: list[bytes] = []
+        self._decoder = BlockDecoder()
+        self._meanings: dict[bytes, Meaning] = {}
+
+    # --- the seam ------------------------------------------------------------------------------
+
+    @property
+    def used(self) -> bool:
+        return self._next_id > 1
+
+    def opening(self) -> bytes:
+        return _OPENING
+
+    def start(self, tag: int) -> bytes:
+        if len(self._open) >= self.limit or self.closing or not self.ready:
+            return b""
+        stream_id = self._next_id
+        if stream_id >= MAX_STREAM_ID - 2:
+            self.closing = True  # ids are used up after a thousand million requests
+        self._next_id = stream_id + 2
+        key = stream_id.to_bytes(4, "big")
+        self._open[key] = tag
+        size = self._body_bytes
+        if size:
+            if size > self._send_window or size > self._initial_window:
+                return self._start_held_back(key)
+            self._send_window -= size
+        return key.join(self._request.pieces)
+
+    def receive(self, data: bytes, now_ns: int) -> Sequence[Completion]:
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        try:
+            return self._receive_frames(data, now_ns)
+        except FramingError as error:
+            raise WireError(ErrorKind.PROTOCOL, str(error)) from error
+
+    def end_of_stream(self, now_ns: int) -> Sequence[Completion]:
+        self.closing = True
+        return ()
+
+    def take_control(self) -> bytes:
+        control = b"".join(self._control)
+        self._control.clear()
+        return control
+
+    def cancel(self, tag: int) -> bool:
+        for key, open_tag in self._open.items():
+            if open_tag == tag:
+                self._forget_reset(key)
+                self._send(frames.rst_stream(int.from_bytes(key, "big"), frames.CANCEL))
+                return True
+        return True
+
+    def open_tags(self) -> list[int]:
+        return list(self._open.values())
+
+    # --- receiving -----------------------------------------------------------------------------
+
+    def _receive_frames(self, data: bytes, now_ns: int) -> list[Completion]:
+        done: list[Completion] = []
+        offset, end = 0, len(data)
+        while end - offset >= 9:
+            length = data[offset] << 16 | data[offset + 1] << 8 | data[offset + 2]
+            stop = offset + 9 + length
+            if length > DEFAULT_FRAME_BYTES:
+                raise FramingError(
+                    frames.FRAME_SIZE_ERROR, f"a frame of {length} bytes: {data[offset:][:24]!r}"
+                )
+            if stop > end:
+                break
+            kind, flags = data[offset + 3], data[offset + 4]
+            key = data[offset + 5 : offset + 9]
+            if key[0] & 0x80:
+                key = (int.from_bytes(key, "big") & MAX_STREAM_ID).to_bytes(4, "big")
+            if self._block is not None and kind != CONTINUATION:
+                raise FramingError(frames.PROTOCOL_ERROR, "a header block that was not continued")
+            if kind == DATA:
+                if flags & PADDED:
+                    frames.unpad(kind, flags, data[offset + 9 : stop])
+                    self._on_data(key, flags, length - 1 - data[offset + 9], length, now_ns, done)
+                else:
+                    self._on_data(key, flags, length, length, now_ns, done)
+            elif kind == HEADERS:
+                block = data[offset + 9 : stop]
+                if flags & ~(END_HEADERS | END_STREAM):
+                    block = frames.unpad(kind, flags, block)
+                if flags & END_HEADERS:
+                    self._on_block(key, flags, block, now_ns, done)
+                else:
+                    self._block = (key, flags, bytearray(block))
+            else:
+                self._on_other(kind, flags, key, data[offset + 9 : stop], now_ns, done)
+            offset = stop
+        if offset < end:
+            self._rest = data[offset:]
+        return done
+
+    def _on_data(
+        self, key: bytes, flags: int, size: int, taken: int, now_ns: int, done: list[Completion]
+    ) -> None:
+        self._unacknowledged += taken
+        if self._unacknowledged >= _REPLENISH_BYTES:
+            self._send(frames.window_update(0, self._unacknowledged))
+            self._unacknowledged = 0
+        stream = self._answers.get(key)
+        if stream is None or not stream.status:
+            if key in self._open:
+                raise FramingError(frames.PROTOCOL_ERROR, "DATA before the response's HEADERS")
+            self._check_closed(key)
+            return
+        stream.body_bytes += size
+        if flags & END_STREAM:
+            self._finish(key, stream, done)
+            return
+        stream.unacknowledged += taken
+        if stream.unacknowledged >= _REPLENISH_BYTES:
+            self._send(frames.window_update(int.from_bytes(key, "big"), stream.unacknowledged))
+            stream.unacknowledged = 0
+
+    def _on_block(self, key: bytes, flags: int, block: bytes, now_ns: int, done: list[Completion]) -> None:
+        meaning = self._meanings.get(block)
+        status, grpc_status = self._read_block(block) if meaning is None else meaning
+        if key not in self._open:
+            self._check_closed(key)
+            return
+        stream = self._answers.get(key)
+        if stream is None:
+            stream = self._answers[key] = Stream(now_ns)
+        if grpc_status >= 0:
+            stream.grpc_status = grpc_status
+        if not stream.status:
+            if not status:
+                raise FramingError(frames.PROTOCOL_ERROR, "response HEADERS without a status")
+            if status >= 200:
+                stream.status = status
+            elif flags & END_STREAM:
+                raise FramingError(frames.PROTOCOL_ERROR, "an interim response that ends the stream")
+        elif not flags & END_STREAM:
+            raise FramingError(frames.PROTOCOL_ERROR, "trailers that do not end the stream")
+        if flags & END_STREAM:
+            self._finish(key, stream, done)
+
+    def _finish(self, key: bytes, stream: Stream, done: list[Completion]) -> None:
+        tag = self._forget(key)
+        done.append((tag, stream.first_ns, self._outcome(stream)))
+
+    def _outcome(self, stream: Stream) -> int:
+        return http_outcome(stream.status, stream.body_bytes)
+
+    def _forget(self, key: bytes) -> int:
+        """Closes our books on a stream. A body that is not wholly sent is called off."""
+        self._answers.pop(key, None)
+        if self._held_back and self._held_back.pop(key, None) is not None:
+            self._stream_windows.pop(key, None)
+            self._send(frames.rst_stream(int.from_bytes(key, "big"), frames.CANCEL))
+        if self.closing:
+            self.attention = True
+        return self._open.pop(key)
+
+    def _check_closed(self, key: bytes) -> None:
+        """A frame on a stream that is not open: late on one that was cancelled, or plainly wrong."""
+        stream_id = int.from_bytes(key, "big")
+        if stream_id >= self._next_id or not stream_id & 1:
+            raise FramingError(frames.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which nobody opened")
+
+    def _read_block(self, block: bytes) -> Meaning:
+        generation = self._decoder.generation
+        meaning = _meaning(self._decoder.decode(block))
+        if generation != self._decoder.generation or len(self._meanings) >= _KNOWN_BLOCKS:
+            self._meanings.clear()
+        if generation == self._decoder.generation and len(block) <= CACHE_BLOCK_BYTES:
+            self._meanings[block] = meaning
+        return meaning
+
+    def _on_other(
+        self, kind: int, flags: int, key: bytes, payload: bytes, now_ns: int, done: list[Completion]
+    ) -> None:
+        if kind == WINDOW_UPDATE:
+            self._on_window_update(key, frames.parse_increment(payload))
+        elif kind == SETTINGS:
+            self._on_settings(flags, payload)
+        elif not self.ready:
+            raise FramingError(frames.PROTOCOL_ERROR, "the connection does not begin with SETTINGS")
+        elif kind == PING:
+            if len(payload) != 8:
+                raise FramingError(frames.FRAME_SIZE_ERROR, "PING that is not 8 bytes long")
+            if not flags & ACK:
+                self._send(frames.ping(payload, ack=True))
+        elif kind == CONTINUATION:
+            self._on_continuation(flags, key, payload, now_ns, done)
+        elif kind == RST_STREAM:
+            frames.parse_code(payload)
+            self._check_closed(key)
+            if key in self._open:
+                stream = self._answers.get(key) or Stream(0)
+                error = outcome(stream.status, ErrorKind.RST_STREAM, stream.body_bytes)
+                done.append((self._forget_reset(key), stream.first_ns, error))
+        elif kind == GOAWAY:
+            self._on_goaway(payload, done)
+        elif kind == PUSH_PROMISE:
+            raise FramingError(frames.PROTOCOL_ERROR, "PUSH_PROMISE, which we had forbidden")
+        elif kind == PRIORITY and len(payload) != 5:
+            raise FramingError(frames.FRAME_SIZE_ERROR, "PRIORITY that is not 5 bytes long")
+
+    def _forget_reset(self, key: bytes) -> int:
+        self._held_back.pop(key, None)
+        self._stream_windows.pop(key, None)
+        return self._forget(key)
+
+    def _on_continuation(
+        self, flags: int, key: bytes, payload: bytes, now_ns: int, done: list[Completion]
+    ) -> None:
+        if self._block is None or self._block[0] != key:
+            raise FramingError(frames.PROTOCOL_ERROR, "CONTINUATION of nothing")
+        _, first_flags, block = self._block
+        block += payload
+        if len(block) > MAX_HEADER_BYTES:
+            raise FramingError(
+                frames.ENHANCE_YOUR_CALM, f"a header block of more than {MAX_HEADER_BYTES} bytes"
+            )
+        if flags & END_HEADERS:
+            self._block = None
+            self._on_block(key, first_flags, bytes(block), now_ns, done)
+
+    def _on_settings(self, flags: int, payload: bytes) -> None:
+        if flags & ACK:
+            if payload:
+                raise FramingError(frames.FRAME_SIZE_ERROR, "SETTINGS acknowledgement with a payload")
+            return
+        for key, value in frames.parse_settings(payload):
+            if key == frames.MAX_CONCURRENT_STREAMS:
+                self.limit = min(self._streams_wanted, value)
+            elif key == frames.INITIAL_WINDOW_SIZE:
+                change, self._initial_window = value - self._initial_window, value
+                for stream in self._stream_windows:
+                    self._stream_windows[stream] += change
+        self.ready = True
+        self._send(frames.SETTINGS_ACK)
+        self._send_held_back()
+
+    def _on_goaway(self, payload: bytes, done: list[Completion]) -> None:
+        last, _ = frames.parse_goaway(payload)
+        self.closing = True
+        self.attention = True
+        for key in [key for key in self._open if int.from_bytes(key, "big") > last]:
+            done.append((self._forget_reset(key), 0, outcome(0, ErrorKind.GOAWAY)))
+
+    # --- sending -------------------------------------------------------------------------------
+
+    def _send(self, data: bytes) -> None:
+        self._control.append(data)
+        self.attention = True
+
+    def _start_held_back(self, key: bytes) -> bytes:
+        self._held_back[key] = 0
+        self._stream_windows[key] = self._initial_window
+        return key.join(self._request.head_pieces) + self._more_body(key)
+
+    def _more_body(self, key: bytes) -> bytes:
+        """As much of the body as both windows allow."""
+        sent, body = self._held_back[key], self._request.body
+        size = min(len(body) - sent, self._send_window, self._stream_windows[key])
+        if size <= 0:
+            return b""
+        self._send_window -= size
+        self._stream_windows[key] -= size
+        last = sent + size == len(body)
+        if last:
+            del self._held_back[key], self._stream_windows[key]
+        else:
+            self._held_back[key] = sent + size
+        return frames.data_frames(int.from_bytes(key, "big"), body[sent : sent + size], end_stream=last)
+
+    def _send_held_back(self) -> None:
+        for key in list(self._held_back):
+            more = self._more_body(key)
+            if more:
+                self._send(more)
+            if self._send_window <= 0:
+                break
+
+    def _on_window_update(self, key: bytes, increment: int) -> None:
+        if key == b"\0\0\0\0":
+            self._send_window += increment
+            if not increment or self._send_window > MAX_WINDOW_BYTES:
+                raise FramingError(frames.FLOW_CONTROL_ERROR, f"WINDOW_UPDATE of {increment}")
+        elif key in self._stream_windows:
+            self._stream_windows[key] += increment
+        else:
+            self._check_closed(key)
+        if self._held_back:
+            self._send_held_back()
+
+
+def _meaning(fields: FieldList) -> Meaning:
+    status, grpc_status = 0, -1
+    for name, value in fields:
+        if name == b":status":
+            status = _number(value, 100, 999)
+        elif name == b"grpc-status":
+            grpc_status = _number(value, 0, 1000)
+    return status, grpc_status
+
+
+def _number(text: bytes, low: int, high: int) -> int:
+    if not text.isdigit() or len(text) > 4 or not low <= int(text) <= high:
+        raise FramingError(frames.PROTOCOL_ERROR, f"a status of {text[:20]!r}")
+    return int(text)
