@@ -1,0 +1,181 @@
+"""The isolated world: what is inside, how it ends, and that killing any part of it leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import random
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support import inside_world
+from tests.support.people import NOBODY, ORDINARY, ROOT, command_as, environment_as
+
+PROGRAM = inside_world.__file__
+MARKER = "MESHWISE_TEST_MARKER"
+
+
+@pytest.fixture(params=[ROOT, ORDINARY])
+def person(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def user_directory(tmp_path_factory: pytest.TempPathFactory, person: str) -> Iterator[Path]:
+    """A directory that the person owns, where no parent keeps others out."""
+    directory = Path("/tmp") / f"meshwise-test-{uuid.uuid4().hex}"
+    directory.mkdir()
+    if person == ORDINARY and os.geteuid() == 0:
+        os.chown(directory, NOBODY, NOBODY)
+    yield directory
+    for file in directory.iterdir():
+        file.unlink()
+    directory.rmdir()
+
+
+def run(person: str, *words: str) -> tuple[int, list[dict[str, object]], str]:
+    done = subprocess.run(
+        command_as(person, PROGRAM, *words),
+        env=environment_as(person), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+def test_a_world_has_its_own_processes_network_and_secrets(person: str, user_directory: Path) -> None:
+    status, [seen], stderr = run(person, "look", str(user_directory))
+    assert (status, stderr) == (7, "")
+    assert seen["pids"] == [1, 2]
+    assert seen["uid"] == 0
+    assert seen["links"] == ["lo"]
+    assert seen["privileged"] is (person == ROOT)
+    assert not Path(str(seen["secrets"]), "key").exists()
+
+
+def test_the_user_keeps_what_was_written(person: str, user_directory: Path) -> None:
+    run(person, "look", str(user_directory))
+    written = user_directory / "output"
+    assert written.read_text() == "kept"
+    assert written.stat().st_uid == user_directory.stat().st_uid
+
+
+def test_errors_cross_the_border(person: str) -> None:
+    status, [told], _ = run(person, "refuse")
+    assert (status, told["error"], told["what"]) == (3, "MW210", "thing could not be started: no reason")
+    status, told_nothing, stderr = run(person, "crash")
+    assert (status, told_nothing) == (1, [])
+    assert "ZeroDivisionError: on purpose" in stderr
+
+
+def test_a_refused_world_says_why(person: str) -> None:
+    """Without capabilities root falls back to a user namespace; without that as well, there is no world."""
+    inner = command_as(person, PROGRAM, "refuse")
+    limit = Path("/proc/sys/user/max_user_namespaces")
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to forbid namespaces in a namespace of its own")
+    nested = ["unshare", "--user", "--map-root-user", "--mount-proc", "--fork", "--pid", "sh", "-c"]
+    script = f'echo 0 > {limit}; exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin "$@"'
+    done = subprocess.run(
+        [*nested, script, "sh", *inner[inner.index(PROGRAM) - 1 :]],
+        env=environment_as(person), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["error"] == "MW201"
+
+
+def test_a_signal_reaches_the_runner_once(person: str) -> None:
+    with subprocess.Popen(
+        command_as(person, PROGRAM, "count_signals"),
+        env=environment_as(person),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["ready"]
+        process.send_signal(signal.SIGINT)
+        assert json.loads(process.stdout.readline()) == {"count": 1}
+        assert process.wait(10) == 0
+
+
+def test_control_c_on_a_terminal_reaches_the_runner_once(person: str) -> None:
+    command, environment = command_as(person, PROGRAM, "count_signals"), environment_as(person)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe(command[0], command, environment)
+    with os.fdopen(terminal, "r+b", buffering=0) as tty:
+        seen = b""
+        while b"ready" not in seen:
+            seen += tty.read(1024)
+        tty.write(b"\x03")
+        while b"count" not in seen:
+            seen += tty.read(1024)
+    os.waitpid(pid, 0)
+    assert b'{"count": 1}' in seen
+
+
+def marked(marker: str) -> list[int]:
+    """Processes whose environment holds the marker."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            if marker.encode() in (entry / "environ").read_bytes() and state != "Z":
+                found.append(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def wait_for_nobody(marker: str) -> None:
+    deadline = time.monotonic() + 10
+    while marked(marker):
+        assert time.monotonic() < deadline, f"still there: {marked(marker)}"
+        time.sleep(0.01)
+
+
+def traces() -> tuple[set[str], set[str], set[str]]:
+    """What could stay behind with a name: links, named namespaces, mounts."""
+    links = {line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]}
+    named = Path("/run/netns")
+    mounts = {
+        line.split()[4]
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if "meshwise" in line
+    }
+    return links, {path.name for path in named.iterdir()} if named.exists() else set(), mounts
+
+
+@pytest.mark.parametrize("moment", range(10))
+def test_sigkill_at_any_moment_leaves_nothing(person: str, moment: int) -> None:
+    """Half of the kills fall while the world is being made, half once it stands; any of its processes."""
+    chance = random.Random(moment)
+    marker = uuid.uuid4().hex
+    before = traces()
+    process = subprocess.Popen(
+        command_as(person, PROGRAM, "hold"),
+        env=environment_as(person, **{MARKER: marker}), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        if moment % 2:
+            process.stdout.readline()
+            victim = sorted(marked(marker))[chance.randrange(4)]  # user's process, keeper, init, runner
+        else:
+            time.sleep(chance.uniform(0.0, 0.4))
+            victim = process.pid
+        os.kill(victim, signal.SIGKILL)
+        process.wait(20)
+        wait_for_nobody(marker)
+    finally:
+        process.kill()
+        process.wait(5)
+        if process.stdout:
+            process.stdout.close()
+    assert traces() == before
