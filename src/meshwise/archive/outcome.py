@@ -49,7 +49,7 @@ class Measurement:
     instrument: Mapping[str, float | str]
     """The instrument's own report: lateness, CPU, `limited_by`, ..."""
     failure: str = ""
-    """Empty, or why the trial failed: a proxy, a service or the instrument ended. What it recorded is kept."""
+    """Empty, or why the trial failed: a proxy, a service or the instrument ended."""
     log_tail: str = ""
     flags: tuple[str, ...] = field(default=())
 

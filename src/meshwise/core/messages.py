@@ -164,6 +164,12 @@ ADMIN_SILENT = Message(
 )
 
 # --- testbed -----------------------------------------------------------------------------------
+FAKE_REFUSAL = Message(
+    "MW590",
+    Fault.PROXY,
+    "the proxy refused the posture `{posture}` (fake testbed)",
+    "nothing: a test asked for it",
+)
 LINK_REFUSED = Message(
     "MW501",
     Fault.ENVIRONMENT,

@@ -1,0 +1,129 @@
+"""Trials and outcomes as rows, cells as columns and back. Pure."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import pyarrow as pa
+
+from meshwise.archive.outcome import Proof, TrialOutcome
+from meshwise.archive.schema import DESIGN, TRIALS
+from meshwise.study.model import (
+    Authorization,
+    Cell,
+    KeyType,
+    MeshName,
+    MtlsMode,
+    Posture,
+    Protocol,
+    Role,
+    Shape,
+    Trial,
+)
+
+Row = dict[str, Any]
+
+
+def cell_row(cell: Cell) -> Row:
+    row: Row = {"cell": cell.name}
+    for factor in fields(cell):
+        value = getattr(cell, factor.name)
+        if isinstance(value, Posture):
+            row |= {
+                "posture": value.name,
+                "mtls": None if value.mtls is None else str(value.mtls),
+                "authorization": str(value.authorization),
+            }
+        else:
+            row[factor.name] = value if isinstance(value, (int, float)) else str(value)
+    return row
+
+
+def cell_of(row: Mapping[str, Any]) -> Cell:
+    """The inverse of `cell_row`. Raises KeyError, ValueError for a row that is none."""
+    mtls = None if row["mtls"] is None else MtlsMode(row["mtls"])
+    return Cell(
+        mesh=MeshName(row["mesh"]),
+        posture=Posture(mtls, Authorization(row["authorization"])),
+        protocol=Protocol(row["protocol"]),
+        rate_rps=row["rate_rps"],
+        request_bytes=row["request_bytes"],
+        response_bytes=row["response_bytes"],
+        connections=row["connections"],
+        streams=row["streams"],
+        shape=Shape(row["shape"]),
+        length=row["length"],
+        key_type=KeyType(row["key_type"]),
+        policy_count=row["policy_count"],
+        plaintext_share=row["plaintext_share"],
+    )
+
+
+def trial_row(trial: Trial) -> Row:
+    return {
+        "trial_id": trial.trial_id,
+        "block": trial.block,
+        "execution": trial.execution,
+        "position": trial.position,
+        "role": str(trial.role),
+        "process_set": trial.process_set,
+    } | cell_row(trial.cell)
+
+
+def trial_of(row: Mapping[str, Any]) -> Trial:
+    """The inverse of `trial_row`."""
+    return Trial(
+        trial_id=row["trial_id"],
+        block=row["block"],
+        execution=row["execution"],
+        position=row["position"],
+        cell=cell_of(row),
+        role=Role(row["role"]),
+        attempt=row.get("attempt") or 0,
+    )
+
+
+def design_table(trials: Iterable[Trial]) -> pa.Table:
+    return pa.Table.from_pylist([trial_row(trial) for trial in trials], schema=DESIGN.arrow)
+
+
+def outcome_row(outcome: TrialOutcome, files: Row) -> Row:
+    """The row of `trials.parquet`; `files` are the columns about the trial's own files."""
+    measurement = outcome.measurement
+    return (
+        trial_row(outcome.trial)
+        | {
+            "attempt": outcome.trial.attempt,
+            "status": str(outcome.status),
+            "failure": outcome.failure,
+            "log_tail": measurement.log_tail if measurement else "",
+            "flags": list(measurement.flags) if measurement else [],
+            "proof": proof_json(outcome.proof),
+            "instrument": json.dumps(dict(measurement.instrument)) if measurement else "{}",
+            "started_unix_ns": measurement.started_unix_ns if measurement else None,
+            "stored_unix_ns": time.time_ns(),
+            "apply_ns": outcome.apply_ns,
+            "prove_ns": outcome.prove_ns,
+            "measure_ns": outcome.measure_ns,
+        }
+        | files
+    )
+
+
+def proof_json(proof: Proof) -> str:
+    return json.dumps(
+        {
+            "passed": proof.passed,
+            "checks": [asdict(check) for check in proof.checks],
+            "facts": dict(proof.facts),
+            "duration_ns": proof.duration_ns,
+        }
+    )
+
+
+def trials_table(rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=TRIALS.arrow)

@@ -1,0 +1,184 @@
+"""The tables of a study's directory: every column with its type and meaning; `docs/archive.md` shows it.
+
+Laws:
+- Base units, named in the column. Times are int64 nanoseconds from the trial's time 0, the end of its
+  warm-up, on one monotonic clock; what happened during warm-up is negative.
+- What did not happen is null (no first byte, never sent), never a magic number.
+- Columns are added, never renamed; a change of meaning raises SCHEMA_VERSION, and readers refuse what is
+  newer than they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""1: first version."""
+
+TEXT = pa.string()
+NAME = pa.dictionary(pa.int32(), pa.string())
+"""Text that repeats."""
+INT = pa.int64()
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    type: pa.DataType
+    meaning: str
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    name: str
+    about: str
+    columns: tuple[Column, ...]
+
+    @property
+    def arrow(self) -> pa.Schema:
+        return pa.schema([(column.name, column.type) for column in self.columns])
+
+
+def _table(name: str, about: str, *columns: tuple[str, pa.DataType, str]) -> TableSpec:
+    return TableSpec(name, about, tuple(Column(*column) for column in columns))
+
+
+_CELL = (
+    ("cell", TEXT, "the cell's name, unique in the study"),
+    ("mesh", TEXT, "`none`, `istio`, `linkerd`"),
+    ("posture", TEXT, "the ladder's name, or `<mtls>+<authorization>`"),
+    ("mtls", TEXT, "`disable`, `permissive`, `strict`; null without a mesh"),
+    ("authorization", TEXT, "`none`, `namespace`, `fine`, `request`"),
+    ("protocol", TEXT, "`http1`, `http2`, `grpc`"),
+    ("rate_rps", pa.float64(), "offered requests per second"),
+    ("request_bytes", INT, "payload of a request"),
+    ("response_bytes", INT, "payload of a response"),
+    ("connections", INT, "connections of the instrument"),
+    ("streams", INT, "concurrent streams per connection"),
+    ("shape", TEXT, "`chain` or `fanout`"),
+    ("length", INT, "nodes in the chain, or leaves of the fan-out"),
+    ("key_type", TEXT, "key of the certificates"),
+    ("policy_count", INT, "authorization entries scanned before the one that matches"),
+    ("plaintext_share", pa.float64(), "share of the load from outside the mesh"),
+)
+_TRIAL = (
+    ("trial_id", TEXT, "block and position, counted from 0; `-r1` marks the re-try"),
+    ("block", INT, "counts from 0"),
+    ("execution", INT, "counts from 0; which life of the processes"),
+    ("position", INT, "place in the block's random order, from 0"),
+    ("role", TEXT, "`cell`, `aa` (second of the A/A pair), `twin` (same cell, twin processes)"),
+    ("process_set", TEXT, "`a`, or `b` for the twin set of processes"),
+)
+
+DESIGN = _table(
+    "design", "every trial in the order of the design, written before the first one", *_TRIAL, *_CELL
+)
+
+TRIALS = _table(
+    "trials",
+    "one row per trial that is complete, in the order of running",
+    *_TRIAL,
+    ("attempt", INT, "0, or 1 for the re-try of a failed trial"),
+    *_CELL,
+    (
+        "status",
+        TEXT,
+        "`ok`, `failed` (a process ended or refused), `unproven` (posture did not hold; not measured)",
+    ),
+    ("failure", TEXT, "why it failed or is unproven; empty if ok"),
+    ("log_tail", TEXT, "last lines of the log of the process that ended"),
+    ("flags", pa.list_(pa.string()), "doubts about a trial that is complete"),
+    ("proof", TEXT, "JSON: `passed`, `checks` (name, expected, observed, passed), `facts`"),
+    ("posture_file", TEXT, "the posture's own resources, a file under `postures/`; null if unmeasured"),
+    ("instrument", TEXT, "JSON: the instrument's report of itself (lateness, CPU, limited_by, ...)"),
+    ("started_unix_ns", INT, "wall clock at time 0; null if unmeasured"),
+    ("stored_unix_ns", INT, "wall clock when the row was written"),
+    ("apply_ns", INT, "time to change the posture"),
+    ("prove_ns", INT, "time to prove it"),
+    ("measure_ns", INT, "time inside warm-up and measurement"),
+    ("requests_rows", INT, "rows of `requests/TRIAL.parquet`; null if there is no such file"),
+    ("requests_sha256", TEXT, "digest of that file"),
+    ("telemetry_rows", INT, "rows of `telemetry/TRIAL.parquet`; null if there is no such file"),
+    ("telemetry_sha256", TEXT, "digest of that file"),
+)
+
+REQUESTS = _table(
+    "requests",
+    "one row per request of one trial, warm-up included; further columns may follow",
+    ("trial_id", NAME, "the trial"),
+    ("intended_ns", INT, "when it had to be sent"),
+    ("sent_ns", INT, "when its first byte was handed to the kernel; null if never"),
+    ("first_byte_ns", INT, "when the first byte of the answer was read; null if none came"),
+    ("done_ns", INT, "when the answer was complete; null if it never was"),
+    ("status", pa.int32(), "HTTP status; for grpc 1000 + grpc-status; 0 if none came"),
+    ("bytes", INT, "payload bytes of the answer"),
+    ("error", NAME, "kind of failure, empty if none: `connect`, `tls`, `reset`, `timeout`, `goaway`, ..."),
+)
+
+REQUESTS_EXTRA = (
+    Column("connection", pa.int32(), "which of the instrument's connections carried it"),
+    Column("queued", pa.bool_(), "no slot was free at its intended time, so its waiting is the server's"),
+    Column("client", TEXT, "`outside` for the load from outside the mesh (plaintext share), else `mesh`"),
+)
+"""Columns of `requests` that may be there."""
+
+TELEMETRY = _table(
+    "telemetry",
+    "what samplers saw during one trial; a long table",
+    ("trial_id", NAME, "the trial"),
+    ("t_ns", INT, "when it was read"),
+    ("source", NAME, "who was read: `<mesh>/<process set>/<workload>/<role>`, `host`, ..."),
+    ("metric", NAME, "what, unit last: `cpu_ns`, `rss_bytes`, `pss_bytes`, ..."),
+    ("labels", NAME, "`key=value` pairs joined by commas, sorted; empty if none"),
+    ("value", pa.float64(), "in the metric's unit; `_total` and `cpu_ns` count up over the process's life"),
+)
+
+EVENTS = _table(
+    "events",
+    "what was done to a trial while it ran; absent if nothing was",
+    ("trial_id", NAME, "the trial"),
+    ("t_ns", INT, "when it began"),
+    ("kind", NAME, "`rotation`, `policy_push`, `posture_change`, `restart`, ..."),
+    ("target", NAME, "what it was done to, as in telemetry's `source`"),
+    ("duration_ns", INT, "how long the doing took"),
+    ("detail", TEXT, "JSON: further facts"),
+)
+
+TABLES = (DESIGN, TRIALS, REQUESTS, TELEMETRY, EVENTS)
+
+
+def conform(table: pa.Table, spec: TableSpec, trial_id: str | None = None) -> pa.Table:
+    """`table` with the spec's columns first, in its types; `trial_id` fills that column. Others stay.
+
+    Raises ValueError naming the column when one is missing or does not fit.
+    """
+    arrays, names = [], []
+    for column in spec.columns:
+        if column.name == "trial_id" and trial_id is not None:
+            indices = pa.DictionaryArray.from_arrays(
+                pa.repeat(pa.scalar(0, pa.int32()), table.num_rows), [trial_id]
+            )
+            arrays.append(pa.chunked_array([indices]))
+        elif column.name not in table.column_names:
+            raise ValueError(f"table `{spec.name}` lacks the column `{column.name}`")
+        else:
+            arrays.append(_cast(table.column(column.name), column, spec))
+        names.append(column.name)
+    for name in table.column_names:
+        if name not in names:
+            arrays.append(table.column(name))
+            names.append(name)
+    return pa.table(arrays, names=names)
+
+
+def _cast(values: pa.ChunkedArray, column: Column, spec: TableSpec) -> pa.ChunkedArray:
+    if values.type == column.type:
+        return values
+    try:
+        if column.type == NAME and not pa.types.is_dictionary(values.type):
+            return values.cast(pa.string()).dictionary_encode()
+        return values.cast(column.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(f"column `{column.name}` of table `{spec.name}`: {error}") from error

@@ -1,0 +1,263 @@
+"""The one writer of a study's directory (DESIGN: "The archive").
+
+Laws of this file:
+- A trial is complete when its row is in `trials.parquet`; its own files are durable before that.
+- Nothing is ever half there under its own name (`files.write_aside`); what a killed run left aside, or
+  stored without a row, is cleaned away on resume.
+- `design.parquet` is written last on creation: without it a directory is not yet an archive.
+- What could prevent writing (space, permission, another run, another study) is found before a trial starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from meshwise import __version__
+from meshwise.archive.files import ASIDE, disk_troubles, free_bytes, write_aside
+from meshwise.archive.lock import LOCK_NAME, ArchiveLock
+from meshwise.archive.outcome import TrialOutcome as TrialOutcome
+from meshwise.archive.outcome import TrialStatus as TrialStatus
+from meshwise.archive.read import ArchiveReader
+from meshwise.archive.rows import design_table, outcome_row, trials_table
+from meshwise.archive.schema import REQUESTS, SCHEMA_VERSION, TELEMETRY, TRIALS, TableSpec, conform
+from meshwise.core import messages
+from meshwise.core.units import format_size
+from meshwise.study.estimate import disk_bytes
+from meshwise.study.model import Study, Trial
+
+log = logging.getLogger(__name__)
+
+CHECKED_ENVIRONMENT = ("testbed", "machine", "kernel", "cpu", "proxies", "privileged")
+"""Keys of environment.json that must not change between the trials of one study."""
+
+OWN_NAMES = {
+    "study.yaml",
+    "environment.json",
+    "trials.parquet",
+    "requests",
+    "telemetry",
+    "postures",
+    LOCK_NAME,
+}
+"""What an interrupted creation may have left."""
+
+
+class Archive:
+    """An open archive, held by one run. A context manager; made by `start`."""
+
+    def __init__(self, directory: Path, lock: ArchiveLock, trials: pa.Table) -> None:
+        self.directory = directory
+        self._lock = lock
+        self._trials = trials
+        self._statuses = {
+            trial_id: TrialStatus(status)
+            for trial_id, status in zip(
+                trials["trial_id"].to_pylist(), trials["status"].to_pylist(), strict=True
+            )
+        }
+
+    @classmethod
+    def start(
+        cls,
+        directory: Path,
+        study: Study,
+        trials: Sequence[Trial],
+        environment: Mapping[str, object],
+        *,
+        resume: bool = False,
+    ) -> Self:
+        """Create the archive, or with `resume` continue one (creating it if its creation was cut short).
+
+        Raises MW601, MW603 (the directory holds something), MW602 (a live run has it), MW605, MW611
+        (resumed with another study or elsewhere), MW606, MW607 (cannot write, no space).
+        """
+        with disk_troubles(directory):
+            found = directory.is_dir() and (directory / "design.parquet").exists()
+            if found and not resume:
+                raise messages.ARCHIVE_EXISTS.error(str(directory))
+            if not found and directory.exists():
+                _require_empty(directory)
+            directory.mkdir(parents=True, exist_ok=True)
+            lock = ArchiveLock(directory)
+            try:
+                _probe(directory)
+                if found:
+                    stored = _continue(directory, study, trials, environment)
+                else:
+                    stored = _create(directory, study, trials, environment)
+                _require_space(directory, study, len(trials) - stored.num_rows)
+            except BaseException:
+                lock.close()
+                raise
+        return cls(directory, lock, stored)
+
+    def statuses(self) -> Mapping[str, TrialStatus]:
+        """How each stored trial ended, by trial_id."""
+        return dict(self._statuses)
+
+    def add(self, outcome: TrialOutcome) -> None:
+        """Store one trial; on return it is on the disk. Raises MW607 when that is full, MW612 for tables
+        that are not as the schema says."""
+        trial_id = outcome.trial.trial_id
+        if trial_id in self._statuses:
+            raise messages.ALREADY_STORED.error(str(self.directory), trial_id=trial_id)
+        with disk_troubles(self.directory):
+            columns: dict[str, Any] = {"posture_file": self._keep_resources(outcome)}
+            if outcome.measurement is not None:
+                columns |= self._keep_table(trial_id, outcome.measurement.requests, REQUESTS)
+                columns |= self._keep_table(trial_id, outcome.measurement.telemetry, TELEMETRY)
+            row = trials_table([outcome_row(outcome, columns)])
+            self._trials = pa.concat_tables([self._trials, row]).combine_chunks()
+            write_aside(self.directory / "trials.parquet", encode(self._trials))
+        self._statuses[trial_id] = outcome.status
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _keep_table(self, trial_id: str, table: pa.Table, spec: TableSpec) -> dict[str, Any]:
+        try:
+            content = encode(conform(table, spec, trial_id))
+        except ValueError as error:
+            raise messages.BAD_TABLE.error(
+                str(self.directory), trial_id=trial_id, reason=str(error)
+            ) from error
+        write_aside(self.directory / spec.name / f"{trial_id}.parquet", content)
+        return {
+            f"{spec.name}_rows": table.num_rows,
+            f"{spec.name}_sha256": hashlib.sha256(content).hexdigest(),
+        }
+
+    def _keep_resources(self, outcome: TrialOutcome) -> str | None:
+        """One file per different text; most trials share a few."""
+        if not outcome.resources:
+            return None
+        text = outcome.resources.encode()
+        cell = outcome.trial.cell
+        name = f"{cell.mesh}-{cell.posture.name}-{hashlib.sha256(text).hexdigest()[:12]}.yaml"
+        path = self.directory / "postures" / name
+        if not path.exists():
+            write_aside(path, text)
+        return name
+
+
+def encode(table: pa.Table) -> memoryview:
+    """The table as a Parquet file. Integers are stored as differences, which is what times are good for."""
+    text = [
+        column.name
+        for column in table.schema
+        if not pa.types.is_integer(column.type) and column.type != pa.float64()
+    ]
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=text,
+        column_encoding={
+            column.name: "DELTA_BINARY_PACKED" for column in table.schema if pa.types.is_integer(column.type)
+        },
+    )
+    return memoryview(sink.getvalue())
+
+
+def _require_empty(directory: Path) -> None:
+    if not directory.is_dir():
+        raise NotADirectoryError(20, "it is a file, not a directory", str(directory))
+    strangers = sorted(
+        path.name
+        for path in directory.iterdir()
+        if path.name.removesuffix(ASIDE) not in OWN_NAMES | {"design.parquet"}
+    )
+    if strangers:
+        raise messages.NOT_EMPTY.error(str(directory), names=", ".join(strangers[:5]))
+
+
+def _probe(directory: Path) -> None:
+    write_aside(directory / "probe", b"x" * 4096)
+    (directory / "probe").unlink()
+
+
+def _require_space(directory: Path, study: Study, missing_trials: int) -> None:
+    needed, free = disk_bytes(study, missing_trials), free_bytes(directory)
+    if free < needed:
+        raise messages.NO_SPACE.error(str(directory), free=format_size(free), needed=format_size(needed))
+
+
+def _create(
+    directory: Path, study: Study, trials: Sequence[Trial], environment: Mapping[str, object]
+) -> pa.Table:
+    for name in ("requests", "telemetry", "postures"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+        (directory / name).mkdir()
+    stored = trials_table([])
+    facts = {"schema_version": SCHEMA_VERSION, "meshwise": __version__, **environment}
+    write_aside(directory / "study.yaml", study.source.encode())
+    write_aside(directory / "environment.json", json.dumps(facts, indent=2).encode() + b"\n")
+    write_aside(directory / "trials.parquet", encode(stored))
+    design = design_table(trials).replace_schema_metadata({"meshwise": json.dumps(_about(study))})
+    write_aside(directory / "design.parquet", encode(design))
+    return stored
+
+
+def _about(study: Study) -> dict[str, object]:
+    """What a reader needs beside the rows of the design."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "study": study.name,
+        "seed": study.seed,
+        "study_sha256": hashlib.sha256(study.source.encode()).hexdigest(),
+        "not_applicable": [{"cell": no.cell.name, "reason": no.reason} for no in study.not_applicable],
+    }
+
+
+def _continue(
+    directory: Path, study: Study, trials: Sequence[Trial], environment: Mapping[str, object]
+) -> pa.Table:
+    reader = ArchiveReader.open(directory)
+    if reader.study_text != study.source:
+        raise messages.OTHER_STUDY.error(
+            str(directory), difference="its study.yaml differs from the file given"
+        )
+    if reader.design != tuple(trials):
+        raise messages.OTHER_STUDY.error(str(directory), difference="its design differs from the study's")
+    former = reader.environment
+    differences = [
+        f"{key} was {json.dumps(former[key])}, is {json.dumps(environment[key])}"
+        for key in CHECKED_ENVIRONMENT
+        if key in former and key in environment and former[key] != json.loads(json.dumps(environment[key]))
+    ]
+    if differences:
+        raise messages.OTHER_ENVIRONMENT.error(str(directory), differences="; ".join(differences))
+    _clean(directory, set(reader.trials()["trial_id"].to_list()))
+    return reader.trials().to_arrow().select(TRIALS.arrow.names).cast(TRIALS.arrow)
+
+
+def _clean(directory: Path, complete: set[str]) -> None:
+    """Remove what a killed run left: files written aside, and tables of trials without a row."""
+    for path in directory.rglob(f"*{ASIDE}"):
+        log.info("removing %s, left by an interrupted run", path)
+        path.unlink()
+    for name in (REQUESTS.name, TELEMETRY.name):
+        for path in (directory / name).glob("*.parquet"):
+            if path.stem not in complete:
+                log.info("removing %s: its trial is not complete", path)
+                path.unlink()

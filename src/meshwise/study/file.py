@@ -1,0 +1,183 @@
+"""A study file -> `Study`, or one error that names every problem with file:line:column.
+
+Four steps, each stopping at its own problems: read and compose (`document`), shape (`shape`), meaning
+(`expand`), and what the meshes can express (a function that is passed in).
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from meshwise.core import messages
+from meshwise.study.control import choose_control
+from meshwise.study.document import MAX_CHARACTERS, Document, Path, parse_document
+from meshwise.study.expand import NotApplicableReason, blocks_per_execution, expand_cells, split_applicable
+from meshwise.study.factors import did_you_mean
+from meshwise.study.model import Cell, Study, TrialPlan
+from meshwise.study.problems import Problem, impossible, to_error
+from meshwise.study.shape import StudyFile
+
+
+def every_cell_applies(cell: Cell) -> str | None:
+    """For callers that do not know the meshes."""
+    return None
+
+
+def load_study(path: FilePath, not_applicable: NotApplicableReason = every_cell_applies) -> Study:
+    """Read and check a study file. Raises MW1xx."""
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(4 * MAX_CHARACTERS + 1)
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise messages.UNREADABLE_STUDY.error(str(path), reason=error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise messages.NOT_YAML.error(str(path), reason=f"byte {error.start} is not UTF-8") from error
+    return parse_study(text, str(path), not_applicable)
+
+
+def parse_study(text: str, name: str, not_applicable: NotApplicableReason = every_cell_applies) -> Study:
+    """The same from text; `name` stands for the file in messages."""
+    document = parse_document(text, name)
+    file = _shape(document)
+    problems: list[Problem] = []
+    cells = expand_cells(file, problems)
+    applicable, not_expressed = split_applicable(cells, not_applicable)
+    if cells and not applicable:
+        reason = f"no cell can be expressed by its mesh: {not_expressed[0].reason}"
+        problems.append(impossible(("factors", "posture"), reason, "choose postures that the meshes have"))
+    control = choose_control(file, applicable, problems)
+    per_execution = blocks_per_execution(file, problems)
+    if file.load.timeout == 0:
+        problems.append(
+            impossible(("load", "timeout"), "a timeout of 0 fails every request", "give it time: `2s`")
+        )
+    if not 0.5 <= file.confidence < 1:
+        problems.append(
+            impossible(("confidence",), "confidence is at least 50% and under 100%", "usual: 0.95")
+        )
+    if problems:
+        raise to_error(document, problems)
+    return Study(
+        name=file.name,
+        seed=file.seed,
+        environments=tuple(file.environments),
+        cells=applicable,
+        not_applicable=not_expressed,
+        control=control,
+        trial=TrialPlan(
+            warmup_ns=file.trial.warmup,
+            duration_ns=file.trial.duration,
+            arrivals=file.load.arrivals,
+            timeout_ns=file.load.timeout,
+        ),
+        blocks=file.blocks,
+        blocks_per_execution=per_execution,
+        proxy_workers=file.workers,
+        pin_cpus=file.pin,
+        outlier_rule=file.outliers,
+        primary_metrics=tuple(file.primary),
+        confidence=file.confidence,
+        source=text,
+    )
+
+
+def _shape(document: Document) -> StudyFile:
+    if not isinstance(document.value, dict):
+        raise messages.BAD_VALUE.error(
+            document.where(()), reason="a study is a mapping of keys", remedy="begin with `name: my-study`"
+        )
+    problems = [
+        Problem(
+            path,
+            messages.BAD_VALUE,
+            {"reason": f"`{path[-1]}` has no value", "remedy": "write one, or remove it"},
+        )
+        for path in _empty(document.value, ())
+        if path
+    ]
+    try:
+        file = StudyFile.model_validate(document.value)
+    except ValidationError as error:
+        found = [_problem(details) for details in error.errors(include_url=False)]
+        empty = {problem.path for problem in problems}
+        raise to_error(document, problems + [each for each in found if each.path not in empty]) from error
+    if problems:
+        raise to_error(document, problems)
+    return file
+
+
+def _empty(value: Any, path: Path) -> Iterable[Path]:
+    if value is None:
+        yield path
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _empty(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _empty(inner, (*path, index))
+
+
+def _problem(details: ErrorDetails) -> Problem:
+    """pydantic's finding in the catalogue's words."""
+    path: Path = tuple(details["loc"])
+    context = details.get("ctx", {})
+    name = str(next((part for part in reversed(path) if isinstance(part, str)), "study"))
+    match details["type"]:
+        case "extra_forbidden":
+            known = _keys_at(path[:-1])
+            facts = {"key": path[-1], "meant": did_you_mean(str(path[-1]), known)}
+            return Problem(
+                path,
+                messages.UNKNOWN_KEY,
+                facts | {"known": ", ".join(f"`{key}`" for key in known)},
+                at_key=True,
+            )
+        case "missing":
+            example = {
+                "name": "for example `name: my-study`",
+                "environments": "for example `environments: [none, istio]`",
+            }.get(name, "see docs/study-file.md")
+            return Problem(path[:-1], messages.MISSING_KEY, {"key": name, "example": example}, at_key=True)
+        case "level":
+            return Problem(path, messages.UNKNOWN_LEVEL, dict(context))
+        case "unit" | "reason":
+            return Problem(path, messages.BAD_VALUE, {"reason": context["what"], "remedy": context["remedy"]})
+        case "string_pattern_mismatch" if name == "name":
+            remedy = "lower-case letters, digits, `-` and `_`, at most 63"
+            return Problem(path, messages.BAD_VALUE, {"reason": "not a name", "remedy": remedy})
+        case "string_pattern_mismatch":
+            remedy = "`none`, `cause`, or `hampel 5` (a number of deviations)"
+            return Problem(path, messages.BAD_VALUE, {"reason": f"`{name}` is not a rule", "remedy": remedy})
+        case _:
+            given = details["input"]
+            shown = f"`{given}`" if isinstance(given, (str, int, float)) else f"a {_kind(given)}"
+            reason = f"{shown} does not fit `{name}`"
+            remedy = details["msg"][:1].lower() + details["msg"][1:]
+            return Problem(path, messages.BAD_VALUE, {"reason": reason, "remedy": remedy})
+
+
+def _kind(value: object) -> str:
+    return {"dict": "mapping", "list": "list", "NoneType": "missing value"}.get(type(value).__name__, "value")
+
+
+def _keys_at(path: Path) -> list[str]:
+    """The keys that a study may have at a path."""
+    model: type[BaseModel] = StudyFile
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The pydantic model inside `list[...]`, `... | None` and the like."""
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next((found for inner in typing.get_args(annotation) if (found := _model_in(inner))), None)

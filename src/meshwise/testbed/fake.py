@@ -1,0 +1,252 @@
+"""A testbed without a proxy: synthetic numbers from a seed, so that a whole study takes a second.
+
+It exists to test runner, archive, resume, analysis and reports, and says `"testbed": "fake"` in its
+environment, so that no report passes it for real. The model is simple and its truth is known (`truth`):
+
+    log(median of a trial) = log(cell's truth) + block + execution of this set of processes + run
+
+with normal noise of declared size; requests of a trial are lognormal around that median and late now and
+then. Trials are independent of the order of running: all noise comes from (seed, block, trial).
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from meshwise.core import messages
+from meshwise.mesh.seam import Check, Proof
+from meshwise.study.model import Authorization, Cell, MtlsMode, Protocol, Study, Topology, Trial
+from meshwise.testbed.seam import LiveProgress, Measurement, Observe
+
+HOP_US = 90.0
+"""Median of one node without a sidecar."""
+
+SIDECARS_US = 210.0
+"""What the two sidecars of a hop add in plaintext."""
+
+MODE_US: Mapping[MtlsMode | None, float] = {
+    None: 0.0, MtlsMode.DISABLE: 0.0, MtlsMode.PERMISSIVE: 32.0, MtlsMode.STRICT: 33.0,
+}  # fmt: skip
+AUTHORIZATION_US = {
+    Authorization.NONE: 0.0,
+    Authorization.NAMESPACE: 4.0,
+    Authorization.REQUEST: 18.0,
+    Authorization.FINE: 30.0,
+}
+PROTOCOL_FACTOR = {Protocol.HTTP1: 1.0, Protocol.HTTP2: 1.1, Protocol.GRPC: 1.25}
+TAIL = 0.35
+"""Standard deviation of the log of service times within a trial."""
+
+CPU_SHARE = 0.55
+"""Proxy CPU per request as a share of what the sidecars add to the median."""
+
+SAMPLES_PER_S = 5
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviations on the log scale."""
+
+    block: float = 0.03
+    execution: float = 0.015
+    """Of one life of one mesh's set of processes."""
+    run: float = 0.01
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a cell would show without noise."""
+
+    service_us: float
+    """Median."""
+    proxy_cpu_us: float
+    """CPU per request, all sidecars together."""
+    proxy_rss_bytes: float
+    """Of one sidecar."""
+
+
+def truth(cell: Cell) -> Truth:
+    protocol = PROTOCOL_FACTOR[cell.protocol]
+    bytes_us = (cell.request_bytes + cell.response_bytes) * 0.002
+    sidecars = 0.0
+    if cell.posture.mtls is not None:
+        scanned = cell.policy_count * 0.02
+        sidecars = (
+            SIDECARS_US + MODE_US[cell.posture.mtls] + AUTHORIZATION_US[cell.posture.authorization] + scanned
+        )
+    hops = cell.length
+    return Truth(
+        service_us=hops * protocol * (HOP_US + bytes_us + sidecars),
+        proxy_cpu_us=hops * protocol * sidecars * CPU_SHARE,
+        proxy_rss_bytes=48e6 + 2e6 * len(cell.posture.name) + 4_000 * cell.policy_count,
+    )
+
+
+class FakeTestbed:
+    """The seam `Testbed` with made-up numbers. Faults are given by trial_id:
+
+    `crashes`: the proxy ends half-way (a re-try, which has its own id, goes well unless named too);
+    `unproven`: a check fails; `refuses`: the proxy refuses the posture; `interrupts`: KeyboardInterrupt
+    while measuring. `thin`: keep only every n-th request.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        *,
+        seed: int = 0,
+        noise: Noise | None = None,
+        crashes: Collection[str] = (),
+        unproven: Collection[str] = (),
+        refuses: Collection[str] = (),
+        interrupts: Collection[str] = (),
+        thin: int = 1,
+    ) -> None:
+        self.study = study
+        self.seed = seed
+        self.noise = noise or Noise()
+        self.crashes, self.unproven, self.refuses, self.interrupts = crashes, unproven, refuses, interrupts
+        self.thin = thin
+        self.log: list[str] = []
+        """What was asked of it, one word and id each: for tests of the order of things."""
+        self._entered = False
+
+    def __enter__(self) -> Self:
+        self._entered = True
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._entered = False
+        self.log.append("exit")
+
+    def environment(self) -> Mapping[str, object]:
+        return {
+            "testbed": "fake",
+            "note": "synthetic numbers; nothing was measured",
+            "seed": self.seed,
+            "proxies": {str(mesh): {"build": "fake"} for mesh in self.study.environments},
+            "fidelity": [],
+        }
+
+    def restart(self, execution: int) -> None:
+        self._note(f"restart {execution}")
+
+    def apply(self, trial: Trial) -> None:
+        self._note(f"apply {trial.trial_id}")
+        if trial.trial_id in self.refuses:
+            raise messages.FAKE_REFUSAL.error(posture=trial.cell.posture.name)
+
+    def prove(self, trial: Trial) -> Proof:
+        self._note(f"prove {trial.trial_id}")
+        tls = trial.cell.posture.mtls in (MtlsMode.PERMISSIVE, MtlsMode.STRICT)
+        expected = "TLSv1.3" if tls else "plaintext"
+        observed = "plaintext of another posture" if trial.trial_id in self.unproven else expected
+        check = Check("transport", expected, observed, observed == expected)
+        return Proof((check,), {"tls_version": expected, "build": "fake"}, duration_ns=1_000_000)
+
+    def resources(self, trial: Trial) -> str:
+        return f"# fake resources\nposture: {trial.cell.posture.name}\nmesh: {trial.cell.mesh}\n"
+
+    def measure(self, trial: Trial, observe: Observe) -> Measurement:
+        self._note(f"measure {trial.trial_id}")
+        if trial.trial_id in self.interrupts:
+            raise KeyboardInterrupt
+        crashed = trial.trial_id in self.crashes
+        requests = self._requests(trial, until_share=0.5 if crashed else 1.0)
+        observe(
+            LiveProgress(self.study.trial.duration_ns / 1e9, requests.num_rows, truth(trial.cell).service_us)
+        )
+        proxy = f"{trial.cell.mesh}/{trial.process_set}/node-1/proxy"
+        return Measurement(
+            requests=requests,
+            telemetry=self._telemetry(trial),
+            started_unix_ns=time.time_ns(),
+            instrument={"limited_by": "none", "lateness_p99_us": 40.0, "cpu_us_per_request": 12.0},
+            failure=f"{proxy} ended with status 139" if crashed else "",
+            log_tail="[critical] caught segmentation fault (fake)" if crashed else "",
+        )
+
+    def _note(self, what: str) -> None:
+        assert self._entered, "a testbed is used inside `with`"
+        self.log.append(what)
+
+    def _normal(self, *key: object) -> float:
+        """A standard normal number that belongs to this key and the seed."""
+        return float(self._generator(*key).standard_normal())
+
+    def _generator(self, *key: object) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32("/".join(map(str, key)).encode())])
+
+    def _factor(self, trial: Trial, quantity: str) -> float:
+        """This trial's multiplicative noise in one quantity (`time`, `cpu`)."""
+        processes = (trial.cell.mesh, trial.process_set, trial.execution)
+        noise = self.noise
+        return float(
+            np.exp(
+                noise.block * self._normal("block", trial.block, quantity)
+                + noise.execution * self._normal("execution", *processes, quantity)
+                + noise.run * self._normal("run", trial.trial_id, quantity)
+            )
+        )
+
+    def _requests(self, trial: Trial, until_share: float) -> pa.Table:
+        plan = self.study.trial
+        step_ns = self.thin * 1e9 / trial.cell.rate_rps
+        end_ns = plan.duration_ns * until_share
+        intended = np.arange(-plan.warmup_ns, end_ns, step_ns).astype(np.int64)
+        rng = self._generator("requests", trial.trial_id)
+        median_ns = truth(trial.cell).service_us * 1e3 * self._factor(trial, "time")
+        service = (median_ns * rng.lognormal(0.0, TAIL, len(intended))).astype(np.int64)
+        sent = intended + rng.exponential(8_000, len(intended)).astype(np.int64)
+        return pa.table(
+            {
+                "intended_ns": intended,
+                "sent_ns": sent,
+                "first_byte_ns": sent + (service * 0.97).astype(np.int64),
+                "done_ns": sent + service,
+                "status": np.full(
+                    len(intended), 1000 if trial.cell.protocol is Protocol.GRPC else 200, np.int32
+                ),
+                "bytes": np.full(len(intended), trial.cell.response_bytes, np.int64),
+                "error": pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(intended), np.int8)), [""]),
+            }
+        )
+
+    def _telemetry(self, trial: Trial) -> pa.Table:
+        """CPU (cumulative) and memory of every process of the trial's topology, from START to END."""
+        cell, plan = trial.cell, self.study.trial
+        seconds = plan.duration_ns / 1e9
+        t_ns = np.linspace(0, plan.duration_ns, max(2, int(seconds * SAMPLES_PER_S) + 1)).astype(np.int64)
+        answered = cell.rate_rps / self.thin * t_ns / 1e9
+        fact, noise = truth(cell), self._factor(trial, "cpu")
+        names = [workload.name for workload in Topology(cell.shape, cell.length).workloads]
+        per_request_ns = {f"{names[0]}/instrument": 12_000.0}
+        per_request_ns |= {f"{name}/service": 15_000.0 for name in names[1:]}
+        if cell.posture.mtls is not None:
+            share_ns = fact.proxy_cpu_us * 1e3 / len(names) * noise
+            per_request_ns |= {f"{name}/proxy": share_ns for name in names}
+        rows: list[tuple[str, str, npt.NDArray[np.floating], npt.NDArray[np.integer]]] = []
+        ends = t_ns[[0, -1]]
+        for who, cost_ns in per_request_ns.items():
+            source = f"{cell.mesh}/{trial.process_set}/{who}"
+            rss = np.full(len(t_ns), fact.proxy_rss_bytes if who.endswith("proxy") else 25e6)
+            rows.append((source, "cpu_ns", 5e8 + answered * cost_ns, t_ns))
+            rows.append((source, "rss_bytes", rss, t_ns))
+            rows.append((source, "pss_bytes", rss[:2] * 0.8, ends))
+        return pa.table(
+            {
+                "t_ns": np.concatenate([times for *_, times in rows]),
+                "source": [source for source, _, _, times in rows for _ in times],
+                "metric": [metric for _, metric, _, times in rows for _ in times],
+                "labels": pa.repeat("", sum(len(times) for *_, times in rows)),
+                "value": np.concatenate([values for _, _, values, _ in rows]),
+            }
+        )
