@@ -103,7 +103,7 @@ CANNOT_RESOLVE = Message(
     "check the name, or give an IP address",
 )
 INSTRUMENT_DIED = Message(
-    "MW309", Fault.ENVIRONMENT, "the instrument process ended with status {status}: {tail}",
+    "MW309", Fault.ENVIRONMENT, "the instrument did not end well ({ending}): {tail}",
     "was it killed, or is the machine out of memory? Run again with --verbose",
 )  # fmt: skip
 CANNOT_WRITE_OUTPUT = Message(

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from meshwise.load.wire import blocks, frames
 from meshwise.mesh.expectations import Expectation, Seen, Signs, What
@@ -46,6 +47,14 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class Ticket:
+    """A session that the server offered to resume, with the context that it belongs to."""
+
+    context: ssl.SSLContext
+    session: ssl.SSLSession
+
+
+@dataclass(frozen=True)
 class TlsAs:
     """A TLS client: who it is (None: no certificate), whom it believes, what it names and offers."""
 
@@ -54,7 +63,8 @@ class TlsAs:
     """PEM file of the authority that the server's certificate must come from."""
     server_name: str | None = None
     alpn: tuple[str, ...] = ()
-    session: ssl.SSLSession | None = field(default=None, repr=False)
+    ticket: Ticket | None = field(default=None, repr=False)
+    """Ask to resume this session."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,10 @@ class Handshake:
     alpn: str
     peer_ids: tuple[str, ...]
     """URI names of the server's certificate."""
+    peer_key: str
+    """Key type of the server's certificate, as `KeyType` names it where it has a name for it."""
     resumed: bool
-    session: ssl.SSLSession | None = field(default=None, repr=False, compare=False)
+    ticket: Ticket | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -112,12 +124,14 @@ def ask(connect: Callable[[], socket.socket], request: Ask, tls: TlsAs | None = 
         with connection:
             if tls is None:
                 return _exchange(connection, request)
-            with _context(tls).wrap_socket(
-                connection, server_hostname=tls.server_name, session=tls.session
-            ) as secure:
+            context = tls.ticket.context if tls.ticket else _context(tls)
+            session = tls.ticket.session if tls.ticket else None
+            with context.wrap_socket(connection, server_hostname=tls.server_name, session=session) as secure:
                 handshake = _handshake(secure)
                 answer = _exchange(secure, request)
-                return replace(answer, handshake=replace(handshake, session=secure.session))
+                # TLS 1.3 sends tickets after the handshake, so they are here once an answer is.
+                ticket = Ticket(context, secure.session) if secure.session else None
+                return replace(answer, handshake=replace(handshake, ticket=ticket))
     except (OSError, http.client.HTTPException, frames.FramingError) as error:
         return Answer(_of_error(error), _words(error), handshake)
 
@@ -244,15 +258,27 @@ def _context(tls: TlsAs) -> ssl.SSLContext:
 
 
 def _handshake(secure: ssl.SSLSocket) -> Handshake:
-    certificate = secure.getpeercert(binary_form=True)
+    encoded = secure.getpeercert(binary_form=True)
+    assert encoded is not None, "a TLS client that verifies has a peer certificate"
+    certificate = x509.load_der_x509_certificate(encoded)
     cipher = secure.cipher()
     return Handshake(
         version=secure.version() or "",
         cipher=cipher[0] if cipher else "",
         alpn=secure.selected_alpn_protocol() or "",
-        peer_ids=spiffe_ids(x509.load_der_x509_certificate(certificate)) if certificate else (),
+        peer_ids=spiffe_ids(certificate),
+        peer_key=_key_name(certificate),
         resumed=bool(secure.session_reused),
     )
+
+
+def _key_name(certificate: x509.Certificate) -> str:
+    key = certificate.public_key()
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"rsa-{key.key_size}"
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+        return "ecdsa-p256"
+    return type(key).__name__
 
 
 # --- failures ----------------------------------------------------------------------------------

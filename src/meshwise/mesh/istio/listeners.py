@@ -1,0 +1,226 @@
+"""Listeners: virtualInbound, virtualOutbound, and one outbound listener per port of the mesh.
+
+Mirrors pilot/pkg/networking/core/listener_inbound.go, listener_builder.go, listener.go and
+filterchain_options.go (which chains a port gets in which mTLS mode).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from meshwise.mesh.istio import authorization, connection_manager, tls
+from meshwise.mesh.istio.clusters import INBOUND_PASSTHROUGH
+from meshwise.mesh.istio.routes import BLACK_HOLE, PASSTHROUGH, inbound_cluster
+from meshwise.mesh.istio.view import Json, Service, View
+from meshwise.study.model import MtlsMode
+
+INBOUND_PORT = 15006
+OUTBOUND_PORT = 15001
+
+_LISTENER_FILTERS = "type.googleapis.com/envoy.extensions.filters.listener"
+
+
+def all_listeners(view: View, owner: Service) -> list[Json]:
+    """Everything that LDS delivers to the owner's proxy."""
+    ports = sorted({port for service in view.visible_to(owner) for port in service.ports})
+    return [
+        virtual_inbound(view, owner),
+        virtual_outbound(view, owner),
+        *(outbound_http(view, owner, port) for port in ports),
+    ]
+
+
+# --- inbound -----------------------------------------------------------------------------------
+
+
+def virtual_inbound(view: View, service: Service) -> Json:
+    chains = [
+        _black_hole("virtualInbound-blackhole", INBOUND_PORT),
+        *_undeclared_chains(view, service),
+        *(chain for port in sorted(service.ports) for chain in _port_chains(view, service, port)),
+    ]
+    return {
+        "name": "virtualInbound",
+        "address": _any_address(INBOUND_PORT),
+        "traffic_direction": "INBOUND",
+        "listener_filters": _inbound_filters(chains),
+        "listener_filters_timeout": "0s",
+        "continue_on_listener_filters_timeout": True,
+        "max_connections_to_accept_per_socket_event": 1,
+        "filter_chains": chains,
+    }
+
+
+def _port_chains(view: View, service: Service, port: int) -> list[Json]:
+    """A port that is declared as HTTP, HTTP/2 or gRPC."""
+    mode = view.mode_for(service, port)
+    network = [connection_manager.inbound(view, service, port, inbound_cluster(port))]
+    secure = tls.downstream(view, http=True)
+
+    def chain(match: Json, socket: Json | None = None) -> Json:
+        return _chain(view, f"0.0.0.0_{port}", {"destination_port": port, **match}, network, socket)
+
+    if mode is MtlsMode.STRICT:
+        return [chain({"transport_protocol": "tls"}, secure)]
+    raw = chain({"transport_protocol": "raw_buffer"})
+    if mode is MtlsMode.DISABLE:
+        return [raw]
+    mutual = {"transport_protocol": "tls", "application_protocols": list(tls.MESH_ALPN)}
+    return [chain(mutual, secure), raw]
+
+
+def _undeclared_chains(view: View, service: Service) -> list[Json]:
+    """Every other port: the protocol is found out, the destination is whatever was asked for."""
+    mode = view.mode_for(service, None)
+    http = [connection_manager.inbound(view, service, 0, INBOUND_PASSTHROUGH)]
+    tcp = [
+        *authorization.tcp_filters(view.policies_for(service)),
+        _tcp_proxy(INBOUND_PASSTHROUGH),
+    ]
+    secure_http, secure_tcp = tls.downstream(view, http=True), tls.downstream(view, http=False)
+    plain_http = {"transport_protocol": "raw_buffer", "application_protocols": list(tls.PLAIN_ALPN)}
+    mesh_http = {"transport_protocol": "tls", "application_protocols": list(tls.HTTP_ALPN)}
+
+    def for_http(match: Json, socket: Json | None = None) -> Json:
+        return _chain(view, "virtualInbound-catchall-http", match, http, socket)
+
+    def for_tcp(match: Json, socket: Json | None = None) -> Json:
+        return _chain(view, "virtualInbound", match, tcp, socket)
+
+    if mode is MtlsMode.STRICT:
+        return [for_http(mesh_http, secure_http), for_tcp({"transport_protocol": "tls"}, secure_tcp)]
+    if mode is MtlsMode.DISABLE:
+        return [for_http(plain_http), for_tcp({"transport_protocol": "raw_buffer"})]
+    mesh_tcp = {"transport_protocol": "tls", "application_protocols": list(tls.TCP_ALPN)}
+    return [
+        for_http(mesh_http, secure_http),
+        for_http(plain_http),
+        for_tcp(mesh_tcp, secure_tcp),
+        for_tcp({"transport_protocol": "raw_buffer"}),
+        for_tcp({"transport_protocol": "tls"}),
+    ]
+
+
+def _inbound_filters(chains: Sequence[Json]) -> list[Json]:
+    """Inspectors only where a chain needs what they find, and not for ports that do not."""
+    filters: list[Json] = [_listener_filter("original_dst", "original_dst.v3.OriginalDst")]
+    if any(_matches_tls(chain) for chain in chains):
+        inspector = _listener_filter(
+            "tls_inspector", "tls_inspector.v3.TlsInspector", {"initial_read_buffer_size": 512}
+        )
+        filters.append(_disabled_for(inspector, _ports_without(chains, _matches_tls)))
+    if any(_matches_plain_http(chain) for chain in chains):
+        inspector = _listener_filter("http_inspector", "http_inspector.v3.HttpInspector")
+        filters.append(_disabled_for(inspector, _ports_without(chains, _matches_plain_http)))
+    return filters
+
+
+def _matches_tls(chain: Json) -> bool:
+    return bool(chain["filter_chain_match"].get("transport_protocol") == "tls")
+
+
+def _matches_plain_http(chain: Json) -> bool:
+    return not set(tls.PLAIN_ALPN).isdisjoint(chain["filter_chain_match"].get("application_protocols", ()))
+
+
+def _ports_without(chains: Sequence[Json], needs: Callable[[Json], bool]) -> list[int]:
+    ports: dict[int, bool] = {}
+    for chain in chains:
+        if port := chain["filter_chain_match"].get("destination_port"):
+            ports[port] = ports.get(port, False) or needs(chain)
+    return sorted(port for port, needed in ports.items() if not needed)
+
+
+def _disabled_for(listener_filter: Json, ports: Sequence[int]) -> Json:
+    if not ports:
+        return listener_filter
+    rules = [{"destination_port_range": {"start": port, "end": port + 1}} for port in ports]
+    predicate = rules[0] if len(rules) == 1 else {"or_match": {"rules": rules}}
+    return {**listener_filter, "filter_disabled": predicate}
+
+
+# --- outbound ----------------------------------------------------------------------------------
+
+
+def virtual_outbound(view: View, client: Service) -> Json:
+    sidecar = view.sidecar_for(client)
+    rest = BLACK_HOLE if sidecar and sidecar.registry_only else PASSTHROUGH
+    return {
+        "name": "virtualOutbound",
+        "address": _any_address(OUTBOUND_PORT),
+        "traffic_direction": "OUTBOUND",
+        "use_original_dst": True,
+        "max_connections_to_accept_per_socket_event": 1,
+        "filter_chains": [
+            _black_hole("virtualOutbound-blackhole", OUTBOUND_PORT),
+            {
+                "name": "virtualOutbound-catchall-tcp",
+                "filter_chain_match": {},
+                "filters": [_tcp_proxy(rest)],
+            },
+        ],
+    }
+
+
+def outbound_http(view: View, client: Service, port: int) -> Json:
+    """Shared by all services of the port; virtualOutbound hands it the connections to that port."""
+    protocol = next(service.ports[port] for service in view.services if port in service.ports)
+    return {
+        "name": f"0.0.0.0_{port}",
+        "address": _any_address(port),
+        "bind_to_port": False,
+        "traffic_direction": "OUTBOUND",
+        "listener_filters": [_listener_filter("http_inspector", "http_inspector.v3.HttpInspector")],
+        "listener_filters_timeout": "0s",
+        "continue_on_listener_filters_timeout": True,
+        "filter_chains": [
+            {
+                "filter_chain_match": {
+                    "transport_protocol": "raw_buffer",
+                    "application_protocols": list(tls.PLAIN_ALPN),
+                },
+                "filters": [connection_manager.outbound(view, client, port, protocol)],
+            }
+        ],
+        "default_filter_chain": {"name": "PassthroughFilterChain", "filters": [_tcp_proxy(PASSTHROUGH)]},
+    }
+
+
+# --- parts -------------------------------------------------------------------------------------
+
+
+def _chain(view: View, name: str, match: Json, filters: Sequence[Json], socket: Json | None) -> Json:
+    chain: Json = {
+        "name": name,
+        "filter_chain_match": match,
+        "filters": list(filters),
+        "metadata": {"filter_metadata": {"meshwise": {"generation": view.generation}}},
+    }
+    return {**chain, "transport_socket": socket} if socket else chain
+
+
+def _black_hole(name: str, port: int) -> Json:
+    """Stops a proxy from calling itself without end."""
+    return {
+        "name": name,
+        "filter_chain_match": {"destination_port": port},
+        "filters": [_tcp_proxy(BLACK_HOLE)],
+    }
+
+
+def _tcp_proxy(cluster: str) -> Json:
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": cluster,
+        "cluster": cluster,
+    }
+    return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
+
+
+def _listener_filter(name: str, kind: str, config: Json | None = None) -> Json:
+    typed = {"@type": f"{_LISTENER_FILTERS}.{kind}", **(config or {})}
+    return {"name": f"envoy.filters.listener.{name}", "typed_config": typed}
+
+
+def _any_address(port: int) -> Json:
+    return {"socket_address": {"address": "0.0.0.0", "port_value": port}}

@@ -1,0 +1,113 @@
+"""A posture *is* a set of Istio resources: cell -> YAML, the only input of the translation.
+
+Which resources make which rung follows Istio's own guides: mesh-wide PeerAuthentication for the mTLS
+mode; an AuthorizationPolicy per called workload; RequestAuthentication where a claim is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import yaml
+
+from meshwise.mesh.istio.resources import ROOT_NAMESPACE
+from meshwise.mesh.request import TENANT, TENANT_HEADER, method_of, path_of
+from meshwise.mesh.tokens import CLAIM, ISSUER, ROLE
+from meshwise.study.model import Authorization, Cell, MtlsMode, Topology, Workload
+
+Document = dict[str, Any]
+
+_IDENTITY_RULES = (Authorization.NAMESPACE, Authorization.FINE)
+_TOKEN_RULES = (Authorization.FINE, Authorization.REQUEST)
+
+
+def not_applicable(cell: Cell) -> str | None:
+    """Why Istio cannot express the cell, or None."""
+    mtls, authorization = cell.posture.mtls, cell.posture.authorization
+    if mtls is None:
+        return "the posture `none` has no sidecar; it belongs to the mesh `none`"
+    if mtls is MtlsMode.DISABLE and authorization in _IDENTITY_RULES:
+        return (
+            f"without mutual TLS Istio sees no identity, so authorization by {authorization} "
+            "refuses every call (use the kind `request`)"
+        )
+    if cell.policy_count and authorization is Authorization.NONE:
+        return "without authorization there is no policy to make longer"
+    if cell.plaintext_share and mtls is MtlsMode.STRICT:
+        return "strict mutual TLS refuses every plaintext client"
+    if cell.plaintext_share and authorization in _IDENTITY_RULES:
+        return f"authorization by {authorization} refuses every plaintext client"
+    return None
+
+
+def resources(cell: Cell, jwks: str, trust_domain: str = "cluster.local") -> str:
+    """Multi-document YAML, as one would apply it; `jwks` is the public key set of the token issuer."""
+    return yaml.dump_all(
+        _documents(cell, jwks, trust_domain), Dumper=_DUMPER, sort_keys=False, width=100, explicit_start=True
+    )
+
+
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def _documents(cell: Cell, jwks: str, trust_domain: str) -> Iterable[Document]:
+    mtls, authorization = cell.posture.mtls, cell.posture.authorization
+    assert mtls is not None, "not_applicable has been asked before"
+    topology = Topology(cell.shape, cell.length)
+    yield _document("PeerAuthentication", "default", ROOT_NAMESPACE, {"mtls": {"mode": mtls.name}})
+    if authorization is Authorization.NONE:
+        return
+    called = [workload for workload in topology.workloads if topology.callers(workload.name)]
+    if authorization in _TOKEN_RULES:
+        rule = {"issuer": ISSUER, "jwks": jwks, "forwardOriginalToken": True}
+        for namespace in sorted({workload.namespace for workload in called}):
+            yield _document("RequestAuthentication", "tokens", namespace, {"jwtRules": [rule]})
+    for workload in called:
+        callers = topology.callers(workload.name)
+        if cell.policy_count:
+            others = [_rule(cell, _nobody(number), trust_domain) for number in range(cell.policy_count)]
+            yield _allow(f"before-{workload.name}", workload, others)
+        yield _allow(f"callers-of-{workload.name}", workload, [_rule(cell, callers, trust_domain)])
+
+
+def _allow(name: str, workload: Workload, rules: Sequence[Document]) -> Document:
+    """Entries are scanned in the order of their names: `before-...` comes before `callers-of-...`."""
+    spec = {"selector": {"matchLabels": {"app": workload.name}}, "action": "ALLOW", "rules": list(rules)}
+    return _document("AuthorizationPolicy", name, workload.namespace, spec)
+
+
+def _nobody(number: int) -> tuple[Workload, ...]:
+    """A caller that does not exist, for an entry that has to be scanned and never matches."""
+    return (Workload(f"other-{number:04d}", f"other-{number:04d}", f"other-{number:04d}"),)
+
+
+def _rule(cell: Cell, callers: Sequence[Workload], trust_domain: str) -> Document:
+    """One rule that lets these callers make the cell's request; of the same shape whoever they are."""
+    authorization = cell.posture.authorization
+    if authorization is Authorization.NAMESPACE:
+        return {"from": [{"source": {"namespaces": sorted({each.namespace for each in callers})}}]}
+    source: Document = {"requestPrincipals": [f"{ISSUER}/*"]}
+    path = path_of(cell)
+    if authorization is Authorization.FINE:
+        names = sorted(f"{trust_domain}/ns/{each.namespace}/sa/{each.service_account}" for each in callers)
+        source = {"principals": names, **source}
+    elif callers[0].name.startswith("other-"):
+        path = f"/{callers[0].name}{path}"
+    return {
+        "from": [{"source": source}],
+        "to": [{"operation": {"methods": [method_of(cell)], "paths": [path]}}],
+        "when": [
+            {"key": f"request.headers[{TENANT_HEADER}]", "values": [TENANT]},
+            {"key": f"request.auth.claims[{CLAIM}]", "values": [ROLE]},
+        ],
+    }
+
+
+def _document(kind: str, name: str, namespace: str, spec: Document) -> Document:
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }

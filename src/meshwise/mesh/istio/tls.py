@@ -1,0 +1,98 @@
+"""TLS contexts of mesh traffic, both sides.
+
+Mirrors pilot/pkg/security/authn/utils/utils.go, pilot/pkg/security/model/authentication.go (server) and
+pilot/pkg/networking/core/cluster_tls.go (client).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshwise.mesh.identity import spiffe_id
+from meshwise.mesh.istio.view import Json, Service, View
+
+CERTIFICATE_SECRET = "default"
+ROOT_SECRET = "ROOTCA"
+SECRETS_DIRECTORY = "/etc/meshwise-secrets"
+"""Stands in configurations for the sidecar's own directory; `delivery` puts the real one in its place."""
+
+HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
+TCP_ALPN = ("istio-peer-exchange", "istio")
+MESH_ALPN = HTTP_ALPN + TCP_ALPN
+PLAIN_ALPN = ("http/1.1", "h2c")
+
+_TLS12_CIPHERS = (
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "AES128-GCM-SHA256",
+)
+
+
+def downstream(view: View, *, http: bool) -> Json:
+    """The transport socket of an inbound chain that terminates mutual TLS."""
+    alpn = ["h2", "http/1.1"] if http else ["istio-peer-exchange", "h2", "http/1.1"]
+    prefix = {"prefix": f"spiffe://{view.trust_domain}/"}
+    return _socket(
+        "DownstreamTlsContext",
+        {
+            "common_tls_context": _common(view, alpn, [prefix], ciphers=True),
+            "require_client_certificate": True,
+        },
+    )
+
+
+def upstream(view: View, service: Service, port: int, *, http2: bool) -> Json:
+    """The transport socket of an outbound cluster with ISTIO_MUTUAL."""
+    account = {"exact": spiffe_id(view.trust_domain, service.namespace, service.service_account)}
+    alpn = [*TCP_ALPN, "h2"] if http2 else list(TCP_ALPN)
+    return _socket(
+        "UpstreamTlsContext",
+        {"common_tls_context": _common(view, alpn, [account]), "sni": sni(service, port)},
+    )
+
+
+def sni(service: Service, port: int) -> str:
+    return f"outbound_.{port}_._.{service.host}"
+
+
+def secret_source(name: str) -> Json:
+    """Where a proxy subscribes to a secret: a file in a directory of its own."""
+    directory = f"{SECRETS_DIRECTORY}/{name}"
+    return {
+        "name": name,
+        "sds_config": {
+            "path_config_source": {
+                "path": f"{directory}/secret.json",
+                "watched_directory": {"path": directory},
+            },
+            "resource_api_version": "V3",
+            "initial_fetch_timeout": "0s",
+        },
+    }
+
+
+def _common(view: View, alpn: Sequence[str], names: Sequence[Json], *, ciphers: bool = False) -> Json:
+    parameters: Json = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
+    if ciphers:
+        parameters["cipher_suites"] = list(_TLS12_CIPHERS)
+    if view.options.curves:
+        parameters["ecdh_curves"] = list(view.options.curves)
+    return {
+        "tls_params": parameters,
+        "alpn_protocols": list(alpn),
+        "tls_certificate_sds_secret_configs": [secret_source(CERTIFICATE_SECRET)],
+        "combined_validation_context": {
+            "default_validation_context": {
+                "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": name} for name in names]
+            },
+            "validation_context_sds_secret_config": secret_source(ROOT_SECRET),
+        },
+    }
+
+
+def _socket(context: str, config: Json) -> Json:
+    kind = f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{context}"
+    return {"name": "envoy.transport_sockets.tls", "typed_config": {"@type": kind, **config}}

@@ -1,0 +1,35 @@
+"""Resources -> the whole dynamic configuration of one proxy. Pure; the first of the three depths of proof."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from meshwise.mesh.istio import clusters, listeners, routes
+from meshwise.mesh.istio.view import Json, View
+
+
+@dataclass(frozen=True)
+class ProxyConfig:
+    """What LDS, CDS and RDS deliver."""
+
+    listeners: tuple[Json, ...]
+    clusters: tuple[Json, ...]
+    routes: Mapping[int, Json]
+    """By port, which is the table's name."""
+
+
+def translate(view: View, workload: str) -> ProxyConfig:
+    owner = view.service(workload)
+    ports = sorted({port for service in view.visible_to(owner) for port in service.ports})
+    return ProxyConfig(
+        listeners=tuple(listeners.all_listeners(view, owner)),
+        clusters=tuple(clusters.all_clusters(view, owner)),
+        routes={port: routes.outbound(view, owner, port) for port in ports},
+    )
+
+
+def fingerprint(*parts: object) -> str:
+    """A short name for what a configuration was made from; begins every version that a proxy reports."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:12]

@@ -1,0 +1,161 @@
+"""What istiod knows when it makes a proxy's configuration: services, resources, mesh settings.
+
+Mirrors pilot/pkg/model/push_context.go and pilot/pkg/security/authn/policy_applier.go (which mTLS mode
+a port has; whether a client uses mTLS of its own accord).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from meshwise.mesh.istio.resources import (
+    ROOT_NAMESPACE,
+    AuthorizationPolicy,
+    DestinationRule,
+    RequestAuthentication,
+    Resources,
+    Sidecar,
+)
+from meshwise.mesh.seam import Placement
+from meshwise.study.model import SERVICE_PORTS, MtlsMode, Protocol
+
+Json = dict[str, Any]
+"""A part of Envoy's configuration, as protobuf's JSON with snake_case names."""
+
+ISTIO_HANDSHAKE_CURVES = ("X25519", "P-256")
+"""What the Envoy of released Istio negotiates; upstream 1.40's own default is X25519MLKEM768."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Mesh-wide settings that are not resources (MeshConfig, and how near to Istio we go)."""
+
+    curves: tuple[str, ...] = ISTIO_HANDSHAKE_CURVES
+    """TLS groups of both sides; empty leaves the binary's default."""
+    telemetry: bool = True
+    """Stand-ins for Istio's metadata exchange and metrics filters (`telemetry`)."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A workload seen from outside. Port names are the protocols' (`http`, `http2`, `grpc`)."""
+
+    name: str
+    namespace: str
+    host: str
+    service_ip: str
+    pod_ip: str
+    service_account: str
+    ports: Mapping[int, Protocol] = field(
+        default_factory=lambda: {port: protocol for protocol, port in SERVICE_PORTS.items()}
+    )
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return {"app": self.name}
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything that decides the configuration of every proxy of one placement."""
+
+    services: tuple[Service, ...]
+    resources: Resources
+    trust_domain: str
+    generation: str
+    """Differs between any two pushes. It is metadata of inbound chains and clusters, so each push replaces
+    them, and with them every connection that the former configuration opened."""
+    options: Options = Options()
+
+    def service(self, name: str) -> Service:
+        return next(service for service in self.services if service.name == name)
+
+    # --- mutual TLS --------------------------------------------------------------------------------
+
+    def mode_for(self, service: Service, port: int | None) -> MtlsMode:
+        """The mode of a port: the narrowest of workload, namespace and mesh; else PERMISSIVE."""
+        found = self.resources.peer_authentications
+        for_workload = [
+            peer
+            for peer in found
+            if peer.scope.labels and peer.scope.covers(service.namespace, service.labels)
+        ]
+        for peer in for_workload:
+            mode = peer.port_modes.get(port) if port is not None else None
+            if mode := mode or peer.mode:
+                return mode
+        return self._wide_mode(service.namespace) or MtlsMode.PERMISSIVE
+
+    def auto_mtls(self, service: Service) -> bool:
+        """Whether clients use mTLS unasked: unless namespace or mesh say DISABLE; workloads are not asked."""
+        return self._wide_mode(service.namespace) is not MtlsMode.DISABLE
+
+    def _wide_mode(self, namespace: str) -> MtlsMode | None:
+        for wanted in (namespace, ROOT_NAMESPACE):
+            for peer in self.resources.peer_authentications:
+                if not peer.scope.labels and peer.meta.namespace == wanted and peer.mode:
+                    return peer.mode
+        return None
+
+    # --- what else applies to a workload -----------------------------------------------------------
+
+    def policies_for(self, service: Service) -> tuple[AuthorizationPolicy, ...]:
+        return tuple(
+            policy
+            for policy in self.resources.authorization_policies
+            if policy.scope.covers(service.namespace, service.labels)
+        )
+
+    def request_authentications_for(self, service: Service) -> tuple[RequestAuthentication, ...]:
+        return tuple(
+            each
+            for each in self.resources.request_authentications
+            if each.scope.covers(service.namespace, service.labels)
+        )
+
+    def destination_rule_for(self, service: Service) -> DestinationRule | None:
+        return next((rule for rule in self.resources.destination_rules if rule.host == service.host), None)
+
+    def sidecar_for(self, service: Service) -> Sidecar | None:
+        """The narrowest: one that selects the workload, then its namespace's, then the mesh's."""
+        found = [
+            each for each in self.resources.sidecars if each.scope.covers(service.namespace, service.labels)
+        ]
+        found.sort(key=lambda each: (not each.scope.labels, each.meta.namespace == ROOT_NAMESPACE))
+        return found[0] if found else None
+
+    def visible_to(self, client: Service) -> tuple[Service, ...]:
+        """The services in the client's scope: all, unless a Sidecar narrows them."""
+        sidecar = self.sidecar_for(client)
+        if sidecar is None:
+            return self.services
+        return tuple(
+            service
+            for service in self.services
+            if any(_egress_matches(pattern, client, service) for pattern in sidecar.egress_hosts)
+        )
+
+
+def view_of(placement: Placement, resources: Resources, generation: str, options: Options) -> View:
+    services = tuple(
+        Service(
+            name=placed.workload.name,
+            namespace=placed.workload.namespace,
+            host=placed.workload.host,
+            service_ip=placed.service_ip,
+            pod_ip=placed.pod_ip,
+            service_account=placed.workload.service_account,
+        )
+        for placed in placement.workloads
+    )
+    return View(services, resources, placement.trust_domain, generation, options)
+
+
+def _egress_matches(pattern: str, client: Service, service: Service) -> bool:
+    namespace, _, host = pattern.partition("/")
+    in_namespace = namespace in ("*", service.namespace) or (
+        namespace == "." and service.namespace == client.namespace
+    )
+    return in_namespace and host in ("*", service.host)

@@ -1,0 +1,110 @@
+"""No mesh as a `Mesh`: nothing in between. The reference that every cost is measured against."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from meshwise.mesh.expectations import Meaning, Seen, Signs, What, Who, expectations
+from meshwise.mesh.probe import Answer, ask, check_of, variant
+from meshwise.mesh.request import plan_of, request_of
+from meshwise.mesh.seam import (
+    OUTSIDER,
+    Capture,
+    Check,
+    Dial,
+    Fidelity,
+    Headers,
+    Placement,
+    ProcessPlan,
+    Proof,
+)
+from meshwise.study.model import NO_MESH, SERVICE_PORTS, Cell, MeshName, Topology
+from meshwise.telemetry.seam import Sampler
+
+SIGNS: Signs = {
+    Meaning.ANSWERED: frozenset({Seen.OK}),
+    Meaning.NO_TLS: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
+}
+PROXY_PORTS: Mapping[str, int] = {
+    "Istio's inbound listener": 15006,
+    "Istio's outbound listener": 15001,
+    "Envoy's administration": 15000,
+    "Linkerd's inbound listener": 4143,
+    "Linkerd's outbound listener": 4140,
+    "Linkerd's administration": 4191,
+}
+"""Where a sidecar would listen; all of these must refuse."""
+
+
+class NoneMesh:
+    """See `meshwise.mesh.seam.Mesh`. Clients dial the pods themselves: no service address is answered."""
+
+    @property
+    def name(self) -> MeshName:
+        return MeshName.NONE
+
+    def not_applicable(self, cell: Cell) -> str | None:
+        if cell.posture != NO_MESH:
+            return "without a mesh there is only the posture `none`"
+        if cell.policy_count:
+            return "without a mesh there is no authorization policy"
+        if cell.plaintext_share:
+            return "without a mesh every client is a plaintext client already"
+        return None
+
+    def resources(self, cell: Cell, placement: Placement) -> str:
+        return "# no mesh: no resources\n"
+
+    def processes(self, placement: Placement, workers: int) -> Sequence[ProcessPlan]:
+        return ()
+
+    def capture(self, workload: str) -> Capture | None:
+        return None
+
+    def prepare(self, placement: Placement, cell: Cell) -> None:
+        """Nothing to write."""
+
+    def apply(self, placement: Placement, cell: Cell, dial: Dial) -> None:
+        """Nothing to change."""
+
+    def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
+        begun_ns = time.monotonic_ns()
+        used = placement.of(Topology(cell.shape, cell.length))
+        client, first = used[0], used[1]
+        port = SERVICE_PORTS[cell.protocol]
+        request = variant(cell, What.ALLOWED, f"{first.workload.host}:{port}", plan_of(cell))
+
+        def call(who: Who) -> Answer:
+            pod = client.name if who is Who.MESH else OUTSIDER
+            return ask(lambda: dial(pod, first.pod_ip, port), request)
+
+        checks = [check_of(row, call(row.who), SIGNS) for row in expectations(cell.posture)]
+        checks += [_no_proxy(placed.name, dial) for placed in used]
+        return Proof(tuple(checks), {"proxy": "none"}, time.monotonic_ns() - begun_ns)
+
+    def request(self, cell: Cell) -> Headers:
+        return request_of(cell)
+
+    def samplers(self, placement: Placement, dial: Dial) -> Sequence[Sampler]:
+        return ()
+
+    def describe(self) -> Mapping[str, str]:
+        return {"proxy": "none"}
+
+    def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
+        return ()
+
+
+def _no_proxy(pod: str, dial: Dial) -> Check:
+    """No port of any sidecar answers in this pod."""
+    found = []
+    for name, port in PROXY_PORTS.items():
+        try:
+            dial(pod, "127.0.0.1", port).close()
+        except OSError:
+            continue
+        found.append(name)
+    return Check(
+        f"no sidecar beside {pod}", "nothing listens", ", ".join(found) or "nothing listens", not found
+    )
