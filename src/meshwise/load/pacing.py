@@ -9,26 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import struct
 from collections.abc import Callable
 
 _CLOCK_MONOTONIC = 1
 _TFD_TIMER_ABSTIME = 1
 _TFD_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
-_PR_SET_TIMERSLACK = 29
-_PR_SET_PDEATHSIG = 1
 _ITIMERSPEC = struct.Struct("@qqqq")  # interval s, ns; value s, ns
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.timerfd_create.argtypes = [ctypes.c_int, ctypes.c_int]
-_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-
-
-def set_timer_slack_ns(slack_ns: int) -> None:
-    """Of the calling thread. Raises OSError."""
-    if _libc.prctl(_PR_SET_TIMERSLACK, slack_ns, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_TIMERSLACK)")
 
 
 class Timer:
@@ -64,11 +54,3 @@ class Timer:
 
     def close(self) -> None:
         os.close(self.fd)
-
-
-def die_with_parent(parent: int) -> None:
-    """SIGKILL for the calling process when its parent ends; at once when `parent` has ended already."""
-    if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:
-        os._exit(1)

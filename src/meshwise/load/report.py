@@ -8,7 +8,7 @@ own doing; waiting for a slot is the server's (or of too few connections) and is
 
 `limited_by`: *instrument* when its own lateness could distort the answer (P99 above 5 % of the response
 P99 and above 300 us) or when it used more than 80 % of its core; else *server* when requests queued for
-a slot (more than 1 %), and for every other closed loop; else *none*.
+a slot (more than 5 %), and for every other closed loop; else *none*.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from meshwise.load.wire.seam import BYTES_SHIFT, ErrorKind
 from meshwise.study.model import Arrivals
 
 Floats = npt.NDArray[np.float64]
-LATE_SHARE, LATE_US, BUSY_SHARE, QUEUED_SHARE = 0.05, 300.0, 0.8, 0.01
+LATE_SHARE, LATE_US, BUSY_SHARE, QUEUED_SHARE = 0.05, 300.0, 0.8, 0.05
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,185 @@
+"""`meshwise load URL`: the instrument alone, against any server that speaks HTTP/1.1, HTTP/2 or gRPC."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow as pa
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from meshwise.cli.load_options import Target, parse_headers, parse_url, read_message
+from meshwise.cli.load_output import open_outputs, print_summary
+from meshwise.core import messages
+from meshwise.core.units import parse_duration_ns, parse_rate_rps, parse_size_bytes
+from meshwise.load.launch import RunningLoad, running_load
+from meshwise.load.records import peek, read_records
+from meshwise.load.spec import LoadSpec, TlsSpec
+from meshwise.study.model import Arrivals, Protocol
+
+INTERRUPTED = 130
+_END_GRACE_S = 15.0
+
+
+def load(
+    url: Annotated[str, typer.Argument(help="http://HOST:PORT/PATH or https://...", metavar="URL")],
+    protocol: Annotated[Protocol, typer.Option(help="http2 and grpc need no upgrade.")] = Protocol.HTTP1,
+    rate: Annotated[str, typer.Option(help="Requests, like 1000/s; ignored by closed arrivals.")] = "1000/s",
+    duration: Annotated[str, typer.Option(help="Measured time, like 10s.")] = "10s",
+    warmup: Annotated[str, typer.Option(help="Time before it that is not counted.")] = "1s",
+    connections: Annotated[int, typer.Option(help="Kept open for the whole run.")] = 16,
+    streams: Annotated[int, typer.Option(help="At once per connection (http2, grpc).")] = 1,
+    arrivals: Annotated[
+        Arrivals, typer.Option(help="How requests are spread over time.")
+    ] = Arrivals.CONSTANT,
+    request_bytes: Annotated[str, typer.Option(help="Size of the body, like 1KiB or 512.")] = "0",
+    header: Annotated[list[str] | None, typer.Option(help="'name: value'; may be repeated.")] = None,
+    method: Annotated[str | None, typer.Option(help="Default GET, or POST with a body.")] = None,
+    grpc_method: Annotated[str | None, typer.Option(help="package.Service/Method", metavar="METHOD")] = None,
+    message: Annotated[
+        Path | None, typer.Option(help="The serialised request message.", metavar="FILE")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="PEM; without it the server is not verified.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="PEM of the client's certificate chain.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM of its key, if not in --cert.")] = None,
+    server_name: Annotated[str | None, typer.Option(help="For TLS, if not the URL's host.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write every request there.", metavar="FILE")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write every request there.", metavar="FILE")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    spin: Annotated[str, typer.Option(help="Poll this long before each send: less late, more CPU.")] = "0us",
+    cpu: Annotated[
+        int | None, typer.Option(help="Pin the instrument to this CPU (and the next ones).")
+    ] = None,
+    timeout: Annotated[str, typer.Option(help="An answer this late is an error.")] = "10s",
+    seed: Annotated[int, typer.Option(help="Of uniform and poisson arrivals.")] = 1,
+    processes: Annotated[int, typer.Option(help="Divide the load among so many.")] = 1,
+) -> None:
+    """Send requests on schedule and say how long they took, counted from when they were meant to be sent.
+
+    Exit status 0 when the run ended (failed requests are results), 2 for bad input, 3 when no connection
+    could be made, 130 after Ctrl-C (with a summary of what was sent by then).
+
+    Example: meshwise load http://127.0.0.1:8080/ --rate 2000/s --duration 10s --connections 16
+    """
+    target = parse_url(url)
+    body = read_message(message) if message else None
+    size = parse_size_bytes(request_bytes if not request_bytes.isdigit() else f"{request_bytes}B")
+    tls = _tls(target, server_name, ca, cert, key)
+    if (grpc_method or message) and protocol is not Protocol.GRPC:
+        raise messages.BAD_LOAD_OPTION.error(
+            what=f"--grpc-method and --message mean nothing to {protocol}", remedy="add --protocol grpc"
+        )
+    spec = LoadSpec(
+        address=target.address,
+        port=target.port,
+        authority=target.authority,
+        protocol=protocol,
+        method=(method or ("POST" if size else "GET")).upper(),
+        path=_path(target, protocol, grpc_method),
+        headers=parse_headers(header or []),
+        body_bytes=size,
+        rate_rps=parse_rate_rps(rate),
+        arrivals=arrivals,
+        seed=seed,
+        warmup_ns=parse_duration_ns(warmup),
+        duration_ns=parse_duration_ns(duration),
+        connections=connections,
+        streams=streams,
+        timeout_ns=parse_duration_ns(timeout),
+        grpc_message=body,
+        tls=tls,
+        cpu=cpu,
+        spin_ns=parse_duration_ns(spin),
+        processes=processes,
+    )
+    with open_outputs(parquet, csv) as outputs:
+        with running_load(spec) as running:
+            interrupted = _watch(running)
+            report = running.report()
+            table = read_records(running.directory) if outputs else pa.table({})
+        for write in outputs:
+            write(table)
+    if json:
+        typer.echo(report.to_json())
+    else:
+        print_summary(report, spec, url)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _path(target: Target, protocol: Protocol, grpc_method: str | None) -> str:
+    if protocol is not Protocol.GRPC:
+        return target.path
+    path = f"/{grpc_method.lstrip('/')}" if grpc_method else target.path
+    if path.count("/") != 2 or path.endswith("/") or path.startswith("//"):
+        raise messages.BAD_LOAD_OPTION.error(
+            what=f"`{grpc_method or target.path}` is not a gRPC method",
+            remedy="write --grpc-method package.Service/Method",
+        )
+    return path
+
+
+def _tls(
+    target: Target, server_name: str | None, ca: Path | None, cert: Path | None, key: Path | None
+) -> TlsSpec | None:
+    if target.tls:
+        if key and not cert:
+            raise messages.BAD_LOAD_OPTION.error(what="--key without --cert", remedy="add --cert FILE")
+        name = target.host if server_name is None else server_name
+        return TlsSpec(name, *(str(path) if path else None for path in (ca, cert, key)))
+    if ca or cert or key or server_name:
+        raise messages.BAD_LOAD_OPTION.error(
+            what="TLS options for a URL without TLS", remedy="write https:// or leave them out"
+        )
+    return None
+
+
+# --- watching ------------------------------------------------------------------------------------
+
+
+def _watch(running: RunningLoad) -> bool:
+    """Until the run ends, with a line of progress on a terminal; True when Ctrl-C cut it short.
+
+    The first Ctrl-C asks the instrument to stop, a second one ends it at once.
+    """
+    spec, console = running.spec, Console(stderr=True, highlight=False)
+    total_s = (spec.warmup_ns + spec.duration_ns) / 1e9
+    limit_s = total_s + spec.timeout_ns / 1e9 + _END_GRACE_S
+    with _interrupts() as interrupts, Live(console=console, transient=True, auto_refresh=False) as live:
+        asked = 0
+        while not running.process.wait(0.2 if console.is_terminal else 0.05):
+            elapsed_s = (time.monotonic_ns() - running.start_ns) / 1e9
+            if len(interrupts) > asked or elapsed_s > limit_s:
+                asked = len(interrupts)
+                running.process.send(signal.SIGTERM if asked < 2 else signal.SIGKILL)
+            if console.is_terminal:
+                live.update(Text(_progress_line(running, elapsed_s), style="dim"), refresh=True)
+    return bool(interrupts)
+
+
+def _progress_line(running: RunningLoad, elapsed_s: float) -> str:
+    spec = running.spec
+    warmup_s, duration_s = spec.warmup_ns / 1e9, spec.duration_ns / 1e9
+    phase = "warming up" if elapsed_s < warmup_s else "measuring"
+    answers, p50_us = peek(running.directory)
+    typical = "" if p50_us is None else f" · P50 of the last second {p50_us:,.0f} µs"
+    at_s = min(max(elapsed_s - warmup_s, 0.0), duration_s)
+    return f"{phase} {at_s:.1f} of {duration_s:g} s · {answers:,} answers{typical} · Ctrl-C stops"
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[float]]:
+    """The times of Ctrl-C inside the block, instead of KeyboardInterrupt."""
+    times: list[float] = []
+    before = signal.signal(signal.SIGINT, lambda *_: times.append(time.monotonic()))
+    try:
+        yield times
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,160 @@
+"""What `meshwise load` leaves: a summary for people, files for programs. Files are opened before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from meshwise.core import messages
+from meshwise.core.units import format_duration, format_size
+from meshwise.load.report import LoadReport, Percentiles
+from meshwise.load.spec import LoadSpec
+
+Write = Callable[[pa.Table], None]
+
+
+@contextmanager
+def open_outputs(parquet: Path | None, csv: Path | None) -> Iterator[list[Write]]:
+    """Writers of the asked-for files. A file that cannot be written is MW310 now, not after the run."""
+    with ExitStack() as stack:
+        outputs: list[Write] = []
+        for path, write in ((parquet, _write_parquet), (csv, _write_csv)):
+            if path is None:
+                continue
+            try:
+                file = stack.enter_context(path.open("wb"))
+            except OSError as error:
+                raise messages.CANNOT_WRITE_OUTPUT.error(where=str(path), why=error.strerror) from error
+            outputs.append(_guarded(write, file, path))
+        yield outputs
+
+
+def _guarded(write: Callable[[pa.Table, BinaryIO], None], file: BinaryIO, path: Path) -> Write:
+    def guarded(table: pa.Table) -> None:
+        try:
+            write(table, file)
+        except OSError as error:
+            raise messages.CANNOT_WRITE_OUTPUT.error(where=str(path), why=str(error)) from error
+
+    return guarded
+
+
+def _write_parquet(table: pa.Table, file: BinaryIO) -> None:
+    pyarrow.parquet.write_table(table, file, compression="zstd")
+
+
+def _write_csv(table: pa.Table, file: BinaryIO) -> None:
+    plain = table.set_column(table.schema.get_field_index("error"), "error", table["error"].cast(pa.string()))
+    pyarrow.csv.write_csv(plain, file)
+
+
+# --- the summary ---------------------------------------------------------------------------------
+
+_LIMITS = {
+    "none": "",
+    "instrument": "Limited by the instrument, not by the server: do not trust the times. "
+    "Lower the rate, add --processes, or give it a CPU of its own with --cpu.",
+    "server": "Limited by the server or by too few connections: requests waited for a free one. "
+    "That waiting is in the response time.",
+}
+
+
+def print_summary(report: LoadReport, spec: LoadSpec, url: str) -> None:
+    """One screen: what was done, how long it took, what went wrong, whether to believe it."""
+    console = Console(highlight=False, emoji=False, markup=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, emoji=False, markup=False, width=100)
+    slots = f"{spec.connections} connections" + (f" × {spec.streams} streams" if spec.streams > 1 else "")
+    how = "closed loop" if report.closed_loop else f"{spec.rate_rps:g}/s {spec.arrivals}"
+    tls = f", {report.tls}" if report.tls else ""
+    console.print(Text(f"{url}  {spec.protocol}{tls}", "bold"))
+    console.print(f"{how} for {format_duration(spec.duration_ns)} over {slots}\n")
+    console.print(_facts(report))
+    console.print()
+    console.print(_times(report))
+    console.print()
+    console.print(Text(_closing(report)))
+    for note in _warnings(report):
+        console.print(Text(f"  {note}", "yellow"))
+
+
+def _facts(report: LoadReport) -> Table:
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    errors = ", ".join(f"{kind} {count:,}" for kind, count in report.errors.items()) or "none"
+    grid.add_row("requests", f"{report.requests:,}")
+    grid.add_row("errors", Text(errors, "red" if report.errors else ""))
+    grid.add_row(
+        "good answers", f"{report.rate_achieved:,.1f}/s, {format_size(report.received_bytes)} received"
+    )
+    setup = f"{report.connections_made:,} made"
+    if report.connect_us.p50 is not None:
+        setup += f", TCP {report.connect_us.p50:,.0f} µs"
+    if report.tls_us.p50 is not None:
+        setup += f", TLS {report.tls_us.p50:,.0f} µs (medians)"
+    grid.add_row("connections", setup)
+    if report.cpu_us_per_request is not None:
+        cpu = f"{report.cpu_us_per_request:.1f} µs of CPU per request, {report.cpu_share:.0%} of a core"
+        grid.add_row("instrument", cpu + (f" ({report.processes} processes)" if report.processes > 1 else ""))
+    return grid
+
+
+def _times(report: LoadReport) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("µs")
+    for name in ("P50", "P90", "P99", "P99.9", "mean", "max"):
+        table.add_column(name, justify="right")
+    rows = [
+        ("response time", report.response_time_us, "bold"),
+        ("  of that, service", report.service_time_us, ""),
+        ("  lateness of sends", report.lateness_us, "dim"),
+    ]
+    if report.queued_requests:
+        rows.append((f"  queueing ({report.queued_requests:,})", report.queueing_us, ""))
+    for name, values, style in rows:
+        table.add_row(name, *_cells(values), style=style)
+    return table
+
+
+def _cells(values: Percentiles) -> list[str]:
+    numbers = (values.p50, values.p90, values.p99, values.p999, values.mean, values.max)
+    return [
+        "–" if number is None else f"{number:,.1f}" if number < 1000 else f"{number:,.0f}"
+        for number in numbers
+    ]
+
+
+def _closing(report: LoadReport) -> str:
+    times = report.response_time_us
+    if times.p50 is None:
+        return (
+            f"Half of the {report.requests:,} requests or more failed."
+            if report.requests
+            else "Nothing was sent."
+        )
+    tail = "more than a tenth failed" if times.p90 is None else f"nine in ten within {times.p90:,.0f} µs"
+    failed = sum(report.errors.values())
+    share = f"; {failed / report.requests:.2%} failed" if failed else ""
+    return f"Half of the requests were answered within {times.p50:,.0f} µs, {tail}{share}."
+
+
+def _warnings(report: LoadReport) -> list[str]:
+    limit = _LIMITS[report.limited_by] if not (report.closed_loop and report.limited_by == "server") else ""
+    stopped = "Stopped early; this is what was sent by then." if report.stopped_early else ""
+    made = ", ".join(f"{kind} {count:,}" for kind, count in report.setup_failures.items())
+    failures = f"Connections that could not be made: {made}." if made else ""
+    return [
+        text
+        for text in (limit, stopped, failures, *(note[0].upper() + note[1:] + "." for note in report.notes))
+        if text
+    ]
