@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 from meshwise.study.design import block_tasks
-from meshwise.study.model import Study
+from meshwise.study.model import NO_MESH, MeshName, Study
 
 TRIAL_OVERHEAD_S = 0.7
 """Changing and proving a posture, starting the instrument, storing: per trial, on two cores."""
@@ -18,6 +19,9 @@ REQUEST_ROW_BYTES = 14.0
 
 TRIAL_FILE_BYTES = 60_000
 """What a trial costs beside its requests: telemetry, its row, Parquet's own parts."""
+
+NEEDED_REQUESTS = {"p50": 20, "p90": 100, "p99": 1_000, "p999": 10_000}
+"""Ten requests above a percentile are the least that estimate it (statistics: 2.1)."""
 
 
 @dataclass(frozen=True)
@@ -83,3 +87,36 @@ def resolution(n: int, family: int, confidence: float, power: float = 0.8) -> Re
         family=family,
         detectable=float(optimize.brentq(missing_power, 1e-3, 200.0)),
     )
+
+
+def ladder_steps(study: Study) -> int:
+    """Increments in the longest ladder of the study: the family that its intervals must hold for together."""
+    per_setting = Counter(replace(cell, mesh=MeshName.NONE, posture=NO_MESH) for cell in study.cells)
+    return max(1, max(per_setting.values(), default=1) - 1)
+
+
+def doubts(study: Study) -> tuple[str, ...]:
+    """What will limit the study's answers, each with a remedy; for `plan`, before an hour is spent."""
+    found = []
+    if study.executions < 6:
+        found.append(
+            f"{study.executions} executions: below 6 no rank interval at 95 % exists, and t intervals are wide;"
+            " 8 blocks with an execution each are the usual least"
+        )
+    if not study.control.same:
+        found.append(
+            "no A/A control on the same processes: there will be no noise floor; set `control: same`"
+        )
+    if not study.control.twin:
+        found.append(
+            "no twin processes: layout bias stays unseen, so meshes cannot be compared; set `control: twin`"
+        )
+    fewest = min((cell.rate_rps for cell in study.cells), default=0.0) * study.trial.duration_ns / 1e9
+    for metric in study.primary_metrics:
+        needed = NEEDED_REQUESTS.get(metric.split("_")[1], 0)
+        if fewest < needed:
+            found.append(
+                f"`{metric}` is primary, but a trial has {fewest:.0f} requests and needs at least {needed};"
+                " longer trials or a higher rate"
+            )
+    return tuple(found)

@@ -1,0 +1,222 @@
+"""`meshwise plan STUDY.yaml`: what a study will do, how long it takes, what it can show. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.columns import Columns
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from meshwise.archive.rows import cell_row
+from meshwise.cli.wiring import not_applicable
+from meshwise.core.units import format_duration, format_size
+from meshwise.study.design import design_block
+from meshwise.study.estimate import Estimate, Resolution, doubts, estimate, ladder_steps, resolution
+from meshwise.study.file import load_study
+from meshwise.study.model import Cell, Role, Study, Trial
+
+FACTORS = (
+    "mesh", "posture", "protocol", "rate_rps", "request_bytes", "response_bytes", "connections", "streams",
+    "shape", "length", "key_type", "policy_count", "plaintext_share",
+)  # fmt: skip
+HEADINGS = {
+    "mesh": "environment", "rate_rps": "rate", "request_bytes": "request", "response_bytes": "response",
+    "key_type": "key", "policy_count": "policies", "plaintext_share": "plaintext", "shape": "topology",
+}  # fmt: skip
+
+
+def plan(
+    study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Show a study's cells, trials, order, time, disk use and resolution. Writes nothing.
+
+    Example: meshwise plan studies/quickstart.yaml
+    """
+    question = load_study(study, not_applicable)
+    if as_json:
+        typer.echo(json.dumps(plan_document(question), indent=2))
+    else:
+        show_plan(question, study, Console(file=sys.stdout, highlight=False))
+
+
+def plan_document(study: Study) -> dict[str, Any]:
+    """The plan as plain values; units in the keys."""
+    expected = estimate(study)
+    return {
+        "study": study.name,
+        "seed": study.seed,
+        "environments": [str(mesh) for mesh in study.environments],
+        "blocks": study.blocks,
+        "executions": study.executions,
+        "trials": expected.trials,
+        "wall_s": round(expected.wall_s, 1),
+        "measured_s": round(expected.measured_s, 1),
+        "disk_bytes": expected.disk_bytes,
+        "cells": [cell_row(cell) | {"control": controls_of(study, cell)} for cell in study.cells],
+        "not_applicable": [cell_row(no.cell) | {"reason": no.reason} for no in study.not_applicable],
+        "first_block": [
+            {"trial_id": trial.trial_id, "cell": trial.cell.name, "role": str(trial.role)}
+            for trial in design_block(study, 0)
+        ],
+        "resolution_in_sd": asdict(_resolution(study)),
+        "doubts": list(doubts(study)),
+    }
+
+
+def controls_of(study: Study, cell: Cell) -> list[str]:
+    """The roles that the cell has in every block beside its own."""
+    found = []
+    if cell in study.control.same:
+        found.append(str(Role.AA))
+    if cell in study.control.twin:
+        found.append(str(Role.TWIN))
+    return found
+
+
+def _resolution(study: Study) -> Resolution:
+    return resolution(max(study.executions, 2), ladder_steps(study), study.confidence)
+
+
+def show_plan(study: Study, path: Path, console: Console) -> None:
+    expected = estimate(study)
+    console.print(
+        Text.assemble((study.name, "bold"), f"  {' vs '.join(study.environments)} · seed {study.seed}")
+    )
+    _show_size(study, expected, console)
+    varying, constant = split_factors(study.cells)
+    if constant:
+        console.print(Text("everywhere: " + ", ".join(constant)))
+    console.print(Padding(_cell_table(study, varying), (1, 0, 0, 0)))
+    if study.not_applicable:
+        _show_not_applicable(study, console)
+    console.print(Text("\nOrder of the first block", style="bold"), Text("(shuffled anew in each)"))
+    first = design_block(study, 0)
+    short = telling_factors(study.cells, varying)
+    console.print(Columns([_task_text(trial, short) for trial in first], padding=(0, 3), column_first=True))
+    _show_resolution(study, console)
+    for mark, doubt in enumerate(doubts(study), start=1):
+        console.print(Text(f"note {mark}: {doubt}"))
+    console.print(Text(f"\nnext: meshwise run {path} --out {study.name}-study"), soft_wrap=True)
+
+
+def _show_size(study: Study, expected: Estimate, console: Console) -> None:
+    trial = study.trial
+    per_block = expected.trials // study.blocks
+    extra = per_block - len(study.cells)
+    console.print(
+        Text(
+            f"{len(study.cells)} cells + {extra} controls = {per_block} trials a block, {study.blocks} blocks"
+            f" in {study.executions} executions = {expected.trials} trials"
+            f" of {format_duration(trial.warmup_ns)} warm-up and {format_duration(trial.duration_ns)}"
+        )
+    )
+    console.print(
+        Text.assemble(
+            "about ",
+            (format_duration(expected.wall_s * 1e9), "bold"),
+            f" ({expected.measured_s / expected.wall_s:.0%} of it in warm-up or measurement),"
+            f" about {format_size(expected.disk_bytes)} on disk",
+        )
+    )
+
+
+def level(cell: Cell, factor: str) -> str:
+    """One level as people write it."""
+    value = getattr(cell, factor)
+    match factor:
+        case "posture":
+            return cell.posture.name
+        case "rate_rps":
+            return f"{value:g}/s"
+        case "request_bytes" | "response_bytes":
+            return format_size(value)
+        case "plaintext_share":
+            return f"{value:.0%}"
+        case _:
+            return str(value)
+
+
+def split_factors(cells: tuple[Cell, ...]) -> tuple[list[str], list[str]]:
+    """Factors that vary (environment and posture always shown), and `name level` of those that do not."""
+    levels = {factor: {level(cell, factor) for cell in cells} for factor in FACTORS}
+    varying = [factor for factor in FACTORS if len(levels[factor]) > 1 or factor in ("mesh", "posture")]
+    constant = [
+        f"{HEADINGS.get(factor, factor)} {next(iter(levels[factor]))}"
+        for factor in FACTORS
+        if factor not in varying and not levels[factor] <= {"0", "0%"}
+    ]
+    return varying, constant
+
+
+def telling_factors(cells: tuple[Cell, ...], varying: list[str]) -> list[str]:
+    """The fewest of the varying factors, dropped from the right, that still tell all cells apart."""
+    kept = list(varying)
+    for factor in reversed(varying):
+        fewer = [name for name in kept if name != factor]
+        if len({tuple(level(cell, name) for name in fewer) for cell in cells}) == len(set(cells)):
+            kept = fewer
+    return kept
+
+
+def _cell_table(study: Study, varying: list[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for factor in varying:
+        numeric = factor not in ("mesh", "posture", "protocol", "shape", "key_type")
+        table.add_column(HEADINGS.get(factor, factor), justify="right" if numeric else "left")
+    table.add_column("control")
+    before: Cell | None = None
+    words = {str(Role.AA): "A/A", str(Role.TWIN): "twin"}
+    for cell in study.cells:
+        row = [level(cell, factor) for factor in varying]
+        if before is not None and before.mesh is cell.mesh:
+            row[0] = ""
+        table.add_row(*row, ", ".join(words[role] for role in controls_of(study, cell)))
+        before = cell
+    return table
+
+
+def _show_not_applicable(study: Study, console: Console) -> None:
+    by_reason: dict[str, list[Cell]] = defaultdict(list)
+    for no in study.not_applicable:
+        by_reason[no.reason].append(no.cell)
+    console.print(Text(f"\nNot applicable: {len(study.not_applicable)} cells, left out", style="bold"))
+    for reason, cells in by_reason.items():
+        postures = ", ".join(
+            dict.fromkeys(f"{cell.mesh} {cell.posture.name} {cell.protocol}" for cell in cells)
+        )
+        console.print(Text(f"{postures}\n  {reason}"))
+
+
+def _task_text(trial: Trial, varying: list[str]) -> Text:
+    mark = {Role.CELL: "", Role.AA: " (A/A)", Role.TWIN: " (twin)"}[trial.role]
+    levels = " ".join(dict.fromkeys(level(trial.cell, factor) for factor in varying))
+    return Text(f"{trial.position + 1:>2} {levels}{mark}")
+
+
+def _show_resolution(study: Study, console: Console) -> None:
+    able = _resolution(study)
+    unit = "execution" if study.blocks_per_execution > 1 else "block"
+    console.print(Text("\nWhat it can show", style="bold"), Text(f"(paired t over {able.n} {unit}s)"))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("if s.d. of a paired difference is")
+    for percent in (1, 2, 5):
+        table.add_column(f"{percent} %", justify="right")
+    rows = {
+        f"{study.confidence:.0%} interval of one step, half-width": able.half_width,
+        f"of {able.family} steps that hold together": able.simultaneous_half_width,
+        "smallest difference found in 80 % of studies": able.detectable,
+    }
+    for name, in_sd in rows.items():
+        table.add_row(name, *(f"{in_sd * percent:.1f} %" for percent in (1, 2, 5)))
+    console.print(table)
+    console.print(Text("the A/A control tells which s.d. this machine has"))
