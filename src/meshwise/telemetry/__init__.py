@@ -1,1 +1,1 @@
-"""Samplers: proxy statistics, processes, host."""
+"""Samplers: processes, host, the proxies' own statistics; and the recorder that runs them over a trial."""
