@@ -1,0 +1,254 @@
+"""Effects -> findings: intervals on both scales, multiplicity, floor, verdict, sentence.
+
+Families. Primary metrics: the comparisons of one family (the ladder of a mesh, all settings; the pair of
+meshes; ...) are held together per metric by Holm, and their simultaneous interval is Bonferroni's. Everything
+else is exploratory: Benjamini-Hochberg over the family's other metrics, and flagged as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from meshwise.analysis import sentence
+from meshwise.analysis.contrast import Contrast, Effect, evaluate
+from meshwise.analysis.finding import Companion, Finding, WithoutOutliers, finite
+from meshwise.analysis.floor import Control, floor_for
+from meshwise.analysis.grid import Grid
+from meshwise.analysis.interaction import only_describes
+from meshwise.analysis.interval import (
+    FloatArray,
+    Interval,
+    benjamini_hochberg,
+    bonferroni_t,
+    clopper_pearson,
+    hodges_lehmann,
+    holm,
+    minimal_detectable,
+    t_interval,
+    t_p_value,
+    tost,
+)
+from meshwise.analysis.metrics import Scale, split, workload_scope
+from meshwise.analysis.outliers import BoolArray
+from meshwise.analysis.settings import Settings
+from meshwise.analysis.verdict import Evidence, judge
+
+FEW_UNITS = 5
+Adjusted = tuple[float | None, str, int]
+"""Adjusted p, the name of the adjustment, and the size of the family."""
+
+
+def assess(
+    effects: Sequence[Effect],
+    controls: Mapping[str, list[Control]],
+    settings: Settings,
+    grid: Grid,
+    outliers: Mapping[str, BoolArray | None],
+    words: Callable[[Contrast], str],
+) -> list[Finding]:
+    """One finding per effect, in their order. `controls` and `outliers` by metric name."""
+    adjusted = adjust(effects, settings.primary_metrics)
+    findings = []
+    for effect, correction in zip(effects, adjusted, strict=True):
+        without = outliers.get(effect.metric_name)
+        again = None if without is None else evaluate(grid, effect.contrast, effect.metric_name, without)
+        found = _finding(effect, correction, controls.get(effect.metric_name, []), settings, again)
+        text = sentence.of_contrast(found, effect.contrast, effect.metric, words(effect.contrast))
+        findings.append(replace(found, sentence=text))
+    return findings
+
+
+def adjust(effects: Sequence[Effect], primary: Sequence[str]) -> list[Adjusted]:
+    """Holm within family and primary metric, Benjamini-Hochberg within family for all other metrics."""
+    result: list[Adjusted] = [(None, "holm", 0)] * len(effects)
+    groups: dict[tuple[str, str | None], list[tuple[int, float]]] = {}
+    for index, effect in enumerate(effects):
+        p = t_p_value(effect.inferred)
+        if p is not None and not only_describes(effect.contrast, effect.metric_name):
+            metric = effect.metric_name if effect.metric_name in primary else None
+            groups.setdefault((effect.contrast.family, metric), []).append((index, p))
+    for (_, metric), members in groups.items():
+        name, method = ("bh", benjamini_hochberg) if metric is None else ("holm", holm)
+        for (index, _), value in zip(members, method(np.array([p for _, p in members])), strict=True):
+            result[index] = float(value), name, len(members)
+    return result
+
+
+def _finding(
+    effect: Effect, correction: Adjusted, found: list[Control], settings: Settings, again: Effect | None
+) -> Finding:
+    contrast, n, confidence = effect.contrast, effect.n, settings.confidence
+    metric, workload = split(effect.metric_name)
+    p_adjusted, adjustment, size = correction
+    absolute = t_interval(effect.absolute, confidence)
+    logs = None if effect.logs is None else t_interval(effect.logs, confidence)
+    floors = {
+        scale: _scaled(floor_for(found, scale, n, confidence, across=contrast.across_processes), contrast)
+        for scale in Scale
+    }
+    comparisons = size if adjustment == "holm" else 1
+    alpha = settings.alpha / max(comparisons, 1)
+    inferred = effect.inferred
+    equivalence = (
+        tost(inferred, float(np.log1p(settings.margin)))
+        if settings.margin and effect.logs is not None
+        else None
+    )
+    shown = [interval for interval in (absolute, logs) if interval is not None]
+    judgement = judge(
+        Evidence(
+            estimate=float(np.mean(inferred)) if n else 0.0,
+            p_adjusted=p_adjusted,
+            floor=floors[effect.scale],
+            excludes_zero=bool(shown) and all(interval.excludes(0) for interval in _judged(effect, shown)),
+            equivalence_p=equivalence,
+        ),
+        settings.alpha,
+        more_is_worse=metric.more_is_worse,
+    )
+    companion = _companion(effect.absolute, confidence)
+    flags = [*contrast.flags, *_doubts(effect, found, adjustment), *judgement.reasons]
+    flags += _companion_disagrees(absolute, companion)
+    higher = int((effect.absolute > 0).sum())
+    votes = clopper_pearson(higher, n, confidence) if n else None
+    simultaneous = bonferroni_t(effect.absolute, comparisons, confidence)
+    mde = _largest(minimal_detectable(effect.absolute, alpha), floors[Scale.DIFFERENCE])
+    log_mde = (
+        None if effect.logs is None else _largest(minimal_detectable(effect.logs, alpha), floors[Scale.LOG])
+    )
+    return Finding(
+        id=f"{contrast.kind}/{contrast.key}/{effect.metric_name}",
+        kind=contrast.kind,
+        metric=metric.name,
+        scope=dict(contrast.scope) | workload_scope(workload),
+        estimate=float(np.mean(effect.absolute)) if n else None,
+        low=absolute.low if absolute else None,
+        high=absolute.high if absolute else None,
+        confidence=confidence,
+        unit=metric.unit,
+        n=n,
+        method=f"paired t over executions, verdict on {_scale_words(effect.scale)}",
+        verdict=judgement.verdict,
+        flags=tuple(flags),
+        direction=judgement.direction,
+        ratio=_exp(
+            logs.estimate if logs else (float(np.mean(effect.logs)) if effect.logs is not None else None)
+        ),
+        ratio_low=_exp(logs.low if logs else None),
+        ratio_high=_exp(logs.high if logs else None),
+        simultaneous_low=simultaneous.low if simultaneous else None,
+        simultaneous_high=simultaneous.high if simultaneous else None,
+        p=t_p_value(inferred),
+        p_adjusted=p_adjusted,
+        adjustment=f"{adjustment}, {size} comparisons" if size else None,
+        floor=floors[Scale.DIFFERENCE],
+        floor_ratio=_exp(floors[Scale.LOG]) if effect.logs is not None else None,
+        mde=mde,
+        mde_ratio=_exp(log_mde),
+        equivalent_within=settings.margin if judgement.equivalent else None,
+        higher_in=higher if n else None,
+        higher_share_low=votes.low if votes else None,
+        higher_share_high=votes.high if votes else None,
+        companion=companion,
+        without_outliers=_without(effect, again, settings),
+    )
+
+
+def _judged(effect: Effect, shown: list[Interval]) -> list[Interval]:
+    """Both scales must exclude no change; but where the two ask different questions (an interaction adds up
+    or multiplies) only the verdict's own."""
+    return (
+        shown
+        if len(effect.contrast.terms) == 2 or len(shown) == 1
+        else [shown[0 if effect.scale is Scale.DIFFERENCE else 1]]
+    )
+
+
+def _doubts(effect: Effect, found: list[Control], adjustment: str) -> list[str]:
+    contrast, n = effect.contrast, effect.n
+    flags = []
+    if effect.infinite_blocks:
+        flags.append(
+            f"failures: in {effect.infinite_blocks} of {effect.blocks} blocks so many requests failed that "
+            "this is infinite; see error_ratio"
+        )
+    if effect.lost_blocks:
+        flags.append(
+            f"lost_pairs: {effect.lost_blocks} blocks have no complete pair "
+            "(a trial failed, was unproven, or is missing)"
+        )
+    if 0 < n < FEW_UNITS:
+        flags.append(f"few_units: {n} executions; intervals are wide below {FEW_UNITS} and absent below 2")
+    if n and effect.blocks > n:
+        flags.append(f"grouped: {effect.blocks} blocks averaged within {n} executions")
+    if n >= 2 and float(np.ptp(effect.inferred)) == 0:
+        flags.append("no_spread: every execution gave the same value, so the interval is a point")
+    roles = {str(control.role) for control in found}
+    if n and "aa" not in roles and not (contrast.across_processes and "twin" in roles):
+        flags.append("no_floor: the study has no A/A control for this metric")
+    elif n and contrast.across_processes and "twin" not in roles and effect.blocks > n:
+        flags.append("no_twin: compares different processes without a twin control")
+    if only_describes(contrast, effect.metric_name):
+        flags.append("descriptive: percentiles of independent costs do not add up, so this is not judged")
+    elif adjustment == "bh":
+        flags.append("exploratory: not a primary metric of the study")
+    return flags
+
+
+def _companion(d: FloatArray, confidence: float) -> Companion | None:
+    if not len(d):
+        return None
+    estimate, interval = hodges_lehmann(d, confidence)
+    if interval is None:
+        return Companion("hodges-lehmann", estimate, None, None, None)
+    return Companion("hodges-lehmann", estimate, interval.low, interval.high, interval.confidence)
+
+
+def _companion_disagrees(absolute: Interval | None, companion: Companion | None) -> list[str]:
+    if absolute is None or companion is None or companion.low is None or companion.high is None:
+        return []
+    excludes = companion.low > 0 or companion.high < 0
+    if excludes == absolute.excludes(0):
+        return []
+    return [
+        "methods_disagree: the t and the Hodges-Lehmann interval differ on whether 0 is inside; "
+        "look at the trials"
+    ]
+
+
+def _without(effect: Effect, again: Effect | None, settings: Settings) -> WithoutOutliers | None:
+    if again is None or again.blocks == effect.blocks:
+        return None
+    absolute = t_interval(again.absolute, settings.confidence)
+    logs = None if again.logs is None else t_interval(again.logs, settings.confidence)
+    return WithoutOutliers(
+        rule=settings.outlier_rule,
+        removed=effect.blocks - again.blocks,
+        n=again.n,
+        estimate=finite(float(np.mean(again.absolute))) if again.n else None,
+        low=absolute.low if absolute else None,
+        high=absolute.high if absolute else None,
+        ratio=_exp(logs.estimate if logs else None),
+        ratio_low=_exp(logs.low if logs else None),
+        ratio_high=_exp(logs.high if logs else None),
+    )
+
+
+def _scaled(floor: float | None, contrast: Contrast) -> float | None:
+    return None if floor is None else floor * contrast.noise_factor
+
+
+def _largest(*values: float | None) -> float | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None
+
+
+def _exp(value: float | None) -> float | None:
+    return None if value is None else finite(float(np.exp(min(value, 700.0))))
+
+
+def _scale_words(scale: Scale) -> str:
+    return "log ratio" if scale is Scale.LOG else "difference"

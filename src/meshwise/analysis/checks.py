@@ -1,0 +1,270 @@
+"""Checks of the study itself: may its findings be believed? They report; they never adjust a number.
+
+- `completeness`, `proofs`: what is missing, failed, or was never measured because its posture did not hold.
+- `instrument`: trials in which the instrument, not the mesh, may be what was measured.
+- `position`, `previous_cell`: residuals after cell and block, tested for drift in a block and for carry-over.
+- `steady`: last third of a trial against its first (over trials, never over requests).
+- `aa_claims`: identical cells must be claimed to differ in about alpha of comparisons, or the intervals are
+  wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from meshwise.analysis.contrast import Naming, cell_scope
+from meshwise.analysis.finding import Finding, Kind, Verdict
+from meshwise.analysis.floor import Control
+from meshwise.analysis.grid import Grid, execution_means
+from meshwise.analysis.interval import FloatArray, clopper_pearson, holm, t_interval, t_p_value
+from meshwise.analysis.level import cell_words
+from meshwise.analysis.metrics import Scale, split
+from meshwise.analysis.settings import Settings
+from meshwise.study.model import Role, Trial
+
+UNSTEADY = 0.02
+"""A change of the median within trials below this share is no matter, however sure."""
+INSTRUMENT_FLAGS = ("late_sends", "instrument_limited")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one trial ended: `ok`, `failed` or `unproven`."""
+
+    trial: Trial
+    status: str
+    failure: str = ""
+
+
+def all_checks(
+    grid: Grid,
+    outcomes: Sequence[Outcome],
+    controls: Mapping[str, list[Control]],
+    settings: Settings,
+    naming: Naming,
+) -> Iterator[Finding]:
+    yield from completeness(outcomes, settings)
+    yield instrument(grid, settings)
+    yield from steady(grid, naming, settings)
+    yield from aa_claims(controls, settings)
+    asked = [name for name in settings.primary_metrics if name in grid.metrics]
+    for name in asked:
+        yield from order_effects(grid, name, settings, tests=2 * len(asked))
+
+
+def completeness(outcomes: Sequence[Outcome], settings: Settings) -> Iterator[Finding]:
+    ok = {_place(outcome.trial) for outcome in outcomes if outcome.status == "ok"}
+    unproven = [outcome for outcome in outcomes if outcome.status == "unproven"]
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    missing = [trial for trial in settings.design if _place(trial) not in ok]
+    n = len(outcomes)
+    reasons = sorted({f"{outcome.trial.cell.name}: {_first_line(outcome.failure)}" for outcome in unproven})
+    yield _count(
+        "proofs", len(unproven), n, settings, tuple(f"unproven: {reason}" for reason in reasons),
+        "Every measured trial's posture was proven first."
+        if not unproven else
+        f"{len(unproven)} of {n} trials were not measured because their posture did not hold.",
+    )  # fmt: skip
+    retried = sum(_place(outcome.trial) in ok for outcome in failed)
+    reasons = sorted({f"{outcome.trial.cell.name}: {_first_line(outcome.failure)}" for outcome in failed})
+    yield _count(
+        "failed_trials", len(failed), n, settings, tuple(f"failed: {reason}" for reason in reasons),
+        "No trial failed." if not failed else
+        f"{len(failed)} of {n} trials failed; {retried} were made good by a re-try.",
+    )  # fmt: skip
+    if settings.design:
+        planned = len(settings.design)
+        cells = sorted({trial.cell.name for trial in missing})
+        yield _count(
+            "completeness", len(missing), planned, settings, tuple(f"missing: {name}" for name in cells),
+            f"All {planned} planned trials were measured." if not missing else
+            f"{len(missing)} of {planned} planned trials are missing; each comparison says what it lost.",
+        )  # fmt: skip
+
+
+def instrument(grid: Grid, settings: Settings) -> Finding:
+    doubtful = [
+        result
+        for result in grid.results
+        if any(flag.partition(":")[0] in INSTRUMENT_FLAGS for flag in result.flags)
+    ]
+    total = len(grid.results)
+    return _count(
+        "instrument", len(doubtful), total, settings,
+        tuple(sorted({f"in_doubt: {result.trial.cell.name}" for result in doubtful})),
+        "The instrument sent on time in every trial." if not doubtful else
+        f"In {len(doubtful)} of {total} trials sends were late enough to show in the response time.",
+    )  # fmt: skip
+
+
+def steady(grid: Grid, naming: Naming, settings: Settings) -> Iterator[Finding]:
+    """One finding per cell: median response time of the last third of a trial over that of its first."""
+    rows: list[tuple[int, FloatArray]] = []
+    for row, cell in enumerate(grid.cells):
+        trials = grid.by_place.get((Role.CELL, cell), {})
+        trends = [trials[block].trend if block in trials else None for block in grid.blocks]
+        known = np.array([trend is not None for trend in trends])
+        values = np.array([trend for trend in trends if trend is not None])
+        if len(values) >= 2:
+            units = execution_means(values, grid.executions[known])
+            if len(units) >= 2:
+                rows.append((row, units))
+    adjusted = holm(np.array([t_p_value(units) or 0.0 for _, units in rows])) if rows else np.empty(0)
+    for (row, units), p in zip(rows, adjusted, strict=True):
+        interval = t_interval(units, settings.confidence)
+        assert interval is not None
+        cell = grid.cells[row]
+        warn = p < settings.alpha and abs(interval.estimate) > np.log1p(UNSTEADY)
+        ratio, low, high = (float(np.exp(x)) for x in (interval.estimate, interval.low, interval.high))
+        where = f"{cell_words(cell)}, {naming.words(cell)}"
+        yield Finding(
+            id=f"check/steady/{cell_scope(cell)['mesh']}/{cell.posture.name}/{naming.key(cell)}",
+            kind=Kind.CHECK, metric="steady", scope=cell_scope(cell),
+            estimate=ratio - 1, low=low - 1, high=high - 1, confidence=settings.confidence, unit="ratio",
+            n=len(units), method="log median, last third over first; t over executions, Holm over cells",
+            verdict=Verdict.WARNING if warn else Verdict.OK, p_adjusted=float(p),
+            adjustment=f"holm, {len(rows)} comparisons",
+            sentence=f"{where}: from the first to the last third of a trial the median response time changes "
+            f"by {100 * (ratio - 1):.1f} % ({100 * (low - 1):.1f} to {100 * (high - 1):.1f})"
+            + ("; it was not steady." if warn else "."),
+        )  # fmt: skip
+
+
+def aa_claims(controls: Mapping[str, list[Control]], settings: Settings) -> Iterator[Finding]:
+    claims = [
+        claim
+        for name, found in controls.items()
+        for control in found
+        for claim in control.claims
+        if split(name)[0].compared
+    ]
+    if not claims:
+        return
+    share = clopper_pearson(sum(claims), len(claims), settings.confidence)
+    warn = share.low > settings.alpha
+    yield Finding(
+        id="check/aa_claims", kind=Kind.CHECK, metric="aa_claims", scope={},
+        estimate=share.estimate, low=share.low, high=share.high, confidence=settings.confidence, unit="ratio",
+        n=len(claims), method="share of A/A comparisons whose own t interval excludes 0; Clopper-Pearson",
+        verdict=Verdict.WARNING if warn else Verdict.OK,
+        flags=("dependent: metrics of one trial go together, so the interval is too narrow",),
+        sentence=f"{sum(claims)} of {len(claims)} comparisons of a cell with itself would have been claimed "
+        f"({settings.alpha:.0%} are expected)"
+        + ("; intervals are too narrow on this machine." if warn else "."),
+    )  # fmt: skip
+
+
+def order_effects(grid: Grid, metric_name: str, settings: Settings, tests: int) -> Iterator[Finding]:
+    """F tests of position and of the previous cell, on what cell and block leave over."""
+    metric, _ = split(metric_name)
+    values = grid.values(metric_name)
+    log = metric.scale is Scale.LOG
+    usable = np.isfinite(values) & ((values > 0) if log else True)
+    rows, columns = np.nonzero(usable)
+    if not len(rows):
+        return
+    y = np.log(values[usable]) if log else values[usable]
+    base = np.hstack([_dummies(rows), _dummies(columns)])
+    at = {
+        (result.trial.cell, result.trial.block): result.trial.position
+        for result in grid.results
+        if result.trial.role is Role.CELL
+    }
+    position = np.array([at[grid.cells[r], grid.blocks[c]] for r, c in zip(rows, columns, strict=True)])
+    names = {(r.trial.block, r.trial.position): r.trial.cell.name for r in grid.results}
+    previous = np.array(
+        [names.get((grid.blocks[c], place - 1), "") for c, place in zip(columns, position, strict=True)]
+    )
+    span = float(np.ptp(position))
+    words = {"position": "place in the block", "previous_cell": "the cell before it"}
+    for name, extra in (
+        ("position", position[:, None] / (span or 1.0)),
+        ("previous_cell", _dummies(previous)),
+    ):
+        test = _f_test(base, extra, y)
+        if test is None:
+            continue
+        p, share, coefficient, error, df = test
+        warn = p < settings.alpha / tests
+        slope = name == "position"
+        half = float(special.stdtrit(df, 1 - settings.alpha / 2)) * error
+        change = [coefficient, coefficient - half, coefficient + half]
+        if log:
+            change = [float(np.expm1(min(each, 700.0))) for each in change]
+        estimate, low, high = change if slope else (share, None, None)
+        yield Finding(
+            id=f"check/{name}/{metric_name}", kind=Kind.CHECK, metric=metric.name, scope={"check": name},
+            estimate=estimate, low=low, high=high, confidence=settings.confidence,
+            unit="ratio" if log or not slope else metric.unit, n=len(y),
+            method="F test on residuals of cell and block; estimate: "
+            + ("change from first to last place" if slope else "share of residual variation explained"),
+            verdict=Verdict.WARNING if warn else Verdict.OK, p=p, p_adjusted=min(1.0, p * tests),
+            adjustment=f"bonferroni, {tests} comparisons",
+            sentence=f"In a trial {metric.words} depends on {words[name]}: order matters here (p {p:.2g})."
+            if warn else f"No sign that {metric.words} of a trial depends on {words[name]} (p {p:.2g}).",
+        )  # fmt: skip
+
+
+def _dummies(labels: np.ndarray) -> FloatArray:
+    levels, index = np.unique(labels, return_inverse=True)
+    return np.asarray(np.eye(len(levels))[index])
+
+
+def _f_test(
+    base: FloatArray, extra: FloatArray, y: FloatArray
+) -> tuple[float, float, float, float, int] | None:
+    """p, share of residual sum of squares explained, coefficient and standard error of `extra`'s first
+    column, residual df. By projection: what `base` explains is taken out of `y` and `extra` (Frisch & Waugh
+    1933)."""
+    q, r, _ = _orthonormal(base)
+    residual = y - q @ (q.T @ y)
+    rest = extra - q @ (q.T @ extra)
+    q2, r2, _ = _orthonormal(rest)
+    df = len(y) - r - r2
+    total = float(residual @ residual)
+    if r2 == 0 or df < 5 or total <= 1e-18 * max(float(y @ y), 1e-300):
+        return None
+    explained = float(((q2.T @ residual) ** 2).sum())
+    left = max(total - explained, 0.0)
+    p = float(special.fdtrc(r2, df, (explained / r2) / (left / df))) if left > 0 else 0.0
+    first = rest[:, 0]
+    norm = float(first @ first)
+    coefficient = float(first @ residual) / norm if norm > 0 else 0.0
+    error = (left / df / norm) ** 0.5 if norm > 0 else 0.0
+    return p, explained / total, coefficient, error, df
+
+
+def _orthonormal(columns: FloatArray) -> tuple[FloatArray, int, FloatArray]:
+    """A basis of the column space, its dimension, the singular values."""
+    u, singular, _ = np.linalg.svd(columns, full_matrices=False)
+    rank = (
+        int((singular > 1e-9 * max(float(singular[0]), 1e-300) * max(columns.shape)).sum())
+        if len(singular)
+        else 0
+    )
+    if len(singular) and singular[0] < 1e-9:
+        rank = 0
+    return np.asarray(u[:, :rank]), rank, np.asarray(singular)
+
+
+def _count(
+    name: str, count: int, of: int, settings: Settings, flags: tuple[str, ...], sentence: str
+) -> Finding:
+    return Finding(
+        id=f"check/{name}", kind=Kind.CHECK, metric=name, scope={},
+        estimate=float(count), low=None, high=None,
+        confidence=settings.confidence, unit="trials", n=of, method="count",
+        verdict=Verdict.WARNING if count else Verdict.OK, flags=flags, sentence=sentence,
+    )  # fmt: skip
+
+
+def _place(trial: Trial) -> tuple[int, int]:
+    return trial.block, trial.position
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else "no reason recorded"

@@ -1,0 +1,205 @@
+"""Contrasts: a difference between cells as coefficients that sum to 0, taken within each block.
+
+Every comparison of the analysis is one (statistics by contrasts, not by models: no sphericity, no
+convergence). A block without one of the terms loses that pair only, and the finding says so. Blocks are
+averaged within their execution; the executions are the units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from meshwise.analysis.finding import Kind, ScopeValue
+from meshwise.analysis.grid import Grid, execution_means
+from meshwise.analysis.interval import FloatArray
+from meshwise.analysis.metrics import Metric, Scale, split
+from meshwise.study.model import Authorization, Cell, MeshName, MtlsMode
+
+BoolArray = npt.NDArray[np.bool_]
+
+FREE_FACTORS = ("key_type", "policy_count", "plaintext_share")
+"""Factors that mean nothing in some postures; all others must agree in what is compared."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """`sum(coefficient * cell)`. `from_name` -> `to_name` are the words; `setting` is what both share."""
+
+    kind: Kind
+    family: str
+    """Comparisons whose claims are held together against multiplicity, beside the metric."""
+    terms: tuple[tuple[Cell, int], ...]
+    from_name: str
+    to_name: str
+    scope: Mapping[str, ScopeValue]
+    key: str
+    """The finding's id without kind and metric."""
+    across_processes: bool
+    """Whether it compares different processes, whose memory layouts differ."""
+    scale: Scale | None = None
+    """Scale of the verdict; None: the metric's own."""
+    flags: tuple[str, ...] = ()
+
+    @property
+    def noise_factor(self) -> float:
+        """How much noisier than a plain difference of two cells."""
+        return float(np.sqrt(sum(coefficient**2 for _, coefficient in self.terms) / 2))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A contrast of one metric: one value per unit (execution), on both scales."""
+
+    contrast: Contrast
+    metric_name: str
+    absolute: FloatArray
+    logs: FloatArray | None
+    """Natural logs of the ratio; None where a value is 0."""
+    blocks: int
+    lost_blocks: int
+    infinite_blocks: int = 0
+    """Blocks in which failures made a term infinite; then there are no values."""
+
+    @property
+    def metric(self) -> Metric:
+        return split(self.metric_name)[0]
+
+    @property
+    def scale(self) -> Scale:
+        wanted = self.contrast.scale or self.metric.scale
+        return Scale.DIFFERENCE if self.logs is None else wanted
+
+    @property
+    def inferred(self) -> FloatArray:
+        """The values on the scale of the verdict."""
+        return self.logs if self.scale is Scale.LOG and self.logs is not None else self.absolute
+
+    @property
+    def n(self) -> int:
+        return len(self.absolute)
+
+
+def evaluate(
+    grid: Grid, contrast: Contrast, metric_name: str, without: BoolArray | None = None
+) -> Effect | None:
+    """The contrast's value per execution; None where a term was never measured, or all is 0 in every term.
+    `without` (cells x blocks, true where a trial is to be left out) gives the variant without outliers."""
+    values = grid.values(metric_name)
+    rows = [grid.cells.index(cell) if cell in grid.cells else -1 for cell, _ in contrast.terms]
+    if -1 in rows:
+        return None
+    chosen = values[rows]
+    present = ~np.isnan(chosen).any(axis=0)
+    planned = len(grid.blocks)
+    if without is not None:
+        present &= ~without[rows].any(axis=0)
+    if not present.any() or np.isnan(chosen).all(axis=1).any():
+        return None
+    kept = chosen[:, present]
+    if not kept.any():
+        return None
+    infinite = int(np.isinf(kept).any(axis=0).sum())
+    coefficients = np.array([coefficient for _, coefficient in contrast.terms], dtype=np.float64)
+    executions = grid.executions[present]
+    logs = None
+    if infinite:
+        absolute = np.empty(0)
+    else:
+        absolute = execution_means(coefficients @ kept, executions)
+        if (kept > 0).all():
+            logs = execution_means(coefficients @ np.log(kept), executions)
+    return Effect(
+        contrast, metric_name, absolute, logs, int(present.sum()), planned - int(present.sum()), infinite
+    )
+
+
+def context(cell: Cell) -> tuple[ScopeValue, ...]:
+    """What must agree between cells that are compared."""
+    return (
+        cell.protocol, cell.rate_rps, cell.request_bytes, cell.response_bytes,
+        cell.connections, cell.streams, cell.shape, cell.length,
+    )  # fmt: skip
+
+
+def partner(cell: Cell, candidates: Iterable[Cell]) -> Cell | None:
+    """The candidate in the same context with the fewest other free levels; the smallest of equals."""
+    fitting = [candidate for candidate in candidates if context(candidate) == context(cell)]
+    if not fitting:
+        return None
+
+    def distance(candidate: Cell) -> tuple[int, Cell]:
+        return sum(getattr(candidate, factor) != getattr(cell, factor) for factor in FREE_FACTORS), candidate
+
+    return min(fitting, key=distance)
+
+
+def has_mtls(cell: Cell) -> bool:
+    return cell.posture.mtls not in (None, MtlsMode.DISABLE)
+
+
+def cell_scope(cell: Cell) -> dict[str, ScopeValue]:
+    """Every factor's level, as a finding carries it."""
+    return {
+        "mesh": str(cell.mesh), "posture": cell.posture.name, "protocol": str(cell.protocol),
+        "rate_rps": cell.rate_rps, "request_bytes": cell.request_bytes, "response_bytes": cell.response_bytes,
+        "connections": cell.connections, "streams": cell.streams, "shape": str(cell.shape),
+        "length": cell.length, "key_type": str(cell.key_type), "policy_count": cell.policy_count,
+        "plaintext_share": cell.plaintext_share,
+    }  # fmt: skip
+
+
+_SPOKEN = {
+    "request_bytes": "{:d} B requests", "response_bytes": "{:d} B responses",
+    "connections": "{:d} connections", "streams": "{:d} streams each", "length": "{shape} of {:d}",
+    "key_type": "{} keys",
+    "policy_count": "{:d} policy entries", "plaintext_share": "{:.0%} plaintext clients",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Short names for cells: protocol and rate always, other factors where they vary in that mesh."""
+
+    varying: Mapping[MeshName, frozenset[str]]
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell]) -> Naming:
+        factors = [*_SPOKEN, "shape"]
+        varying = {}
+        for mesh in MeshName:
+            scopes = [cell_scope(cell) for cell in cells if cell.mesh is mesh]
+            varying[mesh] = frozenset(f for f in factors if len({scope[f] for scope in scopes}) > 1)
+        return cls(varying)
+
+    def key(self, cell: Cell) -> str:
+        """`http1/800rps/length=3`: the part of an id that tells the setting, unique in mesh and posture."""
+        scope = cell_scope(cell)
+        varying = [factor for factor in scope if factor in self.varying[cell.mesh]]
+        return "/".join(
+            [
+                str(cell.protocol),
+                f"{cell.rate_rps:g}rps",
+                *(f"{factor}={scope[factor]}" for factor in varying),
+            ]
+        )
+
+    def words(self, cell: Cell) -> str:
+        """`http1 at 800/s, chain of 3`: what varies and means something in this posture."""
+        scope = cell_scope(cell)
+        silent = set()
+        if not has_mtls(cell):
+            silent.add("key_type")
+        if cell.posture.authorization is Authorization.NONE:
+            silent.add("policy_count")
+        if not cell.plaintext_share:
+            silent.add("plaintext_share")
+        spoken = [
+            text.format(scope[factor], shape=cell.shape)
+            for factor, text in _SPOKEN.items()
+            if factor in self.varying[cell.mesh] - silent
+        ]
+        return ", ".join([f"{cell.protocol} at {cell.rate_rps:g}/s", *spoken])

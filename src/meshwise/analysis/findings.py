@@ -1,0 +1,119 @@
+"""All of the analysis: trials in, findings out. Pure; the only entry that other rooms need.
+
+    results = measure_trials(trials, tables)            # streams; holds one trial's requests at a time
+    document = findings(results, outcomes, settings, environment)
+
+Order of the findings: checks, noise floors, levels, increments, differences, variance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from meshwise.analysis.assess import assess
+from meshwise.analysis.checks import Outcome, all_checks
+from meshwise.analysis.compare import between_increments, between_meshes
+from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
+from meshwise.analysis.finding import Finding, Findings
+from meshwise.analysis.floor import Control, controls, floor_finding
+from meshwise.analysis.grid import Grid
+from meshwise.analysis.increment import against_none, ladder
+from meshwise.analysis.interaction import interactions
+from meshwise.analysis.level import levels
+from meshwise.analysis.metrics import split
+from meshwise.analysis.outliers import flagged
+from meshwise.analysis.settings import Settings
+from meshwise.analysis.trial import TrialResult, measure
+from meshwise.analysis.variance import variance_findings
+from meshwise.archive.rows import trial_of
+from meshwise.study.model import Trial
+
+Tables = tuple[str, pl.DataFrame, pl.DataFrame]
+"""trial_id, its requests, its telemetry; frames as in `archive.schema`."""
+
+
+def outcomes_of(trials: pl.DataFrame) -> tuple[Outcome, ...]:
+    """`trials.parquet` -> how each trial ended, in its order."""
+    return tuple(
+        Outcome(trial_of(row), row["status"], row.get("failure") or "")
+        for row in trials.iter_rows(named=True)
+    )
+
+
+def recorded_flags(trials: pl.DataFrame) -> dict[str, tuple[str, ...]]:
+    """trial_id -> flags that the run itself put on the trial, and what its instrument reported."""
+    flags = {}
+    for row in trials.iter_rows(named=True):
+        found = list(row.get("flags") or ())
+        if json.loads(row.get("instrument") or "{}").get("limited_by") == "instrument":
+            found.append("instrument_limited: the instrument itself was the limit")
+        flags[row["trial_id"]] = tuple(found)
+    return flags
+
+
+def measure_trials(
+    trials: Mapping[str, Trial], tables: Iterable[Tables], flags: Mapping[str, tuple[str, ...]]
+) -> Iterator[TrialResult]:
+    """One result per entry of `tables`, as they come. `trials` and `flags` by trial_id."""
+    for trial_id, requests, telemetry in tables:
+        yield measure(trials[trial_id], requests, telemetry, flags.get(trial_id, ()))
+
+
+def findings(
+    results: Iterable[TrialResult],
+    outcomes: Sequence[Outcome],
+    settings: Settings,
+    environment: Mapping[str, Any] | None = None,
+) -> Findings:
+    """`results` of the trials that ended `ok` only; `outcomes` of all."""
+    grid = Grid.of(results, settings.cells)
+    naming = Naming.of(grid.cells)
+    confidence = settings.confidence
+    names = [name for name in grid.metrics if split(name)[0].compared]
+    by_metric = {name: controls(grid, name, confidence) for name in names}
+    contrasts = contrasts_of(grid, naming)
+    effects = evaluate_all(grid, contrasts, names)
+    outliers = {name: flagged(grid, name, settings) for name in names}
+    found: list[Finding] = list(all_checks(grid, outcomes, by_metric, settings, naming))
+    found += _floors(by_metric, grid, confidence)
+    found += levels(grid, naming, confidence)
+    found += assess(effects, by_metric, settings, grid, outliers, lambda c: naming.words(c.terms[0][0]))
+    for name in settings.primary_metrics:
+        if name in grid.metrics:
+            found += variance_findings(grid, name, confidence, settings.seed)
+    statuses = Counter(outcome.status for outcome in outcomes)
+    study = settings.as_json() | {
+        "trials": {status: statuses[status] for status in ("ok", "failed", "unproven")},
+        "blocks": len(grid.blocks),
+        "executions": len(set(grid.executions.tolist())),
+        "cells": [cell.name for cell in grid.cells],
+    }
+    return Findings(study=study, environment=environment or {}, findings=tuple(found))
+
+
+def contrasts_of(grid: Grid, naming: Naming) -> list[Contrast]:
+    """Every comparison that the study's cells allow."""
+    return [
+        *ladder(grid.cells, naming),
+        *against_none(grid.cells, naming),
+        *interactions(grid.cells, naming),
+        *between_meshes(grid.cells, naming),
+        *between_increments(grid.cells, naming),
+    ]
+
+
+def evaluate_all(grid: Grid, contrasts: Sequence[Contrast], names: Sequence[str]) -> list[Effect]:
+    effects = (evaluate(grid, contrast, name) for contrast in contrasts for name in names)
+    return [effect for effect in effects if effect is not None]
+
+
+def _floors(by_metric: Mapping[str, list[Control]], grid: Grid, confidence: float) -> Iterator[Finding]:
+    n = len(set(grid.executions.tolist()))
+    for name, found in by_metric.items():
+        for control in found:
+            yield floor_finding(control, name, n, confidence)

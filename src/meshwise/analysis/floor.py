@@ -1,0 +1,157 @@
+"""The noise floor: how far apart two trials of one and the same cell lie on this machine.
+
+Two controls. `same`: the cell twice in a block on the same processes (time noise). `twin`: the cell on a
+second set of processes as well (what memory layout does), which counts wherever different processes are
+compared. The differences are known to have mean 0, so with m of them the floor of a comparison of n units is
+`t(.975, m) * sqrt(mean(a^2)) / sqrt(n)`; comparing with the mean of the A/A differences instead would let
+half of all nulls through. Control cells are pooled unless Levene's test objects; then the noisiest counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from meshwise.analysis import sentence
+from meshwise.analysis.finding import Finding, Kind
+from meshwise.analysis.grid import Grid, execution_means
+from meshwise.analysis.interval import FloatArray, t_quantile
+from meshwise.analysis.metrics import Scale, split, workload_scope
+from meshwise.study.model import Role
+
+CONTROL_NAMES = {Role.AA: "same", Role.TWIN: "twin"}
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Root mean square of m A/A differences, on one scale."""
+
+    rms: float
+    m: int
+
+    def floor(self, n: int, confidence: float) -> float:
+        return float(t_quantile(0.5 + confidence / 2, self.m) * self.rms / np.sqrt(n))
+
+    def range(self, confidence: float) -> tuple[float, float]:
+        """Interval of the rms itself (chi-square): a floor from few pairs is uncertain."""
+        tail = (1 - confidence) / 2
+        low, high = special.chdtri(self.m, tail), special.chdtri(self.m, 1 - tail)
+        return self.rms * float(np.sqrt(self.m / low)), self.rms * float(np.sqrt(self.m / high))
+
+
+@dataclass(frozen=True)
+class Control:
+    """What one A/A control shows for one metric. `logs` is None where a value is 0."""
+
+    role: Role
+    absolute: Noise
+    logs: Noise | None
+    cells: tuple[str, ...]
+    """Names of the control cells."""
+    pooled: bool
+    claims: tuple[bool, ...]
+    """Per control cell: whether its own t interval excludes 0, as it should in 5 %."""
+
+    def on(self, scale: Scale) -> Noise | None:
+        return self.logs if scale is Scale.LOG else self.absolute
+
+
+def controls(grid: Grid, metric: str, confidence: float) -> list[Control]:
+    """The A/A controls of a metric that the study has, `same` first."""
+    found = (control(grid, metric, role, confidence) for role in CONTROL_NAMES)
+    return [each for each in found if each is not None]
+
+
+def control(grid: Grid, metric: str, role: Role, confidence: float) -> Control | None:
+    base, again = grid.values(metric), grid.values(metric, role)
+    absolute: list[FloatArray] = []
+    logs: list[FloatArray] = []
+    claims: list[bool] = []
+    cells: list[str] = []
+    for cell, one, other in zip(grid.cells, base, again, strict=True):
+        both = np.isfinite(one) & np.isfinite(other)
+        if not both.any() or not (one[both].any() or other[both].any()):
+            continue
+        executions = grid.executions[both]
+        difference = execution_means(other[both] - one[both], executions)
+        absolute.append(difference)
+        cells.append(cell.name)
+        inferred = difference
+        if (one[both] > 0).all() and (other[both] > 0).all():
+            inferred = execution_means(np.log(other[both]) - np.log(one[both]), executions)
+            logs.append(inferred)
+        if len(inferred) >= 2:
+            claims.append(_claimed(inferred, confidence))
+    if not absolute:
+        return None
+    noise, pooled = _noise(absolute)
+    log_noise, log_pooled = _noise(logs) if len(logs) == len(absolute) else (None, pooled)
+    return Control(
+        role, noise, log_noise, tuple(cells), pooled if log_noise is None else log_pooled, tuple(claims)
+    )
+
+
+def _claimed(differences: FloatArray, confidence: float) -> bool:
+    n = len(differences)
+    error = float(np.std(differences, ddof=1)) / n**0.5
+    return bool(abs(float(np.mean(differences))) > t_quantile(0.5 + confidence / 2, n - 1) * error)
+
+
+def _noise(differences: list[FloatArray]) -> tuple[Noise, bool]:
+    together = np.concatenate(differences)
+    several = [each for each in differences if len(each) >= 3]
+    if (
+        len(several) >= 2
+        and all(np.ptp(each) > 0 for each in several)
+        and stats.levene(*several).pvalue < 0.05
+    ):
+        squares = [(float(np.mean(each**2)), len(each)) for each in several]
+        greatest, m = max(squares)
+        return Noise(greatest**0.5, m), False
+    return Noise(float(np.mean(together**2)) ** 0.5, len(together)), True
+
+
+def floor_for(found: list[Control], scale: Scale, n: int, confidence: float, *, across: bool) -> float | None:
+    """The floor of a comparison of n units: of time noise, and across processes the larger of both
+    controls'."""
+    wanted = CONTROL_NAMES if across else {Role.AA: ""}
+    noises = [control.on(scale) for control in found if control.role in wanted]
+    floors = [noise.floor(n, confidence) for noise in noises if noise is not None]
+    return max(floors) if floors and n else None
+
+
+def floor_finding(control: Control, metric_name: str, n: int, confidence: float) -> Finding:
+    """The floor of a plain comparison of all `n` units, with the range that its own uncertainty leaves."""
+    metric, workload = split(metric_name)
+    name = CONTROL_NAMES[control.role]
+    floor = control.absolute.floor(n, confidence)
+    low, high = _scaled_range(control.absolute, n, confidence)
+    ratio: tuple[float | None, ...] = (None, None, None)
+    if control.logs is not None:
+        bounds = (control.logs.floor(n, confidence), *_scaled_range(control.logs, n, confidence))
+        ratio = tuple(float(np.exp(bound)) for bound in bounds)
+    flags = (
+        ()
+        if control.pooled
+        else ("unequal_noise: the control cells differ in noise, so the noisiest counts",)
+    )
+    return Finding(
+        id=f"noise_floor/{name}/{metric_name}",
+        kind=Kind.NOISE_FLOOR,
+        metric=metric.name,
+        scope={"control": name, "cells": "; ".join(control.cells)} | workload_scope(workload),
+        estimate=floor, low=low, high=high, confidence=confidence, unit=metric.unit,
+        n=control.absolute.m,
+        method="t(1-alpha/2, m) * rms of m A/A differences / sqrt(n); range by chi-square",
+        flags=flags,
+        sentence=sentence.of_floor(metric, name, floor, ratio[0]),
+        ratio=ratio[0], ratio_low=ratio[1], ratio_high=ratio[2],
+    )  # fmt: skip
+
+
+def _scaled_range(noise: Noise, n: int, confidence: float) -> tuple[float, float]:
+    factor = t_quantile(0.5 + confidence / 2, noise.m) / n**0.5
+    low, high = noise.range(confidence)
+    return low * factor, high * factor

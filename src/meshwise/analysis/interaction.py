@@ -1,0 +1,54 @@
+"""Does everything together cost more than the sum of its parts? Only factorial cells can tell.
+
+A ladder cannot: its increments telescope, so their sum is the total by construction. Asked for are the four
+cells neither, mTLS alone, authorization alone, both: `both - mTLS - authorization + neither`. Above 0 means
+super-additive on the scale of costs (the verdict's); on logs it means more than multiplicative (the ratio).
+Percentiles of independent costs do not add, so beyond the median the contrast only describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from meshwise.analysis.contrast import Contrast, Naming, cell_scope, has_mtls, partner
+from meshwise.analysis.finding import Kind
+from meshwise.analysis.metrics import Scale, percentile_of
+from meshwise.study.model import Authorization, Cell, MtlsMode, Posture
+
+
+def interactions(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
+    """One contrast per mesh, pair of features and setting that has all four cells."""
+    for both in cells:
+        mtls, authorization = both.posture.mtls, both.posture.authorization
+        if not has_mtls(both) or authorization is Authorization.NONE:
+            continue
+        own = [cell for cell in cells if cell.mesh is both.mesh]
+        parts = [
+            partner(both, [cell for cell in own if cell.posture == posture])
+            for posture in (
+                Posture(mtls), Posture(MtlsMode.DISABLE, authorization), Posture(MtlsMode.DISABLE),
+            )
+        ]  # fmt: skip
+        mtls_alone, authorization_alone, neither = parts
+        if mtls_alone is None or authorization_alone is None or neither is None:
+            continue
+        if authorization_alone.policy_count != both.policy_count or mtls_alone.key_type != both.key_type:
+            continue
+        name = f"mtls={mtls} x authorization={authorization}"
+        yield Contrast(
+            kind=Kind.DIFFERENCE,
+            family=f"interaction/{both.mesh}",
+            terms=((both, 1), (mtls_alone, -1), (authorization_alone, -1), (neither, 1)),
+            from_name="sum of the parts",
+            to_name="both together",
+            scope=cell_scope(both) | {"interaction": name},
+            key=f"{both.mesh}/interaction/{mtls}+{authorization}/{naming.key(both)}",
+            across_processes=False,
+            scale=Scale.DIFFERENCE,
+        )
+
+
+def only_describes(contrast: Contrast, metric_name: str) -> bool:
+    """Whether the interaction of this metric must not be judged."""
+    p = percentile_of(metric_name)
+    return "interaction" in contrast.scope and p is not None and p > 0.5

@@ -1,0 +1,133 @@
+"""How high a metric is in each cell: the summary over its trials, with an interval.
+
+Percentiles are never pooled or averaged over requests: each trial gives one, and their geometric mean over
+executions (t on logs) is the level; Hodges-Lehmann stands beside it, and feels a single bad trial less.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from meshwise.analysis import sentence
+from meshwise.analysis.contrast import Naming, cell_scope
+from meshwise.analysis.finding import Companion, Finding, Kind, Verdict
+from meshwise.analysis.grid import Grid, execution_means
+from meshwise.analysis.interval import FloatArray, clopper_pearson, hodges_lehmann, t_interval
+from meshwise.analysis.metrics import Metric, Scale, split, workload_scope
+from meshwise.analysis.trial import NEEDED_EXCEEDANCES, TrialResult
+from meshwise.study.model import Cell, MeshName, Role
+
+
+def levels(grid: Grid, naming: Naming, confidence: float) -> Iterator[Finding]:
+    """One finding per cell and metric that the cell has."""
+    for row, cell in enumerate(grid.cells):
+        trials = grid.by_place.get((Role.CELL, cell), {})
+        for name in grid.metrics:
+            if any(name in result.values for result in trials.values()):
+                yield _level(
+                    grid, cell, grid.values(name)[row], name, list(trials.values()), naming, confidence
+                )
+
+
+def _level(
+    grid: Grid,
+    cell: Cell,
+    values: FloatArray,
+    name: str,
+    trials: list[TrialResult],
+    naming: Naming,
+    confidence: float,
+) -> Finding:
+    metric, workload = split(name)
+    present = ~np.isnan(values)
+    flags = trial_flags(trials)
+    where = cell_words(cell)
+    posture = "none" if cell.mesh is MeshName.NONE else f"{cell.mesh}/{cell.posture.name}"
+    found = Finding(
+        id=f"level/{posture}/{naming.key(cell)}/{name}",
+        kind=Kind.LEVEL, metric=metric.name,
+        scope=cell_scope(cell) | workload_scope(workload),
+        estimate=None, low=None, high=None, confidence=confidence, unit=metric.unit, n=0, method="",
+    )  # fmt: skip
+    if not present.any():
+        count = grid.exceedances(name, cell) or 0.0
+        flags.insert(
+            0,
+            f"not_estimable: {count:.1f} effective exceedances per trial, {NEEDED_EXCEEDANCES:.0f} needed",
+        )
+        found = replace(
+            found, verdict=Verdict.NOT_ESTIMABLE, method="type-7 quantile per trial", flags=tuple(flags)
+        )
+    elif infinite := int(np.isinf(values[present]).sum()):
+        flags.insert(0, f"failures: infinite in {infinite} of {int(present.sum())} trials; see error_ratio")
+        found = replace(
+            found,
+            n=int(present.sum()),
+            verdict=Verdict.NOT_ESTIMABLE,
+            method="type-7 quantile per trial",
+            flags=tuple(flags),
+        )
+    else:
+        found = replace(
+            _summary(found, values[present], grid.executions[present], metric, trials), flags=tuple(flags)
+        )
+    return replace(found, sentence=sentence.of_level(found, metric, f"{where}, {naming.words(cell)}"))
+
+
+def _summary(
+    found: Finding, values: FloatArray, executions: np.ndarray, metric: Metric, trials: Sequence[TrialResult]
+) -> Finding:
+    units = execution_means(values, executions)
+    companion, exact = hodges_lehmann(units, found.confidence)
+    beside = Companion("hodges-lehmann", companion, *(
+        (exact.low, exact.high, exact.confidence) if exact else (None, None, None)
+    ))  # fmt: skip
+    n = len(units)
+    if metric.scale is Scale.LOG and (values > 0).all():
+        logs = execution_means(np.log(values), executions)
+        interval = t_interval(logs, found.confidence)
+        low, high = (float(np.exp(interval.low)), float(np.exp(interval.high))) if interval else (None, None)
+        method = "geometric mean over executions, t on logs"
+        return replace(
+            found,
+            estimate=float(np.exp(np.mean(logs))),
+            low=low,
+            high=high,
+            n=n,
+            method=method,
+            companion=beside,
+        )
+    interval = t_interval(units, found.confidence)
+    method = "mean over executions, t"
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    if metric.unit == "ratio" and interval:
+        low, high = max(0.0, interval.low), interval.high
+        requests = sum(trial.requests for trial in trials)
+        if not units.any() and requests:
+            high = clopper_pearson(0, requests, found.confidence).high
+            method = (
+                f"none in {requests} requests: Clopper-Pearson over requests, as if they were independent"
+            )
+    return replace(
+        found, estimate=float(np.mean(units)), low=low, high=high, n=n, method=method, companion=beside
+    )
+
+
+def cell_words(cell: Cell) -> str:
+    return "no mesh" if cell.mesh is MeshName.NONE else f"{cell.mesh} `{cell.posture.name}`"
+
+
+def trial_flags(trials: Sequence[TrialResult]) -> list[str]:
+    """The flags of a cell's trials, each once, with how many trials carry it."""
+    counts: Counter[str] = Counter()
+    words: dict[str, str] = {}
+    for result in trials:
+        for flag in set(result.flags):
+            code = flag.partition(":")[0]
+            counts[code] += 1
+            words.setdefault(code, flag)
+    return [f"{words[code]} (in {count} of {len(trials)} trials)" for code, count in sorted(counts.items())]

@@ -1,0 +1,73 @@
+"""What the study declared before its first trial, as far as the analysis needs it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from meshwise.study.model import Cell, NotApplicable, Study, Trial
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that chooses is here; the analysis itself chooses nothing after seeing data."""
+
+    name: str
+    seed: int
+    primary_metrics: tuple[str, ...]
+    confidence: float = 0.95
+    outlier_rule: str = "none"
+    margin: float | None = None
+    """Equivalence margin as a share (.05: a change below 5 % does not matter); None: none was declared."""
+    cells: tuple[Cell, ...] = ()
+    """In the order of the study file."""
+    design: tuple[Trial, ...] = field(default=(), repr=False)
+    """Every planned trial; empty if unknown."""
+    not_applicable: tuple[NotApplicable, ...] = ()
+
+    @classmethod
+    def of(cls, study: Study, design: Sequence[Trial], margin: float | None = None) -> Settings:
+        return cls(
+            name=study.name,
+            seed=study.seed,
+            primary_metrics=study.primary_metrics,
+            confidence=study.confidence,
+            outlier_rule=study.outlier_rule,
+            margin=margin,
+            cells=study.cells,
+            design=tuple(design),
+            not_applicable=study.not_applicable,
+        )
+
+    @property
+    def alpha(self) -> float:
+        return 1 - self.confidence
+
+    @property
+    def hampel_k(self) -> float | None:
+        """k of the outlier rule `hampel k`, else None."""
+        match = re.fullmatch(r"hampel\s+([0-9.]+)", self.outlier_rule)
+        return float(match[1]) if match else None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "primary_metrics": list(self.primary_metrics),
+            "confidence": self.confidence,
+            "outlier_rule": self.outlier_rule,
+            "margin": self.margin,
+            "planned_trials": len(self.design),
+            "not_applicable": [
+                {
+                    "cell": absent.cell.name,
+                    "mesh": str(absent.cell.mesh),
+                    "posture": absent.cell.posture.name,
+                    "protocol": str(absent.cell.protocol),
+                    "reason": absent.reason,
+                }
+                for absent in self.not_applicable
+            ],
+        }

@@ -1,0 +1,283 @@
+"""One trial's tables -> one number per metric. Nothing later sees a single request.
+
+Laws of this file:
+- Warm-up (intended before 0) is never analysed; nothing else is left out.
+- Response time counts from the intended time, service time from the actual send (no coordinated omission).
+- A failed or unanswered request took +inf: a percentile exists while fewer fail than lie above it. (A mean
+  would not, so means are of what was answered, and are called so.)
+- One quantile function, type 7 (Hyndman & Fan 1996), for everything; libraries differ in their defaults.
+- CPU per request is the difference of two cumulative readings over the requests answered between just these
+  two, so that a late reading costs nothing.
+- Latency is that of the clients inside the mesh; clients outside it (plaintext share) have their own metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from meshwise.analysis.interval import FloatArray
+from meshwise.analysis.metrics import PERCENTILES
+from meshwise.study.model import MeshName, Topology, Trial
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+NEEDED_EXCEEDANCES = 10.0
+"""Effective exceedances below which a percentile is `not estimable`; from 100 on it is good."""
+
+LATE_SHARE = 0.05
+"""P99 of send lateness above this share of the P99 of response time puts the trial in doubt."""
+
+REQUEST_COLUMNS = ("intended_ns", "sent_ns", "done_ns", "error")
+OPTIONAL_REQUEST_COLUMNS = ("client",)
+TELEMETRY_METRICS = ("cpu_ns", "rss_bytes", "pss_bytes")
+TELEMETRY_COLUMNS = ("t_ns", "source", "metric", "value")
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """A trial that was measured, as the rest of the analysis sees it."""
+
+    trial: Trial
+    values: Mapping[str, float]
+    """Metric -> value in the metric's unit; +inf where failures reach the percentile."""
+    exceedances: Mapping[str, float] = field(default_factory=dict)
+    """Percentile metric -> effective exceedances behind it."""
+    flags: tuple[str, ...] = ()
+    """`code: words`, the archive's own and those found here."""
+    trend: float | None = None
+    """Log of median response time in the last third over the first third; None if it cannot be told."""
+    requests: int = 0
+    """Offered after warm-up."""
+
+
+def quantile(ascending: FloatArray, p: float) -> float:
+    """Type-7 quantile of sorted values that may end in +inf; NaN for none."""
+    if not len(ascending):
+        return float("nan")
+    place = (len(ascending) - 1) * p
+    below = int(place)
+    low, high = float(ascending[below]), float(ascending[min(below + 1, len(ascending) - 1)])
+    share = place - below
+    return low if share == 0 or low == high else low + share * (high - low)
+
+
+def effective_exceedances(times: FloatArray, threshold: float) -> float:
+    """How many independent exceedances of `threshold` the serially dependent `times` are worth: exceedances
+    come in bursts, so they are batched by sqrt(n) and counted by how much the batches vary."""
+    above = (times > threshold).astype(np.float64)
+    n, share = len(above), float(above.mean()) if len(above) else 0.0
+    size = int(n**0.5)
+    if size < 2 or share in (0.0, 1.0):
+        return n * share
+    variance = size * float(above[: n // size * size].reshape(-1, size).mean(axis=1).var(ddof=1))
+    independent = min(float(n), n * share * (1 - share) / variance) if variance > 0 else float(n)
+    return independent * share
+
+
+def measure(
+    trial: Trial, requests: pl.DataFrame, telemetry: pl.DataFrame, flags: tuple[str, ...] = ()
+) -> TrialResult:
+    """All metrics of one trial. Frames as in `archive.schema`; further columns are ignored."""
+    sent = _Requests.of(requests)
+    values: dict[str, float] = {}
+    exceedances: dict[str, float] = {}
+    found = list(flags)
+    analysed = sent.intended >= 0
+    mesh = analysed & ~sent.outside
+    response, service = sent.response_us(mesh), sent.service_us(mesh)
+    _percentiles("response", response, values, exceedances)
+    _percentiles("service", service, values, exceedances)
+    answered = mesh & sent.answered
+    if answered.any():
+        values["response_mean_us"] = float(sent.response_us(answered).mean())
+        values["service_mean_us"] = float(sent.service_us(answered).mean())
+    if (outside := analysed & sent.outside).any():
+        _percentiles("outside_response", sent.response_us(outside), values, exceedances)
+    offered = int(analysed.sum())
+    if offered:
+        values["error_ratio"] = float(sent.failed[analysed].mean())
+        values["throughput_rps"] = _throughput(sent, analysed)
+        found += _lateness(sent, analysed, values)
+    used, gaps = usage(trial, telemetry, np.sort(sent.done[sent.answered]))
+    values |= used
+    found += gaps
+    return TrialResult(trial, values, exceedances, tuple(found), _trend(response), offered)
+
+
+@dataclass(frozen=True)
+class _Requests:
+    """Columns in order of intended time; -1 in `sent` and `done` where there was none."""
+
+    intended: IntArray
+    sent: IntArray
+    done: IntArray
+    failed: BoolArray
+    answered: BoolArray
+    outside: BoolArray
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame) -> _Requests:
+        never = np.iinfo(np.int64).min
+        intended = frame["intended_ns"].to_numpy()
+        sent = frame["sent_ns"].fill_null(never).to_numpy()
+        done = frame["done_ns"].fill_null(never).to_numpy()
+        error = frame["error"]
+        no_error = (error.cast(pl.String) == "").fill_null(True).to_numpy()
+        answered = no_error & (done != never)
+        outside = np.zeros(frame.height, dtype=np.bool_)
+        if "client" in frame.columns:
+            outside = (frame["client"].cast(pl.String) == "outside").fill_null(False).to_numpy()
+        columns = (intended, sent, done, ~answered, answered, outside)
+        if frame.height > 1 and (np.diff(intended) < 0).any():
+            order = np.argsort(intended, kind="stable")
+            columns = tuple(column[order] for column in columns)  # type: ignore[assignment]
+        return cls(*columns)
+
+    def response_us(self, chosen: BoolArray) -> FloatArray:
+        return self._since(self.intended, chosen)
+
+    def service_us(self, chosen: BoolArray) -> FloatArray:
+        return self._since(self.sent, chosen)
+
+    def _since(self, start: IntArray, chosen: BoolArray) -> FloatArray:
+        times = (self.done[chosen] - start[chosen]) / 1e3
+        times[self.failed[chosen]] = np.inf
+        return np.asarray(times)
+
+
+def _percentiles(
+    kind: str, times: FloatArray, values: dict[str, float], exceedances: dict[str, float]
+) -> None:
+    ascending = np.sort(times)
+    for word, p in PERCENTILES.items():
+        name = f"{kind}_{word}_us"
+        values[name] = threshold = quantile(ascending, p)
+        exceedances[name] = (
+            effective_exceedances(times, threshold)
+            if np.isfinite(threshold)
+            else float(len(times))
+            * (1 - p)  # so many failed that the percentile is infinite: that is known well
+        )
+
+
+def _throughput(sent: _Requests, analysed: BoolArray) -> float:
+    """Answers per second, from time 0 to the last answer or the last intended time, whichever is later."""
+    answered = analysed & sent.answered
+    end = int(sent.intended[analysed].max())
+    if answered.any():
+        end = max(end, int(sent.done[answered].max()))
+    return float(answered.sum()) / (end / 1e9) if end > 0 else float("nan")
+
+
+def _lateness(sent: _Requests, analysed: BoolArray, values: dict[str, float]) -> list[str]:
+    were_sent = analysed & (sent.sent >= 0)
+    late = np.sort((sent.sent[were_sent] - sent.intended[were_sent]) / 1e3)
+    values["lateness_p50_us"], values["lateness_p99_us"] = quantile(late, 0.5), quantile(late, 0.99)
+    if values["lateness_p99_us"] > LATE_SHARE * values["response_p99_us"]:
+        return [
+            f"late_sends: the P99 of send lateness exceeds {LATE_SHARE:.0%} of the P99 of response time, "
+            "which includes it"
+        ]
+    return []
+
+
+def _trend(response: FloatArray) -> float | None:
+    third = len(response) // 3
+    if third < 20:
+        return None
+    first, last = float(np.median(response[:third])), float(np.median(response[-third:]))
+    return float(np.log(last / first)) if 0 < first < np.inf and 0 < last < np.inf else None
+
+
+def usage(trial: Trial, telemetry: pl.DataFrame, answered_ns: IntArray) -> tuple[dict[str, float], list[str]]:
+    """CPU and memory by role, of the trial's own mesh, process set and topology; flags for what is missing.
+    `answered_ns` ascending."""
+    cell = trial.cell
+    prefix = f"{cell.mesh}/{trial.process_set}/"
+    workloads = {workload.name for workload in Topology(cell.shape, cell.length).workloads}
+    cpu: dict[str, dict[str, float]] = {}
+    memory: dict[str, dict[str, dict[str, float]]] = {"rss_bytes": {}, "pss_bytes": {}}
+    controller: list[float] = []
+    for (source, metric), readings in _series(telemetry):
+        if not source.startswith(prefix):
+            continue
+        workload, _, role = source.removeprefix(prefix).rpartition("/")
+        if role in ("proxy", "service") and workload not in workloads:
+            continue  # stands by, for cells with a larger topology
+        times, values = readings
+        if metric != "cpu_ns":
+            memory[metric].setdefault(role, {})[workload] = float(values[-1])
+            continue
+        start, end = int(np.argmin(np.abs(times))), len(times) - 1
+        spent_ns, over_ns = float(values[end] - values[start]), int(times[end] - times[start])
+        if over_ns <= 0 or spent_ns < 0:
+            continue  # one reading, or a process that began anew: no difference
+        if role == "controller":
+            controller.append(spent_ns / over_ns)
+            continue
+        count = np.searchsorted(answered_ns, (times[start], times[end]), side="right")
+        if count[1] > count[0]:
+            cpu.setdefault(role, {})[workload] = spent_ns / 1e3 / float(count[1] - count[0])
+    no_mesh = cell.mesh == MeshName.NONE
+    gaps = []
+    for what, read in (("CPU", cpu), ("memory", memory["rss_bytes"])):
+        missing = workloads - set(read.get("proxy", {}))
+        if missing and not no_mesh:  # a sum over some of the sidecars would pass for the sum over all
+            gaps.append(
+                f"telemetry_incomplete: no {what} reading of the sidecar of {', '.join(sorted(missing))}"
+            )
+            read.pop("proxy", None)
+    return _usage_metrics(no_mesh, cpu, memory, controller), gaps
+
+
+def _usage_metrics(
+    no_mesh: bool,
+    cpu: Mapping[str, Mapping[str, float]],
+    memory: Mapping[str, Mapping[str, Mapping[str, float]]],
+    controller: list[float],
+) -> dict[str, float]:
+    """By role and workload -> metrics. Without a mesh the sidecars' sums are 0, not missing."""
+    values: dict[str, float] = {}
+    proxies, services = cpu.get("proxy", {}), cpu.get("service", {})
+    proxy_total = sum(proxies.values())
+    if proxies or (no_mesh and services):
+        values["cpu_us_per_request"] = proxy_total
+        if services:
+            values["pod_cpu_us_per_request"] = proxy_total + sum(services.values())
+    values |= {f"proxy_cpu_us_per_request@{workload}": spent for workload, spent in proxies.items()}
+    if services:
+        values["service_cpu_us_per_request"] = sum(services.values())
+    if instrument := cpu.get("instrument"):
+        values["instrument_cpu_us_per_request"] = sum(instrument.values())
+    if controller:
+        values["controller_cpu_share"] = sum(controller)
+    for metric, name in (("rss_bytes", "memory_bytes"), ("pss_bytes", "memory_pss_bytes")):
+        held = memory[metric].get("proxy", {})
+        if held or (no_mesh and memory[metric]):
+            values[name] = sum(held.values())
+    values |= {
+        f"proxy_memory_bytes@{workload}": held
+        for workload, held in memory["rss_bytes"].get("proxy", {}).items()
+    }
+    return values
+
+
+def _series(telemetry: pl.DataFrame) -> list[tuple[tuple[str, str], tuple[IntArray, FloatArray]]]:
+    """(source, metric) -> ascending times and their values, for the metrics used here."""
+    chosen = telemetry.select(TELEMETRY_COLUMNS).with_columns(pl.col("source", "metric").cast(pl.String))
+    chosen = chosen.filter(pl.col("metric").is_in(TELEMETRY_METRICS)).sort("source", "metric", "t_ns")
+    sources, names = chosen["source"].to_list(), chosen["metric"].to_list()
+    times, values = chosen["t_ns"].to_numpy(), chosen["value"].to_numpy()
+    series = []
+    start = 0
+    for index in range(1, len(sources) + 1):
+        if index == len(sources) or (sources[index], names[index]) != (sources[start], names[start]):
+            series.append(((sources[start], names[start]), (times[start:index], values[start:index])))
+            start = index
+    return series

@@ -1,0 +1,88 @@
+"""`meshwise analyze DIR`: from the archive's tables to findings.json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from meshwise.analysis.finding import Findings, Kind, Verdict
+from meshwise.analysis.findings import Tables, findings, measure_trials, outcomes_of, recorded_flags
+from meshwise.analysis.settings import Settings
+from meshwise.analysis.trial import (
+    OPTIONAL_REQUEST_COLUMNS,
+    REQUEST_COLUMNS,
+    TELEMETRY_COLUMNS,
+    TELEMETRY_METRICS,
+)
+from meshwise.archive.findings import write_findings
+from meshwise.archive.outcome import TrialStatus
+from meshwise.archive.read import ArchiveReader
+from meshwise.core import messages
+
+
+def analyze(
+    directory: Annotated[Path, typer.Argument(help="The archive of a study.", metavar="DIR")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print findings.json.")] = False,
+) -> None:
+    """Turn what was measured into findings with intervals, and write findings.json.
+
+    Example: meshwise analyze my-study
+    """
+    document = analyze_archive(ArchiveReader.open(directory))
+    path = write_findings(directory, document.as_json())
+    if as_json:
+        typer.echo(path.read_text())
+    else:
+        typer.echo(summary(document))
+        typer.echo(f"findings in {path}; show them with `meshwise report {directory}`", err=True)
+
+
+def analyze_archive(reader: ArchiveReader, margin: float | None = None) -> Findings:
+    """The findings of an archive. Holds one trial's requests at a time. Raises MW710 without any good
+    trial."""
+    trials = reader.trials()
+    outcomes = outcomes_of(trials)
+    good = {each.trial.trial_id: each.trial for each in outcomes if each.status == TrialStatus.OK}
+    if not good:
+        raise messages.NOTHING_TO_ANALYZE.error(str(reader.directory), trials=len(outcomes))
+    results = measure_trials(good, _tables(reader, list(good)), recorded_flags(trials))
+    settings = Settings.of(reader.study(), reader.design, margin)
+    return findings(results, outcomes, settings, reader.environment)
+
+
+def _tables(reader: ArchiveReader, trial_ids: list[str]) -> Iterator[Tables]:
+    wanted_metric = pl.col("metric").cast(pl.String).is_in(TELEMETRY_METRICS)
+    for trial_id in trial_ids:
+        requests = reader.scan_requests([trial_id])
+        known = requests.collect_schema().names()
+        columns = [*REQUEST_COLUMNS, *(name for name in OPTIONAL_REQUEST_COLUMNS if name in known)]
+        telemetry = reader.scan_telemetry([trial_id]).select(TELEMETRY_COLUMNS).filter(wanted_metric)
+        yield trial_id, requests.select(columns).collect(), telemetry.collect()
+
+
+def summary(document: Findings) -> str:
+    """A few lines: what was found, and whether it may be believed."""
+    verdicts = Counter(
+        str(f.verdict) for f in document.findings if f.kind in (Kind.INCREMENT, Kind.DIFFERENCE)
+    )
+    warnings = [f for f in document.findings if f.kind is Kind.CHECK and f.verdict is Verdict.WARNING]
+    primary = set(document.study["primary_metrics"])
+    claims = [
+        f"  {f.sentence}"
+        for f in document.findings
+        if f.verdict is Verdict.DISTINGUISHABLE and f.metric in primary and "workload" not in f.scope
+    ]
+    counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
+    study = document.study
+    lines = [
+        f"{study['name']}: {study['blocks']} blocks in {study['executions']} executions",
+        *claims,
+        f"{sum(verdicts.values())} comparisons: {counted}" if verdicts else "nothing to compare",
+        *(f"warning: {f.sentence}" for f in warnings),
+    ]
+    return "\n".join(lines)
