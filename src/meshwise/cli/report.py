@@ -1,0 +1,58 @@
+"""`meshwise report DIR`: show what the analysis found, on the terminal and as one HTML file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshwise.archive.files import disk_troubles, write_aside
+from meshwise.archive.findings import FINDINGS_NAME, read_findings
+from meshwise.archive.read import ArchiveReader
+from meshwise.core import messages
+from meshwise.report import html as page
+from meshwise.report import terminal
+from meshwise.report.content import Content, content
+from meshwise.report.record import read_record
+
+REPORT_NAME = "report.html"
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(help="The archive of a study.", metavar="DIR")],
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Where to write the page. [default: DIR/report.html]", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Show the findings here, and write them with everything behind them into one HTML file.
+
+    The page opens without a network; send it as it is.
+
+    Example: meshwise report my-study --html my-study.html
+    """
+    reader = ArchiveReader.open(directory)
+    found = read_content(reader)
+    path = html or directory / REPORT_NAME
+    text = page.render(found, read_record(reader), str(directory))
+    with disk_troubles(path.parent):
+        write_aside(path, text.encode())
+    terminal.show(found, terminal.terminal())
+    typer.echo(f"the whole report, with distributions, proofs and environment: {path}", err=True)
+
+
+def read_content(reader: ArchiveReader) -> Content:
+    """The findings of an archive, laid out. Raises MW701 without findings, MW608, MW702, MW703 for bad ones."""
+    directory = reader.directory
+    if not (directory / FINDINGS_NAME).is_file():
+        raise messages.NO_FINDINGS.error(
+            str(directory), reason="it has no findings.json", directory=directory
+        )
+    return content(
+        read_findings(directory),
+        str(directory / FINDINGS_NAME),
+        reader.about.get("not_applicable") or (),
+        Counter(reader.trials()["status"].to_list()),
+    )

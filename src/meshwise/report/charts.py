@@ -1,0 +1,254 @@
+"""The report's charts, each one SVG: ladders, increments, distributions, usage bars, drift.
+
+Shape, dash and text carry every meaning that colour carries. All are WIDTH wide, a phone's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from meshwise.analysis.curves import Curve, DriftPoint
+from meshwise.analysis.finding import Finding, Verdict
+from meshwise.report import svg, words
+from meshwise.report.content import Ladder, Rung
+
+WIDTH = 380.0
+LEFT = 118.0
+"""Room for the names of the rungs."""
+RIGHT = 52.0
+"""Room for the number at the end of a row."""
+ROW = 24.0
+SUBROW = 17.0
+TOP = 10.0
+
+
+def slug(text: str) -> str:
+    """Part of a class or id: `strict+fine` -> `strict-fine`."""
+    return "".join(letter if letter.isalnum() else "-" for letter in text)
+
+
+def _rows(rungs: Sequence[Rung]) -> tuple[list[float], float]:
+    """The middle of each rung's row, meshes of one rung close together; and the bottom."""
+    places, y, before = [], TOP, ""
+    for rung in rungs:
+        y += ROW if rung.label != before else SUBROW
+        places.append(y - ROW / 2)
+        before = rung.label
+    return places, y
+
+
+def _names(rungs: Sequence[Rung], places: Sequence[float]) -> list[str]:
+    """Each rung's name once, at its first row."""
+    parts, before = [], ""
+    for rung, y in zip(rungs, places, strict=True):
+        if rung.label != before:
+            parts.append(svg.text(LEFT - 10, y + 4, rung.label, "name", "end"))
+        before = rung.label
+    return parts
+
+
+def _mark(mesh: str, x: float, y: float, sure: bool, tip: str) -> str:
+    """Disc for Istio and no mesh, diamond for Linkerd; hollow where not distinguishable."""
+    cls = f"mark mesh-{slug(mesh)}" + ("" if sure else " hollow")
+    return svg.diamond(x, y, 5.6, cls, tip) if mesh == "linkerd" else svg.circle(x, y, 4.2, cls, tip)
+
+
+def ladder_chart(name: str, ladder: Ladder) -> str:
+    """Value of each rung with its interval, from zero."""
+    rungs = [rung for rung in ladder.rungs if rung.value and rung.value.estimate is not None]
+    places, bottom = _rows(rungs)
+    form = ladder.form
+    numbers = [
+        n / form.divisor for r in rungs if r.value for n in (r.value.estimate, r.value.high) if n is not None
+    ]
+    scale = svg.linear(numbers, LEFT, WIDTH - RIGHT, zero=True)
+    parts = svg.x_axis(scale, TOP, bottom, [(tick, words.axis_number(tick)) for tick in scale.ticks(5)])
+    parts += _names(rungs, places)
+    for rung, y in zip(rungs, places, strict=True):
+        finding = rung.value
+        assert finding is not None
+        assert finding.estimate is not None
+        x = scale(finding.estimate / form.divisor)
+        tip = f"{rung.mesh} {rung.label}: {form.with_unit(finding.estimate)} {form.interval(finding.low, finding.high)}"
+        parts.append(svg.line(scale(0), y, x, y, f"stem mesh-{slug(rung.mesh)}"))
+        parts.append(_whiskers(scale, finding, form, y, rung.mesh))
+        parts.append(_mark(rung.mesh, x, y, True, tip))
+        parts.append(svg.text(WIDTH - 2, y + 4, form.value(finding.estimate), "number", "end"))
+    title = f"{ladder.titled.title}, {form.unit}"
+    told = "; ".join(f"{r.mesh} {r.label} {form.value(r.value.estimate)}" for r in rungs if r.value)
+    return svg.drawing(
+        name, WIDTH, bottom + 22, title, f"Value of each rung with its interval: {told}.", parts
+    )
+
+
+def step_chart(name: str, ladder: Ladder) -> str:
+    """What each rung adds to the one below, with its interval and the noise floor as a band around zero."""
+    rungs = [rung for rung in ladder.rungs if rung.step and rung.step.estimate is not None]
+    if not rungs:
+        return ""
+    places, bottom = _rows(rungs)
+    form = ladder.form
+    steps = [rung.step for rung in rungs if rung.step]
+    numbers = [n / form.divisor for s in steps for n in (s.estimate, s.low, s.high) if n is not None]
+    scale = svg.linear(
+        [*numbers, *(s.floor / form.divisor for s in steps if s.floor)], LEFT, WIDTH - RIGHT, zero=True
+    )
+    parts = svg.x_axis(scale, TOP, bottom, [(tick, words.axis_number(tick)) for tick in scale.ticks(5)])
+    parts += [_band(scale, step, form, y) for step, y in zip(steps, places, strict=True)]
+    parts.append(svg.line(scale(0), TOP, scale(0), bottom, "zero"))
+    parts += _names(rungs, places)
+    for rung, step, y in zip(rungs, steps, places, strict=True):
+        sure = step.verdict is Verdict.DISTINGUISHABLE
+        verdict = words.verdict_words(step, form)
+        lower = step.scope.get("from", "the rung below")
+        tip = f"{rung.mesh} {rung.label} over {lower}: {form.signed(step.estimate)} {form.interval(step.low, step.high)}, {verdict}"
+        parts.append(_whiskers(scale, step, form, y, rung.mesh))
+        assert step.estimate is not None
+        parts.append(_mark(rung.mesh, scale(step.estimate / form.divisor), y, sure, tip))
+        number = form.signed(step.estimate)
+        parts.append(svg.text(WIDTH - 2, y + 4, number if sure else f"~ {number}", "number", "end"))
+    title = f"What each step adds to {ladder.titled.title}, {form.unit}"
+    told = "; ".join(
+        f"{r.mesh} {r.label} {form.signed(r.step.estimate)} ({words.verdict_words(r.step, form)})"
+        for r in rungs
+        if r.step
+    )
+    return svg.drawing(name, WIDTH, bottom + 22, title, f"Increment over the rung below: {told}.", parts)
+
+
+def _band(scale: svg.Scale, step: Finding, form: words.Form, y: float) -> str:
+    if not step.floor:
+        return ""
+    half = step.floor / form.divisor
+    left, right = scale(-half), scale(half)
+    return svg.rect(
+        left, y - SUBROW / 2, right - left, SUBROW, "band", f"noise floor ±{form.with_unit(step.floor)}"
+    )
+
+
+def _whiskers(scale: svg.Scale, finding: Finding, form: words.Form, y: float, mesh: str) -> str:
+    if finding.low is None or finding.high is None:
+        return ""
+    low, high = scale(finding.low / form.divisor), scale(finding.high / form.divisor)
+    cls = f"whisker mesh-{slug(mesh)}"
+    ends = svg.line(low, y - 4, low, y + 4, cls) + svg.line(high, y - 4, high, y + 4, cls)
+    return svg.line(low, y, high, y, cls) + ends
+
+
+SHARES = (0.01, 0.5, 0.9, 0.99, 0.999, 0.9999)
+
+
+def distribution_chart(name: str, title: str, curves: Sequence[Curve]) -> str:
+    """Share of requests answered within a time: time on a logarithmic axis, share stretched towards its tail."""
+    left, right, top, bottom = 48.0, WIDTH - 12, 10.0, 270.0
+    shown = [curve for curve in curves if len(curve.share)]
+    if not shown:
+        return ""
+    x = svg.logarithmic(
+        [float(t) for curve in shown for t in (curve.response_us[0], curve.response_us[-1])], left, right
+    )
+    most = max(float(curve.share[-1]) for curve in shown)
+    y = svg.Scale(_nines(0.0), _nines(most) * 1.03, bottom, top)
+    labels = [(_nines(share), f"{100 * share:g}%") for share in SHARES if share <= most]
+    parts = svg.y_axis(y, left, right, labels)
+    parts += svg.x_axis(x, top, bottom, [(tick, words.axis_time_us(tick)) for tick in x.ticks(8)])
+    for curve in shown:
+        points = [
+            (x(float(t)), y(_nines(float(p)))) for p, t in zip(curve.share, curve.response_us, strict=True)
+        ]
+        posture = curve.cell.posture.name
+        parts.append(
+            svg.polyline(_thinned(points), f"curve rung-{slug(posture)}", f"{curve.cell.mesh} {posture}")
+        )
+    told = "; ".join(f"{curve.cell.posture.name}: {_percentiles(curve)}" for curve in shown)
+    return svg.drawing(name, WIDTH, bottom + 22, title, f"Response time of each posture: {told}.", parts)
+
+
+def _nines(share: float) -> float:
+    """0 for 0, 1 for 90 %, 2 for 99 %: every nine has the same height."""
+    return float(-np.log10(1 - share))
+
+
+def _percentiles(curve: Curve) -> str:
+    found = []
+    for share in (0.5, 0.9, 0.99):
+        if share <= curve.share[-1]:
+            found.append(
+                f"{100 * share:g}% within {float(np.interp(share, curve.share, curve.response_us)):.0f} us"
+            )
+    return ", ".join(found)
+
+
+def _thinned(points: list[svg.Point]) -> list[svg.Point]:
+    """Without points nearer than a unit to the one before: nobody sees them, and they fill the file."""
+    kept = points[:1]
+    for point in points[1:]:
+        if abs(point[0] - kept[-1][0]) + abs(point[1] - kept[-1][1]) >= 1.0:
+            kept.append(point)
+    return kept if kept[-1] == points[-1] else [*kept, points[-1]]
+
+
+def bar_chart(name: str, title: str, rows: Sequence[tuple[Rung, Finding]], form: words.Form) -> str:
+    """One bar per rung, from zero, with its interval."""
+    rungs = [rung for rung, _ in rows]
+    places, bottom = _rows(rungs)
+    numbers = [n / form.divisor for _, f in rows for n in (f.estimate, f.high) if n is not None]
+    scale = svg.linear(numbers, LEFT, WIDTH - RIGHT, zero=True)
+    parts = svg.x_axis(scale, TOP, bottom, [(tick, words.axis_number(tick)) for tick in scale.ticks(4)])
+    parts += _names(rungs, places)
+    for (rung, finding), y in zip(rows, places, strict=True):
+        if finding.estimate is None:
+            continue
+        end = scale(finding.estimate / form.divisor)
+        tip = f"{rung.mesh} {rung.label}: {form.with_unit(finding.estimate)}"
+        parts.append(svg.rect(scale(0), y - 6, end - scale(0), 12, f"bar mesh-{slug(rung.mesh)}", tip))
+        parts.append(_whiskers(scale, finding, form, y, "over-bar"))
+        parts.append(svg.text(WIDTH - 2, y + 4, form.value(finding.estimate), "number", "end"))
+    told = "; ".join(f"{rung.mesh} {rung.label} {form.value(finding.estimate)}" for rung, finding in rows)
+    return svg.drawing(name, WIDTH, bottom + 22, title, f"{told}.", parts)
+
+
+def drift_chart(name: str, title: str, points: Sequence[DriftPoint]) -> str:
+    """Each trial's median against its cell's, in the order of running; blocks alternate in shade and shape."""
+    left, right, top, bottom = 48.0, WIDTH - 10, 10.0, 190.0
+    if not points:
+        return ""
+    deviations = [100 * point.deviation for point in points]
+    reach = max(1.0, *(abs(deviation) for deviation in deviations))
+    x = svg.Scale(-0.5, len(points) - 0.5, left, right)
+    y = svg.Scale(-reach * 1.1, reach * 1.1, bottom, top)
+    parts, start = [], 0
+    for index in range(1, len(points) + 1):
+        if index == len(points) or points[index].trial.block != points[start].trial.block:
+            block = points[start].trial.block
+            wide = x(index - 0.5) - x(start - 0.5)
+            if block % 2:
+                parts.append(svg.rect(x(start - 0.5), top, wide, bottom - top, "block"))
+            if wide > 16:
+                parts.append(
+                    svg.text(
+                        (x(start - 0.5) + x(index - 0.5)) / 2, bottom + 15, str(block + 1), "tick", "middle"
+                    )
+                )
+            start = index
+    parts += svg.y_axis(
+        y, left, right, [(tick, f"{tick:+g}%".replace("-", "−") if tick else "0") for tick in y.ticks(5)]
+    )
+    for index, (point, deviation) in enumerate(zip(points, deviations, strict=True)):
+        cell = point.trial.cell
+        tip = f"{point.trial.trial_id} {cell.mesh} {cell.posture.name}: {point.median_us:.0f} us, {deviation:+.1f} %"
+        odd = point.trial.block % 2
+        mark = svg.diamond if odd else svg.circle
+        parts.append(
+            mark(x(index), y(deviation), 3.4 if odd else 2.6, f"dot {'odd' if odd else 'even'}", tip)
+        )
+    parts.append(
+        svg.text((left + right) / 2, bottom + 30, "block, in the order of running", "tick", "middle")
+    )
+    blocks = len({point.trial.block for point in points})
+    told = (
+        f"{len(points)} trials in {blocks} blocks; largest deviation {max(map(abs, deviations)):.1f} percent."
+    )
+    return svg.drawing(name, WIDTH, bottom + 36, title, told, parts)

@@ -1,0 +1,265 @@
+"""What there is to show, picked out of findings.json and laid out as ladders. Picks and sorts; computes nothing.
+
+    Content
+      Slice          one protocol (and one level of each further factor that varies)
+        Ladder       one metric: rows are the rungs, per mesh
+          Rung       value, increment over the rung below, increment over no mesh
+        differences  between two meshes, per rung
+
+A finding that lacks something is shown without it; a document that is no findings document is refused (MW701).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from meshwise.analysis.finding import SCHEMA_VERSION, Direction, Finding, Kind, Verdict
+from meshwise.core import messages
+from meshwise.report import words
+
+CONTEXT = (
+    "protocol", "rate_rps", "request_bytes", "response_bytes", "connections", "streams", "shape", "length",
+)  # fmt: skip
+"""Factors that agree in whatever is compared: a slice for every combination of their levels."""
+
+FREE = ("key_type", "policy_count")
+"""Factors that mean something in some rungs only: where they vary, a rung for every level."""
+
+DEFAULT_PRIMARY = ("response_p50_us", "response_p99_us", "cpu_us_per_request", "memory_bytes")
+
+
+def half_width(finding: Finding) -> float | None:
+    return None if finding.low is None or finding.high is None else (finding.high - finding.low) / 2
+
+
+@dataclass(frozen=True)
+class Rung:
+    mesh: str
+    posture: str
+    label: str
+    """The posture, with the levels of further factors that vary at this rung."""
+    value: Finding | None
+    step: Finding | None = None
+    """Increment over the rung below."""
+    over_none: Finding | None = None
+    """Increment over no mesh."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """One metric in one slice."""
+
+    metric: str
+    rungs: tuple[Rung, ...]
+    differences: tuple[Finding, ...] = ()
+    """Between meshes, at a rung or of an increment."""
+    floor: Finding | None = None
+
+    @property
+    def titled(self) -> words.Titled:
+        return words.titled(self.metric)
+
+    @property
+    def exploratory(self) -> bool:
+        """Not among the metrics that the study declared before its first trial."""
+        return any(
+            flag.startswith("exploratory") for rung in self.rungs if rung.step for flag in rung.step.flags
+        )
+
+    @cached_property
+    def form(self) -> words.Form:
+        shown = [item for rung in self.rungs for item in (rung.value, rung.step, rung.over_none) if item]
+        shown += self.differences
+        unit = next((item.unit for item in shown if item.unit), self.titled.unit)
+        numbers = [number for item in shown for number in (item.estimate, item.low, item.high)]
+        return words.form_for(unit, numbers, [half_width(item) for item in shown])
+
+    def of(self, mesh: str) -> tuple[Rung, ...]:
+        """The rungs of one mesh above the rung without a mesh."""
+        return tuple(rung for rung in self.rungs if rung.mesh in (mesh, "none"))
+
+    @property
+    def blocks(self) -> int:
+        counted = [item.n for rung in self.rungs for item in (rung.step, rung.value) if item]
+        return max(counted, default=0)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What is compared among itself: one protocol, one level of every further factor."""
+
+    levels: Mapping[str, Any]
+    label: str
+    meshes: tuple[str, ...]
+    """Without `none`."""
+    ladders: tuple[Ladder, ...]
+
+    def ladder(self, metric: str) -> Ladder | None:
+        return next((ladder for ladder in self.ladders if ladder.metric == metric), None)
+
+
+@dataclass(frozen=True)
+class Content:
+    study: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+    slices: tuple[Slice, ...]
+    primary: tuple[str, ...]
+    not_applicable: tuple[Mapping[str, Any], ...] = ()
+    """`cell`, `reason`: what a mesh could not express."""
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    """How many trials ended `ok`, `failed`, `unproven`."""
+
+    @property
+    def name(self) -> str:
+        return str(self.study.get("name") or "study")
+
+    @property
+    def fake(self) -> bool:
+        """No proxy ran: this is an archive of the fake testbed."""
+        return str(self.environment.get("testbed", "")) == "fake"
+
+    def of_kind(self, *kinds: str) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.kind in kinds)
+
+
+def content(
+    document: Mapping[str, Any],
+    where: str = "findings.json",
+    not_applicable: Sequence[Mapping[str, Any]] = (),
+    statuses: Mapping[str, int] | None = None,
+) -> Content:
+    """Lay a findings document out, with what only the archive knows. Raises MW702 when it is not one, MW703 when it is of a newer version."""
+    try:
+        version = int(document["schema_version"])
+        study, environment = dict(document["study"]), dict(document["environment"])
+        if version > SCHEMA_VERSION:
+            raise messages.NEWER_FINDINGS.error(where, found=version, known=SCHEMA_VERSION)
+        findings = tuple(read_finding(entry) for entry in document["findings"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise messages.NO_FINDINGS_DOCUMENT.error(where, reason=f"{type(error).__name__}: {error}") from error
+    declared = tuple(study.get("primary_metrics") or ()) or DEFAULT_PRIMARY
+    measured = {finding.metric for finding in findings if finding.kind == "level"}
+    primary = tuple(metric for metric in (*declared, "memory_bytes") if metric in measured)
+    return Content(
+        study,
+        environment,
+        findings,
+        _slices(findings),
+        tuple(dict.fromkeys(primary)),
+        tuple(not_applicable),
+        statuses or {},
+    )
+
+
+_NUMBERS = (
+    "estimate",
+    "low",
+    "high",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "floor",
+    "mde",
+    "equivalent_within",
+)
+
+
+def read_finding(entry: Mapping[str, Any]) -> Finding:
+    """A row of findings.json. Fields that this version does not know are left out.
+
+    Raises KeyError, TypeError, ValueError for what is none.
+    """
+    known = {item.name: entry[item.name] for item in fields(Finding) if item.name in entry}
+    for name in _NUMBERS:
+        if known.get(name) is not None:
+            known[name] = float(known[name])
+    known |= {
+        "kind": Kind(entry["kind"]),
+        "verdict": Verdict(entry["verdict"]) if entry.get("verdict") else None,
+        "direction": Direction(entry["direction"]) if entry.get("direction") else None,
+        "flags": tuple(str(flag) for flag in entry.get("flags") or ()),
+        "scope": dict(entry["scope"]),
+        "companion": None,  # shown nowhere
+        "without_outliers": None,
+    }
+    return Finding(**known)
+
+
+def _slices(findings: tuple[Finding, ...]) -> tuple[Slice, ...]:
+    levels = [finding for finding in findings if finding.kind is Kind.LEVEL and "protocol" in finding.scope]
+    meshed = [finding for finding in levels if finding.scope.get("mesh") != "none"] or levels
+    keys = list(dict.fromkeys(_context(finding) for finding in meshed))
+    varying = [name for place, name in enumerate(CONTEXT) if len({key[place] for key in keys}) > 1]
+    return tuple(_slice(key, varying, findings) for key in keys)
+
+
+def _context(finding: Finding) -> tuple[Any, ...]:
+    return tuple(finding.scope.get(name) for name in CONTEXT)
+
+
+def _slice(key: tuple[Any, ...], varying: list[str], findings: tuple[Finding, ...]) -> Slice:
+    levels = dict(zip(CONTEXT, key, strict=True))
+    mine = [
+        finding
+        for finding in findings
+        if "workload" not in finding.scope
+        and all(finding.scope.get(name) in (None, value) for name, value in levels.items())
+    ]
+    metrics = dict.fromkeys(finding.metric for finding in mine if finding.kind is Kind.LEVEL)
+    meshes = dict.fromkeys(str(finding.scope.get("mesh")) for finding in mine if finding.kind is Kind.LEVEL)
+    others = [words.level(name, levels[name]) for name in varying if name != "protocol"]
+    return Slice(
+        levels=levels,
+        label=" · ".join([str(levels["protocol"]), *others]),
+        meshes=tuple(mesh for mesh in meshes if mesh != "none"),
+        ladders=tuple(_ladder(metric, [f for f in mine if f.metric == metric]) for metric in metrics),
+    )
+
+
+def _ladder(metric: str, mine: list[Finding]) -> Ladder:
+    levels = [finding for finding in mine if finding.kind is Kind.LEVEL]
+    increments = [finding for finding in mine if finding.kind is Kind.INCREMENT]
+    free = [name for name in FREE if _varies_within_a_posture(name, levels)]
+    meshes = list(dict.fromkeys(finding.scope["mesh"] for finding in levels))
+
+    def place(finding: Finding) -> tuple[Any, ...]:
+        at = finding.scope
+        levels_of_free = [at.get(name) or 0 for name in free]
+        return (*words.rung_order(str(at["posture"])), *levels_of_free, meshes.index(at["mesh"]))
+
+    return Ladder(
+        metric,
+        tuple(_rung(finding, increments, free) for finding in sorted(levels, key=place)),
+        tuple(finding for finding in mine if finding.kind is Kind.DIFFERENCE),
+        next((finding for finding in mine if finding.kind is Kind.NOISE_FLOOR), None),
+    )
+
+
+def _varies_within_a_posture(name: str, levels: list[Finding]) -> bool:
+    seen: dict[tuple[Any, Any], set[Any]] = {}
+    for finding in levels:
+        if finding.scope.get("mesh") != "none":
+            seen.setdefault((finding.scope["mesh"], finding.scope["posture"]), set()).add(
+                finding.scope.get(name)
+            )
+    return any(len(values) > 1 for values in seen.values())
+
+
+def _rung(level: Finding, increments: list[Finding], free: list[str]) -> Rung:
+    at = level.scope
+    own = [
+        finding
+        for finding in increments
+        if finding.scope.get("mesh") == at["mesh"]
+        and finding.scope.get("to") == at["posture"]
+        and all(finding.scope.get(name) == at.get(name) for name in FREE)
+    ]
+    own.sort(key=lambda finding: words.rung_order(str(finding.scope.get("from"))))
+    over_none = next((finding for finding in own if finding.scope.get("from") == "none"), None)
+    posture = str(at["posture"])
+    label = ", ".join([posture, *(words.level(name, at[name]) for name in free if at["mesh"] != "none")])
+    return Rung(str(at["mesh"]), posture, label, level, own[-1] if own else None, over_none)

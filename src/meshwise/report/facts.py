@@ -1,0 +1,182 @@
+"""What was measured, where, and how fair it is, in single lines. Reads `study` and `environment` of findings.json.
+
+Both are open mappings (docs/archive.md): what is absent is left out, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from meshwise.analysis.finding import Finding, Kind
+from meshwise.core.units import format_size
+from meshwise.report import words
+from meshwise.report.content import CONTEXT, Content
+
+FAKE = "these numbers come from the fake testbed: no proxy ran, nothing was measured"
+
+
+def study_line(content: Content) -> str:
+    """Size of the study, machine, proxies, and the levels that are the same everywhere."""
+    parts = [content.name, *_sizes(content), *machine_words(content.environment)]
+    parts += [f"{mesh}: {build}" for mesh, build in builds(content.environment)]
+    return " · ".join([*parts, *constant_levels(content)])
+
+
+def _sizes(content: Content) -> Iterator[str]:
+    for name, word in (("blocks", "block"), ("executions", "execution")):
+        if isinstance(count := content.study.get(name), int):
+            yield words.plural(count, word)
+    if total := sum(content.statuses.values()):
+        troubles = [f"{count} {word}" for word, count in content.statuses.items() if count and word != "ok"]
+        yield words.plural(total, "trial") + (f" ({', '.join(troubles)})" if troubles else "")
+
+
+def machine(environment: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The facts about the machine, wherever the testbed put them."""
+    for name in ("host", "machine", "system"):
+        if isinstance(found := environment.get(name), Mapping):
+            return found
+    return environment
+
+
+def machine_words(environment: Mapping[str, Any]) -> list[str]:
+    facts = machine(environment)
+    found = []
+    if model := facts.get("cpu_model") or facts.get("cpu"):
+        found.append(f"{facts['cpus']} x {model}" if facts.get("cpus") else str(model))
+    if isinstance(memory := facts.get("memory_bytes"), int):
+        found.append(format_size(memory))
+    if kernel := facts.get("kernel"):
+        found.append(f"Linux {kernel}")
+    return found
+
+
+def builds(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Mesh and the build of its proxy."""
+    found = []
+    proxies = environment.get("proxies")
+    for mesh, facts in proxies.items() if isinstance(proxies, Mapping) else ():
+        if isinstance(facts, Mapping):
+            build = facts.get("build") or facts.get("version") or facts.get("proxy")
+            if build:
+                found.append((str(mesh), str(build)))
+        elif facts:
+            found.append((str(mesh), str(facts)))
+    return found
+
+
+def constant_levels(content: Content) -> list[str]:
+    """Levels that all slices share: `800/s`, `response 1KiB`."""
+    if not content.slices:
+        return []
+    found = []
+    for name in CONTEXT[1:]:
+        values = {part.levels.get(name) for part in content.slices}
+        value = next(iter(values))
+        if len(values) > 1 or value is None or (name == "streams" and value == 1):
+            continue
+        if name == "shape":
+            continue
+        if name == "length":
+            shape = content.slices[0].levels.get("shape") or "chain"
+            found.append("point to point" if (shape, value) == ("chain", 1) else f"{shape} of {value}")
+        else:
+            found.append(words.level(name, value))
+    return found
+
+
+def fidelity(environment: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Known differences from the real mesh: `code`, `what`, `effect`, perhaps `mesh`."""
+    return tuple(_entries(environment.get("fidelity")))
+
+
+def _entries(found: Any, mesh: str = "") -> Iterator[Mapping[str, Any]]:
+    if isinstance(found, Mapping):
+        if "what" in found:
+            yield {"mesh": mesh} | dict(found)
+        else:
+            for name, entries in found.items():
+                yield from _entries(entries, str(name))
+    elif isinstance(found, list | tuple):
+        for entry in found:
+            yield from _entries(entry, mesh)
+
+
+def fairness(content: Content) -> tuple[Mapping[str, Any], ...]:
+    """What is equal between compared meshes and what is not: `what`, `equal`, and a value per mesh."""
+    found = content.environment.get("fairness") or content.study.get("fairness") or ()
+    return tuple(entry for entry in found if isinstance(entry, Mapping))
+
+
+def fidelity_line(content: Content) -> str:
+    gaps = fidelity(content.environment)
+    unequal = [entry for entry in fairness(content) if not entry.get("equal", True)]
+    told = (
+        [f"not equal between meshes: {', '.join(str(entry.get('what')) for entry in unequal)}"]
+        if unequal
+        else []
+    )
+    if gaps:
+        first = "; ".join(str(entry["what"]) for entry in gaps[:3])
+        more = f" and {len(gaps) - 3} more, in report.html" if len(gaps) > 3 else ""
+        told.append(f"{words.plural(len(gaps), 'known difference')} from the real mesh: {first}{more}")
+    return "; ".join(told) or "no difference from the real mesh is recorded"
+
+
+def floors(content: Content) -> tuple[Finding, ...]:
+    """Noise floors of the primary metrics, `same` before `twin`."""
+    found = [
+        finding
+        for finding in content.of_kind(Kind.NOISE_FLOOR)
+        if finding.metric in content.primary
+        and "workload" not in finding.scope
+        and finding.estimate is not None
+    ]
+    return tuple(sorted(found, key=lambda f: (str(f.scope.get("control")), content.primary.index(f.metric))))
+
+
+def noise_line(content: Content) -> str:
+    """What the A/A control shows: effects below are not told from noise."""
+    told: dict[str, list[str]] = {}
+    for finding in floors(content):
+        form = words.form_for(finding.unit, [finding.estimate], [finding.estimate])
+        text = f"{words.titled(finding.metric).short} {form.with_unit(finding.estimate)}"
+        told.setdefault(control_words(finding), []).append(text)
+    if not told:
+        return "no A/A control was run, so no noise floor is known"
+    return "smaller is not told from noise: " + "; ".join(
+        f"{', '.join(texts)} ({name})" for name, texts in told.items()
+    )
+
+
+def control_words(finding: Finding) -> str:
+    control = str(finding.scope.get("control", ""))
+    return {"same": "same processes", "twin": "other processes"}.get(control, control)
+
+
+def difference_name(finding: Finding) -> str:
+    """`istio - linkerd`."""
+    return str(finding.scope.get("mesh", "difference"))
+
+
+def difference_place(finding: Finding) -> str:
+    """At which rung, or of which step, two meshes are compared."""
+    scope = finding.scope
+    if "interaction" in scope:
+        return str(scope["interaction"])
+    if "posture" in scope and scope.get("from") not in words.POSTURE_NAMES:
+        return str(scope["posture"])
+    return f"{scope.get('from')} → {scope.get('to')}"
+
+
+def not_applicable_lines(content: Content) -> list[str]:
+    """One line per posture of a mesh that could not be expressed, with the protocols that this concerns."""
+    protocols: dict[tuple[str, str, str], dict[str, None]] = {}
+    for entry in content.not_applicable:
+        mesh, posture, protocol, *_ = (*str(entry.get("cell", "")).split("/"), "", "", "")
+        protocols.setdefault((mesh, posture, str(entry.get("reason", ""))), {})[protocol] = None
+    return [
+        f"{mesh} {posture} ({', '.join(found)}) is not applicable: {reason}"
+        for (mesh, posture, reason), found in protocols.items()
+    ]

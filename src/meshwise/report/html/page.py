@@ -1,0 +1,60 @@
+"""Fills the page: content and record in, one self-contained HTML text out.
+
+Laws: whatever comes from a study, a proxy or a log is escaped (jinja2 autoescape; only our own SVG is passed as
+markup); nothing is loaded from anywhere; no script.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.resources import files
+
+import jinja2
+from markupsafe import Markup
+
+from meshwise import __version__
+from meshwise.report import facts, sentences
+from meshwise.report.content import Content
+from meshwise.report.html import sections
+from meshwise.report.record import PROOF_FACTS, Record
+from meshwise.report.words import Footnotes
+
+
+def render(content: Content, record: Record, directory: str = "DIR") -> str:
+    """The whole page. `directory` stands in the commands that reproduce it."""
+    notes = Footnotes()
+    parts = [sections.slice_section(content, part, record, notes) for part in content.slices]
+    return _template().render(
+        content=content,
+        record=record,
+        css=Markup(_resource("page.css")),
+        summary=sections.summary(content),
+        sentences=sentences.closing(content),
+        study_line=facts.study_line(content),
+        noise_line=facts.noise_line(content),
+        fake=facts.FAKE if content.fake else "",
+        parts=parts,
+        notes=notes.lines(),
+        checks=sections.checks(content),
+        variance=sections.variance(content),
+        proof_facts=PROOF_FACTS,
+        fidelity=facts.fidelity(content.environment),
+        fairness=sections.fairness(content),
+        environment=sections.flat(content.environment, leave_out=("fidelity", "fairness")),
+        not_applicable=facts.not_applicable_lines(content),
+        commands=sections.commands(content, directory),
+        version=__version__,
+    )
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["slug"] = sections.slug
+    return environment.from_string(_resource("page.html.j2"))
+
+
+def _resource(name: str) -> str:
+    return (files("meshwise.report.html") / name).read_text(encoding="utf-8")

@@ -1,0 +1,315 @@
+"""The page's sections as plain values for the template: texts, rows of texts, drawings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from meshwise.analysis.curves import Curve, DriftPoint
+from meshwise.analysis.finding import Finding, Kind, Verdict
+from meshwise.report import charts, facts, words
+from meshwise.report.charts import slug as slug
+from meshwise.report.content import CONTEXT, Content, Ladder, Rung, Slice
+from meshwise.report.record import Record
+from meshwise.report.words import Footnotes, Form, VerdictWords, verdict_words
+
+
+@dataclass(frozen=True)
+class Figure:
+    drawing: Markup
+    caption: str
+    legend: tuple[tuple[str, str], ...] = ()
+    """Class and words of every key."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: every text ready to be set."""
+
+    label: str
+    mesh: str
+    value: str = ""
+    interval: str = ""
+    step: str = ""
+    step_interval: str = ""
+    over_none: str = ""
+    ratio: str = ""
+    verdict: VerdictWords = VerdictWords("")
+    marks: str = ""
+    first: bool = True
+    """Of its rung (two meshes share one)."""
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    unit: str
+    rows: tuple[Row, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SliceSection:
+    name: str
+    label: str
+    many: bool
+    ladders: tuple[Figure, ...]
+    tables: tuple[Table, ...]
+    differences: tuple[Table, ...]
+    others: tuple[Table, ...]
+    distributions: tuple[Figure, ...]
+    usage: tuple[Figure, ...]
+    drift: tuple[Figure, ...]
+
+
+def slice_section(content: Content, part: Slice, record: Record, notes: Footnotes) -> SliceSection:
+    name = slug(part.label)
+    primary = [ladder for metric in content.primary if (ladder := part.ladder(metric))]
+    further = [
+        ladder
+        for ladder in part.ladders
+        if ladder.metric not in content.primary and any(rung.step or rung.value for rung in ladder.rungs)
+    ]
+    return SliceSection(
+        name=name,
+        label=part.label,
+        many=len(part.meshes) > 1,
+        ladders=tuple(_ladders(name, part, primary)),
+        tables=tuple(_table(ladder, notes) for ladder in primary),
+        differences=tuple(_differences(ladder, notes) for ladder in primary if ladder.differences),
+        others=tuple(_table(ladder, notes) for ladder in further),
+        distributions=tuple(_distributions(name, part, record.curves)),
+        usage=tuple(_usage(name, content, part)),
+        drift=tuple(_drift(name, part, record.drift)),
+    )
+
+
+def _ladders(name: str, part: Slice, ladders: Sequence[Ladder]) -> Iterator[Figure]:
+    legend = (
+        tuple((f"mesh-{slug(mesh)} key-mark {mesh}", mesh) for mesh in part.meshes)
+        if len(part.meshes) > 1
+        else ()
+    )
+    for ladder in ladders:
+        if ladder.titled.unit == "bytes":
+            continue  # memory is among the bars
+        unit = ladder.form.unit
+        drawing = charts.ladder_chart(f"{name}-{ladder.metric}", ladder)
+        yield Figure(Markup(drawing), f"{ladder.titled.title}, {unit}", legend)
+        if step := charts.step_chart(f"{name}-{ladder.metric}-step", ladder):
+            band = "; band: noise floor" if any(r.step and r.step.floor for r in ladder.rungs) else ""
+            yield Figure(Markup(step), f"what each step adds, {unit}{band}", legend)
+
+
+def _table(ladder: Ladder, notes: Footnotes) -> Table:
+    form = ladder.form
+    rows, before = [], ""
+    for rung in ladder.rungs:
+        value, step, over_none = rung.value, rung.step, rung.over_none
+        rows.append(
+            Row(
+                label=rung.label,
+                mesh=rung.mesh if rung.mesh != "none" else "",
+                value=_minus(form.value(value.estimate)) if value else "",
+                interval=_interval(form, value),
+                step=_minus(form.signed(step.estimate)) if step else "",
+                step_interval=_interval(form, step),
+                over_none=_minus(form.signed(over_none.estimate)) if over_none else "",
+                verdict=verdict_words(step, form),
+                marks=notes.mark(step, value),
+                first=rung.label != before,
+            )
+        )
+        before = rung.label
+    note = "exploratory: not a primary metric of the study" if ladder.exploratory else ""
+    return Table(ladder.titled.title, form.unit, tuple(rows), note)
+
+
+def _differences(ladder: Ladder, notes: Footnotes) -> Table:
+    form = ladder.form
+    rows = tuple(
+        Row(
+            label=facts.difference_place(finding),
+            mesh=facts.difference_name(finding),
+            step=_minus(form.signed(finding.estimate)),
+            step_interval=_interval(form, finding),
+            ratio=f"{finding.ratio:.3g}" if finding.ratio is not None else "",
+            verdict=verdict_words(finding, form),
+            marks=notes.mark(finding),
+        )
+        for finding in ladder.differences
+    )
+    return Table(ladder.titled.title, form.unit, rows)
+
+
+def _interval(form: Form, finding: Finding | None) -> str:
+    return _minus(form.interval(finding.low, finding.high)) if finding else ""
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def _distributions(name: str, part: Slice, curves: Sequence[Curve]) -> Iterator[Figure]:
+    own = [curve for curve in curves if _of_slice(curve.cell, part)]
+    for mesh in part.meshes or ("none",):
+        shown = [curve for curve in own if str(curve.cell.mesh) in (mesh, "none")]
+        shown.sort(key=lambda curve: words.rung_order(curve.cell.posture.name))
+        title = f"Distribution of response time, {mesh}" if part.meshes else "Distribution of response time"
+        drawing = charts.distribution_chart(f"{name}-{slug(mesh)}-distribution", title, shown)
+        postures = dict.fromkeys(curve.cell.posture.name for curve in shown if len(curve.share))
+        if drawing:
+            yield Figure(
+                Markup(drawing),
+                f"{mesh}: share of requests answered within a time (median over the trials)"
+                if part.meshes
+                else title,
+                tuple((f"rung-{slug(posture)} key-line", posture) for posture in postures),
+            )
+
+
+def _of_slice(cell: Any, part: Slice) -> bool:
+    def level(name: str) -> Any:
+        found = getattr(cell, name)
+        return found if isinstance(found, int | float) else str(found)
+
+    return all(part.levels.get(name) in (None, level(name)) for name in CONTEXT)
+
+
+_USAGE = (
+    ("proxy_cpu_us_per_request", "CPU per request: sidecar of {workload}"),
+    ("service_cpu_us_per_request", "CPU per request: services"),
+    ("instrument_cpu_us_per_request", "CPU per request: load generator"),
+    ("proxy_memory_bytes", "resident memory: sidecar of {workload}"),
+    ("memory_bytes", "resident memory: all sidecars"),
+)
+
+
+def _usage(name: str, content: Content, part: Slice) -> Iterator[Figure]:
+    """Bars of CPU and memory, one figure per process role."""
+    for metric, words_of in _USAGE:
+        own = [
+            finding
+            for finding in content.of_kind(Kind.LEVEL)
+            if finding.metric == metric
+            and finding.estimate is not None
+            and all(finding.scope.get(key) in (None, value) for key, value in part.levels.items())
+        ]
+        for workload in dict.fromkeys(str(finding.scope.get("workload", "")) for finding in own):
+            mine = [finding for finding in own if str(finding.scope.get("workload", "")) == workload]
+            if metric == "memory_bytes" and _shown_per_workload(content):
+                continue
+            mine.sort(key=lambda f: (words.rung_order(str(f.scope["posture"])), str(f.scope["mesh"])))
+            rows = [(_rung_of(finding), finding) for finding in mine]
+            widths = [(f.high - f.low) / 2 for f in mine if f.low is not None and f.high is not None]
+            form = words.form_for(mine[0].unit, [f.estimate for f in mine], widths)
+            title = words_of.format(workload=workload) + f", {form.unit}"
+            figure = charts.bar_chart(f"{name}-{metric}-{slug(workload)}", title, rows, form)
+            yield Figure(Markup(figure), title)
+
+
+def _shown_per_workload(content: Content) -> bool:
+    return any(finding.metric == "proxy_memory_bytes" for finding in content.of_kind(Kind.LEVEL))
+
+
+def _rung_of(finding: Finding) -> Rung:
+    posture = str(finding.scope["posture"])
+    return Rung(str(finding.scope["mesh"]), posture, posture, finding)
+
+
+def _drift(name: str, part: Slice, points: Sequence[DriftPoint]) -> Iterator[Figure]:
+    own = [point for point in points if _of_slice(point.trial.cell, part)]
+    title = "Drift: each trial's p50 against the median of its cell"
+    if drawing := charts.drift_chart(f"{name}-drift", title, own):
+        yield Figure(
+            Markup(drawing), "each trial's p50 against the median of its cell, in the order of running"
+        )
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    label: str
+    mesh: str
+    top: str
+    cells: tuple[tuple[str, str, VerdictWords], ...]
+    """Per primary metric: change over no mesh with its unit, interval, verdict."""
+
+
+def summary(content: Content) -> tuple[tuple[str, ...], tuple[SummaryRow, ...]]:
+    """What the highest measured rung costs over no mesh: titles of the metrics, a row per slice and mesh."""
+    rows = []
+    for part in content.slices:
+        for mesh in part.meshes:
+            found = []
+            top = ""
+            for metric in content.primary:
+                ladder = part.ladder(metric)
+                rungs = [r for r in ladder.rungs if r.mesh == mesh and r.over_none] if ladder else []
+                if ladder is None or not rungs:
+                    found.append(("", "", VerdictWords("")))
+                    continue
+                top, finding, form = rungs[-1].label, rungs[-1].over_none, ladder.form
+                assert finding is not None
+                change = _minus(f"{form.signed(finding.estimate)} {form.unit}")
+                found.append((change, _interval(form, finding), verdict_words(finding, form)))
+            if top:
+                rows.append(SummaryRow(part.label, mesh, top, tuple(found)))
+    return tuple(words.titled(metric).short for metric in content.primary), tuple(rows)
+
+
+def checks(content: Content) -> tuple[tuple[bool, str], ...]:
+    """Checks of the study: whether fine, and the sentence; doubts first."""
+    found = [
+        (finding.verdict is not Verdict.WARNING, finding.sentence or finding.metric)
+        for finding in content.of_kind(Kind.CHECK)
+    ]
+    return tuple(sorted(found, key=lambda check: check[0]))
+
+
+def variance(content: Content) -> tuple[str, ...]:
+    return tuple(finding.sentence for finding in content.of_kind(Kind.VARIANCE) if finding.sentence)
+
+
+def fairness(content: Content) -> tuple[tuple[str, ...], tuple[tuple[str, bool, tuple[str, ...]], ...]]:
+    """Meshes, and per point of comparison: what, whether equal, the value in each mesh."""
+    entries = facts.fairness(content)
+    known = {"what", "equal", "note"}
+    meshes = tuple(dict.fromkeys(name for entry in entries for name in entry if name not in known))
+    rows = tuple(
+        (
+            str(entry.get("what", "")),
+            bool(entry.get("equal", True)),
+            tuple(str(entry.get(mesh, "")) for mesh in meshes),
+        )
+        for entry in entries
+    )
+    return meshes, rows
+
+
+def flat(
+    value: Mapping[str, Any], prefix: str = "", leave_out: tuple[str, ...] = ()
+) -> tuple[tuple[str, str], ...]:
+    """A nested mapping as lines `a · b`: value."""
+    lines: list[tuple[str, str]] = []
+    for key, entry in value.items():
+        name = f"{prefix}{str(key).replace('_', ' ')}"
+        if key in leave_out:
+            continue
+        if isinstance(entry, Mapping):
+            lines += flat(entry, f"{name} · ")
+        elif isinstance(entry, list | tuple):
+            lines.append((name, ", ".join(str(item) for item in entry) or "none"))
+        else:
+            lines.append((name, "unknown" if entry is None else str(entry)))
+    return tuple(lines)
+
+
+def commands(content: Content, directory: str) -> tuple[str, ...]:
+    return (
+        f"meshwise run study.yaml --out {directory}",
+        f"meshwise analyze {directory}",
+        f"meshwise report {directory}",
+    )

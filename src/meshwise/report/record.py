@@ -1,0 +1,134 @@
+"""What the archive itself holds beside the findings: distributions, the course of the study, proofs, failures.
+
+Reads trial by trial, so that memory stays at one trial's requests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from meshwise.analysis.curves import Curve, DriftPoint, TrialQuantiles, curves, drift, trial_quantiles
+from meshwise.analysis.trial import REQUEST_COLUMNS
+from meshwise.archive.outcome import Check, TrialStatus
+from meshwise.archive.read import ArchiveReader
+from meshwise.archive.rows import trial_of
+from meshwise.report.words import rung_order
+
+PROOF_FACTS = (
+    ("tls_version", "TLS"),
+    ("tls_group", "group"),
+    ("tls_cipher", "cipher"),
+    ("client_identity", "client identity"),
+    ("server_identity", "server identity"),
+    ("workers", "workers"),
+)
+
+
+@dataclass(frozen=True)
+class ProofSummary:
+    """The proofs of all trials of one mesh, posture and protocol."""
+
+    mesh: str
+    posture: str
+    protocol: str
+    trials: int
+    passed: int
+    checks: tuple[Check, ...]
+    """One of each name; a failed one before one that passed."""
+    facts: Mapping[str, str]
+    """All values seen, joined."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A trial that failed or whose posture did not hold."""
+
+    trial_id: str
+    cell: str
+    status: str
+    failure: str
+    log_tail: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """Empty where there is no archive to read."""
+
+    curves: tuple[Curve, ...] = ()
+    drift: tuple[DriftPoint, ...] = ()
+    proofs: tuple[ProofSummary, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    trials: int = 0
+    not_applicable: tuple[Mapping[str, Any], ...] = field(default=())
+    study_text: str = ""
+
+
+def read_record(reader: ArchiveReader) -> Record:
+    """Raises MW608, MW609 for files that cannot be read."""
+    rows = reader.trials().to_dicts()
+    quantiles = list(_quantiles(reader, rows))
+    return Record(
+        curves=curves(quantiles),
+        drift=drift(quantiles),
+        proofs=_proofs(rows),
+        troubles=tuple(_trouble(row) for row in rows if row["status"] != TrialStatus.OK),
+        trials=len(rows),
+        not_applicable=tuple(reader.about.get("not_applicable") or ()),
+        study_text=reader.study_text,
+    )
+
+
+def _quantiles(reader: ArchiveReader, rows: Sequence[Mapping[str, Any]]) -> Iterator[TrialQuantiles]:
+    for row in rows:
+        if row["status"] != TrialStatus.OK or not row["requests_rows"]:
+            continue
+        frame = reader.scan_requests([row["trial_id"]])
+        wanted = [name for name in (*REQUEST_COLUMNS, "client") if name in frame.collect_schema().names()]
+        yield trial_quantiles(trial_of(row), frame.select(wanted).collect(), row["started_unix_ns"])
+
+
+def _proofs(rows: Sequence[Mapping[str, Any]]) -> tuple[ProofSummary, ...]:
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        proof = json.loads(row["proof"] or "{}")
+        if proof.get("checks") or proof.get("facts"):
+            groups.setdefault((row["mesh"], row["posture"], row["protocol"]), []).append(proof)
+    ordered = sorted(
+        groups.items(),
+        key=lambda item: (item[0][2], item[0][0] != "none", item[0][0], rung_order(item[0][1])),
+    )
+    return tuple(_summary(*place, proofs) for place, proofs in ordered)
+
+
+def _summary(mesh: str, posture: str, protocol: str, proofs: Sequence[Mapping[str, Any]]) -> ProofSummary:
+    checks: dict[str, Check] = {}
+    seen: dict[str, dict[str, None]] = {}
+    for proof in proofs:
+        for entry in proof.get("checks", ()):
+            check = Check(
+                str(entry["name"]), str(entry["expected"]), str(entry["observed"]), bool(entry["passed"])
+            )
+            if check.name not in checks or not check.passed:
+                checks[check.name] = check
+        for name, value in proof.get("facts", {}).items():
+            seen.setdefault(str(name), {})[str(value)] = None
+    return ProofSummary(
+        mesh,
+        posture,
+        protocol,
+        len(proofs),
+        sum(bool(proof.get("passed")) for proof in proofs),
+        tuple(checks.values()),
+        {name: _few(list(values)) for name, values in seen.items()},
+    )
+
+
+def _few(values: list[str]) -> str:
+    return ", ".join(values[:3]) + (f" and {len(values) - 3} more" if len(values) > 3 else "")
+
+
+def _trouble(row: Mapping[str, Any]) -> Trouble:
+    return Trouble(row["trial_id"], row["cell"], row["status"], row["failure"] or "", row["log_tail"] or "")

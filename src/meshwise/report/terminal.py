@@ -1,0 +1,181 @@
+"""The report on a terminal: what was measured once on top, a table per metric, sentences to paste at the end.
+
+The form follows benchstat and hyperfine: eyes run down one column, unit and number of decimals are fixed per
+table, noise cannot be mistaken for a gain, and the last lines can be pasted alone. Legible at 100 columns,
+without colour and when piped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from meshwise.analysis.finding import Finding, Verdict
+from meshwise.report import facts, sentences
+from meshwise.report.content import Content, Ladder, Rung, Slice
+from meshwise.report.words import Footnotes, Form, verdict_words
+
+PIPED_WIDTH = 100
+
+
+def terminal(width: int | None = None) -> Console:
+    """A console on stdout: colour only on a terminal (and not with NO_COLOR); piped, 100 columns."""
+    console = Console(highlight=False, emoji=False, markup=False, width=width)
+    if width is None and not console.is_terminal:
+        console = Console(highlight=False, emoji=False, markup=False, width=PIPED_WIDTH)
+    return console
+
+
+def show(content: Content, console: Console) -> None:
+    """Print the whole report. Piped, lines have no blanks at their ends."""
+    with console.capture() as captured:
+        _show(content, console)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    console.file.flush()
+
+
+def _show(content: Content, console: Console) -> None:
+    _top(content, console)
+    notes = Footnotes()
+    for part in content.slices:
+        console.print()
+        console.rule(Text(f" {_heading(content, part)} ", "bold"), align="left", style="dim", characters="─")
+        for metric in content.primary:
+            if (ladder := part.ladder(metric)) is not None:
+                console.print()
+                _ladder(ladder, part, notes, console)
+    _closing(content, notes, console)
+
+
+def _top(content: Content, console: Console) -> None:
+    if content.fake:
+        console.print(Text(f"NOT A MEASUREMENT: {facts.FAKE}", "bold reverse"))
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("study", Text(facts.study_line(content)))
+    grid.add_row("fairness", Text(facts.fidelity_line(content)))
+    grid.add_row("noise", Text(facts.noise_line(content)))
+    console.print(grid)
+
+
+def _heading(content: Content, part: Slice) -> str:
+    meshes = " and ".join(part.meshes)
+    return f"{part.label}, {meshes}" if meshes else part.label
+
+
+def _ladder(ladder: Ladder, part: Slice, notes: Footnotes, console: Console) -> None:
+    form = ladder.form
+    unit = f", {form.unit}" if form.unit else ""
+    note = " (exploratory: not a primary metric of the study)" if ladder.exploratory else ""
+    console.print(Text.assemble((ladder.titled.title + unit, "bold"), (note, "dim")))
+    many = len(part.meshes) > 1
+    confidence = next((f"{rung.value.confidence:.0%}" for rung in ladder.rungs if rung.value), "95%")
+    table = _table(
+        1 if many else 2,
+        "",
+        *(["mesh"] if many else []),
+        "value",
+        f"{confidence} interval",
+        "step",
+        "interval",
+        "vs none",
+        "verdict",
+    )
+    values = _brackets(form, [rung.value for rung in ladder.rungs])
+    steps = _brackets(form, [rung.step for rung in ladder.rungs])
+    named = ""
+    for rung, value, step in zip(ladder.rungs, values, steps, strict=True):
+        name = "" if rung.label == named else rung.label
+        named = rung.label
+        table.add_row(
+            name,
+            *([rung.mesh if rung.mesh != "none" else ""] if many else []),
+            form.value(rung.value.estimate) if rung.value else "n/a",
+            value,
+            form.signed(rung.step.estimate) if rung.step else "",
+            step,
+            form.signed(rung.over_none.estimate) if rung.over_none else "",
+            _verdict(rung.step, form, notes.mark(rung.step, rung.value)),
+        )
+    console.print(Padding(table, (0, 0, 0, 0 if many else 2)))
+    if ladder.differences:
+        _differences(ladder, notes, console)
+
+
+def _table(gap: int, *headings: str) -> Table:
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
+    for heading in headings:
+        if heading == "verdict":
+            table.add_column(heading, min_width=21)
+        elif heading in ("", "mesh", "at"):
+            table.add_column(heading, no_wrap=True)
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _brackets(form: Form, findings: Sequence[Finding | None]) -> list[str]:
+    """Intervals of one column with their numbers under one another."""
+    bounds = [
+        (form.value(finding.low), form.value(finding.high))
+        if finding and finding.low is not None and finding.high is not None
+        else None
+        for finding in findings
+    ]
+    low = max((len(pair[0]) for pair in bounds if pair), default=0)
+    high = max((len(pair[1]) for pair in bounds if pair), default=0)
+    return [f"[{pair[0]:>{low}}, {pair[1]:>{high}}]" if pair else "" for pair in bounds]
+
+
+def _verdict(finding: Finding | None, form: Form, marks: str) -> Text:
+    verdict = verdict_words(finding, form)
+    style = "dim" if not verdict.sure else "green" if "saves" in verdict.word else "yellow"
+    return Text.assemble((str(verdict), style), f"\u00a0{marks}" if marks else "")
+
+
+def _differences(ladder: Ladder, notes: Footnotes, console: Console) -> None:
+    form = ladder.form
+    first = ladder.differences[0]
+    console.print()
+    console.print(Text(f"{facts.difference_name(first)}, {ladder.titled.title}, {form.unit}", "bold"))
+    ratios = any(finding.ratio is not None for finding in ladder.differences)
+    table = _table(2, "at", "difference", "interval", *(["ratio"] if ratios else []), "verdict")
+    brackets = _brackets(form, ladder.differences)
+    for finding, bracket in zip(ladder.differences, brackets, strict=True):
+        table.add_row(
+            facts.difference_place(finding),
+            form.signed(finding.estimate),
+            bracket,
+            *([f"{finding.ratio:.2f}" if finding.ratio is not None else ""] if ratios else []),
+            _verdict(finding, form, notes.mark(finding)),
+        )
+    console.print(Padding(table, (0, 0, 0, 2)))
+
+
+def _closing(content: Content, notes: Footnotes, console: Console) -> None:
+    troubles = [finding for finding in content.of_kind("check") if finding.verdict is Verdict.WARNING]
+    lines = [(mark, flag, remedy) for mark, flag, remedy in notes.lines()]
+    if lines or troubles or content.not_applicable:
+        console.print()
+    for mark, flag, remedy in lines:
+        _hanging(console, f"{mark} ", f"{flag}; {remedy}" if remedy else flag)
+    for finding in troubles:
+        _hanging(console, "! ", finding.sentence or f"{finding.metric}: {finding.verdict}")
+    for line in facts.not_applicable_lines(content):
+        _hanging(console, "- ", line)
+    console.print()
+    for sentence in sentences.closing(content):
+        _hanging(console, "", sentence)
+
+
+def _hanging(console: Console, mark: str, text: str) -> None:
+    grid = Table(box=None, show_header=False, padding=0, pad_edge=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(mark, Text(text))
+    console.print(grid if mark else Text(text))

@@ -1,0 +1,266 @@
+"""How the report speaks: names of metrics, numbers with a fixed unit per column, verdicts as words, remedies.
+
+Laws: a verdict is a word, never a colour alone; a sentence never claims more than its interval does;
+what is not distinguishable is never called zero; a flag always comes with what to do about it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from meshwise.analysis.finding import Direction, Finding, Kind, Verdict
+from meshwise.analysis.metrics import METRICS
+from meshwise.core.units import format_size
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Titled:
+    """A metric as a heading (`response time p50`) and in a sentence (`p50`)."""
+
+    title: str
+    short: str
+    unit: str
+    more_is_worse: bool
+
+
+_TITLES = {
+    "response_p50_us": ("response time p50", "p50"),
+    "response_p90_us": ("response time p90", "p90"),
+    "response_p99_us": ("response time p99", "p99"),
+    "response_p999_us": ("response time p99.9", "p99.9"),
+    "service_p50_us": ("service time p50", "service p50"),
+    "service_p90_us": ("service time p90", "service p90"),
+    "service_p99_us": ("service time p99", "service p99"),
+    "service_p999_us": ("service time p99.9", "service p99.9"),
+    "cpu_us_per_request": ("CPU of all sidecars per request", "sidecar CPU per request"),
+    "pod_cpu_us_per_request": ("CPU of sidecars and services per request", "pod CPU per request"),
+    "service_cpu_us_per_request": ("CPU of the services per request", "service CPU per request"),
+    "instrument_cpu_us_per_request": (
+        "CPU of the load generator per request",
+        "load generator CPU per request",
+    ),
+    "proxy_cpu_us_per_request": ("CPU of this sidecar per request", "sidecar CPU per request"),
+    "memory_bytes": ("resident memory of all sidecars", "sidecar memory"),
+    "memory_pss_bytes": ("proportional memory of all sidecars", "sidecar memory (PSS)"),
+    "proxy_memory_bytes": ("resident memory of this sidecar", "sidecar memory"),
+    "throughput_rps": ("throughput", "throughput"),
+    "error_ratio": ("failed requests", "failed requests"),
+    "lateness_p50_us": ("lateness of sends p50", "lateness p50"),
+    "lateness_p99_us": ("lateness of sends p99", "lateness p99"),
+}
+_UNIT_WORDS = {"us", "ns", "bytes", "rps", "ratio"}
+
+
+def titled(metric: str) -> Titled:
+    """`name` or `name@workload`; an unknown name is read as words (`tls_handshakes_total`)."""
+    name, _, workload = metric.partition("@")
+    known = METRICS.get(name)
+    stem, _, unit = name.rpartition("_")
+    plain = (stem if unit in _UNIT_WORDS else name).replace("_", " ")
+    title, short = _TITLES.get(name, (plain, plain))
+    if workload:
+        title, short = f"{title}: {workload}", f"{short} of {workload}"
+    return Titled(
+        title,
+        short,
+        known.unit if known else unit if unit in _UNIT_WORDS else "",
+        known.more_is_worse if known else True,
+    )
+
+
+@dataclass(frozen=True)
+class Form:
+    """One unit and one number of decimals for everything in a column."""
+
+    unit: str
+    divisor: float = 1.0
+    decimals: int = 0
+
+    def value(self, number: float | None) -> str:
+        if number is None or not math.isfinite(number):
+            return "n/a" if number is None or math.isnan(number) else "inf"
+        text = f"{number / self.divisor:.{self.decimals}f}"
+        return text.removeprefix("-") if not text.strip("-0.") else text
+
+    def signed(self, number: float | None) -> str:
+        text = self.value(number)
+        return text if number is None or text.startswith(("-", "n")) or not text.strip("0.") else f"+{text}"
+
+    def interval(self, low: float | None, high: float | None) -> str:
+        return "" if low is None or high is None else f"[{self.value(low)}, {self.value(high)}]"
+
+    def with_unit(self, number: float | None) -> str:
+        return f"{self.value(number)} {self.unit}".rstrip()
+
+
+def form_for(unit: str, values: Iterable[float | None], half_widths: Iterable[float | None] = ()) -> Form:
+    """The form in which the largest value is short and a typical half-width still shows one digit."""
+    sizes = [abs(value) for value in values if value is not None and math.isfinite(value)]
+    widths = sorted(
+        width for width in half_widths if width is not None and math.isfinite(width) and width > 0
+    )
+    largest = max(sizes, default=0.0)
+    shown, divisor = _unit(unit, largest)
+    typical = (widths[len(widths) // 2] if widths else largest / 300) / divisor
+    decimals = -math.floor(math.log10(typical)) if typical > 0 else 0
+    digits_before = len(str(int(largest / divisor)))
+    return Form(shown, divisor, max(0, min(decimals, 3, 5 - digits_before)))
+
+
+def _unit(base: str, largest: float) -> tuple[str, float]:
+    if base == "us":
+        return ("ms", 1e3) if largest >= 1e4 else ("us", 1.0)
+    if base == "bytes":
+        return ("MiB", MIB) if largest >= MIB / 8 else ("KiB", 2**10)
+    if base == "ratio":
+        return "%", 0.01
+    return {"rps": "requests/s", "1/s": "requests/s"}.get(base, base), 1.0
+
+
+def axis_number(value: float) -> str:
+    """A tick: `0`, `0.5`, `250`, `12k`."""
+    if abs(value) >= 10_000:
+        return f"{value / 1000:g}k"
+    return f"{value:g}".replace("-", "−")
+
+
+def axis_time_us(value_us: float) -> str:
+    """A tick of a time axis with its unit: `200 us`, `5 ms`, `1 s`."""
+    if value_us >= 1e6:
+        return f"{value_us / 1e6:g} s"
+    return f"{value_us / 1e3:g} ms" if value_us >= 1e3 else f"{value_us:g} us"
+
+
+POSTURE_NAMES = {
+    "none": "no mesh",
+    "plaintext": "sidecar, plaintext",
+    "permissive": "permissive mTLS",
+    "strict": "strict mTLS",
+    "strict+namespace": "strict + namespace policy",
+    "strict+fine": "strict + fine-grained policy",
+}
+LADDER = tuple(POSTURE_NAMES)
+"""Rungs bottom up; any other posture (factorial studies) stands after them in alphabetical order."""
+
+
+def rung_order(posture: str) -> tuple[int, str]:
+    return (LADDER.index(posture), "") if posture in LADDER else (len(LADDER), posture)
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+_REMEDIES = {
+    "late_sends": "lower the rate, or give the load generator a CPU of its own",
+    "instrument_limited": "lower the rate, or give the load generator a CPU of its own",
+    "lost_pairs": "look at the failed trials below, and continue the study with `--resume`",
+    "multiplicity": "more blocks would tell: raise `blocks` in the study",
+    "below_floor": "more blocks or a quieter machine lower the noise floor",
+    "scales_disagree": "more blocks would tell: raise `blocks` in the study",
+    "methods_disagree": "look at the order of the trials for one that stands apart; more blocks would tell",
+    "few_units": "raise `blocks` in the study to 8 or more",
+    "grouped": "leave `executions` out of the study to restart the proxies for every block",
+    "no_floor": "let `control` of the study name a cell",
+    "no_twin": "let `control: twin` of the study name a cell of each mesh",
+    "not_estimable": "lengthen the trial, or raise the rate",
+    "unequal": "give both meshes the same level in the study",
+    "unequal_noise": "nothing to do: the safer floor is used",
+    "telemetry_incomplete": "look whether the process ended early, in the failed trials below",
+    "no_spread": "nothing to do if the value really is constant",
+}
+_COUNTS = re.compile(r"\s*\(in \d+ of \d+ trials\)")
+UNMARKED = ("exploratory", "descriptive")
+"""Flags that the title of a table says once for all its rows."""
+
+
+def remedy(flag: str) -> str:
+    """What to do about a flag `code: words`."""
+    return _REMEDIES.get(flag.partition(":")[0], "")
+
+
+def flag_words(flag: str) -> str:
+    """Without its code and without counts that differ from row to row."""
+    code, colon, text = _COUNTS.sub("", flag).partition(":")
+    return text.strip() if colon else code
+
+
+_LEVEL_FORMS: dict[str, Callable[[float], str]] = {
+    "rate_rps": lambda value: f"{value:g}/s",
+    "request_bytes": lambda value: f"request {format_size(value)}",
+    "response_bytes": lambda value: f"response {format_size(value)}",
+    "connections": lambda value: plural(int(value), "connection"),
+    "streams": lambda value: f"{plural(int(value), 'stream')} per connection",
+    "length": lambda value: plural(int(value), "hop"),
+    "policy_count": lambda value: f"{value} policies",
+}
+
+
+def level(factor: str, value: object) -> str:
+    """A level of a factor, short: `800/s`, `request 1KiB`, `16 connections`."""
+    if factor in _LEVEL_FORMS and isinstance(value, int | float):
+        return _LEVEL_FORMS[factor](value)
+    return f"{factor.replace('_', ' ')} {value}"
+
+
+@dataclass(frozen=True)
+class VerdictWords:
+    """`word` alone carries the meaning; `detail` says below what, or within what."""
+
+    word: str
+    detail: str = ""
+    sure: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.word} ({self.detail})" if self.detail else self.word
+
+
+def verdict_words(finding: Finding | None, form: Form) -> VerdictWords:
+    """`costs`, `saves`, `~ not distinguishable (below 12 us)`, ... for a difference."""
+    if finding is None or finding.verdict is None:
+        return VerdictWords("")
+    if finding.verdict is Verdict.DISTINGUISHABLE:
+        word = str(finding.direction or _direction(finding))
+        if finding.kind is Kind.DIFFERENCE and "interaction" not in finding.scope:
+            mesh = str(finding.scope.get("mesh", "")).partition(" - ")[0]
+            word = f"{mesh} {word} more" if word == Direction.COSTS else f"{mesh} {word}"
+        return VerdictWords(word, sure=True)
+    if finding.verdict is Verdict.EQUIVALENT and finding.equivalent_within is not None:
+        return VerdictWords("~ equivalent", f"within {finding.equivalent_within:.3g}".removesuffix(".0"))
+    if finding.verdict in (Verdict.NOT_DISTINGUISHABLE, Verdict.EQUIVALENT):
+        limits = [limit for limit in (finding.mde, finding.floor) if limit is not None]
+        return VerdictWords("~ not distinguishable", f"below {form.value(max(limits))}" if limits else "")
+    return VerdictWords(str(finding.verdict))
+
+
+def _direction(finding: Finding) -> Direction:
+    more = (finding.estimate or 0.0) > 0
+    return Direction.COSTS if more == titled(finding.metric).more_is_worse else Direction.SAVES
+
+
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class Footnotes:
+    """Flags in the order in which they are met, each with one mark."""
+
+    def __init__(self) -> None:
+        self._flags: dict[tuple[str, str], int] = {}
+
+    def mark(self, *findings: Finding | None) -> str:
+        """The marks of all flags of these findings: `¹ ²`; empty without flags."""
+        flags = [flag for finding in findings if finding for flag in finding.flags]
+        told = dict.fromkeys(
+            (flag_words(flag), remedy(flag)) for flag in flags if flag.partition(":")[0] not in UNMARKED
+        )
+        numbers = [self._flags.setdefault(each, len(self._flags) + 1) for each in told]
+        return "\u00a0".join(str(number).translate(SUPERSCRIPTS) for number in sorted(numbers))
+
+    def lines(self) -> tuple[tuple[str, str, str], ...]:
+        """Mark, flag, remedy."""
+        return tuple((str(number).translate(SUPERSCRIPTS), *told) for told, number in self._flags.items())

@@ -1,0 +1,209 @@
+"""A findings document by hand, as real ones look: numbers invented, fixed, and consistent with one another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from meshwise.analysis.finding import Direction, Finding, Kind, Verdict
+
+POSTURES = ("plaintext", "permissive", "strict", "strict+namespace", "strict+fine")
+RUNG_COST = {
+    "plaintext": 1.0,
+    "permissive": 1.26,
+    "strict": 1.265,
+    "strict+namespace": 1.31,
+    "strict+fine": 1.47,
+}
+"""Cost over no mesh, in units of the plaintext sidecar's."""
+METRIC_BASE = {  # metric: (no mesh, cost of the plaintext sidecar, half-width as a share, noise floor, unit)
+    "response_p50_us": (212.0, 131.0, 0.012, 4.1, "us"),
+    "response_p99_us": (584.0, 342.0, 0.04, 38.0, "us"),
+    "cpu_us_per_request": (0.0, 96.0, 0.008, 0.9, "us"),
+    "memory_bytes": (0.0, 104_000_000.0, 0.003, 400_000.0, "bytes"),
+}
+PROTOCOL_FACTOR = {"http1": 1.0, "http2": 1.18, "grpc": 1.31}
+MESH_FACTOR = {"istio": 1.0, "linkerd": 0.62}
+
+
+def value_of(metric: str, mesh: str, posture: str, protocol: str) -> float:
+    base, sidecar, *_ = METRIC_BASE[metric]
+    added = 0.0 if posture == "none" else sidecar * RUNG_COST[posture] * MESH_FACTOR[mesh]
+    return (base + added) * (1.0 if metric == "memory_bytes" else PROTOCOL_FACTOR[protocol])
+
+
+STATUSES = {"ok": 96, "failed": 1, "unproven": 0}
+NOT_APPLICABLE = (
+    {"cell": "linkerd/strict+fine/http1/800rps", "reason": "Linkerd has no rule on a JWT claim"},
+    {"cell": "linkerd/strict+fine/grpc/800rps", "reason": "Linkerd has no rule on a JWT claim"},
+)
+
+
+def findings(
+    meshes: tuple[str, ...] = ("istio",), protocols: tuple[str, ...] = ("http1",), blocks: int = 12
+) -> dict[str, Any]:
+    """A whole document. `meshes` without `none`."""
+    found = [
+        entry.as_json()
+        for protocol in protocols
+        for metric in METRIC_BASE
+        for entry in _of(metric, protocol, meshes, blocks)
+    ]
+    found += [entry.as_json() for metric in METRIC_BASE for entry in _floors(metric, blocks)]
+    return {
+        "schema_version": 1,
+        "study": {
+            "name": "ladder",
+            "seed": 7,
+            "blocks": blocks,
+            "executions": blocks,
+            "confidence": 0.95,
+            "primary_metrics": ["response_p50_us", "response_p99_us", "cpu_us_per_request"],
+        },
+        "environment": environment(),
+        "findings": found,
+    }
+
+
+def environment(testbed: str = "local") -> dict[str, Any]:
+    return {
+        "testbed": testbed,
+        "meshwise": "0.1.0",
+        "machine": {
+            "cpu": "AMD EPYC 7B13",
+            "cpus": 2,
+            "memory_bytes": 8_330_000_000,
+            "kernel": "6.8.0-45-generic",
+            "os": "Debian 12",
+        },
+        "proxies": {"istio": {"build": "envoy 1.36.2", "workers": "2", "tls": "BoringSSL"}},
+        "fidelity": [
+            {
+                "code": "F01",
+                "what": "upstream Envoy, not istio-proxy",
+                "effect": "istio.stats and metadata exchange are absent, so CPU is a lower bound",
+                "mesh": "istio",
+            },
+            {
+                "code": "F02",
+                "what": "client and server share two CPUs",
+                "effect": "latency includes competition for the CPU",
+                "mesh": "istio",
+            },
+        ],
+    }
+
+
+def _floors(metric: str, blocks: int) -> list[Finding]:
+    floor = METRIC_BASE[metric][3]
+    return [
+        _finding(
+            Kind.NOISE_FLOOR,
+            metric,
+            {"control": control, "cells": "2 cells"},
+            floor * factor,
+            floor * 0.3,
+            blocks,
+        )
+        for control, factor in (("same", 1.0), ("twin", 1.4))
+    ]
+
+
+def _of(metric: str, protocol: str, meshes: tuple[str, ...], blocks: int) -> list[Finding]:
+    scope = {
+        "protocol": protocol,
+        "rate_rps": 800.0,
+        "request_bytes": 0,
+        "response_bytes": 1024,
+        "connections": 16,
+        "streams": 1,
+        "shape": "chain",
+        "length": 1,
+        "key_type": "rsa-2048",
+        "policy_count": 0,
+    }
+    found = []
+    none = _level(metric, scope, "none", "none", blocks)
+    found.append(none)
+    for mesh in meshes:
+        below = "none"
+        for posture in POSTURES:
+            if mesh == "linkerd" and posture == "strict+fine":
+                continue
+            found.append(_level(metric, scope, mesh, posture, blocks))
+            found.append(_increment(metric, scope, mesh, below, posture, blocks))
+            if below != "none":
+                found.append(_increment(metric, scope, mesh, "none", posture, blocks))
+            below = posture
+    if len(meshes) == 2:
+        found += [_difference(metric, scope, meshes, posture, blocks) for posture in POSTURES[:4]]
+    return found
+
+
+def _level(metric: str, scope: dict[str, Any], mesh: str, posture: str, blocks: int) -> Finding:
+    value = value_of(metric, mesh, posture, scope["protocol"])
+    half = value * METRIC_BASE[metric][2]
+    return _finding(Kind.LEVEL, metric, scope | {"mesh": mesh, "posture": posture}, value, half, blocks)
+
+
+def _increment(metric: str, scope: dict[str, Any], mesh: str, lower: str, upper: str, blocks: int) -> Finding:
+    cost = value_of(metric, mesh, upper, scope["protocol"]) - value_of(metric, mesh, lower, scope["protocol"])
+    return _verdict(
+        _finding(
+            Kind.INCREMENT,
+            metric,
+            scope | {"mesh": mesh, "from": lower, "to": upper},
+            cost,
+            METRIC_BASE[metric][3] * 0.9,
+            blocks,
+        ),
+        METRIC_BASE[metric][3],
+    )
+
+
+def _difference(
+    metric: str, scope: dict[str, Any], meshes: tuple[str, ...], posture: str, blocks: int
+) -> Finding:
+    first, second = meshes
+    cost = value_of(metric, first, posture, scope["protocol"]) - value_of(
+        metric, second, posture, scope["protocol"]
+    )
+    entry = _finding(
+        Kind.DIFFERENCE,
+        metric,
+        scope | {"mesh": f"{first} - {second}", "posture": posture, "from": second, "to": first},
+        cost,
+        METRIC_BASE[metric][3] * 1.3,
+        blocks,
+    )
+    return _verdict(entry, METRIC_BASE[metric][3] * 1.5)
+
+
+def _verdict(finding: Finding, floor: float) -> Finding:
+    assert finding.estimate is not None
+    clear = abs(finding.estimate) > floor
+    return replace(
+        finding,
+        verdict=Verdict.DISTINGUISHABLE if clear else Verdict.NOT_DISTINGUISHABLE,
+        direction=(Direction.COSTS if finding.estimate > 0 else Direction.SAVES) if clear else None,
+        floor=floor,
+        mde=floor * 1.2,
+    )
+
+
+def _finding(
+    kind: Kind, metric: str, scope: dict[str, Any], estimate: float, half: float | None, n: int
+) -> Finding:
+    return Finding(
+        id="/".join([kind, metric, *(str(value) for value in scope.values())]),
+        kind=kind,
+        metric=metric,
+        scope=scope,
+        estimate=estimate,
+        low=None if half is None else estimate - half,
+        high=None if half is None else estimate + half,
+        confidence=0.95,
+        unit=METRIC_BASE[metric][4],
+        n=n,
+        method="t interval over executions",
+    )
