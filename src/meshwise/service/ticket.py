@@ -33,7 +33,8 @@ class Ticket:
 
     def expire(self) -> None:
         """The deadline has passed."""
+        abandon = self.abandon
         if not self.settled:
-            if self.abandon is not None:
-                self.abandon()
             self.settle("deadline")
+            if abandon is not None:
+                abandon()

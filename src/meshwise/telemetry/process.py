@@ -28,7 +28,7 @@ def cpu_ns(pid: int) -> int:
 
 
 def start_ticks(pid: int) -> int:
-    """When the process was started, in clock ticks since boot. Raises OSError when there is no such process."""
+    """When it was started, in clock ticks since boot. Raises OSError when there is no such process."""
     return int(_stat_fields(pid)[19])
 
 
