@@ -66,18 +66,21 @@ def record(
     reader.read(Moment.START, others)
     running = running and sleep_until(window.t0_ns)
     reader.read(Moment.START, exact, due_ns=window.t0_ns)
-    due_ns = window.t0_ns + window.interval_ns
-    while running and due_ns <= window.t1_ns - GUARD_NS:
+    while running and (due_ns := _next_due_ns(window)) <= window.t1_ns - GUARD_NS:
         running = sleep_until(due_ns)
         if running:
             reader.read(Moment.DURING, exact, due_ns=due_ns)
             reader.read(Moment.DURING, others)
-        late = max(0, time.monotonic_ns() - due_ns) // window.interval_ns  # readings that we slept through
-        due_ns += (late + 1) * window.interval_ns
     running = running and sleep_until(window.t1_ns)
     reader.read(Moment.END, exact, due_ns=window.t1_ns if running else None)
     reader.read(Moment.END, others)
     return to_table(reader.samples, window.t0_ns)
+
+
+def _next_due_ns(window: Window) -> int:
+    """Readings that we slept through are left out, not made up for."""
+    passed = max(0, time.monotonic_ns() - window.t0_ns) // window.interval_ns
+    return window.t0_ns + (passed + 1) * window.interval_ns
 
 
 class _Reader:
