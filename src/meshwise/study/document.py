@@ -74,7 +74,8 @@ def parse_document(text: str, name: str) -> Document:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - (text.rfind("\n", 0, error.position) + 1) + 1
-        reason = f"the character U+{ord(str(error.character)):04X} is not allowed"
+        code = ord(text[error.position])
+        reason = f"the character U+{code:04X} is not allowed"
         raise messages.NOT_YAML.error(f"{name}:{line}:{column}", reason=reason) from error
     return Document(name, composer.value, composer.value_places, composer.key_places)
 

@@ -100,7 +100,7 @@ def doubts(study: Study) -> tuple[str, ...]:
     found = []
     if study.executions < 6:
         found.append(
-            f"{study.executions} executions: below 6 no rank interval at 95 % exists, and t intervals are wide;"
+            f"{study.executions} executions: below 6 there is no rank interval, and t intervals are wide;"
             " 8 blocks with an execution each are the usual least"
         )
     if not study.control.same:

@@ -86,7 +86,7 @@ def expand_cells(file: StudyFile, problems: list[Problem]) -> tuple[Cell, ...]:
     left = _without_excluded(file, tuple(cells), problems)
     if len(left) > MAX_CELLS:
         problems.append(_too_many(len(left)))
-    missing = [mesh for mesh in file.environments if cells and not any(cell.mesh is mesh for cell in left)]
+    missing = [mesh for mesh in file.environments if left and not any(cell.mesh is mesh for cell in left)]
     for mesh in missing:
         path = ("environments", file.environments.index(mesh))
         remedy = f"remove it, or add the posture `{'none' if mesh is MeshName.NONE else 'strict'}` for it"

@@ -34,7 +34,8 @@ def _tidy(node: Any) -> Any:
         if key in ("properties", "$defs")
         else _tidy(value)
         for key, value in node.items()
-        if not (key == "title" and isinstance(value, str)) and not (key == "default" and value is None)
+        if not (key == "title" and isinstance(value, str))
+        and not (key == "default" and (value is None or isinstance(value, dict)))
     }
     options = tidied.get("anyOf")
     if isinstance(options, list) and {"type": "null"} in options:
