@@ -24,17 +24,22 @@ from meshwise.telemetry.process import CpuSampler, ProcessSampler
 from meshwise.telemetry.seam import Moment, Sample, Sampler
 
 SOURCE = "none/a/node-1/service"
-BUSY = (
-    "import threading, sys\nfor _ in range(3): threading.Thread(target=lambda: sum(range(10**6))).start()\n"
-)
+BUSY = """
+import os, sys, threading
+threads = [threading.Thread(target=lambda: sum(range(10**6))) for _ in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+while len(os.listdir("/proc/self/task")) > 1: pass  # the kernel lets go of a thread a little later
+print(1, flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
     """A process that has worked, in threads that have ended, and now waits."""
-    code = BUSY + "for t in threading.enumerate()[1:]: t.join()\nprint(1, flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as running:
         assert running.stdout is not None
         running.stdout.readline()
