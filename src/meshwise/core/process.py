@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -139,6 +140,24 @@ class OwnedProcess:
         """After its end: close the pipe, if there is one."""
         if self._popen.stdout:
             self._popen.stdout.close()
+
+
+def wait_any(processes: Iterable[OwnedProcess], timeout_s: float) -> tuple[OwnedProcess, ...]:
+    """Sleep until one of them ends or time is up; those that have ended. Costs nothing while they run."""
+    watched = list(processes)
+    poll = select.poll()
+    descriptors = []
+    try:
+        for process in watched:
+            if process.running:
+                descriptors.append(os.pidfd_open(process.pid))
+                poll.register(descriptors[-1], select.POLLIN)
+        if len(descriptors) == len(watched):
+            poll.poll(timeout_s * 1000)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    return tuple(process for process in watched if not process.running)
 
 
 def stop_all(processes: Iterable[OwnedProcess], grace_s: float = GRACE_S) -> None:

@@ -1,0 +1,134 @@
+"""The instrument of one trial: what it is told, and one running process of it in a pod.
+
+The second client of a cell with a share of plaintext is the same thing in the outsider's pod.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from meshwise.core.process import OwnedProcess
+from meshwise.load.records import SCHEMA, peek, read_records
+from meshwise.load.report import LoadReport
+from meshwise.load.spec import LoadSpec
+from meshwise.mesh.seam import Headers
+from meshwise.study.model import Study, Trial
+from meshwise.testbed.local.layout import Environment, port_of
+from meshwise.testbed.local.pod import Pod
+
+START_TIMEOUT_S = 20.0
+"""Python, its imports, and the connections of a cell."""
+MESH_CLIENT, OUTSIDE_CLIENT = "mesh", "outside"
+
+
+def load_spec(
+    study: Study, trial: Trial, environment: Environment, request: Headers, cpu: int | None
+) -> LoadSpec:
+    """The load of a trial's client inside the mesh.
+
+    All trials of a block meet the same arrival times (common random numbers): one source of noise less
+    in every paired difference.
+    """
+    cell = trial.cell
+    return LoadSpec(
+        address=environment.address("node-1"),
+        port=port_of(cell.protocol),
+        authority=environment.authority(cell),
+        protocol=cell.protocol,
+        method=request.method,
+        path=request.path,
+        headers=tuple((name, value) for name, value in request.headers),
+        body_bytes=cell.request_bytes,
+        rate_rps=cell.rate_rps * (1 - cell.plaintext_share),
+        arrivals=study.trial.arrivals,
+        seed=zlib.crc32(f"{study.seed} block {trial.block}".encode()),
+        warmup_ns=study.trial.warmup_ns,
+        duration_ns=study.trial.duration_ns,
+        connections=cell.connections,
+        streams=cell.streams,
+        timeout_ns=study.trial.timeout_ns,
+        cpu=cpu,
+    )
+
+
+def outside_spec(inside: LoadSpec, trial: Trial, environment: Environment) -> LoadSpec:
+    """The load of the plaintext client: its share of rate and connections, dialling the pod itself."""
+    cell = trial.cell
+    return replace(
+        inside,
+        address=environment.placement["node-1"].pod_ip,
+        rate_rps=cell.rate_rps * cell.plaintext_share,
+        connections=max(1, round(cell.connections * cell.plaintext_share)),
+        seed=inside.seed ^ 1,
+    )
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """One running instrument; its files are in `directory`."""
+
+    client: str
+    process: OwnedProcess
+    directory: Path
+    spec: LoadSpec
+
+    @classmethod
+    def start(
+        cls, client: str, pod: Pod, spec: LoadSpec, directory: Path, cpus: tuple[int, ...]
+    ) -> Instrument:
+        """Returns when the process runs, not yet when it sends; the caller owns `process`."""
+        directory.mkdir(parents=True)
+        (directory / "spec.json").write_text(spec.to_json())
+        argv = (sys.executable, "-m", "meshwise.load", "--spec", str(directory / "spec.json"))
+        process = pod.start(
+            "instrument",
+            (*argv, "--out", str(directory)),
+            dict(os.environ),
+            directory / "log",
+            cpus=cpus,
+            open_files=spec.connections + 256,
+            pipe_stdout=True,
+        )
+        return cls(client, process, directory, spec)
+
+    def wait_started(self) -> int:
+        """Wait until it has connected: its first intended time, CLOCK_MONOTONIC. ValueError: why not."""
+        pipe = self.process.stdout
+        assert pipe is not None
+        os.set_blocking(pipe.fileno(), False)
+        said = bytearray()
+
+        def whole_line() -> bool:
+            said.extend(pipe.read() or b"")
+            return b"\n" in said
+
+        self.process.wait_until(whole_line, "connected", START_TIMEOUT_S)
+        event = json.loads(said.partition(b"\n")[0])
+        if event["event"] != "started":
+            raise ValueError(f"{event['what']} [{event['code']}]")
+        return int(event["start_ns"])
+
+    def peek(self) -> tuple[int, float | None]:
+        """(answers so far, median response time of the last second in us)."""
+        return peek(self.directory)
+
+    def requests(self) -> pa.Table:
+        """What it recorded, with the column `client`; also of one that was killed. Empty if nothing."""
+        recorded = (self.directory / "records").exists()
+        table = read_records(self.directory) if recorded else SCHEMA.empty_table()
+        codes = pa.repeat(pa.scalar(0, pa.int8()), table.num_rows)
+        client = pa.DictionaryArray.from_arrays(codes, [self.client])
+        return table.append_column("client", client)
+
+    def report(self) -> Mapping[str, object]:
+        """Its own report; empty if it was killed before it could write one."""
+        path = self.directory / "report.json"
+        return LoadReport.from_json(path.read_text()).to_dict() if path.exists() else {}

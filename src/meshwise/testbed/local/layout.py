@@ -1,0 +1,128 @@
+"""Where everything of a study is placed: a pure function from the study to environments, pods and addresses.
+
+An environment is one mesh's pods with one set of processes: `istio/a` and, when the study has a twin control,
+`istio/b`. It is laid out once for the largest topology of its cells; smaller cells use a part of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from meshwise.mesh.seam import OUTSIDER, POD_RANGE, SERVICE_RANGE, PlacedWorkload, Placement
+from meshwise.service.spec import NodeSpec, Upstream
+from meshwise.study.model import SERVICE_PORTS, Cell, MeshName, Protocol, Study, Topology, Workload
+
+_FIRST_POD = 10
+_OUTSIDER_POD = 250
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One mesh with one set of processes."""
+
+    placement: Placement
+    first_cell: Cell
+    """The cell whose posture the proxies are started with."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.placement.mesh}/{self.placement.process_set}"
+
+    @property
+    def nodes(self) -> tuple[PlacedWorkload, ...]:
+        """Every workload but the client, which has no service."""
+        return self.placement.workloads[1:]
+
+    def pods(self) -> tuple[tuple[str, str], ...]:
+        """(name, ip) of every pod, the outsider's last."""
+        placed = [(self.pod_name(workload.name), workload.pod_ip) for workload in self.placement.workloads]
+        return (*placed, (self.pod_name(OUTSIDER), self.placement.outsider_ip))
+
+    def part(self, topology: Topology) -> Environment:
+        """The same with only the workloads that a smaller topology uses."""
+        return replace(self, placement=replace(self.placement, workloads=self.placement.of(topology)))
+
+    def pod_names(self) -> frozenset[str]:
+        return frozenset(name for name, _ in self.pods())
+
+    def pod_name(self, workload: str) -> str:
+        return f"{self.name}/{workload}"
+
+    def address(self, callee: str) -> str:
+        """Where an application dials a workload: its service, which only a sidecar answers, or its pod."""
+        placed = self.placement[callee]
+        return placed.pod_ip if self.placement.mesh is MeshName.NONE else placed.service_ip
+
+    def node_spec(self, name: str) -> NodeSpec:
+        """What the graph node of a workload is told at its start."""
+        calls = [self._upstream(callee) for callee in self.placement[name].workload.calls]
+        chain = [upstream for callee, upstream in calls if not is_leaf(callee)]
+        leaves = tuple(upstream for callee, upstream in calls if is_leaf(callee))
+        # No cell asks for work, so no node spends its start on calibrating it.
+        return NodeSpec(name, next=chain[0] if chain else None, leaves=leaves, work_rounds_per_us=1.0)
+
+    def _upstream(self, callee: str) -> tuple[str, Upstream]:
+        return callee, Upstream(self.address(callee), self.placement[callee].workload.host)
+
+    def authority(self, cell: Cell) -> str:
+        """What the instrument calls the first node."""
+        return f"{self.placement['node-1'].workload.host}:{port_of(cell.protocol)}"
+
+
+def lay_out(study: Study, directory: Path) -> tuple[Environment, ...]:
+    """Every environment of the study, in its order; twins after all first sets. Files below `directory`."""
+    wanted: list[tuple[MeshName, str, list[Cell]]] = []
+    for process_set, cells in (("a", study.cells + study.control.same), ("b", study.control.twin)):
+        for mesh in study.environments:
+            own = [cell for cell in cells if cell.mesh is mesh]
+            if own:
+                wanted.append((mesh, process_set, own))
+    return tuple(
+        _environment(number, mesh, process_set, cells, directory)
+        for number, (mesh, process_set, cells) in enumerate(wanted, start=1)
+    )
+
+
+def _environment(
+    number: int, mesh: MeshName, process_set: str, cells: list[Cell], directory: Path
+) -> Environment:
+    pods, services = _subnet(POD_RANGE, number), _subnet(SERVICE_RANGE, number)
+    placed = tuple(
+        PlacedWorkload(workload, str(pods + _FIRST_POD + index), str(services + _FIRST_POD + index))
+        for index, workload in enumerate(merged(cells))
+    )
+    placement = Placement(
+        mesh=mesh,
+        process_set=process_set,
+        workloads=placed,
+        outsider_ip=str(pods + _OUTSIDER_POD),
+        directory=directory / mesh / process_set,
+    )
+    return Environment(placement, cells[0])
+
+
+def _subnet(whole: str, number: int) -> ipaddress.IPv4Address:
+    """The third byte of an address tells the environment."""
+    return ipaddress.IPv4Network(whole).network_address + 256 * number
+
+
+def merged(cells: Iterable[Cell]) -> tuple[Workload, ...]:
+    """The workloads of all topologies together, client first; each calls whom it calls in any of them."""
+    found: dict[str, Workload] = {}
+    for topology in dict.fromkeys(Topology(cell.shape, cell.length) for cell in cells):
+        for workload in topology.workloads:
+            known = found.get(workload.name, workload)
+            calls = tuple(dict.fromkeys((*known.calls, *workload.calls)))
+            found[workload.name] = replace(known, calls=calls)
+    return tuple(found.values())
+
+
+def is_leaf(name: str) -> bool:
+    return name.startswith("leaf-")
+
+
+def port_of(protocol: Protocol) -> int:
+    return SERVICE_PORTS[protocol]

@@ -1,0 +1,133 @@
+"""The processes of one environment: graph nodes and sidecars, started, waited for, watched.
+
+Laws of this file:
+- Every start has an environment of another size and another place in the order: both move the stack and the
+  heap, and would otherwise bias all trials of an execution the same way (Mytkowicz et al., ASPLOS 2009).
+- A proxy inherits nothing of the user's environment but PATH.
+- All are started before any is waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from meshwise.core import messages
+from meshwise.core.process import OwnedProcess
+from meshwise.mesh.seam import Mesh, ProcessPlan, Ready
+from meshwise.study.model import SERVICE_PORTS, Protocol
+from meshwise.testbed.local.layout import Environment
+from meshwise.testbed.local.pod import Pod
+
+_PADDING_BYTES = 4096
+"""A page: the initial stack position varies over all its offsets."""
+_OPEN_FILES = 65536
+SERVICE = "service"
+
+
+@dataclass(frozen=True)
+class Cpus:
+    """Who runs where; empty: wherever the kernel likes."""
+
+    instrument: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()
+
+
+def assign_cpus(available: Iterable[int], *, pin: bool) -> Cpus:
+    """With pinning the instrument has the first CPU for itself and everything else shares the rest."""
+    cpus = sorted(available)
+    if not pin or len(cpus) < 2:
+        return Cpus()
+    return Cpus((cpus[0],), tuple(cpus[1:]))
+
+
+@dataclass(frozen=True)
+class Start:
+    """One process that is due in one environment."""
+
+    environment: Environment
+    plan: ProcessPlan
+
+
+def due_starts(
+    environment: Environment, mesh: Mesh, workers: int, directory: Path, chance: random.Random
+) -> list[Start]:
+    """All processes of an environment, in a random order. Writes the nodes' specs into `directory`."""
+    plans = [*mesh.processes(environment.placement, workers), *_service_plans(environment, directory)]
+    return [Start(environment, plan) for plan in chance.sample(plans, len(plans))]
+
+
+def _service_plans(environment: Environment, directory: Path) -> list[ProcessPlan]:
+    directory.mkdir(parents=True, exist_ok=True)
+    plans = []
+    for node in environment.nodes:
+        path = directory / f"{node.name}.json"
+        path.write_text(environment.node_spec(node.name).to_json())
+        plans.append(
+            ProcessPlan(
+                pod=node.name,
+                role=SERVICE,
+                argv=(sys.executable, "-m", "meshwise.service", "--spec", str(path)),
+                environment=dict(os.environ),
+                ready=Ready(SERVICE_PORTS[Protocol.HTTP1], "/healthz"),
+            )
+        )
+    return plans
+
+
+def start(
+    due: Start, pods: Mapping[str, Pod], logs: Path, cpus: Cpus, chance: random.Random, *, privileged: bool
+) -> OwnedProcess:
+    """Start one process in its pod; the caller owns it."""
+    plan = due.plan
+    pod = pods[due.environment.pod_name(plan.pod)]
+    return pod.start(
+        plan.role,
+        plan.argv,
+        {
+            "PATH": os.environ.get("PATH", os.defpath),
+            **plan.environment,
+            "MESHWISE_PADDING": "x" * chance.randrange(_PADDING_BYTES),
+        },
+        logs / f"{due.environment.name}/{plan.pod}-{plan.role}.log",
+        uid=plan.uid if privileged else None,
+        cpus=cpus.others,
+        open_files=_OPEN_FILES,
+    )
+
+
+def wait_ready(started: Sequence[tuple[Start, OwnedProcess]], pods: Mapping[str, Pod]) -> None:
+    """Wait for all of them. Raises MW211 or MW212 for the first that does not become ready in its time."""
+    begun = time.monotonic()
+    for due, process in started:
+        if (ready := due.plan.ready) is not None:
+            pod = pods[due.environment.pod_name(due.plan.pod)]
+            left_s = ready.timeout_s - (time.monotonic() - begun)
+            process.wait_until(partial(answers, pod, ready), "ready", max(left_s, 1.0))
+
+
+def answers(pod: Pod, ready: Ready) -> bool:
+    """Whether GET `path` on the pod's loopback answers 200."""
+    try:
+        with pod.dial("127.0.0.1", ready.port) as connection:
+            connection.sendall(
+                f"GET {ready.path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+            )
+            return connection.recv(64).startswith(b"HTTP/1.1 200 ")
+    except OSError:
+        return False
+
+
+def check_alive(processes: Iterable[OwnedProcess]) -> None:
+    """Raises MW503 for the first process that has ended."""
+    for process in processes:
+        if not process.running:
+            raise messages.PROCESS_GONE.error(
+                name=process.name, ending=process.ending, tail=process.log_tail() or "(its log is empty)"
+            )
