@@ -1,0 +1,250 @@
+"""Trust anchor, issuer and leaf certificates as Linkerd's identity service makes them.
+
+Laws of this file:
+- All keys are ECDSA P-256: a proxy shows its certificate only to peers that verify `ecdsa_secp256r1_sha256`
+  (linkerd2-proxy: linkerd/meshtls).
+- The trust anchor signs the issuer, the issuer signs leaves; only the anchor's certificate is known to
+  proxies, only the issuer's key to the controller (linkerd.io: "Automatically Rotating Control Plane TLS").
+- A request is checked before it is signed, and a leaf never outlives its issuer
+  (linkerd2: pkg/identity/service.go, pkg/tls/ca.go).
+- No key and no certificate is logged or archived.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from meshwise.mesh.files import write_private
+from meshwise.mesh.identity import Identity
+from meshwise.mesh.linkerd.names import identity_suffix
+
+ANCHOR_LIFE = dt.timedelta(days=3650)
+ISSUER_LIFE = dt.timedelta(days=365)
+LEAF_LIFE = dt.timedelta(hours=24)
+CLOCK_SKEW = dt.timedelta(seconds=20)
+"""Helm value `identity.issuer.clockSkewAllowance`: widens both ends of a leaf's validity."""
+
+_PEM = serialization.Encoding.PEM
+_DER = serialization.Encoding.DER
+_SERVER_AND_CLIENT = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+
+
+class Refused(Exception):
+    """A certificate that will not be issued; `status` is the gRPC code's name, the text says why."""
+
+    def __init__(self, status: str, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """DER, as the wire wants it. `chain`: the leaf's issuer first."""
+
+    certificate: bytes
+    chain: tuple[bytes, ...]
+    valid_until: dt.datetime
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """What the identity service holds."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    def __repr__(self) -> str:  # the key must not reach a log by way of a repr
+        return f"Issuer(valid until {self.certificate.not_valid_after_utc:%Y-%m-%d %H:%M})"
+
+    def certify(self, identity: str, request_der: bytes, now: dt.datetime, life: dt.timedelta) -> Leaf:
+        """Check the request and sign it. Raises Refused."""
+        key = checked_key(identity, request_der)
+        not_before, not_after = now - CLOCK_SKEW, now + life + CLOCK_SKEW
+        if now > self.certificate.not_valid_after_utc:
+            raise Refused(
+                "UNAVAILABLE", f"the issuer's certificate expired at {self.certificate.not_valid_after_utc}"
+            )
+        if now < self.certificate.not_valid_before_utc:
+            raise Refused(
+                "UNAVAILABLE",
+                f"the issuer's certificate is not valid before {self.certificate.not_valid_before_utc}",
+            )
+        not_after = min(not_after, self.certificate.not_valid_after_utc)
+        leaf = (
+            x509.CertificateBuilder()
+            .subject_name(_common_name(identity))
+            .issuer_name(self.certificate.subject)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(not_before)
+            .not_valid_after(not_after)
+            .add_extension(_usage("digital_signature", "key_encipherment"), critical=True)
+            .add_extension(_SERVER_AND_CLIENT, critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(identity)]), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        valid_until = min(now + life, not_after)
+        return Leaf(leaf.public_bytes(_DER), (self.certificate.public_bytes(_DER),), valid_until)
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A trust anchor (PEM; its key is gone) and an issuer below it."""
+
+    anchor_pem: bytes
+    issuer: Issuer
+
+
+def make_authority(
+    trust_domain: str = "cluster.local",
+    now: dt.datetime | None = None,
+    issuer_life: dt.timedelta = ISSUER_LIFE,
+) -> Authority:
+    """A fresh anchor and issuer, valid from `now` on (with the allowance for clock skew)."""
+    moment = now or dt.datetime.now(dt.UTC)
+    anchor_key = ec.generate_private_key(ec.SECP256R1())
+    anchor_name = _common_name(f"root.{identity_suffix(trust_domain).partition('.')[2]}")
+    anchor = _sign_authority(
+        anchor_name, anchor_key, anchor_name, anchor_key, moment, ANCHOR_LIFE, path_length=1
+    )
+    issuer_key = ec.generate_private_key(ec.SECP256R1())
+    issuer = _sign_authority(
+        _common_name(identity_suffix(trust_domain)),
+        issuer_key, anchor_name, anchor_key, moment, issuer_life, path_length=0,
+    )  # fmt: skip
+    return Authority(anchor.public_bytes(_PEM), Issuer(issuer, issuer_key))
+
+
+def store_issuer(issuer: Issuer, directory: Path) -> None:
+    write_private(directory / "issuer.pem", issuer.certificate.public_bytes(_PEM))
+    write_private(directory / "issuer.key.pem", _private_bytes(issuer.key, _PEM))
+
+
+def load_issuer(directory: Path) -> Issuer:
+    key = serialization.load_pem_private_key((directory / "issuer.key.pem").read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("the issuer's key is not an elliptic-curve key")
+    return Issuer(x509.load_pem_x509_certificate((directory / "issuer.pem").read_bytes()), key)
+
+
+# --- what a workload brings ----------------------------------------------------------------------
+
+
+def make_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def key_der(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PKCS#8, the `key.p8` of a proxy."""
+    return _private_bytes(key, _DER)
+
+
+def request_der(identity: str, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PKCS#10, the `csr.der` of a proxy: CN and one DNS SAN (linkerd2: proxy-identity/main.go)."""
+    return (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(_common_name(identity))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(identity)]), critical=False)
+        .sign(key, hashes.SHA256())
+        .public_bytes(_DER)
+    )
+
+
+def identity_for_prober(issuer: Issuer, name: str, key: ec.EllipticCurvePrivateKey) -> Identity:
+    """A certificate outside of any proxy, PEM, for the outsiders of a proof."""
+    leaf = issuer.certify(name, request_der(name, key), dt.datetime.now(dt.UTC), LEAF_LIFE)
+    chain = b"".join(
+        x509.load_der_x509_certificate(der).public_bytes(_PEM) for der in (leaf.certificate, *leaf.chain)
+    )
+    return Identity(name, chain, _private_bytes(key, _PEM))
+
+
+def checked_key(identity: str, request: bytes) -> ec.EllipticCurvePublicKey:
+    """The key of a signing request that asks for exactly this identity. Raises Refused."""
+    try:
+        csr = x509.load_der_x509_csr(request)
+        valid = csr.is_signature_valid
+        key = csr.public_key()
+        names = _alternative_names(csr)
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
+        raise Refused("INVALID_ARGUMENT", f"not a certificate signing request: {error}") from error
+    if not valid:
+        raise Refused("FAILED_PRECONDITION", "the request is not signed by its own key")
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise Refused("FAILED_PRECONDITION", "the key is not ECDSA P-256")
+    if any(not isinstance(name, x509.DNSName) for name in names):
+        raise Refused("FAILED_PRECONDITION", "alternative names other than DNS names are not signed")
+    if [name.value for name in names] != [identity]:
+        raise Refused("FAILED_PRECONDITION", f"the request's only DNS name must be {identity}")
+    common = [str(attribute.value) for attribute in csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if common not in ([], [""], [identity]):
+        raise Refused("FAILED_PRECONDITION", f"the request's common name must be empty or {identity}")
+    return key
+
+
+def _alternative_names(csr: x509.CertificateSigningRequest) -> list[x509.GeneralName]:
+    try:
+        return list(csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        return []
+
+
+# --- shared ----------------------------------------------------------------------------------------
+
+
+def _sign_authority(
+    subject: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    signing_key: ec.EllipticCurvePrivateKey,
+    now: dt.datetime,
+    life: dt.timedelta,
+    path_length: int,
+) -> x509.Certificate:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + life)
+        .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()), critical=False
+        )
+        .sign(signing_key, hashes.SHA256())
+    )
+
+
+def _common_name(name: str) -> x509.Name:
+    """Empty for a name that is too long for it (RFC 5280, ub-common-name); the DNS SAN says it anyway."""
+    if len(name) > 64:
+        return x509.Name([])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _private_bytes(key: ec.EllipticCurvePrivateKey, encoding: serialization.Encoding) -> bytes:
+    return key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
+def _usage(*names: str) -> x509.KeyUsage:
+    every = (
+        "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+        "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+    )  # fmt: skip
+    return x509.KeyUsage(**{name: name in names for name in every})

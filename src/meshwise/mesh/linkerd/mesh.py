@@ -1,0 +1,137 @@
+"""Linkerd as a `Mesh`: what a posture is in Linkerd, for real linkerd2-proxy sidecars.
+
+    cell -> resources (YAML) -> snapshot -> file -> controller -> relay -> proxy
+
+`posture` writes the resources, `policy` and `destinations` are Linkerd's controllers, `proof` asks the proxies.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from meshwise.mesh.files import hand_over, private_directory, write_private
+from meshwise.mesh.linkerd import authority, binary, command, posture, sidecar
+from meshwise.mesh.linkerd.controller import token_digest
+from meshwise.mesh.linkerd.destinations import Transport
+from meshwise.mesh.linkerd.names import (
+    ADMIN_PORT,
+    API_SOCKET,
+    CONTROL_PORT,
+    CONTROLLER_DIRECTORY,
+    INBOUND_PORT,
+    INBOUND_SKIP_PORTS,
+    OUTBOUND_PORT,
+    OUTBOUND_SKIP_PORTS,
+    PROXY_UID,
+    SNAPSHOT_FILE,
+    identity_of,
+)
+from meshwise.mesh.linkerd.resources import Resources, parse
+from meshwise.mesh.linkerd.snapshot import snapshot
+from meshwise.mesh.request import request_of
+from meshwise.mesh.seam import Capture, Dial, Fidelity, Headers, Placement, ProcessPlan, Proof, Ready
+from meshwise.study.model import Cell, MeshName
+from meshwise.telemetry.seam import Sampler
+
+_RELAY = Path(__file__).with_name("relay.py")
+
+
+class LinkerdMesh:
+    """See `meshwise.mesh.seam.Mesh`. Holds its authority, the proxies' keys and a count of its pushes."""
+
+    def __init__(self, transport: Transport | None = None) -> None:
+        self.transport = transport or Transport()
+        self._authorities: dict[str, authority.Authority] = {}
+        self._keys: dict[tuple[str, str], ec.EllipticCurvePrivateKey] = {}
+        self._pushes = itertools.count(1)
+
+    @property
+    def name(self) -> MeshName:
+        return MeshName.LINKERD
+
+    def not_applicable(self, cell: Cell) -> str | None:
+        return posture.not_applicable(cell)
+
+    def resources(self, cell: Cell, placement: Placement) -> str:
+        return posture.resources(cell)
+
+    def processes(self, placement: Placement, workers: int) -> Sequence[ProcessPlan]:
+        proxy = str(binary.proxy_path())
+        controller = placement.directory / CONTROLLER_DIRECTORY
+        anchors = self._authority(placement).anchor_pem
+        plans = [
+            ProcessPlan(
+                pod=placement.workloads[0].name,
+                role="controller",
+                argv=(sys.executable, "-m", "meshwise.mesh.linkerd.controller", str(controller)),
+            )
+        ]
+        for placed in placement.workloads:
+            relay = (sys.executable, "-I", "-S", str(_RELAY), str(CONTROL_PORT), str(controller / API_SOCKET))
+            plans.append(ProcessPlan(pod=placed.name, role="relay", argv=relay))
+            plans.append(
+                ProcessPlan(
+                    pod=placed.name,
+                    role="proxy",
+                    argv=(proxy,),
+                    environment=sidecar.environment(placed, placement, workers, anchors),
+                    uid=PROXY_UID,
+                    ready=Ready(ADMIN_PORT, "/ready"),
+                )
+            )
+        return plans
+
+    def capture(self, workload: str) -> Capture | None:
+        return Capture(
+            inbound_port=INBOUND_PORT,
+            outbound_port=OUTBOUND_PORT,
+            proxy_uid=PROXY_UID,
+            inbound_exempt_ports=INBOUND_SKIP_PORTS,
+            outbound_exempt_ports=OUTBOUND_SKIP_PORTS,
+        )
+
+    def prepare(self, placement: Placement, cell: Cell) -> None:
+        hand_over(placement.directory, PROXY_UID)
+        tokens = {}
+        for placed in placement.workloads:
+            key = self._keys.setdefault((placement.process_set, placed.name), authority.make_key())
+            token = secrets.token_urlsafe(32)
+            sidecar.lay_out(placed, placement, key, token)
+            tokens[identity_of(placed.workload, placement)] = token_digest(token.encode())
+        controller = private_directory(placement.directory / CONTROLLER_DIRECTORY)
+        authority.store_issuer(self._authority(placement).issuer, controller)
+        settings = {"tokens": tokens, "leaf_life_s": authority.LEAF_LIFE.total_seconds()}
+        write_private(controller / "identities.json", json.dumps(settings))
+        self._write_snapshot(placement, cell)
+
+    def apply(self, placement: Placement, cell: Cell, dial: Dial) -> None:
+        self._write_snapshot(placement, cell)
+        command.tell(placement.directory / CONTROLLER_DIRECTORY, "reload", placement.process_set)
+
+    # --- how a posture gets there ------------------------------------------------------------------
+
+    def _authority(self, placement: Placement) -> authority.Authority:
+        domain = placement.trust_domain
+        if domain not in self._authorities:
+            self._authorities[domain] = authority.make_authority(domain)
+        return self._authorities[domain]
+
+    def _write_snapshot(self, placement: Placement, cell: Cell) -> None:
+        resources = _parsed(self.resources(cell, placement))
+        made = snapshot(resources, placement, next(self._pushes), self.transport)
+        path = placement.directory / CONTROLLER_DIRECTORY / SNAPSHOT_FILE
+        write_private(path, made.SerializeToString())
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> Resources:
+    return parse(text)

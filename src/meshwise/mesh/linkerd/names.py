@@ -1,0 +1,46 @@
+"""Linkerd's names, ports and defaults, in one place. Sources: linkerd2 `pkg/identity`, chart `values.yaml`."""
+
+from __future__ import annotations
+
+from meshwise.mesh.seam import PlacedWorkload, Placement
+from meshwise.study.model import Workload
+
+CONTROL_NAMESPACE = "linkerd"
+PROXY_UID = 2102
+INBOUND_PORT = 4143
+OUTBOUND_PORT = 4140
+ADMIN_PORT = 4191
+TAP_PORT = 4190
+CONTROL_PORT = 8090
+"""Where the relay of each pod listens, on its loopback; one port for all three of Linkerd's controllers."""
+INBOUND_SKIP_PORTS = (TAP_PORT, ADMIN_PORT, 4567, 4568)
+OUTBOUND_SKIP_PORTS = (4567, 4568)
+CLUSTER_NETWORKS = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")
+DETECT_TIMEOUT_S = 10
+
+CONTROLLER_DIRECTORY = "controller"
+API_SOCKET = "api.sock"
+COMMAND_SOCKET = "command.sock"
+SNAPSHOT_FILE = "snapshot.pb"
+
+
+def identity_name(namespace: str, service_account: str, trust_domain: str) -> str:
+    """The DNS name that a proxy is certified for; also the SNI that its peers send."""
+    return f"{service_account}.{namespace}.serviceaccount.{identity_suffix(trust_domain)}"
+
+
+def identity_suffix(trust_domain: str) -> str:
+    return f"identity.{CONTROL_NAMESPACE}.{trust_domain}"
+
+
+def identity_of(workload: Workload, placement: Placement) -> str:
+    return identity_name(workload.namespace, workload.service_account, placement.trust_domain)
+
+
+def workload_token(placed: PlacedWorkload) -> str:
+    """LINKERD2_PROXY_POLICY_WORKLOAD, which a proxy repeats in every question about policy."""
+    return f'{{"ns":"{placed.workload.namespace}", "pod":"{placed.name}"}}'
+
+
+def labels_of(workload: Workload) -> dict[str, str]:
+    return {"app": workload.name}

@@ -1,0 +1,278 @@
+"""From Linkerd's policy resources to what WatchPort answers. Pure.
+
+Mirrors linkerd2's policy controller: `policy-controller/k8s/index/src/inbound/index.rs` (which policy holds
+for which port), `index/src/defaults.rs` (default policies), `grpc/src/inbound.rs` (the messages).
+
+Laws of this file:
+- A Server's own authorizations stay on the Server, a route's on the route; the proxy joins them.
+- Authorizations and routes go in the order of their names: where several match, what is scanned before the
+  one that holds is known (Linkerd's own order is that of a hash table).
+- A reference to something that is not there is refused (MW420), where Linkerd would let it do nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from meshwise.core import messages
+from meshwise.mesh.linkerd import wire
+from meshwise.mesh.linkerd.names import CLUSTER_NETWORKS, DETECT_TIMEOUT_S, identity_name, identity_suffix, labels_of
+from meshwise.mesh.linkerd.proto import grpc_route_pb2, http_route_pb2, http_types_pb2, inbound_pb2
+from meshwise.mesh.linkerd.resources import (
+    DEFAULT_POLICIES,
+    POLICY,
+    AuthorizationPolicy,
+    HeaderMatch,
+    Meta,
+    Namespace,
+    Network,
+    Ref,
+    Resources,
+    Route,
+    RouteMatch,
+    Server,
+)
+from meshwise.study.model import Workload
+
+_ALL = tuple(Network(cidr) for cidr in wire.EVERY_NETWORK)
+
+
+def checked(resources: Resources, workloads: Sequence[Workload], ports: Iterable[int]) -> Resources:
+    """The resources, when every reference in them leads somewhere. Raises MW420."""
+    known_ports = set(ports)
+    for server in resources.servers:
+        if server.port not in known_ports or not any(_selects(server, each) for each in workloads):
+            raise _dangling(server.meta, f"Server `{server.meta.name}`", f"port {server.port} of any workload")
+    for route in resources.routes:
+        for ref in route.servers:
+            _need(resources.servers, ref, route.meta, f"{route.kind} `{route.meta.name}`")
+    for policy in resources.policies:
+        name = f"AuthorizationPolicy `{policy.meta.name}`"
+        if policy.target.kind != "Namespace":
+            targets = resources.servers if policy.target.kind == "Server" else resources.routes
+            _need(targets, policy.target, policy.meta, name)
+        for ref in policy.authentications:
+            if ref.kind == "MeshTLSAuthentication":
+                _need(resources.mesh_authentications, ref, policy.meta, name)
+            elif ref.kind == "NetworkAuthentication":
+                _need(resources.network_authentications, ref, policy.meta, name)
+    return resources
+
+
+def default_server(name: str) -> Any:
+    """What a port without a Server gets: `name` is one of DEFAULT_POLICIES."""
+    return inbound_pb2.Server(
+        protocol=_protocol("unknown", [], []),
+        authorizations=_default_authorizations(name),
+        labels={"group": "", "kind": "default", "name": name},
+    )
+
+
+def default_policy(resources: Resources, namespace: str) -> str:
+    return next((each.default_policy for each in _namespaces(resources, namespace)), DEFAULT_POLICIES[0])
+
+
+def server_for(resources: Resources, workload: Workload, port: int, trust_domain: str) -> Any:
+    """What WatchPort answers for one port of one workload. Raises MW420 when two Servers claim it."""
+    found = [server for server in resources.servers if server.port == port and _selects(server, workload)]
+    if not found:
+        return default_server(default_policy(resources, workload.namespace))
+    server, *others = found
+    if others:
+        raise _dangling(others[0].meta, f"Server `{others[0].meta.name}`", "a port that no other Server claims")
+    translate = _Translation(resources, trust_domain)
+    routes = sorted(
+        (route for route in resources.routes if any(_is(ref, server.meta) for ref in route.servers)),
+        key=lambda route: route.meta.name,
+    )
+    return inbound_pb2.Server(
+        protocol=_protocol(
+            server.protocol,
+            [translate.http_route(route) for route in routes if route.kind == "HTTPRoute"],
+            [translate.grpc_route(route) for route in routes if route.kind == "GRPCRoute"],
+        ),
+        authorizations=[
+            *translate.authorizations("Server", server.meta),
+            *translate.authorizations("Namespace", Meta(server.meta.namespace, server.meta.namespace)),
+            *_default_authorizations(server.access),
+        ],
+        labels={"group": POLICY, "kind": "server", "name": server.meta.name},
+    )
+
+
+def _protocol(kind: str, http: list[Any], grpc: list[Any]) -> Any:
+    proxy = inbound_pb2.ProxyProtocol
+    match kind:
+        case "HTTP/1":
+            return proxy(http1=proxy.Http1(routes=http))
+        case "HTTP/2":
+            return proxy(http2=proxy.Http2(routes=http))
+        case "gRPC":
+            return proxy(grpc=proxy.Grpc(routes=grpc))
+        case "opaque":
+            return proxy(opaque=proxy.Opaque())
+        case _:
+            return proxy(detect=proxy.Detect(timeout=wire.duration(DETECT_TIMEOUT_S), http_routes=http))
+
+
+def _default_authorizations(name: str) -> list[Any]:
+    """Mirrors `defaults.rs`: networks by the first word, authentication by the second."""
+    if name == "deny":
+        return []
+    networks = CLUSTER_NETWORKS if name.startswith("cluster") else wire.EVERY_NETWORK
+    authentication = _permit_any_identity() if name.endswith("-authenticated") else _permit_everyone()
+    return [
+        inbound_pb2.Authz(
+            networks=[wire.network(cidr) for cidr in networks],
+            authentication=authentication,
+            labels={"group": "", "kind": "default", "name": name},
+            metadata=wire.default(name),
+        )
+    ]
+
+
+def _permit_everyone() -> Any:
+    return inbound_pb2.Authn(unauthenticated=inbound_pb2.Authn.PermitUnauthenticated())
+
+
+def _permit_any_identity() -> Any:
+    return _permit([], [inbound_pb2.IdentitySuffix()])
+
+
+def _permit(names: Sequence[str], suffixes: Sequence[Any]) -> Any:
+    clients = inbound_pb2.Authn.PermitMeshTLS.PermitClientIdentities(
+        identities=[inbound_pb2.Identity(name=name) for name in names], suffixes=suffixes
+    )
+    return inbound_pb2.Authn(meshTLS=inbound_pb2.Authn.PermitMeshTLS(identities=clients))
+
+
+class _Translation:
+    """One set of resources in one trust domain."""
+
+    def __init__(self, resources: Resources, trust_domain: str) -> None:
+        self._resources = resources
+        self._trust_domain = trust_domain
+
+    def http_route(self, route: Route) -> Any:
+        message = inbound_pb2.HttpRoute
+        return message(
+            metadata=wire.resource(route.group, route.kind, route.meta.name, route.meta.namespace),
+            authorizations=self.authorizations(route.kind, route.meta),
+            rules=[message.Rule(matches=[_http_match(match) for match in rule]) for rule in route.rules],
+        )
+
+    def grpc_route(self, route: Route) -> Any:
+        message = inbound_pb2.GrpcRoute
+        return message(
+            metadata=wire.resource(route.group, route.kind, route.meta.name, route.meta.namespace),
+            authorizations=self.authorizations(route.kind, route.meta),
+            rules=[message.Rule(matches=[_grpc_match(match) for match in rule]) for rule in route.rules],
+        )
+
+    def authorizations(self, kind: str, target: Meta) -> list[Any]:
+        """Of all policies that target this resource, by name."""
+        policies = [
+            policy
+            for policy in self._resources.policies
+            if policy.target.kind == kind and _is(policy.target, target)
+        ]
+        return [self._authorization(policy) for policy in sorted(policies, key=lambda each: each.meta.name)]
+
+    def _authorization(self, policy: AuthorizationPolicy) -> Any:
+        """All required authentications must hold: at most one says who, at most one says from where."""
+        networks: tuple[Network, ...] = _ALL
+        identities: list[Ref] = []
+        for ref in policy.authentications:
+            if ref.kind == "NetworkAuthentication":
+                found = _find(self._resources.network_authentications, ref)
+                networks = found.networks
+            else:
+                identities.append(ref)
+        if len(identities) > 1 or len(policy.authentications) - len(identities) > 1:
+            raise messages.RESOURCE_BEYOND.error(
+                policy.meta.where,
+                what=f"AuthorizationPolicy {policy.meta.name}",
+                reason="two authentications of one kind cannot both be required",
+                understood="one MeshTLSAuthentication or ServiceAccount, and one NetworkAuthentication",
+            )
+        name = policy.meta.name
+        return inbound_pb2.Authz(
+            networks=[wire.network(each.cidr, each.excepted) for each in networks],
+            authentication=self._authentication(identities[0]) if identities else _permit_everyone(),
+            labels={"group": POLICY, "kind": "authorizationpolicy", "name": name},
+            metadata=wire.resource(POLICY, "authorizationpolicy", name, policy.meta.namespace),
+        )
+
+    def _authentication(self, ref: Ref) -> Any:
+        if ref.kind == "ServiceAccount":
+            return _permit([identity_name(ref.namespace, ref.name, self._trust_domain)], [])
+        found = _find(self._resources.mesh_authentications, ref)
+        names = [name for name in found.identities if not name.startswith("*")]
+        suffixes = [name[2:].split(".") if name[1:] else [] for name in found.identities if name.startswith("*")]
+        for each in found.refs:
+            if each.kind == "ServiceAccount":
+                names.append(identity_name(each.namespace, each.name, self._trust_domain))
+            else:
+                suffix = f"{each.name}.serviceaccount.{identity_suffix(self._trust_domain)}"
+                suffixes.append(suffix.split("."))
+        return _permit(names, [inbound_pb2.IdentitySuffix(parts=parts) for parts in suffixes])
+
+
+def _http_match(match: RouteMatch) -> Any:
+    path = match.path if match.path is not None else "/"
+    kind = {"Exact": "exact", "PathPrefix": "prefix", "RegularExpression": "regex"}[match.path_type]
+    method = http_types_pb2.HttpMethod
+    return http_route_pb2.HttpRouteMatch(
+        path=http_route_pb2.PathMatch(**{kind: path}),
+        headers=[_header(each) for each in match.headers],
+        method=method(registered=method.Registered.Value(match.method)) if match.method else None,
+    )
+
+
+def _grpc_match(match: RouteMatch) -> Any:
+    return grpc_route_pb2.GrpcRouteMatch(
+        rpc=grpc_route_pb2.GrpcRpcMatch(service=match.service, method=match.rpc),
+        headers=[_header(each) for each in match.headers],
+    )
+
+
+def _header(header: HeaderMatch) -> Any:
+    if header.regex:
+        return http_route_pb2.HeaderMatch(name=header.name, regex=header.value)
+    return http_route_pb2.HeaderMatch(name=header.name, exact=header.value.encode())
+
+
+# --- finding ---------------------------------------------------------------------------------------
+
+
+def _selects(server: Server, workload: Workload) -> bool:
+    return (
+        server.meta.namespace == workload.namespace and server.labels.items() <= labels_of(workload).items()
+    )
+
+
+def _is(ref: Ref, meta: Meta) -> bool:
+    return (ref.namespace, ref.name) == (meta.namespace, meta.name)
+
+
+def _find(candidates: Iterable[Any], ref: Ref) -> Any:
+    return next(each for each in candidates if _is(ref, each.meta))
+
+
+def _need(candidates: Iterable[Any], ref: Ref, meta: Meta, who: str) -> None:
+    if not any(_is(ref, each.meta) and getattr(each, "kind", ref.kind) == ref.kind for each in candidates):
+        raise _dangling(meta, who, f"{ref.kind} `{ref.namespace}/{ref.name}`")
+
+
+def _dangling(meta: Meta, who: str, what: str) -> Exception:
+    return messages.DANGLING_REFERENCE.error(meta.where, who=who, what=what)
+
+
+def _namespaces(resources: Resources, name: str) -> list[Namespace]:
+    return [each for each in resources.namespaces if each.meta.name == name]
+
+
+def identity_withheld(resources: Resources, namespace: str) -> bool:
+    """Whether endpoints of this namespace are announced without a TLS identity."""
+    return any(each.identity_withheld for each in _namespaces(resources, namespace))

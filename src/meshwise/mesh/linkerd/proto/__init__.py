@@ -1,0 +1,1 @@
+"""The part of Linkerd's proxy API that meshwise speaks; `generate.py` makes the modules from the .proto files."""

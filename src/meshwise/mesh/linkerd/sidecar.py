@@ -1,0 +1,107 @@
+"""What one linkerd2-proxy is started with: its environment and its private files. Pure but for `lay_out`.
+
+Names and meanings: linkerd2-proxy `linkerd/app/src/env.rs`. Values: linkerd2 charts `values.yaml` and
+`partials/templates/_proxy.tpl`. Every value that Helm sets is set here, because the binary's own defaults
+differ (connect time-outs, keep-alives, readiness of the admin port for other pods).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from meshwise.mesh.files import private_directory, write_private
+from meshwise.mesh.linkerd import authority
+from meshwise.mesh.linkerd.names import (
+    ADMIN_PORT,
+    CLUSTER_NETWORKS,
+    CONTROL_PORT,
+    INBOUND_PORT,
+    OUTBOUND_PORT,
+    PROXY_UID,
+    TAP_PORT,
+    identity_of,
+    workload_token,
+)
+from meshwise.mesh.seam import PlacedWorkload, Placement
+from meshwise.study.model import SERVICE_PORTS
+
+_OPAQUE_PORTS = "25,587,3306,4444,5432,6379,9300,11211"
+
+_HELM = {
+    "ADMIN_LISTEN_ADDR": f"0.0.0.0:{ADMIN_PORT}",
+    "CONTROL_LISTEN_ADDR": f"0.0.0.0:{TAP_PORT}",
+    "INBOUND_LISTEN_ADDR": f"0.0.0.0:{INBOUND_PORT}",
+    "OUTBOUND_LISTEN_ADDRS": f"127.0.0.1:{OUTBOUND_PORT}",
+    "INBOUND_PORTS": ",".join(map(str, SERVICE_PORTS.values())),
+    "INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION": _OPAQUE_PORTS,
+    "INBOUND_DEFAULT_POLICY": "all-unauthenticated",
+    "POLICY_CLUSTER_NETWORKS": ",".join(CLUSTER_NETWORKS),
+    "DESTINATION_PROFILE_NETWORKS": ",".join(CLUSTER_NETWORKS),
+    "DESTINATION_PROFILE_SUFFIXES": "svc.cluster.local.",
+    "INBOUND_CONNECT_TIMEOUT": "100ms",
+    "OUTBOUND_CONNECT_TIMEOUT": "1000ms",
+    "OUTBOUND_DISCOVERY_IDLE_TIMEOUT": "5s",
+    "INBOUND_DISCOVERY_IDLE_TIMEOUT": "90s",
+    "INBOUND_ACCEPT_KEEPALIVE": "10000ms",
+    "OUTBOUND_CONNECT_KEEPALIVE": "10000ms",
+    "INBOUND_ACCEPT_USER_TIMEOUT": "30s",
+    "OUTBOUND_CONNECT_USER_TIMEOUT": "30s",
+    "INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL": "10s",
+    "INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT": "3s",
+    "OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL": "10s",
+    "OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT": "3s",
+    "CONTROL_STREAM_INITIAL_TIMEOUT": "3s",
+    "CONTROL_STREAM_IDLE_TIMEOUT": "5m",
+    "CONTROL_STREAM_LIFETIME": "1h",
+    "SHUTDOWN_ENDPOINT_ENABLED": "false",
+    "LOG": "warn,linkerd=info,hickory=error,[{headers}]=off,[{request}]=off",
+    "LOG_FORMAT": "plain",
+}
+_HERE = {
+    "IDENTITY_SVC_ADDR": f"127.0.0.1:{CONTROL_PORT}",
+    "DESTINATION_SVC_ADDR": f"127.0.0.1:{CONTROL_PORT}",
+    "POLICY_SVC_ADDR": f"127.0.0.1:{CONTROL_PORT}",
+}
+"""Plaintext on loopback; Helm names services of the control plane, which are reached by mesh TLS."""
+
+
+def environment(
+    placed: PlacedWorkload, placement: Placement, workers: int, anchors_pem: bytes
+) -> Mapping[str, str]:
+    """The whole environment of a proxy. `workers`: threads of its data path, fixed."""
+    directory = placement.directory / placed.name
+    namespace = placed.workload.namespace
+    own = {
+        "CORES": str(workers),
+        "CORES_MIN": str(workers),
+        "CORES_MAX": str(workers),
+        "INBOUND_IPS": placed.pod_ip,
+        "POLICY_WORKLOAD": workload_token(placed),
+        "DESTINATION_CONTEXT": f'{{"ns":"{namespace}", "nodeName":"node", "pod":"{placed.name}"}}',
+        "IDENTITY_DIR": str(directory),
+        "IDENTITY_TRUST_ANCHORS": anchors_pem.decode(),
+        "IDENTITY_TOKEN_FILE": str(directory / "token"),
+        "IDENTITY_LOCAL_NAME": identity_of(placed.workload, placement),
+    }
+    values = {**_HELM, **_HERE, **own}
+    return {f"LINKERD2_PROXY_{name}": value for name, value in values.items()}
+
+
+def lay_out(placed: PlacedWorkload, placement: Placement, key: ec.EllipticCurvePrivateKey, token: str) -> None:
+    """Write `key.p8`, `csr.der` and `token`, for the proxy's eyes only."""
+    directory = private_directory(placement.directory / placed.name, PROXY_UID)
+    name = identity_of(placed.workload, placement)
+    files: Mapping[str, bytes] = {
+        "key.p8": authority.key_der(key),
+        "csr.der": authority.request_der(name, key),
+        "token": token.encode(),
+    }
+    for file, content in files.items():
+        write_private(directory / file, content, PROXY_UID)
+
+
+def token_path(placement: Placement, name: str) -> Path:
+    return placement.directory / name / "token"
