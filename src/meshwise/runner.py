@@ -19,7 +19,7 @@ from itertools import groupby
 from meshwise.archive.store import Archive, TrialOutcome, TrialStatus
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.mesh.seam import Proof
-from meshwise.study.model import Trial
+from meshwise.study.model import Study, Trial
 from meshwise.testbed.seam import LiveProgress, Testbed
 
 log = logging.getLogger(__name__)
@@ -66,10 +66,12 @@ class RunSummary:
     unproven: int
     wall_s: float
     measured_s: float
-    """Time inside warm-up or measurement."""
+    """Time inside the warm-up and the measured window of trials that were measured."""
 
 
-def run_study(trials: Sequence[Trial], testbed: Testbed, archive: Archive, observe: Observer) -> RunSummary:
+def run_study(
+    study: Study, trials: Sequence[Trial], testbed: Testbed, archive: Archive, observe: Observer
+) -> RunSummary:
     """Run every trial that the archive lacks, in the order of the design.
 
     Raises whatever the testbed raises when it cannot start an execution; all that is complete is stored.
@@ -94,12 +96,13 @@ def run_study(trials: Sequence[Trial], testbed: Testbed, archive: Archive, obser
             observe(TrialFinished(trial, outcome, tally.done, tally.total))
             if outcome.status is TrialStatus.FAILED:
                 running = None  # its processes can no longer be trusted: the next trial gets fresh ones
+    ok = sum(outcome.status is TrialStatus.OK for outcome in outcomes)
     return RunSummary(
-        ok=sum(outcome.status is TrialStatus.OK for outcome in outcomes),
+        ok=ok,
         failed=sum(outcome.status is TrialStatus.FAILED for outcome in outcomes),
         unproven=sum(outcome.status is TrialStatus.UNPROVEN for outcome in outcomes),
         wall_s=time.monotonic() - begun,
-        measured_s=sum(outcome.measure_ns for outcome in outcomes) / 1e9,
+        measured_s=ok * (study.trial.warmup_ns + study.trial.duration_ns) / 1e9,
     )
 
 
@@ -147,11 +150,20 @@ def run_trial(trial: Trial, testbed: Testbed, observe: Observer) -> TrialOutcome
         if error.fault is not Fault.PROXY:
             raise
         log.warning("%s failed before it was measured: %s", trial.trial_id, error)
-        return TrialOutcome(trial, TrialStatus.FAILED, proof, failure=str(error), apply_ns=clock() - started_ns)
+        return TrialOutcome(
+            trial, TrialStatus.FAILED, proof, failure=str(error), apply_ns=clock() - started_ns
+        )
     proved_ns = clock()
-    timing = {"apply_ns": applied_ns - started_ns, "prove_ns": proved_ns - applied_ns}
+    apply_ns, prove_ns = applied_ns - started_ns, proved_ns - applied_ns
     if not proof.passed:
-        return TrialOutcome(trial, TrialStatus.UNPROVEN, proof, failure=_first_failure(proof), **timing)
+        return TrialOutcome(
+            trial,
+            TrialStatus.UNPROVEN,
+            proof,
+            failure=_first_failure(proof),
+            apply_ns=apply_ns,
+            prove_ns=prove_ns,
+        )
     resources = testbed.resources(trial)
     measurement = testbed.measure(trial, lambda progress: observe(TrialLive(trial, progress)))
     return TrialOutcome(
@@ -161,8 +173,9 @@ def run_trial(trial: Trial, testbed: Testbed, observe: Observer) -> TrialOutcome
         failure=measurement.failure,
         measurement=measurement,
         resources=resources,
+        apply_ns=apply_ns,
+        prove_ns=prove_ns,
         measure_ns=clock() - proved_ns,
-        **timing,
     )
 
 

@@ -7,9 +7,22 @@ from pathlib import Path
 
 import meshwise
 
-ROOMS = (
-    "core study archive load service telemetry mesh testbed runner analysis model advise report cli"
-).split()
+ROOMS = [
+    "core",
+    "study",
+    "archive",
+    "load",
+    "service",
+    "telemetry",
+    "mesh",
+    "testbed",
+    "runner",
+    "analysis",
+    "model",
+    "advise",
+    "report",
+    "cli",
+]
 ROOT = Path(meshwise.__file__).parent
 
 

@@ -31,7 +31,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def common(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what is done, on stderr."),
 ) -> None:
     logging.basicConfig(
@@ -41,16 +43,13 @@ def common(
     )
 
 
-for name, command in {
-    "doctor": doctor.doctor,
-    "plan": plan.plan,
-    "run": run.run,
-    "analyze": analyze.analyze,
-    "report": report.report,
-    "load": load.load,
-    "schema": schema.schema,
-}.items():
-    app.command(name)(command)
+app.command("doctor")(doctor.doctor)
+app.command("plan")(plan.plan)
+app.command("run")(run.run)
+app.command("analyze")(analyze.analyze)
+app.command("report")(report.report)
+app.command("load")(load.load)
+app.command("schema")(schema.schema)
 app.add_typer(proxies.proxies, name="proxies")
 
 

@@ -37,7 +37,9 @@ from meshwise.testbed.local.world import enter_world
 
 def run(
     study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")],
-    out: Annotated[Path, typer.Option("--out", help="Directory of the archive; made if absent.", metavar="DIR")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Directory of the archive; made if absent.", metavar="DIR")
+    ],
     resume: Annotated[bool, typer.Option("--resume", help="Continue at the first missing trial.")] = False,
 ) -> None:
     """Run a study on real proxies and store every trial.
@@ -50,23 +52,24 @@ def run(
     question = load_study(study, not_applicable)
     trials = design(question)
     preflight(question)
-    raise typer.Exit(enter_world(lambda: _run(question, trials, out, resume)))
+    raise typer.Exit(enter_world(lambda: _run(study, question, trials, out, resume)))
 
 
-def _run(question: Study, trials: tuple[Trial, ...], out: Path, resume: bool) -> int:
+def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, resume: bool) -> int:
     console = Console(stderr=True, highlight=False)
-    with LocalTestbed(question, meshes_of(question)) as testbed:
-        with Archive.start(out, question, trials, testbed.environment(), resume=resume) as archive:
-            try:
-                with progress(console, question) as observe:
-                    summary = run_study(trials, testbed, archive, observe)
-            except KeyboardInterrupt:
-                stored = len(archive.statuses())
-                console.print(
-                    f"stopped; {stored} of {len(trials)} trials are kept in {out}\n"
-                    f"hint: go on with `meshwise run {question.name}.yaml --out {out} --resume`"
-                )
-                return 130
+    with (
+        LocalTestbed(question, meshes_of(question)) as testbed,
+        Archive.start(out, question, trials, testbed.environment(), resume=resume) as archive,
+    ):
+        try:
+            with progress(console, question) as observe:
+                summary = run_study(question, trials, testbed, archive, observe)
+        except KeyboardInterrupt:
+            console.print(
+                f"stopped; {len(archive.statuses())} of {len(trials)} trials are kept in {out}\n"
+                f"hint: go on with `meshwise run {study} --out {out} --resume`"
+            )
+            return 130
     console.print(closing_line(summary, out))
     return ExitStatus.DONE if summary.ok else ExitStatus.ANSWER_IS_NO
 
@@ -75,7 +78,9 @@ def closing_line(summary: RunSummary, out: Path) -> str:
     total = summary.ok + summary.failed + summary.unproven
     share = summary.measured_s / summary.wall_s if summary.wall_s else 0.0
     troubles = [
-        f"{count} {word}" for count, word in ((summary.failed, "failed"), (summary.unproven, "unproven")) if count
+        f"{count} {word}"
+        for count, word in ((summary.failed, "failed"), (summary.unproven, "unproven"))
+        if count
     ]
     return (
         f"{total} trials in {format_duration(summary.wall_s * 1e9)}"
@@ -160,4 +165,3 @@ class ProgressLine:
             f"block {trial.block + 1}/{self._blocks} · trial {number}/{total}{left}"
             f" · {cell.mesh} {cell.posture.name} {cell.protocol}"
         )
-

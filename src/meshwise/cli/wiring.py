@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meshwise.mesh.istio.mesh import IstioMesh
-from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.none.mesh import NoneMesh
 from meshwise.mesh.seam import Mesh
 from meshwise.study.model import Cell, MeshName, Study
@@ -13,7 +12,7 @@ from meshwise.study.model import Cell, MeshName, Study
 
 def all_meshes() -> Mapping[MeshName, Mesh]:
     """Every mesh that meshwise knows; making one starts nothing and needs no binary."""
-    return {MeshName.NONE: NoneMesh(), MeshName.ISTIO: IstioMesh(), MeshName.LINKERD: LinkerdMesh()}
+    return {MeshName.NONE: NoneMesh(), MeshName.ISTIO: IstioMesh()}
 
 
 def meshes_of(study: Study) -> Mapping[MeshName, Mesh]:
