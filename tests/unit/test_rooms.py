@@ -7,22 +7,10 @@ from pathlib import Path
 
 import meshwise
 
-ROOMS = [
-    "core",
-    "study",
-    "archive",
-    "load",
-    "service",
-    "telemetry",
-    "mesh",
-    "testbed",
-    "runner",
-    "analysis",
-    "model",
-    "advise",
-    "report",
-    "cli",
-]
+ROOMS = (
+    *("core", "study", "archive", "load", "service", "telemetry", "mesh", "testbed"),
+    *("runner", "analysis", "model", "advise", "report", "cli"),
+)
 ROOT = Path(meshwise.__file__).parent
 
 
