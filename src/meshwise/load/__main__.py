@@ -1,23 +1,23 @@
-"""The instrument's process: `python -m meshwise.load --spec SPEC.json --out DIR` (contract: load/spec.py).
-
-With `processes` above 1 this process is the first of them and forks the others before it connects; all
-agree on one start. Each has its own records file and its own share of connections and schedule.
-"""
+"""The instrument's process: `python -m meshwise.load --spec SPEC.json --out DIR` (contract: load/spec.py)."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
-from meshwise.core import messages
-from meshwise.core.errors import MeshwiseError
-from meshwise.load.instrument import run_instrument
-from meshwise.load.spec import LoadSpec
-
 
 def main() -> int:
+    # Before numpy is imported: its linear algebra would start threads that poll, beside a loop that
+    # wants the core for itself.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from meshwise.core import messages
+    from meshwise.core.errors import MeshwiseError
+    from meshwise.load.instrument import run_instrument
+    from meshwise.load.spec import LoadSpec
+
     parser = argparse.ArgumentParser(prog="python -m meshwise.load")
     parser.add_argument("--spec", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -29,10 +29,8 @@ def main() -> int:
             raise messages.BAD_LOAD_SPEC.error(where=str(arguments.spec), why=str(error)) from error
         run_instrument(spec, arguments.out, _say)
     except MeshwiseError as error:
-        _say(
-            {"event": "failed", "code": error.code, "fault": error.fault, "what": error.what,
-             "remedy": error.remedy, "where": error.where}
-        )  # fmt: skip
+        facts = {name: getattr(error, name) for name in ("code", "fault", "what", "remedy", "where")}
+        _say({"event": "failed", **facts})
         return error.exit_status
     return 0
 

@@ -162,7 +162,8 @@ class Engine:
         spin_ns, tick_s = spec.spin_ns, _TICK_NS / 1e9
         size = _FIRST_READ_BYTES
         lead_ns, armed_ns = 0, 0
-        longest_lead_ns = min(_LONGEST_LEAD_NS, round(_LEAD_SHARE * 1e9 / spec.rate_rps * spec.processes))
+        mean_gap_ns = 0 if closed else 1e9 / spec.rate_rps * spec.processes
+        longest_lead_ns = min(_LONGEST_LEAD_NS, round(_LEAD_SHARE * mean_gap_ns))
         events: list[tuple[int, int]] = []
         row = 0
         now = clock()

@@ -1,0 +1,89 @@
+"""Servers that misbehave: every request ends, in time, with a reason; nothing hangs, nothing escapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support import hostile
+from tests.support.loads import MS, load_spec, run_here
+
+from meshwise.study.model import Protocol
+
+SHORT = {"rate_rps": 100, "duration_ns": 100 * MS, "timeout_ns": 300 * MS}
+BEHAVIOURS = [
+    *((Protocol.HTTP1, behaviour.__name__, behaviour) for behaviour in hostile.HTTP1),
+    *((Protocol.HTTP2, name, behaviour) for name, behaviour in hostile.HTTP2.items()),
+    *(
+        (Protocol.GRPC, name, hostile.HTTP2[name])
+        for name in ("never_answers", "garbage", "rst", "bad_block")
+    ),
+]
+
+
+@pytest.mark.parametrize(("protocol", "name", "behaviour"), BEHAVIOURS, ids=lambda value: str(value))
+def test_every_request_ends_as_an_error_in_time(
+    protocol: Protocol, name: str, behaviour: hostile.Behaviour, tmp_path: Path
+) -> None:
+    with hostile.hostile(behaviour) as port:
+        ran = run_here(load_spec(port, protocol, path="/a.B/C", **SHORT), tmp_path)
+    assert ran.table.num_rows == 10
+    assert all(ran.errors()), f"{name}: {ran.errors()}"
+    assert ran.table["done_ns"].null_count == 10
+    assert ran.wall_s < 5
+
+
+def test_what_is_malformed_is_called_so(tmp_path: Path) -> None:
+    for protocol, behaviour in ((Protocol.HTTP1, hostile.two_lengths), (Protocol.HTTP2, hostile.bad_block)):
+        with hostile.hostile(behaviour) as port:
+            ran = run_here(load_spec(port, protocol, **SHORT), tmp_path)
+        assert "protocol" in ran.report.errors
+
+
+def test_resets_time_outs_and_goaways_are_told_apart(tmp_path: Path) -> None:
+    expected = {
+        (Protocol.HTTP1, hostile.resets_after_request): "reset",
+        (Protocol.HTTP1, hostile.never_answers): "timeout",
+        (Protocol.HTTP2, hostile.never_answers): "connect",  # it never says its settings: not a connection
+        (Protocol.HTTP2, hostile.HTTP2["goaway"]): "goaway",
+        (Protocol.HTTP2, hostile.HTTP2["rst"]): "rst_stream",
+    }
+    for (protocol, behaviour), kind in expected.items():
+        with hostile.hostile(behaviour) as port:
+            ran = run_here(load_spec(port, protocol, connections=1, **SHORT), tmp_path)
+        assert kind in ran.report.errors, (behaviour, ran.report.errors)
+
+
+def test_a_drip_is_an_answer(tmp_path: Path) -> None:
+    with hostile.hostile(hostile.drips) as port:
+        ran = run_here(load_spec(port, **SHORT), tmp_path)
+    assert ran.errors() == [""] * 10
+    assert ran.table["bytes"].to_pylist() == [2] * 10
+
+
+def test_a_connection_lost_after_each_answer_is_repaired(tmp_path: Path) -> None:
+    with hostile.hostile(hostile.closes_after_each_answer) as port:
+        ran = run_here(load_spec(port, connections=8, **SHORT), tmp_path)
+    assert ran.errors().count("") >= 8
+    assert ran.report.connections_made > 8
+
+
+def test_goaway_after_some_answers_costs_only_the_request_behind_it(tmp_path: Path) -> None:
+    with hostile.hostile(hostile.goaway_after(3)) as port:
+        ran = run_here(load_spec(port, Protocol.HTTP2, connections=1, timeout_ns=500 * MS), tmp_path)
+    counts = {kind: ran.errors().count(kind) for kind in ("", "goaway")}
+    assert sum(counts.values()) == 100
+    assert counts["goaway"] == pytest.approx(25, abs=2)
+
+
+def test_a_body_that_may_never_be_sent_times_out(tmp_path: Path) -> None:
+    with hostile.hostile(hostile.zero_window) as port:
+        ran = run_here(load_spec(port, Protocol.HTTP2, body_bytes=1000, method="POST", **SHORT), tmp_path)
+    assert set(ran.errors()) == {"timeout"}
+
+
+def test_a_peer_that_reads_nothing_does_not_make_us_hoard(tmp_path: Path) -> None:
+    with hostile.hostile(hostile.never_reads) as port:
+        spec = load_spec(port, body_bytes=4_000_000, method="POST", connections=1, **SHORT)
+        ran = run_here(spec, tmp_path)
+    assert set(ran.errors()) == {"timeout"}

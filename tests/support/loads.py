@@ -1,0 +1,65 @@
+"""Running the instrument in tests: small, on loopback, and read back as a table and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from meshwise.load.engine import Engine, RunFacts
+from meshwise.load.records import RecordFile, open_columns, read_records
+from meshwise.load.report import LoadReport, report
+from meshwise.load.schedule import arrival_times_ns
+from meshwise.load.spec import LoadSpec
+from meshwise.study.model import Arrivals, Protocol
+
+MS = 10**6
+
+
+def load_spec(port: int, protocol: Protocol = Protocol.HTTP1, **changes: object) -> LoadSpec:
+    """100 requests in half a second over 4 connections, answers due within half a second."""
+    spec = LoadSpec(
+        address="127.0.0.1", port=port, authority=f"127.0.0.1:{port}", protocol=protocol, method="GET", path="/",
+        headers=(), body_bytes=0, rate_rps=200, arrivals=Arrivals.CONSTANT, seed=1, warmup_ns=0,
+        duration_ns=500 * MS, connections=4, streams=1, timeout_ns=500 * MS,
+    )  # fmt: skip
+    return dataclasses.replace(spec, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Ran:
+    table: pa.Table
+    report: LoadReport
+    facts: RunFacts
+    wall_s: float
+
+    def errors(self) -> list[str]:
+        return [str(error) for error in self.table["error"].to_pylist()]
+
+
+def run_here(spec: LoadSpec, directory: Path, meanwhile: Callable[[Engine], None] | None = None) -> Ran:
+    """One run in this very process; `meanwhile` runs beside it in a thread."""
+    began = time.monotonic()
+    closed = spec.arrivals is Arrivals.CLOSED
+    span_ns = spec.warmup_ns + spec.duration_ns
+    times = None if closed else arrival_times_ns(spec.arrivals, spec.rate_rps, span_ns, spec.seed)
+    rows = 200_000 if times is None else times.size
+    records = RecordFile(directory / "records", rows)
+    with Engine(spec, spec.connections) as engine:
+        engine.connect(1000 * MS)
+        start_ns = time.monotonic_ns() + 5 * MS
+        records.begin(times, start_ns, spec.warmup_ns)
+        helper = threading.Thread(target=meanwhile, args=(engine,)) if meanwhile else None
+        if helper:
+            helper.start()
+        facts = engine.run(records, rows, start_ns)
+        if helper:
+            helper.join()
+    records.close()
+    found = report(spec, [open_columns(directory / "records")], [facts])
+    return Ran(read_records(directory), found, facts, time.monotonic() - began)
