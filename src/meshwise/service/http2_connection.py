@@ -54,9 +54,26 @@ class Http2Connection:
     """Base of both sides; a side says what headers, data and resets mean."""
 
     __slots__ = (
-        "_block", "_block_end", "_block_frames", "_block_stream", "_blocked", "_blocks", "_buffer",
-        "_granted", "_initial_window", "_out", "_peer_frame_bytes", "_preface", "_reset_by_us",
-        "_send_window", "_streams", "_told_goaway", "closing", "emit",
+        "_block",
+        "_block_end",
+        "_block_frames",
+        "_block_stream",
+        "_blocked",
+        "_blocks",
+        "_buffer",
+        "_flush_due",
+        "_granted",
+        "_initial_window",
+        "_out",
+        "_peer_frame_bytes",
+        "_preface",
+        "_reset_by_us",
+        "_send_window",
+        "_streams",
+        "_told_goaway",
+        "closing",
+        "emit",
+        "later",
     )  # fmt: skip
 
     def __init__(self, preface: bytes) -> None:
@@ -82,12 +99,14 @@ class Http2Connection:
         self.closing = False
         """No more will be read; close when all is sent and `idle`."""
         self.emit: Callable[[bytes], None] = _nowhere
+        self.later: Callable[[Callable[[], None]], None] = _at_once
+        self._flush_due = False
 
     # --- the owner's side ----------------------------------------------------------------------
 
     @property
     def idle(self) -> bool:
-        return not self._streams
+        return not (self._streams or self._out)
 
     @property
     def waiting_bytes(self) -> int:
@@ -114,7 +133,13 @@ class Http2Connection:
         return out[0] if len(out) == 1 else b"".join(out)
 
     def flush(self) -> None:
-        """Hand over what became ready outside of `receive`."""
+        """Hand over what became ready outside of `receive`, once for all that becomes ready until `later`."""
+        if not self._flush_due:
+            self._flush_due = True
+            self.later(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush_due = False
         data = self.take()
         if data:
             self.emit(data)
@@ -389,3 +414,7 @@ def first_frames(preface: bytes, settings: dict[int, int]) -> bytes:
 
 def _nowhere(data: bytes) -> None:
     """The connection is gone, and with it whoever waited for this."""
+
+
+def _at_once(call: Callable[[], None]) -> None:
+    call()

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from meshwise.service.http1_client import Http1Client
 from meshwise.service.http1_server import Http1Server
 from meshwise.service.http2_client import Http2Client
+from meshwise.service.http2_connection import Http2Connection
 from meshwise.service.http2_server import Http2Server
 from meshwise.service.loop import EPOLLIN, EPOLLOUT, Deadlines, Loop
 
@@ -57,6 +58,8 @@ class Link:
         self.fd = sock.fileno()
         self._mask = EPOLLOUT if connecting else EPOLLIN
         codec.emit = self.send
+        if isinstance(codec, Http2Connection):
+            codec.later = loop.soon.append
         loop.watch(self.fd, self._mask, self.on_event)
 
     @property
