@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -142,11 +143,15 @@ class ArchiveReader:
         return pl.scan_parquet(paths, missing_columns="insert", extra_columns="ignore", glob=False)
 
     def _paths(self, spec: TableSpec, wanted: set[str] | None) -> list[Path]:
-        return [
-            path
-            for path, _ in self._files(spec)
-            if wanted is None or path.stem in wanted
-        ]  # fmt: skip
+        paths = self._paths_by_id[spec.name]
+        return list(paths.values()) if wanted is None else [paths[name] for name in wanted if name in paths]
+
+    @cached_property
+    def _paths_by_id(self) -> Mapping[str, Mapping[str, Path]]:
+        """Kept, because who reads trial by trial asks once per trial."""
+        return {
+            spec.name: {path.stem: path for path, _ in self._files(spec)} for spec in (REQUESTS, TELEMETRY)
+        }
 
     def _files(self, *specs: TableSpec) -> Iterable[tuple[Path, str]]:
         """The files of complete trials with their recorded digests."""

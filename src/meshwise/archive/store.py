@@ -29,7 +29,7 @@ from meshwise.archive.outcome import TrialOutcome as TrialOutcome
 from meshwise.archive.outcome import TrialStatus as TrialStatus
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.rows import design_table, outcome_row, trials_table
-from meshwise.archive.schema import REQUESTS, SCHEMA_VERSION, TELEMETRY, TRIALS, TableSpec, conform
+from meshwise.archive.schema import REQUESTS, SCHEMA_VERSION, TELEMETRY, TableSpec, conform
 from meshwise.core import messages
 from meshwise.core.units import format_size
 from meshwise.study.estimate import disk_bytes
@@ -247,8 +247,9 @@ def _continue(
     ]
     if differences:
         raise messages.OTHER_ENVIRONMENT.error(str(directory), differences="; ".join(differences))
-    _clean(directory, set(reader.trials()["trial_id"].to_list()))
-    return reader.trials().to_arrow().select(TRIALS.arrow.names).cast(TRIALS.arrow)
+    stored = reader.trials_arrow
+    _clean(directory, set(stored["trial_id"].to_pylist()))
+    return stored.replace_schema_metadata(None)
 
 
 def _clean(directory: Path, complete: set[str]) -> None:
