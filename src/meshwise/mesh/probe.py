@@ -14,6 +14,7 @@ import http.client
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from cryptography import x509
@@ -205,9 +206,9 @@ def _receive_fields(connection: socket.socket) -> dict[bytes, bytes]:
         parsed, rest = frames.split(rest + data)
         for kind, flags, stream_id, payload in parsed:
             if kind == frames.SETTINGS and not flags & frames.ACK:
-                connection.sendall(frames.SETTINGS_ACK)
+                _acknowledge(connection, frames.SETTINGS_ACK)
             elif kind == frames.PING and not flags & frames.ACK:
-                connection.sendall(frames.ping(payload, ack=True))
+                _acknowledge(connection, frames.ping(payload, ack=True))
             elif kind == frames.GOAWAY and frames.parse_goaway(payload)[1] != frames.NO_ERROR:
                 raise ConnectionResetError(f"GOAWAY {frames.parse_goaway(payload)[1]}")
             elif stream_id != 1:
@@ -224,6 +225,12 @@ def _receive_fields(connection: socket.socket) -> dict[bytes, bytes]:
                 ends = bool(flags & frames.END_STREAM)
             if ends and not block:
                 return fields
+
+
+def _acknowledge(connection: socket.socket, data: bytes) -> None:
+    """A peer may answer and close before it has our acknowledgement: the answer counts, so read on."""
+    with suppress(ConnectionError):
+        connection.sendall(data)
 
 
 def _answer_of_fields(fields: dict[bytes, bytes], grpc: bool) -> Answer:

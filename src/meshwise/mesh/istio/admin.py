@@ -18,6 +18,10 @@ Stats = Mapping[str, int | str]
 """Counter, gauge or text by full name."""
 
 
+_PATIENCE_S = 10.0
+"""The main thread that answers is the one that takes up a configuration; a long one keeps it busy."""
+
+
 class Admin:
     """One kept connection to one proxy; a context manager. Raises MW406 when the proxy does not answer."""
 
@@ -45,6 +49,7 @@ class Admin:
             if self._client is None:
                 self._client = http.client.HTTPConnection("localhost", ADMIN_PORT)
                 self._client.sock = self._dial(self.pod, "127.0.0.1", ADMIN_PORT)
+                self._client.sock.settimeout(_PATIENCE_S)
             self._client.request("GET", path)
             response = self._client.getresponse()
             body = response.read()

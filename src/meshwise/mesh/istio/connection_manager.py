@@ -7,6 +7,8 @@ and pilot/pkg/networking/util/proxy_headers.go. Filters that only istio-proxy ha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from meshwise.mesh.istio import authorization, jwt, routes, telemetry
 from meshwise.mesh.istio.view import Json, Service, View
 from meshwise.study.model import Protocol
@@ -19,15 +21,18 @@ _ALPN_BY_PROTOCOL = {
 }
 
 
-def inbound(view: View, service: Service, port: int, cluster: str) -> Json:
-    """For a declared port, or (`port` 0) for whatever HTTP comes to another one."""
-    prefix = f"inbound_0.0.0.0_{port};" if port else "InboundPassthroughCluster;"
-    filters = [
+def security_filters(view: View, service: Service) -> list[Json]:
+    """What every inbound chain of a workload has in common: tokens first, then policies."""
+    return [
         *jwt.filters(view.request_authentications_for(service)),
         *authorization.http_filters(view.policies_for(service)),
-        _grpc_stats(),
-        *_last(),
     ]
+
+
+def inbound(view: View, service: Service, port: int, cluster: str, security: Sequence[Json]) -> Json:
+    """For a declared port, or (`port` 0) for whatever HTTP comes to another one."""
+    prefix = f"inbound_0.0.0.0_{port};" if port else "InboundPassthroughCluster;"
+    filters = [*security, _grpc_stats(), *_last()]
     settings: Json = {
         "route_config": routes.inbound(view, service, port, cluster),
         "server_name": "istio-envoy",

@@ -34,11 +34,13 @@ def all_listeners(view: View, owner: Service) -> list[Json]:
 
 
 def virtual_inbound(view: View, service: Service) -> Json:
+    security = connection_manager.security_filters(view, service)
     chains = [
         _black_hole("virtualInbound-blackhole", INBOUND_PORT),
-        *_undeclared_chains(view, service),
-        *(chain for port in sorted(service.ports) for chain in _port_chains(view, service, port)),
+        *_undeclared_chains(view, service, security),
     ]
+    for port in sorted(service.ports):
+        chains += _port_chains(view, service, port, security)
     return {
         "name": "virtualInbound",
         "address": _any_address(INBOUND_PORT),
@@ -51,10 +53,10 @@ def virtual_inbound(view: View, service: Service) -> Json:
     }
 
 
-def _port_chains(view: View, service: Service, port: int) -> list[Json]:
+def _port_chains(view: View, service: Service, port: int, security: Sequence[Json]) -> list[Json]:
     """A port that is declared as HTTP, HTTP/2 or gRPC."""
     mode = view.mode_for(service, port)
-    network = [connection_manager.inbound(view, service, port, inbound_cluster(port))]
+    network = [connection_manager.inbound(view, service, port, inbound_cluster(port), security)]
     secure = tls.downstream(view, http=True)
 
     def chain(match: Json, socket: Json | None = None) -> Json:
@@ -69,10 +71,10 @@ def _port_chains(view: View, service: Service, port: int) -> list[Json]:
     return [chain(mutual, secure), raw]
 
 
-def _undeclared_chains(view: View, service: Service) -> list[Json]:
+def _undeclared_chains(view: View, service: Service, security: Sequence[Json]) -> list[Json]:
     """Every other port: the protocol is found out, the destination is whatever was asked for."""
     mode = view.mode_for(service, None)
-    http = [connection_manager.inbound(view, service, 0, INBOUND_PASSTHROUGH)]
+    http = [connection_manager.inbound(view, service, 0, INBOUND_PASSTHROUGH, security)]
     tcp = [
         *authorization.tcp_filters(view.policies_for(service)),
         _tcp_proxy(INBOUND_PASSTHROUGH),

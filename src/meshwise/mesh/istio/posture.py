@@ -7,6 +7,7 @@ mode; an AuthorizationPolicy per called workload; RequestAuthentication where a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -41,6 +42,7 @@ def not_applicable(cell: Cell) -> str | None:
     return None
 
 
+@lru_cache(maxsize=64)
 def resources(cell: Cell, jwks: str, trust_domain: str = "cluster.local") -> str:
     """Multi-document YAML, as one would apply it; `jwks` is the public key set of the token issuer."""
     return yaml.dump_all(

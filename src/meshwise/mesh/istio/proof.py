@@ -73,9 +73,7 @@ def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str) -> Pro
         checks.append(_same("identity of the server", wanted, " ".join(seen.peer_ids)))
         checks.append(_same("key of the server's certificate", str(cell.key_type), seen.peer_key))
         facts |= {"server_identity": " ".join(seen.peer_ids), "server_key": seen.peer_key}
-        facts["resumption"] = (
-            "a second connection resumed the session" if resumed else "no session was resumed"
-        )
+        facts["resumption"] = "offered, and taken up by a second connection" if resumed else "not offered"
     return Proof(tuple(checks), facts, time.monotonic_ns() - begun_ns)
 
 

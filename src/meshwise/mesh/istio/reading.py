@@ -13,11 +13,13 @@ from meshwise.core.errors import MeshwiseError
 
 T = TypeVar("T")
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 def documents(text: str, file: str) -> Iterator[Node]:
     """Every document that is not empty. Raises MW401 where the text is not YAML."""
     try:
-        for root in yaml.compose_all(text, Loader=yaml.SafeLoader):
+        for root in yaml.compose_all(text, Loader=_LOADER):
             if root is not None and not (isinstance(root, yaml.ScalarNode) and not root.value):
                 node = Node(file, "", root)
                 node.fields()

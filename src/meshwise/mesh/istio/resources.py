@@ -140,7 +140,7 @@ def parse(text: str, file: str = "resources.yaml") -> Resources:
         document.only("apiVersion", "kind", "metadata", "spec", "status")
         kind = document.need("kind").text()
         if kind not in _KINDS:
-            raise document.need("kind").beyond("kind", "not one of the resources of a posture", _KINDS)
+            raise document.need("kind").beyond(kind, "not one of the resources of a posture", _KINDS)
         versions, read, _ = _KINDS[kind]
         version = document.need("apiVersion")
         version.one_of({name: name for name in versions})

@@ -1,0 +1,52 @@
+"""The Envoy that tests run, and configurations for its `--mode validate`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from meshwise.core.errors import MeshwiseError
+from meshwise.mesh.identity import Authority, make_key, store
+from meshwise.mesh.istio import binary, delivery
+from meshwise.mesh.istio.bootstrap import bootstrap
+from meshwise.mesh.istio.translate import translate
+from meshwise.mesh.istio.view import View
+from meshwise.study.model import KeyType
+
+
+def envoy() -> Path:
+    """Skips the test where there is none, with the remedy."""
+    try:
+        path = binary.envoy_path()
+        binary.facts(path)
+    except MeshwiseError as error:
+        pytest.skip(str(error))
+    return path
+
+
+def validate(view: View, workload: str, directory: Path) -> str:
+    """What Envoy says against the whole configuration of one sidecar, made static; empty when nothing."""
+    authority = Authority(key_type=KeyType.ECDSA_P256)
+    identity = authority.issue("backend", workload, make_key(KeyType.ECDSA_P256))
+    files = store(identity, authority.root_pem, directory, "one")
+    delivery.lay_out(directory, None)
+    delivery.push(translate(view, workload), "v1", directory, files, None)
+    config = bootstrap(view.service(workload), directory)
+    del config["dynamic_resources"]
+    for kind, name in (("listeners", "lds"), ("clusters", "cds")):
+        response = json.loads((directory / name / f"{name}.json").read_text())
+        resources = [
+            {key: value for key, value in each.items() if key != "@type"} for each in response["resources"]
+        ]
+        config["static_resources"][kind] += resources
+    path = directory / "static.json"
+    path.write_text(json.dumps(config))
+    done = subprocess.run(
+        [envoy(), "--mode", "validate", "-c", path, "-l", "warning", "--component-log-level", "misc:error"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if "deprecat" not in line.lower()]
+    return "" if done.returncode == 0 and not said else f"{done.stdout}\n" + "\n".join(said)

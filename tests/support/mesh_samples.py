@@ -1,0 +1,55 @@
+"""Values that tests of meshes share: a placement on paper, cells, every posture that Istio can express."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from meshwise.mesh.istio import posture
+from meshwise.mesh.istio.resources import parse
+from meshwise.mesh.istio.translate import ProxyConfig, translate
+from meshwise.mesh.istio.view import Options, View, view_of
+from meshwise.mesh.seam import PlacedWorkload, Placement
+from meshwise.mesh.tokens import tokens
+from meshwise.study.model import (
+    LADDER,
+    Authorization,
+    Cell,
+    KeyType,
+    MeshName,
+    MtlsMode,
+    Posture,
+    Protocol,
+    Shape,
+    Topology,
+)
+
+CELL = Cell(
+    mesh=MeshName.ISTIO, posture=LADDER[0], protocol=Protocol.HTTP1, rate_rps=100, request_bytes=64,
+    response_bytes=128, connections=1, streams=1, shape=Shape.CHAIN, length=1, key_type=KeyType.RSA_2048,
+    policy_count=0, plaintext_share=0.0,
+)  # fmt: skip
+
+POSTURES: tuple[Posture, ...] = tuple(
+    Posture(mtls, authorization)
+    for mtls in MtlsMode
+    for authorization in Authorization
+    if posture.not_applicable(replace(CELL, posture=Posture(mtls, authorization))) is None
+)
+"""The ladder and the rest of the factorial, as far as Istio can express it."""
+
+
+def placement(length: int = 2, directory: Path = Path("/run/meshwise")) -> Placement:
+    placed = tuple(
+        PlacedWorkload(workload, f"10.244.1.{index}", f"10.96.1.{index}")
+        for index, workload in enumerate(Topology(Shape.CHAIN, length).workloads, 1)
+    )
+    return Placement(MeshName.ISTIO, "a", placed, "10.244.1.99", directory)
+
+
+def view(resources: str, length: int = 2, options: Options | None = None) -> View:
+    return view_of(placement(length), parse(resources), "generation-1", options or Options())
+
+
+def config(cell: Cell, workload: str, jwks: str | None = None) -> ProxyConfig:
+    return translate(view(posture.resources(cell, jwks or tokens().jwks)), workload)

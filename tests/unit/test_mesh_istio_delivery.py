@@ -1,0 +1,103 @@
+"""Files for a sidecar: what is written, when it is left alone, and when a push counts as taken up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.support.mesh_samples import CELL, config
+
+from meshwise.mesh.identity import files_of
+from meshwise.mesh.istio import delivery
+from meshwise.mesh.istio.admin import grown, total
+from meshwise.mesh.istio.delivery import Pushed, missing
+from meshwise.study.model import LADDER, Cell
+
+STRICT = replace(CELL, posture=LADDER[2])
+
+
+def push(directory: Path, cell: Cell, version: str = "v1") -> Pushed:
+    delivery.lay_out(directory, None)
+    return delivery.push(
+        config(cell, "node-1"), version, directory, files_of(Path("/keys"), "rsa-2048"), None
+    )
+
+
+def test_every_resource_has_a_directory_of_its_own(tmp_path: Path) -> None:
+    push(tmp_path, STRICT)
+    written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json"))
+    assert written == [
+        "cds/cds.json", "lds/lds.json",
+        "rds/8080/routes.json", "rds/8081/routes.json", "rds/8082/routes.json",
+        "sds/ROOTCA/secret.json", "sds/default/secret.json",
+    ]  # fmt: skip
+    assert len({str(Path(path).parent) for path in written}) == len(written)
+
+
+def test_files_name_real_places_and_hold_no_key(tmp_path: Path) -> None:
+    push(tmp_path, STRICT)
+    listeners = (tmp_path / "lds" / "lds.json").read_text()
+    assert "/etc/meshwise" not in listeners
+    assert f"{tmp_path}/sds/default/secret.json" in listeners
+    secret = json.loads((tmp_path / "sds" / "default" / "secret.json").read_text())
+    assert secret["resources"][0]["tls_certificate"]["private_key"] == {"filename": "/keys/rsa-2048.key.pem"}
+
+
+def test_what_does_not_change_is_left_alone(tmp_path: Path) -> None:
+    push(tmp_path, STRICT)
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("*.json")}
+    push(tmp_path, replace(CELL, posture=LADDER[3]), "v2")
+    changed = {path.name for path, inode in before.items() if path.stat().st_ino != inode}
+    assert changed == {"lds.json", "cds.json"}
+
+
+def test_nobody_waits_for_secrets_in_plaintext(tmp_path: Path) -> None:
+    assert push(tmp_path, CELL).secrets_version is None
+    assert push(tmp_path, STRICT).secrets_version == "rsa-2048.chain.pem"
+
+
+TAKEN_UP = {
+    "listener_manager.lds.version_text": "v1",
+    "cluster_manager.cds.version_text": "v1",
+    "sds.default.version_text": "rsa-2048.chain.pem",
+    "sds.ROOTCA.version_text": "rsa-2048.chain.pem",
+    **{f"http.outbound_0.0.0.0_{port};.rds.{port}.version_text": "routes" for port in (8080, 8081, 8082)},
+    "listener_manager.total_filter_chains_draining": 0,
+    "cluster.outbound|8080||node-1;.upstream_cx_active": 0,
+}
+
+
+def test_taken_up_is_all_of_it(tmp_path: Path) -> None:
+    assert missing(TAKEN_UP, push(tmp_path, STRICT)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("listener_manager.lds.version_text", "v0"),
+        ("cluster_manager.cds.version_text", "v0"),
+        ("sds.default.version_text", "ecdsa-p256.chain.pem"),
+        ("http.outbound_0.0.0.0_8081;.rds.8081.version_text", ""),
+        ("listener_manager.total_filter_chains_draining", 1),
+        ("listener_manager.total_listeners_draining", 1),
+        ("cluster_manager.warming_clusters", 1),
+        ("listener.0.0.0.0_15006.downstream_cx_active", 2),
+        ("cluster.outbound|8080||node-1;.upstream_cx_active", 1),
+    ],
+)
+def test_anything_left_of_the_former_configuration_is_named(
+    tmp_path: Path, name: str, value: int | str
+) -> None:
+    left = missing({**TAKEN_UP, name: value}, push(tmp_path, STRICT))
+    assert len(left) == 1
+    assert left[0].startswith(name)
+
+
+def test_counters_are_added_and_compared() -> None:
+    before = {"a.x": 1, "b.x": 5, "text": "v1"}
+    after = {"a.x": 4, "b.x": 5, "c.x": 2, "text": "v2"}
+    assert grown(before, after) == {"a.x": 3, "c.x": 2}
+    assert total(after, r".\.x") == 11
+    assert delivery.rejections({"cds.update_rejected": 2, "sds.default.update_rejected": 1, "x": 9}) == 3

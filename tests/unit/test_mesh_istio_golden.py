@@ -1,0 +1,185 @@
+"""The first depth: golden translation, resources in, Envoy configuration out.
+
+A file of `tests/golden/istio` holds both: the resources, and under `# ---- becomes` what is made of them.
+Write the expected half anew with MESHWISE_UPDATE_GOLDEN=1, and read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.support.mesh_samples import CELL, POSTURES, view
+
+from meshwise.mesh.istio import authorization, clusters, connection_manager, jwt, listeners, posture, routes
+from meshwise.mesh.istio.bootstrap import bootstrap
+from meshwise.mesh.istio.view import Json, View
+from meshwise.study.model import Protocol
+
+FOLDER = Path(__file__).parent.parent / "golden" / "istio"
+BECOMES = "# ---- becomes\n"
+
+
+def rbac(here: View) -> object:
+    return [
+        each["typed_config"] for each in authorization.http_filters(here.policies_for(here.service("node-1")))
+    ]
+
+
+def tcp_rbac(here: View) -> object:
+    return [
+        each["typed_config"] for each in authorization.tcp_filters(here.policies_for(here.service("node-1")))
+    ]
+
+
+def tokens(here: View) -> object:
+    return [
+        each["typed_config"] for each in jwt.filters(here.request_authentications_for(here.service("node-1")))
+    ]
+
+
+def outbound_cluster(here: View) -> object:
+    return clusters.outbound(here, here.service("node-1"), 8081)
+
+
+def inbound_cluster(here: View) -> object:
+    return clusters.inbound(here, here.service("node-1"), 8080)
+
+
+def outbound_routes(here: View) -> object:
+    return routes.outbound(here, here.service("client"), 8080)
+
+
+def inbound_manager(here: View) -> object:
+    return connection_manager.inbound(here, here.service("node-1"), 8080, "inbound|8080||", [])
+
+
+def outbound_manager(here: View) -> object:
+    return connection_manager.outbound(here, here.service("client"), 8080, Protocol.HTTP1)
+
+
+def outbound_listeners(here: View) -> object:
+    client = here.service("client")
+    shared = listeners.outbound_http(here, client, 8080)
+    return [listeners.virtual_outbound(here, client), without_managers(shared)]
+
+
+def inbound_listener(here: View) -> object:
+    return without_managers(listeners.virtual_inbound(here, here.service("node-1")))
+
+
+def start(here: View) -> object:
+    return bootstrap(here.service("node-1"), Path("/sidecar"))
+
+
+CONCEPTS: dict[str, Callable[[View], object]] = {
+    "authorization-namespace": rbac,
+    "authorization-fine": rbac,
+    "authorization-request": rbac,
+    "authorization-deny-before-allow": rbac,
+    "authorization-no-rules": rbac,
+    "authorization-patterns": rbac,
+    "authorization-tcp": tcp_rbac,
+    "jwt-one-issuer": tokens,
+    "jwt-two-issuers": tokens,
+    "cluster-outbound": outbound_cluster,
+    "cluster-outbound-tls-off": outbound_cluster,
+    "cluster-outbound-pool": outbound_cluster,
+    "cluster-inbound": inbound_cluster,
+    "routes-outbound": outbound_routes,
+    "routes-outbound-registry-only": outbound_routes,
+    "manager-inbound": inbound_manager,
+    "manager-outbound": outbound_manager,
+    "listeners-outbound": outbound_listeners,
+    "listener-inbound-port-level": inbound_listener,
+    "bootstrap": start,
+}
+
+
+def without_managers(listener: Json) -> Json:
+    """The listener with its HTTP connection managers cut to their names; they have files of their own."""
+
+    def cut(chain: Json) -> Json:
+        return {
+            **chain,
+            "filters": [
+                {"name": each["name"], "http_filters": _names(each)} if _names(each) else each
+                for each in chain["filters"]
+            ],
+        }
+
+    return {**listener, "filter_chains": [cut(chain) for chain in listener["filter_chains"]]}
+
+
+def _names(network_filter: Json) -> list[str]:
+    return [each["name"] for each in network_filter["typed_config"].get("http_filters", ())]
+
+
+def text_of(value: object) -> str:
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:
+            return True
+
+    return str(yaml.dump(value, Dumper=Plain, sort_keys=False, width=200))
+
+
+def compare(path: Path, resources: str, made: object) -> None:
+    given, _, expected = path.read_text().partition(BECOMES) if path.exists() else ("", "", "")
+    if os.environ.get("MESHWISE_UPDATE_GOLDEN"):
+        path.write_text(f"{resources}{BECOMES}{text_of(made)}")
+        return
+    assert given == resources
+    assert yaml.safe_load(expected) == yaml.safe_load(text_of(made))
+
+
+@pytest.mark.parametrize("name", CONCEPTS)
+def test_concept(name: str) -> None:
+    path = FOLDER / f"{name}.yaml"
+    resources = path.read_text().partition(BECOMES)[0]
+    compare(path, resources, CONCEPTS[name](view(resources)))
+
+
+@pytest.mark.parametrize("each", POSTURES, ids=lambda each: each.name)
+def test_posture(each: object) -> None:
+    """What a rung changes: the server's listener, and how the client's sidecar connects to it."""
+    resources = posture.resources(replace(CELL, posture=each), '{"keys":[]}')  # type: ignore[arg-type]
+    here = view(resources)
+    cluster = clusters.outbound(here, here.service("node-1"), 8080)
+    sockets = [
+        {"match": one["match"], "transport_socket": one["transport_socket"]["name"]}
+        for one in cluster.get("transport_socket_matches", ())
+    ]
+    name = each.name.replace("+", "-")  # type: ignore[attr-defined]
+    made = {"client_sockets": sockets or "plaintext", "server_listener": brief(inbound_listener(here))}
+    compare(FOLDER / f"posture-{name}.yaml", resources, made)
+
+
+def brief(listener: object) -> object:
+    """One line per filter and per chain; ports 8081 and 8082 are like 8080 and left out."""
+    assert isinstance(listener, dict)
+    chains = [
+        chain
+        for chain in listener["filter_chains"]
+        if chain["filter_chain_match"].get("destination_port") not in (8081, 8082)
+    ]
+    return {
+        "listener_filters": [short(each["name"]) for each in listener["listener_filters"]],
+        "filter_chains": {number: line_of(chain) for number, chain in enumerate(chains)},
+    }
+
+
+def line_of(chain: Json) -> str:
+    match = chain["filter_chain_match"]
+    words = [str(match.get("destination_port", "any port")), match.get("transport_protocol", "any transport")]
+    words += match.get("application_protocols", ())
+    filters = [short(name) for each in chain["filters"] for name in each.get("http_filters", [each["name"]])]
+    socket = "mutual TLS" if "transport_socket" in chain else "as it is"
+    return f"{chain['name']}: {' '.join(words)} -> {socket} -> {' '.join(filters)}"
+
+
+def short(name: str) -> str:
+    return name.rpartition(".")[2]

@@ -1,0 +1,103 @@
+"""The second depth: every expectation of every posture and protocol, walked through the configuration."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+from tests.support.mesh_samples import CELL, POSTURES, config, placement
+
+from meshwise.mesh.expectations import Expectation, Meaning, Who, expectations
+from meshwise.mesh.identity import spiffe_id
+from meshwise.mesh.istio import simulate
+from meshwise.mesh.istio.simulate import Certificate, Connection, Reached, Refused, Request, Upstream
+from meshwise.mesh.probe import variant
+from meshwise.service.plan import Plan
+from meshwise.study.model import SERVICE_PORTS, Cell, Posture, Protocol
+
+MEANS: dict[str, Meaning] = {
+    simulate.NO_CHAIN: Meaning.PEER_REFUSED,
+    simulate.NO_CERTIFICATE: Meaning.PEER_REFUSED,
+    simulate.UNTRUSTED: Meaning.PEER_REFUSED,
+    simulate.NOT_HTTP: Meaning.NO_TLS,
+    simulate.BAD_TOKEN: Meaning.TOKEN_REFUSED,
+    simulate.DENIED: Meaning.DENIED,
+}
+PLACEMENT = placement()
+SERVER_ID = spiffe_id("cluster.local", "backend", "node-1")
+CLIENT = Certificate(spiffe_id("cluster.local", "frontend", "client"))
+CERTIFICATES = {
+    Who.TWIN: CLIENT,
+    Who.OTHER_ACCOUNT: Certificate(spiffe_id("cluster.local", "frontend", "other")),
+    Who.OTHER_NAMESPACE: Certificate(spiffe_id("cluster.local", "elsewhere", "client")),
+    Who.STRANGER: replace(CLIENT, trusted=False),
+}
+
+
+def walk(cell: Cell, row: Expectation) -> Reached | Refused:
+    port = SERVICE_PORTS[cell.protocol]
+    asked = variant(cell, row.what, f"node-1.backend.svc.cluster.local:{port}", Plan())
+    request = Request(asked.method, asked.path, asked.authority, dict(asked.headers))
+    plain = "http/1.1" if cell.protocol is Protocol.HTTP1 else "h2c"
+    if row.who is Who.MESH:
+        out = simulate.leave(config(cell, "client"), "10.96.1.2", port, request, CLIENT, plain)
+        assert isinstance(out, Upstream), out
+        assert out.address == ("10.244.1.2", port)
+        connection = out.connection
+    elif row.who is Who.PLAINTEXT:
+        connection = Connection(port, tls=False, alpn=(plain,))
+    else:
+        offered = ("istio-http/1.1", "http/1.1") if cell.protocol is Protocol.HTTP1 else ("istio-h2", "h2")
+        connection = Connection(port, tls=True, alpn=offered, certificate=CERTIFICATES.get(row.who))
+    return simulate.arrive(config(cell, "node-1"), connection, request, SERVER_ID, time.time())
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("posture", POSTURES, ids=lambda posture: posture.name)
+def test_every_expectation_holds_in_the_configuration(posture: Posture, protocol: Protocol) -> None:
+    cell = replace(CELL, posture=posture, protocol=protocol)
+    for row in expectations(posture):
+        end = walk(cell, row)
+        found = Meaning.ANSWERED if isinstance(end, Reached) else MEANS[end.reason]
+        assert found is row.meaning, (row.name, end)
+        if isinstance(end, Reached):
+            assert end.cluster == f"inbound|{SERVICE_PORTS[protocol]}||"
+
+
+@pytest.mark.parametrize("posture", POSTURES, ids=lambda posture: posture.name)
+def test_a_chain_goes_on_from_node_to_node(posture: Posture) -> None:
+    cell = replace(CELL, posture=posture, length=2)
+    asked = variant(cell, expectations(posture)[0].what, "node-2.backend.svc.cluster.local:8080", Plan())
+    request = Request(asked.method, asked.path, asked.authority, dict(asked.headers))
+    identity = Certificate(SERVER_ID)
+    out = simulate.leave(config(cell, "node-1"), "10.96.1.3", 8080, request, identity, "http/1.1")
+    assert isinstance(out, Upstream)
+    server_id = spiffe_id("cluster.local", "backend", "node-2")
+    end = simulate.arrive(config(cell, "node-2"), out.connection, request, server_id, time.time())
+    assert isinstance(end, Reached), end
+
+
+def test_a_server_with_another_identity_is_refused_by_the_client() -> None:
+    cell = replace(CELL, posture=POSTURES[-1])
+    request = Request("POST", "/echo", "node-1.backend.svc.cluster.local:8080", {})
+    out = simulate.leave(config(cell, "client"), "10.96.1.2", 8080, request, CLIENT, "http/1.1")
+    assert isinstance(out, Upstream)
+    end = simulate.arrive(
+        config(cell, "node-1"), out.connection, request, "spiffe://cluster.local/ns/x/sa/y", 0
+    )
+    assert isinstance(end, Refused)
+    assert end.reason == simulate.WRONG_SERVER
+
+
+def test_an_unknown_host_and_an_unknown_port_pass_through() -> None:
+    request = Request("GET", "/", "example.com", {})
+    ours = config(CELL, "client")
+    out = simulate.leave(ours, "10.96.1.2", 8080, request, CLIENT, "http/1.1")
+    assert isinstance(out, Upstream)
+    assert (out.cluster, out.address) == ("PassthroughCluster", ("10.96.1.2", 8080))
+    end = simulate.arrive(
+        config(CELL, "node-1"), Connection(9999, False, ("http/1.1",)), request, SERVER_ID, 0
+    )
+    assert isinstance(end, Reached)
+    assert end.cluster == "InboundPassthroughCluster"

@@ -1,0 +1,211 @@
+"""The prober against peers that answer, refuse, lie and stay silent, on a socket pair or loopback."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.support.mesh_samples import CELL
+
+from meshwise.load.wire import blocks, frames
+from meshwise.mesh.expectations import Meaning, Seen, What, Who, expectations
+from meshwise.mesh.identity import Authority, IdentityFiles, make_key, store
+from meshwise.mesh.istio.proof import SIGNS
+from meshwise.mesh.probe import Answer, Ask, TlsAs, ask, check_of, variant
+from meshwise.service.plan import Plan
+from meshwise.study.model import LADDER, KeyType, Protocol
+
+HTTP1 = Ask(Protocol.HTTP1, "host:8080", "GET", "/echo", (("x-tenant", "blue"),))
+HTTP2 = replace(HTTP1, protocol=Protocol.HTTP2)
+GRPC = Ask(Protocol.GRPC, "host:8082", "POST", "/meshwise.Echo/Call", ())
+
+Peer = Callable[[socket.socket], None]
+
+
+@contextmanager
+def talking_to(peer: Peer) -> Iterator[Callable[[], socket.socket]]:
+    """A connection to a peer that runs in a thread and closes at its end."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(2.0)
+
+    def run() -> None:
+        with theirs:
+            peer(theirs)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield lambda: ours
+    finally:
+        ours.close()
+        thread.join()
+
+
+def http1(head: bytes) -> Peer:
+    def peer(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(head)
+
+    return peer
+
+
+def http2(fields: list[tuple[str, str]], trailers: list[tuple[str, str]] | None = None) -> Peer:
+    def peer(connection: socket.socket) -> None:
+        connection.recv(65536)
+        answer = frames.settings({}) + frames.ping()
+        answer += frames.headers_frames(
+            1, blocks.encode_block(fields), end_stream=not trailers, frame_bytes=9
+        )
+        if trailers:
+            answer += frames.data_frames(1, b"message", end_stream=False)
+            answer += frames.headers_frames(1, blocks.encode_block(trailers), end_stream=True)
+        for start in range(0, len(answer), 7):  # at any cut
+            connection.sendall(answer[start : start + 7])
+        connection.recv(65536)
+
+    return peer
+
+
+@pytest.mark.parametrize(
+    ("request_", "peer", "seen"),
+    [
+        (HTTP1, http1(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"), Seen.OK),
+        (HTTP1, http1(b"HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n"), Seen.FORBIDDEN),
+        (HTTP1, http1(b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n"), Seen.UNAUTHENTICATED),
+        (HTTP1, http1(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"), Seen.OTHER),
+        (HTTP1, http1(b""), Seen.CLOSED),
+        (HTTP1, http1(b"nonsense\r\n\r\n"), Seen.OTHER),
+        (HTTP1, http1(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort"), Seen.OTHER),
+        (HTTP2, http2([(":status", "200"), ("x", "y" * 40)]), Seen.OK),
+        (HTTP2, http2([(":status", "403")]), Seen.FORBIDDEN),
+        (HTTP2, http1(frames.settings({}) + frames.rst_stream(1, 2)), Seen.CLOSED),
+        (HTTP2, http1(frames.goaway(0, 2)), Seen.CLOSED),
+        (HTTP2, http1(b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(64)), Seen.OTHER),
+        (GRPC, http2([(":status", "200")], [("grpc-status", "0")]), Seen.OK),
+        (GRPC, http2([(":status", "200"), ("grpc-status", "7"), ("grpc-message", "RBAC")]), Seen.FORBIDDEN),
+        (GRPC, http2([(":status", "200"), ("grpc-status", "16")]), Seen.UNAUTHENTICATED),
+        (GRPC, http2([(":status", "200"), ("grpc-status", "14")]), Seen.OTHER),
+        (GRPC, http2([(":status", "200")]), Seen.OTHER),
+        (GRPC, http2([(":status", "403")]), Seen.FORBIDDEN),
+    ],
+)
+def test_answers(request_: Ask, peer: Peer, seen: Seen) -> None:
+    with talking_to(peer) as connect:
+        assert ask(connect, request_).seen is seen
+
+
+def test_silence_and_refusal_are_answers() -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0.01)
+    with theirs:
+        assert ask(lambda: ours, HTTP1).seen is Seen.TIMEOUT
+
+    def refuse() -> socket.socket:
+        raise ConnectionRefusedError("no")
+
+    assert ask(refuse, HTTP1).seen is Seen.CLOSED
+
+
+# --- TLS ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def identities(tmp_path_factory: pytest.TempPathFactory) -> dict[str, IdentityFiles]:
+    folder: Path = tmp_path_factory.mktemp("identities")
+    authority, foreign = (Authority(key_type=KeyType.ECDSA_P256) for _ in range(2))
+    key = make_key(KeyType.ECDSA_P256)
+    return {
+        name: store(issuer.issue("backend", name, key), authority.root_pem, folder, name)
+        for name, issuer in {"server": authority, "client": authority, "stranger": foreign}.items()
+    }
+
+
+def tls_server(files: IdentityFiles, handshakes: int = 1) -> tuple[socket.socket, threading.Thread]:
+    """Asks for a certificate, answers 200 to whoever has one; TLS 1.3 tells a refusal after the handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.chain, files.key)
+    context.load_verify_locations(files.root)
+    context.verify_mode = ssl.CERT_REQUIRED
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for _ in range(handshakes):
+            connection, _ = listener.accept()
+            connection.settimeout(2.0)
+            try:
+                with context.wrap_socket(connection, server_side=True) as secure:
+                    secure.recv(65536)
+                    secure.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            except ssl.SSLError:
+                connection.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return listener, thread
+
+
+def test_a_handshake_tells_version_names_and_resumption(identities: dict[str, IdentityFiles]) -> None:
+    listener, thread = tls_server(identities["server"], 2)
+    with listener:
+        client = TlsAs(identities["client"], str(identities["client"].root))
+        connect = lambda: socket.create_connection(listener.getsockname(), 2.0)  # noqa: E731
+        first = ask(connect, HTTP1, client)
+        assert first.handshake is not None
+        second = ask(connect, HTTP1, replace(client, ticket=first.handshake.ticket))
+        thread.join()
+    assert (first.seen, first.handshake.version, first.handshake.resumed) == (Seen.OK, "TLSv1.3", False)
+    assert first.handshake.peer_ids == ("spiffe://cluster.local/ns/backend/sa/server",)
+    assert first.handshake.peer_key == "ecdsa-p256"
+    assert second.handshake is not None
+    assert second.handshake.resumed
+
+
+@pytest.mark.parametrize("who", ["stranger", None])
+def test_a_certificate_that_is_not_accepted_fails_the_handshake(
+    identities: dict[str, IdentityFiles], who: str | None
+) -> None:
+    listener, thread = tls_server(identities["server"])
+    with listener:
+        client = TlsAs(identities[who] if who else None, str(identities["server"].root))
+        answer = ask(lambda: socket.create_connection(listener.getsockname(), 2.0), HTTP1, client)
+        thread.join()
+    assert answer.seen in (Seen.TLS_FAILED, Seen.CLOSED)
+
+
+def test_tls_to_a_plaintext_port_fails_the_handshake(identities: dict[str, IdentityFiles]) -> None:
+    with talking_to(http1(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as connect:
+        answer = ask(connect, HTTP1, TlsAs(identities["client"], str(identities["client"].root)))
+    assert answer.seen is Seen.TLS_FAILED
+
+
+# --- requests and checks -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_each_variant_differs_in_one_thing(protocol: Protocol) -> None:
+    cell = replace(CELL, protocol=protocol)
+    allowed = variant(cell, What.ALLOWED, "host", Plan())
+    for what in What:
+        made = variant(cell, what, "host", Plan())
+        differing = [
+            name for name in ("method", "path", "headers") if getattr(made, name) != getattr(allowed, name)
+        ]
+        assert differing == {
+            What.ALLOWED: [], What.OTHER_METHOD: ["method"], What.OTHER_PATH: ["path"],
+        }.get(what, ["headers"])  # fmt: skip
+
+
+def test_a_check_passes_only_with_the_sign_of_its_meaning() -> None:
+    row = next(row for row in expectations(LADDER[2]) if row.who is Who.PLAINTEXT)
+    assert row.meaning is Meaning.PEER_REFUSED
+    assert check_of(row, Answer(Seen.CLOSED), SIGNS).passed
+    failed = check_of(row, Answer(Seen.OK), SIGNS, "node-2: ")
+    assert not failed.passed
+    assert failed.name.startswith("node-2: outsider in plaintext")
+    assert failed.observed == "200"
