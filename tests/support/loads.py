@@ -24,8 +24,8 @@ MS = 10**6
 def load_spec(port: int, protocol: Protocol = Protocol.HTTP1, **changes: object) -> LoadSpec:
     """100 requests in half a second over 4 connections, answers due within half a second."""
     spec = LoadSpec(
-        address="127.0.0.1", port=port, authority=f"127.0.0.1:{port}", protocol=protocol, method="GET", path="/",
-        headers=(), body_bytes=0, rate_rps=200, arrivals=Arrivals.CONSTANT, seed=1, warmup_ns=0,
+        address="127.0.0.1", port=port, authority=f"127.0.0.1:{port}", protocol=protocol, method="GET",
+        path="/", headers=(), body_bytes=0, rate_rps=200, arrivals=Arrivals.CONSTANT, seed=1, warmup_ns=0,
         duration_ns=500 * MS, connections=4, streams=1, timeout_ns=500 * MS,
     )  # fmt: skip
     return dataclasses.replace(spec, **changes)  # type: ignore[arg-type]
