@@ -1,4 +1,4 @@
-"""A findings document by hand, as real ones look: numbers invented, fixed, and consistent with one another."""
+"""A findings document by hand, as real ones look: numbers invented, fixed, consistent with one another."""
 
 from __future__ import annotations
 

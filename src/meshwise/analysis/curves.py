@@ -3,7 +3,7 @@
 Laws of this file:
 - A cell's curve is the median over its trials of each trial's own quantile: requests of different trials are
   never pooled, because one bad trial would then shape every tail.
-- A curve ends where a percentile has fewer than NEEDED_EXCEEDANCES requests above it, and where failures reach it.
+- A curve ends where a percentile has fewer than NEEDED_EXCEEDANCES requests above it, or failures reach it.
 - Drift is a trial's median response time over the median of its cell's trials: all cells on one scale.
 """
 
@@ -19,9 +19,15 @@ from meshwise.analysis.interval import FloatArray
 from meshwise.analysis.trial import NEEDED_EXCEEDANCES
 from meshwise.study.model import Cell, Role, Trial
 
-GRID: FloatArray = np.array(
-    [0.001, *np.arange(0.01, 0.895, 0.01), *np.arange(0.9, 0.9895, 0.002), *np.arange(0.99, 0.9989, 0.0002)]
-    + [*np.arange(0.999, 0.99989, 0.00005), 0.9999]
+GRID: FloatArray = np.concatenate(
+    [
+        [0.001],
+        np.arange(0.01, 0.895, 0.01),
+        np.arange(0.9, 0.9895, 0.002),
+        np.arange(0.99, 0.9989, 0.0002),
+        np.arange(0.999, 0.99989, 0.00005),
+        [0.9999],
+    ]
 )
 """Where a distribution is read: denser where it is steep to look at."""
 

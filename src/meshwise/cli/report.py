@@ -44,7 +44,7 @@ def report(
 
 
 def read_content(reader: ArchiveReader) -> Content:
-    """The findings of an archive, laid out. Raises MW701 without findings, MW608, MW702, MW703 for bad ones."""
+    """The findings of an archive, laid out. Raises MW701 without any; MW608, MW702, MW703 for bad ones."""
     directory = reader.directory
     if not (directory / FINDINGS_NAME).is_file():
         raise messages.NO_FINDINGS.error(

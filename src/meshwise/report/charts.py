@@ -52,7 +52,7 @@ def _names(rungs: Sequence[Rung], places: Sequence[float]) -> list[str]:
 def _mark(mesh: str, x: float, y: float, sure: bool, tip: str) -> str:
     """Disc for Istio and no mesh, diamond for Linkerd; hollow where not distinguishable."""
     cls = f"mark mesh-{slug(mesh)}" + ("" if sure else " hollow")
-    return svg.diamond(x, y, 5.6, cls, tip) if mesh == "linkerd" else svg.circle(x, y, 4.2, cls, tip)
+    return svg.diamond(x, y, 4.8, cls, tip) if mesh == "linkerd" else svg.circle(x, y, 3.4, cls, tip)
 
 
 def ladder_chart(name: str, ladder: Ladder) -> str:
@@ -71,7 +71,8 @@ def ladder_chart(name: str, ladder: Ladder) -> str:
         assert finding is not None
         assert finding.estimate is not None
         x = scale(finding.estimate / form.divisor)
-        tip = f"{rung.mesh} {rung.label}: {form.with_unit(finding.estimate)} {form.interval(finding.low, finding.high)}"
+        interval = form.interval(finding.low, finding.high)
+        tip = f"{rung.mesh} {rung.label}: {form.with_unit(finding.estimate)} {interval}"
         parts.append(svg.line(scale(0), y, x, y, f"stem mesh-{slug(rung.mesh)}"))
         parts.append(_whiskers(scale, finding, form, y, rung.mesh))
         parts.append(_mark(rung.mesh, x, y, True, tip))
@@ -84,38 +85,41 @@ def ladder_chart(name: str, ladder: Ladder) -> str:
 
 
 def step_chart(name: str, ladder: Ladder) -> str:
-    """What each rung adds to the one below, with its interval and the noise floor as a band around zero."""
-    rungs = [rung for rung in ladder.rungs if rung.step and rung.step.estimate is not None]
-    if not rungs:
-        return ""
+    """What each rung adds to the one below, with its interval and the noise floor as a band around zero.
+
+    Rows stand where they stand in `ladder_chart`; the lowest rung has nothing to add to."""
+    rungs = [rung for rung in ladder.rungs if rung.value and rung.value.estimate is not None]
     places, bottom = _rows(rungs)
     form = ladder.form
-    steps = [rung.step for rung in rungs if rung.step]
-    numbers = [n / form.divisor for s in steps for n in (s.estimate, s.low, s.high) if n is not None]
-    scale = svg.linear(
-        [*numbers, *(s.floor / form.divisor for s in steps if s.floor)], LEFT, WIDTH - RIGHT, zero=True
-    )
+    steps = [
+        (r, r.step, y) for r, y in zip(rungs, places, strict=True) if r.step and r.step.estimate is not None
+    ]
+    if not steps:
+        return ""
+    numbers = [n / form.divisor for _, s, _ in steps for n in (s.estimate, s.low, s.high) if n is not None]
+    floors = [s.floor / form.divisor for _, s, _ in steps if s.floor]
+    scale = svg.linear([*numbers, *floors, *(-floor for floor in floors)], LEFT, WIDTH - RIGHT, zero=True)
     parts = svg.x_axis(scale, TOP, bottom, [(tick, words.axis_number(tick)) for tick in scale.ticks(5)])
-    parts += [_band(scale, step, form, y) for step, y in zip(steps, places, strict=True)]
+    parts += [_band(scale, step, form, y) for _, step, y in steps]
     parts.append(svg.line(scale(0), TOP, scale(0), bottom, "zero"))
     parts += _names(rungs, places)
-    for rung, step, y in zip(rungs, steps, places, strict=True):
-        sure = step.verdict is Verdict.DISTINGUISHABLE
-        verdict = words.verdict_words(step, form)
-        lower = step.scope.get("from", "the rung below")
-        tip = f"{rung.mesh} {rung.label} over {lower}: {form.signed(step.estimate)} {form.interval(step.low, step.high)}, {verdict}"
-        parts.append(_whiskers(scale, step, form, y, rung.mesh))
+    told = []
+    for rung, step, y in steps:
         assert step.estimate is not None
+        sure = step.verdict is Verdict.DISTINGUISHABLE
+        number, verdict = form.signed(step.estimate), str(words.verdict_words(step, form))
+        over = step.scope.get("from", "the rung below")
+        told.append(f"{rung.mesh} {rung.label} {number} ({verdict})")
+        tip = (
+            f"{rung.mesh} {rung.label} over {over}: {number} {form.interval(step.low, step.high)}, {verdict}"
+        )
+        parts.append(_whiskers(scale, step, form, y, rung.mesh))
         parts.append(_mark(rung.mesh, scale(step.estimate / form.divisor), y, sure, tip))
-        number = form.signed(step.estimate)
-        parts.append(svg.text(WIDTH - 2, y + 4, number if sure else f"~ {number}", "number", "end"))
+        shown = words.typeset(number)
+        parts.append(svg.text(WIDTH - 2, y + 4, shown if sure else f"~ {shown}", "number", "end"))
     title = f"What each step adds to {ladder.titled.title}, {form.unit}"
-    told = "; ".join(
-        f"{r.mesh} {r.label} {form.signed(r.step.estimate)} ({words.verdict_words(r.step, form)})"
-        for r in rungs
-        if r.step
-    )
-    return svg.drawing(name, WIDTH, bottom + 22, title, f"Increment over the rung below: {told}.", parts)
+    description = f"Increment over the rung below: {'; '.join(told)}."
+    return svg.drawing(name, WIDTH, bottom + 22, title, description, parts)
 
 
 def _band(scale: svg.Scale, step: Finding, form: words.Form, y: float) -> str:
@@ -141,7 +145,7 @@ SHARES = (0.01, 0.5, 0.9, 0.99, 0.999, 0.9999)
 
 
 def distribution_chart(name: str, title: str, curves: Sequence[Curve]) -> str:
-    """Share of requests answered within a time: time on a logarithmic axis, share stretched towards its tail."""
+    """Share of requests answered within a time; time is logarithmic, the share stretched towards its tail."""
     left, right, top, bottom = 48.0, WIDTH - 12, 10.0, 270.0
     shown = [curve for curve in curves if len(curve.share)]
     if not shown:
@@ -211,7 +215,7 @@ def bar_chart(name: str, title: str, rows: Sequence[tuple[Rung, Finding]], form:
 
 
 def drift_chart(name: str, title: str, points: Sequence[DriftPoint]) -> str:
-    """Each trial's median against its cell's, in the order of running; blocks alternate in shade and shape."""
+    """Each trial's median against its cell's, in order of running; blocks alternate in shade and shape."""
     left, right, top, bottom = 48.0, WIDTH - 10, 10.0, 190.0
     if not points:
         return ""
@@ -238,7 +242,8 @@ def drift_chart(name: str, title: str, points: Sequence[DriftPoint]) -> str:
     )
     for index, (point, deviation) in enumerate(zip(points, deviations, strict=True)):
         cell = point.trial.cell
-        tip = f"{point.trial.trial_id} {cell.mesh} {cell.posture.name}: {point.median_us:.0f} us, {deviation:+.1f} %"
+        told = f"{point.median_us:.0f} us, {deviation:+.1f} %"
+        tip = f"{point.trial.trial_id} {cell.mesh} {cell.posture.name}: {told}"
         odd = point.trial.block % 2
         mark = svg.diamond if odd else svg.circle
         parts.append(

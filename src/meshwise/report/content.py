@@ -1,4 +1,4 @@
-"""What there is to show, picked out of findings.json and laid out as ladders. Picks and sorts; computes nothing.
+"""What there is to show, picked out of findings.json and laid out as ladders. It picks; it computes nothing.
 
     Content
       Slice          one protocol (and one level of each further factor that varies)
@@ -6,7 +6,7 @@
           Rung       value, increment over the rung below, increment over no mesh
         differences  between two meshes, per rung
 
-A finding that lacks something is shown without it; a document that is no findings document is refused (MW701).
+A finding that lacks something is shown without it; what is no findings document is refused (MW702).
 """
 
 from __future__ import annotations
@@ -132,7 +132,10 @@ def content(
     not_applicable: Sequence[Mapping[str, Any]] = (),
     statuses: Mapping[str, int] | None = None,
 ) -> Content:
-    """Lay a findings document out, with what only the archive knows. Raises MW702 when it is not one, MW703 when it is of a newer version."""
+    """Lay a findings document out, with what only the archive knows.
+
+    Raises MW702 when it is not one, MW703 when it is of a newer version.
+    """
     try:
         version = int(document["schema_version"])
         study, environment = dict(document["study"]), dict(document["environment"])

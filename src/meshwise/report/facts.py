@@ -1,4 +1,4 @@
-"""What was measured, where, and how fair it is, in single lines. Reads `study` and `environment` of findings.json.
+"""What was measured, where, and how fair it is, in single lines; from `study` and `environment`.
 
 Both are open mappings (docs/archive.md): what is absent is left out, never guessed.
 """
@@ -18,7 +18,7 @@ FAKE = "these numbers come from the fake testbed: no proxy ran, nothing was meas
 
 def study_line(content: Content) -> str:
     """Size of the study, machine, proxies, and the levels that are the same everywhere."""
-    parts = [content.name, *_sizes(content), *machine_words(content.environment)]
+    parts = [*_sizes(content), *machine_words(content.environment)]
     parts += [f"{mesh}: {build}" for mesh, build in builds(content.environment)]
     return " · ".join([*parts, *constant_levels(content)])
 

@@ -1,4 +1,4 @@
-"""What the archive itself holds beside the findings: distributions, the course of the study, proofs, failures.
+"""What the archive holds beside the findings: distributions, the course of the study, proofs, failures.
 
 Reads trial by trial, so that memory stays at one trial's requests.
 """
@@ -16,6 +16,7 @@ from meshwise.archive.outcome import Check, TrialStatus
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.rows import trial_of
 from meshwise.report.words import rung_order
+from meshwise.study.model import Protocol
 
 PROOF_FACTS = (
     ("tls_version", "TLS"),
@@ -96,11 +97,13 @@ def _proofs(rows: Sequence[Mapping[str, Any]]) -> tuple[ProofSummary, ...]:
         proof = json.loads(row["proof"] or "{}")
         if proof.get("checks") or proof.get("facts"):
             groups.setdefault((row["mesh"], row["posture"], row["protocol"]), []).append(proof)
-    ordered = sorted(
-        groups.items(),
-        key=lambda item: (item[0][2], item[0][0] != "none", item[0][0], rung_order(item[0][1])),
-    )
+    ordered = sorted(groups.items(), key=lambda item: _place(*item[0]))
     return tuple(_summary(*place, proofs) for place, proofs in ordered)
+
+
+def _place(mesh: str, posture: str, protocol: str) -> tuple[object, ...]:
+    protocols = [str(known) for known in Protocol]
+    return protocols.index(protocol), mesh != "none", mesh, rung_order(posture)
 
 
 def _summary(mesh: str, posture: str, protocol: str, proofs: Sequence[Mapping[str, Any]]) -> ProofSummary:

@@ -26,14 +26,16 @@ def closing(content: Content) -> list[str]:
 
 
 def of_mesh(content: Content, part: Slice, mesh: str) -> str:
-    """`http1, istio: strict+fine adds 193 us to p50 over no mesh [188, 197] and ...; steps told from noise: ...`."""
+    """`http1, istio: strict+fine adds 193 us [188, 197] to p50 ... over no mesh; steps in p50: ... us (...).`"""
     ladders = [ladder for metric in content.primary if (ladder := part.ladder(metric))]
     told = [text for ladder in ladders if (text := _over_none(ladder, mesh))]
     top = _top(ladders, mesh)
     if top is None or not told:
         return ""
     steps = _steps(ladders[0], mesh)
-    return f"{part.label}, {mesh}: {top.label} {_join(_without_repeated_verbs(told))} over no mesh{steps} ({_units(content, ladders[0])})."
+    changes = _join(_without_repeated_verbs(told))
+    units = _units(content, ladders[0])
+    return f"{part.label}, {mesh}: {top.label} {changes} over no mesh{steps} ({units})."
 
 
 def _top(ladders: list[Ladder], mesh: str) -> Rung | None:
@@ -71,7 +73,8 @@ def change(finding: Finding, form: Form) -> str:
     if finding.estimate is None:
         return f"cannot be compared in {short}"
     if finding.verdict is not Verdict.DISTINGUISHABLE:
-        return f"does not distinguishably change {short} {form.interval(finding.low, finding.high)} {form.unit}".rstrip()
+        interval = form.interval(finding.low, finding.high)
+        return f"does not distinguishably change {short} {interval} {form.unit}".rstrip()
     sign = 1 if finding.estimate > 0 else -1
     ends = sorted(sign * bound for bound in (finding.low, finding.high) if bound is not None)
     interval = f" {form.interval(ends[0], ends[1])}" if len(ends) == 2 else ""

@@ -97,14 +97,16 @@ def _finite(*values: float) -> bool:
 def line(x1: float, y1: float, x2: float, y2: float, cls: str) -> str:
     if not _finite(x1, y1, x2, y2):
         return ""
-    return f'<line x1="{number(x1)}" y1="{number(y1)}" x2="{number(x2)}" y2="{number(y2)}" class="{escape(cls)}"/>'
+    ends = f'x1="{number(x1)}" y1="{number(y1)}" x2="{number(x2)}" y2="{number(y2)}"'
+    return f'<line {ends} class="{escape(cls)}"/>'
 
 
 def rect(x: float, y: float, width: float, height: float, cls: str, tip: str = "") -> str:
     """`x`, `y` is the upper left corner; a negative size is drawn as nothing."""
     if not _finite(x, y, width, height) or width < 0 or height < 0:
         return ""
-    box = f'x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}" class="{escape(cls)}"'
+    box = f'x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}"'
+    box += f' class="{escape(cls)}"'
     return f"<rect {box}><title>{escape(tip)}</title></rect>" if tip else f"<rect {box}/>"
 
 

@@ -7,7 +7,7 @@ without colour and when piped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.padding import Padding
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from meshwise.analysis.finding import Finding, Verdict
 from meshwise.report import facts, sentences
-from meshwise.report.content import Content, Ladder, Rung, Slice
+from meshwise.report.content import Content, Ladder, Slice
 from meshwise.report.words import Footnotes, Form, verdict_words
 
 PIPED_WIDTH = 100
@@ -57,7 +57,7 @@ def _top(content: Content, console: Console) -> None:
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("study", Text(facts.study_line(content)))
+    grid.add_row("study", Text(f"{content.name} · {facts.study_line(content)}"))
     grid.add_row("fairness", Text(facts.fidelity_line(content)))
     grid.add_row("noise", Text(facts.noise_line(content)))
     console.print(grid)

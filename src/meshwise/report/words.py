@@ -122,11 +122,16 @@ def _unit(base: str, largest: float) -> tuple[str, float]:
     return {"rps": "requests/s", "1/s": "requests/s"}.get(base, base), 1.0
 
 
+def typeset(text: str) -> str:
+    """With true minus signs, for the page; the terminal keeps the plain one, which can be pasted."""
+    return text.replace("-", "−")
+
+
 def axis_number(value: float) -> str:
     """A tick: `0`, `0.5`, `250`, `12k`."""
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
-    return f"{value:g}".replace("-", "−")
+    return typeset(f"{value:g}")
 
 
 def axis_time_us(value_us: float) -> str:

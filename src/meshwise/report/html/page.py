@@ -1,7 +1,7 @@
 """Fills the page: content and record in, one self-contained HTML text out.
 
-Laws: whatever comes from a study, a proxy or a log is escaped (jinja2 autoescape; only our own SVG is passed as
-markup); nothing is loaded from anywhere; no script.
+Laws: whatever comes from a study, a proxy or a log is escaped (jinja2 autoescape; only our own SVG is passed
+as markup); nothing is loaded from anywhere; no script.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["slug"] = sections.slug
+    environment.filters["coded"] = sections.coded
     return environment.from_string(_resource("page.html.j2"))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from meshwise.analysis.curves import Curve, DriftPoint
 from meshwise.analysis.finding import Finding, Kind, Verdict
@@ -14,7 +15,10 @@ from meshwise.report import charts, facts, words
 from meshwise.report.charts import slug as slug
 from meshwise.report.content import CONTEXT, Content, Ladder, Rung, Slice
 from meshwise.report.record import Record
-from meshwise.report.words import Footnotes, Form, VerdictWords, verdict_words
+from meshwise.report.words import Footnotes, Form, VerdictWords, typeset, verdict_words
+
+
+NO_VERDICT = VerdictWords("")
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Row:
     step_interval: str = ""
     over_none: str = ""
     ratio: str = ""
-    verdict: VerdictWords = VerdictWords("")
+    verdict: VerdictWords = NO_VERDICT
     marks: str = ""
     first: bool = True
     """Of its rung (two meshes share one)."""
@@ -88,11 +92,7 @@ def slice_section(content: Content, part: Slice, record: Record, notes: Footnote
 
 
 def _ladders(name: str, part: Slice, ladders: Sequence[Ladder]) -> Iterator[Figure]:
-    legend = (
-        tuple((f"mesh-{slug(mesh)} key-mark {mesh}", mesh) for mesh in part.meshes)
-        if len(part.meshes) > 1
-        else ()
-    )
+    legend = _key(part, "key-mark")
     for ladder in ladders:
         if ladder.titled.unit == "bytes":
             continue  # memory is among the bars
@@ -100,8 +100,13 @@ def _ladders(name: str, part: Slice, ladders: Sequence[Ladder]) -> Iterator[Figu
         drawing = charts.ladder_chart(f"{name}-{ladder.metric}", ladder)
         yield Figure(Markup(drawing), f"{ladder.titled.title}, {unit}", legend)
         if step := charts.step_chart(f"{name}-{ladder.metric}-step", ladder):
-            band = "; band: noise floor" if any(r.step and r.step.floor for r in ladder.rungs) else ""
-            yield Figure(Markup(step), f"what each step adds, {unit}{band}", legend)
+            yield Figure(Markup(step), f"added by each step, {unit}", legend)
+
+
+def _key(part: Slice, kind: str) -> tuple[tuple[str, str], ...]:
+    """A key where two meshes share a drawing."""
+    meshes = part.meshes if len(part.meshes) > 1 else ()
+    return tuple((f"mesh-{slug(mesh)} {kind} {mesh}", mesh) for mesh in meshes)
 
 
 def _table(ladder: Ladder, notes: Footnotes) -> Table:
@@ -113,11 +118,11 @@ def _table(ladder: Ladder, notes: Footnotes) -> Table:
             Row(
                 label=rung.label,
                 mesh=rung.mesh if rung.mesh != "none" else "",
-                value=_minus(form.value(value.estimate)) if value else "",
+                value=typeset(form.value(value.estimate)) if value else "",
                 interval=_interval(form, value),
-                step=_minus(form.signed(step.estimate)) if step else "",
+                step=typeset(form.signed(step.estimate)) if step else "",
                 step_interval=_interval(form, step),
-                over_none=_minus(form.signed(over_none.estimate)) if over_none else "",
+                over_none=typeset(form.signed(over_none.estimate)) if over_none else "",
                 verdict=verdict_words(step, form),
                 marks=notes.mark(step, value),
                 first=rung.label != before,
@@ -133,10 +138,10 @@ def _differences(ladder: Ladder, notes: Footnotes) -> Table:
     rows = tuple(
         Row(
             label=facts.difference_place(finding),
-            mesh=facts.difference_name(finding),
-            step=_minus(form.signed(finding.estimate)),
+            mesh=typeset(facts.difference_name(finding)),
+            step=typeset(form.signed(finding.estimate)),
             step_interval=_interval(form, finding),
-            ratio=f"{finding.ratio:.3g}" if finding.ratio is not None else "",
+            ratio=f"{finding.ratio:.3f}" if finding.ratio is not None else "",
             verdict=verdict_words(finding, form),
             marks=notes.mark(finding),
         )
@@ -146,11 +151,7 @@ def _differences(ladder: Ladder, notes: Footnotes) -> Table:
 
 
 def _interval(form: Form, finding: Finding | None) -> str:
-    return _minus(form.interval(finding.low, finding.high)) if finding else ""
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
+    return typeset(form.interval(finding.low, finding.high)) if finding else ""
 
 
 def _distributions(name: str, part: Slice, curves: Sequence[Curve]) -> Iterator[Figure]:
@@ -164,9 +165,7 @@ def _distributions(name: str, part: Slice, curves: Sequence[Curve]) -> Iterator[
         if drawing:
             yield Figure(
                 Markup(drawing),
-                f"{mesh}: share of requests answered within a time (median over the trials)"
-                if part.meshes
-                else title,
+                f"{mesh}: share of requests answered within a time" if part.meshes else title,
                 tuple((f"rung-{slug(posture)} key-line", posture) for posture in postures),
             )
 
@@ -208,7 +207,7 @@ def _usage(name: str, content: Content, part: Slice) -> Iterator[Figure]:
             form = words.form_for(mine[0].unit, [f.estimate for f in mine], widths)
             title = words_of.format(workload=workload) + f", {form.unit}"
             figure = charts.bar_chart(f"{name}-{metric}-{slug(workload)}", title, rows, form)
-            yield Figure(Markup(figure), title)
+            yield Figure(Markup(figure), title, _key(part, "key-bar"))
 
 
 def _shown_per_workload(content: Content) -> bool:
@@ -224,9 +223,7 @@ def _drift(name: str, part: Slice, points: Sequence[DriftPoint]) -> Iterator[Fig
     own = [point for point in points if _of_slice(point.trial.cell, part)]
     title = "Drift: each trial's p50 against the median of its cell"
     if drawing := charts.drift_chart(f"{name}-drift", title, own):
-        yield Figure(
-            Markup(drawing), "each trial's p50 against the median of its cell, in the order of running"
-        )
+        yield Figure(Markup(drawing), "each trial's p50 against its cell's median")
 
 
 @dataclass(frozen=True)
@@ -253,24 +250,35 @@ def summary(content: Content) -> tuple[tuple[str, ...], tuple[SummaryRow, ...]]:
                     continue
                 top, finding, form = rungs[-1].label, rungs[-1].over_none, ladder.form
                 assert finding is not None
-                change = _minus(f"{form.signed(finding.estimate)} {form.unit}")
+                change = typeset(f"{form.signed(finding.estimate)} {form.unit}")
                 found.append((change, _interval(form, finding), verdict_words(finding, form)))
             if top:
                 rows.append(SummaryRow(part.label, mesh, top, tuple(found)))
     return tuple(words.titled(metric).short for metric in content.primary), tuple(rows)
 
 
-def checks(content: Content) -> tuple[tuple[bool, str], ...]:
-    """Checks of the study: whether fine, and the sentence; doubts first."""
-    found = [
-        (finding.verdict is not Verdict.WARNING, finding.sentence or finding.metric)
-        for finding in content.of_kind(Kind.CHECK)
-    ]
-    return tuple(sorted(found, key=lambda check: check[0]))
+@dataclass(frozen=True)
+class Checks:
+    doubts: tuple[str, ...]
+    fine: tuple[str, ...]
+
+
+def checks(content: Content) -> Checks:
+    """The sentences of the study's checks."""
+    found = content.of_kind(Kind.CHECK)
+    return Checks(
+        tuple(check.sentence or check.metric for check in found if check.verdict is Verdict.WARNING),
+        tuple(check.sentence or check.metric for check in found if check.verdict is not Verdict.WARNING),
+    )
+
+
+def coded(text: object) -> Markup:
+    """Escaped, with `words in backticks` set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def variance(content: Content) -> tuple[str, ...]:
-    return tuple(finding.sentence for finding in content.of_kind(Kind.VARIANCE) if finding.sentence)
+    return tuple(dict.fromkeys(f.sentence for f in content.of_kind(Kind.VARIANCE) if f.sentence))
 
 
 def fairness(content: Content) -> tuple[tuple[str, ...], tuple[tuple[str, bool, tuple[str, ...]], ...]]:
