@@ -31,7 +31,10 @@ from meshwise.testbed.fake import FakeTestbed
 
 STUDY = small_study()
 TRIALS_OF_STUDY = design(STUDY)
-ENVIRONMENT: dict[str, object] = {"testbed": "fake", "kernel": "1.2.3"}
+ENVIRONMENT: dict[str, object] = {
+    "testbed": "fake",
+    "machine": {"kernel": "1.2.3", "load_average": [0.1]},
+}
 
 
 def start(directory: Path, study: Study = STUDY, **more: Any) -> Archive:
@@ -83,7 +86,7 @@ def test_the_environment_is_kept_with_the_version_of_the_format(tmp_path: Path) 
     start(tmp_path / "a").close()
     kept = json.loads((tmp_path / "a/environment.json").read_text())
     assert kept["schema_version"] == 1
-    assert kept["kernel"] == "1.2.3"
+    assert kept["machine"]["kernel"] == "1.2.3"
 
 
 def test_further_columns_of_requests_are_kept(tmp_path: Path) -> None:
@@ -158,7 +161,7 @@ def test_an_empty_directory_is_used(tmp_path: Path) -> None:
 
 def test_a_path_that_is_a_file_or_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    for path in (tmp_path / "file", tmp_path / "file/inside"):
+    for path in (tmp_path / "file", tmp_path / "file/inside", Path("/proc/meshwise-study")):
         error = refusal(lambda path=path: start(path))  # type: ignore[misc]
         assert (error.code, error.exit_status) == ("MW606", ExitStatus.ENVIRONMENT)
 
@@ -288,10 +291,17 @@ def test_resume_with_another_study_is_refused(tmp_path: Path) -> None:
 
 def test_resume_in_another_environment_is_refused_with_the_differences(tmp_path: Path) -> None:
     start(tmp_path / "a").close()
-    other = ENVIRONMENT | {"testbed": "local", "kernel": "9.9.9"}
+    other = {"testbed": "local", "machine": {"kernel": "9.9.9", "load_average": [7.5]}}
     error = refusal(lambda: Archive.start(tmp_path / "a", STUDY, TRIALS_OF_STUDY, other, resume=True))
     assert error.code == "MW611"
-    assert '"1.2.3", is "9.9.9"' in error.what
+    assert 'testbed was "fake", is "local"; machine.kernel was "1.2.3", is "9.9.9"' in error.what
+    assert "load_average" not in error.what
+
+
+def test_resume_does_not_mind_what_always_changes(tmp_path: Path) -> None:
+    start(tmp_path / "a").close()
+    later = ENVIRONMENT | {"machine": {"kernel": "1.2.3", "load_average": [9.0]}}
+    Archive.start(tmp_path / "a", STUDY, TRIALS_OF_STUDY, later, resume=True).close()
 
 
 def test_a_run_killed_at_any_moment_is_continued_without_loss(tmp_path: Path) -> None:

@@ -37,8 +37,17 @@ from meshwise.study.model import Study, Trial
 
 log = logging.getLogger(__name__)
 
-CHECKED_ENVIRONMENT = ("testbed", "machine", "kernel", "cpu", "proxies", "privileged")
-"""Keys of environment.json that must not change between the trials of one study."""
+CHECKED_ENVIRONMENT = (
+    ("testbed",),
+    ("machine", "hostname"),
+    ("machine", "kernel"),
+    ("machine", "cpu_model"),
+    ("machine", "cpus"),
+    ("privileged",),
+    ("workers",),
+    ("proxies",),
+)
+"""Facts of environment.json that must not change between the trials of one study; load and pressure may."""
 
 OWN_NAMES = {
     "study.yaml",
@@ -239,17 +248,29 @@ def _continue(
         )
     if reader.design != tuple(trials):
         raise messages.OTHER_STUDY.error(str(directory), difference="its design differs from the study's")
-    former = reader.environment
-    differences = [
-        f"{key} was {json.dumps(former[key])}, is {json.dumps(environment[key])}"
-        for key in CHECKED_ENVIRONMENT
-        if key in former and key in environment and former[key] != json.loads(json.dumps(environment[key]))
-    ]
+    differences = _differences(reader.environment, json.loads(json.dumps(environment)))
     if differences:
         raise messages.OTHER_ENVIRONMENT.error(str(directory), differences="; ".join(differences))
     stored = reader.trials_arrow
     _clean(directory, set(stored["trial_id"].to_pylist()))
     return stored.replace_schema_metadata(None)
+
+
+def _differences(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Checked facts that both know and that are not equal."""
+    found = []
+    for keys in CHECKED_ENVIRONMENT:
+        before, after = _fact(former, keys), _fact(now, keys)
+        if before is not None and after is not None and before != after:
+            found.append(f"{'.'.join(keys)} was {json.dumps(before)}, is {json.dumps(after)}")
+    return found
+
+
+def _fact(facts: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    value: Any = facts
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _clean(directory: Path, complete: set[str]) -> None:

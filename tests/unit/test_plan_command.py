@@ -1,0 +1,133 @@
+"""`meshwise plan`: what it shows, that it writes nothing, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from meshwise.cli.plan import controls_of, plan, plan_document, show_plan, split_factors, telling_factors
+from meshwise.study.design import design
+from meshwise.study.file import load_study, parse_study
+from meshwise.study.model import Cell, MtlsMode, Study
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = ROOT / "studies/quickstart.yaml"
+
+
+def shown(study: Study, width: int = 100) -> str:
+    stream = StringIO()
+    show_plan(study, Path("my.yaml"), Console(file=stream, width=width, highlight=False))
+    return stream.getvalue()
+
+
+def test_the_demo_fits_into_its_six_minutes_with_room_for_the_rest() -> None:
+    study = load_study(QUICKSTART)
+    document = plan_document(study)
+    assert document["wall_s"] <= 300
+    assert document["trials"] == document["blocks"] * len(document["first_block"]) == len(design(study))
+    postures = {(cell["protocol"], cell["posture"]) for cell in document["cells"]}
+    assert len(postures) == 6 + 3 + 3
+
+
+def test_the_document_is_the_study(capsys: pytest.CaptureFixture[str]) -> None:
+    plan(QUICKSTART, as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    study = load_study(QUICKSTART)
+    first = [trial for trial in design(study) if trial.block == 0]
+    assert [task["trial_id"] for task in document["first_block"]] == [trial.trial_id for trial in first]
+    assert [cell["cell"] for cell in document["cells"]] == [cell.name for cell in study.cells]
+    assert sum(len(cell["control"]) for cell in document["cells"]) == 3
+    assert document["resolution_in_sd"]["n"] == study.executions
+    assert document["resolution_in_sd"]["family"] == 5
+
+
+def test_the_screen_shows_cells_order_time_disk_and_resolution(capsys: pytest.CaptureFixture[str]) -> None:
+    plan(QUICKSTART)
+    text = capsys.readouterr().out
+    trials = len(design(load_study(QUICKSTART)))
+    for part in (
+        "quickstart  none vs istio", "12 cells + 3 controls", f"{trials} trials", "on disk", "everywhere:",
+        "strict+namespace", "A/A", "twin", "Order of the first block", "What it can show",
+        "of 5 steps that hold together", "next: meshwise run",
+    ):  # fmt: skip
+        assert part in text
+
+
+def test_every_trial_of_the_first_block_is_shown_once_and_can_be_told_apart() -> None:
+    study = load_study(QUICKSTART)
+    text = shown(study, width=200)
+    order = text[text.index("Order of the first block") : text.index("What it can show")]
+    for number in range(1, 16):
+        assert f"{number:>2} " in order
+    assert order.count("(A/A)") == 2
+    assert order.count("(twin)") == 1
+
+
+def test_levels_that_never_change_are_said_once() -> None:
+    study = load_study(QUICKSTART)
+    varying, constant = split_factors(study.cells)
+    assert varying == ["mesh", "posture", "protocol", "connections", "streams"]
+    assert "request 128B" in constant
+    assert telling_factors(study.cells, varying) == ["posture", "protocol"]
+
+
+def test_cells_that_cannot_be_are_listed_with_the_reason_and_not_planned() -> None:
+    def refuses(cell: Cell) -> str | None:
+        return "it has no such mode" if cell.posture.mtls is MtlsMode.PERMISSIVE else None
+
+    study = parse_study("name: x\nenvironments: [none, istio]\n", "x.yaml", refuses)
+    text = shown(study)
+    assert "Not applicable: 1 cells, left out" in text
+    assert "istio permissive http1\n  it has no such mode" in text
+    document = plan_document(study)
+    assert [(no["posture"], no["reason"]) for no in document["not_applicable"]] == [
+        ("permissive", "it has no such mode")
+    ]
+    assert "permissive" not in {cell["posture"] for cell in document["cells"]}
+
+
+def test_doubts_are_footnotes() -> None:
+    study = parse_study(
+        "name: x\nenvironments: istio\nfactors: {posture: strict}\nblocks: 3\ncontrol: {same: none}\n",
+        "x.yaml",
+    )
+    text = shown(study)
+    assert "note 1: 3 executions" in text
+    assert "note 2: no A/A control" in text
+
+
+def test_controls_are_named_by_role() -> None:
+    study = parse_study(
+        "name: x\nenvironments: istio\nfactors: {posture: strict}\ncontrol: {same: all, twin: all}\n",
+        "x.yaml",
+    )
+    assert controls_of(study, study.cells[0]) == ["aa", "twin"]
+
+
+def run_plan(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from meshwise.cli.main import main; main()", "plan", *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_as_a_command_it_writes_nothing_and_refuses_with_status_2(tmp_path: Path) -> None:
+    study = tmp_path / "bad.yaml"
+    study.write_text("name: x\nenvironments: [none, isto]\nbloks: 3\n")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    done = run_plan("bad.yaml", directory=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: 2 problems in the study\nbad.yaml:2:22: `isto` is not")
+    assert "\nbad.yaml:3:1: `bloks` is not a key here; did you mean `blocks`?" in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
