@@ -13,6 +13,7 @@ Laws of this file:
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +138,11 @@ def load_issuer(directory: Path) -> Issuer:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError("the issuer's key is not an elliptic-curve key")
     return Issuer(x509.load_pem_x509_certificate((directory / "issuer.pem").read_bytes()), key)
+
+
+def token_digest(token: bytes) -> str:
+    """What the controller keeps of a token."""
+    return hashlib.sha256(token).hexdigest()
 
 
 # --- what a workload brings ----------------------------------------------------------------------

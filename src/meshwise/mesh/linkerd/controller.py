@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import hashlib
 import json
 import logging
 import signal
@@ -64,7 +63,7 @@ class Index:
         workload = self._workloads.get(token)
         if workload is None:
             return None
-        return workload.ports[port] if port in workload.ports else workload.other_ports
+        return workload.ports.get(port, workload.other_ports)
 
     def service(self, name: str) -> Any | None:
         """By `IP:port` or `name:port`."""
@@ -83,14 +82,14 @@ class Identities:
     def __init__(self, directory: Path) -> None:
         self._issuer = authority.load_issuer(directory)
         settings = json.loads((directory / "identities.json").read_text())
-        self._tokens: dict[str, str] = settings["tokens"]
+        self._owners: dict[str, str] = {digest: name for name, digest in settings["tokens"].items()}
         self._leaf_life = dt.timedelta(seconds=settings["leaf_life_s"])
 
     def certify(self, request: Any, now: dt.datetime) -> Any:
         """`identity_pb2.CertifyResponse`. Raises authority.Refused."""
         if not request.token:
             raise authority.Refused("INVALID_ARGUMENT", "the token is missing")
-        owner = {digest: name for name, digest in self._tokens.items()}.get(token_digest(request.token))
+        owner = self._owners.get(authority.token_digest(request.token))
         if owner is None:
             raise authority.Refused("FAILED_PRECONDITION", "the token is not known")
         if owner != request.identity:
@@ -103,10 +102,6 @@ class Identities:
         )
         response.valid_until.FromDatetime(leaf.valid_until)
         return response
-
-
-def token_digest(token: bytes) -> str:
-    return hashlib.sha256(token).hexdigest()
 
 
 class Stream:

@@ -54,7 +54,8 @@ def _protocol(authority: str, metadata: Any) -> Any:
     http, opaque, proxy = outbound_pb2.HttpRoute, outbound_pb2.OpaqueRoute, outbound_pb2.ProxyProtocol
     backend = _balancer(authority, metadata)
     http_route = http(
-        metadata=wire.default("http"), rules=[http.Rule(matches=[_any_path()], backends=_first(http, backend))]
+        metadata=wire.default("http"),
+        rules=[http.Rule(matches=[_any_path()], backends=_first(http, backend))],
     )
     opaque_route = opaque(
         metadata=wire.default("opaque"), rules=[opaque.Rule(backends=_first(opaque, backend))]
@@ -93,7 +94,9 @@ def _balancer(authority: str, metadata: Any) -> Any:
     )
 
 
-def _endpoint(placed: PlacedWorkload, port: int, placement: Placement, tls: bool, transport: Transport) -> Any:
+def _endpoint(
+    placed: PlacedWorkload, port: int, placement: Placement, tls: bool, transport: Transport
+) -> Any:
     workload = placed.workload
     hint = destination_pb2.ProtocolHint()
     if transport.http2_upgrade:

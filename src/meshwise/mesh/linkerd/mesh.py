@@ -2,7 +2,8 @@
 
     cell -> resources (YAML) -> snapshot -> file -> controller -> relay -> proxy
 
-`posture` writes the resources, `policy` and `destinations` are Linkerd's controllers, `proof` asks the proxies.
+`posture` writes the resources, `policy` and `destinations` do what Linkerd's controllers do, `proof` asks
+the proxies.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import json
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from meshwise.core import messages
 from meshwise.mesh.files import hand_over, private_directory, write_private
-from meshwise.mesh.linkerd import authority, binary, command, posture, sidecar
-from meshwise.mesh.linkerd.controller import token_digest
+from meshwise.mesh.linkerd import authority, binary, command, fidelity, outsiders, posture, proof, sidecar
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.names import (
     ADMIN_PORT,
@@ -36,6 +37,7 @@ from meshwise.mesh.linkerd.names import (
     identity_of,
 )
 from meshwise.mesh.linkerd.resources import Resources, parse
+from meshwise.mesh.linkerd.sampler import ProxySampler
 from meshwise.mesh.linkerd.snapshot import snapshot
 from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import Capture, Dial, Fidelity, Headers, Placement, ProcessPlan, Proof, Ready
@@ -106,16 +108,47 @@ class LinkerdMesh:
             key = self._keys.setdefault((placement.process_set, placed.name), authority.make_key())
             token = secrets.token_urlsafe(32)
             sidecar.lay_out(placed, placement, key, token)
-            tokens[identity_of(placed.workload, placement)] = token_digest(token.encode())
+            tokens[identity_of(placed.workload, placement)] = authority.token_digest(token.encode())
         controller = private_directory(placement.directory / CONTROLLER_DIRECTORY)
         authority.store_issuer(self._authority(placement).issuer, controller)
         settings = {"tokens": tokens, "leaf_life_s": authority.LEAF_LIFE.total_seconds()}
         write_private(controller / "identities.json", json.dumps(settings))
+        outsiders.issue(placement, self._authority(placement))
         self._write_snapshot(placement, cell)
 
     def apply(self, placement: Placement, cell: Cell, dial: Dial) -> None:
-        self._write_snapshot(placement, cell)
-        command.tell(placement.directory / CONTROLLER_DIRECTORY, "reload", placement.process_set)
+        made = self._write_snapshot(placement, cell)
+        status = command.tell(placement.directory / CONTROLLER_DIRECTORY, "reload", placement.process_set)
+        if status["unknown_calls"]:
+            facts = self.describe()
+            raise messages.STRANGE_PROXY.error(
+                path=facts["path"],
+                version=facts["version"],
+                reason=f"it called {', '.join(status['unknown_calls'])}",
+                pinned=binary.pinned(),
+            )
+        proof.settle(placement, cell, dial, made)
+
+    def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
+        return proof.prove(placement, cell, dial, self._snapshot(placement, cell, 0))
+
+    def request(self, cell: Cell) -> Headers:
+        return request_of(cell)
+
+    def samplers(self, placement: Placement, dial: Dial) -> Sequence[Sampler]:
+        return [ProxySampler(placement, placed.name, dial) for placed in placement.workloads]
+
+    def describe(self) -> Mapping[str, str]:
+        found = binary.facts(binary.proxy_path())
+        return {
+            "proxy": "linkerd2-proxy",
+            "worker_model": "tokio worker threads (CORES), one more for administration",
+            "tls_library": "rustls on aws-lc-rs",
+            **found,
+        }
+
+    def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
+        return fidelity.differences(self.transport, privileged=privileged)
 
     # --- how a posture gets there ------------------------------------------------------------------
 
@@ -125,11 +158,14 @@ class LinkerdMesh:
             self._authorities[domain] = authority.make_authority(domain)
         return self._authorities[domain]
 
-    def _write_snapshot(self, placement: Placement, cell: Cell) -> None:
-        resources = _parsed(self.resources(cell, placement))
-        made = snapshot(resources, placement, next(self._pushes), self.transport)
+    def _snapshot(self, placement: Placement, cell: Cell, version: int) -> Any:
+        return snapshot(_parsed(self.resources(cell, placement)), placement, version, self.transport)
+
+    def _write_snapshot(self, placement: Placement, cell: Cell) -> Any:
+        made = self._snapshot(placement, cell, next(self._pushes))
         path = placement.directory / CONTROLLER_DIRECTORY / SNAPSHOT_FILE
         write_private(path, made.SerializeToString())
+        return made
 
 
 @lru_cache(maxsize=64)

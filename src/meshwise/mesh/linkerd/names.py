@@ -1,4 +1,4 @@
-"""Linkerd's names, ports and defaults, in one place. Sources: linkerd2 `pkg/identity`, chart `values.yaml`."""
+"""Linkerd's names, ports and defaults, in one place (linkerd2: `pkg/identity`, chart `values.yaml`)."""
 
 from __future__ import annotations
 

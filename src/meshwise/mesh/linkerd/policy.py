@@ -17,7 +17,13 @@ from typing import Any
 
 from meshwise.core import messages
 from meshwise.mesh.linkerd import wire
-from meshwise.mesh.linkerd.names import CLUSTER_NETWORKS, DETECT_TIMEOUT_S, identity_name, identity_suffix, labels_of
+from meshwise.mesh.linkerd.names import (
+    CLUSTER_NETWORKS,
+    DETECT_TIMEOUT_S,
+    identity_name,
+    identity_suffix,
+    labels_of,
+)
 from meshwise.mesh.linkerd.proto import grpc_route_pb2, http_route_pb2, http_types_pb2, inbound_pb2
 from meshwise.mesh.linkerd.resources import (
     DEFAULT_POLICIES,
@@ -43,7 +49,9 @@ def checked(resources: Resources, workloads: Sequence[Workload], ports: Iterable
     known_ports = set(ports)
     for server in resources.servers:
         if server.port not in known_ports or not any(_selects(server, each) for each in workloads):
-            raise _dangling(server.meta, f"Server `{server.meta.name}`", f"port {server.port} of any workload")
+            raise _dangling(
+                server.meta, f"Server `{server.meta.name}`", f"port {server.port} of any workload"
+            )
     for route in resources.routes:
         for ref in route.servers:
             _need(resources.servers, ref, route.meta, f"{route.kind} `{route.meta.name}`")
@@ -80,7 +88,9 @@ def server_for(resources: Resources, workload: Workload, port: int, trust_domain
         return default_server(default_policy(resources, workload.namespace))
     server, *others = found
     if others:
-        raise _dangling(others[0].meta, f"Server `{others[0].meta.name}`", "a port that no other Server claims")
+        raise _dangling(
+            others[0].meta, f"Server `{others[0].meta.name}`", "a port that no other Server claims"
+        )
     translate = _Translation(resources, trust_domain)
     routes = sorted(
         (route for route in resources.routes if any(_is(ref, server.meta) for ref in route.servers)),
@@ -209,7 +219,9 @@ class _Translation:
             return _permit([identity_name(ref.namespace, ref.name, self._trust_domain)], [])
         found = _find(self._resources.mesh_authentications, ref)
         names = [name for name in found.identities if not name.startswith("*")]
-        suffixes = [name[2:].split(".") if name[1:] else [] for name in found.identities if name.startswith("*")]
+        suffixes = [
+            name[2:].split(".") if name[1:] else [] for name in found.identities if name.startswith("*")
+        ]
         for each in found.refs:
             if each.kind == "ServiceAccount":
                 names.append(identity_name(each.namespace, each.name, self._trust_domain))

@@ -66,9 +66,7 @@ def not_applicable(cell: Cell) -> str | None:
 
 def resources(cell: Cell) -> str:
     """Multi-document YAML, as one would apply it."""
-    text = yaml.dump_all(
-        _documents(cell), Dumper=_DUMPER, sort_keys=False, width=100, explicit_start=True
-    )
+    text = yaml.dump_all(_documents(cell), Dumper=_DUMPER, sort_keys=False, width=100, explicit_start=True)
     return (_PLAINTEXT_REMARK if cell.posture.mtls is MtlsMode.DISABLE else "") + str(text)
 
 
@@ -136,7 +134,9 @@ def _authentication(cell: Cell, callers: Sequence[Workload]) -> tuple[str, Docum
     match cell.posture.authorization:
         case Authorization.NAMESPACE:
             names = sorted({each.namespace for each in callers})
-            return "MeshTLSAuthentication", {"identityRefs": [{"kind": "Namespace", "name": name} for name in names]}
+            return "MeshTLSAuthentication", {
+                "identityRefs": [{"kind": "Namespace", "name": name} for name in names]
+            }
         case Authorization.FINE:
             accounts = sorted({(each.namespace, each.service_account) for each in callers})
             refs = [

@@ -1,44 +1,55 @@
 """Leads from a pod's loopback to the controller's Unix socket: `python -I -S relay.py PORT SOCKET`.
 
 A program of its own that imports nothing of meshwise and little of Python (about 9 MB and 15 ms), because
-every pod has one. It passes bytes on and knows nothing about them. When the controller is away it closes
-the connection, and the proxy tries again by its own rules. Two threads per connection, all blocked while
-nothing happens; a proxy has three connections.
+every pod has one. It passes bytes on and knows nothing about them. While the controller is away it holds
+new connections, because a proxy whose first Certify fails waits 10 s before the next. Two threads per
+connection, all blocked while nothing happens; a proxy has three connections.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 import threading
+import time
 
 _CHUNK_BYTES = 65536
+_PATIENCE_S = 30.0
+_RETRY_S = 0.02
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
     """Until either side ends; then end both, so that the other direction ends as well."""
-    try:
+    with contextlib.suppress(OSError):  # either side has gone; the next lines tell the other
         while data := source.recv(_CHUNK_BYTES):
             sink.sendall(data)
-    except OSError:
-        pass  # either side has gone; the next lines tell the other
     for side in (source, sink):
-        try:
+        with contextlib.suppress(OSError):  # it is closed already
             side.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it is closed already
 
 
 def _serve(client: socket.socket, path: str) -> None:
     with client, socket.socket(socket.AF_UNIX) as controller:
-        try:
-            controller.connect(path)
-        except OSError:
-            return  # not there (yet, or any more): the proxy sees its connection close
+        if not _connected(controller, path):
+            return
         back = threading.Thread(target=_pump, args=(controller, client), daemon=True)
         back.start()
         _pump(client, controller)
         back.join()
+
+
+def _connected(controller: socket.socket, path: str) -> bool:
+    """False when the controller does not come (back) in time."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            controller.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            time.sleep(_RETRY_S)
+        else:
+            return True
+    return False
 
 
 def main() -> None:

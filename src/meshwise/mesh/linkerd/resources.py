@@ -144,8 +144,7 @@ def parse(text: str, file: str = "resources.yaml") -> Resources:
         version = document.need("apiVersion").one_of({each: each for each in versions})
         spec = document.get("spec") or document.empty()
         found[name].append(read(document, spec, version.rpartition("/")[0]))
-    resources = Resources(**{name: tuple(values) for name, values in found.items()})  # type: ignore[arg-type]
-    return resources
+    return Resources(**{name: tuple(values) for name, values in found.items()})  # type: ignore[arg-type]
 
 
 # --- one reader per kind -------------------------------------------------------------------------
@@ -201,7 +200,7 @@ _IDENTITIES = {"ServiceAccount": "core", "Namespace": "core"}
 def _ref(node: Node, namespace: str, kinds: Mapping[str, str]) -> Ref:
     node.only("group", "kind", "name", "namespace")
     kind = node.need("kind")
-    wanted = kind.one_of({each: group for each, group in kinds.items()})
+    wanted = kind.one_of(kinds)
     group = node.get("group")
     groups = {"core": ("", "core"), "": (POLICY, GATEWAY)}.get(wanted, (wanted,))
     if group is not None or wanted not in ("", "core"):

@@ -57,6 +57,7 @@ _HELM = {
     "CONTROL_STREAM_IDLE_TIMEOUT": "5m",
     "CONTROL_STREAM_LIFETIME": "1h",
     "SHUTDOWN_ENDPOINT_ENABLED": "false",
+    "SHUTDOWN_GRACE_PERIOD": "500ms",  # not Helm's (120 s): a proxy that is told to end has no one to wait for
     "LOG": "warn,linkerd=info,hickory=error,[{headers}]=off,[{request}]=off",
     "LOG_FORMAT": "plain",
 }
@@ -90,7 +91,9 @@ def environment(
     return {f"LINKERD2_PROXY_{name}": value for name, value in values.items()}
 
 
-def lay_out(placed: PlacedWorkload, placement: Placement, key: ec.EllipticCurvePrivateKey, token: str) -> None:
+def lay_out(
+    placed: PlacedWorkload, placement: Placement, key: ec.EllipticCurvePrivateKey, token: str
+) -> None:
     """Write `key.p8`, `csr.der` and `token`, for the proxy's eyes only."""
     directory = private_directory(placement.directory / placed.name, PROXY_UID)
     name = identity_of(placed.workload, placement)

@@ -1,6 +1,6 @@
 """One immutable snapshot: all that the control plane answers in one posture. Pure.
 
-    resources (YAML) -> policy, destinations -> Snapshot -> file -> controller -> proxies
+resources (YAML) -> policy, destinations -> Snapshot -> file -> controller -> proxies
 """
 
 from __future__ import annotations
@@ -34,7 +34,5 @@ def snapshot(resources: Resources, placement: Placement, version: int, transport
             policy.default_server(policy.default_policy(resources, workload.namespace))
         )
         tls = not policy.identity_withheld(resources, workload.namespace)
-        made.services.extend(
-            destinations.service(placed, port, placement, tls, transport) for port in _PORTS
-        )
+        made.services.extend(destinations.service(placed, port, placement, tls, transport) for port in _PORTS)
     return made

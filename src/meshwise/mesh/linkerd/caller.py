@@ -1,0 +1,85 @@
+"""Makes the calls of a proof on running sidecars, and says what Linkerd should make of them."""
+
+from __future__ import annotations
+
+from meshwise.mesh.expectations import (
+    TOKEN_VARIANTS,
+    Expectation,
+    Meaning,
+    Seen,
+    Signs,
+    What,
+    Who,
+    expectations,
+)
+from meshwise.mesh.linkerd import outsiders
+from meshwise.mesh.linkerd.names import identity_of
+from meshwise.mesh.probe import Answer, Handshake, TlsAs, ask, variant
+from meshwise.mesh.request import plan_of
+from meshwise.mesh.seam import OUTSIDER, Dial, PlacedWorkload, Placement
+from meshwise.service.plan import Plan
+from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, MtlsMode, Posture
+
+SIGNS: Signs = {
+    Meaning.ANSWERED: frozenset({Seen.OK}),
+    Meaning.PEER_REFUSED: frozenset({Seen.FORBIDDEN, Seen.CLOSED, Seen.TLS_FAILED}),
+    Meaning.DENIED: frozenset({Seen.FORBIDDEN}),
+}
+"""How Linkerd refuses: a peer without an identity by policy (403), one with a foreign certificate in TLS."""
+
+_TLS_CALLERS = (Who.TWIN, Who.OTHER_ACCOUNT, Who.OTHER_NAMESPACE, Who.NO_CERTIFICATE)
+
+
+def rows(posture: Posture) -> tuple[Expectation, ...]:
+    """The table of expectations as Linkerd can be asked: without tokens, with its own rules for TLS."""
+    return tuple(
+        Expectation(row.who, row.what, meaning(posture, row))
+        for row in expectations(posture)
+        if row.what not in TOKEN_VARIANTS
+    )
+
+
+def meaning(posture: Posture, row: Expectation) -> Meaning:
+    """Where Linkerd differs from the common table, for a reason of its own:
+
+    - A proxy takes mesh TLS from whoever names it, in every posture; what makes `plaintext` is that no
+      client offers it. Only a certificate of a foreign authority ends the handshake.
+    - A client certificate is asked for, not demanded: without one the caller is like one in plaintext.
+    """
+    if row.who is Who.STRANGER:
+        return Meaning.PEER_REFUSED
+    if posture.mtls is MtlsMode.DISABLE and row.who in _TLS_CALLERS:
+        return Meaning.ANSWERED
+    if posture.mtls is MtlsMode.PERMISSIVE and row.who is Who.NO_CERTIFICATE:
+        by_identity = posture.authorization in (Authorization.NAMESPACE, Authorization.FINE)
+        return Meaning.DENIED if by_identity else Meaning.ANSWERED
+    return row.meaning
+
+
+class Caller:
+    """Keeps the handshake of the client's twin."""
+
+    def __init__(self, placement: Placement, cell: Cell, dial: Dial) -> None:
+        self._placement, self._cell, self._dial = placement, cell, dial
+        self._port = SERVICE_PORTS[cell.protocol]
+        self._files = outsiders.files(placement)
+        self.handshake: Handshake | None = None
+
+    def call(self, target: PlacedWorkload, who: Who, what: What) -> Answer:
+        through_mesh = who is Who.MESH
+        pod = self._placement.workloads[0].name if through_mesh else OUTSIDER
+        address = target.service_ip if through_mesh else target.pod_ip
+        plan = plan_of(self._cell) if through_mesh and what is What.ALLOWED else Plan()
+        request = variant(self._cell, what, f"{target.workload.host}:{self._port}", plan)
+        secure = None if who in (Who.MESH, Who.PLAINTEXT) else self._tls(who, target)
+        answer = ask(lambda: self._dial(pod, address, self._port), request, secure)
+        if who is Who.TWIN:
+            self.handshake = answer.handshake
+        return answer
+
+    def _tls(self, who: Who, target: PlacedWorkload) -> TlsAs:
+        return TlsAs(
+            identity=self._files.get(who),
+            root=str(self._files[Who.TWIN].root),
+            server_name=identity_of(target.workload, self._placement),
+        )

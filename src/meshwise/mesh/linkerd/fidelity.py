@@ -1,0 +1,89 @@
+"""Where these sidecars differ from Linkerd on a cluster, and what that does to a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshwise.mesh.linkerd.destinations import Transport
+from meshwise.mesh.seam import Fidelity
+
+_ALWAYS = (
+    Fidelity(
+        "linkerd-control-plane",
+        "the real linkerd2-proxy is driven by meshwise's own small control plane, not by Linkerd's; its "
+        "answers mirror linkerd2's controllers for meshed pods and services without routes of their own",
+        "none per request; the control plane's own cost is not Linkerd's and is not reported as such",
+    ),
+    Fidelity(
+        "linkerd-control-transport",
+        "proxies reach the control plane in plaintext over loopback; on a cluster through mesh TLS",
+        "none per request; one TLS connection and its buffers less per proxy",
+    ),
+    Fidelity(
+        "linkerd-plaintext",
+        "posture `plaintext` withholds the endpoints' TLS identity, and with it the transport header; no "
+        "supported Linkerd configuration gives this, and a proxy still takes mesh TLS from whoever offers it",
+        "measurement only: the step from plaintext to permissive is the cost of encryption, not a choice "
+        "that a user of Linkerd has",
+    ),
+    Fidelity(
+        "linkerd-no-claims",
+        "Linkerd has no rule on JWT claims: strict+fine checks identity, method, path and header; the token "
+        "travels unread",
+        "strict+fine does less than Istio's; compare it with a fine posture without tokens, or say so",
+    ),
+    Fidelity(
+        "linkerd-unmatched-route",
+        "a route for everything else, which no policy opens, turns Linkerd's 404 for unmatched requests "
+        "into 403",
+        "one more route is compared with each request of strict+fine and of `request`",
+    ),
+    Fidelity(
+        "linkerd-policy-order",
+        "authorizations and routes are delivered in the order of their names; Linkerd's own order is that "
+        "of a hash table",
+        "entries of `policies` are scanned before the one that holds; on a cluster about half of them",
+    ),
+    Fidelity(
+        "linkerd-kept-connections",
+        "a posture change that leaves the transport as it is keeps the connections between sidecars, as "
+        "Linkerd does; Istio's are closed",
+        "none in a trial: connections are up after the warm-up in both",
+    ),
+    Fidelity(
+        "linkerd-admin-port",
+        "the administration port is open in every posture, for reading statistics alike; on a cluster the "
+        "default policy holds for it too",
+        "none per request",
+    ),
+    Fidelity(
+        "linkerd-no-init-check",
+        "no proxy-identity program, network validator or linkerd-await runs beside the proxy",
+        "none per request",
+    ),
+)
+_TRANSPARENT = Fidelity(
+    "linkerd-transparent",
+    "sidecars dial the application's port instead of naming it in a transport header, Helm's default",
+    "one small frame less per connection",
+)
+_NO_UPGRADE = Fidelity(
+    "linkerd-no-http2-upgrade",
+    "HTTP/1 stays HTTP/1 between sidecars; Linkerd's default carries it over HTTP/2",
+    "chosen for comparison: more connections between sidecars, less work per request",
+)
+_ONE_UID = Fidelity(
+    "linkerd-capture",
+    "an ordinary user's namespace has one uid, so outbound traffic is captured by service address and not "
+    "by the proxy's uid",
+    "none for calls to services",
+)
+
+
+def differences(transport: Transport, *, privileged: bool) -> Sequence[Fidelity]:
+    return (
+        *_ALWAYS,
+        *(() if transport.transport_header else (_TRANSPARENT,)),
+        *(() if transport.http2_upgrade else (_NO_UPGRADE,)),
+        *(() if privileged else (_ONE_UID,)),
+    )
