@@ -49,6 +49,7 @@ CHECKED_ENVIRONMENT = (
 )
 """Facts of environment.json that must not change between the trials of one study; load and pressure may."""
 
+PROBE_NAME = ".probe"
 OWN_NAMES = {
     "study.yaml",
     "environment.json",
@@ -57,6 +58,7 @@ OWN_NAMES = {
     "telemetry",
     "postures",
     LOCK_NAME,
+    PROBE_NAME,
 }
 """What an interrupted creation may have left."""
 
@@ -102,9 +104,10 @@ class Archive:
                 _probe(directory)
                 if found:
                     stored = _continue(directory, study, trials, environment)
+                    _require_space(directory, study, max(0, len(trials) - stored.num_rows))
                 else:
+                    _require_space(directory, study, len(trials))
                     stored = _create(directory, study, trials, environment)
-                _require_space(directory, study, len(trials) - stored.num_rows)
             except BaseException:
                 lock.close()
                 raise
@@ -201,8 +204,9 @@ def _require_empty(directory: Path) -> None:
 
 
 def _probe(directory: Path) -> None:
-    write_aside(directory / "probe", b"x" * 4096)
-    (directory / "probe").unlink()
+    """Write where the archive will be, so that what forbids it is known now."""
+    write_aside(directory / PROBE_NAME, b"x" * 4096)
+    (directory / PROBE_NAME).unlink()
 
 
 def _require_space(directory: Path, study: Study, missing_trials: int) -> None:

@@ -82,7 +82,7 @@ class KeyType(StrEnum):
 
 
 class Shape(StrEnum):
-    """The call graph: `chain` of n nodes behind the client (1 = point to point), or a `fanout` of n leaves."""
+    """The call graph: `chain` of n nodes behind the client (1 = point to point), or `fanout` of n leaves."""
 
     CHAIN = "chain"
     FANOUT = "fanout"
@@ -106,7 +106,7 @@ class Cell:
     """Nodes in the chain, or leaves of the fan-out."""
     key_type: KeyType
     policy_count: int
-    """Entries in the authorization policy that are scanned before the one that matches (0 = only that one)."""
+    """Entries of the authorization policy scanned before the one that matches (0 = only that one)."""
     plaintext_share: float
     """Share of the load that comes from a client outside the mesh; 0 except in `permissive`."""
 

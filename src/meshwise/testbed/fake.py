@@ -205,7 +205,7 @@ class FakeTestbed:
         rng = self._generator("requests", trial.trial_id)
         median_ns = truth(trial.cell).service_us * 1e3 * self._factor(trial, "time")
         service = (median_ns * rng.lognormal(0.0, TAIL, len(intended))).astype(np.int64)
-        sent = intended + rng.exponential(8_000, len(intended)).astype(np.int64)
+        sent = intended + rng.exponential(2_000, len(intended)).astype(np.int64)
         return pa.table(
             {
                 "intended_ns": intended,
