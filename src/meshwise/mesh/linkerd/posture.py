@@ -98,7 +98,7 @@ def _documents(cell: Cell) -> Iterable[Document]:
             {
                 "podSelector": {"matchLabels": labels_of(workload)},
                 "port": SERVICE_PORTS[cell.protocol],
-                "proxyProtocol": PROXY_PROTOCOL[cell.protocol],
+                "proxyProtocol": _proxy_protocol(cell),
                 "accessPolicy": "deny",
             },
         )  # fmt: skip
@@ -109,6 +109,13 @@ def _documents(cell: Cell) -> Iterable[Document]:
         yield from _entry(cell, f"callers-of-{workload.name}", workload, server, callers)
         if authorization is not Authorization.NAMESPACE:
             yield _route(cell, f"rest-of-{workload.name}", workload, server, [])
+
+
+def _proxy_protocol(cell: Cell) -> str:
+    """Declared, but for one case: a proxy does not expect HTTP/2 in plaintext on a port that is declared
+    HTTP/1, and there it is, for the upgrade between sidecars is the same in every posture."""
+    upgraded = cell.protocol is Protocol.HTTP1 and cell.posture.mtls is MtlsMode.DISABLE
+    return "unknown" if upgraded else PROXY_PROTOCOL[cell.protocol]
 
 
 def _entry(
