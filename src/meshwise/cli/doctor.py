@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -27,7 +29,8 @@ def doctor(
     Example: meshwise doctor
     """
     results = all_checks()
-    typer.echo(as_json(results) if json else as_text(results))
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    typer.echo(as_json(results) if json else as_text(results, colour=colour))
     raise typer.Exit(exit_status(results))
 
 
@@ -46,17 +49,18 @@ def verdict(results: Sequence[CheckResult]) -> str:
     return f"A study can run here{doubts}."
 
 
-def as_text(results: Sequence[CheckResult]) -> str:
+def as_text(results: Sequence[CheckResult], *, colour: bool = False) -> str:
     """Like `linkerd check`: category, one line per check, remedies only where they are needed."""
     blocks = []
     for category, group in groupby(results, key=lambda result: result.category):
-        lines = [category, "-" * len(category), *(_line(result) for result in group)]
+        lines = [category, "-" * len(category), *(_line(result, colour) for result in group)]
         blocks.append("\n".join(lines))
     return "\n\n".join([*blocks, verdict(results)])
 
 
-def _line(result: CheckResult) -> str:
-    mark = typer.style(_MARK[result.grade], fg=_COLOUR[result.grade])
+def _line(result: CheckResult, colour: bool) -> str:
+    mark = _MARK[result.grade]
+    mark = typer.style(mark, fg=_COLOUR[result.grade]) if colour else mark
     if result.grade is Grade.OK:
         return f"{mark} {result.name}" + (f": {result.detail}" if result.detail else "")
     return f"{mark} {result.name}\n    {result.detail or 'it does not hold'}\n    hint: {result.remedy}"

@@ -36,7 +36,7 @@ MATCHES_NOTHING = Message("MW112", Fault.STUDY, "{what} matches no cell", "{reme
 NO_WORLD = Message(
     "MW201",
     Fault.ENVIRONMENT,
-    "cannot make an isolated world on this machine: {reason}",
+    "no isolated world can be made on this machine: {reason}",
     "run as root, or allow unprivileged user namespaces; `meshwise doctor` shows what is missing",
 )
 WORLD_ENDED = Message(
@@ -162,6 +162,30 @@ ADMIN_SILENT = Message(
     "{pod}'s proxy does not answer on its administration port: {reason}",
     "the proxy may have ended: its log is kept with the trial",
 )
+DANGLING_REFERENCE = Message(
+    "MW420",
+    Fault.STUDY,
+    "{who} names {what}, which is not there",
+    "a policy that leads nowhere protects nothing: mend the reference, or add what it names",
+)
+CONTROLLER_SILENT = Message(
+    "MW421",
+    Fault.PROXY,
+    "Linkerd's control plane of {process_set} does not answer: {reason}",
+    "its log is kept with the trial; run again with `--resume`",
+)
+STRANGE_PROXY = Message(
+    "MW422",
+    Fault.PROXY,
+    "the linkerd2-proxy at `{path}` (version {version}) speaks an API that meshwise does not know: {reason}",
+    "use a version that meshwise was tried with: {pinned}",
+)
+NOT_LINKERD = Message(
+    "MW423",
+    Fault.ENVIRONMENT,
+    "no linkerd2-proxy that runs at `{path}`: {reason}",
+    "`meshwise proxies pull linkerd` gets it; or set MESHWISE_LINKERD_PROXY to a linkerd2-proxy binary",
+)
 
 # --- testbed -----------------------------------------------------------------------------------
 FAKE_REFUSAL = Message(
@@ -265,6 +289,12 @@ ALREADY_STORED = Message(
 )
 
 # --- analysis and report -----------------------------------------------------------------------
+NOTHING_TO_ANALYZE = Message(
+    "MW710",
+    Fault.ENVIRONMENT,
+    "none of the {trials} trials was measured to its end",
+    "see `failure` in trials.parquet for why, mend it, and continue with `meshwise run ... --resume`",
+)
 NO_FINDINGS = Message(
     "MW701", Fault.STUDY, "there is nothing to report: {reason}", "run `meshwise analyze {directory}` first"
 )

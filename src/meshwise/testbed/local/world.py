@@ -21,6 +21,7 @@ Sources: namespaces(7), user_namespaces(7), pid_namespaces(7), prctl(2).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -216,13 +217,20 @@ def _guarded(body: Callable[[], int], report: int, *, making_world: bool = True)
         _send(report, "error", **asdict(error))
     except BaseException as error:  # noqa: BLE001 - the last frame of this process; the parent raises it
         if making_world and isinstance(error, OSError):
-            _send(report, "error", **asdict(messages.NO_WORLD.error(reason=str(error))))
+            _send(report, "error", **asdict(messages.NO_WORLD.error(reason=_words(error))))
         else:
             _send(report, "defect", text=traceback.format_exc())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status & 0xFF)
+
+
+def _words(error: OSError) -> str:
+    """Without the number; a full user.max_user_namespaces is "no space left", which says the wrong thing."""
+    if error.errno == errno.ENOSPC:
+        return "no more namespaces are allowed here (user.max_user_namespaces and its like)"
+    return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
 
 
 def _send(report: int, kind: str, **facts: str) -> None:
