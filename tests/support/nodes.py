@@ -82,7 +82,7 @@ def _wait_until_ready(node: RunningNode, timeout_s: float = 20.0) -> None:
 
 
 @contextmanager
-def chain(length: int, **fields: object) -> Iterator[list[RunningNode]]:
+def chain(length: int) -> Iterator[list[RunningNode]]:
     """Nodes of which each calls the next."""
     addresses = [fresh_address() for _ in range(length)]
     with ExitStack() as stack:
@@ -91,7 +91,7 @@ def chain(length: int, **fields: object) -> Iterator[list[RunningNode]]:
             following = addresses[index + 1 : index + 2]
             upstream = Upstream(following[0], f"node-{index + 2}.test") if following else None
             spec = NodeSpec(
-                f"node-{index + 1}", address, next=upstream, work_rounds_per_us=WORK_ROUNDS_PER_US, **fields
+                f"node-{index + 1}", address, next=upstream, work_rounds_per_us=WORK_ROUNDS_PER_US
             )
             nodes.append(stack.enter_context(running_node(spec)))
         yield nodes

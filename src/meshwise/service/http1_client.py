@@ -70,6 +70,9 @@ class Http1Client:
         self.closing = False
         self.emit: Callable[[bytes], None] = lambda data: None
 
+    stalled = False
+    """A call is sent whole; only answers can stall."""
+
     @property
     def idle(self) -> bool:
         return self._ticket is None
@@ -97,6 +100,9 @@ class Http1Client:
         if isinstance(self._body, UntilCloseBody):
             self._end(_verdict(self._status), close=True)
         self.lost()
+        return b""
+
+    def resume(self) -> bytes:
         return b""
 
     def shut_down(self) -> bytes:

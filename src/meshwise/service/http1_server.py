@@ -32,6 +32,8 @@ from meshwise.service.work import work
 from meshwise.study.model import Protocol
 
 CACHED_HEADS = 1024
+ANSWERED_AT_ONCE_BYTES = 256 << 10
+"""With more than this answered, further pipelined requests wait until it is sent."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _ID_FIELD = b"\r\nx-request-id: "
 
@@ -151,7 +153,10 @@ def _printable(text: str) -> str:
 class Http1Server:
     """One connection. `emit` gets what is ready outside of `receive`; the owner sets it."""
 
-    __slots__ = ("_body", "_buffer", "_busy", "_head", "_heads", "_raw_head", "_start", "closing", "emit")
+    __slots__ = (
+        "_body", "_buffer", "_busy", "_ended", "_head", "_heads", "_raw_head", "_start", "closing", "emit",
+        "stalled",
+    )  # fmt: skip
 
     def __init__(self, heads: Heads, start: StartCalls) -> None:
         self._heads = heads
@@ -162,13 +167,17 @@ class Http1Server:
         """The request whose body is being read, or whose calls are under way."""
         self._raw_head = b""
         self._body: Body | None = None
+        self._ended = False
+        """The peer has shut its side."""
+        self.stalled = False
+        """Requests wait because enough is answered that is not sent yet."""
         self.closing = False
         """No more will be read; close when all is sent."""
         self.emit: Callable[[bytes], None] = _nowhere
 
     @property
     def idle(self) -> bool:
-        return not self._busy
+        return not (self._busy or self.stalled)
 
     @property
     def waiting_bytes(self) -> int:
@@ -196,9 +205,15 @@ class Http1Server:
         return self._advance()
 
     def eof(self) -> bytes:
-        """The peer sends no more; what is under way is still answered."""
-        self.closing = True
+        """The peer sends no more; what it has asked for is still answered."""
+        self._ended = True
+        self.closing = self.closing or self.idle
         return b""
+
+    def resume(self) -> bytes:
+        """What was answered is sent: go on with what is `stalled`. Returns what to send."""
+        self.stalled = False
+        return self._advance()
 
     def shut_down(self) -> bytes:
         """Finish what is under way, then close."""
@@ -211,8 +226,13 @@ class Http1Server:
 
     def _advance(self) -> bytes:
         out: list[bytes] = []
+        ready = counted = 0
         try:
             while self._buffer and not self._busy and not self.closing:
+                ready, counted = ready + sum(map(len, out[counted:])), len(out)
+                if ready > ANSWERED_AT_ONCE_BYTES:
+                    self.stalled = True
+                    break
                 if self._head is None and not self._read_head(out):
                     break
                 if not self._read_body(out):
@@ -221,6 +241,8 @@ class Http1Server:
             self.closing = True
             self._buffer = b""
             out.append(encode_answer(Decision(error.status, reason=str(error)), close=True))
+        if self._ended and self.idle:
+            self.closing = True
         return b"".join(out)
 
     def _read_head(self, out: list[bytes]) -> bool:

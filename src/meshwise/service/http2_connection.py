@@ -19,6 +19,8 @@ from meshwise.service.http2_blocks import PeerBlocks
 
 STREAM_WINDOW_BYTES = 1 << 20
 CONNECTION_WINDOW_BYTES = 1 << 24
+SENT_AT_ONCE_BYTES = 256 << 10
+"""With more than this ready, further DATA waits until it is sent, however large the peer's windows are."""
 MAX_BLOCK_BYTES = 64 << 10
 MAX_CONTINUATIONS = 32
 MAX_REMEMBERED_RESETS = 1024
@@ -54,26 +56,9 @@ class Http2Connection:
     """Base of both sides; a side says what headers, data and resets mean."""
 
     __slots__ = (
-        "_block",
-        "_block_end",
-        "_block_frames",
-        "_block_stream",
-        "_blocked",
-        "_blocks",
-        "_buffer",
-        "_flush_due",
-        "_granted",
-        "_initial_window",
-        "_out",
-        "_peer_frame_bytes",
-        "_preface",
-        "_reset_by_us",
-        "_send_window",
-        "_streams",
-        "_told_goaway",
-        "closing",
-        "emit",
-        "later",
+        "_block", "_block_end", "_block_frames", "_block_stream", "_blocked", "_blocks", "_buffer",
+        "_flush_due", "_granted", "_initial_window", "_out", "_peer_frame_bytes", "_preface", "_reset_by_us",
+        "_send_window", "_streams", "_told_goaway", "closing", "emit", "later", "stalled",
     )  # fmt: skip
 
     def __init__(self, preface: bytes) -> None:
@@ -101,6 +86,8 @@ class Http2Connection:
         self.emit: Callable[[bytes], None] = _nowhere
         self.later: Callable[[Callable[[], None]], None] = _at_once
         self._flush_due = False
+        self.stalled = False
+        """DATA that the windows allow waits because enough is ready that is not sent yet."""
 
     # --- the owner's side ----------------------------------------------------------------------
 
@@ -122,6 +109,12 @@ class Http2Connection:
             self._frames(data)
         except FramingError as error:
             self._fail(error)
+        return self.take()
+
+    def resume(self) -> bytes:
+        """What was ready is sent: go on with what is `stalled`. Returns what to send."""
+        self.stalled = False
+        self._pump()
         return self.take()
 
     def take(self) -> bytes:
@@ -372,6 +365,9 @@ class Http2Connection:
         self._pump()
 
     def _pump(self) -> None:
+        ready = 0
+        if self.stalled:
+            return
         for stream_id, stream in list(self._blocked.items()):
             size = len(stream.sending)
             while True:
@@ -385,6 +381,9 @@ class Http2Connection:
                 stream.window -= part
                 self._send_window -= part
                 ends = last and not stream.tail
+                ready += part
+                if ready > SENT_AT_ONCE_BYTES and not last:
+                    self.stalled = True
                 if piece or ends:
                     self._out.append(frames.frame(0, frames.END_STREAM if ends else 0, stream_id, piece))
                 if last:
@@ -392,6 +391,8 @@ class Http2Connection:
                     del self._blocked[stream_id]
                     self._on_sent(stream_id, stream)
                     break
+                if self.stalled:
+                    return
 
     def _on_sent(self, stream_id: int, stream: Stream) -> None:
         """Our side of the stream has ended."""

@@ -107,6 +107,8 @@ class Link:
             if sent < len(data):
                 self._held += memoryview(data)[sent:]
                 self._watch()
+        if self._codec.stalled and not self._held:
+            self._loop.soon.append(self._resume)
         if self._codec.closing:
             self._settle()
         elif self._mask & EPOLLIN == 0:
@@ -162,13 +164,21 @@ class Link:
                 self.close()
                 return False
             del self._held[:sent]
+        self._resume()
         self._watch()
         if self._codec.closing:
             self._settle()
         return self.fd >= 0
 
+    def _resume(self) -> None:
+        """What was ready is sent: let a codec that waited for that go on. Others come in between."""
+        if self._codec.stalled and not self._held and self.fd >= 0:
+            self.send(self._codec.resume())
+
     def _watch(self) -> None:
         """Ask epoll for what is wanted now."""
+        if self.fd < 0:
+            return
         if self._connecting:
             mask = EPOLLOUT
         else:
