@@ -137,22 +137,21 @@ def floors(content: Content) -> tuple[Finding, ...]:
 
 
 def noise_line(content: Content) -> str:
-    """What the A/A control shows: effects below are not told from noise."""
-    told: dict[str, list[str]] = {}
+    """What the A/A control shows, per metric for every control that was run; smaller effects are noise."""
+    told: dict[str, list[Finding]] = {}
     for finding in floors(content):
-        form = words.form_for(finding.unit, [finding.estimate], [finding.estimate])
-        text = f"{words.titled(finding.metric).short} {form.with_unit(finding.estimate)}"
-        told.setdefault(control_words(finding), []).append(text)
+        told.setdefault(finding.metric, []).append(finding)
     if not told:
         return "no A/A control was run, so no noise floor is known"
-    return "smaller is not told from noise: " + "; ".join(
-        f"{', '.join(texts)} ({name})" for name, texts in told.items()
+    controls = dict.fromkeys(
+        str(finding.scope.get("control", "")) for found in told.values() for finding in found
     )
-
-
-def control_words(finding: Finding) -> str:
-    control = str(finding.scope.get("control", ""))
-    return {"same": "same processes", "twin": "other processes"}.get(control, control)
+    texts = []
+    for metric, found in told.items():
+        form = words.form_for(found[0].unit, [f.estimate for f in found], [f.estimate for f in found])
+        numbers = " / ".join(form.value(finding.estimate) for finding in found)
+        texts.append(f"{words.titled(metric).short} {numbers} {form.unit}")
+    return f"A/A floor, {' / '.join(controls)} processes: {', '.join(texts)}"
 
 
 def difference_name(finding: Finding) -> str:

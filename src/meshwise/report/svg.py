@@ -43,11 +43,14 @@ class Scale:
 
 
 def linear(values: Iterable[float], start: float, end: float, *, zero: bool = False) -> Scale:
-    """A linear scale that holds all finite values with a little air; `zero` makes it begin at 0."""
+    """A linear scale that holds all finite values with a little air; with `zero`, 0 is in it, without air
+    where it is the end."""
     low, high = _extent(values)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    air = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    if high - low <= 1e-9 * max(1.0, abs(low), abs(high)):  # one value: nothing to spread
+        high = low + max(1.0, abs(low))
+    air = (high - low) * 0.06
     return Scale(
         low if zero and low == 0 else low - air, high if zero and high == 0 else high + air, start, end
     )

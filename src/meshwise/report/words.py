@@ -236,7 +236,7 @@ def verdict_words(finding: Finding | None, form: Form) -> VerdictWords:
             word = f"{mesh} {word} more" if word == Direction.COSTS else f"{mesh} {word}"
         return VerdictWords(word, sure=True)
     if finding.verdict is Verdict.EQUIVALENT and finding.equivalent_within is not None:
-        return VerdictWords("~ equivalent", f"within {finding.equivalent_within:.3g}".removesuffix(".0"))
+        return VerdictWords("~ equivalent", f"within {100 * finding.equivalent_within:g}%")
     if finding.verdict in (Verdict.NOT_DISTINGUISHABLE, Verdict.EQUIVALENT):
         limits = [limit for limit in (finding.mde, finding.floor) if limit is not None]
         return VerdictWords("~ not distinguishable", f"below {form.value(max(limits))}" if limits else "")

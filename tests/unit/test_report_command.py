@@ -1,0 +1,137 @@
+"""`meshwise report DIR` on whole archives: what it writes, what it says, and its errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from meshwise.analysis.curves import GRID, curves, drift, trial_quantiles
+from meshwise.analysis.trial import measure
+from meshwise.archive.rows import trial_of
+from meshwise.cli.report import read_content, report
+from meshwise.core.errors import ExitStatus, MeshwiseError
+from meshwise.report.record import read_record
+from tests.support.report_study import ladder_archive
+
+
+def test_report_writes_the_page_beside_the_archive_and_says_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ladder_archive(tmp_path / "study")
+    report(tmp_path / "study")
+    out, err = capsys.readouterr()
+    assert (tmp_path / "study" / "report.html").read_text().startswith("<!doctype html>")
+    assert str(tmp_path / "study" / "report.html") in err
+    assert "response time p50, us" in out
+    assert "strict+fine" in out
+    assert out.startswith("NOT A MEASUREMENT")
+
+
+def test_html_goes_where_it_is_asked_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ladder_archive(tmp_path / "study", postures="[none, plaintext]")
+    report(tmp_path / "study", tmp_path / "page.html")
+    assert (tmp_path / "page.html").exists()
+    assert not (tmp_path / "study" / "report.html").exists()
+
+
+def test_an_unwritable_place_is_said(tmp_path: Path) -> None:
+    ladder_archive(tmp_path / "study", postures="[none, plaintext]")
+    with pytest.raises(MeshwiseError) as caught:
+        report(tmp_path / "study", tmp_path / "absent" / "page.html")
+    assert caught.value.exit_status is ExitStatus.ENVIRONMENT
+
+
+def test_without_findings_the_remedy_is_analyze(tmp_path: Path) -> None:
+    ladder_archive(tmp_path / "study", postures="[none, plaintext]", analyzed=False)
+    with pytest.raises(MeshwiseError) as caught:
+        report(tmp_path / "study")
+    assert caught.value.code == "MW701"
+    assert f"meshwise analyze {tmp_path / 'study'}" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (lambda text: text[: len(text) // 2], "MW608"),
+        (lambda text: "[]", "MW608"),
+        (lambda text: json.dumps({"findings": []}), "MW702"),
+        (lambda text: json.dumps(json.loads(text) | {"schema_version": 99}), "MW703"),
+        (lambda text: json.dumps(json.loads(text) | {"findings": [{"kind": "guess"}]}), "MW702"),
+        (lambda text: json.dumps(json.loads(text) | {"findings": ["x"]}), "MW702"),
+        (lambda text: json.dumps(json.loads(text) | {"study": None}), "MW702"),
+    ],
+    ids=["truncated", "a list", "half a document", "newer", "unknown kind", "no mapping", "no study"],
+)
+def test_bad_findings_are_named(tmp_path: Path, damage: object, code: str) -> None:
+    ladder_archive(tmp_path / "study", postures="[none, plaintext]")
+    path = tmp_path / "study" / "findings.json"
+    path.write_text(damage(path.read_text()))  # type: ignore[operator]
+    with pytest.raises(MeshwiseError) as caught:
+        report(tmp_path / "study")
+    assert caught.value.code == code
+    assert "findings.json" in caught.value.where
+
+
+def test_a_finding_of_a_later_version_may_have_more_fields(tmp_path: Path) -> None:
+    reader = ladder_archive(tmp_path / "study", postures="[none, plaintext]")
+    path = tmp_path / "study" / "findings.json"
+    document = json.loads(path.read_text())
+    for entry in document["findings"]:
+        entry["mood"] = "new"
+    path.write_text(json.dumps(document))
+    assert read_content(reader).findings
+
+
+def test_record_holds_proofs_failures_and_drift(tmp_path: Path) -> None:
+    reader = ladder_archive(tmp_path / "study", crashes=("b001-p02",), unproven=("b002-p03",))
+    record = read_record(reader)
+    assert [(trouble.trial_id, trouble.status) for trouble in record.troubles] == [
+        ("b001-p02", "failed"), ("b002-p03", "unproven"),
+    ]  # fmt: skip
+    assert "segmentation fault" in record.troubles[0].log_tail
+    assert sum(proof.trials - proof.passed for proof in record.proofs) == 1
+    assert [proof.posture for proof in record.proofs][:3] == ["none", "plaintext", "permissive"]
+    good = sum(status == "ok" for status in reader.trials()["status"])
+    assert len(record.drift) == good
+    assert len(record.curves) == 6
+    for curve in record.curves:
+        assert np.all(np.diff(curve.response_us) >= 0)
+        assert curve.share[-1] <= 1 - 10 / 400 + 1e-9, "no tail without ten requests above it"
+
+
+def test_curves_agree_with_the_findings_own_percentiles(tmp_path: Path) -> None:
+    """The picture and the table must not tell two stories."""
+    reader = ladder_archive(tmp_path / "study", postures="[none, strict]")
+    row = reader.trials().to_dicts()[0]
+    requests = reader.scan_requests([row["trial_id"]]).collect()
+    telemetry = reader.scan_telemetry([row["trial_id"]]).collect()
+    known = measure(trial_of(row), requests, telemetry).values
+    mine = trial_quantiles(trial_of(row), requests)
+    for share, metric in ((0.5, "response_p50_us"), (0.9, "response_p90_us"), (0.99, "response_p99_us")):
+        place = int(np.argmin(np.abs(GRID - share)))
+        assert GRID[place] == pytest.approx(share)
+        assert mine.response_us[place] == pytest.approx(known[metric], rel=1e-6)
+
+
+def test_failures_reach_into_the_curve_as_infinity(tmp_path: Path) -> None:
+    reader = ladder_archive(tmp_path / "study", postures="[none, strict]")
+    trial = trial_of(next(row for row in reader.trials().to_dicts() if row["role"] == "cell"))
+    frame = pl.DataFrame(
+        {
+            "intended_ns": [-1, *range(1000)],
+            "sent_ns": [0, *range(1000)],
+            "done_ns": [5, *(place + 100_000 for place in range(1000))],
+            "error": ["", *(["timeout"] * 400), *([""] * 600)],
+        }
+    )
+    found = trial_quantiles(trial, frame)
+    assert found.requests == 1000
+    assert found.median_us == pytest.approx(100.0)
+    assert np.isinf(found.response_us[int(np.argmin(np.abs(GRID - 0.7)))])
+    (curve,) = curves([found])
+    assert curve.share[-1] < 0.6
+    assert drift([found])[0].deviation == 0

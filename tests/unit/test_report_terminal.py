@@ -1,0 +1,185 @@
+"""The terminal report: golden texts, width, colour, words. Golden files are made anew with
+`MESHWISE_UPDATE_GOLDEN=1 pytest tests/unit/test_report_terminal.py`; look at the difference before committing."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from meshwise.analysis.finding import Direction, Finding, Kind, Verdict
+from meshwise.report import terminal
+from meshwise.report.content import content
+from meshwise.report.words import Footnotes, Form, form_for, verdict_words
+from tests.support.report_sample import NOT_APPLICABLE, STATUSES, findings
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "report"
+
+
+def shown(document: dict[str, object], *, width: int = 100, color: bool = False, **more: object) -> str:
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+    )
+    terminal.show(content(document, "findings.json", **more), console)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "meshes", "protocols"),
+    [
+        ("one-mesh", ("istio",), ("http1", "grpc")),
+        ("two-meshes", ("istio", "linkerd"), ("http1",)),
+        ("no-mesh", (), ("http1",)),
+    ],
+)
+def test_golden(name: str, meshes: tuple[str, ...], protocols: tuple[str, ...]) -> None:
+    more = {"statuses": STATUSES, "not_applicable": NOT_APPLICABLE if "linkerd" in meshes else ()}
+    text = shown(findings(meshes, protocols), **more)
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("MESHWISE_UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize("meshes", [("istio",), ("istio", "linkerd")])
+def test_legible_at_100_columns_without_color_or_blank_ends(meshes: tuple[str, ...]) -> None:
+    lines = shown(findings(meshes, ("http1", "http2", "grpc"))).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert not any("\x1b" in line or line != line.rstrip() for line in lines)
+    assert not any("…" in line for line in lines), "nothing is cut off"
+
+
+def test_color_never_carries_the_meaning_alone() -> None:
+    plain = shown(findings())
+    colored = shown(findings(), color=True)
+    assert "\x1b[" in colored
+    assert plain.count("costs") == colored.count("costs") > 0
+    assert "~ not distinguishable (below" in plain
+
+
+def test_piped_output_is_100_columns_and_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    console = terminal.terminal()
+    assert console.width == 100
+    assert console.color_system is None
+
+
+def test_a_fake_archive_is_marked_and_makes_no_claim() -> None:
+    document = findings()
+    document["environment"]["testbed"] = "fake"
+    text = shown(document)
+    assert text.startswith("NOT A MEASUREMENT")
+    assert "adds" not in text
+
+
+def test_flags_become_footnotes_with_a_remedy() -> None:
+    document = findings()
+    flagged = next(f for f in document["findings"] if f["kind"] == "increment")
+    flagged["flags"] = ["late_sends: sends were late (in 3 of 8 trials)", "exploratory: not primary"]
+    text = shown(document)
+    assert "costs\N{NO-BREAK SPACE}¹" in text
+    assert "¹ sends were late; lower the rate, or give the load generator a CPU of its own" in text
+    assert "²" not in text, "what the table's title says needs no footnote"
+
+
+def test_footnotes_are_one_per_text() -> None:
+    notes = Footnotes()
+    first, second = (
+        Finding(
+            "i",
+            Kind.LEVEL,
+            "m",
+            {},
+            1.0,
+            None,
+            None,
+            0.95,
+            "us",
+            1,
+            "",
+            flags=(f"late_sends: late (in {n} of 8 trials)",),
+        )
+        for n in (3, 4)
+    )
+    assert notes.mark(first) == notes.mark(second) == "¹"
+    assert len(notes.lines()) == 1
+
+
+def increment(**changes: object) -> Finding:
+    finding = Finding(
+        "i",
+        Kind.INCREMENT,
+        "response_p50_us",
+        {"from": "plaintext", "to": "strict"},
+        9.0,
+        4.0,
+        14.0,
+        0.95,
+        "us",
+        8,
+        "",
+    )
+    return replace(finding, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("finding", "said"),
+    [
+        (increment(verdict=Verdict.DISTINGUISHABLE, direction=Direction.COSTS), "costs"),
+        (increment(verdict=Verdict.DISTINGUISHABLE, direction=Direction.SAVES), "saves"),
+        (
+            increment(verdict=Verdict.NOT_DISTINGUISHABLE, mde=12.0, floor=15.0),
+            "~ not distinguishable (below 15)",
+        ),
+        (increment(verdict=Verdict.EQUIVALENT, equivalent_within=0.05), "~ equivalent (within 5%)"),
+        (increment(verdict=Verdict.NOT_ESTIMABLE, estimate=None), "not estimable"),
+        (
+            increment(
+                kind=Kind.DIFFERENCE,
+                scope={"mesh": "istio - linkerd"},
+                verdict=Verdict.DISTINGUISHABLE,
+                direction=Direction.COSTS,
+            ),
+            "istio costs more",
+        ),
+        (increment(), ""),
+        (None, ""),
+    ],
+)
+def test_verdicts_are_words(finding: Finding | None, said: str) -> None:
+    assert str(verdict_words(finding, Form("us"))) == said
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "widths", "text"),
+    [
+        ("us", [212.4, 405.0], [4.1], "405 us"),
+        ("us", [0.0, 96.31], [0.8], "96.3 us"),
+        ("us", [12_000.0, 31_400.0], [210.0], "31.4 ms"),
+        ("bytes", [52e6, 104e6], [300_000.0], "99.2 MiB"),
+        ("bytes", [0.0, 9_000.0], [900.0], "8.8 KiB"),
+        ("ratio", [0.0, 0.0213], [0.004], "2.1 %"),
+        ("1/s", [799.6, 800.2], [0.3], "800.2 requests/s"),
+    ],
+)
+def test_a_table_has_one_form(unit: str, values: list[float], widths: list[float], text: str) -> None:
+    assert form_for(unit, values, widths).with_unit(values[-1]) == text
+
+
+def test_numbers_near_zero_have_no_sign() -> None:
+    form = Form("us", decimals=0)
+    assert form.signed(-0.2) == "0"
+    assert form.signed(0.2) == "0"
+    assert form.signed(3.0) == "+3"
+    assert form.signed(-3.0) == "-3"
+    assert form.value(None) == "n/a"
+    assert form.value(float("inf")) == "inf"
