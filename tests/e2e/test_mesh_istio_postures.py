@@ -73,13 +73,19 @@ def test_a_refused_configuration_is_named() -> None:
     assert "nonsense" in seen["text"]
 
 
+def test_no_connection_outlives_its_posture() -> None:
+    (seen,) = play(ROOT, "drained")
+    assert seen == {"first": "HTTP/1.1 200", "rest": 0}
+
+
 def test_counters_are_sampled() -> None:
     (seen,) = play(ROOT, "sampled")
-    assert seen["after"]["rbac_allowed_total"] > seen["before"]["rbac_allowed_total"]
-    assert seen["after"]["tls_handshakes_total side=server"] > 0
-    assert seen["after"]["memory_allocated_bytes"] > 1_000_000
-    assert seen["after"]["certificate_expiry_unix_s"] > 1_000_000_000
-    assert seen["gone"] == 0
+    before, after = seen["before"], seen["after"]
+    for counted in ("rbac_allowed_total", "rbac_denied_total", "jwt_denied_total", "tls_handshakes_total"):
+        assert after[counted] > before.get(counted, 0), counted
+    assert after["memory_allocated_bytes"] > 1_000_000
+    assert after["certificate_expiry_unix_s"] > 1_000_000_000
+    assert seen["gone"] == {"reachable": 0}
 
 
 def test_without_a_mesh_nothing_is_in_between() -> None:

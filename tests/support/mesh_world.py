@@ -12,6 +12,7 @@ import socket
 import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -214,13 +215,34 @@ def sampled() -> int:
         sampler = here.mesh.samplers(here.placement, here.dial)[1]
         before = flat(sampler.sample(Moment.START))
         here.prove(FINE)
-        gone = here.mesh.samplers(here.placement, silent)[1].sample(Moment.END)
-        say(before=before, after=flat(sampler.sample(Moment.END)), gone=len(gone))
+        gone = flat(here.mesh.samplers(here.placement, silent)[1].sample(Moment.END))
+        say(before=before, after=flat(sampler.sample(Moment.END)), gone=gone)
+    return 0
+
+
+def drained() -> int:
+    """A connection that the former posture let in, and that the next one would not."""
+    with ground(IstioMesh(), 1) as here:
+        here.apply(replace(CELL, posture=LADDER[1]))
+        with here.dial(OUTSIDER, "10.244.1.2", 8080) as connection:
+            connection.sendall(b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\n")
+            first = connection.recv(65536)
+            here.apply(replace(CELL, posture=LADDER[2]))
+            connection.settimeout(0.5)
+            try:
+                rest = len(connection.recv(65536))
+            except ConnectionError:
+                rest = 0
+        say(first=first[:12].decode(), rest=rest)
     return 0
 
 
 def flat(samples: Sequence[Sample]) -> dict[str, float]:
-    return {f"{each.metric} {each.labels}".strip(): each.value for each in samples}
+    """Metric to the sum over its labels."""
+    sums: dict[str, float] = defaultdict(float)
+    for each in samples:
+        sums[each.metric] += each.value
+    return sums
 
 
 def none() -> int:
@@ -270,7 +292,7 @@ def metrics() -> int:
 SCENES = {
     scene.__name__: scene
     for scene in (
-        postures, wrong, factors, unchanged, refused, sampled, none, none_with_proxy, speed, metrics,
+        postures, wrong, factors, unchanged, drained, refused, sampled, none, none_with_proxy, speed, metrics,
     )
 }  # fmt: skip
 

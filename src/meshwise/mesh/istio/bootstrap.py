@@ -39,11 +39,8 @@ PROOF_STATISTICS: tuple[Json, ...] = (
     {"safe_regex": {"regex": r"http\.(in|out)bound_.*;\.(rds|jwt_authn)\..*"}},
     {"safe_regex": {"regex": rf"cluster\.(in|out)bound\|.*;\.upstream_(cx|rq)_{_COUNTED}"}},
     {"safe_regex": {"regex": r"(cluster\.outbound\|.*;|listener\.0\.0\.0\.0_15006)\.ssl\..*"}},
-    {
-        "safe_regex": {
-            "regex": r"listener\.0\.0\.0\.0_15006\.(downstream_cx_(total|active)|no_filter_chain_match)"
-        }
-    },
+    {"safe_regex": {"regex": rf"listener\.0\.0\.0\.0_15006\.(worker_\d+\.)?downstream_cx_{_COUNTED}"}},
+    {"suffix": "15006.no_filter_chain_match"},
 )
 """What meshwise keeps beside that."""
 

@@ -17,11 +17,10 @@ from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.files import hand_over, private_directory, write_private
 from meshwise.mesh.istio import binary, bootstrap, delivery, fidelity, posture, proof
-from meshwise.mesh.istio.admin import Admin
+from meshwise.mesh.istio.admin import Admin, fetch_from
 from meshwise.mesh.istio.clusters import INBOUND_SOURCE_IP
 from meshwise.mesh.istio.listeners import INBOUND_PORT, OUTBOUND_PORT
 from meshwise.mesh.istio.resources import Resources, parse
-from meshwise.mesh.istio.sampler import ProxySampler
 from meshwise.mesh.istio.translate import fingerprint, translate
 from meshwise.mesh.istio.view import Options, View, view_of
 from meshwise.mesh.istio.workloads import Identities, files_of_workload
@@ -29,6 +28,7 @@ from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import Capture, Dial, Fidelity, Headers, Placement, ProcessPlan, Proof, Ready
 from meshwise.mesh.tokens import tokens
 from meshwise.study.model import Cell, MeshName, Topology
+from meshwise.telemetry.envoy import EnvoySampler
 from meshwise.telemetry.seam import Sampler
 
 PROXY_UID = 1337
@@ -116,7 +116,11 @@ class IstioMesh:
         return request_of(cell)
 
     def samplers(self, placement: Placement, dial: Dial) -> Sequence[Sampler]:
-        return [ProxySampler(placement, placed.name, dial) for placed in placement.workloads]
+        place = f"{placement.mesh}/{placement.process_set}"
+        return [
+            EnvoySampler(f"{place}/{placed.name}/proxy", fetch_from(placed.name, dial))
+            for placed in placement.workloads
+        ]
 
     def describe(self) -> Mapping[str, str]:
         found = binary.facts(binary.envoy_path())

@@ -1,0 +1,86 @@
+"""The conformance suite of the seam `Mesh`: what a testbed may rely on, whichever mesh it is.
+
+Subclass it in a test module and say how to make the mesh, and which cell it can express:
+
+    class TestMine(MeshConformance):
+        mesh = MyMesh
+        cell = replace(CELL, mesh=MeshName.MINE, posture=...)
+
+Nothing here starts a process; postures on running proxies are proven end to end.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import yaml
+
+from meshwise.mesh.request import request_of
+from meshwise.mesh.seam import Mesh, PlacedWorkload, Placement
+from meshwise.study.model import LADDER, NO_MESH, Cell, Protocol, Shape, Topology
+
+
+class MeshConformance:
+    mesh: ClassVar[Callable[[], Mesh]]
+    cell: ClassVar[Cell]
+
+    def placement(self, directory: Path) -> Placement:
+        placed = tuple(
+            PlacedWorkload(workload, f"10.244.1.{index}", f"10.96.1.{index}")
+            for index, workload in enumerate(Topology(Shape.CHAIN, 2).workloads, 1)
+        )
+        directory = directory / "placement"
+        directory.mkdir(mode=0o700)
+        return Placement(type(self).mesh().name, "a", placed, "10.244.1.99", directory)
+
+    def test_its_name_is_the_cells(self) -> None:
+        assert type(self).mesh().name is self.cell.mesh
+
+    def test_making_one_is_cheap_and_says_what_cannot_be(self) -> None:
+        mesh = type(self).mesh()
+        assert mesh.not_applicable(self.cell) is None
+        foreign = LADDER[0] if self.cell.posture == NO_MESH else NO_MESH
+        assert mesh.not_applicable(replace(self.cell, posture=foreign))
+
+    def test_resources_are_yaml_and_the_same_each_time(self, tmp_path: Path) -> None:
+        mesh, placement = type(self).mesh(), self.placement(tmp_path)
+        text = mesh.resources(self.cell, placement)
+        assert text == mesh.resources(self.cell, placement)
+        for document in yaml.safe_load_all(text):
+            assert document is None or {"apiVersion", "kind", "metadata"} <= set(document)
+
+    def test_the_request_is_everybodys(self) -> None:
+        for protocol in Protocol:
+            cell = replace(self.cell, protocol=protocol)
+            assert type(self).mesh().request(cell) == request_of(cell)
+
+    def test_processes_belong_to_pods_of_the_placement(self, tmp_path: Path) -> None:
+        mesh, placement = type(self).mesh(), self.placement(tmp_path)
+        plans = mesh.processes(placement, workers=1)
+        assert {plan.pod for plan in plans} <= {placed.name for placed in placement.workloads}
+        assert len({(plan.pod, plan.role) for plan in plans}) == len(plans)
+        assert all(Path(plan.argv[0]).is_absolute() for plan in plans)
+        proxied = {plan.pod for plan in plans if plan.role == "proxy"}
+        assert proxied == {placed.name for placed in placement.workloads if mesh.capture(placed.name)}
+
+    def test_prepared_files_stay_in_the_directory_and_are_private(self, tmp_path: Path) -> None:
+        mesh, placement = type(self).mesh(), self.placement(tmp_path)
+        mesh.prepare(placement, self.cell)
+        assert [path.name for path in tmp_path.iterdir()] == ["placement"]
+        for path in placement.directory.rglob("*"):
+            assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+    def test_differences_are_named_once_and_explained(self) -> None:
+        for privileged in (True, False):
+            differences = type(self).mesh().fidelity(privileged=privileged)
+            assert len({each.code for each in differences}) == len(differences)
+            assert all(each.what and each.effect for each in differences)
+
+    def test_describe_is_text(self) -> None:
+        facts = type(self).mesh().describe()
+        assert facts["proxy"]
+        assert all(isinstance(value, str) for value in facts.values())
