@@ -98,6 +98,7 @@ def _finding(
         else None
     )
     shown = [interval for interval in (absolute, logs) if interval is not None]
+    described = bool(n) and only_describes(contrast, effect.metric_name)
     judgement = judge(
         Evidence(
             estimate=float(np.mean(inferred)) if n else 0.0,
@@ -128,10 +129,10 @@ def _finding(
         low=absolute.low if absolute else None,
         high=absolute.high if absolute else None,
         confidence=confidence,
-        unit=metric.unit,
+        unit=metric.unit + contrast.step_unit,
         n=n,
         method=f"paired t over executions, verdict on {_scale_words(effect.scale)}",
-        verdict=judgement.verdict,
+        verdict=None if described else judgement.verdict,
         flags=tuple(flags),
         direction=judgement.direction,
         ratio=_exp(

@@ -1,4 +1,4 @@
-"""Contrasts: a difference between cells as coefficients that sum to 0, taken within each block.
+"""Contrasts: cells with coefficients (a difference: +1 and -1), summed within each block.
 
 Every comparison of the analysis is one (statistics by contrasts, not by models: no sphericity, no
 convergence). A block without one of the terms loses that pair only, and the finding says so. Blocks are
@@ -17,7 +17,7 @@ from meshwise.analysis.finding import Kind, ScopeValue
 from meshwise.analysis.grid import Grid, execution_means
 from meshwise.analysis.interval import FloatArray
 from meshwise.analysis.metrics import Metric, Scale, split
-from meshwise.study.model import Authorization, Cell, MeshName, MtlsMode
+from meshwise.study.model import Authorization, Cell, MeshName, MtlsMode, Protocol
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -27,12 +27,13 @@ FREE_FACTORS = ("key_type", "policy_count", "plaintext_share")
 
 @dataclass(frozen=True)
 class Contrast:
-    """`sum(coefficient * cell)`. `from_name` -> `to_name` are the words; `setting` is what both share."""
+    """`sum(coefficient * cell)`, the coefficients of a comparison summing to 0. `from_name` -> `to_name` are
+    the words; `setting` is what both share."""
 
     kind: Kind
     family: str
     """Comparisons whose claims are held together against multiplicity, beside the metric."""
-    terms: tuple[tuple[Cell, int], ...]
+    terms: tuple[tuple[Cell, float], ...]
     from_name: str
     to_name: str
     scope: Mapping[str, ScopeValue]
@@ -42,6 +43,11 @@ class Contrast:
     """Whether it compares different processes, whose memory layouts differ."""
     scale: Scale | None = None
     """Scale of the verdict; None: the metric's own."""
+    metrics: frozenset[str] | None = None
+    """Metrics that it is asked of, without workload; None: all."""
+    step_words: str = ""
+    """Of a slope: what one step is, in words; it is per `step_unit`, and has no ratio."""
+    step_unit: str = ""
     flags: tuple[str, ...] = ()
 
     @property
@@ -88,6 +94,8 @@ def evaluate(
 ) -> Effect | None:
     """The contrast's value per execution; None where a term was never measured, or all is 0 in every term.
     `without` (cells x blocks, true where a trial is to be left out) gives the variant without outliers."""
+    if contrast.metrics is not None and split(metric_name)[0].name not in contrast.metrics:
+        return None
     values = grid.values(metric_name)
     rows = [grid.cells.index(cell) if cell in grid.cells else -1 for cell, _ in contrast.terms]
     if -1 in rows:
@@ -110,7 +118,7 @@ def evaluate(
         absolute = np.empty(0)
     else:
         absolute = execution_means(coefficients @ kept, executions)
-        if (kept > 0).all():
+        if (kept > 0).all() and not contrast.step_words:
             logs = execution_means(coefficients @ np.log(kept), executions)
     return Effect(
         contrast, metric_name, absolute, logs, int(present.sum()), planned - int(present.sum()), infinite
@@ -162,35 +170,31 @@ _SPOKEN = {
 
 @dataclass(frozen=True)
 class Naming:
-    """Short names for cells: protocol and rate always, other factors where they vary in that mesh."""
+    """Short names for cells: protocol and rate always, other factors where they vary with these two and the
+    mesh fixed (http2 has streams where http1 has connections; nobody needs to be told each time)."""
 
-    varying: Mapping[MeshName, frozenset[str]]
+    varying: Mapping[tuple[MeshName, Protocol], frozenset[str]]
 
     @classmethod
     def of(cls, cells: Sequence[Cell]) -> Naming:
         factors = [*_SPOKEN, "shape"]
         varying = {}
-        for mesh in MeshName:
-            scopes = [cell_scope(cell) for cell in cells if cell.mesh is mesh]
-            varying[mesh] = frozenset(f for f in factors if len({scope[f] for scope in scopes}) > 1)
+        for place in {(cell.mesh, cell.protocol) for cell in cells}:
+            scopes = [cell_scope(cell) for cell in cells if (cell.mesh, cell.protocol) == place]
+            varying[place] = frozenset(f for f in factors if len({scope[f] for scope in scopes}) > 1)
         return cls(varying)
 
-    def key(self, cell: Cell) -> str:
+    def key(self, cell: Cell, without: str = "") -> str:
         """`http1/800rps/length=3`: the part of an id that tells the setting, unique in mesh and posture."""
         scope = cell_scope(cell)
-        varying = [factor for factor in scope if factor in self.varying[cell.mesh]]
-        return "/".join(
-            [
-                str(cell.protocol),
-                f"{cell.rate_rps:g}rps",
-                *(f"{factor}={scope[factor]}" for factor in varying),
-            ]
-        )
+        telling = self.varying[cell.mesh, cell.protocol] - {without}
+        parts = [str(cell.protocol)] + [f"{cell.rate_rps:g}rps"] * (without != "rate_rps")
+        return "/".join([*parts, *(f"{factor}={scope[factor]}" for factor in scope if factor in telling)])
 
-    def words(self, cell: Cell) -> str:
+    def words(self, cell: Cell, without: str = "") -> str:
         """`http1 at 800/s, chain of 3`: what varies and means something in this posture."""
         scope = cell_scope(cell)
-        silent = set()
+        silent = {without}
         if not has_mtls(cell):
             silent.add("key_type")
         if cell.posture.authorization is Authorization.NONE:
@@ -200,6 +204,7 @@ class Naming:
         spoken = [
             text.format(scope[factor], shape=cell.shape)
             for factor, text in _SPOKEN.items()
-            if factor in self.varying[cell.mesh] - silent
+            if factor in self.varying[cell.mesh, cell.protocol] - silent
         ]
-        return ", ".join([f"{cell.protocol} at {cell.rate_rps:g}/s", *spoken])
+        rate = "" if without == "rate_rps" else f" at {cell.rate_rps:g}/s"
+        return ", ".join([f"{cell.protocol}{rate}", *spoken])

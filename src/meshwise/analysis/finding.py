@@ -1,6 +1,6 @@
 """A finding: one thing that the study says, with how sure it is. The rows of findings.json.
 
-docs/findings.md explains the fields; `schema()` is the same as JSON Schema. Within one SCHEMA_VERSION fields
+docs/findings.md explains the fields; `finding_schema` is the same as JSON Schema. Within one SCHEMA_VERSION fields
 are only added.
 """
 

@@ -28,6 +28,7 @@ from meshwise.analysis.level import levels
 from meshwise.analysis.metrics import split
 from meshwise.analysis.outliers import flagged
 from meshwise.analysis.settings import Settings
+from meshwise.analysis.slope import slopes
 from meshwise.analysis.trial import TrialResult, measure
 from meshwise.analysis.variance import variance_findings
 from meshwise.archive.rows import trial_of
@@ -82,7 +83,7 @@ def findings(
     found: list[Finding] = list(all_checks(grid, outcomes, by_metric, settings, naming))
     found += _floors(by_metric, grid, confidence)
     found += levels(grid, naming, confidence)
-    found += assess(effects, by_metric, settings, grid, outliers, lambda c: naming.words(c.terms[0][0]))
+    found += assess(effects, by_metric, settings, grid, outliers, lambda c: _setting(c, naming))
     for name in settings.primary_metrics:
         if name in grid.metrics:
             found += variance_findings(grid, name, confidence, settings.seed)
@@ -96,12 +97,17 @@ def findings(
     return Findings(study=study, environment=environment or {}, findings=tuple(found))
 
 
+def _setting(contrast: Contrast, naming: Naming) -> str:
+    return naming.words(contrast.terms[0][0], without=str(contrast.scope.get("factor", "")))
+
+
 def contrasts_of(grid: Grid, naming: Naming) -> list[Contrast]:
     """Every comparison that the study's cells allow."""
     return [
         *ladder(grid.cells, naming),
         *against_none(grid.cells, naming),
         *interactions(grid.cells, naming),
+        *slopes(grid.cells, naming),
         *between_meshes(grid.cells, naming),
         *between_increments(grid.cells, naming),
     ]

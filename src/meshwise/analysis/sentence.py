@@ -57,18 +57,27 @@ def of_level(finding: Finding, metric: Metric, subject: str) -> str:
 
 def of_contrast(finding: Finding, contrast: Contrast, metric: Metric, setting: str) -> str:
     what = metric.words
+    if contrast.scope.get("factor") == "rate_rps":
+        what = what.replace("per request", "per second" if contrast.scope["part"] == "idle" else "").strip()
     if workload := finding.scope.get("workload"):
         what += f" ({workload})"
     topic = _topic(contrast, setting)
     if finding.estimate is None or finding.verdict is Verdict.NOT_ESTIMABLE:
         return f"{topic}: {what} cannot be compared ({'; '.join(finding.flags) or 'too little data'})."
     if finding.verdict is Verdict.DISTINGUISHABLE:
-        return f"{topic}: {_claim(finding, contrast, what)}{_ratio(finding, contrast)}; {_votes(finding)}."
-    interval = between(finding.estimate, finding.low, finding.high, finding.unit)
+        claim = _claim(finding, contrast, what)
+        return f"{topic}: {claim}{_ratio(finding, contrast)}; {_votes(finding, contrast)}."
+    unit = _unit(finding, contrast)
+    interval = between(finding.estimate, finding.low, finding.high, unit)
+    if contrast.step_words:
+        step = f"{topic}: what {contrast.step_words} adds to {what}"
+        return f"{step} is not distinguishable from nothing: {interval}{_unseen(finding, unit)}."
     about = f"{topic}: the change in {what} {_comparison(contrast)}"
     if finding.verdict is Verdict.EQUIVALENT and finding.equivalent_within is not None:
         return f"{about} lies within {finding.equivalent_within:.0%} either way: {interval}."
-    return f"{about} is not distinguishable from none: {interval}{_unseen(finding)}."
+    if finding.verdict is None:
+        return f"{about} is {interval}, described but not judged."
+    return f"{about} is not distinguishable from none: {interval}{_unseen(finding, unit)}."
 
 
 def of_floor(metric: Metric, control: str, floor: float, ratio: float | None) -> str:
@@ -83,6 +92,9 @@ def of_floor(metric: Metric, control: str, floor: float, ratio: float | None) ->
 def _topic(contrast: Contrast, setting: str) -> str:
     if contrast.kind is Kind.INCREMENT or "interaction" in contrast.scope:
         return f"{contrast.scope['mesh']}, {setting}"
+    if contrast.step_words:
+        mesh, posture = contrast.scope["mesh"], contrast.scope["posture"]
+        return f"no mesh, {setting}" if mesh == "none" else f"{mesh} `{posture}`, {setting}"
     if len(contrast.terms) > 2:
         return f"`{contrast.scope['from']}` to `{contrast.scope['to']}`, {setting}"
     return f"`{contrast.scope['posture']}`, {setting}"
@@ -101,12 +113,14 @@ def _comparison(contrast: Contrast) -> str:
 def _claim(finding: Finding, contrast: Contrast, what: str) -> str:
     assert finding.estimate is not None
     up = finding.estimate > 0
-    size = between(finding.estimate, finding.low, finding.high, finding.unit, 1 if up else -1)
+    size = between(finding.estimate, finding.low, finding.high, _unit(finding, contrast), 1 if up else -1)
     more = "more" if up else "less"
     if contrast.kind is Kind.INCREMENT:
         if up:
             return f"`{contrast.to_name}` adds {size} to {what} over `{contrast.from_name}`"
         return f"`{contrast.to_name}` takes {size} off {what} of `{contrast.from_name}`"
+    if contrast.step_words:
+        return f"{contrast.step_words} {f'adds {size} to' if up else f'takes {size} off'} {what}"
     if "interaction" in contrast.scope:
         parts = f"the sum of the parts ({contrast.scope['interaction']})"
         return f"{what} is {size} {more} with both features than {parts}"
@@ -119,20 +133,25 @@ def _claim(finding: Finding, contrast: Contrast, what: str) -> str:
 def _ratio(finding: Finding, contrast: Contrast) -> str:
     if finding.ratio is None or finding.ratio_low is None or finding.ratio_high is None:
         return ""
-    if len(contrast.terms) > 2:  # a ratio of ratios helps nobody
+    if len(contrast.terms) > 2 or contrast.step_words:  # a ratio of ratios helps nobody
         return ""
     return f", x{finding.ratio:.3g} ({finding.ratio_low:.3g} to {finding.ratio_high:.3g})"
 
 
-def _votes(finding: Finding) -> str:
-    return f"higher in {finding.higher_in} of {_units(finding.n)}"
+def _unit(finding: Finding, contrast: Contrast) -> str:
+    """The unit as it is spoken: "each further node adds 12 us", not "12 us/node"."""
+    return finding.unit if contrast.step_unit == "/s" else finding.unit.removesuffix(contrast.step_unit)
 
 
-def _unseen(finding: Finding) -> str:
+def _votes(finding: Finding, contrast: Contrast) -> str:
+    return f"{'positive' if contrast.step_words else 'higher'} in {finding.higher_in} of {_units(finding.n)}"
+
+
+def _unseen(finding: Finding, unit: str) -> str:
     if finding.mde is None:
         return ""
     share = "" if finding.mde_ratio is None else f" ({number(100 * (finding.mde_ratio - 1))} %)"
-    return f"; an effect below {quantity(finding.mde, finding.unit)}{share} would mostly not have been seen"
+    return f"; an effect below {quantity(finding.mde, unit)}{share} would mostly not have been seen"
 
 
 def _units(n: int) -> str:

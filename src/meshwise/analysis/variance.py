@@ -70,9 +70,15 @@ def variance_findings(grid: Grid, metric_name: str, confidence: float, seed: int
     """Five findings (four shares and omega squared), or none where nothing can be said."""
     metric, workload = split(metric_name)
     values = grid.values(metric_name)
-    values = values[np.isfinite(values).any(axis=1)]
+    kept = np.isfinite(values).any(axis=1)
+    if metric.scale is Scale.LOG:
+        kept &= ~(values <= 0).any(axis=1)
+    flags = []
+    if zeros := int((np.isfinite(values).any(axis=1) & ~kept).sum()):
+        flags.append(f"without_zeros: {zeros} cells are left out because a ratio to 0 does not exist")
+    values = values[kept]
     whole = np.isfinite(values).all(axis=0)
-    if not whole.any() or (metric.scale is Scale.LOG and (values[:, whole] <= 0).any()):
+    if not whole.any():
         return []
     y = np.log(values[:, whole]) if metric.scale is Scale.LOG else values[:, whole]
     executions = grid.executions[whole]
@@ -80,7 +86,6 @@ def variance_findings(grid: Grid, metric_name: str, confidence: float, seed: int
     if shares is None:
         return []
     drawn = _bootstrap(y, executions, seed)
-    flags = []
     if lost := len(grid.blocks) - int(whole.sum()):
         flags.append(f"incomplete: {lost} blocks are left out because a cell is missing in them")
     if np.isnan(shares.share["block"]):

@@ -10,7 +10,7 @@ from typing import Annotated
 import polars as pl
 import typer
 
-from meshwise.analysis.finding import Findings, Kind, Verdict
+from meshwise.analysis.finding import Finding, Findings, Kind, Verdict
 from meshwise.analysis.findings import Tables, findings, measure_trials, outcomes_of, recorded_flags
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.trial import (
@@ -65,6 +65,11 @@ def _tables(reader: ArchiveReader, trial_ids: list[str]) -> Iterator[Tables]:
         yield trial_id, requests.select(columns).collect(), telemetry.collect()
 
 
+def _is_a_step(finding: Finding) -> bool:
+    """Not the sums over several rungs: those are in findings.json and in the report."""
+    return "workload" not in finding.scope and (finding.adjustment or "").startswith("holm")
+
+
 def summary(document: Findings) -> str:
     """A few lines: what was found, and whether it may be believed."""
     verdicts = Counter(
@@ -75,7 +80,7 @@ def summary(document: Findings) -> str:
     claims = [
         f"  {f.sentence}"
         for f in document.findings
-        if f.verdict is Verdict.DISTINGUISHABLE and f.metric in primary and "workload" not in f.scope
+        if f.verdict is Verdict.DISTINGUISHABLE and f.metric in primary and f.n and _is_a_step(f)
     ]
     counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
     study = document.study

@@ -1,0 +1,68 @@
+"""findings.json as JSON Schema (draft 2020-12), made from the dataclasses so that the two cannot part.
+
+`python -m meshwise.analysis.finding_schema > docs/findings.schema.json` renews the committed copy; a test
+compares.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import StrEnum
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from meshwise.analysis.finding import SCHEMA_VERSION, Companion, Finding, WithoutOutliers
+
+
+def schema() -> dict[str, Any]:
+    """The schema of the whole document. Unknown keys are allowed: fields are only ever added."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "meshwise findings",
+        "description": "What a study says, with how sure it is. docs/findings.md explains every field.",
+        "type": "object",
+        "required": ["schema_version", "study", "environment", "findings"],
+        "properties": {
+            "schema_version": {"const": SCHEMA_VERSION},
+            "study": {
+                "type": "object",
+                "description": "What was declared before the first trial, and how many trials there are.",
+                "required": ["name", "confidence", "primary_metrics", "blocks", "executions"],
+            },
+            "environment": {"type": "object", "description": "environment.json as it was recorded."},
+            "findings": {"type": "array", "items": {"$ref": "#/$defs/Finding"}},
+        },
+        "$defs": {each.__name__: _object(each) for each in (Finding, Companion, WithoutOutliers)},
+    }
+
+
+def _object(cls: type) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {
+        "type": "object",
+        "required": [entry.name for entry in fields(cls)],
+        "properties": {entry.name: _typed(hints[entry.name], entry) for entry in fields(cls)},
+    }
+
+
+def _typed(hint: Any, entry: Field[Any] | None = None) -> dict[str, Any]:
+    if get_origin(hint) in (Union, types.UnionType):
+        return {"anyOf": [_typed(each) for each in get_args(hint)]}
+    if get_origin(hint) is tuple:
+        return {"type": "array", "items": _typed(get_args(hint)[0])}
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return {"enum": [str(each) for each in hint]}
+    if is_dataclass(hint) and isinstance(hint, type):
+        return {"$ref": f"#/$defs/{hint.__name__}"}
+    if get_origin(hint) is not None and issubclass(get_origin(hint), Mapping):
+        return {"type": "object", "additionalProperties": _typed(get_args(hint)[1])}
+    plain = {str: "string", float: "number", int: "integer", type(None): "null"}[hint]
+    return {"type": plain} | ({"minLength": 1} if entry and entry.default is MISSING and hint is str else {})
+
+
+if __name__ == "__main__":
+    json.dump(schema(), sys.stdout, indent=2)
+    sys.stdout.write("\n")
