@@ -6,13 +6,14 @@ import json
 import subprocess
 
 import pytest
-from tests.support import inside_world
 from tests.support.people import ORDINARY, ROOT, command_as, environment_as
+
+PROGRAM = ("-m", "tests.support.inside_world")
 
 
 def observe(person: str, mesh: str) -> dict[str, object]:
     done = subprocess.run(
-        command_as(person, inside_world.__file__, "capture", mesh),
+        command_as(person, *PROGRAM, "capture", mesh),
         env=environment_as(person), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout

@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support import inside_world
 from tests.support.people import NOBODY, ORDINARY, ROOT, command_as, environment_as
 
-PROGRAM = inside_world.__file__
+PROGRAM = ("-m", "tests.support.inside_world")
 MARKER = "MESHWISE_TEST_MARKER"
 
 
@@ -41,7 +40,7 @@ def user_directory(tmp_path_factory: pytest.TempPathFactory, person: str) -> Ite
 
 def run(person: str, *words: str) -> tuple[int, list[dict[str, object]], str]:
     done = subprocess.run(
-        command_as(person, PROGRAM, *words),
+        command_as(person, *PROGRAM, *words),
         env=environment_as(person), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
@@ -74,14 +73,14 @@ def test_errors_cross_the_border(person: str) -> None:
 
 def test_a_refused_world_says_why(person: str) -> None:
     """Without capabilities root falls back to a user namespace; without that as well, there is no world."""
-    inner = command_as(person, PROGRAM, "refuse")
+    inner = command_as(person, *PROGRAM, "refuse")
     limit = Path("/proc/sys/user/max_user_namespaces")
     if os.geteuid() != 0:
         pytest.skip("needs root, to forbid namespaces in a namespace of its own")
     nested = ["unshare", "--user", "--map-root-user", "--mount-proc", "--fork", "--pid", "sh", "-c"]
     script = f'echo 0 > {limit}; exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin "$@"'
     done = subprocess.run(
-        [*nested, script, "sh", *inner[inner.index(PROGRAM) - 1 :]],
+        [*nested, script, "sh", *inner[inner.index("-m") - 1 :]],
         env=environment_as(person), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
@@ -90,7 +89,7 @@ def test_a_refused_world_says_why(person: str) -> None:
 
 def test_a_signal_reaches_the_runner_once(person: str) -> None:
     with subprocess.Popen(
-        command_as(person, PROGRAM, "count_signals"),
+        command_as(person, *PROGRAM, "count_signals"),
         env=environment_as(person),
         stdout=subprocess.PIPE,
         text=True,
@@ -103,7 +102,7 @@ def test_a_signal_reaches_the_runner_once(person: str) -> None:
 
 
 def test_control_c_on_a_terminal_reaches_the_runner_once(person: str) -> None:
-    command, environment = command_as(person, PROGRAM, "count_signals"), environment_as(person)
+    command, environment = command_as(person, *PROGRAM, "count_signals"), environment_as(person)
     pid, terminal = pty.fork()
     if pid == 0:
         os.execvpe(command[0], command, environment)
@@ -159,7 +158,7 @@ def test_sigkill_at_any_moment_leaves_nothing(person: str, moment: int) -> None:
     marker = uuid.uuid4().hex
     before = traces()
     process = subprocess.Popen(
-        command_as(person, PROGRAM, "hold"),
+        command_as(person, *PROGRAM, "hold"),
         env=environment_as(person, **{MARKER: marker}), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

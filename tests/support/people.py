@@ -15,6 +15,7 @@ import meshwise
 ROOT, ORDINARY = "root", "ordinary user"
 NOBODY = 65534
 _SOURCE = Path(meshwise.__file__).parent.parent
+_CHECKOUT = Path(__file__).parent.parent.parent
 
 
 def command_as(person: str, *words: str) -> list[str]:
@@ -35,7 +36,12 @@ def environment_as(person: str, **more: str) -> dict[str, str]:
     packages = [path for path in sys.path if path.endswith("site-packages")]
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("COV")}
     home = {"HOME": "/nonexistent"} if person == ORDINARY and os.geteuid() == 0 else {}
-    return {**inherited, "PYTHONPATH": os.pathsep.join([str(_SOURCE), *packages]), **home, **more}
+    return {
+        **inherited,
+        "PYTHONPATH": os.pathsep.join([str(_SOURCE), str(_CHECKOUT), *packages]),
+        **home,
+        **more,
+    }
 
 
 def _python_for_others() -> str:

@@ -1,0 +1,146 @@
+"""Program of the tests of the local testbed with real proxies: `inside_testbed.py SCENE [WORDS]`.
+
+Like `inside_world`, for scenes that run trials. Prints one line of JSON per trial.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from meshwise.core.errors import MeshwiseError
+from meshwise.mesh.istio.mesh import IstioMesh
+from meshwise.mesh.none.mesh import NoneMesh
+from meshwise.study.model import LADDER, Control, MeshName, Protocol, Role, Study, Trial
+from meshwise.testbed.local.testbed import LocalTestbed
+from meshwise.testbed.local.world import enter_world
+from meshwise.testbed.seam import LiveProgress, Measurement, Observe
+from tests.support.inside_world import say
+from tests.support.studies import cell, study, trial
+
+PLAINTEXT, PERMISSIVE, STRICT, _, FINE = LADDER
+MESHES = {MeshName.NONE: NoneMesh, MeshName.ISTIO: IstioMesh}
+
+
+def testbed(question: Study) -> LocalTestbed:
+    return LocalTestbed(question, {name: MESHES[name]() for name in question.environments})
+
+
+def tell(of: Trial, measured: Measurement) -> None:
+    table, telemetry = measured.requests, measured.telemetry
+    say(
+        trial=of.trial_id,
+        status=counts(table, "status"),
+        clients=counts(table, "client"),
+        lost=table.column("done_ns").null_count,
+        first_ns=table.column("intended_ns").to_pylist()[:1],
+        cpu=sorted({row["source"] for row in telemetry.to_pylist() if row["metric"] == "cpu_ns"}),
+        metrics=sorted(set(telemetry.column("metric").to_pylist())),
+        instrument=sorted(measured.instrument),
+        failure=measured.failure,
+        log_tail=measured.log_tail,
+    )
+
+
+def counts(table: pa.Table, column: str) -> dict[str, int]:
+    values = table.column(column).to_pylist()
+    return {str(value): values.count(value) for value in sorted(set(values))}
+
+
+def nothing(_: LiveProgress) -> None:
+    return
+
+
+def run(bed: LocalTestbed, one: Trial, observe: Observe = nothing) -> None:
+    bed.apply(one)
+    proof = bed.prove(one)
+    if not proof.passed:
+        say(trial=one.trial_id, unproven=[str(check) for check in proof.checks if not check.passed])
+        return
+    tell(one, bed.measure(one, observe))
+
+
+def ladder() -> int:
+    """One trial of each kind, then all processes afresh and one more."""
+    cells = [
+        cell(),
+        cell(PLAINTEXT),
+        cell(FINE, length=2),
+        cell(FINE, Protocol.HTTP2),
+        cell(STRICT, Protocol.GRPC),
+    ]
+    cells.append(cell(PERMISSIVE, plaintext_share=0.5))
+    with testbed(
+        study(cells, control=Control(twin=(cells[1],)), pin_cpus=len(os.sched_getaffinity(0)) > 1)
+    ) as bed:
+        say(environment=bed.environment())
+        bed.restart(0)
+        for number, one in enumerate(cells):
+            run(bed, trial(number, one))
+        run(bed, trial(10, cells[1], Role.TWIN))
+        bed.restart(1)
+        run(bed, trial(11, cells[1]))
+    say(left=[name for name in os.listdir("/proc") if name.isdigit() and int(name) > 2])  # noqa: PTH208
+    return 0
+
+
+def fault(role: str) -> int:
+    """Kill one process while a trial runs; then start afresh and measure again."""
+    one = cell(STRICT)
+    with testbed(study([one])) as bed:
+        bed.restart(0)
+        run(bed, trial(0, one), observe=kill_once(lambda: pid_of(role)))
+        try:
+            bed.apply(trial(1, one))
+            say(applied=True)
+        except MeshwiseError as error:
+            say(refused=error.code, fault=error.fault, what=error.what)
+        bed.restart(0)
+        run(bed, trial(2, one))
+    return 0
+
+
+def kill_once(pid: Callable[[], int]) -> Observe:
+    done: list[int] = []
+
+    def observe(_: LiveProgress) -> None:
+        if not done:
+            done.append(pid())
+            os.kill(done[0], signal.SIGKILL)
+
+    return observe
+
+
+MARKS = {"proxy": b"--concurrency", "service": b"meshwise.service", "instrument": b"meshwise.load"}
+
+
+def pid_of(role: str) -> int:
+    """The first process of that role in this world."""
+    for name in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):  # noqa: PTH208
+        with open(f"/proc/{name}/cmdline", "rb") as file:  # noqa: PTH123
+            if MARKS[role] in file.read().split(b"\0"):
+                return int(name)
+    raise LookupError(role)
+
+
+def hold() -> int:
+    """Trials without end, for the test that kills them."""
+    one = cell(FINE)
+    say(pid_namespace=os.stat("/proc/self/ns/pid").st_ino)  # noqa: PTH116
+    with testbed(study([one])) as bed:
+        for execution in range(100):
+            bed.restart(execution)
+            say(restarted=execution)
+            run(bed, trial(execution, one))
+    return 0
+
+
+SCENES = {scene.__name__: scene for scene in (ladder, fault, hold)}
+
+if __name__ == "__main__":
+    scene, *words = sys.argv[1:]
+    sys.exit(enter_world(lambda: SCENES[scene](*words)))
