@@ -3,7 +3,7 @@
 Laws of this file:
 - Every start has an environment of another size and another place in the order: both move the stack and the
   heap, and would otherwise bias all trials of an execution the same way (Mytkowicz et al., ASPLOS 2009).
-- A proxy inherits nothing of the user's environment but PATH.
+- A process of a mesh inherits nothing of the user's environment but where programs are found.
 - All are started before any is waited for.
 """
 
@@ -28,6 +28,7 @@ from meshwise.testbed.local.pod import Pod
 _PADDING_BYTES = 4096
 """A page: the initial stack position varies over all its offsets."""
 _OPEN_FILES = 65536
+_INHERITED = ("PATH", "PYTHONPATH")
 SERVICE = "service"
 
 
@@ -91,7 +92,7 @@ def start(
         plan.role,
         plan.argv,
         {
-            "PATH": os.environ.get("PATH", os.defpath),
+            **{name: os.environ[name] for name in _INHERITED if name in os.environ},
             **plan.environment,
             "MESHWISE_PADDING": "x" * chance.randrange(_PADDING_BYTES),
         },
