@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.support.studies import cell, study
 
 from meshwise.cli.doctor import as_json, as_text, exit_status
 from meshwise.core.errors import ExitStatus, MeshwiseError
+from meshwise.study.model import MeshName
 from meshwise.testbed.local import checks, host
 from meshwise.testbed.local.checks import CheckResult, Grade
 
@@ -29,6 +31,14 @@ def test_the_list_reads_like_a_check_list() -> None:
         "× Envoy runs\n    not there\n    hint: install the wheel\n\n"
         "A study cannot run here: 1 of 3 checks failed."
     )
+
+
+def test_the_short_list_has_only_troubles_and_the_verdict() -> None:
+    assert as_text([GOOD, DOUBT], short=True) == (
+        "‼ nothing else keeps the CPUs busy\n    40% busy\n    hint: stop other programs\n"
+        "A study can run here, with 1 warning."
+    )
+    assert as_text([GOOD], short=True) == "A study can run here."
 
 
 @pytest.mark.parametrize(
@@ -66,11 +76,14 @@ def test_what_is_not_an_envoy_is_refused_with_the_remedy(monkeypatch: pytest.Mon
 def test_a_missing_linkerd_proxy_is_a_warning_unless_needed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    linkerd = dataclasses.replace(study([cell()]), environments=(MeshName.NONE, MeshName.LINKERD))
     monkeypatch.delenv("MESHWISE_LINKERD_PROXY", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert checks.linkerd().grade is Grade.WARNING
-    assert checks.linkerd(otherwise=Grade.FAILED).grade is Grade.FAILED
     assert "meshwise proxies pull linkerd" in checks.linkerd().remedy
+    with pytest.raises(MeshwiseError) as caught:
+        checks.preflight(linkerd)
+    assert (caught.value.code, caught.value.exit_status) == ("MW811", ExitStatus.ENVIRONMENT)
 
 
 def test_a_study_that_cannot_run_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from meshwise.core import messages
 def analyze(
     directory: Annotated[Path, typer.Argument(help="The archive of a study.", metavar="DIR")],
     as_json: Annotated[bool, typer.Option("--json", help="Print findings.json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing; findings.json is written.")] = False,
 ) -> None:
     """Turn what was measured into findings with intervals, and write findings.json.
 
@@ -37,7 +38,7 @@ def analyze(
     path = write_findings(directory, document.as_json())
     if as_json:
         typer.echo(path.read_text())
-    else:
+    elif not quiet:
         typer.echo(summary(document))
         typer.echo(f"findings in {path}; show them with `meshwise report {directory}`", err=True)
 

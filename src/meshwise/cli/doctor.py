@@ -20,7 +20,8 @@ _COLOUR = {Grade.OK: typer.colors.GREEN, Grade.WARNING: typer.colors.YELLOW, Gra
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print the same list as JSON.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Only problems and the verdict.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the whole list as JSON.")] = False,
 ) -> None:
     """Check kernel, privileges, CPU, clock, memory, disk, limits and proxies; each with its remedy.
 
@@ -30,7 +31,7 @@ def doctor(
     """
     results = all_checks()
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    typer.echo(as_json(results) if json else as_text(results, colour=colour))
+    typer.echo(as_json(results) if json else as_text(results, colour=colour, short=short))
     raise typer.Exit(exit_status(results))
 
 
@@ -49,8 +50,14 @@ def verdict(results: Sequence[CheckResult]) -> str:
     return f"A study can run here{doubts}."
 
 
-def as_text(results: Sequence[CheckResult], *, colour: bool = False) -> str:
-    """Like `linkerd check`: category, one line per check, remedies only where they are needed."""
+def as_text(results: Sequence[CheckResult], *, colour: bool = False, short: bool = False) -> str:
+    """Like `linkerd check`: category, one line per check, remedies only where they are needed.
+
+    `short`: what holds is left out.
+    """
+    if short:
+        troubles = [result for result in results if result.grade is not Grade.OK]
+        return "\n".join([*(_line(result, colour) for result in troubles), verdict(results)])
     blocks = []
     for category, group in groupby(results, key=lambda result: result.category):
         lines = [category, "-" * len(category), *(_line(result, colour) for result in group)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meshwise.mesh.istio.mesh import IstioMesh
+from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.none.mesh import NoneMesh
 from meshwise.mesh.seam import Mesh
 from meshwise.study.model import Cell, MeshName, Study
@@ -12,7 +13,8 @@ from meshwise.study.model import Cell, MeshName, Study
 
 def all_meshes() -> Mapping[MeshName, Mesh]:
     """Every mesh that meshwise knows; making one starts nothing and needs no binary."""
-    return {MeshName.NONE: NoneMesh(), MeshName.ISTIO: IstioMesh()}
+    meshes = (NoneMesh(), IstioMesh(), LinkerdMesh())
+    return {mesh.name: mesh for mesh in meshes}
 
 
 def meshes_of(study: Study) -> Mapping[MeshName, Mesh]:
@@ -20,5 +22,5 @@ def meshes_of(study: Study) -> Mapping[MeshName, Mesh]:
 
 
 def not_applicable(cell: Cell) -> str | None:
-    """Why the cell's mesh cannot express it, or None."""
+    """Why the cell's mesh cannot express it, or None; a question of the mesh, not of what is installed."""
     return all_meshes()[cell.mesh].not_applicable(cell)

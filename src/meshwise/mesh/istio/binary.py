@@ -20,7 +20,7 @@ def envoy_path() -> Path:
     """Raises MW403 when there is none."""
     named = os.environ.get(VARIABLE)
     if named:
-        path = Path(named)
+        path = Path(named).absolute()
     else:
         wheel = importlib.util.find_spec("envoy")
         if wheel is None or not wheel.submodule_search_locations:
@@ -35,7 +35,9 @@ def envoy_path() -> Path:
 def facts(path: Path) -> Mapping[str, str]:
     """`version`, `revision`, `tls_library`, `digest`. Raises MW403 for a program that is not Envoy."""
     try:
-        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=True)
+        answer = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, errors="replace", timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise messages.ENVOY_MISSING.error(path=path, reason=str(error)) from error
     match = re.search(r"version: (\w+)/([^/]+)/([^/]+)/([^/]+)/(\S+)", answer.stdout)

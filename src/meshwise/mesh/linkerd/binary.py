@@ -44,7 +44,9 @@ def facts(path: Path) -> Mapping[str, str]:
     configuration is missing (exit status 64).
     """
     try:
-        answer = subprocess.run([path], capture_output=True, text=True, timeout=20, env={}, check=False)
+        answer = subprocess.run(
+            [path], capture_output=True, text=True, errors="replace", timeout=20, env={}, check=False
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise messages.NOT_LINKERD.error(path=path, reason=str(error)) from error
     match = _BANNER.search(answer.stdout + answer.stderr)

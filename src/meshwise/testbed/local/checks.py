@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from meshwise.core import linux, messages
-from meshwise.core.errors import MeshwiseError
+from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.core.units import format_size
 from meshwise.mesh.istio import binary as envoy_binary
 from meshwise.mesh.linkerd import binary as linkerd_binary
@@ -87,13 +87,13 @@ def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
 
 
 def preflight(study: Study) -> None:
-    """Raise the first thing that keeps this study from running, before anything starts (MW504)."""
-    needed = (*kernel(), *memory(), *limits())
+    """Raise the first thing that keeps this study from running, before anything starts: MW504, MW403 (no
+    Envoy), MW811 or MW423 (no linkerd2-proxy)."""
     if MeshName.ISTIO in study.environments:
-        needed += (envoy(),)
+        envoy_binary.facts(envoy_binary.envoy_path())
     if MeshName.LINKERD in study.environments:
-        needed += (linkerd(otherwise=Grade.FAILED),)
-    for result in needed:
+        linkerd_binary.facts(linkerd_binary.proxy_path())
+    for result in (*limits(), *memory(), *kernel()):
         if result.grade is Grade.FAILED:
             raise messages.CANNOT_RUN.error(
                 name=result.name, detail=result.detail or "it does not hold", remedy=result.remedy
@@ -115,7 +115,8 @@ def kernel() -> tuple[CheckResult, ...]:
     name = "isolated namespaces can be made (network, mount, PID, and user unless root)"
     with os.fdopen(report_in) as pipe:
         try:
-            enter_world(inside)
+            if enter_world(inside) != ExitStatus.DONE:
+                raise KeyboardInterrupt  # nothing else ends it early without an error of its own
         except MeshwiseError as error:
             return (CheckResult("kernel", name, Grade.FAILED, error.what, namespace_remedy()),)
         finally:
@@ -270,14 +271,14 @@ def envoy() -> CheckResult:
     return CheckResult("proxies", "Envoy runs", Grade.OK, detail)
 
 
-def linkerd(otherwise: Grade = Grade.WARNING) -> CheckResult:
+def linkerd() -> CheckResult:
     """Optional: only studies with the mesh linkerd need it."""
     try:
         path = linkerd_binary.proxy_path()
         found = linkerd_binary.facts(path)
     except MeshwiseError as error:
         detail = f"{error.what} (only the mesh linkerd needs it)"
-        return CheckResult("proxies", "linkerd2-proxy runs", otherwise, detail, error.remedy)
+        return CheckResult("proxies", "linkerd2-proxy runs", Grade.WARNING, detail, error.remedy)
     return CheckResult("proxies", "linkerd2-proxy runs", Grade.OK, f"{found['version']} ({path})")
 
 
