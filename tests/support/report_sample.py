@@ -76,7 +76,15 @@ def environment(testbed: str = "local") -> dict[str, Any]:
             "kernel": "6.8.0-45-generic",
             "os": "Debian 12",
         },
-        "proxies": {"istio": {"build": "envoy 1.36.2", "workers": "2", "tls": "BoringSSL"}},
+        "proxies": {
+            "istio": {
+                "proxy": "envoy",
+                "version": "1.36.2",
+                "build": "Clean/RELEASE",
+                "workers": "2",
+                "tls": "BoringSSL",
+            }
+        },
         "fidelity": [
             {
                 "code": "F01",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from tests.support.report_study import ladder_archive
 
 from meshwise.analysis.curves import GRID, curves, drift, trial_quantiles
 from meshwise.analysis.trial import measure
@@ -15,7 +16,6 @@ from meshwise.archive.rows import trial_of
 from meshwise.cli.report import read_content, report
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.report.record import read_record
-from tests.support.report_study import ladder_archive
 
 
 def test_report_writes_the_page_beside_the_archive_and_says_where(

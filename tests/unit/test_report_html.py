@@ -1,4 +1,4 @@
-"""The page: whole, self-contained, safe with hostile texts, accessible, with finite drawings, in every variant."""
+"""The page: whole, self-contained, safe with hostile texts, accessible, drawings finite; in every variant."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from tests.support.report_sample import NOT_APPLICABLE, STATUSES, environment, findings
+from tests.support.report_study import ladder_archive
 
 from meshwise.archive.outcome import Check
 from meshwise.report.content import content
 from meshwise.report.html import render
 from meshwise.report.record import ProofSummary, Record, Trouble, read_record
-from tests.support.report_sample import NOT_APPLICABLE, STATUSES, environment, findings
-from tests.support.report_study import ladder_archive
 
 SECTIONS = ("summary", "trust", "proof", "fairness", "environment", "reproduce")
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'{{ 7 * 7 }}"
-VOID = {"meta", "br", "img", "link", "input", "hr"}
+VOID = {"wbr", "meta", "br", "img", "link", "input", "hr"}
 
 
 class Page(HTMLParser):
@@ -101,8 +101,9 @@ def test_the_real_page_has_everything(real: str) -> None:
     assert {"http1-proxy_cpu_us_per_request-client-t", "http1-proxy_memory_bytes-node-1-t"} <= ids
     assert {"http1-table-1", "http1-difference-1"} <= ids
     for said in (
-        "Not a measurement", "b001-p02", "segmentation fault", "unproven", "TLSv1.3", "linkerd strict+fine (http1)",
-        "Linkerd has no rule on a JWT claim", "meshwise run study.yaml --out my-study", "seed 3", "environments:",
+        "Not a measurement", "b001-p02", "segmentation fault", "unproven", "TLSv1.3",
+        "linkerd strict+fine (http1)", "Linkerd has no rule on a JWT claim",
+        "meshwise run study.yaml --out my-study", "seed 3", "environments:",
     ):  # fmt: skip
         assert said in real, said
 

@@ -55,28 +55,40 @@ def _mark(mesh: str, x: float, y: float, sure: bool, tip: str) -> str:
     return svg.diamond(x, y, 4.8, cls, tip) if mesh == "linkerd" else svg.circle(x, y, 3.4, cls, tip)
 
 
+REACH = 1.6
+"""An interval that reaches farther than this times the largest value ends in an arrow: one hopeless interval
+must not press all others into a corner."""
+
+
+def _reach(findings: Sequence[Finding], form: words.Form) -> list[float]:
+    """What a scale from zero has to hold."""
+    values = [f.estimate / form.divisor for f in findings if f.estimate is not None]
+    most = REACH * max(values, default=1.0)
+    return [*values, *(min(f.high / form.divisor, most) for f in findings if f.high is not None)]
+
+
 def ladder_chart(name: str, ladder: Ladder) -> str:
     """Value of each rung with its interval, from zero."""
-    rungs = [rung for rung in ladder.rungs if rung.value and rung.value.estimate is not None]
+    rungs = [rung for rung in ladder.rungs if rung.value]
     places, bottom = _rows(rungs)
     form = ladder.form
-    numbers = [
-        n / form.divisor for r in rungs if r.value for n in (r.value.estimate, r.value.high) if n is not None
-    ]
-    scale = svg.linear(numbers, LEFT, WIDTH - RIGHT, zero=True)
+    scale = svg.linear(
+        _reach([rung.value for rung in rungs if rung.value], form), LEFT, WIDTH - RIGHT, zero=True
+    )
     parts = svg.x_axis(scale, TOP, bottom, [(tick, words.axis_number(tick)) for tick in scale.ticks(5)])
     parts += _names(rungs, places)
     for rung, y in zip(rungs, places, strict=True):
         finding = rung.value
         assert finding is not None
-        assert finding.estimate is not None
+        parts.append(svg.text(WIDTH - 2, y + 4, form.value(finding.estimate), "number", "end"))
+        if finding.estimate is None:
+            continue
         x = scale(finding.estimate / form.divisor)
         interval = form.interval(finding.low, finding.high)
         tip = f"{rung.mesh} {rung.label}: {form.with_unit(finding.estimate)} {interval}"
         parts.append(svg.line(scale(0), y, x, y, f"stem mesh-{slug(rung.mesh)}"))
         parts.append(_whiskers(scale, finding, form, y, rung.mesh))
         parts.append(_mark(rung.mesh, x, y, True, tip))
-        parts.append(svg.text(WIDTH - 2, y + 4, form.value(finding.estimate), "number", "end"))
     title = f"{ladder.titled.title}, {form.unit}"
     told = "; ".join(f"{r.mesh} {r.label} {form.value(r.value.estimate)}" for r in rungs if r.value)
     return svg.drawing(
@@ -88,7 +100,7 @@ def step_chart(name: str, ladder: Ladder) -> str:
     """What each rung adds to the one below, with its interval and the noise floor as a band around zero.
 
     Rows stand where they stand in `ladder_chart`; the lowest rung has nothing to add to."""
-    rungs = [rung for rung in ladder.rungs if rung.value and rung.value.estimate is not None]
+    rungs = [rung for rung in ladder.rungs if rung.value]
     places, bottom = _rows(rungs)
     form = ladder.form
     steps = [
@@ -133,12 +145,21 @@ def _band(scale: svg.Scale, step: Finding, form: words.Form, y: float) -> str:
 
 
 def _whiskers(scale: svg.Scale, finding: Finding, form: words.Form, y: float, mesh: str) -> str:
+    """The interval; a bound beyond the scale is an arrow at its edge."""
     if finding.low is None or finding.high is None:
         return ""
-    low, high = scale(finding.low / form.divisor), scale(finding.high / form.divisor)
+    low, high = finding.low / form.divisor, finding.high / form.divisor
     cls = f"whisker mesh-{slug(mesh)}"
-    ends = svg.line(low, y - 4, low, y + 4, cls) + svg.line(high, y - 4, high, y + 4, cls)
-    return svg.line(low, y, high, y, cls) + ends
+    parts = [svg.line(scale(low), y, scale(high), y, cls)]
+    for bound, inward in ((low, 1), (high, -1)):
+        x = scale(bound)
+        if scale.low <= bound <= scale.high:
+            parts.append(svg.line(x, y - 4, x, y + 4, cls))
+        else:
+            parts.append(
+                svg.polyline([(x + 5 * inward, y - 4), (x, y), (x + 5 * inward, y + 4)], f"{cls} arrow")
+            )
+    return "".join(parts)
 
 
 SHARES = (0.01, 0.5, 0.9, 0.99, 0.999, 0.9999)
@@ -198,8 +219,7 @@ def bar_chart(name: str, title: str, rows: Sequence[tuple[Rung, Finding]], form:
     """One bar per rung, from zero, with its interval."""
     rungs = [rung for rung, _ in rows]
     places, bottom = _rows(rungs)
-    numbers = [n / form.divisor for _, f in rows for n in (f.estimate, f.high) if n is not None]
-    scale = svg.linear(numbers, LEFT, WIDTH - RIGHT, zero=True)
+    scale = svg.linear(_reach([finding for _, finding in rows], form), LEFT, WIDTH - RIGHT, zero=True)
     parts = svg.x_axis(scale, TOP, bottom, [(tick, words.axis_number(tick)) for tick in scale.ticks(4)])
     parts += _names(rungs, places)
     for (rung, finding), y in zip(rows, places, strict=True):

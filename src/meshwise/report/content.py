@@ -74,8 +74,14 @@ class Ladder:
         shown = [item for rung in self.rungs for item in (rung.value, rung.step, rung.over_none) if item]
         shown += self.differences
         unit = next((item.unit for item in shown if item.unit), self.titled.unit)
-        numbers = [number for item in shown for number in (item.estimate, item.low, item.high)]
-        return words.form_for(unit, numbers, [half_width(item) for item in shown])
+        return words.form_for(unit, [item.estimate for item in shown], [half_width(item) for item in shown])
+
+    @cached_property
+    def common_notes(self) -> list[words.Note]:
+        """Flags that all values, or all steps, carry."""
+        values = words.common_notes(rung.value for rung in self.rungs)
+        steps = words.common_notes(rung.step for rung in self.rungs)
+        return list(dict.fromkeys([*values, *steps]))
 
     def of(self, mesh: str) -> tuple[Rung, ...]:
         """The rungs of one mesh above the rung without a mesh."""
@@ -234,9 +240,11 @@ def _ladder(metric: str, mine: list[Finding]) -> Ladder:
         levels_of_free = [at.get(name) or 0 for name in free]
         return (*words.rung_order(str(at["posture"])), *levels_of_free, meshes.index(at["mesh"]))
 
+    ordered = sorted(levels, key=place)
+    lowest = [next(finding for finding in ordered if finding.scope["mesh"] == mesh) for mesh in meshes]
     return Ladder(
         metric,
-        tuple(_rung(finding, increments, free) for finding in sorted(levels, key=place)),
+        tuple(_rung(finding, increments, free, finding in lowest) for finding in ordered),
         tuple(finding for finding in mine if finding.kind is Kind.DIFFERENCE),
         next((finding for finding in mine if finding.kind is Kind.NOISE_FLOOR), None),
     )
@@ -252,7 +260,8 @@ def _varies_within_a_posture(name: str, levels: list[Finding]) -> bool:
     return any(len(values) > 1 for values in seen.values())
 
 
-def _rung(level: Finding, increments: list[Finding], free: list[str]) -> Rung:
+def _rung(level: Finding, increments: list[Finding], free: list[str], lowest: bool) -> Rung:
+    """`lowest`: nothing but no mesh is below it."""
     at = level.scope
     own = [
         finding
@@ -263,6 +272,7 @@ def _rung(level: Finding, increments: list[Finding], free: list[str]) -> Rung:
     ]
     own.sort(key=lambda finding: words.rung_order(str(finding.scope.get("from"))))
     over_none = next((finding for finding in own if finding.scope.get("from") == "none"), None)
+    steps = [finding for finding in own if finding.scope.get("from") != "none" or lowest]
     posture = str(at["posture"])
     label = ", ".join([posture, *(words.level(name, at[name]) for name in free if at["mesh"] != "none")])
-    return Rung(str(at["mesh"]), posture, label, level, own[-1] if own else None, over_none)
+    return Rung(str(at["mesh"]), posture, label, level, steps[-1] if steps else None, over_none)

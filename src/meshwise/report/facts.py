@@ -53,16 +53,14 @@ def machine_words(environment: Mapping[str, Any]) -> list[str]:
 
 
 def builds(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Mesh and the build of its proxy."""
-    found = []
+    """Mesh and its proxy with version, `istio`, `envoy 1.36.2`; `none` has no proxy."""
     proxies = environment.get("proxies")
+    found = []
     for mesh, facts in proxies.items() if isinstance(proxies, Mapping) else ():
-        if isinstance(facts, Mapping):
-            build = facts.get("build") or facts.get("version") or facts.get("proxy")
-            if build:
-                found.append((str(mesh), str(build)))
-        elif facts:
-            found.append((str(mesh), str(facts)))
+        if mesh == "none" or not isinstance(facts, Mapping):
+            continue
+        parts = [str(facts[name]) for name in ("proxy", "version") if facts.get(name)]
+        found.append((str(mesh), " ".join(parts) or str(facts.get("build", "unknown build"))))
     return found
 
 
@@ -118,8 +116,8 @@ def fidelity_line(content: Content) -> str:
         else []
     )
     if gaps:
-        first = "; ".join(str(entry["what"]) for entry in gaps[:3])
-        more = f" and {len(gaps) - 3} more, in report.html" if len(gaps) > 3 else ""
+        first, rest = str(gaps[0]["what"]), len(gaps) - 1
+        more = f"; {rest} more in report.html" if rest else ""
         told.append(f"{words.plural(len(gaps), 'known difference')} from the real mesh: {first}{more}")
     return "; ".join(told) or "no difference from the real mesh is recorded"
 

@@ -26,7 +26,7 @@ def closing(content: Content) -> list[str]:
 
 
 def of_mesh(content: Content, part: Slice, mesh: str) -> str:
-    """`http1, istio: strict+fine adds 193 us [188, 197] to p50 ... over no mesh; steps in p50: ... us (...).`"""
+    """`http1, istio: strict+fine adds 193 us [188, 197] to p50 ... over no mesh; steps in p50: ... us`"""
     ladders = [ladder for metric in content.primary if (ladder := part.ladder(metric))]
     told = [text for ladder in ladders if (text := _over_none(ladder, mesh))]
     top = _top(ladders, mesh)

@@ -20,6 +20,8 @@ from meshwise.report.content import Content, Ladder, Slice
 from meshwise.report.words import Footnotes, Form, verdict_words
 
 PIPED_WIDTH = 100
+UNBROKEN = "\ue000"
+"""Stands for a blank at which a cell is not wrapped: rich wraps at no-break spaces too."""
 
 
 def terminal(width: int | None = None) -> Console:
@@ -34,7 +36,8 @@ def show(content: Content, console: Console) -> None:
     """Print the whole report. Piped, lines have no blanks at their ends."""
     with console.capture() as captured:
         _show(content, console)
-    console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    text = captured.get().replace(UNBROKEN, " ")
+    console.file.write("".join(f"{line.rstrip()}\n" for line in text.splitlines()))
     console.file.flush()
 
 
@@ -72,7 +75,11 @@ def _ladder(ladder: Ladder, part: Slice, notes: Footnotes, console: Console) -> 
     form = ladder.form
     unit = f", {form.unit}" if form.unit else ""
     note = " (exploratory: not a primary metric of the study)" if ladder.exploratory else ""
-    console.print(Text.assemble((ladder.titled.title + unit, "bold"), (note, "dim")))
+    common = ladder.common_notes
+    marks = notes.title_mark(common)
+    console.print(
+        Text.assemble((ladder.titled.title + unit, "bold"), (note, "dim"), f" {marks}" if marks else "")
+    )
     many = len(part.meshes) > 1
     confidence = next((f"{rung.value.confidence:.0%}" for rung in ladder.rungs if rung.value), "95%")
     table = _table(
@@ -100,7 +107,7 @@ def _ladder(ladder: Ladder, part: Slice, notes: Footnotes, console: Console) -> 
             form.signed(rung.step.estimate) if rung.step else "",
             step,
             form.signed(rung.over_none.estimate) if rung.over_none else "",
-            _verdict(rung.step, form, notes.mark(rung.step, rung.value)),
+            _verdict(rung.step, form, notes.mark(rung.step, rung.value, without=common)),
         )
     console.print(Padding(table, (0, 0, 0, 0 if many else 2)))
     if ladder.differences:
@@ -135,7 +142,8 @@ def _brackets(form: Form, findings: Sequence[Finding | None]) -> list[str]:
 def _verdict(finding: Finding | None, form: Form, marks: str) -> Text:
     verdict = verdict_words(finding, form)
     style = "dim" if not verdict.sure else "green" if "saves" in verdict.word else "yellow"
-    return Text.assemble((str(verdict), style), f"\u00a0{marks}" if marks else "")
+    told = f"{verdict}\u00a0{marks}" if marks else str(verdict)
+    return Text(told.replace("\u00a0", UNBROKEN), style)
 
 
 def _differences(ladder: Ladder, notes: Footnotes, console: Console) -> None:

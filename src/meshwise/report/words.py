@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from meshwise.analysis.finding import Direction, Finding, Kind, Verdict
@@ -179,6 +179,11 @@ _REMEDIES = {
     "telemetry_incomplete": "look whether the process ended early, in the failed trials below",
     "no_spread": "nothing to do if the value really is constant",
 }
+_SAID_ONCE = {
+    "not_estimable": "too few requests beyond this percentile to estimate it",
+    "lost_pairs": "not every block has a complete pair here (a trial failed, was unproven, or is missing)",
+}
+"""Flags whose own words differ from row to row by numbers that the table does not need."""
 _COUNTS = re.compile(r"\s*\(in \d+ of \d+ trials\)")
 UNMARKED = ("exploratory", "descriptive")
 """Flags that the title of a table says once for all its rows."""
@@ -192,7 +197,7 @@ def remedy(flag: str) -> str:
 def flag_words(flag: str) -> str:
     """Without its code and without counts that differ from row to row."""
     code, colon, text = _COUNTS.sub("", flag).partition(":")
-    return text.strip() if colon else code
+    return _SAID_ONCE.get(code) or (text.strip() if colon else code)
 
 
 _LEVEL_FORMS: dict[str, Callable[[float], str]] = {
@@ -236,10 +241,12 @@ def verdict_words(finding: Finding | None, form: Form) -> VerdictWords:
             word = f"{mesh} {word} more" if word == Direction.COSTS else f"{mesh} {word}"
         return VerdictWords(word, sure=True)
     if finding.verdict is Verdict.EQUIVALENT and finding.equivalent_within is not None:
-        return VerdictWords("~ equivalent", f"within {100 * finding.equivalent_within:g}%")
+        return VerdictWords("~ equivalent", f"within\u00a0{100 * finding.equivalent_within:g}%")
     if finding.verdict in (Verdict.NOT_DISTINGUISHABLE, Verdict.EQUIVALENT):
         limits = [limit for limit in (finding.mde, finding.floor) if limit is not None]
-        return VerdictWords("~ not distinguishable", f"below {form.value(max(limits))}" if limits else "")
+        return VerdictWords(
+            "~ not distinguishable", f"below\u00a0{form.value(max(limits))}" if limits else ""
+        )
     return VerdictWords(str(finding.verdict))
 
 
@@ -251,20 +258,44 @@ def _direction(finding: Finding) -> Direction:
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+Note = tuple[str, str]
+"""A flag's words and its remedy."""
+
+
+def notes_of(finding: Finding | None) -> list[Note]:
+    flags = finding.flags if finding else ()
+    return [(flag_words(flag), remedy(flag)) for flag in flags if flag.partition(":")[0] not in UNMARKED]
+
+
+def common_notes(findings: Iterable[Finding | None]) -> list[Note]:
+    """What all of several findings carry: said once at their table's title."""
+    present = [finding for finding in findings if finding is not None]
+    shared = [set(notes_of(finding)) for finding in present]
+    return (
+        [note for note in notes_of(present[0]) if all(note in each for each in shared)]
+        if len(present) > 2
+        else []
+    )
+
+
 class Footnotes:
     """Flags in the order in which they are met, each with one mark."""
 
     def __init__(self) -> None:
-        self._flags: dict[tuple[str, str], int] = {}
+        self._flags: dict[Note, int] = {}
 
-    def mark(self, *findings: Finding | None) -> str:
+    def mark(self, *findings: Finding | None, without: Collection[Note] = ()) -> str:
         """The marks of all flags of these findings: `¹ ²`; empty without flags."""
-        flags = [flag for finding in findings if finding for flag in finding.flags]
         told = dict.fromkeys(
-            (flag_words(flag), remedy(flag)) for flag in flags if flag.partition(":")[0] not in UNMARKED
+            note for finding in findings for note in notes_of(finding) if note not in without
         )
         numbers = [self._flags.setdefault(each, len(self._flags) + 1) for each in told]
         return "\u00a0".join(str(number).translate(SUPERSCRIPTS) for number in sorted(numbers))
+
+    def title_mark(self, notes: Iterable[Note]) -> str:
+        """The marks of notes that concern a whole table."""
+        numbers = [self._flags.setdefault(note, len(self._flags) + 1) for note in notes]
+        return "\u00a0".join(str(number).translate(SUPERSCRIPTS) for number in numbers)
 
     def lines(self) -> tuple[tuple[str, str, str], ...]:
         """Mark, flag, remedy."""

@@ -53,6 +53,7 @@ def _template() -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["coded"] = sections.coded
+    environment.filters["breakable"] = sections.breakable
     return environment.from_string(_resource("page.html.j2"))
 
 

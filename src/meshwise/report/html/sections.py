@@ -17,7 +17,6 @@ from meshwise.report.content import CONTEXT, Content, Ladder, Rung, Slice
 from meshwise.report.record import Record
 from meshwise.report.words import Footnotes, Form, VerdictWords, typeset, verdict_words
 
-
 NO_VERDICT = VerdictWords("")
 
 
@@ -53,6 +52,7 @@ class Table:
     unit: str
     rows: tuple[Row, ...]
     note: str = ""
+    marks: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ def _key(part: Slice, kind: str) -> tuple[tuple[str, str], ...]:
 
 def _table(ladder: Ladder, notes: Footnotes) -> Table:
     form = ladder.form
+    marks = notes.title_mark(ladder.common_notes)
     rows, before = [], ""
     for rung in ladder.rungs:
         value, step, over_none = rung.value, rung.step, rung.over_none
@@ -124,13 +125,13 @@ def _table(ladder: Ladder, notes: Footnotes) -> Table:
                 step_interval=_interval(form, step),
                 over_none=typeset(form.signed(over_none.estimate)) if over_none else "",
                 verdict=verdict_words(step, form),
-                marks=notes.mark(step, value),
+                marks=notes.mark(step, value, without=ladder.common_notes),
                 first=rung.label != before,
             )
         )
         before = rung.label
     note = "exploratory: not a primary metric of the study" if ladder.exploratory else ""
-    return Table(ladder.titled.title, form.unit, tuple(rows), note)
+    return Table(ladder.titled.title, form.unit, tuple(rows), note, marks)
 
 
 def _differences(ladder: Ladder, notes: Footnotes) -> Table:
@@ -275,6 +276,11 @@ def checks(content: Content) -> Checks:
 def coded(text: object) -> Markup:
     """Escaped, with `words in backticks` set as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def breakable(text: object) -> Markup:
+    """Escaped, with places where a long identity or cipher may be broken."""
+    return Markup(re.sub(r"(?<=[^/])/(?=[^/])|_", r"\g<0><wbr>", str(escape(text))))
 
 
 def variance(content: Content) -> tuple[str, ...]:
