@@ -54,7 +54,7 @@ def test_every_kind_of_trial_runs_on_real_proxies(person: str) -> None:
     good = {"failure": "", "lost": 0}
     for one in (none, plaintext, chain, http2, grpc, shared, twin, again):
         assert {key: one[key] for key in good} == good, one
-        assert one["first_ns"] == [-400_000_000]
+        assert one is shared or one["first_ns"] == [-400_000_000]  # a second client keeps its own start
         assert {"cpu_ns", "rss_bytes", "pss_bytes"} <= set(one["metrics"])  # type: ignore[call-overload]
         assert {"limited_by", "lateness_p99_us", "cpu_us_per_request"} <= set(one["instrument"])  # type: ignore[call-overload]
     for one in (none, plaintext, chain, http2, twin, again):
