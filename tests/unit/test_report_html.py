@@ -157,6 +157,19 @@ def test_hostile_texts_are_shown_and_never_run() -> None:
     assert said.count(HOSTILE) > 15
 
 
+def test_the_fairness_card_says_what_is_equal_and_what_is_not() -> None:
+    document = findings(("istio", "linkerd"))
+    document["environment"]["fairness"] = [
+        {"what": "workers", "equal": True, "istio": "2", "linkerd": "2"},
+        {"what": "key type", "equal": False, "istio": "rsa-2048", "linkerd": "ecdsa-p256"},
+    ]
+    text = render(content(document), Record())
+    row = text[text.index("key type</th>") :].split("</tr>")[0]
+    assert "✗ differs" in row
+    assert row.index("rsa-2048") < row.index("ecdsa-p256")
+    assert "✓ equal" in text
+
+
 def drawings(text: str) -> list[ET.Element]:
     found = re.findall(r"<svg .*?</svg>", text, flags=re.DOTALL)
     return [ET.fromstring(drawing) for drawing in found]
