@@ -52,7 +52,7 @@ def run(
     question = load_study(study, not_applicable)
     trials = design(question)
     preflight(question)
-    raise typer.Exit(enter_world(lambda: _run(study, question, trials, out, resume)))
+    raise typer.Exit(enter_world(lambda: _run(study, question, trials, out, resume), keep=(out.absolute(),)))
 
 
 def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, resume: bool) -> int:
