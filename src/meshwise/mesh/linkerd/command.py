@@ -15,7 +15,7 @@ TIMEOUT_S = 5.0
 
 def tell(directory: Path, word: str, process_set: str) -> dict[str, Any]:
     """`reload` (returns when every stream has been sent the snapshot file's answers) or `status`:
-    `version`, `streams`, `unknown_calls`. Raises MW421."""
+    `version`, `fingerprint`, `streams`, `behind`, `unknown_calls`. Raises MW421."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(TIMEOUT_S)

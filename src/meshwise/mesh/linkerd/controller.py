@@ -55,6 +55,7 @@ class Index:
 
     def __init__(self, snapshot: Any) -> None:
         self.version: int = snapshot.version
+        self.fingerprint: str = snapshot.fingerprint
         self._workloads = {each.token: each for each in snapshot.workloads}
         self._by_address = {wire.address_text(each.address): each for each in snapshot.services}
         self._by_authority = {each.authority: each for each in snapshot.services}
@@ -161,7 +162,9 @@ class Controller(grpc.GenericRpcHandler):  # type: ignore[misc]
     def status(self) -> dict[str, object]:
         return {
             "version": self._index.version,
+            "fingerprint": self._index.fingerprint,
             "streams": len(self._streams),
+            "behind": sum(stream.sent_version < self._index.version for stream in self._streams),
             "unknown_calls": sorted(self.unknown_calls),
         }
 

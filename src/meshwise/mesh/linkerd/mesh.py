@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,8 @@ from meshwise.study.model import Cell, MeshName
 from meshwise.telemetry.seam import Sampler
 
 _RELAY = Path(__file__).with_name("relay.py")
+_INHERITED = ("PATH", "PYTHONPATH")
+"""What the controller, a Python program, needs of the user's environment."""
 
 
 class LinkerdMesh:
@@ -75,6 +78,7 @@ class LinkerdMesh:
                 pod=placement.workloads[0].name,
                 role="controller",
                 argv=(sys.executable, "-m", "meshwise.mesh.linkerd.controller", str(controller)),
+                environment={name: os.environ[name] for name in _INHERITED if name in os.environ},
             )
         ]
         for placed in placement.workloads:
@@ -130,7 +134,8 @@ class LinkerdMesh:
         proof.settle(placement, cell, dial, made)
 
     def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
-        return proof.prove(placement, cell, dial, self._snapshot(placement, cell, 0))
+        status = command.tell(placement.directory / CONTROLLER_DIRECTORY, "status", placement.process_set)
+        return proof.prove(placement, cell, dial, self._snapshot(placement, cell, 0), status)
 
     def request(self, cell: Cell) -> Headers:
         return request_of(cell)

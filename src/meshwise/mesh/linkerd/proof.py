@@ -69,8 +69,9 @@ def _waiting(wanted: Sequence[Hop], moved: Readings, now: Readings) -> list[str]
     return waiting
 
 
-def prove(placement: Placement, cell: Cell, dial: Dial, snapshot: Any) -> Proof:
-    """`snapshot`: what the proxies were given for this cell. Raises MW406 for a silent proxy."""
+def prove(placement: Placement, cell: Cell, dial: Dial, snapshot: Any, status: Mapping[str, Any]) -> Proof:
+    """`snapshot`: what the proxies should have been given for this cell. `status`: what the control plane
+    says that it has given them. Raises MW406 for a silent proxy."""
     begun_ns = time.monotonic_ns()
     used = placement.of(Topology(cell.shape, cell.length))
     first = used[1]
@@ -91,6 +92,7 @@ def prove(placement: Placement, cell: Cell, dial: Dial, snapshot: Any) -> Proof:
         checks.append(_denials(answers, counted, first))
         choice = _choice(placement, cell, dial, first)
         checks += _tls_checks(cell, choice, caller)
+        checks.append(_served(snapshot, status))
         facts = {
             **_facts_of_tls(cell, choice, wanted[0]),
             **_facts_of_process(admins[wanted[0].caller].metrics(_BUILD)),
@@ -102,6 +104,13 @@ def _beyond(caller: Caller, cell: Cell, placed: PlacedWorkload, who: Who) -> Che
     common = Expectation(who, What.ALLOWED, meaning_of(cell.posture, who, What.ALLOWED))
     row = Expectation(who, What.ALLOWED, meaning(cell.posture, common))
     return check_of(row, caller.call(placed, who, What.ALLOWED), SIGNS, f"{placed.name}: ")
+
+
+def _served(snapshot: Any, status: Mapping[str, Any]) -> Check:
+    expected = f"{snapshot.fingerprint} on every stream"
+    behind = status["behind"]
+    observed = f"{status['fingerprint']} on " + (f"all but {behind} streams" if behind else "every stream")
+    return Check("snapshot of the control plane", expected, observed, observed == expected)
 
 
 # --- what the proxies counted --------------------------------------------------------------------

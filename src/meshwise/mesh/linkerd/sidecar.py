@@ -57,7 +57,7 @@ _HELM = {
     "CONTROL_STREAM_IDLE_TIMEOUT": "5m",
     "CONTROL_STREAM_LIFETIME": "1h",
     "SHUTDOWN_ENDPOINT_ENABLED": "false",
-    "SHUTDOWN_GRACE_PERIOD": "500ms",  # not Helm's (120 s): a proxy that is told to end has no one to wait for
+    "SHUTDOWN_GRACE_PERIOD": "500ms",  # not Helm's 120 s: there is no one to wait for
     "LOG": "warn,linkerd=info,hickory=error,[{headers}]=off,[{request}]=off",
     "LOG_FORMAT": "plain",
 }

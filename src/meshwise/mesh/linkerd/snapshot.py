@@ -5,6 +5,7 @@ resources (YAML) -> policy, destinations -> Snapshot -> file -> controller -> pr
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from meshwise.mesh.linkerd import destinations, policy
@@ -35,4 +36,10 @@ def snapshot(resources: Resources, placement: Placement, version: int, transport
         )
         tls = not policy.identity_withheld(resources, workload.namespace)
         made.services.extend(destinations.service(placed, port, placement, tls, transport) for port in _PORTS)
+    made.fingerprint = _fingerprint(made)
     return made
+
+
+def _fingerprint(made: Any) -> str:
+    content = snapshot_pb2.Snapshot(workloads=made.workloads, services=made.services)
+    return hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()[:16]

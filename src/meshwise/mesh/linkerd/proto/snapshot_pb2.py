@@ -28,7 +28,7 @@ from meshwise.mesh.linkerd.proto import net_pb2 as meshwise_dot_mesh_dot_linkerd
 from meshwise.mesh.linkerd.proto import outbound_pb2 as meshwise_dot_mesh_dot_linkerd_dot_proto_dot_outbound__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*meshwise/mesh/linkerd/proto/snapshot.proto\x12\x10meshwise.linkerd\x1a-meshwise/mesh/linkerd/proto/destination.proto\x1a)meshwise/mesh/linkerd/proto/inbound.proto\x1a%meshwise/mesh/linkerd/proto/net.proto\x1a*meshwise/mesh/linkerd/proto/outbound.proto\"w\n\x08Snapshot\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12-\n\tworkloads\x18\x02 \x03(\x0b\x32\x1a.meshwise.linkerd.Workload\x12+\n\x08services\x18\x03 \x03(\x0b\x32\x19.meshwise.linkerd.Service\"\xd6\x01\n\x08Workload\x12\r\n\x05token\x18\x01 \x01(\t\x12\x34\n\x05ports\x18\x02 \x03(\x0b\x32%.meshwise.linkerd.Workload.PortsEntry\x12\x35\n\x0bother_ports\x18\x03 \x01(\x0b\x32 .io.linkerd.proxy.inbound.Server\x1aN\n\nPortsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .io.linkerd.proxy.inbound.Server:\x02\x38\x01\"\x8f\x02\n\x07Service\x12\x31\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32 .io.linkerd.proxy.net.TcpAddress\x12\x11\n\tauthority\x18\x02 \x01(\t\x12\x39\n\x06policy\x18\x03 \x01(\x0b\x32).io.linkerd.proxy.outbound.OutboundPolicy\x12@\n\tendpoints\x18\x04 \x01(\x0b\x32-.io.linkerd.proxy.destination.WeightedAddrSet\x12\x41\n\x07profile\x18\x05 \x01(\x0b\x32\x30.io.linkerd.proxy.destination.DestinationProfileb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*meshwise/mesh/linkerd/proto/snapshot.proto\x12\x10meshwise.linkerd\x1a-meshwise/mesh/linkerd/proto/destination.proto\x1a)meshwise/mesh/linkerd/proto/inbound.proto\x1a%meshwise/mesh/linkerd/proto/net.proto\x1a*meshwise/mesh/linkerd/proto/outbound.proto\"\x8c\x01\n\x08Snapshot\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12-\n\tworkloads\x18\x02 \x03(\x0b\x32\x1a.meshwise.linkerd.Workload\x12+\n\x08services\x18\x03 \x03(\x0b\x32\x19.meshwise.linkerd.Service\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\"\xd6\x01\n\x08Workload\x12\r\n\x05token\x18\x01 \x01(\t\x12\x34\n\x05ports\x18\x02 \x03(\x0b\x32%.meshwise.linkerd.Workload.PortsEntry\x12\x35\n\x0bother_ports\x18\x03 \x01(\x0b\x32 .io.linkerd.proxy.inbound.Server\x1aN\n\nPortsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .io.linkerd.proxy.inbound.Server:\x02\x38\x01\"\x8f\x02\n\x07Service\x12\x31\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32 .io.linkerd.proxy.net.TcpAddress\x12\x11\n\tauthority\x18\x02 \x01(\t\x12\x39\n\x06policy\x18\x03 \x01(\x0b\x32).io.linkerd.proxy.outbound.OutboundPolicy\x12@\n\tendpoints\x18\x04 \x01(\x0b\x32-.io.linkerd.proxy.destination.WeightedAddrSet\x12\x41\n\x07profile\x18\x05 \x01(\x0b\x32\x30.io.linkerd.proxy.destination.DestinationProfileb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,12 +37,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKLOAD_PORTSENTRY']._loaded_options = None
   _globals['_WORKLOAD_PORTSENTRY']._serialized_options = b'8\001'
-  _globals['_SNAPSHOT']._serialized_start=237
-  _globals['_SNAPSHOT']._serialized_end=356
-  _globals['_WORKLOAD']._serialized_start=359
-  _globals['_WORKLOAD']._serialized_end=573
-  _globals['_WORKLOAD_PORTSENTRY']._serialized_start=495
-  _globals['_WORKLOAD_PORTSENTRY']._serialized_end=573
-  _globals['_SERVICE']._serialized_start=576
-  _globals['_SERVICE']._serialized_end=847
+  _globals['_SNAPSHOT']._serialized_start=238
+  _globals['_SNAPSHOT']._serialized_end=378
+  _globals['_WORKLOAD']._serialized_start=381
+  _globals['_WORKLOAD']._serialized_end=595
+  _globals['_WORKLOAD_PORTSENTRY']._serialized_start=517
+  _globals['_WORKLOAD_PORTSENTRY']._serialized_end=595
+  _globals['_SERVICE']._serialized_start=598
+  _globals['_SERVICE']._serialized_end=869
 # @@protoc_insertion_point(module_scope)

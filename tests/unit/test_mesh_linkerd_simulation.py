@@ -1,0 +1,92 @@
+"""The second depth: the table of expectations, walked through what the proxies are given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.support import linkerd_samples as samples
+from tests.support.linkerd_walk import Call, walk
+
+from meshwise.mesh.expectations import Meaning, What, Who, meaning_of
+from meshwise.mesh.linkerd.caller import rows
+from meshwise.mesh.linkerd.names import identity_name, workload_token
+from meshwise.mesh.probe import variant
+from meshwise.service.plan import Plan
+from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, MtlsMode, Posture, Protocol
+
+DOMAIN = "cluster.local"
+IDENTITY = {
+    Who.MESH: identity_name("frontend", "client", DOMAIN),
+    Who.TWIN: identity_name("frontend", "client", DOMAIN),
+    Who.OTHER_ACCOUNT: identity_name("frontend", "other", DOMAIN),
+    Who.OTHER_NAMESPACE: identity_name("elsewhere", "client", DOMAIN),
+}
+
+
+def walked(cell: Cell, who: Who, what: What) -> bool:
+    snapshot = samples.made(cell)
+    node = samples.placement()["node-1"]
+    port = SERVICE_PORTS[cell.protocol]
+    entry = next(each for each in snapshot.workloads if each.token == workload_token(node))
+    ask = variant(cell, what, f"{node.workload.host}:{port}", Plan())
+    # Through the mesh the endpoint's identity decides whether there is TLS, and with it an identity.
+    endpoint = next(each for each in snapshot.services if each.authority == ask.authority).endpoints.addrs[0]
+    tls = endpoint.HasField("tls_identity") if who is Who.MESH else who is not Who.PLAINTEXT
+    identity = IDENTITY.get(who) if tls else None
+    call = Call(identity, tls, ask.method, ask.path, dict(ask.headers))
+    return walk(entry.ports[port], call).allowed
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("posture", samples.POSTURES, ids=lambda posture: posture.name)
+def test_every_row_of_the_table(posture: Posture, protocol: Protocol) -> None:
+    cell = replace(samples.CELL, posture=posture, protocol=protocol, policy_count=0)
+    wrong = [
+        row.name
+        for row in rows(posture)
+        if row.who is not Who.STRANGER  # refused in TLS, before any policy
+        and walked(cell, row.who, row.what) != (row.meaning is Meaning.ANSWERED)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize(
+    "authorization", [Authorization.NAMESPACE, Authorization.FINE, Authorization.REQUEST]
+)
+def test_entries_before_the_one_that_holds_open_nothing(
+    authorization: Authorization, protocol: Protocol
+) -> None:
+    posture = Posture(MtlsMode.STRICT, authorization)
+    cell = replace(samples.CELL, posture=posture, protocol=protocol, policy_count=7)
+    for row in rows(posture):
+        if row.who is not Who.STRANGER:
+            assert walked(cell, row.who, row.what) == (row.meaning is Meaning.ANSWERED), row.name
+
+
+def test_linkerd_differs_from_the_common_table_only_where_it_says_so() -> None:
+    differing = {
+        (posture.name, row.who): row.meaning
+        for posture in samples.POSTURES
+        for row in rows(posture)
+        if row.meaning is not meaning_of(posture, row.who, row.what)
+    }
+    plaintext = {
+        (name, who): Meaning.PEER_REFUSED if who is Who.STRANGER else Meaning.ANSWERED
+        for name in ("plaintext", "plaintext+request")
+        for who in Who
+        if who not in (Who.MESH, Who.PLAINTEXT)
+    }
+    without_certificate = {
+        ("permissive", Who.NO_CERTIFICATE): Meaning.ANSWERED,
+        ("permissive+request", Who.NO_CERTIFICATE): Meaning.ANSWERED,
+        ("permissive+namespace", Who.NO_CERTIFICATE): Meaning.DENIED,
+        ("permissive+fine", Who.NO_CERTIFICATE): Meaning.DENIED,
+    }
+    assert differing == {**plaintext, **without_certificate}
+
+
+def test_no_row_asks_about_tokens() -> None:
+    asked = {row.what for posture in samples.POSTURES for row in rows(posture)}
+    assert asked == {What.ALLOWED, What.OTHER_METHOD, What.OTHER_PATH, What.OTHER_HEADER}
