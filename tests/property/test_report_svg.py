@@ -39,6 +39,7 @@ def test_whatever_is_drawn_is_well_formed_and_finite(x: float, y: float, size: f
     text = "".join(letter for letter in text if letter.isprintable())
     parts = [
         svg.line(x, y, size, size, "a"),
+        svg.strokes([[(x, y), (size, size)], [(1.0, 1.0), (2.0, y)]], "s"),
         svg.rect(x, y, size, size, "b", text),
         svg.circle(x, y, 3.0, "c", text),
         svg.diamond(x, y, 3.0, "d", text),

@@ -149,17 +149,12 @@ def _whiskers(scale: svg.Scale, finding: Finding, form: words.Form, y: float, me
     if finding.low is None or finding.high is None:
         return ""
     low, high = finding.low / form.divisor, finding.high / form.divisor
-    cls = f"whisker mesh-{slug(mesh)}"
-    parts = [svg.line(scale(low), y, scale(high), y, cls)]
+    parts: list[list[svg.Point]] = [[(scale(low), y), (scale(high), y)]]
     for bound, inward in ((low, 1), (high, -1)):
         x = scale(bound)
-        if scale.low <= bound <= scale.high:
-            parts.append(svg.line(x, y - 4, x, y + 4, cls))
-        else:
-            parts.append(
-                svg.polyline([(x + 5 * inward, y - 4), (x, y), (x + 5 * inward, y + 4)], f"{cls} arrow")
-            )
-    return "".join(parts)
+        back = x if scale.low <= bound <= scale.high else x + 5 * inward
+        parts.append([(back, y - 4), (x, y), (back, y + 4)])
+    return svg.strokes(parts, f"whisker mesh-{slug(mesh)}")
 
 
 SHARES = (0.01, 0.5, 0.9, 0.99, 0.999, 0.9999)
@@ -207,10 +202,10 @@ def _percentiles(curve: Curve) -> str:
 
 
 def _thinned(points: list[svg.Point]) -> list[svg.Point]:
-    """Without points nearer than a unit to the one before: nobody sees them, and they fill the file."""
+    """Without points nearer than 1.5 units to the one before: nobody sees them, and they fill the file."""
     kept = points[:1]
     for point in points[1:]:
-        if abs(point[0] - kept[-1][0]) + abs(point[1] - kept[-1][1]) >= 1.0:
+        if abs(point[0] - kept[-1][0]) + abs(point[1] - kept[-1][1]) >= 1.5:
             kept.append(point)
     return kept if kept[-1] == points[-1] else [*kept, points[-1]]
 

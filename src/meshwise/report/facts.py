@@ -52,15 +52,22 @@ def machine_words(environment: Mapping[str, Any]) -> list[str]:
     return found
 
 
+_REVISION_DIGITS = 8
+
+
 def builds(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Mesh and its proxy with version, `istio`, `envoy 1.36.2`; `none` has no proxy."""
+    """Mesh and its proxy: `istio`, `Envoy 1.40.0 (9e558093, BoringSSL)`; `none` has no proxy."""
     proxies = environment.get("proxies")
     found = []
     for mesh, facts in proxies.items() if isinstance(proxies, Mapping) else ():
         if mesh == "none" or not isinstance(facts, Mapping):
             continue
         parts = [str(facts[name]) for name in ("proxy", "version") if facts.get(name)]
-        found.append((str(mesh), " ".join(parts) or str(facts.get("build", "unknown build"))))
+        label = " ".join(parts) or str(facts.get("build", "unknown build"))
+        marks = [str(facts.get("revision", ""))[:_REVISION_DIGITS], str(facts.get("tls_library", ""))]
+        if known := ", ".join(mark for mark in marks if mark):
+            label += f" ({known})"
+        found.append((str(mesh), label))
     return found
 
 

@@ -104,6 +104,13 @@ def line(x1: float, y1: float, x2: float, y2: float, cls: str) -> str:
     return f'<line {ends} class="{escape(cls)}"/>'
 
 
+def strokes(polylines: Iterable[Sequence[Point]], cls: str) -> str:
+    """Several open lines as one element: a third of the markup of as many `line`s."""
+    paths = ["L".join(f"{number(x)} {number(y)}" for x, y in points if _finite(x, y)) for points in polylines]
+    path = "".join(f"M{each}" for each in paths if "L" in each)
+    return f'<path d="{path}" class="{escape(cls)}"/>' if path else ""
+
+
 def rect(x: float, y: float, width: float, height: float, cls: str, tip: str = "") -> str:
     """`x`, `y` is the upper left corner; a negative size is drawn as nothing."""
     if not _finite(x, y, width, height) or width < 0 or height < 0:
@@ -159,11 +166,10 @@ def drawing(name: str, width: float, height: float, title: str, description: str
 
 def x_axis(scale: Scale, top: float, bottom: float, labels: Sequence[tuple[float, str]]) -> list[str]:
     """Grid lines from `top` to `bottom` with their labels below, as many as fit without touching."""
-    parts = []
+    parts = [strokes([[(scale(value), top), (scale(value), bottom)] for value, _ in labels], "grid")]
     free_from = -math.inf
     for value, label in labels:
         x = scale(value)
-        parts.append(line(x, top, x, bottom, "grid"))
         half = len(label) * 3.4
         if x - half > free_from:
             parts.append(text(x, bottom + 15, label, "tick", "middle"))
@@ -174,9 +180,6 @@ def x_axis(scale: Scale, top: float, bottom: float, labels: Sequence[tuple[float
 
 def y_axis(scale: Scale, left: float, right: float, labels: Sequence[tuple[float, str]]) -> list[str]:
     """Grid lines from `left` to `right` with their labels at the left."""
-    parts = []
-    for value, label in labels:
-        y = scale(value)
-        parts.append(line(left, y, right, y, "grid"))
-        parts.append(text(left - 6, y + 4, label, "tick", "end"))
+    parts = [strokes([[(left, scale(value)), (right, scale(value))] for value, _ in labels], "grid")]
+    parts += [text(left - 6, scale(value) + 4, label, "tick", "end") for value, label in labels]
     return parts
