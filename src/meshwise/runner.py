@@ -4,7 +4,7 @@ Laws of this file:
 - What is measured is stored before the next trial starts; nothing is kept for later.
 - A trial that fails is stored as failed, with why, and tried once more at the end of its block.
 - A trial whose proof fails is stored as unproven and never measured.
-- The study goes on, unless the testbed itself breaks.
+- The study goes on, unless the testbed itself breaks: it refuses, or cannot start an execution twice.
 """
 
 from __future__ import annotations
@@ -132,8 +132,15 @@ def retry_of(trial: Trial) -> Trial:
 
 
 def _start_execution(testbed: Testbed, execution: int) -> ExecutionStarted:
+    """Once more when a proxy ended or refused while it was started; what fails twice is no accident."""
     begun = time.monotonic()
-    testbed.restart(execution)
+    try:
+        testbed.restart(execution)
+    except MeshwiseError as error:
+        if error.fault is not Fault.PROXY:
+            raise
+        log.warning("execution %d is started once more: %s", execution, error)
+        testbed.restart(execution)
     return ExecutionStarted(execution, time.monotonic() - begun)
 
 

@@ -1,18 +1,50 @@
-"""The command `meshwise`: registers one small file per command and turns errors into exit statuses."""
+"""The command `meshwise`: one small file per command, and errors turned into exit statuses.
+
+A command's file is imported when it is asked for: the statistics behind `analyze` take longer to import than
+most other commands take to run.
+"""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from meshwise import __version__
-from meshwise.cli import analyze, doctor, load, plan, proxies, report, run, schema
 from meshwise.core.errors import ExitStatus, MeshwiseError
+
+COMMANDS = ("doctor", "plan", "run", "analyze", "report", "load", "proxies", "schema")
+"""In the order of `--help`. Each is the function, or the `Typer` of subcommands, of its own name in the file
+of its own name in this folder."""
+
+
+class _Commands(TyperGroup):
+    """Knows all commands by name and imports the one that is asked for.
+
+    `Any`: Typer's base class is click's, or its own copy of it, as the version goes.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        found = getattr(importlib.import_module(f"meshwise.cli.{cmd_name}"), cmd_name)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_group(found)
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(cmd_name)(found)
+        return typer.main.get_command(alone)
+
 
 app = typer.Typer(
     name="meshwise",
+    cls=_Commands,
     help="What each step of service-mesh security costs, measured on real proxies.",
     epilog="Start with `meshwise doctor`, then `meshwise run studies/quickstart.yaml --out my-study`.",
     no_args_is_help=True,
@@ -41,16 +73,6 @@ def common(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-
-
-app.command("doctor")(doctor.doctor)
-app.command("plan")(plan.plan)
-app.command("run")(run.run)
-app.command("analyze")(analyze.analyze)
-app.command("report")(report.report)
-app.command("load")(load.load)
-app.command("schema")(schema.schema)
-app.add_typer(proxies.proxies, name="proxies")
 
 
 def main() -> None:

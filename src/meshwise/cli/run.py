@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +19,7 @@ from meshwise.archive.store import Archive, TrialStatus
 from meshwise.cli.wiring import meshes_of, not_applicable
 from meshwise.core.errors import ExitStatus
 from meshwise.core.units import format_duration
+from meshwise.mesh.binaries.store import OVERRIDES
 from meshwise.runner import (
     Event,
     ExecutionStarted,
@@ -34,6 +37,8 @@ from meshwise.testbed.local.checks import preflight
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
 
+INTERRUPTED = 130
+
 
 def run(
     study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")],
@@ -44,37 +49,55 @@ def run(
 ) -> None:
     """Run a study on real proxies and store every trial.
 
-    Needs root or an unprivileged user namespace (`meshwise doctor` tells). Ctrl-C ends it after clean-up
-    and keeps what is complete; `--resume` continues there.
+    Needs root or an unprivileged user namespace (`meshwise doctor` tells). Ctrl-C or SIGTERM ends it after
+    clean-up and keeps what is complete (exit status 130); `--resume` continues there. Exit status 1 if no
+    trial could be measured.
 
     Example: meshwise run studies/quickstart.yaml --out my-study
     """
     question = load_study(study, not_applicable)
     trials = design(question)
     preflight(question)
-    raise typer.Exit(enter_world(lambda: _run(study, question, trials, out, resume), keep=(out.absolute(),)))
+    kept_visible = [out, *proxy_overrides(os.environ)]
+    raise typer.Exit(enter_world(lambda: _run(study, question, trials, out, resume), keep=kept_visible))
+
+
+def proxy_overrides(environment: Mapping[str, str]) -> list[Path]:
+    """The proxies that the user named."""
+    return [Path(environment[name]) for name in OVERRIDES.values() if environment.get(name)]
 
 
 def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, resume: bool) -> int:
     console = Console(stderr=True, highlight=False)
-    with (
-        LocalTestbed(question, meshes_of(question)) as testbed,
-        Archive.start(out, question, trials, testbed.environment(), resume=resume) as archive,
-    ):
-        try:
-            with progress(console, question) as observe:
-                summary = run_study(question, trials, testbed, archive, observe)
-        except KeyboardInterrupt:
-            console.print(
-                f"stopped; {len(archive.statuses())} of {len(trials)} trials are kept in {out}\n"
-                f"hint: go on with `meshwise run {study} --out {out} --resume`"
-            )
-            return 130
-    console.print(closing_line(summary, out))
-    return ExitStatus.DONE if summary.ok else ExitStatus.ANSWER_IS_NO
+    statuses: Mapping[str, TrialStatus] = {}
+    try:
+        with (
+            LocalTestbed(question, meshes_of(question)) as testbed,
+            Archive.start(out, question, trials, testbed.environment(), resume=resume) as archive,
+        ):
+            try:
+                with progress(console, question) as observe:
+                    summary = run_study(question, trials, testbed, archive, observe)
+            finally:
+                statuses = archive.statuses()
+    except KeyboardInterrupt:
+        console.print(stopped_line(len(statuses), study, out), soft_wrap=True)
+        return INTERRUPTED
+    console.print(closing_line(summary, statuses, out), soft_wrap=True)
+    return ExitStatus.DONE if TrialStatus.OK in statuses.values() else ExitStatus.ANSWER_IS_NO
 
 
-def closing_line(summary: RunSummary, out: Path) -> str:
+def stopped_line(stored: int, study: Path, out: Path) -> str:
+    if not stored:
+        return "stopped before a trial was complete"
+    return (
+        f"stopped; what is complete is kept: {counted(stored, 'trial')}; archive in {out}\n"
+        f"next: meshwise run {shlex.quote(str(study))} --out {shlex.quote(str(out))} --resume"
+    )
+
+
+def closing_line(summary: RunSummary, statuses: Mapping[str, TrialStatus], out: Path) -> str:
+    """What was done, what went wrong, where it is, and the command that comes next."""
     total = summary.ok + summary.failed + summary.unproven
     share = summary.measured_s / summary.wall_s if summary.wall_s else 0.0
     troubles = [
@@ -82,12 +105,22 @@ def closing_line(summary: RunSummary, out: Path) -> str:
         for count, word in ((summary.failed, "failed"), (summary.unproven, "unproven"))
         if count
     ]
-    return (
-        f"{total} trials in {format_duration(summary.wall_s * 1e9)}"
+    done = (
+        f"{counted(total, 'trial')} in {format_duration(summary.wall_s * 1e9)}"
         f" ({share:.0%} of it in warm-up or measurement)"
-        + (f"; {', '.join(troubles)}" if troubles else "")
-        + f"; archive in {out}\nnext: meshwise analyze {out} && meshwise report {out}"
+        if total
+        else f"nothing was left to do: {counted(len(statuses), 'trial')} stored"
     )
+    where = shlex.quote(str(out))
+    return (
+        done
+        + (f"; {', '.join(troubles)}" if troubles else "")
+        + f"; archive in {out}\nnext: meshwise analyze {where} && meshwise report {where}"
+    )
+
+
+def counted(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 @contextmanager
@@ -97,24 +130,28 @@ def progress(console: Console, study: Study) -> Iterator[Observer]:
     if not console.is_terminal:
         yield lambda event: _print_block(console, line, event)
         return
-    with Live(console=console, refresh_per_second=5, transient=True) as live:
+    with Live(_fitting(line.text), console=console, refresh_per_second=5, transient=True) as live:
 
         def observe(event: Event) -> None:
             line.note(event)
             if trouble := trouble_of(event):
-                live.console.print(trouble)
-            live.update(Text(line.text, no_wrap=True, overflow="ellipsis"))
+                live.console.print(trouble, markup=False, soft_wrap=True)
+            live.update(_fitting(line.text))
 
         yield observe
+
+
+def _fitting(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _print_block(console: Console, line: ProgressLine, event: Event) -> None:
     block = line.block
     line.note(event)
     if trouble := trouble_of(event):
-        console.print(trouble)
+        console.print(trouble, markup=False, soft_wrap=True)
     if line.block != block:
-        console.print(line.text, soft_wrap=True)
+        console.print(line.place, markup=False, soft_wrap=True)
 
 
 def trouble_of(event: Event) -> str:
@@ -128,15 +165,17 @@ def trouble_of(event: Event) -> str:
 
 
 class ProgressLine:
-    """Block, trial, cell, live P50 and time left, from the runner's events."""
+    """Block, trial, time left, live P50 and cell, from the runner's events; the cell may fall off the end."""
 
     def __init__(self, blocks: int) -> None:
         self._blocks = blocks
         self._begun: float | None = None
         self._first = 0
-        self._finished = 0
+        self._cell = ""
         self.block = -1
-        self.text = "starting the testbed"
+        self.place = "starting the testbed"
+        """Block, trial, time left."""
+        self.text = self.place
 
     def note(self, event: Event) -> None:
         match event:
@@ -146,22 +185,18 @@ class ProgressLine:
                 if self._begun is None:
                     self._begun, self._first = time.monotonic(), number
                 self.block = trial.block
-                self.text = self._line(trial, number, total)
-            case TrialLive(trial, live):
-                self.text = self.text.rsplit(" · p50", 1)[0] + (
-                    f" · p50 {live.p50_us:.0f} us" if live.p50_us is not None else ""
-                )
-            case TrialFinished(_, _, number, _):
-                self._finished = number
+                self.place = self._place(trial, number, total)
+                self._cell = f"{trial.cell.mesh} {trial.cell.posture.name} {trial.cell.protocol}"
+                self.text = f"{self.place} · {self._cell}"
+            case TrialLive(_, live) if live.p50_us is not None:
+                self.text = f"{self.place} · P50 {live.p50_us:,.0f} us · {self._cell}"
+            case TrialLive() | TrialFinished():
+                pass
 
-    def _line(self, trial: Trial, number: int, total: int) -> str:
-        cell = trial.cell
+    def _place(self, trial: Trial, number: int, total: int) -> str:
         done = number - self._first
         left = ""
         if self._begun is not None and done:
-            left_ns = (time.monotonic() - self._begun) / done * (total - number + 1) * 1e9
-            left = f" · {format_duration(left_ns)} left"
-        return (
-            f"block {trial.block + 1}/{self._blocks} · trial {number}/{total}{left}"
-            f" · {cell.mesh} {cell.posture.name} {cell.protocol}"
-        )
+            left_s = (time.monotonic() - self._begun) / done * (total - number + 1)
+            left = f" · {format_duration(max(1, round(left_s)) * 1e9)} left"
+        return f"block {trial.block + 1}/{self._blocks} · trial {number}/{total}{left}"

@@ -124,7 +124,10 @@ class LocalTestbed:
         environment = self._of(trial)
         processes.check_alive(self._running[environment.name])
         mesh = self._meshes[trial.cell.mesh]
-        return mesh.prove(environment.placement, trial.cell, self._dial(environment))
+        proof = mesh.prove(environment.placement, trial.cell, self._dial(environment))
+        if not proof.passed:  # of a process that has just ended it says nothing
+            processes.check_alive(self._running[environment.name])
+        return proof
 
     def resources(self, trial: Trial) -> str:
         return self._meshes[trial.cell.mesh].resources(trial.cell, self._of(trial).placement)

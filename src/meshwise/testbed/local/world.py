@@ -82,7 +82,9 @@ def enter_world(main: Main, *, keep: Iterable[Path] = ()) -> int:
     if keeper == 0:
         _guarded(lambda: _keeper(here, main, secrets, report_out), report_out)
     os.close(report_out)
-    former = {number: signal.signal(number, _forward_to(keeper)) for number in _FORWARDED}
+    # What the user's process ignores (SIGHUP under nohup, SIGINT in a script's background) stays ignored.
+    heeded = [number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+    former = {number: signal.signal(number, _forward_to(keeper)) for number in heeded}
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
         with os.fdopen(report_in, encoding="utf-8") as pipe:
