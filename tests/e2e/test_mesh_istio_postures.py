@@ -67,6 +67,20 @@ def test_factors_change_on_running_proxies() -> None:
     assert any("configuration of" in name for name in play(ROOT, "unchanged")[0]["failed"])
 
 
+@pytest.mark.parametrize("person", [ROOT, ORDINARY])
+def test_a_fan_out_is_proven_at_every_leaf(person: str) -> None:
+    proofs = play(person, "fanout")
+    assert [(each["cell"], each["failed"]) for each in proofs if not each["passed"]] == []
+    assert len(proofs) == len(LADDER) + 4
+    assert {each["facts"]["workers"] for each in proofs} == {"2"}
+
+
+def test_a_proxy_with_other_workers_is_not_proven() -> None:
+    (seen,) = play(ROOT, "miscounted")
+    wanted = [f"worker threads of {name}: expected 2, observed 1" for name in ("client", "node-1")]
+    assert seen["failed"] == wanted
+
+
 def test_a_refused_configuration_is_named() -> None:
     (seen,) = play(ROOT, "refused")
     assert seen["code"] == "MW404"

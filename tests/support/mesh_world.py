@@ -54,13 +54,13 @@ class Ground:
 
 
 @contextmanager
-def ground(mesh: Mesh, length: int = 2) -> Iterator[Ground]:
+def ground(mesh: Mesh, length: int = 2, shape: Shape = Shape.CHAIN, workers: int = 1) -> Iterator[Ground]:
     world = current_world()
     directory = world.secrets / str(mesh.name)
     directory.mkdir(mode=0o700)
     placed = tuple(
         PlacedWorkload(workload, f"10.244.1.{index}", f"10.96.1.{index}")
-        for index, workload in enumerate(Topology(Shape.CHAIN, length).workloads, 1)
+        for index, workload in enumerate(Topology(shape, length).workloads, 1)
     )
     placement = Placement(mesh.name, "a", placed, "10.244.1.99", directory)
     wanted = [(each.name, each.pod_ip) for each in placed] + [(OUTSIDER, placement.outsider_ip)]
@@ -70,11 +70,11 @@ def ground(mesh: Mesh, length: int = 2) -> Iterator[Ground]:
         mesh.prepare(placement, cell)
         for index, each in enumerate(placed):
             if index:
-                following = placed[index + 1] if index + 1 < len(placed) else None
-                start_node(stack, pods[each.name], each, following, mesh, log)
+                following = [other for other in placed if other.name in each.workload.calls]
+                start_node(stack, pods[each.name], each, following, shape, mesh, log)
             if rules := mesh.capture(each.name):
                 links.capture(pods[each.name], rules, privileged=world.privileged)
-        for plan in mesh.processes(placement, workers=1):
+        for plan in mesh.processes(placement, workers):
             uid = plan.uid if world.privileged else None
             process = pods[plan.pod].start(plan.role, plan.argv, dict(plan.environment), log, uid=uid)
             stack.callback(process.stop)
@@ -93,17 +93,22 @@ def start_node(
     stack: ExitStack,
     pod: Pod,
     placed: PlacedWorkload,
-    following: PlacedWorkload | None,
+    following: Sequence[PlacedWorkload],
+    shape: Shape,
     mesh: Mesh,
     log: Path,
 ) -> None:
-    upstream = None
-    if following:
-        address = following.pod_ip if mesh.name is MeshName.NONE else following.service_ip
-        upstream = Upstream(address, following.workload.host)
+    upstreams = tuple(
+        Upstream(other.pod_ip if mesh.name is MeshName.NONE else other.service_ip, other.workload.host)
+        for other in following
+    )
+    leaves = upstreams if shape is Shape.FANOUT else ()
+    following_one = upstreams[0] if upstreams and not leaves else None
     spec = placed.name + ".json"
     path = current_world().secrets / spec
-    path.write_text(NodeSpec(placed.name, next=upstream, work_rounds_per_us=1.0).to_json())
+    path.write_text(
+        NodeSpec(placed.name, next=following_one, leaves=leaves, work_rounds_per_us=1.0).to_json()
+    )
     argv = (sys.executable, "-m", "meshwise.service", "--spec", str(path))
     process = pod.start("service", argv, dict(os.environ), log)
     stack.callback(process.stop)
@@ -181,6 +186,26 @@ def factors() -> int:
         ):
             apply_ms = here.apply(cell) * 1e3
             say(cell=cell.name, apply_ms=apply_ms, **verdict(here.prove(cell)))
+    return 0
+
+
+def fanout() -> int:
+    """One node that calls two leaves, with two workers per proxy: every rung, every protocol once."""
+    with ground(IstioMesh(), 2, Shape.FANOUT, workers=2) as here:
+        for protocol in Protocol:
+            for posture in LADDER if protocol is Protocol.HTTP1 else (LADDER[0], LADDER[4]):
+                cell = replace(CELL, shape=Shape.FANOUT, length=2, protocol=protocol, posture=posture)
+                here.apply(cell)
+                say(cell=cell.name, posture=posture.name, **verdict(here.prove(cell)))
+    return 0
+
+
+def miscounted() -> int:
+    """Proxies that run one worker where a study wants two."""
+    with ground(IstioMesh(), 1) as here:
+        here.apply(FINE)
+        here.mesh.processes(here.placement, workers=2)
+        say(**verdict(here.prove(FINE)))
     return 0
 
 
@@ -293,7 +318,7 @@ def metrics() -> int:
 SCENES = {
     scene.__name__: scene
     for scene in (
-        postures, wrong, factors, unchanged, drained, refused, sampled, none, none_with_proxy, speed, metrics,
+        postures, wrong, factors, fanout, miscounted, unchanged, drained, refused, sampled, none, none_with_proxy, speed, metrics,
     )
 }  # fmt: skip
 

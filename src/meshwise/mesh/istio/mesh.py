@@ -40,12 +40,14 @@ _POLL_S = 0.005
 
 
 class IstioMesh:
-    """See `meshwise.mesh.seam.Mesh`. Holds the keys of its authority, and a count of its pushes."""
+    """See `meshwise.mesh.seam.Mesh`. Holds the keys of its authority, a count of its pushes, and how many
+    workers it was asked for."""
 
     def __init__(self, options: Options | None = None) -> None:
         self.options = options or Options()
         self._identities = Identities()
         self._pushes = itertools.count(1)
+        self._workers: dict[str, int] = {}
 
     @property
     def name(self) -> MeshName:
@@ -59,6 +61,7 @@ class IstioMesh:
 
     def processes(self, placement: Placement, workers: int) -> Sequence[ProcessPlan]:
         envoy = binary.envoy_path()
+        self._workers[placement.process_set] = workers
         return [
             ProcessPlan(
                 pod=placed.name,
@@ -110,7 +113,8 @@ class IstioMesh:
                 admin.close()
 
     def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
-        return proof.prove(placement, cell, dial, self._fingerprint(placement, cell))
+        workers = self._workers[placement.process_set]
+        return proof.prove(placement, cell, dial, self._fingerprint(placement, cell), workers)
 
     def request(self, cell: Cell) -> Headers:
         return request_of(cell)
@@ -124,7 +128,7 @@ class IstioMesh:
 
     def describe(self) -> Mapping[str, str]:
         found = binary.facts(binary.envoy_path())
-        return {"proxy": "envoy", "worker_model": "one event loop per worker (--concurrency)", **found}
+        return {"proxy": "Envoy", "worker_model": "one event loop per worker (--concurrency)", **found}
 
     def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
         return fidelity.differences(self.options, privileged=privileged)

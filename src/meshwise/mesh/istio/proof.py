@@ -14,7 +14,17 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
-from meshwise.mesh.expectations import Expectation, Meaning, Seen, Signs, What, Who, expectations, meaning_of
+from meshwise.mesh.expectations import (
+    VARIANT,
+    Expectation,
+    Meaning,
+    Seen,
+    Signs,
+    What,
+    Who,
+    expectations,
+    meaning_of,
+)
 from meshwise.mesh.identity import spiffe_id
 from meshwise.mesh.istio.admin import Admin, Stats, grown, total
 from meshwise.mesh.istio.workloads import files_of_outsiders
@@ -37,13 +47,14 @@ _COUNTERS = (
     r"^((cluster\.outbound.*|listener\.0\.0\.0\.0_15006)\.(ssl\.(handshake|session_reused|connection_error"
     r"|fail_verify.*|(versions|curves|ciphers)\..*)|no_filter_chain_match)"
     r"|http\.inbound_.*\.(rbac|jwt_authn)\.(allowed|denied)"
-    r"|listener_manager\.lds\.version_text|cluster_manager\.cds\.version_text)$"
+    r"|listener_manager\.lds\.version_text|cluster_manager\.cds\.version_text|server\.concurrency)$"
 )
 _VERSIONS = ("listener_manager.lds.version_text", "cluster_manager.cds.version_text")
 
 
-def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str) -> Proof:
-    """`fingerprint`: what every used proxy's version has to begin with. Raises MW406 for a silent proxy."""
+def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str, workers: int) -> Proof:
+    """`fingerprint`: what every used proxy's version has to begin with; `workers`: how many threads each
+    has to run. Raises MW406 for a silent proxy."""
     begun_ns = time.monotonic_ns()
     topology = Topology(cell.shape, cell.length)
     used = placement.of(topology)
@@ -59,14 +70,18 @@ def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str) -> Pro
             (row, allowed if row == rows[0] else caller.call(first, row.who, row.what)) for row in rows
         ]
         checks = [check_of(row, answer, SIGNS) for row, answer in answers]
-        checks += [caller.check_beyond(placed, who) for placed in used[2:] for who in _BEYOND]
+        checks += [check for placed in used[2:] for check in caller.check_beyond(placed)]
         seen = caller.handshake
         resumed = caller.resume(first)
         after = {name: admin.stats(_COUNTERS) for name, admin in admins.items()}
         moved = grown(before[client.name], sidecars[client.name])
         checks += _between_sidecars(cell, moved, grown(before[first.name], sidecars[first.name]))
+        checks += [
+            _hop(cell, placed.name, grown(before[placed.name], sidecars[placed.name])) for placed in used[2:]
+        ]
         checks += _policies(cell, [row for row, _ in answers], grown(before[first.name], after[first.name]))
         checks += [_version(name, stats, fingerprint) for name, stats in after.items()]
+        checks += [_workers(name, stats, workers) for name, stats in after.items()]
         facts = {**_facts_of_sidecars(moved), **_facts_of_process(admins[client.name])}
     if seen:
         wanted = spiffe_id(placement.trust_domain, first.workload.namespace, first.workload.service_account)
@@ -77,8 +92,13 @@ def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str) -> Pro
     return Proof(tuple(checks), facts, time.monotonic_ns() - begun_ns)
 
 
-_BEYOND = (Who.PLAINTEXT, Who.OTHER_NAMESPACE)
-"""Who tries the nodes behind the first one; that those answer their callers, the allowed call shows."""
+_BEYOND = (
+    (Who.PLAINTEXT, What.ALLOWED),
+    (Who.OTHER_NAMESPACE, What.ALLOWED),
+    (Who.MESH, What.OTHER_METHOD),
+    (Who.MESH, What.NO_TOKEN),
+)
+"""What is tried at the nodes behind the first one; that those answer their callers, the allowed call shows."""
 
 
 class _Caller:
@@ -86,13 +106,14 @@ class _Caller:
 
     def __init__(self, placement: Placement, cell: Cell, dial: Dial) -> None:
         self._placement, self._cell, self._dial = placement, cell, dial
+        self._topology = Topology(cell.shape, cell.length)
         self._port = SERVICE_PORTS[cell.protocol]
         self._files = files_of_outsiders(placement)
         self.handshake: Handshake | None = None
 
     def call(self, target: PlacedWorkload, who: Who, what: What) -> Answer:
         through_mesh = who is Who.MESH
-        pod = self._placement.workloads[0].name if through_mesh else OUTSIDER
+        pod = self._topology.callers(target.name)[0].name if through_mesh else OUTSIDER
         address = target.service_ip if through_mesh else target.pod_ip
         plan = plan_of(self._cell) if through_mesh and what is What.ALLOWED else Plan()
         request = variant(self._cell, what, f"{target.workload.host}:{self._port}", plan)
@@ -102,9 +123,17 @@ class _Caller:
             self.handshake = self.handshake or answer.handshake
         return answer
 
-    def check_beyond(self, target: PlacedWorkload, who: Who) -> Check:
-        row = Expectation(who, What.ALLOWED, meaning_of(self._cell.posture, who, What.ALLOWED))
-        return check_of(row, self.call(target, who, What.ALLOWED), SIGNS, f"{target.name}: ")
+    def check_beyond(self, target: PlacedWorkload) -> list[Check]:
+        """A mesh caller calls through the sidecar of the workload that the policy names."""
+        posture = self._cell.posture
+        rows = [
+            Expectation(who, what, meaning_of(posture, who, what))
+            for who, what in _BEYOND
+            if what in VARIANT[posture.authorization]
+        ]
+        return [
+            check_of(row, self.call(target, row.who, row.what), SIGNS, f"{target.name}: ") for row in rows
+        ]
 
     def resume(self, target: PlacedWorkload) -> bool:
         """Whether the server lets a client resume the session of the handshake that was seen."""
@@ -142,6 +171,14 @@ def _between_sidecars(cell: Cell, client: Stats, server: Stats) -> list[Check]:
     ]
 
 
+def _hop(cell: Cell, name: str, server: Stats) -> Check:
+    """The allowed call went on to the nodes behind the first one in the same way."""
+    count = total(server, r"listener\..*\.ssl\.handshake")
+    plain = cell.posture.mtls is MtlsMode.DISABLE
+    expected = "none" if plain else "at least one"
+    return Check(f"handshakes at {name}'s sidecar", expected, str(count), (count == 0) == plain)
+
+
 def _policies(cell: Cell, rows: list[Expectation], server: Stats) -> list[Check]:
     """Refusals by policy were counted by the filter that has to make them, and nothing else was."""
     denied = total(server, r"http\.inbound_.*\.rbac\.denied")
@@ -163,6 +200,12 @@ def _version(pod: str, stats: Stats, fingerprint: str) -> Check:
     found = sorted({str(stats.get(name, "none")) for name in _VERSIONS})
     passed = all(version.startswith(f"{fingerprint}-") for version in found)
     return Check(f"configuration of {pod}", f"{fingerprint}-*", " ".join(found), passed)
+
+
+def _workers(pod: str, stats: Stats, wanted: int) -> Check:
+    """Threads that the proxy says it runs, not what it was asked for."""
+    found = stats.get("server.concurrency", "none")
+    return Check(f"worker threads of {pod}", str(wanted), str(found), found == wanted)
 
 
 def _facts_of_sidecars(client: Stats) -> Mapping[str, str]:
