@@ -78,11 +78,11 @@ def environment(testbed: str = "local") -> dict[str, Any]:
         },
         "proxies": {
             "istio": {
-                "proxy": "envoy",
+                "proxy": "Envoy",
                 "version": "1.36.2",
+                "revision": "0f2c8e9a7b31",
                 "build": "Clean/RELEASE",
-                "workers": "2",
-                "tls": "BoringSSL",
+                "tls_library": "BoringSSL",
             }
         },
         "fidelity": [
