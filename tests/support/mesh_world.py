@@ -318,7 +318,8 @@ def metrics() -> int:
 SCENES = {
     scene.__name__: scene
     for scene in (
-        postures, wrong, factors, fanout, miscounted, unchanged, drained, refused, sampled, none, none_with_proxy, speed, metrics,
+        postures, wrong, factors, fanout, miscounted, unchanged, drained, refused, sampled, none,
+        none_with_proxy, speed, metrics,
     )
 }  # fmt: skip
 

@@ -98,7 +98,7 @@ _BEYOND = (
     (Who.MESH, What.OTHER_METHOD),
     (Who.MESH, What.NO_TOKEN),
 )
-"""What is tried at the nodes behind the first one; that those answer their callers, the allowed call shows."""
+"""What is tried at the nodes behind the first; that those answer their callers, the allowed call shows."""
 
 
 class _Caller:
