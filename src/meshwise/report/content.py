@@ -56,7 +56,6 @@ class Ladder:
     rungs: tuple[Rung, ...]
     differences: tuple[Finding, ...] = ()
     """Between meshes, at a rung or of an increment."""
-    floor: Finding | None = None
 
     @property
     def titled(self) -> words.Titled:
@@ -82,10 +81,6 @@ class Ladder:
         values = words.common_notes(rung.value for rung in self.rungs)
         steps = words.common_notes(rung.step for rung in self.rungs)
         return list(dict.fromkeys([*values, *steps]))
-
-    def of(self, mesh: str) -> tuple[Rung, ...]:
-        """The rungs of one mesh above the rung without a mesh."""
-        return tuple(rung for rung in self.rungs if rung.mesh in (mesh, "none"))
 
     @property
     def blocks(self) -> int:
@@ -246,7 +241,6 @@ def _ladder(metric: str, mine: list[Finding]) -> Ladder:
         metric,
         tuple(_rung(finding, increments, free, finding in lowest) for finding in ordered),
         tuple(finding for finding in mine if finding.kind is Kind.DIFFERENCE),
-        next((finding for finding in mine if finding.kind is Kind.NOISE_FLOOR), None),
     )
 
 
