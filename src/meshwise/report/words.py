@@ -98,15 +98,19 @@ class Form:
         return f"{self.value(number)} {self.unit}".rstrip()
 
 
+_ENDLESS = 1e15
+"""Beyond it no form is short; it only must not overflow."""
+
+
 def form_for(unit: str, values: Iterable[float | None], half_widths: Iterable[float | None] = ()) -> Form:
     """The form in which the largest value is short and a typical half-width still shows one digit."""
     sizes = [abs(value) for value in values if value is not None and math.isfinite(value)]
     widths = sorted(
         width for width in half_widths if width is not None and math.isfinite(width) and width > 0
     )
-    largest = max(sizes, default=0.0)
+    largest = min(max(sizes, default=0.0), _ENDLESS)
     shown, divisor = _unit(unit, largest)
-    typical = (widths[len(widths) // 2] if widths else largest / 300) / divisor
+    typical = min(widths[len(widths) // 2] if widths else largest / 300, _ENDLESS) / divisor
     decimals = -math.floor(math.log10(typical)) if typical > 0 else 0
     digits_before = len(str(int(largest / divisor)))
     return Form(shown, divisor, max(0, min(decimals, 3, 5 - digits_before)))
