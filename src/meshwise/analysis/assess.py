@@ -14,7 +14,7 @@ import numpy as np
 
 from meshwise.analysis import sentence
 from meshwise.analysis.contrast import Contrast, Effect, evaluate
-from meshwise.analysis.finding import Companion, Finding, WithoutOutliers, finite
+from meshwise.analysis.finding import Companion, Finding, WithoutOutliers, exp, finite
 from meshwise.analysis.floor import Control, floor_for
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.interaction import only_describes
@@ -135,20 +135,20 @@ def _finding(
         verdict=None if described else judgement.verdict,
         flags=tuple(flags),
         direction=judgement.direction,
-        ratio=_exp(
+        ratio=exp(
             logs.estimate if logs else (float(np.mean(effect.logs)) if effect.logs is not None else None)
         ),
-        ratio_low=_exp(logs.low if logs else None),
-        ratio_high=_exp(logs.high if logs else None),
+        ratio_low=exp(logs.low if logs else None),
+        ratio_high=exp(logs.high if logs else None),
         simultaneous_low=simultaneous.low if simultaneous else None,
         simultaneous_high=simultaneous.high if simultaneous else None,
         p=t_p_value(inferred),
         p_adjusted=p_adjusted,
         adjustment=f"{adjustment}, {size} comparisons" if size else None,
         floor=floors[Scale.DIFFERENCE],
-        floor_ratio=_exp(floors[Scale.LOG]) if effect.logs is not None else None,
+        floor_ratio=exp(floors[Scale.LOG]) if effect.logs is not None else None,
         mde=mde,
-        mde_ratio=_exp(log_mde),
+        mde_ratio=exp(log_mde),
         equivalent_within=settings.margin if judgement.equivalent else None,
         higher_in=higher if n else None,
         higher_share_low=votes.low if votes else None,
@@ -232,9 +232,9 @@ def _without(effect: Effect, again: Effect | None, settings: Settings) -> Withou
         estimate=finite(float(np.mean(again.absolute))) if again.n else None,
         low=absolute.low if absolute else None,
         high=absolute.high if absolute else None,
-        ratio=_exp(logs.estimate if logs else None),
-        ratio_low=_exp(logs.low if logs else None),
-        ratio_high=_exp(logs.high if logs else None),
+        ratio=exp(logs.estimate if logs else None),
+        ratio_low=exp(logs.low if logs else None),
+        ratio_high=exp(logs.high if logs else None),
     )
 
 
@@ -245,10 +245,6 @@ def _scaled(floor: float | None, contrast: Contrast) -> float | None:
 def _largest(*values: float | None) -> float | None:
     known = [value for value in values if value is not None]
     return max(known) if known else None
-
-
-def _exp(value: float | None) -> float | None:
-    return None if value is None else finite(float(np.exp(min(value, 700.0))))
 
 
 def _scale_words(scale: Scale) -> str:

@@ -1,7 +1,7 @@
 """A finding: one thing that the study says, with how sure it is. The rows of findings.json.
 
-docs/findings.md explains the fields; `finding_schema` is the same as JSON Schema. Within one SCHEMA_VERSION fields
-are only added.
+docs/findings.md explains the fields; `finding_schema` is the same as JSON Schema. Within one SCHEMA_VERSION
+fields are only added.
 """
 
 from __future__ import annotations
@@ -142,6 +142,11 @@ class Findings:
 def finite(value: float | None) -> float | None:
     """None for what JSON cannot hold."""
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def exp(log: float | None) -> float | None:
+    """A ratio from its natural log; None for what JSON cannot hold."""
+    return None if log is None or not log < 700 else math.exp(log)
 
 
 def _plain(value: Any) -> Any:

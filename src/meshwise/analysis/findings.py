@@ -75,15 +75,11 @@ def findings(
     grid = Grid.of(results, settings.cells)
     naming = Naming.of(grid.cells)
     confidence = settings.confidence
-    names = [name for name in grid.metrics if split(name)[0].compared]
-    by_metric = {name: controls(grid, name, confidence) for name in names}
-    contrasts = contrasts_of(grid, naming)
-    effects = evaluate_all(grid, contrasts, names)
-    outliers = {name: flagged(grid, name, settings) for name in names}
+    by_metric = controls_of(grid, confidence)
     found: list[Finding] = list(all_checks(grid, outcomes, by_metric, settings, naming))
     found += _floors(by_metric, grid, confidence)
     found += levels(grid, naming, confidence)
-    found += assess(effects, by_metric, settings, grid, outliers, lambda c: _setting(c, naming))
+    found += comparisons(grid, by_metric, naming, settings)
     for name in settings.primary_metrics:
         if name in grid.metrics:
             found += variance_findings(grid, name, confidence, settings.seed)
@@ -97,8 +93,23 @@ def findings(
     return Findings(study=study, environment=environment or {}, findings=tuple(found))
 
 
-def _setting(contrast: Contrast, naming: Naming) -> str:
-    return naming.words(contrast.terms[0][0], without=str(contrast.scope.get("factor", "")))
+def controls_of(grid: Grid, confidence: float) -> dict[str, list[Control]]:
+    """The A/A controls of every metric that is compared."""
+    names = [name for name in grid.metrics if split(name)[0].compared]
+    return {name: controls(grid, name, confidence) for name in names}
+
+
+def comparisons(
+    grid: Grid, by_metric: Mapping[str, list[Control]], naming: Naming, settings: Settings
+) -> list[Finding]:
+    """Increments and differences of the metrics in `by_metric`."""
+
+    def setting(contrast: Contrast) -> str:
+        return naming.words(contrast.terms[0][0], without=str(contrast.scope.get("factor", "")))
+
+    effects = evaluate_all(grid, contrasts_of(grid, naming), list(by_metric))
+    outliers = {name: flagged(grid, name, settings) for name in by_metric}
+    return assess(effects, by_metric, settings, grid, outliers, setting)
 
 
 def contrasts_of(grid: Grid, naming: Naming) -> list[Contrast]:

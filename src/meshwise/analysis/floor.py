@@ -15,7 +15,7 @@ import numpy as np
 from scipy import special, stats
 
 from meshwise.analysis import sentence
-from meshwise.analysis.finding import Finding, Kind
+from meshwise.analysis.finding import Finding, Kind, exp
 from meshwise.analysis.grid import Grid, execution_means
 from meshwise.analysis.interval import FloatArray, t_quantile
 from meshwise.analysis.metrics import Scale, split, workload_scope
@@ -116,10 +116,12 @@ def _noise(differences: list[FloatArray]) -> tuple[Noise, bool]:
 def floor_for(found: list[Control], scale: Scale, n: int, confidence: float, *, across: bool) -> float | None:
     """The floor of a comparison of n units: of time noise, and across processes the larger of both
     controls'."""
+    if not n:
+        return None
     wanted = CONTROL_NAMES if across else {Role.AA: ""}
     noises = [control.on(scale) for control in found if control.role in wanted]
     floors = [noise.floor(n, confidence) for noise in noises if noise is not None]
-    return max(floors) if floors and n else None
+    return max(floors) if floors else None
 
 
 def floor_finding(control: Control, metric_name: str, n: int, confidence: float) -> Finding:
@@ -131,7 +133,7 @@ def floor_finding(control: Control, metric_name: str, n: int, confidence: float)
     ratio: tuple[float | None, ...] = (None, None, None)
     if control.logs is not None:
         bounds = (control.logs.floor(n, confidence), *_scaled_range(control.logs, n, confidence))
-        ratio = tuple(float(np.exp(bound)) for bound in bounds)
+        ratio = tuple(exp(bound) for bound in bounds)
     flags = (
         ()
         if control.pooled

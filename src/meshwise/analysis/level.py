@@ -14,7 +14,7 @@ import numpy as np
 
 from meshwise.analysis import sentence
 from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.finding import Companion, Finding, Kind, Verdict
+from meshwise.analysis.finding import Companion, Finding, Kind, Verdict, exp
 from meshwise.analysis.grid import Grid, execution_means
 from meshwise.analysis.interval import FloatArray, clopper_pearson, hodges_lehmann, t_interval
 from meshwise.analysis.metrics import Metric, Scale, split, workload_scope
@@ -90,7 +90,7 @@ def _summary(
     if metric.scale is Scale.LOG and (values > 0).all():
         logs = execution_means(np.log(values), executions)
         interval = t_interval(logs, found.confidence)
-        low, high = (float(np.exp(interval.low)), float(np.exp(interval.high))) if interval else (None, None)
+        low, high = (exp(interval.low), exp(interval.high)) if interval else (None, None)
         method = "geometric mean over executions, t on logs"
         return replace(
             found,

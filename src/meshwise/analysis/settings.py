@@ -28,14 +28,14 @@ class Settings:
     not_applicable: tuple[NotApplicable, ...] = ()
 
     @classmethod
-    def of(cls, study: Study, design: Sequence[Trial], margin: float | None = None) -> Settings:
+    def of(cls, study: Study, design: Sequence[Trial]) -> Settings:
         return cls(
             name=study.name,
             seed=study.seed,
             primary_metrics=study.primary_metrics,
             confidence=study.confidence,
             outlier_rule=study.outlier_rule,
-            margin=margin,
+            margin=study.margin,
             cells=study.cells,
             design=tuple(design),
             not_applicable=study.not_applicable,

@@ -43,7 +43,7 @@ def analyze(
         typer.echo(f"findings in {path}; show them with `meshwise report {directory}`", err=True)
 
 
-def analyze_archive(reader: ArchiveReader, margin: float | None = None) -> Findings:
+def analyze_archive(reader: ArchiveReader) -> Findings:
     """The findings of an archive. Holds one trial's requests at a time. Raises MW710 without any good
     trial."""
     trials = reader.trials()
@@ -52,7 +52,7 @@ def analyze_archive(reader: ArchiveReader, margin: float | None = None) -> Findi
     if not good:
         raise messages.NOTHING_TO_ANALYZE.error(str(reader.directory), trials=len(outcomes))
     results = measure_trials(good, _tables(reader, list(good)), recorded_flags(trials))
-    settings = Settings.of(reader.study(), reader.design, margin)
+    settings = Settings.of(reader.study(), reader.design)
     return findings(results, outcomes, settings, reader.environment)
 
 

@@ -84,6 +84,7 @@ def parse_study(text: str, name: str, not_applicable: NotApplicableReason = ever
         outlier_rule=file.outliers,
         primary_metrics=tuple(file.primary),
         confidence=file.confidence,
+        margin=file.margin,
         source=text,
     )
 

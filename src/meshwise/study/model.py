@@ -244,6 +244,8 @@ class Study:
     outlier_rule: str
     primary_metrics: tuple[str, ...]
     confidence: float
+    margin: float | None = None
+    """Change that does not matter, as a share; None: none was declared, and nothing is called equivalent."""
     source: str = field(repr=False, default="")
 
     @property

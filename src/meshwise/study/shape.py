@@ -257,3 +257,7 @@ class StudyFile(_Part):
         Field(description="Metrics that the verdicts are about."),
     ] = ["response_p50_us", "cpu_us_per_request"]
     confidence: Share = 0.95
+    margin: Annotated[
+        Share | None,
+        Field(description="A change within it does not matter: allows the verdict `equivalent`."),
+    ] = None
