@@ -143,7 +143,9 @@ def tool(argv: Sequence[str], requests: str) -> Used:
 
 
 def wrk(port: int, seconds: int, connections: int) -> Used:
-    return tool(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}/"], r"(\d+) requests in")
+    return tool(
+        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}/"], r"(\d+) requests in"
+    )
 
 
 def h2load(port: int, seconds: int, connections: int, streams: int) -> Used:

@@ -17,7 +17,6 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import _load as lab
-
 from meshwise.study.model import Protocol
 
 TARGETS = {
@@ -45,7 +44,9 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"cpu_us_per_request": cpu, "rate": rates}))
         return
-    print(f"CPU per request, closed loop, {arguments.rounds} rounds of {arguments.seconds} s, 95 % intervals\n")
+    print(
+        f"CPU per request, closed loop, {arguments.rounds} rounds of {arguments.seconds} s, 95 % intervals\n"
+    )
     for name in contenders:
         mean, low, high = lab.interval(cpu[name])
         rate = sum(rates[name]) / len(rates[name])
@@ -63,7 +64,9 @@ def main() -> None:
 def _contenders(ports: lab.Ports, seconds: int) -> dict[str, Callable[[], tuple[float, float]]]:
     """name -> a measurement giving (CPU us per request, requests per second)."""
 
-    def ours(port: int, protocol: Protocol, connections: int, streams: int) -> Callable[[], tuple[float, float]]:
+    def ours(
+        port: int, protocol: Protocol, connections: int, streams: int
+    ) -> Callable[[], tuple[float, float]]:
         load = lab.spec(port, protocol, seconds, connections=connections, streams=streams)
 
         def measure() -> tuple[float, float]:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tests.support.wire import Answer, answer_of, cut, feed
 
 from meshwise.load.wire import grpc
-from meshwise.load.wire.http1 import Http1
-from meshwise.load.wire.http2 import Http2, encode_request
+from meshwise.load.wire.http1 import Http1, KnownHeads
+from meshwise.load.wire.http2 import Http2
+from meshwise.load.wire.http2_request import encode_request
 from meshwise.load.wire.seam import ErrorKind, WireError, WireProtocol
 
 places = st.lists(st.integers(0, 1 << 20), max_size=12)
@@ -43,7 +44,7 @@ def _error(status: int) -> ErrorKind:
 
 @given(st.lists(st.tuples(http1_answers(), places), min_size=1, max_size=6))
 def test_http1_answers(answers: list[tuple[tuple[bytes, int, int], list[int]]]) -> None:
-    protocol = Http1(b"r", {})
+    protocol = Http1(b"r", KnownHeads())
     for tag, ((data, status, size), cuts) in enumerate(answers):
         protocol.start(tag)
         assert feed(protocol, cut(data, cuts)) == [Answer(tag, status, _error(status), size)]
@@ -144,7 +145,7 @@ streams = st.lists(st.binary(max_size=80), max_size=8)
 def test_noise_is_refused_or_waits(pieces: list[bytes]) -> None:
     """Whatever comes: an answer, a WireError, or patience; no other exception."""
     call = grpc.encode_request("http", "/a.B/C", "a", [], b"")
-    protocols: list[WireProtocol] = [Http1(b"r", {}), grpc.Grpc(call, 4), Http2(call, 4)]
+    protocols: list[WireProtocol] = [Http1(b"r", KnownHeads()), grpc.Grpc(call, 4), Http2(call, 4)]
     for protocol in protocols:
         protocol.start(1)
         with contextlib.suppress(WireError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.support.wire import Answer, answer_of, cut, every_byte, feed
 
-from meshwise.load.wire.http1 import MAX_HEAD_BYTES, Http1, encode_request
+from meshwise.load.wire.http1 import MAX_HEAD_BYTES, Http1, KnownHeads, encode_request
 from meshwise.load.wire.seam import ErrorKind, WireError
 
 ANSWERS = {
@@ -63,7 +63,7 @@ def test_an_answer_at_every_cut(name: str) -> None:
     data, status, size, keeps = ANSWERS[name]
     expected = [Answer(7, status, ErrorKind.NONE, size)]
     for pieces in [[data], every_byte(data), *(cut(data, [place]) for place in range(1, len(data)))]:
-        protocol = Http1(b"request", {})
+        protocol = Http1(b"request", KnownHeads())
         assert protocol.start(7) == b"request"
         assert protocol.start(8) == b""
         assert feed(protocol, pieces) == expected
@@ -73,7 +73,7 @@ def test_an_answer_at_every_cut(name: str) -> None:
 
 
 def test_the_known_head_is_as_good_as_the_parsed_one() -> None:
-    heads: dict[bytes, tuple[int, int]] = {}
+    heads = KnownHeads()
     for tag in range(3):
         protocol = Http1(b"r", heads)
         protocol.start(tag)
@@ -82,11 +82,11 @@ def test_the_known_head_is_as_good_as_the_parsed_one() -> None:
         protocol.start(tag)
         # The known head with a body that is not whole, then with the rest.
         assert feed(protocol, [data[:-2], data[-2:]]) == [Answer(tag, 503, ErrorKind.HTTP_STATUS, 4)]
-    assert len(heads) == 1
+    assert len(heads.by_bytes) == 1
 
 
 def test_first_byte_is_that_of_the_first_piece() -> None:
-    protocol = Http1(b"r", {})
+    protocol = Http1(b"r", KnownHeads())
     protocol.start(1)
     assert protocol.receive(b"HTTP/1.1 200 OK\r\n", 5) == ()
     ((_, first_ns, _),) = protocol.receive(b"content-length: 0\r\n\r\n", 9)
@@ -94,7 +94,7 @@ def test_first_byte_is_that_of_the_first_piece() -> None:
 
 
 def test_head_method_has_no_body() -> None:
-    protocol = Http1(b"r", {}, is_head_method=True)
+    protocol = Http1(b"r", KnownHeads(), is_head_method=True)
     protocol.start(1)
     assert feed(protocol, [b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n"]) == [
         Answer(1, 200, ErrorKind.NONE, 0)
@@ -102,14 +102,14 @@ def test_head_method_has_no_body() -> None:
 
 
 def test_a_body_that_ends_with_the_connection() -> None:
-    protocol = Http1(b"r", {})
+    protocol = Http1(b"r", KnownHeads())
     protocol.start(3)
     assert feed(protocol, [b"HTTP/1.1 200 OK\r\n\r\nabc", b"def"]) == []
     assert [answer_of(done) for done in protocol.end_of_stream(9)] == [Answer(3, 200, ErrorKind.NONE, 6)]
 
 
 def test_a_cut_answer_is_no_answer() -> None:
-    protocol = Http1(b"r", {})
+    protocol = Http1(b"r", KnownHeads())
     protocol.start(3)
     assert feed(protocol, [b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc"]) == []
     assert protocol.end_of_stream(9) == ()
@@ -136,7 +136,7 @@ def test_a_cut_answer_is_no_answer() -> None:
     ],
 )
 def test_what_is_malformed_is_refused(data: bytes) -> None:
-    protocol = Http1(b"r", {})
+    protocol = Http1(b"r", KnownHeads())
     protocol.start(1)
     with pytest.raises(WireError) as caught:
         feed(protocol, [data])
@@ -144,7 +144,7 @@ def test_what_is_malformed_is_refused(data: bytes) -> None:
 
 
 def test_an_answer_that_nobody_asked_for_is_refused() -> None:
-    protocol = Http1(b"r", {})
+    protocol = Http1(b"r", KnownHeads())
     protocol.start(1)
     data = ANSWERS["content-length"][0]
     feed(protocol, [data])

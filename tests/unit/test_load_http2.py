@@ -10,7 +10,8 @@ from tests.support.wire import Answer, every_byte, feed
 
 from meshwise.load.wire import frames, grpc
 from meshwise.load.wire.blocks import encode_block
-from meshwise.load.wire.http2 import MAX_HEADER_BYTES, Http2, encode_request
+from meshwise.load.wire.http2 import MAX_HEADER_BYTES, Http2
+from meshwise.load.wire.http2_request import encode_request
 from meshwise.load.wire.seam import ErrorKind, WireError
 
 OK = encode_block([(":status", "200"), ("server", "x")])

@@ -146,5 +146,6 @@ class Connection:
 
     def close(self) -> None:
         self.state = DEAD
+        self.protocol.limit = 0
         self.protocol.closing = True  # a stale token finds that it may not start anything
         self.sock.close()

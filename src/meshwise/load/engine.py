@@ -33,7 +33,7 @@ from meshwise.study.model import Arrivals
 
 _TICK_NS = 25_000_000
 _STOP_DRAIN_NS = 10**9
-_FIRST_READ_BYTES, _LAST_READ_BYTES = 16 * 1024, 256 * 1024
+_FIRST_READ_BYTES, _LAST_READ_BYTES = 960, 240 * 1024  # small buffers are cheaper to allocate
 _MAX_EVENTS = 256
 _LONGEST_LEAD_NS = 60_000
 _LEAD_SHARE = 0.05

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshwise.load.spec import LoadSpec
-from meshwise.load.wire import grpc, http1, http2
+from meshwise.load.wire import grpc, http1, http2_request
+from meshwise.load.wire.http2 import Http2
 from meshwise.load.wire.seam import WireProtocol
 from meshwise.study.model import Protocol
 
@@ -25,16 +26,18 @@ def encode(spec: LoadSpec) -> Encoded:
     scheme = "https" if spec.tls else "http"
     if spec.protocol is Protocol.HTTP1:
         raw = http1.encode_request(spec.method, spec.path, spec.authority, spec.headers, body)
-        heads: http1.KnownHeads = {}
+        heads = http1.KnownHeads()
         is_head = spec.method == "HEAD"
         return Encoded(lambda: http1.Http1(raw, heads, is_head_method=is_head), len(raw))
     if spec.protocol is Protocol.HTTP2:
-        request = http2.encode_request(spec.method, scheme, spec.path, spec.authority, spec.headers, body)
-        return Encoded(lambda: http2.Http2(request, spec.streams), _size(request))
+        request = http2_request.encode_request(
+            spec.method, scheme, spec.path, spec.authority, spec.headers, body
+        )
+        return Encoded(lambda: Http2(request, spec.streams), _size(request))
     message = spec.grpc_message if spec.grpc_message is not None else grpc.payload_message(spec.body_bytes)
     call = grpc.encode_request(scheme, spec.path, spec.authority, spec.headers, message)
     return Encoded(lambda: grpc.Grpc(call, spec.streams), _size(call))
 
 
-def _size(request: http2.Request) -> int:
+def _size(request: http2_request.Request) -> int:
     return len(bytes(4).join(request.pieces))

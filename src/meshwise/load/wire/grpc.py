@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshwise.load.wire import http2
+from meshwise.load.wire import http2_request
+from meshwise.load.wire.http2 import Http2
+from meshwise.load.wire.http2_stream import Stream
 from meshwise.load.wire.seam import GRPC_STATUS_BASE, ErrorKind, outcome
 
 OK, UNKNOWN, INTERNAL = 0, 2, 13
@@ -18,11 +20,11 @@ PREFIX_BYTES = 5
 
 def encode_request(
     scheme: str, path: str, authority: str, headers: Sequence[tuple[str, str]], message: bytes
-) -> http2.Request:
+) -> http2_request.Request:
     """`path` is `/package.Service/Method`; `message` is the serialised request, sent uncompressed."""
     fields = [("te", "trailers"), ("content-type", "application/grpc"), *headers]
     body = b"\0" + len(message).to_bytes(4, "big") + message
-    return http2.encode_request("POST", scheme, path, authority, fields, body, content_length=False)
+    return http2_request.encode_request("POST", scheme, path, authority, fields, body, content_length=False)
 
 
 def payload_message(size_bytes: int) -> bytes:
@@ -36,10 +38,10 @@ def payload_message(size_bytes: int) -> bytes:
     return b"\x0a" + bytes([*length, number]) + b"x" * size_bytes
 
 
-class Grpc(http2.Http2):
+class Grpc(Http2):
     """One HTTP/2 connection whose answers are judged by their gRPC status (WireProtocol)."""
 
-    def _outcome(self, stream: http2.Stream) -> int:
+    def _outcome(self, stream: Stream) -> int:
         code, size = stream.grpc_status, stream.body_bytes
         if code < 0:
             if stream.status != 200:

@@ -1,8 +1,8 @@
 """HTTP/1.1 from the client's side (RFC 9112): keep-alive, one request at a time, no pipelining.
 
 The fast path: a response that arrives whole, with a content length, and whose head was seen before
-byte for byte (heads repeat for as long as the date does) costs one search and one look-up. `heads` is
-shared by the connections of a run. Everything else takes the slow path, which alone knows chunked
+byte for byte (heads repeat for as long as the date does) costs one comparison, or one search and one look-up.
+`heads` is shared by the connections of a run. Everything else takes the slow path, which alone knows chunked
 bodies, interim responses, bodies that end with the connection, and every way to be malformed.
 """
 
@@ -21,8 +21,26 @@ KNOWN_HEADS = 1024
 _HEAD, _LENGTH, _CHUNK_SIZE, _CHUNK_DATA, _TRAILERS, _UNTIL_CLOSE = range(6)
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: |\r|$)")
 
-KnownHeads = dict[bytes, tuple[int, int]]
-"""head bytes -> (body length, outcome); only heads with a length that keep the connection"""
+
+class KnownHeads:
+    """Heads that were parsed before, of answers that have a length and keep the connection.
+
+    `last` ends with its empty line, so bytes that start with it have exactly this head.
+    """
+
+    __slots__ = ("by_bytes", "last", "last_answer_bytes", "last_outcome")
+
+    def __init__(self) -> None:
+        self.by_bytes: dict[bytes, tuple[int, int]] = {}
+        """head with its empty line -> (bytes of the whole answer, outcome)"""
+        self.last = b"none"
+        self.last_answer_bytes = 0
+        self.last_outcome = 0
+
+    def learn(self, head: bytes, length: int, outcome: int) -> None:
+        if len(self.by_bytes) >= KNOWN_HEADS:
+            self.by_bytes.clear()
+        self.by_bytes[head] = (len(head) + length, outcome)
 
 
 @dataclass(frozen=True)
@@ -118,14 +136,17 @@ class Http1:
         return self._request
 
     def receive(self, data: bytes, now_ns: int) -> Sequence[Completion]:
-        if self._between:
-            end = data.find(b"\r\n\r\n")
-            known = self._heads.get(data[:end])
-            if known is not None and len(data) == end + 4 + known[0]:
-                tag = self._tag
-                if tag >= 0:
-                    self._tag = -1
-                    return ((tag, now_ns, known[1]),)
+        heads = self._heads
+        if self._between and self._tag >= 0:
+            if not (data.startswith(heads.last) and len(data) == heads.last_answer_bytes):
+                head = data[: data.find(b"\r\n\r\n") + 4]
+                known = heads.by_bytes.get(head)
+                if known is None or len(data) != known[0]:
+                    return self._receive_slowly(data, now_ns)
+                heads.last = head
+                heads.last_answer_bytes, heads.last_outcome = known
+            tag, self._tag = self._tag, -1
+            return ((tag, now_ns, heads.last_outcome),)
         return self._receive_slowly(data, now_ns)
 
     def end_of_stream(self, now_ns: int) -> Sequence[Completion]:
@@ -181,8 +202,7 @@ class Http1:
             if not b"HTTP/1.".startswith(data[offset : offset + 7]):
                 raise WireError(ErrorKind.PROTOCOL, f"not HTTP/1: {data[offset : offset + 40]!r}")
             return -1
-        raw = data[offset:end]
-        head = parse_head(raw, is_head_method=self._is_head_method)
+        head = parse_head(data[offset:end], is_head_method=self._is_head_method)
         if head.status == 101:
             raise WireError(ErrorKind.PROTOCOL, "status 101, but no upgrade was asked for")
         if head.status < 200:
@@ -193,9 +213,7 @@ class Http1:
             self._state = _LENGTH
             self._remaining = head.length
             if head.keep_alive:
-                if len(self._heads) >= KNOWN_HEADS:
-                    self._heads.clear()
-                self._heads[raw] = (head.length, http_outcome(head.status, head.length))
+                self._heads.learn(data[offset : end + 4], head.length, http_outcome(head.status, head.length))
         else:
             self._state = _CHUNK_SIZE if head.chunked else _UNTIL_CLOSE
         return end + 4

@@ -2,7 +2,7 @@
 
 A request is `key.join(pieces)`: everything but the stream id is assembled once. Streams are known by
 the four bytes of their id, which spares the integer. What a header block means is looked up by its
-bytes; see `blocks` for why that is right.
+bytes (see `blocks` for why that is right), and an answer that repeats the last one takes a short cut.
 
 We ask for no dynamic table, no push, and the largest windows: bodies are counted and thrown away, so a
 window bounds nothing, and window updates would be work that is not the server's. Both directions of
@@ -12,10 +12,9 @@ flow control are kept all the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from meshwise.load.wire import frames
-from meshwise.load.wire.blocks import CACHE_BLOCK_BYTES, BlockDecoder, FieldList, encode_block
+from meshwise.load.wire.blocks import CACHE_BLOCK_BYTES, BlockDecoder
 from meshwise.load.wire.frames import (
     ACK,
     CONTINUATION,
@@ -37,11 +36,15 @@ from meshwise.load.wire.frames import (
     WINDOW_UPDATE,
     FramingError,
 )
+from meshwise.load.wire.http2_request import Request
+from meshwise.load.wire.http2_shortcut import Shape, learn
+from meshwise.load.wire.http2_stream import Meaning, Stream, meaning_of
 from meshwise.load.wire.seam import Completion, ErrorKind, WireError, http_outcome, outcome
 
 MAX_HEADER_BYTES = 256 * 1024
 _REPLENISH_BYTES = 2**30
 _KNOWN_BLOCKS = 512
+_LEARN_EVERY = 8  # of the receives that took the long way: answers that never repeat should cost little
 _OPENING = (
     frames.PREFACE
     + frames.settings(
@@ -54,70 +57,6 @@ _OPENING = (
     )
     + frames.window_update(0, MAX_WINDOW_BYTES - DEFAULT_WINDOW_BYTES)
 )
-_HOP_BY_HOP = frozenset(
-    {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "host"}
-)
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request without its stream id. `head` has no END_STREAM when a body follows."""
-
-    pieces: tuple[bytes, ...]
-    """Joined by the stream id they are the whole request: HEADERS, then DATA frames."""
-    head_pieces: tuple[bytes, ...]
-    """The same for the HEADERS frame alone, when the body has to wait for the peer's window."""
-    body: bytes
-
-
-def encode_request(
-    method: str,
-    scheme: str,
-    path: str,
-    authority: str,
-    headers: Sequence[tuple[str, str]],
-    body: bytes,
-    *,
-    content_length: bool = True,
-) -> Request:
-    """Pseudo-header fields first; hop-by-hop fields have no place in HTTP/2 and are left out."""
-    names = {name.lower() for name, _ in headers}
-    fields = [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)]
-    if "user-agent" not in names:
-        fields.append(("user-agent", "meshwise"))
-    fields += [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]
-    if body and content_length and "content-length" not in names:
-        fields.append(("content-length", str(len(body))))
-    block = encode_block(fields)
-    head = frames.headers_frames(0, block, end_stream=not body)
-    whole = head + frames.data_frames(0, body, end_stream=True) if body else head
-    return Request(_without_ids(whole), _without_ids(head), body)
-
-
-def _without_ids(data: bytes) -> tuple[bytes, ...]:
-    pieces, start, offset = [], 0, 0
-    while offset < len(data):
-        pieces.append(data[start : offset + 5])
-        start = offset + 9
-        offset = start + frames.parse_head(data, offset)[0]
-    return (*pieces, data[start:])
-
-
-class Stream:
-    """An answer that is under way."""
-
-    __slots__ = ("body_bytes", "first_ns", "grpc_status", "status", "unacknowledged")
-
-    def __init__(self, first_ns: int) -> None:
-        self.first_ns = first_ns
-        self.status = 0
-        self.grpc_status = -1
-        self.body_bytes = 0
-        self.unacknowledged = 0
-
-
-Meaning = tuple[int, int]
-"""(HTTP status or 0, gRPC status or -1) of a header block"""
 
 
 class Http2:
@@ -126,9 +65,9 @@ class Http2:
     def __init__(self, request: Request, streams: int) -> None:
         self.ready = False
         self.closing = False
-        self.limit = streams
+        self.limit = 0  # until the peer's SETTINGS have come
         self.attention = False
-        self._streams_wanted = streams
+        self._streams_wanted, self._streams_allowed = streams, streams
         self._request = request
         self._body_bytes = len(request.body)
         self._open: dict[bytes, int] = {}
@@ -146,6 +85,8 @@ class Http2:
         self._control: list[bytes] = []
         self._decoder = BlockDecoder()
         self._meanings: dict[bytes, Meaning] = {}
+        self._shape: Shape | None = None
+        self._until_learning = 0
 
     # --- the seam ------------------------------------------------------------------------------
 
@@ -157,11 +98,11 @@ class Http2:
         return _OPENING
 
     def start(self, tag: int) -> bytes:
-        if len(self._open) >= self.limit or self.closing or not self.ready:
+        if len(self._open) >= self.limit:
             return b""
         stream_id = self._next_id
         if stream_id >= MAX_STREAM_ID - 2:
-            self.closing = True  # ids are used up after a thousand million requests
+            self._end()  # ids are used up after a thousand million requests
         self._next_id = stream_id + 2
         key = stream_id.to_bytes(4, "big")
         self._open[key] = tag
@@ -173,16 +114,29 @@ class Http2:
         return key.join(self._request.pieces)
 
     def receive(self, data: bytes, now_ns: int) -> Sequence[Completion]:
+        done: list[Completion] = []
+        offset = 0
+        shape = self._shape
+        may_learn, generation = not self._rest and not self._answers, self._decoder.generation
         if self._rest:
             data = self._rest + data
             self._rest = b""
+        elif shape is not None and not self._answers and self._block is None and not self._held_back:
+            offset = self._receive_alike(shape, data, now_ns, done)
+            if offset == len(data):
+                return done
         try:
-            return self._receive_frames(data, now_ns)
+            first_end = self._receive_frames(data, offset, now_ns, done)
         except FramingError as error:
             raise WireError(ErrorKind.PROTOCOL, str(error)) from error
+        if may_learn and first_end and not offset and generation == self._decoder.generation:
+            if not self._until_learning:
+                self._shape = learn(data[:first_end], done[0][2]) or self._shape
+            self._until_learning = (self._until_learning + 1) % _LEARN_EVERY
+        return done
 
     def end_of_stream(self, now_ns: int) -> Sequence[Completion]:
-        self.closing = True
+        self._end()
         return ()
 
     def take_control(self) -> bytes:
@@ -203,9 +157,36 @@ class Http2:
 
     # --- receiving -----------------------------------------------------------------------------
 
-    def _receive_frames(self, data: bytes, now_ns: int) -> list[Completion]:
-        done: list[Completion] = []
+    def _receive_alike(self, shape: Shape, data: bytes, now_ns: int, done: list[Completion]) -> int:
+        """Takes answers of this shape from the front; gives the offset behind the last of them."""
         offset, end = 0, len(data)
+        size, starts, take = shape.size_bytes, data.startswith, self._open.pop
+        head, middle, outcome = shape.head, shape.middle, shape.outcome
+        second_id, tail_at = shape.second_id, shape.tail_at
+        while end - offset >= size and starts(head, offset) and starts(middle, offset + 9):
+            key = data[offset + 5 : offset + 9]
+            if second_id and not starts(key, offset + second_id):
+                break
+            if tail_at:
+                at = offset + tail_at
+                if not (starts(shape.tail, at) and starts(key, at + 5) and starts(shape.trailers, at + 9)):
+                    break
+            tag = take(key, -1)
+            if tag < 0:
+                break  # nobody waits for it: let the long way decide what that means
+            done.append((tag, now_ns, outcome))
+            offset += size
+        if done:
+            self._unacknowledged += len(done) * shape.data_bytes
+            if self._unacknowledged >= _REPLENISH_BYTES:
+                self._give_back_window()
+            if self.closing:
+                self.attention = True
+        return offset
+
+    def _receive_frames(self, data: bytes, offset: int, now_ns: int, done: list[Completion]) -> int:
+        """Takes every whole frame; gives the offset behind the one that completed the first answer, or 0."""
+        first_end, end = 0, len(data)
         while end - offset >= 9:
             length = data[offset] << 16 | data[offset + 1] << 8 | data[offset + 2]
             stop = offset + 9 + length
@@ -238,17 +219,18 @@ class Http2:
             else:
                 self._on_other(kind, flags, key, data[offset + 9 : stop], now_ns, done)
             offset = stop
+            if not first_end and done:
+                first_end = stop
         if offset < end:
             self._rest = data[offset:]
-        return done
+        return first_end
 
     def _on_data(
         self, key: bytes, flags: int, size: int, taken: int, now_ns: int, done: list[Completion]
     ) -> None:
         self._unacknowledged += taken
         if self._unacknowledged >= _REPLENISH_BYTES:
-            self._send(frames.window_update(0, self._unacknowledged))
-            self._unacknowledged = 0
+            self._give_back_window()
         stream = self._answers.get(key)
         if stream is None or not stream.status:
             if key in self._open:
@@ -263,6 +245,10 @@ class Http2:
         if stream.unacknowledged >= _REPLENISH_BYTES:
             self._send(frames.window_update(int.from_bytes(key, "big"), stream.unacknowledged))
             stream.unacknowledged = 0
+
+    def _give_back_window(self) -> None:
+        self._send(frames.window_update(0, self._unacknowledged))
+        self._unacknowledged = 0
 
     def _on_block(self, key: bytes, flags: int, block: bytes, now_ns: int, done: list[Completion]) -> None:
         meaning = self._meanings.get(block)
@@ -312,9 +298,10 @@ class Http2:
 
     def _read_block(self, block: bytes) -> Meaning:
         generation = self._decoder.generation
-        meaning = _meaning(self._decoder.decode(block))
+        meaning = meaning_of(self._decoder.decode(block))
         if generation != self._decoder.generation or len(self._meanings) >= _KNOWN_BLOCKS:
             self._meanings.clear()
+            self._shape = None
         if generation == self._decoder.generation and len(block) <= CACHE_BLOCK_BYTES:
             self._meanings[block] = meaning
         return meaning
@@ -376,23 +363,28 @@ class Http2:
             return
         for key, value in frames.parse_settings(payload):
             if key == frames.MAX_CONCURRENT_STREAMS:
-                self.limit = min(self._streams_wanted, value)
+                self._streams_allowed = value
             elif key == frames.INITIAL_WINDOW_SIZE:
                 change, self._initial_window = value - self._initial_window, value
                 for stream in self._stream_windows:
                     self._stream_windows[stream] += change
         self.ready = True
+        self.limit = 0 if self.closing else min(self._streams_wanted, self._streams_allowed)
         self._send(frames.SETTINGS_ACK)
         self._send_held_back()
 
     def _on_goaway(self, payload: bytes, done: list[Completion]) -> None:
         last, _ = frames.parse_goaway(payload)
-        self.closing = True
-        self.attention = True
+        self._end()
         for key in [key for key in self._open if int.from_bytes(key, "big") > last]:
             done.append((self._forget_reset(key), 0, outcome(0, ErrorKind.GOAWAY)))
 
     # --- sending -------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        self.closing = True
+        self.limit = 0
+        self.attention = True
 
     def _send(self, data: bytes) -> None:
         self._control.append(data)
@@ -437,19 +429,3 @@ class Http2:
             self._check_closed(key)
         if self._held_back:
             self._send_held_back()
-
-
-def _meaning(fields: FieldList) -> Meaning:
-    status, grpc_status = 0, -1
-    for name, value in fields:
-        if name == b":status":
-            status = _number(value, 100, 999)
-        elif name == b"grpc-status":
-            grpc_status = _number(value, 0, 1000)
-    return status, grpc_status
-
-
-def _number(text: bytes, low: int, high: int) -> int:
-    if not text.isdigit() or len(text) > 4 or not low <= int(text) <= high:
-        raise FramingError(frames.PROTOCOL_ERROR, f"a status of {text[:20]!r}")
-    return int(text)

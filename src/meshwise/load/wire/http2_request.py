@@ -1,0 +1,57 @@
+"""An HTTP/2 request, assembled once: everything but the stream id, which is joined in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from meshwise.load.wire import frames
+from meshwise.load.wire.blocks import encode_block
+
+_HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "host"}
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request without its stream id. `head` has no END_STREAM when a body follows."""
+
+    pieces: tuple[bytes, ...]
+    """Joined by the stream id they are the whole request: HEADERS, then DATA frames."""
+    head_pieces: tuple[bytes, ...]
+    """The same for the HEADERS frame alone, when the body has to wait for the peer's window."""
+    body: bytes
+
+
+def encode_request(
+    method: str,
+    scheme: str,
+    path: str,
+    authority: str,
+    headers: Sequence[tuple[str, str]],
+    body: bytes,
+    *,
+    content_length: bool = True,
+) -> Request:
+    """Pseudo-header fields first; hop-by-hop fields have no place in HTTP/2 and are left out."""
+    names = {name.lower() for name, _ in headers}
+    fields = [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)]
+    if "user-agent" not in names:
+        fields.append(("user-agent", "meshwise"))
+    fields += [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]
+    if body and content_length and "content-length" not in names:
+        fields.append(("content-length", str(len(body))))
+    block = encode_block(fields)
+    head = frames.headers_frames(0, block, end_stream=not body)
+    whole = head + frames.data_frames(0, body, end_stream=True) if body else head
+    return Request(_without_ids(whole), _without_ids(head), body)
+
+
+def _without_ids(data: bytes) -> tuple[bytes, ...]:
+    pieces, start, offset = [], 0, 0
+    while offset < len(data):
+        pieces.append(data[start : offset + 5])
+        start = offset + 9
+        offset = start + frames.parse_head(data, offset)[0]
+    return (*pieces, data[start:])
