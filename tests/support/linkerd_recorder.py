@@ -48,9 +48,7 @@ class Recorder(controller.Controller):
 
     def _write(self, method: str, message: Any, metadata: dict[str, Any]) -> None:
         request = json_format.MessageToDict(message, preserving_proto_field_name=True)
-        shown = {
-            key: f"({len(value)} characters)" if key in _SECRET else value for key, value in request.items()
-        }
+        shown = {key: "(left out)" if key in _SECRET else value for key, value in request.items()}
         with self.file.open("a") as file:
             file.write(json.dumps({"method": method, "request": shown, "metadata": metadata}) + "\n")
 

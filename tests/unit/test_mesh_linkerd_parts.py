@@ -8,6 +8,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -16,10 +17,13 @@ import pytest
 from tests.support import linkerd_samples as samples
 from tests.support.sampler_conformance import SamplerConformance
 
+from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.identity import store
-from meshwise.mesh.linkerd import authority, binary, command, hops, sidecar, wire
+from meshwise.mesh.linkerd import authority, binary, command, hops, proof, sidecar, wire
+from meshwise.mesh.linkerd import mesh as mesh_module
 from meshwise.mesh.linkerd.admin import Admin, Series, grown, parse, total
+from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.hello import Choice, choice_of, client_hello, parse_server_hello
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.linkerd.proto import generate
@@ -230,9 +234,11 @@ def program(path: Path, text: str) -> Path:
 
 
 def test_a_proxy_introduces_itself(tmp_path: Path) -> None:
-    banner = "[ 0.0001s] INFO ThreadId(01) linkerd2_proxy: release {} (29637b64f) by linkerd on 2026-08-19"
-    for version, tried in (("2.366.0", "yes"), ("0.0.0-dev", "no; ")):
-        found = binary.facts(program(tmp_path / version, f"echo '{banner.format(version)}' >&2; exit 64"))
+    banner = "[ 0.0001s] INFO ThreadId(01) linkerd2_proxy: release {} ({}) by linkerd on 2026-08-19"
+    known = (("2.366.0", "aaaaaaaa", "yes"), ("0.0.0-dev", "29637b64f", "yes"), ("0.0.0-dev", "bbbb", "no; "))
+    for version, revision, tried in known:
+        said = banner.format(version, revision)
+        found = binary.facts(program(tmp_path / revision, f"echo '{said}' >&2; exit 64"))
         assert found["version"] == f"v{version}"
         assert found["tried"].startswith(tried)
         assert found["digest"].startswith("sha256:")
@@ -267,6 +273,46 @@ def test_without_a_binary_the_way_to_one_is_said(monkeypatch: pytest.MonkeyPatch
     assert caught.value.code == "MW423"
 
 
+@pytest.mark.parametrize("way", ["unknown call", "never settles"])
+def test_a_proxy_with_another_api_is_named_with_the_versions_that_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    banner = "[ 0.0001s] INFO ThreadId(01) linkerd2_proxy: release 3.1.0 (abcdef01) by us"
+    monkeypatch.setenv(
+        "MESHWISE_LINKERD_PROXY", str(program(tmp_path / "proxy", f"echo '{banner}'; exit 64"))
+    )
+    status = {"unknown_calls": ["/io.linkerd.proxy.x.X/Watch"] if way == "unknown call" else []}
+    monkeypatch.setattr(command, "tell", lambda *_: status)
+
+    def never(*_: object) -> None:
+        raise messages.CONFIG_SLOW.error(pod="client", cell="c", timeout=5.0, waiting="node-1")
+
+    monkeypatch.setattr(proof, "settle", never)
+    mesh = LinkerdMesh()
+    placement = samples.placement(directory=tmp_path)
+    mesh.prepare(placement, samples.CELL)
+    with pytest.raises(MeshwiseError) as caught:
+        mesh.apply(placement, samples.CELL, lambda *_: socket.socket())
+    assert caught.value.code == "MW422"
+    assert "v3.1.0" in str(caught.value)
+    assert "v2.366.0" in str(caught.value)
+    assert any(each.code == "linkerd-version" for each in mesh.fidelity(privileged=True))
+
+
+def test_without_a_resolver_the_reason_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mesh_module, "_RESOLVER", tmp_path / "resolv.conf")
+    with pytest.raises(MeshwiseError) as caught:
+        LinkerdMesh().prepare(samples.placement(directory=tmp_path), samples.CELL)
+    assert caught.value.code == "MW424"
+
+
+def test_differences_are_said_once_and_follow_the_transport() -> None:
+    plain = {each.code for each in LinkerdMesh().fidelity(privileged=True)}
+    other = {each.code for each in LinkerdMesh(Transport(False, False)).fidelity(privileged=False)}
+    assert other - plain == {"linkerd-transparent", "linkerd-no-http2-upgrade", "linkerd-capture"}
+    assert "linkerd-plaintext" in plain
+
+
 # --- samples -------------------------------------------------------------------------------------------
 
 RECORDED = (Path(__file__).parent.parent / "golden" / "linkerd" / "metrics.txt").read_text()
@@ -284,9 +330,15 @@ class AdminStandIn:
         return socket.create_connection(self._listener.getsockname(), 2)
 
     def end(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
+        self.close_connections()
+
+    def close_connections(self) -> None:
         for connection in self._accepted:
+            connection.shutdown(socket.SHUT_RDWR)
             connection.close()
+        self._accepted.clear()
 
     def _serve(self) -> None:
         head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(RECORDED.encode())}\r\n\r\n"
@@ -310,7 +362,8 @@ class AdminStandIn:
 def admin() -> Iterator[AdminStandIn]:
     stand_in = AdminStandIn()
     yield stand_in
-    stand_in.end()
+    with suppress(OSError):  # a test may have ended it already
+        stand_in.end()
 
 
 class TestProxySampler(SamplerConformance):
@@ -323,6 +376,13 @@ class TestProxySampler(SamplerConformance):
 
     def end_target(self) -> None:
         self.admin.end()
+
+
+def test_a_kept_connection_that_was_closed_is_made_again(admin: AdminStandIn) -> None:
+    with Admin("node-1", admin.dial) as proxy:
+        proxy.metrics(("request_total",))
+        admin.close_connections()
+        assert proxy.metrics(("request_total",))
 
 
 def test_an_unready_proxy_is_named(admin: AdminStandIn) -> None:

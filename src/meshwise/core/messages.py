@@ -186,6 +186,12 @@ NOT_LINKERD = Message(
     "no linkerd2-proxy that runs at `{path}`: {reason}",
     "`meshwise proxies pull linkerd` gets it; or set MESHWISE_LINKERD_PROXY to a linkerd2-proxy binary",
 )
+NO_RESOLVER = Message(
+    "MW424",
+    Fault.ENVIRONMENT,
+    "linkerd2-proxy does not start without `{path}`",
+    "write the file; one line `nameserver 127.0.0.1` will do, no name is looked up",
+)
 
 # --- testbed -----------------------------------------------------------------------------------
 FAKE_REFUSAL = Message(

@@ -58,20 +58,31 @@ class Admin:
     def get(self, path: str) -> str:
         """The body of a 200 answer."""
         try:
-            if self._client is None:
-                client = http.client.HTTPConnection("localhost", ADMIN_PORT)
-                client.sock = self._dial(self.pod, "127.0.0.1", ADMIN_PORT)
-                self._client = client
-            self._client.request("GET", path)
-            response = self._client.getresponse()
-            body = response.read().decode()
+            status, body = self._ask(path)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise messages.ADMIN_SILENT.error(pod=self.pod, reason=str(error) or repr(error)) from error
-        if response.status != 200:
+        if status != 200:
             self.close()
-            raise messages.ADMIN_SILENT.error(pod=self.pod, reason=f"{path} answered {response.status}")
+            raise messages.ADMIN_SILENT.error(pod=self.pod, reason=f"{path} answered {status}")
         return body
+
+    def _ask(self, path: str) -> tuple[int, str]:
+        """A kept connection may have been closed since: then a fresh one is tried, once."""
+        if self._client is not None:
+            try:
+                return _exchange(self._client, path)
+            except (OSError, http.client.HTTPException):
+                self.close()
+        self._client = http.client.HTTPConnection("localhost", ADMIN_PORT)
+        self._client.sock = self._dial(self.pod, "127.0.0.1", ADMIN_PORT)
+        return _exchange(self._client, path)
+
+
+def _exchange(client: http.client.HTTPConnection, path: str) -> tuple[int, str]:
+    client.request("GET", path)
+    response = client.getresponse()
+    return response.status, response.read().decode()
 
 
 def parse(text: str, names: Collection[str]) -> tuple[Series, ...]:

@@ -15,7 +15,9 @@ from meshwise.mesh.binaries.known import LATEST_KNOWN
 from meshwise.mesh.binaries.store import OVERRIDES, locate
 
 PINNED = ("v2.366.0",)
-"""Versions of linkerd2-proxy whose API and metrics meshwise was tried with (edge-26.8.3 has the first)."""
+"""Versions of linkerd2-proxy whose API and metrics meshwise knows (edge-26.8.3 has the first)."""
+TRIED_REVISIONS = ("29637b64",)
+"""Builds of one's own that were tried, by the beginning of their commit: 7 commits after v2.366.0."""
 
 _BANNER = re.compile(r"linkerd2_proxy: (\S+) (\S+) \(([0-9a-f]+)\)")
 
@@ -61,5 +63,16 @@ def facts(path: Path) -> Mapping[str, str]:
         "build": match[1],
         "path": str(path),
         "digest": f"sha256:{digest}",
-        "tried": "yes" if version in PINNED else f"no; meshwise was tried with {pinned()}",
+        "tried": "yes" if _is_tried(version, match[3]) else f"no; meshwise was tried with {pinned()}",
     }
+
+
+def untried() -> str | None:
+    """The version of a binary that meshwise was not tried with; None for one that it was, or without any."""
+    path = locate("linkerd", os.environ)
+    found = facts(path) if path else {"tried": "yes"}
+    return None if found["tried"] == "yes" else f"{found['version']} ({found['revision']})"
+
+
+def _is_tried(version: str, revision: str) -> bool:
+    return version in PINNED or revision.startswith(TRIED_REVISIONS)

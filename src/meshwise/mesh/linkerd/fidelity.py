@@ -80,8 +80,18 @@ _ONE_UID = Fidelity(
 )
 
 
-def differences(transport: Transport, *, privileged: bool) -> Sequence[Fidelity]:
+def _untried(version: str) -> Fidelity:
+    return Fidelity(
+        "linkerd-version",
+        f"meshwise was not tried with linkerd2-proxy {version}",
+        "its API or its metrics may mean something else; every posture is proven all the same",
+    )
+
+
+def differences(transport: Transport, untried: str | None, *, privileged: bool) -> Sequence[Fidelity]:
+    """`untried`: the version of a proxy that meshwise was not tried with."""
     return (
+        *((_untried(untried),) if untried else ()),
         *_ALWAYS,
         *(() if transport.transport_header else (_TRANSPARENT,)),
         *(() if transport.http2_upgrade else (_NO_UPGRADE,)),

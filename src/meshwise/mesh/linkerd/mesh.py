@@ -21,6 +21,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshwise.core import messages
+from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.files import hand_over, private_directory, write_private
 from meshwise.mesh.linkerd import authority, binary, command, fidelity, outsiders, posture, proof, sidecar
 from meshwise.mesh.linkerd.destinations import Transport
@@ -46,6 +47,7 @@ from meshwise.study.model import Cell, MeshName
 from meshwise.telemetry.seam import Sampler
 
 _RELAY = Path(__file__).with_name("relay.py")
+_RESOLVER = Path("/etc/resolv.conf")
 _INHERITED = ("PATH", "PYTHONPATH")
 """What the controller, a Python program, needs of the user's environment."""
 
@@ -106,6 +108,8 @@ class LinkerdMesh:
         )
 
     def prepare(self, placement: Placement, cell: Cell) -> None:
+        if not _RESOLVER.is_file():
+            raise messages.NO_RESOLVER.error(path=_RESOLVER)
         hand_over(placement.directory, PROXY_UID)
         tokens = {}
         for placed in placement.workloads:
@@ -124,14 +128,13 @@ class LinkerdMesh:
         made = self._write_snapshot(placement, cell)
         status = command.tell(placement.directory / CONTROLLER_DIRECTORY, "reload", placement.process_set)
         if status["unknown_calls"]:
-            facts = self.describe()
-            raise messages.STRANGE_PROXY.error(
-                path=facts["path"],
-                version=facts["version"],
-                reason=f"it called {', '.join(status['unknown_calls'])}",
-                pinned=binary.pinned(),
-            )
-        proof.settle(placement, cell, dial, made)
+            raise _strange(f"it called {', '.join(status['unknown_calls'])}")
+        try:
+            proof.settle(placement, cell, dial, made)
+        except MeshwiseError as error:
+            if error.code == messages.CONFIG_SLOW.code and binary.untried():
+                raise _strange(error.what) from error
+            raise
 
     def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
         status = command.tell(placement.directory / CONTROLLER_DIRECTORY, "status", placement.process_set)
@@ -153,7 +156,7 @@ class LinkerdMesh:
         }
 
     def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
-        return fidelity.differences(self.transport, privileged=privileged)
+        return fidelity.differences(self.transport, binary.untried(), privileged=privileged)
 
     # --- how a posture gets there ------------------------------------------------------------------
 
@@ -171,6 +174,13 @@ class LinkerdMesh:
         path = placement.directory / CONTROLLER_DIRECTORY / SNAPSHOT_FILE
         write_private(path, made.SerializeToString())
         return made
+
+
+def _strange(reason: str) -> MeshwiseError:
+    facts = binary.facts(binary.proxy_path())
+    return messages.STRANGE_PROXY.error(
+        path=facts["path"], version=facts["version"], reason=reason, pinned=binary.pinned()
+    )
 
 
 @lru_cache(maxsize=64)
