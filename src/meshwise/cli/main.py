@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from typing import Any
 
@@ -20,6 +21,8 @@ from meshwise.core.errors import ExitStatus, MeshwiseError
 COMMANDS = ("doctor", "plan", "run", "analyze", "report", "load", "proxies", "schema")
 """In the order of `--help`. Each is the function, or the `Typer` of subcommands, of its own name in the file
 of its own name in this folder."""
+
+INTERRUPTED = 130
 
 
 class _Commands(TyperGroup):
@@ -40,6 +43,17 @@ class _Commands(TyperGroup):
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
         alone.command(cmd_name)(found)
         return typer.main.get_command(alone)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Here and not in `main`, because Typer would end the process without a word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:  # `| head` has seen enough; nothing may be flushed into the pipe at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(ExitStatus.DONE) from None
 
 
 app = typer.Typer(
@@ -76,15 +90,10 @@ def common(
 
 
 def main() -> None:
-    """Entry point. Exit status as DESIGN says: 0 done, 1 the answer is no, 2 bad input, 3 environment."""
+    """Entry point. Exit status as DESIGN says: 0 done, 1 the answer is no, 2 bad input, 3 environment; and
+    130 after Ctrl-C, as shells have it."""
     try:
         app()
     except MeshwiseError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(ExitStatus.DONE)

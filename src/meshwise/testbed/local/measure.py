@@ -7,7 +7,7 @@ home; what was recorded until then is kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import starmap
@@ -55,6 +55,8 @@ def measure(
         instruments = start_instruments(stack)
         telemetry = TELEMETRY_SCHEMA.empty_table()
         failure, zeros_ns = _start(instruments)
+        if failure is not None:  # it may be the victim of another's end
+            failure = _ended(processes) or failure
         # One reading of both clocks: wall-clock time of a moment on the monotonic one.
         offset_ns = time.time_ns() - time.monotonic_ns()
         if failure is None:
@@ -110,10 +112,10 @@ def _watch(
     running = list(instruments)
     while running:
         watched = [*processes, *_own(running)]
-        for process in wait_any(watched, OBSERVE_S):
-            if process.name.endswith("/instrument") and process.ending == "ended with status 0":
-                continue
-            return Failure(f"{process.name} {process.ending} during the trial", process.log_tail())
+        wait_any(watched, OBSERVE_S)
+        # Proxies and services first: without them the instrument would end as well.
+        if (failure := _ended(processes) or _ended(_failed(running))) is not None:
+            return failure
         running = [instrument for instrument in running if instrument.process.running]
         if time.monotonic_ns() > deadline_ns:
             late = running[0].process if running else instruments[0].process
@@ -122,6 +124,19 @@ def _watch(
         elapsed_s = (time.monotonic_ns() - zero_ns + spec.warmup_ns) / 1e9
         observe(LiveProgress(elapsed_s, completed, p50_us))
     return None
+
+
+def _ended(processes: Iterable[OwnedProcess]) -> Failure | None:
+    """The first that does not run any more, though no one asked it to end."""
+    for process in processes:
+        if not process.running:
+            return Failure(f"{process.name} {process.ending} during the trial", process.log_tail())
+    return None
+
+
+def _failed(instruments: Iterable[Instrument]) -> list[OwnedProcess]:
+    """Those that have ended but have not come home."""
+    return [one.process for one in instruments if one.process.ending not in ("", "ended with status 0")]
 
 
 def joined(tables: Sequence[tuple[pa.Table, int]]) -> pa.Table:

@@ -69,8 +69,8 @@ def enter_world(main: Main, *, keep: Iterable[Path] = ()) -> int:
     """Run `main` as the runner of a new world and return its exit status.
 
     `keep`: directories that must stay visible inside (those of Python and the working directory always do).
-    A MeshwiseError that `main` raises is raised here; another exception arrives as RuntimeError with the
-    inner traceback as text. Raises MW201 when this machine refuses a world, MW202 when it was killed.
+    A MeshwiseError or KeyboardInterrupt that `main` raises is raised here; another exception arrives as
+    RuntimeError with the inner traceback as text. Raises MW201 when this machine refuses a world, MW202 when it was killed.
     """
     secrets = _directory_to_cover(keep)
     sys.stdout.flush()
@@ -198,11 +198,9 @@ def _runner(main: Main, secrets: Path) -> int:
     # One way to be stopped, for a person and for a supervisor: clean up and keep what is complete.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)  # one that waited comes here
         return main()
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except SystemExit as request:
         return request.code if isinstance(request.code, int) else int(request.code is not None)
 
@@ -217,6 +215,8 @@ def _guarded(body: Callable[[], int], report: int, *, making_world: bool = True)
         status = body()
     except MeshwiseError as error:
         _send(report, "error", **asdict(error))
+    except KeyboardInterrupt:
+        _send(report, "interrupt")
     except BaseException as error:  # noqa: BLE001 - the last frame of this process; the parent raises it
         if making_world and isinstance(error, OSError):
             _send(report, "error", **asdict(messages.NO_WORLD.error(reason=_words(error))))
@@ -241,9 +241,13 @@ def _send(report: int, kind: str, **facts: str) -> None:
 
 def _raise_reported(report: str) -> NoReturn:
     facts = json.loads(report)
-    if facts.pop("kind") == "error":
-        raise MeshwiseError(**{**facts, "fault": Fault(facts["fault"])})
-    raise RuntimeError(f"inside the world:\n{facts['text']}")
+    match facts.pop("kind"):
+        case "error":
+            raise MeshwiseError(**{**facts, "fault": Fault(facts["fault"])})
+        case "interrupt":
+            raise KeyboardInterrupt
+        case _:
+            raise RuntimeError(f"inside the world:\n{facts['text']}")
 
 
 def _forward_to(pid: int) -> Callable[[int, FrameType | None], None]:
