@@ -130,3 +130,11 @@ def test_units_for_half_width_is_the_first_that_suffices() -> None:
     assert interval.t_quantile(0.975, n - 1) / n**0.5 <= 0.72
     assert interval.t_quantile(0.975, n - 2) / (n - 1) ** 0.5 > 0.72
     assert interval.units_for_half_width(1.0, 1e-6) is None
+
+
+def test_levene_agrees_with_scipy() -> None:
+    random = np.random.default_rng(4)
+    samples = [random.normal(0, spread, n) for spread, n in ((1.0, 8), (3.0, 8), (1.0, 5))]
+    assert interval.levene_p(samples) == pytest.approx(stats.levene(*samples).pvalue)
+    assert interval.levene_p(samples[:1]) is None
+    assert interval.levene_p([np.zeros(3), np.zeros(3)]) is None

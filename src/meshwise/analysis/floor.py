@@ -12,12 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from meshwise.analysis import sentence
 from meshwise.analysis.finding import Finding, Kind, exp
 from meshwise.analysis.grid import Grid, execution_means
-from meshwise.analysis.interval import FloatArray, t_quantile
+from meshwise.analysis.interval import FloatArray, levene_p, t_quantile
 from meshwise.analysis.metrics import Scale, split, workload_scope
 from meshwise.study.model import Role
 
@@ -102,11 +102,8 @@ def _claimed(differences: FloatArray, confidence: float) -> bool:
 def _noise(differences: list[FloatArray]) -> tuple[Noise, bool]:
     together = np.concatenate(differences)
     several = [each for each in differences if len(each) >= 3]
-    if (
-        len(several) >= 2
-        and all(np.ptp(each) > 0 for each in several)
-        and stats.levene(*several).pvalue < 0.05
-    ):
+    p = levene_p(several)
+    if p is not None and p < 0.05:
         squares = [(float(np.mean(each**2)), len(each)) for each in several]
         greatest, m = max(squares)
         return Noise(greatest**0.5, m), False

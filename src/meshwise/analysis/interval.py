@@ -13,12 +13,13 @@ Hochberg 1995; Schuirmann 1987 (TOST); Clopper & Pearson 1934; Westfall & Young 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import special
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -144,21 +145,37 @@ def max_t(d: FloatArray, confidence: float = 0.95) -> tuple[FloatArray, float]:
     return np.asarray(adjusted), float(np.quantile(greatest, confidence))
 
 
+def levene_p(samples: Sequence[FloatArray]) -> float | None:
+    """p of equal spread in all samples (Brown & Forsythe 1974: F test on distances from the medians); None
+    without spread or with fewer than two samples."""
+    distances = [np.abs(sample - np.median(sample)) for sample in samples]
+    groups, total = len(distances), sum(len(each) for each in distances)
+    if groups < 2 or total <= groups:
+        return None
+    grand = float(np.concatenate(distances).mean())
+    between = sum(len(each) * (float(each.mean()) - grand) ** 2 for each in distances) / (groups - 1)
+    within = sum(float(((each - each.mean()) ** 2).sum()) for each in distances) / (total - groups)
+    return float(special.fdtrc(groups - 1, total - groups, between / within)) if within > 0 else None
+
+
 def power(n: int, dz: float, alpha: float = 0.05) -> float:
     """Power of the paired t test on n units; `dz` is effect / sd of the differences."""
     critical, noncentrality = t_quantile(1 - alpha / 2, n - 1), dz * n**0.5
-    upper = stats.nct.sf(critical, n - 1, noncentrality)
-    lower = stats.nct.cdf(-critical, n - 1, noncentrality)
+    upper = 1 - special.nctdtr(n - 1, noncentrality, critical)
+    lower = special.nctdtr(n - 1, noncentrality, -critical)
     return float(np.nan_to_num(upper, nan=1.0) + np.nan_to_num(lower, nan=0.0))
 
 
 @lru_cache(maxsize=1024)
 def detectable_dz(n: int, alpha: float = 0.05, wanted_power: float = 0.8) -> float:
     """Smallest effect / sd that n units show with the wanted power. Needs n >= 2."""
-    high = 1.0
+    low, high = 0.0, 1.0
     while power(n, high, alpha) < wanted_power:
         high *= 2
-    return float(optimize.brentq(lambda dz: power(n, dz, alpha) - wanted_power, 1e-6, high, xtol=1e-4))
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(n, middle, alpha) >= wanted_power else (middle, high)
+    return high
 
 
 def minimal_detectable(d: FloatArray, alpha: float = 0.05, wanted_power: float = 0.8) -> float | None:

@@ -270,14 +270,18 @@ def _usage_metrics(
 
 def _series(telemetry: pl.DataFrame) -> list[tuple[tuple[str, str], tuple[IntArray, FloatArray]]]:
     """(source, metric) -> ascending times and their values, for the metrics used here."""
-    chosen = telemetry.select(TELEMETRY_COLUMNS).with_columns(pl.col("source", "metric").cast(pl.String))
-    chosen = chosen.filter(pl.col("metric").is_in(TELEMETRY_METRICS)).sort("source", "metric", "t_ns")
-    sources, names = chosen["source"].to_list(), chosen["metric"].to_list()
-    times, values = chosen["t_ns"].to_numpy(), chosen["value"].to_numpy()
-    series = []
-    start = 0
-    for index in range(1, len(sources) + 1):
-        if index == len(sources) or (sources[index], names[index]) != (sources[start], names[start]):
-            series.append(((sources[start], names[start]), (times[start:index], values[start:index])))
-            start = index
-    return series
+    names = telemetry["metric"].cast(pl.String)
+    chosen = telemetry.filter(names.is_in(TELEMETRY_METRICS))
+    readings: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for source, metric, t_ns, value in zip(
+        chosen["source"].cast(pl.String).to_list(),
+        chosen["metric"].cast(pl.String).to_list(),
+        chosen["t_ns"].to_list(),
+        chosen["value"].to_list(),
+        strict=True,
+    ):
+        readings.setdefault((source, metric), []).append((t_ns, value))
+    return [
+        (key, (np.array([t for t, _ in each], dtype=np.int64), np.array([value for _, value in each])))
+        for key, each in ((key, sorted(each)) for key, each in sorted(readings.items()))
+    ]
