@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 from tests.support.envoy import envoy, validate
 from tests.support.mesh_samples import CELL, POSTURES, view
 
-from meshwise.mesh.istio import binary, posture
+from meshwise.mesh.istio import binary, native, posture
 from meshwise.mesh.istio.mesh import IstioMesh
+from meshwise.mesh.istio.native import Native
 from meshwise.mesh.istio.view import Options
 from meshwise.mesh.tokens import tokens
 from meshwise.study.model import LADDER, Posture
@@ -46,6 +48,15 @@ def test_every_option(options: Options, tmp_path: Path) -> None:
 def test_a_broken_configuration_would_be_noticed(tmp_path: Path) -> None:
     resources = posture.resources(replace(CELL, posture=LADDER[4]), tokens().jwks)
     assert "nonsense" in validate(view(resources, options=Options(curves=("nonsense",))), "node-1", tmp_path)
+
+
+def test_upstream_envoy_refuses_istios_filters_and_nothing_else() -> None:
+    path = envoy()
+    assert binary.istio_filters(path) == Native()
+    trial = native._trial("stats", "istio.stats")
+    assert not binary._validates(path, trial)
+    text = json.dumps(trial).replace("/stats.PluginConfig", "/envoy.extensions.filters.http.cors.v3.Cors")
+    assert binary._validates(path, json.loads(text.replace(', "disable_host_header_fallback": true', "")))
 
 
 def test_describe_names_the_build() -> None:

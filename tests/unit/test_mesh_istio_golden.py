@@ -17,7 +17,8 @@ from tests.support.mesh_samples import CELL, POSTURES, view
 
 from meshwise.mesh.istio import authorization, clusters, connection_manager, jwt, listeners, posture, routes
 from meshwise.mesh.istio.bootstrap import bootstrap
-from meshwise.mesh.istio.view import Json, View
+from meshwise.mesh.istio.native import NAMES, Native
+from meshwise.mesh.istio.view import Json, Options, View
 from meshwise.study.model import Protocol
 
 FOLDER = Path(__file__).parent.parent / "golden" / "istio"
@@ -62,6 +63,20 @@ def outbound_manager(here: View) -> object:
     return connection_manager.outbound(here, here.service("client"), 8080, Protocol.HTTP1)
 
 
+def native(here: View) -> object:
+    """A sidecar whose Envoy is Istio's own: the filters of both directions, and what a cluster gets."""
+    own = replace(here, options=Options(native=ISTIO_PROXY))
+    cluster = clusters.outbound(own, own.service("node-1"), 8080)
+    return {
+        "inbound": inbound_manager(own), "outbound": outbound_manager(own),
+        "cluster": {name: cluster[name] for name in ("filters", "metadata")},
+        "chains": brief(listeners.virtual_inbound(own, own.service("node-1"))),
+    }  # fmt: skip
+
+
+ISTIO_PROXY = Native(**{kind: names[0] for kind, names in NAMES.items()})
+
+
 def outbound_listeners(here: View) -> object:
     client = here.service("client")
     shared = listeners.outbound_http(here, client, 8080)
@@ -94,6 +109,7 @@ CONCEPTS: dict[str, Callable[[View], object]] = {
     "routes-outbound-registry-only": outbound_routes,
     "manager-inbound": inbound_manager,
     "manager-outbound": outbound_manager,
+    "native": native,
     "listeners-outbound": outbound_listeners,
     "listener-inbound-port-level": inbound_listener,
     "bootstrap": start,

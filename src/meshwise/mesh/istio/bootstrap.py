@@ -57,7 +57,11 @@ _TAGS = {
 def bootstrap(service: Service, directory: Path) -> Json:
     """`directory`: the sidecar's own; LDS and CDS are watched in it."""
     return {
-        "node": {"id": node_id(service), "cluster": f"{service.name}.{service.namespace}"},
+        "node": {
+            "id": node_id(service),
+            "cluster": f"{service.name}.{service.namespace}",
+            "metadata": _node_metadata(service),
+        },
         "admin": {"address": _socket("127.0.0.1", ADMIN_PORT)},
         "dynamic_resources": {
             "lds_config": _watched(directory / "lds"),
@@ -112,6 +116,19 @@ def bootstrap(service: Service, directory: Path) -> Json:
                 },
             }
         ],
+    }
+
+
+def _node_metadata(service: Service) -> Json:
+    """Who we are, as Istio's metadata exchange tells it; plain Envoy makes nothing of it."""
+    return {
+        "NAME": f"{service.name}-0",
+        "NAMESPACE": service.namespace,
+        "WORKLOAD_NAME": service.name,
+        "OWNER": f"kubernetes://apis/apps/v1/namespaces/{service.namespace}/deployments/{service.name}",
+        "SERVICE_ACCOUNT": service.service_account,
+        "CLUSTER_ID": "Kubernetes",
+        "LABELS": {**service.labels, "service.istio.io/canonical-name": service.name},
     }
 
 

@@ -6,7 +6,7 @@ cluster_traffic_policy.go (defaults, circuit breakers).
 
 from __future__ import annotations
 
-from meshwise.mesh.istio import tls
+from meshwise.mesh.istio import native, tls
 from meshwise.mesh.istio.resources import DestinationRule
 from meshwise.mesh.istio.routes import BLACK_HOLE, PASSTHROUGH, inbound_cluster, outbound_cluster
 from meshwise.mesh.istio.view import Json, Service, View
@@ -58,8 +58,10 @@ def outbound(view: View, service: Service, port: int) -> Json:
         "lb_policy": "LEAST_REQUEST",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "circuit_breakers": _breakers(rule),
-        "metadata": _metadata(view),
+        "metadata": _metadata(view, service),
     }
+    if view.options.telemetry and (exchange := view.options.native.tcp_metadata):
+        cluster["filters"] = [native.tcp_metadata(exchange)]
     options = _http2_options() if http2 else {}
     if rule and rule.max_requests_per_connection:
         options.setdefault("explicit_http_config", {"http_protocol_options": {}})
@@ -91,7 +93,7 @@ def inbound(view: View, service: Service, port: int) -> Json:
         "connect_timeout": "10s",
         "cleanup_interval": _NEVER_CLEANED,
         "circuit_breakers": _breakers(None),
-        "metadata": _metadata(view),
+        "metadata": _metadata(view, service),
     }
     if service.ports[port] is not Protocol.HTTP1:
         cluster["typed_extension_protocol_options"] = _typed(_http2_options())
@@ -148,5 +150,10 @@ def _address(ip: str, port: int) -> Json:
     return {"socket_address": {"address": ip, "port_value": port}}
 
 
-def _metadata(view: View) -> Json:
-    return {"filter_metadata": {"meshwise": {"generation": view.generation}}}
+def _metadata(view: View, service: Service | None = None) -> Json:
+    """Istio names the service for its metrics; the generation is ours (`View.generation`)."""
+    found: Json = {"meshwise": {"generation": view.generation}}
+    if service:
+        named = {"host": service.host, "name": service.name, "namespace": service.namespace}
+        found["istio"] = {"services": [named]}
+    return {"filter_metadata": found}

@@ -1,15 +1,15 @@
 """The HTTP connection manager: settings and filters, inbound and outbound.
 
 Mirrors buildHTTPConnectionManager in pilot/pkg/networking/core/listener_builder.go, listener_inbound.go
-and pilot/pkg/networking/util/proxy_headers.go. Filters that only istio-proxy has are replaced
-(`telemetry`, `_alpn_override`) or left out; `fidelity` says which.
+and pilot/pkg/networking/util/proxy_headers.go. Filters that only istio-proxy has are there
+when the binary has them (`native`), else replaced (`telemetry`, `_alpn_override`); `fidelity` says which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshwise.mesh.istio import authorization, jwt, routes, telemetry
+from meshwise.mesh.istio import authorization, jwt, native, routes, telemetry
 from meshwise.mesh.istio.view import Json, Service, View
 from meshwise.study.model import Protocol
 
@@ -32,7 +32,12 @@ def security_filters(view: View, service: Service) -> list[Json]:
 def inbound(view: View, service: Service, port: int, cluster: str, security: Sequence[Json]) -> Json:
     """For a declared port, or (`port` 0) for whatever HTTP comes to another one."""
     prefix = f"inbound_0.0.0.0_{port};" if port else "InboundPassthroughCluster;"
-    filters = [*security, _grpc_stats(), *_last()]
+    filters = [
+        *_metadata(view, inbound=True),
+        *security,
+        _grpc_stats(),
+        *_last(_stats(view, inbound=True)),
+    ]
     settings: Json = {
         "route_config": routes.inbound(view, service, port, cluster),
         "server_name": "istio-envoy",
@@ -45,7 +50,12 @@ def inbound(view: View, service: Service, port: int, cluster: str, security: Seq
 def outbound(view: View, client: Service, port: int, protocol: Protocol) -> Json:
     """For all services of a port; the table of routes comes by RDS."""
     settings: Json = {"rds": {"route_config_name": str(port), "config_source": routes_source(port)}}
-    filters = [_grpc_stats(), _alpn_override(protocol), *_last()]
+    filters = [
+        *_metadata(view, inbound=False),
+        _grpc_stats(),
+        _alpn_override(view, protocol),
+        *_last(_stats(view, inbound=False)),
+    ]
     return _manager(
         f"outbound_0.0.0.0_{port};", settings, filters, telemetry.access_log(view, client, "source")
     )
@@ -92,6 +102,16 @@ def _manager(prefix: str, settings: Json, filters: list[Json], log: list[Json]) 
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": config}
 
 
+def _metadata(view: View, *, inbound: bool) -> list[Json]:
+    name = view.options.native.metadata if view.options.telemetry else None
+    return [native.http_metadata(name, inbound=inbound)] if name else []
+
+
+def _stats(view: View, *, inbound: bool) -> list[Json]:
+    name = view.options.native.stats if view.options.telemetry else None
+    return [native.stats(name, inbound=inbound)] if name else []
+
+
 def _grpc_stats() -> Json:
     return {
         "name": "envoy.filters.http.grpc_stats",
@@ -103,9 +123,11 @@ def _grpc_stats() -> Json:
     }
 
 
-def _alpn_override(protocol: Protocol) -> Json:
-    """What `istio.alpn` does per request, fixed by the port's declared protocol: the server's chains tell
-    HTTP between sidecars from other TLS by these names."""
+def _alpn_override(view: View, protocol: Protocol) -> Json:
+    """Istio's filter, or what it does per request fixed by the port's declared protocol: the server's
+    chains tell HTTP between sidecars from other TLS by these names."""
+    if view.options.native.alpn:
+        return native.alpn(view.options.native.alpn)
     value = {
         "object_key": "envoy.network.application_protocols",
         "format_string": {"text_format_source": {"inline_string": _ALPN_BY_PROTOCOL[protocol]}},
@@ -119,12 +141,13 @@ def _alpn_override(protocol: Protocol) -> Json:
     }
 
 
-def _last() -> list[Json]:
+def _last(stats: list[Json]) -> list[Json]:
     return [
         {
             "name": "envoy.filters.http.fault",
             "typed_config": {"@type": f"{_FILTERS}.fault.v3.HTTPFault"},
         },
         {"name": "envoy.filters.http.cors", "typed_config": {"@type": f"{_FILTERS}.cors.v3.Cors"}},
+        *stats,
         {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_FILTERS}.router.v3.Router"}},
     ]

@@ -1,6 +1,7 @@
 """Where these sidecars differ from Istio's, and what that does to a measurement.
 
-The gaps are those of upstream Envoy against istio-proxy; texts are for the report's reader.
+The gaps are those of upstream Envoy against istio-proxy; those that Istio's own filters close (`native`)
+go away with a binary that has them. Texts are for the report's reader; docs/fidelity.md is made from them.
 """
 
 from __future__ import annotations
@@ -10,18 +11,23 @@ from collections.abc import Sequence
 from meshwise.mesh.istio.view import Options
 from meshwise.mesh.seam import Fidelity
 
+_UPSTREAM = Fidelity(
+    "istio-upstream",
+    "the proxy is a build of upstream Envoy (its version is recorded), not the binary of an Istio release",
+    "not measured; docs/fidelity.md maps versions of Istio to versions of Envoy",
+)
+_ALPN = Fidelity(
+    "istio-alpn",
+    "the ALPN that tells HTTP between sidecars is set per declared port (set_filter_state), not per "
+    "request by istio.alpn",
+    "none: the same names are negotiated and the same chain is chosen",
+)
+_TCP_METADATA = Fidelity(
+    "istio-tcp-metadata",
+    "no metadata exchange on plain TCP connections",
+    "none for HTTP and gRPC; one small frame less on each TCP connection",
+)
 _ALWAYS = (
-    Fidelity(
-        "istio-alpn",
-        "the ALPN that tells HTTP between sidecars is set per declared port (set_filter_state), not per "
-        "request by istio.alpn",
-        "none: the same names are negotiated and the same chain is chosen",
-    ),
-    Fidelity(
-        "istio-tcp-metadata",
-        "no metadata exchange on plain TCP connections",
-        "none for HTTP and gRPC; one small frame less on each TCP connection",
-    ),
     Fidelity(
         "istio-delivery",
         "configuration and certificates come from files, not from istiod and the agent",
@@ -55,19 +61,17 @@ _ALWAYS = (
         "none per request",
     ),
 )
-_TELEMETRY = (
-    Fidelity(
-        "istio-metadata-exchange",
-        "workload metadata travels in two fixed headers of Istio's usual size instead of the "
-        "istio.metadata_exchange filter",
-        "the bytes are there; encoding, parsing and caching (an estimated 2-5 % of CPU) are not",
-    ),
-    Fidelity(
-        "istio-metrics",
-        "Istio's request metrics are counted by envoy.access_loggers.stats with eight labels instead of "
-        "the istio.stats filter with up to 25",
-        "the largest gap; istio.stats is estimated at 5-15 % of CPU, the stand-in pays a part of that",
-    ),
+_METADATA = Fidelity(
+    "istio-metadata-exchange",
+    "workload metadata travels in two fixed headers of Istio's usual size instead of the "
+    "istio.metadata_exchange filter",
+    "the bytes are there; encoding, parsing and caching (an estimated 2-5 % of CPU) are not",
+)
+_METRICS = Fidelity(
+    "istio-metrics",
+    "Istio's request metrics are counted by envoy.access_loggers.stats with eight labels instead of "
+    "the istio.stats filter with up to 25",
+    "the largest gap; istio.stats is estimated at 5-15 % of CPU, the stand-in pays a part of that",
 )
 _NO_TELEMETRY = Fidelity(
     "istio-no-telemetry",
@@ -92,10 +96,25 @@ _ONE_UID = Fidelity(
 )
 
 
+ALL: Sequence[Fidelity] = (
+    _UPSTREAM, _METADATA, _METRICS, _NO_TELEMETRY, _ALPN, _TCP_METADATA, _CURVES, _DEFAULT_CURVES, *_ALWAYS,
+    _ONE_UID,
+)  # fmt: skip
+"""Every difference that can apply."""
+
+
 def differences(options: Options, *, privileged: bool) -> Sequence[Fidelity]:
-    return (
-        *(_TELEMETRY if options.telemetry else (_NO_TELEMETRY,)),
-        _CURVES if options.curves else _DEFAULT_CURVES,
-        *_ALWAYS,
-        *(() if privileged else (_ONE_UID,)),
-    )
+    """Those that apply, the weightiest first."""
+    native = options.native
+    applies = {
+        _UPSTREAM: not native.complete,
+        _METADATA: options.telemetry and native.metadata is None,
+        _METRICS: options.telemetry and native.stats is None,
+        _NO_TELEMETRY: not options.telemetry,
+        _ALPN: native.alpn is None,
+        _TCP_METADATA: native.tcp_metadata is None,
+        _CURVES: bool(options.curves),
+        _DEFAULT_CURVES: not options.curves,
+        _ONE_UID: not privileged,
+    }
+    return tuple(each for each in ALL if applies.get(each, True))

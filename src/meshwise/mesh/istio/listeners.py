@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from meshwise.mesh.istio import authorization, connection_manager, tls
+from meshwise.mesh.istio import authorization, connection_manager, native, tls
 from meshwise.mesh.istio.clusters import INBOUND_PASSTHROUGH
 from meshwise.mesh.istio.routes import BLACK_HOLE, PASSTHROUGH, inbound_cluster
 from meshwise.mesh.istio.view import Json, Service, View
@@ -56,7 +56,8 @@ def virtual_inbound(view: View, service: Service) -> Json:
 def _port_chains(view: View, service: Service, port: int, security: Sequence[Json]) -> list[Json]:
     """A port that is declared as HTTP, HTTP/2 or gRPC."""
     mode = view.mode_for(service, port)
-    network = [connection_manager.inbound(view, service, port, inbound_cluster(port), security)]
+    manager = connection_manager.inbound(view, service, port, inbound_cluster(port), security)
+    network = [*_exchange(view), manager]
     secure = tls.downstream(view, http=True)
 
     def chain(match: Json, socket: Json | None = None) -> Json:
@@ -74,9 +75,12 @@ def _port_chains(view: View, service: Service, port: int, security: Sequence[Jso
 def _undeclared_chains(view: View, service: Service, security: Sequence[Json]) -> list[Json]:
     """Every other port: the protocol is found out, the destination is whatever was asked for."""
     mode = view.mode_for(service, None)
-    http = [connection_manager.inbound(view, service, 0, INBOUND_PASSTHROUGH, security)]
+    manager = connection_manager.inbound(view, service, 0, INBOUND_PASSTHROUGH, security)
+    http = [*_exchange(view), manager]
     tcp = [
+        *_exchange(view),
         *authorization.tcp_filters(view.policies_for(service)),
+        *_tcp_stats(view),
         _tcp_proxy(INBOUND_PASSTHROUGH),
     ]
     secure_http, secure_tcp = tls.downstream(view, http=True), tls.downstream(view, http=False)
@@ -101,6 +105,17 @@ def _undeclared_chains(view: View, service: Service, security: Sequence[Json]) -
         for_tcp({"transport_protocol": "raw_buffer"}),
         for_tcp({"transport_protocol": "tls"}),
     ]
+
+
+def _exchange(view: View) -> list[Json]:
+    """Istio's metadata exchange of connections, first in every inbound chain of a binary that has it."""
+    name = view.options.native.tcp_metadata if view.options.telemetry else None
+    return [native.tcp_metadata(name)] if name else []
+
+
+def _tcp_stats(view: View) -> list[Json]:
+    name = view.options.native.tcp_stats if view.options.telemetry else None
+    return [native.stats(name, inbound=True)] if name else []
 
 
 def _inbound_filters(chains: Sequence[Json]) -> list[Json]:

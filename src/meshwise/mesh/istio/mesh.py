@@ -11,7 +11,7 @@ import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
@@ -44,10 +44,15 @@ class IstioMesh:
     workers it was asked for."""
 
     def __init__(self, options: Options | None = None) -> None:
-        self.options = options or Options()
+        self._given = options
         self._identities = Identities()
         self._pushes = itertools.count(1)
         self._workers: dict[str, int] = {}
+
+    @cached_property
+    def options(self) -> Options:
+        """As given, or those of a default Istio with all of its filters that the binary has."""
+        return self._given or Options(native=binary.istio_filters(binary.envoy_path()))
 
     @property
     def name(self) -> MeshName:

@@ -3,7 +3,8 @@
 Mirrors, as far as plain Envoy reaches: the `istio.metadata_exchange` and `istio.stats` filters
 (envoyproxy/envoy contrib/istio). Each side sends who it is in two headers of the size that Istio's have
 for names of usual length, and takes the peer's away; each side counts and times requests per source and
-destination. The difference that is left is stated in `fidelity`.
+destination. The difference that is left is stated in `fidelity`. A binary that has the filters gets them
+instead (`native`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _STATS = "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config"
 
 def announce(view: View, service: Service) -> list[Json]:
     """Headers that tell the peer who we are: on outbound requests and inbound responses."""
-    if not view.options.telemetry:
+    if not _stands_in(view):
         return []
     values = {ID_HEADER: node_id(service), METADATA_HEADER: _metadata(view, service)}
     return [
@@ -33,7 +34,11 @@ def announce(view: View, service: Service) -> list[Json]:
 
 def withdraw(view: View) -> list[str]:
     """Headers of the peer that go no further: from inbound requests and outbound responses."""
-    return [ID_HEADER, METADATA_HEADER] if view.options.telemetry else []
+    return [ID_HEADER, METADATA_HEADER] if _stands_in(view) else []
+
+
+def _stands_in(view: View) -> bool:
+    return view.options.telemetry and view.options.native.metadata is None
 
 
 def node_id(service: Service) -> str:
@@ -52,7 +57,7 @@ def _metadata(view: View, service: Service) -> str:
 
 def access_log(view: View, service: Service, reporter: str) -> list[Json]:
     """Requests, durations and sizes with Istio's label names; `reporter` is `source` or `destination`."""
-    if not view.options.telemetry:
+    if not view.options.telemetry or view.options.native.stats is not None:
         return []
     peer = "destination" if reporter == "source" else "source"
     tags = [

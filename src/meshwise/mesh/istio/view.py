@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from meshwise.mesh.istio.native import Json as Json
+from meshwise.mesh.istio.native import Native
 from meshwise.mesh.istio.resources import (
     ROOT_NAMESPACE,
     AuthorizationPolicy,
@@ -21,11 +22,11 @@ from meshwise.mesh.istio.resources import (
 from meshwise.mesh.seam import Placement
 from meshwise.study.model import SERVICE_PORTS, MtlsMode, Protocol
 
-Json = dict[str, Any]
-"""A part of Envoy's configuration, as protobuf's JSON with snake_case names."""
-
 ISTIO_HANDSHAKE_CURVES = ("X25519", "P-256")
 """What the Envoy of released Istio negotiates; upstream 1.40's own default is X25519MLKEM768."""
+
+
+STAND_INS = Native()
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Options:
     curves: tuple[str, ...] = ISTIO_HANDSHAKE_CURVES
     """TLS groups of both sides; empty leaves the binary's default."""
     telemetry: bool = True
-    """Stand-ins for Istio's metadata exchange and metrics filters (`telemetry`)."""
+    """Istio's metadata exchange and metrics, by its own filters or by stand-ins (`telemetry`)."""
+    native: Native = STAND_INS
+    """Istio's own filters that the binary has; they replace the stand-ins."""
 
 
 @dataclass(frozen=True)
