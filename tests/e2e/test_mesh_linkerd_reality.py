@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 from tests.support import linkerd_world
-from tests.support.linkerd_samples import POSTURES
+from tests.support.linkerd_samples import cells
 from tests.support.people import ORDINARY, ROOT, command_as, environment_as
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.linkerd import binary
-from meshwise.study.model import LADDER, Protocol
+from meshwise.study.model import LADDER
 
 CHECKOUT = Path(__file__).parent.parent.parent
 
@@ -48,7 +48,7 @@ def test_every_posture_is_proven_on_every_protocol(person: str) -> None:
     assert started["started_s"] > 0
     assert [(each["posture"], each["failed"]) for each in proofs if not each["passed"]] == []
     assert {(each["posture"], each["protocol"]) for each in proofs} == {
-        (posture.name, protocol) for posture in POSTURES for protocol in Protocol
+        (cell.posture.name, cell.protocol) for cell in cells()
     }
     assert median(each["apply_ms"] + each["prove_ms"] for each in proofs) > 0
     for each in proofs:

@@ -11,7 +11,7 @@ from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.resources import parse
 from meshwise.mesh.linkerd.snapshot import snapshot
 from meshwise.mesh.seam import Placement
-from meshwise.study.model import Authorization, Cell, KeyType, MeshName, MtlsMode, Posture
+from meshwise.study.model import Authorization, Cell, KeyType, MeshName, MtlsMode, Posture, Protocol
 from tests.support import mesh_samples
 
 CELL = replace(mesh_samples.CELL, mesh=MeshName.LINKERD, key_type=KeyType.ECDSA_P256)
@@ -23,6 +23,12 @@ POSTURES: tuple[Posture, ...] = tuple(
     if posture.not_applicable(replace(CELL, posture=Posture(mtls, authorization))) is None
 )
 """The ladder and the rest of the factorial, as far as Linkerd can express it."""
+
+
+def cells() -> list[Cell]:
+    """Every posture on every protocol that Linkerd can express."""
+    found = [replace(CELL, posture=each, protocol=protocol) for protocol in Protocol for each in POSTURES]
+    return [cell for cell in found if posture.not_applicable(cell) is None]
 
 
 def placement(length: int = 2, directory: Path = Path("/run/meshwise")) -> Placement:

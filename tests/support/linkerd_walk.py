@@ -38,7 +38,7 @@ def walk(server: Any, call: Call) -> Verdict:
     """What becomes of the call at a port with this Server."""
     kind = server.protocol.WhichOneof("kind")
     protocol = getattr(server.protocol, kind)
-    routes = protocol.http_routes if kind == "detect" else protocol.routes
+    routes = protocol.http_routes if kind == "detect" else () if kind == "opaque" else protocol.routes
     authorizations, name = list(server.authorizations), "default"
     if routes:
         ranked = [

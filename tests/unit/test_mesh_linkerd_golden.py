@@ -35,14 +35,15 @@ def server(snapshot: Any, protocol: Protocol) -> Any:
     return plain(entry.ports[SERVICE_PORTS[protocol]])
 
 
-def service(snapshot: Any) -> Any:
-    return plain(next(each for each in snapshot.services if each.authority.startswith("node-1.")))
+def service(snapshot: Any, protocol: Protocol = Protocol.HTTP1) -> Any:
+    authority = f"node-1.backend.svc.cluster.local:{SERVICE_PORTS[protocol]}"
+    return plain(next(each for each in snapshot.services if each.authority == authority))
 
 
 def compare(path: Path, resources: str, made: object) -> None:
     given, _, expected = path.read_text().partition(BECOMES) if path.exists() else ("", "", "")
     if os.environ.get("MESHWISE_UPDATE_GOLDEN"):
-        text = yaml.safe_dump(made, sort_keys=False, width=110)
+        text = yaml.safe_dump(made, sort_keys=True, width=110)
         path.write_text(f"{resources}{BECOMES}{text}")
         return
     assert given == resources
@@ -61,7 +62,7 @@ def test_posture(each: Posture) -> None:
     compare(FOLDER / f"posture-{each.name.replace('+', '-')}.yaml", resources, made)
 
 
-@pytest.mark.parametrize("protocol", [Protocol.HTTP2, Protocol.GRPC])
+@pytest.mark.parametrize("protocol", [Protocol.HTTP2, Protocol.GRPC, Protocol.TCP])
 def test_least_privilege_on_the_other_protocols(protocol: Protocol) -> None:
     cell = replace(samples.CELL, posture=LADDER[4], protocol=protocol, policy_count=1)
     resources = posture.resources(cell)
@@ -72,6 +73,15 @@ def test_least_privilege_on_the_other_protocols(protocol: Protocol) -> None:
 def test_a_whole_service() -> None:
     resources = posture.resources(replace(samples.CELL, posture=LADDER[2]))
     compare(FOLDER / "service.yaml", resources, service(samples.made_from(resources)))
+
+
+def test_an_opaque_service() -> None:
+    resources = posture.resources(replace(samples.CELL, posture=LADDER[2], protocol=Protocol.TCP))
+    made = service(samples.made_from(resources), Protocol.TCP)
+    compare(FOLDER / "service-opaque.yaml", resources, made)
+    assert made["endpoints"]["addrs"][0]["protocol_hint"] == {
+        "opaque": {}, "opaque_transport": {"inbound_port": 4143},
+    }  # fmt: skip
 
 
 def test_everything_that_is_understood() -> None:

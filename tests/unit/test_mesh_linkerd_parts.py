@@ -20,7 +20,7 @@ from tests.support.sampler_conformance import SamplerConformance
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.identity import store
-from meshwise.mesh.linkerd import authority, binary, command, hops, proof, sidecar, wire
+from meshwise.mesh.linkerd import authority, binary, command, direct, hops, proof, sidecar, wire
 from meshwise.mesh.linkerd import mesh as mesh_module
 from meshwise.mesh.linkerd.admin import Admin, Series, grown, parse, total
 from meshwise.mesh.linkerd.destinations import Transport
@@ -170,6 +170,11 @@ def test_the_hello_is_as_long_as_it_says() -> None:
     assert int.from_bytes(hello[6:9], "big") == len(hello) - 9
     with pytest.raises(ValueError, match="instead of ServerHello"):
         parse_server_hello(hello[5:])
+
+
+def test_the_transport_header_names_the_port() -> None:
+    assert direct.header(8083) == b"transport.l5d.io/v1\r\n\r\n\x00\x00\x00\x03\x08\x93\x3f"
+    assert direct.header(80)[-2:] == b"\x08\x50"
 
 
 # --- a sidecar ---------------------------------------------------------------------------------------

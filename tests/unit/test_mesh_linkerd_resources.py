@@ -11,8 +11,13 @@ from tests.support import linkerd_samples as samples
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.linkerd import posture
 from meshwise.mesh.linkerd.resources import parse
-from meshwise.study.model import LADDER, NO_MESH, Authorization, KeyType, MtlsMode, Posture, Protocol
+from meshwise.study.model import LADDER, NO_MESH, Authorization, Cell, KeyType, MtlsMode, Posture, Protocol
 
+NAMESPACE = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: backend, annotations: {config.linkerd.io/opaque-ports: "25,8000-8010"}}
+"""
 SERVER = """
 apiVersion: policy.linkerd.io/v1beta3
 kind: Server
@@ -51,6 +56,9 @@ def join(*documents: str) -> str:
     ("text", "code", "words"),
     [
         ("a: [", "MW401", "resources.yaml"),
+        (NAMESPACE.replace("8000-8010", "8000-x"), "MW402", "8000-x"),
+        (NAMESPACE.replace("25,8000-8010", "http"), "MW402", "http"),
+        (NAMESPACE.replace("config.linkerd.io/opaque-ports", "config.linkerd.io/skip"), "MW402", "skip"),
         ("- a", "MW401", "expected a mapping"),
         (SERVER.replace("kind: Server", "kind: Pod"), "MW402", "Pod"),
         (SERVER.replace("v1beta3", "v9"), "MW402", "policy.linkerd.io/v9"),
@@ -102,6 +110,10 @@ def test_a_reference_that_leads_nowhere_is_refused(text: str, words: str) -> Non
     assert words in str(caught.value)
 
 
+def test_opaque_ports_are_numbers_and_ranges() -> None:
+    assert parse(NAMESPACE).namespaces[0].opaque_ports == {25, *range(8000, 8011)}
+
+
 def test_two_authentications_of_one_kind_are_refused() -> None:
     ref = "{group: policy.linkerd.io, kind: MeshTLSAuthentication, name: m}"
     with pytest.raises(MeshwiseError) as caught:
@@ -113,17 +125,16 @@ def test_two_authentications_of_one_kind_are_refused() -> None:
 # --- from cells to resources -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", list(Protocol))
-@pytest.mark.parametrize("each", samples.POSTURES, ids=lambda each: each.name)
-def test_a_posture_is_readable_yaml_of_linkerds_own_kinds(each: Posture, protocol: Protocol) -> None:
-    text = posture.resources(replace(samples.CELL, posture=each, protocol=protocol))
+@pytest.mark.parametrize("cell", samples.cells(), ids=lambda cell: f"{cell.posture.name}-{cell.protocol}")
+def test_a_posture_is_readable_yaml_of_linkerds_own_kinds(cell: Cell) -> None:
+    text = posture.resources(cell)
     kinds = {document["kind"] for document in yaml.safe_load_all(text)}
     assert kinds <= {
         "Namespace", "Server", "AuthorizationPolicy", "MeshTLSAuthentication", "NetworkAuthentication",
         "HTTPRoute", "GRPCRoute",
     }  # fmt: skip
     assert parse(text)
-    assert ("Measurement only" in text) == (each.mtls is MtlsMode.DISABLE)
+    assert ("Measurement only" in text) == (cell.posture.mtls is MtlsMode.DISABLE)
 
 
 def test_policy_count_is_the_number_of_entries_before_the_one_that_holds() -> None:
@@ -146,6 +157,10 @@ def test_policy_count_is_the_number_of_entries_before_the_one_that_holds() -> No
         (
             {"posture": Posture(MtlsMode.PERMISSIVE, Authorization.FINE), "plaintext_share": 0.1},
             "refuses every",
+        ),
+        (
+            {"posture": Posture(MtlsMode.STRICT, Authorization.REQUEST), "protocol": Protocol.TCP},
+            "opaque TCP has none",
         ),
         ({"posture": LADDER[2], "key_type": KeyType.RSA_2048}, "ECDSA P-256"),
     ],

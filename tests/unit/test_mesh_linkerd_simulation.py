@@ -13,7 +13,7 @@ from meshwise.mesh.linkerd.caller import rows
 from meshwise.mesh.linkerd.names import identity_name, workload_token
 from meshwise.mesh.probe import variant
 from meshwise.service.plan import Plan
-from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, MtlsMode, Posture, Protocol
+from meshwise.study.model import LADDER, SERVICE_PORTS, Authorization, Cell, Level
 
 DOMAIN = "cluster.local"
 IDENTITY = {
@@ -38,38 +38,28 @@ def walked(cell: Cell, who: Who, what: What) -> bool:
     return walk(entry.ports[port], call).allowed
 
 
-@pytest.mark.parametrize("protocol", list(Protocol))
-@pytest.mark.parametrize("posture", samples.POSTURES, ids=lambda posture: posture.name)
-def test_every_row_of_the_table(posture: Posture, protocol: Protocol) -> None:
-    cell = replace(samples.CELL, posture=posture, protocol=protocol, policy_count=0)
+@pytest.mark.parametrize("policy_count", [0, 7])
+@pytest.mark.parametrize("cell", samples.cells(), ids=lambda cell: f"{cell.posture.name}-{cell.protocol}")
+def test_every_row_of_the_table(cell: Cell, policy_count: int) -> None:
+    """Entries before the one that holds open nothing and close nothing."""
+    if cell.posture.authorization is not Authorization.NONE:
+        cell = replace(cell, policy_count=policy_count)
+    level = cell.protocol.level
+    in_tls = (Who.STRANGER, Who.NO_CERTIFICATE) if level is Level.L4 else (Who.STRANGER,)
     wrong = [
         row.name
-        for row in rows(posture)
-        if row.who is not Who.STRANGER  # refused in TLS, before any policy
+        for row in rows(cell.posture, level)
+        if row.who not in in_tls  # refused before any policy
         and walked(cell, row.who, row.what) != (row.meaning is Meaning.ANSWERED)
     ]
     assert wrong == []
-
-
-@pytest.mark.parametrize("protocol", list(Protocol))
-@pytest.mark.parametrize(
-    "authorization", [Authorization.NAMESPACE, Authorization.FINE, Authorization.REQUEST]
-)
-def test_entries_before_the_one_that_holds_open_nothing(
-    authorization: Authorization, protocol: Protocol
-) -> None:
-    posture = Posture(MtlsMode.STRICT, authorization)
-    cell = replace(samples.CELL, posture=posture, protocol=protocol, policy_count=7)
-    for row in rows(posture):
-        if row.who is not Who.STRANGER:
-            assert walked(cell, row.who, row.what) == (row.meaning is Meaning.ANSWERED), row.name
 
 
 def test_linkerd_differs_from_the_common_table_only_where_it_says_so() -> None:
     differing = {
         (posture.name, row.who): row.meaning
         for posture in samples.POSTURES
-        for row in rows(posture)
+        for row in rows(posture, Level.L7)
         if row.meaning is not meaning_of(posture, row.who, row.what)
     }
     plaintext = {
@@ -87,6 +77,11 @@ def test_linkerd_differs_from_the_common_table_only_where_it_says_so() -> None:
     assert differing == {**plaintext, **without_certificate}
 
 
+def test_opaque_tcp_differs_in_what_the_proxys_own_port_demands() -> None:
+    l7, l4 = ({row.who: row.meaning for row in rows(LADDER[1], level)} for level in (Level.L7, Level.L4))
+    assert l7.items() - l4.items() == {(Who.NO_CERTIFICATE, Meaning.ANSWERED)}
+
+
 def test_no_row_asks_about_tokens() -> None:
-    asked = {row.what for posture in samples.POSTURES for row in rows(posture)}
+    asked = {row.what for posture in samples.POSTURES for row in rows(posture, Level.L7)}
     assert asked == {What.ALLOWED, What.OTHER_METHOD, What.OTHER_PATH, What.OTHER_HEADER}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Mapping
+
 from meshwise.mesh.expectations import (
     TOKEN_VARIANTS,
     Expectation,
@@ -12,41 +15,50 @@ from meshwise.mesh.expectations import (
     Who,
     expectations,
 )
-from meshwise.mesh.linkerd import outsiders
-from meshwise.mesh.linkerd.names import identity_of
-from meshwise.mesh.probe import Answer, Handshake, TlsAs, ask, variant
+from meshwise.mesh.linkerd import direct, outsiders
+from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
+from meshwise.mesh.probe import Answer, TlsAs, ask, variant
 from meshwise.mesh.request import plan_of
 from meshwise.mesh.seam import OUTSIDER, Dial, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
-from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, MtlsMode, Posture
+from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, Level, MtlsMode, Posture
 
-SIGNS: Signs = {
-    Meaning.ANSWERED: frozenset({Seen.OK}),
-    Meaning.PEER_REFUSED: frozenset({Seen.FORBIDDEN, Seen.CLOSED, Seen.TLS_FAILED}),
-    Meaning.DENIED: frozenset({Seen.FORBIDDEN}),
+SIGNS: Mapping[Level, Signs] = {
+    Level.L7: {
+        Meaning.ANSWERED: frozenset({Seen.OK}),
+        Meaning.PEER_REFUSED: frozenset({Seen.FORBIDDEN, Seen.CLOSED, Seen.TLS_FAILED}),
+        Meaning.DENIED: frozenset({Seen.FORBIDDEN}),
+    },
+    Level.L4: {
+        Meaning.ANSWERED: frozenset({Seen.OK}),
+        Meaning.PEER_REFUSED: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
+        Meaning.DENIED: frozenset({Seen.CLOSED}),
+    },
 }
-"""How Linkerd refuses: a peer without an identity by policy (403), one with a foreign certificate in TLS."""
+"""How Linkerd refuses: a peer without an identity by policy (403; TCP is closed), one with a foreign
+certificate in TLS."""
 
 _TLS_CALLERS = (Who.TWIN, Who.OTHER_ACCOUNT, Who.OTHER_NAMESPACE, Who.NO_CERTIFICATE)
 
 
-def rows(posture: Posture) -> tuple[Expectation, ...]:
+def rows(posture: Posture, level: Level) -> tuple[Expectation, ...]:
     """The table of expectations as Linkerd can be asked: without tokens, with its own rules for TLS."""
     return tuple(
-        Expectation(row.who, row.what, meaning(posture, row))
-        for row in expectations(posture)
+        Expectation(row.who, row.what, meaning(posture, level, row))
+        for row in expectations(posture, level)
         if row.what not in TOKEN_VARIANTS
     )
 
 
-def meaning(posture: Posture, row: Expectation) -> Meaning:
+def meaning(posture: Posture, level: Level, row: Expectation) -> Meaning:
     """Where Linkerd differs from the common table, for a reason of its own:
 
     - A proxy takes mesh TLS from whoever names it, in every posture; what makes `plaintext` is that no
       client offers it. Only a certificate of a foreign authority ends the handshake.
-    - A client certificate is asked for, not demanded: without one the caller is like one in plaintext.
+    - A client certificate is asked for, not demanded: without one the caller is like one in plaintext. On
+      the proxy's own port, the only one that takes mesh TLS for an opaque port, it is demanded.
     """
-    if row.who is Who.STRANGER:
+    if row.who is Who.STRANGER or (row.who is Who.NO_CERTIFICATE and level is Level.L4):
         return Meaning.PEER_REFUSED
     if posture.mtls is MtlsMode.DISABLE and row.who in _TLS_CALLERS:
         return Meaning.ANSWERED
@@ -57,13 +69,13 @@ def meaning(posture: Posture, row: Expectation) -> Meaning:
 
 
 class Caller:
-    """Keeps the handshake of the client's twin."""
+    """Keeps the TLS version of the client's twin."""
 
     def __init__(self, placement: Placement, cell: Cell, dial: Dial) -> None:
         self._placement, self._cell, self._dial = placement, cell, dial
         self._port = SERVICE_PORTS[cell.protocol]
         self._files = outsiders.files(placement)
-        self.handshake: Handshake | None = None
+        self.twin_version = "no handshake"
 
     def call(self, target: PlacedWorkload, who: Who, what: What) -> Answer:
         through_mesh = who is Who.MESH
@@ -72,10 +84,18 @@ class Caller:
         plan = plan_of(self._cell) if through_mesh and what is What.ALLOWED else Plan()
         request = variant(self._cell, what, f"{target.workload.host}:{self._port}", plan)
         secure = None if who in (Who.MESH, Who.PLAINTEXT) else self._tls(who, target)
+        if secure is not None and self._cell.protocol.level is Level.L4:
+            return ask(lambda: self._dial_directly(secure, address), request)
         answer = ask(lambda: self._dial(pod, address, self._port), request, secure)
-        if who is Who.TWIN:
-            self.handshake = answer.handshake
+        if who is Who.TWIN and answer.handshake:
+            self.twin_version = answer.handshake.version
         return answer
+
+    def _dial_directly(self, tls: TlsAs, address: str) -> socket.socket:
+        secure = direct.wrap(self._dial(OUTSIDER, address, INBOUND_PORT), tls, self._port)
+        if tls.identity == self._files[Who.TWIN]:
+            self.twin_version = secure.version() or ""
+        return secure
 
     def _tls(self, who: Who, target: PlacedWorkload) -> TlsAs:
         return TlsAs(

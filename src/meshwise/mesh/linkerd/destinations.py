@@ -32,25 +32,38 @@ class Transport:
     """The peer's inbound port is dialled and a header names the real one (`outboundTransportMode`)."""
 
 
-def service(placed: PlacedWorkload, port: int, placement: Placement, tls: bool, transport: Transport) -> Any:
+@dataclass(frozen=True)
+class Port:
+    """One port of one workload. `tls`: its endpoints are announced with their identity."""
+
+    placed: PlacedWorkload
+    number: int
+    tls: bool
+    opaque: bool
+
+
+def service(here: Port, placement: Placement, transport: Transport) -> Any:
     """All that is said about one port of one service."""
+    placed, port = here.placed, here.number
     host, namespace = placed.workload.host, placed.workload.namespace
     authority = f"{host}:{port}"
     metadata = wire.resource("core", "Service", placed.name, namespace, port)
     return snapshot_pb2.Service(
         address=wire.tcp_address(placed.service_ip, port),
         authority=authority,
-        policy=outbound_pb2.OutboundPolicy(protocol=_protocol(authority, metadata), metadata=metadata),
+        policy=outbound_pb2.OutboundPolicy(protocol=_protocol(here, authority, metadata), metadata=metadata),
         endpoints=destination_pb2.WeightedAddrSet(
-            addrs=[_endpoint(placed, port, placement, tls, transport)],
+            addrs=[_endpoint(here, placement, transport)],
             metric_labels={"namespace": namespace, "service": placed.name},
         ),
-        profile=destination_pb2.DestinationProfile(fully_qualified_name=host, parent_ref=metadata),
+        profile=destination_pb2.DestinationProfile(
+            fully_qualified_name=host, parent_ref=metadata, opaque_protocol=here.opaque
+        ),
     )
 
 
-def _protocol(authority: str, metadata: Any) -> Any:
-    """Protocol detection, as for a port without `appProtocol`; each protocol with its default route."""
+def _protocol(here: Port, authority: str, metadata: Any) -> Any:
+    """Protocol detection, as for a port without `appProtocol`, or opaque; each with its default route."""
     http, opaque, proxy = outbound_pb2.HttpRoute, outbound_pb2.OpaqueRoute, outbound_pb2.ProxyProtocol
     backend = _balancer(authority, metadata)
     http_route = http(
@@ -60,6 +73,8 @@ def _protocol(authority: str, metadata: Any) -> Any:
     opaque_route = opaque(
         metadata=wire.default("opaque"), rules=[opaque.Rule(backends=_first(opaque, backend))]
     )
+    if here.opaque:
+        return proxy(opaque=proxy.Opaque(routes=[opaque_route]))
     return proxy(
         detect=proxy.Detect(
             timeout=wire.duration(DETECT_TIMEOUT_S),
@@ -94,17 +109,18 @@ def _balancer(authority: str, metadata: Any) -> Any:
     )
 
 
-def _endpoint(
-    placed: PlacedWorkload, port: int, placement: Placement, tls: bool, transport: Transport
-) -> Any:
-    workload = placed.workload
+def _endpoint(here: Port, placement: Placement, transport: Transport) -> Any:
+    placed, workload = here.placed, here.placed.workload
     hint = destination_pb2.ProtocolHint()
-    if transport.http2_upgrade:
+    if here.opaque:
+        hint.opaque.SetInParent()
+    elif transport.http2_upgrade:
         hint.h2.SetInParent()
-    if transport.transport_header and tls:
+    # A proxy looks for no TLS on an opaque port, so there the header is the only way to mesh TLS.
+    if here.tls and (transport.transport_header or here.opaque):
         hint.opaque_transport.inbound_port = INBOUND_PORT
     message = destination_pb2.WeightedAddr(
-        addr=wire.tcp_address(placed.pod_ip, port),
+        addr=wire.tcp_address(placed.pod_ip, here.number),
         weight=WEIGHT,
         metric_labels={
             "control_plane_ns": "linkerd",
@@ -120,7 +136,7 @@ def _endpoint(
             )
         ),
     )
-    if tls:
+    if here.tls:
         name = identity_of(workload, placement)
         message.tls_identity.dns_like_identity.name = name
         message.tls_identity.server_name.name = name

@@ -13,11 +13,35 @@ from typing import Any
 from meshwise.mesh.linkerd.admin import Series, total
 from meshwise.mesh.linkerd.names import identity_of, workload_token
 from meshwise.mesh.seam import PlacedWorkload, Placement
-from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, MtlsMode, Topology
+from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, Level, MtlsMode, Topology
 
-ALLOWED, DENIED = "inbound_http_authz_allow_total", "inbound_http_authz_deny_total"
-REQUESTS, OPEN = "request_total", "tcp_open_connections"
-WATCHED = (ALLOWED, DENIED, REQUESTS, OPEN)
+OPEN = "tcp_open_connections"
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What proxies count of each thing that is allowed, denied or sent on."""
+
+    allowed: str
+    denied: str
+    sent: str
+    sent_labels: Mapping[str, str]
+
+
+OF_LEVEL: Mapping[Level, Counters] = {
+    Level.L7: Counters(
+        "inbound_http_authz_allow_total", "inbound_http_authz_deny_total",
+        "request_total", {"direction": "outbound"},
+    ),
+    Level.L4: Counters(
+        "inbound_tcp_authz_allow_total", "inbound_tcp_authz_deny_total",
+        "tcp_open_total", {"direction": "outbound", "peer": "dst"},
+    ),
+}  # fmt: skip
+"""Requests, or connections."""
+WATCHED = frozenset(
+    {OPEN, *(name for each in OF_LEVEL.values() for name in (each.allowed, each.denied, each.sent))}
+)
 
 Readings = Mapping[str, tuple[Series, ...]]
 """Workload to what its proxy counted."""
@@ -33,6 +57,7 @@ class Hop:
     """`srv_*`, `route_*` and `authz_*` labels of the entry that lets the call through."""
     server_side: Mapping[str, str]
     client_side: Mapping[str, str]
+    counters: Counters
 
     def __str__(self) -> str:
         return f"{self.caller} -> {self.callee}"
@@ -58,37 +83,41 @@ def hops(cell: Cell, placement: Placement, snapshot: Any) -> tuple[Hop, ...]:
 def _hop(
     cell: Cell, placement: Placement, caller: PlacedWorkload, callee: PlacedWorkload, snapshot: Any
 ) -> Hop:
-    port = SERVICE_PORTS[cell.protocol]
+    port, counters = SERVICE_PORTS[cell.protocol], OF_LEVEL[cell.protocol.level]
     entry = next(each for each in snapshot.workloads if each.token == workload_token(callee))
     server = entry.ports[port]
     policy = {f"srv_{key}": value for key, value in server.labels.items()}
     if server.labels["kind"] == "server":
         policy["authz_name"] = f"callers-of-{callee.name}"
-        if cell.posture.authorization is not Authorization.NAMESPACE:
+        if cell.posture.authorization is not Authorization.NAMESPACE and cell.protocol.level is Level.L7:
             policy["route_name"] = f"callers-of-{callee.name}"
     target = {"target_addr": f"{callee.pod_ip}:{port}"}
     if cell.posture.mtls is MtlsMode.DISABLE:
         none = {"tls": "no_identity"}
-        return Hop(caller.name, callee.name, policy, {**target, **none}, {**target, **none})
+        return Hop(caller.name, callee.name, policy, {**target, **none}, {**target, **none}, counters)
     return Hop(
         caller.name, callee.name, policy,
         {**target, "tls": "true", "client_id": identity_of(caller.workload, placement)},
         {**target, "tls": "true", "server_id": identity_of(callee.workload, placement)},
+        counters,
     )  # fmt: skip
 
 
 def judged(hop: Hop, moved: Readings) -> bool:
     """Whether the callee's proxy judged a request by the hop's policy, whatever came of it."""
     labels = {key: value for key, value in hop.policy.items() if not key.startswith("authz_")}
-    return any(total(moved[hop.callee], name, **labels, **hop.server_side) > 0 for name in (ALLOWED, DENIED))
+    return any(
+        total(moved[hop.callee], name, **labels, **hop.server_side) > 0
+        for name in (hop.counters.allowed, hop.counters.denied)
+    )
 
 
 def allowed(hop: Hop, moved: Readings) -> float:
-    return total(moved[hop.callee], ALLOWED, **hop.policy, **hop.server_side)
+    return total(moved[hop.callee], hop.counters.allowed, **hop.policy, **hop.server_side)
 
 
 def sent(hop: Hop, moved: Readings) -> float:
-    return total(moved[hop.caller], REQUESTS, direction="outbound", **hop.client_side)
+    return total(moved[hop.caller], hop.counters.sent, **hop.counters.sent_labels, **hop.client_side)
 
 
 def stale(hop: Hop, now: Iterable[Series]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshwise.mesh.seam import PlacedWorkload, Placement
-from meshwise.study.model import Workload
+from meshwise.study.model import SERVICE_PORTS, Level, Workload
 
 CONTROL_NAMESPACE = "linkerd"
 PROXY_UID = 2102
@@ -17,6 +17,9 @@ INBOUND_SKIP_PORTS = (TAP_PORT, ADMIN_PORT, 4567, 4568)
 OUTBOUND_SKIP_PORTS = (4567, 4568)
 CLUSTER_NETWORKS = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")
 DETECT_TIMEOUT_S = 10
+OPAQUE_PORTS = tuple(port for protocol, port in SERVICE_PORTS.items() if protocol.level is Level.L4)
+TRANSPORT_PROTOCOL = "transport.l5d.io/v1"
+"""ALPN and first words of a connection whose header names the port (`linkerd/transport-header`)."""
 
 CONTROLLER_DIRECTORY = "controller"
 API_SOCKET = "api.sock"

@@ -68,10 +68,10 @@ def checked(resources: Resources, workloads: Sequence[Workload], ports: Iterable
     return resources
 
 
-def default_server(name: str) -> Any:
+def default_server(name: str, *, opaque: bool = False) -> Any:
     """What a port without a Server gets: `name` is one of DEFAULT_POLICIES."""
     return inbound_pb2.Server(
-        protocol=_protocol("unknown", [], []),
+        protocol=_protocol("opaque" if opaque else "unknown", [], []),
         authorizations=_default_authorizations(name),
         labels={"group": "", "kind": "default", "name": name},
     )
@@ -85,7 +85,8 @@ def server_for(resources: Resources, workload: Workload, port: int, trust_domain
     """What WatchPort answers for one port of one workload. Raises MW420 when two Servers claim it."""
     found = [server for server in resources.servers if server.port == port and _selects(server, workload)]
     if not found:
-        return default_server(default_policy(resources, workload.namespace))
+        opaque = is_opaque(resources, workload.namespace, port)
+        return default_server(default_policy(resources, workload.namespace), opaque=opaque)
     server, *others = found
     if others:
         raise _dangling(
@@ -283,6 +284,11 @@ def _dangling(meta: Meta, who: str, what: str) -> Exception:
 
 def _namespaces(resources: Resources, name: str) -> list[Namespace]:
     return [each for each in resources.namespaces if each.meta.name == name]
+
+
+def is_opaque(resources: Resources, namespace: str, port: int) -> bool:
+    """Whether proxies pass this port's bytes on without looking at them."""
+    return any(port in each.opaque_ports for each in _namespaces(resources, namespace))
 
 
 def identity_withheld(resources: Resources, namespace: str) -> bool:

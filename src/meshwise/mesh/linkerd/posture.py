@@ -14,14 +14,21 @@ from typing import Any
 
 import yaml
 
-from meshwise.mesh.linkerd.names import labels_of
-from meshwise.mesh.linkerd.resources import DEFAULT_POLICY_ANNOTATION, GATEWAY, POLICY, WITHHELD_ANNOTATION
+from meshwise.mesh.linkerd.names import OPAQUE_PORTS, labels_of
+from meshwise.mesh.linkerd.resources import (
+    DEFAULT_POLICY_ANNOTATION,
+    GATEWAY,
+    OPAQUE_PORTS_ANNOTATION,
+    POLICY,
+    WITHHELD_ANNOTATION,
+)
 from meshwise.mesh.request import TENANT, TENANT_HEADER, method_of, path_of
 from meshwise.study.model import (
     SERVICE_PORTS,
     Authorization,
     Cell,
     KeyType,
+    Level,
     MtlsMode,
     Protocol,
     Topology,
@@ -30,7 +37,9 @@ from meshwise.study.model import (
 
 Document = dict[str, Any]
 
-PROXY_PROTOCOL = {Protocol.HTTP1: "HTTP/1", Protocol.HTTP2: "HTTP/2", Protocol.GRPC: "gRPC"}
+PROXY_PROTOCOL = {
+    Protocol.HTTP1: "HTTP/1", Protocol.HTTP2: "HTTP/2", Protocol.GRPC: "gRPC", Protocol.TCP: "opaque",
+}  # fmt: skip
 
 _IDENTITY_RULES = (Authorization.NAMESPACE, Authorization.FINE)
 _DEFAULT_POLICY = {
@@ -59,6 +68,8 @@ def not_applicable(cell: Cell) -> str | None:
         return "all-authenticated refuses every plaintext client"
     if cell.plaintext_share and authorization in _IDENTITY_RULES:
         return f"authorization by {authorization} refuses every plaintext client"
+    if cell.protocol.level is Level.L4 and authorization is Authorization.REQUEST:
+        return "authorization `request` reads methods, paths and headers, and opaque TCP has none"
     if cell.key_type is not KeyType.ECDSA_P256 and mtls is not MtlsMode.DISABLE:
         return "Linkerd's proxies have ECDSA P-256 keys and no other"
     return None
@@ -78,7 +89,10 @@ def _documents(cell: Cell) -> Iterable[Document]:
     assert mtls is not None, "not_applicable has been asked before"
     topology = Topology(cell.shape, cell.length)
     for namespace in sorted({workload.namespace for workload in topology.workloads}):
-        annotations = {DEFAULT_POLICY_ANNOTATION: _DEFAULT_POLICY[mtls]}
+        annotations = {
+            DEFAULT_POLICY_ANNOTATION: _DEFAULT_POLICY[mtls],
+            OPAQUE_PORTS_ANNOTATION: ",".join(map(str, OPAQUE_PORTS)),
+        }
         if mtls is MtlsMode.DISABLE:
             annotations[WITHHELD_ANNOTATION] = "withheld"
         yield {
@@ -107,7 +121,7 @@ def _documents(cell: Cell) -> Iterable[Document]:
             others = (Workload(nobody, nobody, nobody),)
             yield from _entry(cell, f"before-{workload.name}-{number:04d}", workload, server, others)
         yield from _entry(cell, f"callers-of-{workload.name}", workload, server, callers)
-        if authorization is not Authorization.NAMESPACE:
+        if _by_route(cell):
             yield _route(cell, f"rest-of-{workload.name}", workload, server, [])
 
 
@@ -118,12 +132,17 @@ def _proxy_protocol(cell: Cell) -> str:
     return "unknown" if upgraded else PROXY_PROTOCOL[cell.protocol]
 
 
+def _by_route(cell: Cell) -> bool:
+    """Opaque TCP has no requests to tell apart: least privilege of a TCP port is the caller's identity."""
+    return cell.posture.authorization is not Authorization.NAMESPACE and cell.protocol.level is Level.L7
+
+
 def _entry(
     cell: Cell, name: str, workload: Workload, server: str, callers: Sequence[Workload]
 ) -> Iterable[Document]:
     """One entry that lets these callers make the cell's request; of the same shape whoever they are."""
     target = _reference(POLICY, "Server", server)
-    if cell.posture.authorization is not Authorization.NAMESPACE:
+    if _by_route(cell):
         prefix = callers[0].name if callers[0].name.startswith("other-") else ""
         yield _route(cell, name, workload, server, [_match(cell, prefix)])
         kind = "GRPCRoute" if cell.protocol is Protocol.GRPC else "HTTPRoute"

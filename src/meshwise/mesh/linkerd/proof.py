@@ -21,10 +21,10 @@ from meshwise.mesh.linkerd.admin import Admin, Series, grown, total
 from meshwise.mesh.linkerd.caller import SIGNS, Caller, meaning, rows
 from meshwise.mesh.linkerd.hello import Choice, choice_of
 from meshwise.mesh.linkerd.hops import Hop, Readings
-from meshwise.mesh.linkerd.names import identity_of
+from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
 from meshwise.mesh.probe import Answer, check_of
 from meshwise.mesh.seam import OUTSIDER, Check, Dial, PlacedWorkload, Placement, Proof
-from meshwise.study.model import SERVICE_PORTS, Cell, MtlsMode, Topology
+from meshwise.study.model import Cell, Level, MtlsMode, Topology
 
 SETTLE_TIMEOUT_S = 5.0
 _POLL_S = 0.005
@@ -81,16 +81,16 @@ def prove(placement: Placement, cell: Cell, dial: Dial, snapshot: Any, status: M
         before = _read(admins)
         allowed = caller.call(first, Who.MESH, What.ALLOWED)
         moved = _moved(before, _read(admins))
-        table = rows(cell.posture)
+        table, signs = rows(cell.posture, cell.protocol.level), SIGNS[cell.protocol.level]
         answers = [
             (row, allowed if row == table[0] else caller.call(first, row.who, row.what)) for row in table
         ]
         counted = grown(before[first.name], admins[first.name].metrics(hops.WATCHED))
-        checks = [check_of(row, answer, SIGNS) for row, answer in answers]
+        checks = [check_of(row, answer, signs) for row, answer in answers]
         checks += [_beyond(caller, cell, placed, who) for placed in used[2:] for who in _BEYOND]
         checks += [check for hop in wanted for check in _hop_checks(hop, moved)]
-        checks.append(_denials(answers, counted, first))
-        choice = _choice(placement, cell, dial, first)
+        checks.append(_denials(cell, answers, counted, first))
+        choice = _choice(placement, dial, first)
         checks += _tls_checks(cell, choice, caller)
         checks.append(_served(snapshot, status))
         facts = {
@@ -102,8 +102,9 @@ def prove(placement: Placement, cell: Cell, dial: Dial, snapshot: Any, status: M
 
 def _beyond(caller: Caller, cell: Cell, placed: PlacedWorkload, who: Who) -> Check:
     common = Expectation(who, What.ALLOWED, meaning_of(cell.posture, who, What.ALLOWED))
-    row = Expectation(who, What.ALLOWED, meaning(cell.posture, common))
-    return check_of(row, caller.call(placed, who, What.ALLOWED), SIGNS, f"{placed.name}: ")
+    level = cell.protocol.level
+    row = Expectation(who, What.ALLOWED, meaning(cell.posture, level, common))
+    return check_of(row, caller.call(placed, who, What.ALLOWED), SIGNS[level], f"{placed.name}: ")
 
 
 def _served(snapshot: Any, status: Mapping[str, Any]) -> Check:
@@ -129,17 +130,22 @@ def _hop_checks(hop: Hop, moved: Readings) -> list[Check]:
 
 
 def _denials(
-    answers: Sequence[tuple[Expectation, Answer]], counted: Sequence[Series], first: PlacedWorkload
+    cell: Cell,
+    answers: Sequence[tuple[Expectation, Answer]],
+    counted: Sequence[Series],
+    first: PlacedWorkload,
 ) -> Check:
-    """The policy of the first node denied as many calls as had to be denied by policy."""
+    """The policy of the first node denied as many calls as had to be denied by policy, and not in TLS."""
+    level = cell.protocol.level
+    by_policy = {Meaning.DENIED, Meaning.PEER_REFUSED}
+    in_tls = {Who.STRANGER, Who.NO_CERTIFICATE} if level is Level.L4 else {Who.STRANGER}
+    denying = SIGNS[level][Meaning.DENIED]
     wanted = sum(
-        row.meaning in _BY_POLICY and answer.seen in SIGNS[Meaning.DENIED] for row, answer in answers
+        row.meaning in by_policy and row.who not in in_tls and answer.seen in denying
+        for row, answer in answers
     )
-    denied = total(counted, hops.DENIED, target_ip=first.pod_ip)
-    return Check(f"{first.name}: requests denied by policy", str(wanted), f"{denied:g}", denied == wanted)
-
-
-_BY_POLICY = (Meaning.DENIED, Meaning.PEER_REFUSED)
+    denied = total(counted, hops.OF_LEVEL[level].denied, target_ip=first.pod_ip)
+    return Check(f"{first.name}: denied by policy", str(wanted), f"{denied:g}", denied == wanted)
 
 
 def _labels(labels: Mapping[str, str]) -> str:
@@ -149,21 +155,24 @@ def _labels(labels: Mapping[str, str]) -> str:
 # --- the handshake ---------------------------------------------------------------------------------
 
 
-def _choice(placement: Placement, cell: Cell, dial: Dial, first: PlacedWorkload) -> Choice | str:
+def _choice(placement: Placement, dial: Dial, first: PlacedWorkload) -> Choice | str:
     """What the first node's proxy chooses when a proxy calls it."""
-    port = SERVICE_PORTS[cell.protocol]
     name = identity_of(first.workload, placement)
-    return choice_of(lambda: dial(OUTSIDER, first.pod_ip, port), name)
+    return choice_of(lambda: dial(OUTSIDER, first.pod_ip, INBOUND_PORT), name)
 
 
 def _tls_checks(cell: Cell, choice: Choice | str, caller: Caller) -> list[Check]:
     if cell.posture.mtls is MtlsMode.DISABLE:
         return []
     version = choice.version if isinstance(choice, Choice) else choice
-    seen = caller.handshake.version if caller.handshake else "no handshake"
     return [
         Check("TLS version that a proxy is offered", "TLSv1.3", version, version == "TLSv1.3"),
-        Check("TLS version of the client's twin", "TLSv1.3", seen, seen == "TLSv1.3"),
+        Check(
+            "TLS version of the client's twin",
+            "TLSv1.3",
+            caller.twin_version,
+            caller.twin_version == "TLSv1.3",
+        ),
     ]
 
 

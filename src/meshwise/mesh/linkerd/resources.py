@@ -18,6 +18,7 @@ from meshwise.mesh.istio.reading import Node, documents
 POLICY = "policy.linkerd.io"
 GATEWAY = "gateway.networking.k8s.io"
 DEFAULT_POLICY_ANNOTATION = "config.linkerd.io/default-inbound-policy"
+OPAQUE_PORTS_ANNOTATION = "config.linkerd.io/opaque-ports"
 WITHHELD_ANNOTATION = "measurement.meshwise/tls-identity"
 """meshwise's own: `withheld` on a namespace leaves its endpoints without a TLS identity. Linkerd has no
 such setting; it exists to measure a sidecar without encryption."""
@@ -49,6 +50,7 @@ class Namespace:
     meta: Meta
     default_policy: str
     identity_withheld: bool
+    opaque_ports: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -162,14 +164,28 @@ def _meta(document: Node, *annotations: str) -> Meta:
 
 def _namespace(document: Node, spec: Node, _group: str) -> Namespace:
     spec.only()
-    meta = _meta(document, DEFAULT_POLICY_ANNOTATION, WITHHELD_ANNOTATION, "linkerd.io/inject")
+    known = (DEFAULT_POLICY_ANNOTATION, OPAQUE_PORTS_ANNOTATION, WITHHELD_ANNOTATION, "linkerd.io/inject")
+    meta = _meta(document, *known)
     annotations = document.need("metadata").get("annotations") or document.empty()
     policy, withheld = annotations.get(DEFAULT_POLICY_ANNOTATION), annotations.get(WITHHELD_ANNOTATION)
     return Namespace(
         meta,
         policy.one_of({each: each for each in DEFAULT_POLICIES}) if policy else DEFAULT_POLICIES[0],
         withheld.one_of({"withheld": True}) if withheld else False,
+        _ports(annotations.get(OPAQUE_PORTS_ANNOTATION)),
     )
+
+
+def _ports(node: Node | None) -> frozenset[int]:
+    """`8083` or `25,8000-8010`."""
+    found: set[int] = set()
+    for part in node.text().split(",") if node else ():
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or not (last or first).isdigit():
+            assert node is not None
+            raise node.beyond(part, "this is not a port or a range of ports", ("8083", "8000-8010"))
+        found |= set(range(int(first), int(last or first) + 1))
+    return frozenset(found)
 
 
 def _server(document: Node, spec: Node, _group: str) -> Server:

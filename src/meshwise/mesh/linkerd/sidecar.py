@@ -19,6 +19,7 @@ from meshwise.mesh.linkerd.names import (
     CLUSTER_NETWORKS,
     CONTROL_PORT,
     INBOUND_PORT,
+    OPAQUE_PORTS,
     OUTBOUND_PORT,
     PROXY_UID,
     TAP_PORT,
@@ -28,7 +29,7 @@ from meshwise.mesh.linkerd.names import (
 from meshwise.mesh.seam import PlacedWorkload, Placement
 from meshwise.study.model import SERVICE_PORTS
 
-_OPAQUE_PORTS = "25,587,3306,4444,5432,6379,9300,11211"
+_OPAQUE_PORTS = ",".join(["25,587,3306,4444,5432,6379,9300,11211", *map(str, OPAQUE_PORTS)])
 
 _HELM = {
     "ADMIN_LISTEN_ADDR": f"0.0.0.0:{ADMIN_PORT}",

@@ -35,7 +35,10 @@ def snapshot(resources: Resources, placement: Placement, version: int, transport
             policy.default_server(policy.default_policy(resources, workload.namespace))
         )
         tls = not policy.identity_withheld(resources, workload.namespace)
-        made.services.extend(destinations.service(placed, port, placement, tls, transport) for port in _PORTS)
+        for port in _PORTS:
+            opaque = policy.is_opaque(resources, workload.namespace, port)
+            here = destinations.Port(placed, port, tls=tls, opaque=opaque)
+            made.services.append(destinations.service(here, placement, transport))
     made.fingerprint = _fingerprint(made)
     return made
 
