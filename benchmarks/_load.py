@@ -51,7 +51,7 @@ class Ports:
 
 @contextlib.contextmanager
 def nginx() -> Iterator[Ports]:
-    """One worker pinned to SERVER_CPU; the same small answer over all three. Ends the program without nginx."""
+    """One worker pinned to SERVER_CPU; a small answer over each protocol. Ends the program without nginx."""
     binary = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if binary is None:
         sys.exit("this benchmark needs nginx (apt-get install nginx-light)")
@@ -91,12 +91,24 @@ def wait_for(port: int) -> None:
 def spec(port: int, protocol: Protocol, seconds: float, **changes: object) -> LoadSpec:
     """Closed loop unless `rate_rps` is given; pinned to CLIENT_CPU."""
     values: dict[str, object] = {
-        "address": "127.0.0.1", "port": port, "authority": f"127.0.0.1:{port}", "protocol": protocol,
-        "method": "GET", "path": GRPC_PATH if protocol is Protocol.GRPC else "/", "headers": (), "body_bytes": 0,
-        "rate_rps": 0.0, "arrivals": Arrivals.CONSTANT if "rate_rps" in changes else Arrivals.CLOSED, "seed": 1,
-        "warmup_ns": 300_000_000, "duration_ns": round(seconds * 1e9), "connections": 16, "streams": 1,
-        "timeout_ns": 5 * 10**9, "cpu": CLIENT_CPU,
-    }  # fmt: skip
+        "address": "127.0.0.1",
+        "port": port,
+        "authority": f"127.0.0.1:{port}",
+        "protocol": protocol,
+        "method": "GET",
+        "path": GRPC_PATH if protocol is Protocol.GRPC else "/",
+        "headers": (),
+        "body_bytes": 0,
+        "rate_rps": 0.0,
+        "arrivals": Arrivals.CONSTANT if "rate_rps" in changes else Arrivals.CLOSED,
+        "seed": 1,
+        "warmup_ns": 300_000_000,
+        "duration_ns": round(seconds * 1e9),
+        "connections": 16,
+        "streams": 1,
+        "timeout_ns": 5 * 10**9,
+        "cpu": CLIENT_CPU,
+    }
     return LoadSpec(**{**values, **changes})  # type: ignore[arg-type]
 
 
@@ -170,9 +182,8 @@ def k6(binary: str, port: int, seconds: int, connections: int) -> Used:
     """Its start is long; what a run of one request takes is taken off."""
     with tempfile.TemporaryDirectory() as name:
         script = Path(name) / "script.js"
-        script.write_text(
-            f'import http from "k6/http"; export default function () {{ http.get("http://127.0.0.1:{port}/"); }}'
-        )
+        call = f'http.get("http://127.0.0.1:{port}/");'
+        script.write_text(f'import http from "k6/http"; export default function () {{ {call} }}')
         summary = Path(name) / "summary.json"
         argv = [binary, "run", "--quiet", "--no-usage-report", "--summary-export", str(summary)]
         pattern = r"http_reqs[^\d]*(\d+)"

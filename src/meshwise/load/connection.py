@@ -106,7 +106,7 @@ class Connection:
     def _established(self, tls: TlsStream | None) -> bool:
         now = self._clock()
         alpn = tls.alpn() if tls else None
-        if tls and self._spec.protocol is not Protocol.HTTP1 and alpn != "h2":
+        if tls and self._spec.protocol in (Protocol.HTTP2, Protocol.GRPC) and alpn != "h2":
             raise SetupError(ErrorKind.TLS, "the server did not choose h2 by ALPN")
         connect_ns = self._connected_ns - self.began_ns
         tls_ns = now - self._connected_ns if tls else None

@@ -148,7 +148,7 @@ class Engine:
             cpu_ns=time.process_time_ns() - mark_cpu,
             cpu_requests=count - mark_row,
             wall_ns=self._clock() - mark_ns,
-            stopped=self._stop,
+            stopped=self._stop or (self._spec.arrivals is Arrivals.CLOSED and count >= total),
         )
 
     def _loop(self, records: RecordFile, total: int, start_ns: int) -> int:

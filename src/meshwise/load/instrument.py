@@ -22,7 +22,7 @@ from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.core.linux import die_with_parent
 from meshwise.load.connection import Setup
 from meshwise.load.engine import Engine, RunFacts
-from meshwise.load.records import RecordFile, open_columns
+from meshwise.load.records import RecordFile, open_columns, rows_for
 from meshwise.load.report import LoadReport, report
 from meshwise.load.schedule import Times, arrival_times_ns, share_of
 from meshwise.load.spec import LoadSpec
@@ -74,21 +74,26 @@ def check_spec(spec: LoadSpec) -> None:
     wrong = [
         (spec.connections < 1 or spec.connections > 65_535, "connections must be 1 to 65535"),
         (spec.streams < 1, "streams must be at least 1"),
-        (spec.protocol == "http1" and spec.streams != 1, "http1 has one stream per connection"),
+        (
+            spec.protocol in ("http1", "tcp") and spec.streams != 1,
+            f"{spec.protocol} has one stream per connection",
+        ),
+        (max(spec.body_bytes, spec.response_bytes) >= 2**31, "a payload must be smaller than 2 GiB"),
         (not 1 <= spec.processes <= 64, "processes must be 1 to 64"),
         (spec.processes > spec.connections, "every process needs a connection of its own"),
         (spec.duration_ns <= 0, "the duration must be positive"),
         (spec.warmup_ns < 0 or spec.spin_ns < 0, "warm-up and spin cannot be negative"),
         (spec.timeout_ns <= 0, "the time-out must be positive"),
         (spec.arrivals is not Arrivals.CLOSED and not spec.rate_rps > 0, "the rate must be positive"),
-        (
-            spec.cpu is not None and spec.cpu not in os.sched_getaffinity(0),
-            f"CPU {spec.cpu} is not ours to use",
-        ),
+        (not _cpus(spec) <= os.sched_getaffinity(0), f"not all of the CPUs {sorted(_cpus(spec))} are ours"),
     ]
     for is_wrong, what in wrong:
         if is_wrong:
             raise messages.BAD_LOAD_OPTION.error(what=what, remedy="change that option")
+
+
+def _cpus(spec: LoadSpec) -> set[int]:
+    return set() if spec.cpu is None else set(range(spec.cpu, spec.cpu + spec.processes))
 
 
 class _Part:
@@ -97,21 +102,20 @@ class _Part:
     def __init__(self, spec: LoadSpec, directory: Path, index: int) -> None:
         self._spec, self._index = spec, index
         if spec.cpu is not None:
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(0, {spec.cpu + index})
+            os.sched_setaffinity(0, {spec.cpu + index})
         slots = len(range(index, spec.connections, spec.processes))
         self._times: Times | None = None
-        if spec.arrivals is not Arrivals.CLOSED:
-            whole = arrival_times_ns(
-                spec.arrivals, spec.rate_rps, spec.warmup_ns + spec.duration_ns, spec.seed
-            )
-            self._times = share_of(whole, index, spec.processes)
-            self._rows = self._times.size
-        else:
-            self._rows = int((spec.warmup_ns + spec.duration_ns) / 1e9 * CLOSED_ROWS_PER_S) + 1
+        span_ns = spec.warmup_ns + spec.duration_ns
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._records = RecordFile(_records_path(directory, index), self._rows)
+            if spec.arrivals is Arrivals.CLOSED:
+                self._rows = rows_for(directory, int(span_ns / 1e9 * CLOSED_ROWS_PER_S) + 1)
+            else:
+                whole = arrival_times_ns(spec.arrivals, spec.rate_rps, span_ns, spec.seed)
+                self._times = share_of(whole, index, spec.processes)
+                self._rows = self._times.size
+            path = _records_path(directory, index)
+            self._records = RecordFile(path, self._rows, reserve=self._times is not None)
         except OSError as error:
             raise messages.CANNOT_WRITE_OUTPUT.error(where=str(directory), why=str(error)) from error
         self._engine = Engine(spec, slots)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import struct
 import time
 from dataclasses import dataclass
@@ -55,14 +56,22 @@ unless an answer came whole. `status`: HTTP status; gRPC calls 1000 + gRPC statu
 or a kind. `queued`: no slot was free at the intended time, so `sent_ns` counts waiting for the server."""
 
 
+def rows_for(directory: Path, wanted: int) -> int:
+    """Rows of a sparse file that half of the free space could hold, at most `wanted`."""
+    return min(wanted, shutil.disk_usage(directory).free // 2 // _ROW_BYTES)
+
+
 class RecordFile:
     """The writing side, preallocated and memory-mapped. Columns are memoryviews of format `q`."""
 
-    def __init__(self, path: Path, capacity: int) -> None:
+    def __init__(self, path: Path, capacity: int, *, reserve: bool = False) -> None:
+        """`reserve`: take the space now, so that a full disk is an OSError here and not a SIGBUS later."""
         self.capacity = max(capacity, 1)
         size = _HEADER_BYTES + self.capacity * _ROW_BYTES
         with path.open("w+b") as file:
             os.ftruncate(file.fileno(), size)
+            if reserve:
+                os.posix_fallocate(file.fileno(), 0, size)
             self._map = mmap.mmap(file.fileno(), size)
         self._view = memoryview(self._map)
         start = _HEADER_BYTES

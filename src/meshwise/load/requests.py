@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshwise.load.spec import LoadSpec
-from meshwise.load.wire import grpc, http1, http2_request
+from meshwise.load.wire import grpc, http1, http2_request, tcp
 from meshwise.load.wire.http2 import Http2
 from meshwise.load.wire.seam import WireProtocol
 from meshwise.study.model import Protocol
@@ -24,6 +24,9 @@ def encode(spec: LoadSpec) -> Encoded:
     """Encodes the request once. Bodies are `x` repeated."""
     body = b"x" * spec.body_bytes
     scheme = "https" if spec.tls else "http"
+    if spec.protocol is Protocol.TCP:
+        framed = tcp.encode_request(body, spec.response_bytes)
+        return Encoded(lambda: tcp.Tcp(framed), len(framed))
     if spec.protocol is Protocol.HTTP1:
         raw = http1.encode_request(spec.method, spec.path, spec.authority, spec.headers, body)
         heads = http1.KnownHeads()

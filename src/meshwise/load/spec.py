@@ -34,7 +34,7 @@ class TlsSpec:
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """One run of the instrument."""
+    """One run of the instrument. tcp has neither authority, method, path nor headers: they are not read."""
 
     address: str
     port: int
@@ -56,6 +56,8 @@ class LoadSpec:
     timeout_ns: int
     """A request unanswered this long after its intended time is an error of kind `timeout`."""
     grpc_message: bytes | None = None
+    response_bytes: int = 0
+    """tcp only: the payload that is asked for. (HTTP servers are told by path and headers.)"""
     tls: TlsSpec | None = None
     cpu: int | None = None
     """Pin the instrument's process to this CPU."""

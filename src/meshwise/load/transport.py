@@ -19,7 +19,7 @@ _READ_BYTES = 256 * 1024
 
 
 def tls_context(tls: TlsSpec, protocol: Protocol) -> ssl.SSLContext:
-    """Client side; the ALPN of the protocol. Raises MW304 for a file that cannot be used."""
+    """Client side; the ALPN of the protocol (none for tcp). Raises MW304 for a file that cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -40,7 +40,8 @@ def tls_context(tls: TlsSpec, protocol: Protocol) -> ssl.SSLContext:
             raise messages.BAD_TLS_FILE.error(
                 where=tls.cert_file, what="certificate and key", why=str(error)
             ) from error
-    context.set_alpn_protocols(["http/1.1"] if protocol is Protocol.HTTP1 else ["h2"])
+    if protocol is not Protocol.TCP:
+        context.set_alpn_protocols(["http/1.1"] if protocol is Protocol.HTTP1 else ["h2"])
     return context
 
 

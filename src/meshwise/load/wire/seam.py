@@ -8,7 +8,7 @@ requests in `open_tags()` have failed.
 A *tag* is the caller's number of a request. An *outcome* is everything that is known of an answer in
 one integer, because a tuple per request would cost as much as the system call that brought it:
 
-    bits 0-10   status: HTTP status; for gRPC 1000 + the gRPC status code; 0 = none
+    bits 0-10   status: HTTP status; for gRPC 1000 + the gRPC status code; 0 = none (always in opaque TCP)
     bits 11-15  ErrorKind
     bits 16-31  connection number (left 0 here; the engine adds it)
     bits 32-62  received body bytes, at most 2^31-1
