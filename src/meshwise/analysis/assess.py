@@ -145,9 +145,9 @@ def _finding(
         p=t_p_value(inferred),
         p_adjusted=p_adjusted,
         adjustment=f"{adjustment}, {size} comparisons" if size else None,
-        floor=floors[Scale.DIFFERENCE],
+        floor=_as_cost(floors[Scale.LOG], effect.base, floors[Scale.DIFFERENCE]),
         floor_ratio=exp(floors[Scale.LOG]) if effect.logs is not None else None,
-        mde=mde,
+        mde=_as_cost(log_mde, effect.base, mde),
         mde_ratio=exp(log_mde),
         equivalent_within=settings.margin if judgement.equivalent else None,
         higher_in=higher if n else None,
@@ -236,6 +236,12 @@ def _without(effect: Effect, again: Effect | None, settings: Settings) -> Withou
         ratio_low=exp(logs.low if logs else None),
         ratio_high=exp(logs.high if logs else None),
     )
+
+
+def _as_cost(log: float | None, base: float | None, otherwise: float | None) -> float | None:
+    """What is judged as a ratio, told as a cost: the share of the level that it starts from."""
+    ratio = exp(log)
+    return otherwise if ratio is None or base is None else (ratio - 1) * base
 
 
 def _scaled(floor: float | None, contrast: Contrast) -> float | None:

@@ -67,6 +67,8 @@ class Effect:
     """Natural logs of the ratio; None where a value is 0."""
     blocks: int
     lost_blocks: int
+    base: float | None = None
+    """Level of what is subtracted, by which a share becomes a cost; None unless it is a ratio of two."""
     infinite_blocks: int = 0
     """Blocks in which failures made a term infinite; then there are no values."""
 
@@ -113,16 +115,17 @@ def evaluate(
     infinite = int(np.isinf(kept).any(axis=0).sum())
     coefficients = np.array([coefficient for _, coefficient in contrast.terms], dtype=np.float64)
     executions = grid.executions[present]
-    logs = None
+    logs = base = None
     if infinite:
         absolute = np.empty(0)
     else:
         absolute = execution_means(coefficients @ kept, executions)
         if (kept > 0).all() and not contrast.step_words:
             logs = execution_means(coefficients @ np.log(kept), executions)
-    return Effect(
-        contrast, metric_name, absolute, logs, int(present.sum()), planned - int(present.sum()), infinite
-    )
+            if len(rows) == 2:
+                base = float(np.exp(np.log(kept[coefficients < 0]).mean()))
+    count = int(present.sum())
+    return Effect(contrast, metric_name, absolute, logs, count, planned - count, base, infinite)
 
 
 def context(cell: Cell) -> tuple[ScopeValue, ...]:

@@ -48,6 +48,8 @@ class Control:
     role: Role
     absolute: Noise
     logs: Noise | None
+    level: float | None
+    """Geometric mean of the control cells' values, by which a share becomes a cost; None without `logs`."""
     cells: tuple[str, ...]
     """Names of the control cells."""
     pooled: bool
@@ -70,6 +72,7 @@ def control(grid: Grid, metric: str, role: Role, confidence: float) -> Control |
     logs: list[FloatArray] = []
     claims: list[bool] = []
     cells: list[str] = []
+    levels: list[float] = []
     for cell, one, other in zip(grid.cells, base, again, strict=True):
         both = np.isfinite(one) & np.isfinite(other)
         if not both.any() or not (one[both].any() or other[both].any()):
@@ -82,15 +85,17 @@ def control(grid: Grid, metric: str, role: Role, confidence: float) -> Control |
         if (one[both] > 0).all() and (other[both] > 0).all():
             inferred = execution_means(np.log(other[both]) - np.log(one[both]), executions)
             logs.append(inferred)
+            levels.append(float(np.log(one[both]).mean()))
         if len(inferred) >= 2:
             claims.append(_claimed(inferred, confidence))
     if not absolute:
         return None
     noise, pooled = _noise(absolute)
-    log_noise, log_pooled = _noise(logs) if len(logs) == len(absolute) else (None, pooled)
-    return Control(
-        role, noise, log_noise, tuple(cells), pooled if log_noise is None else log_pooled, tuple(claims)
-    )
+    log_noise, level = None, None
+    if len(logs) == len(absolute):
+        log_noise, pooled = _noise(logs)
+        level = float(np.exp(np.mean(levels)))
+    return Control(role, noise, log_noise, level, tuple(cells), pooled, tuple(claims))
 
 
 def _claimed(differences: FloatArray, confidence: float) -> bool:
@@ -125,12 +130,11 @@ def floor_finding(control: Control, metric_name: str, n: int, confidence: float)
     """The floor of a plain comparison of all `n` units, with the range that its own uncertainty leaves."""
     metric, workload = split(metric_name)
     name = CONTROL_NAMES[control.role]
-    floor = control.absolute.floor(n, confidence)
-    low, high = _scaled_range(control.absolute, n, confidence)
-    ratio: tuple[float | None, ...] = (None, None, None)
-    if control.logs is not None:
-        bounds = (control.logs.floor(n, confidence), *_scaled_range(control.logs, n, confidence))
-        ratio = tuple(exp(bound) for bound in bounds)
+    costs: list[float | None] = list(_bounds(control.absolute, n, confidence))
+    ratios: list[float | None] = [None, None, None]
+    if control.logs is not None and control.level is not None and metric.scale is Scale.LOG:
+        ratios = [exp(bound) for bound in _bounds(control.logs, n, confidence)]
+        costs = [None if ratio is None else (ratio - 1) * control.level for ratio in ratios]
     flags = (
         ()
         if control.pooled
@@ -141,16 +145,17 @@ def floor_finding(control: Control, metric_name: str, n: int, confidence: float)
         kind=Kind.NOISE_FLOOR,
         metric=metric.name,
         scope={"control": name, "cells": "; ".join(control.cells)} | workload_scope(workload),
-        estimate=floor, low=low, high=high, confidence=confidence, unit=metric.unit,
+        estimate=costs[0], low=costs[1], high=costs[2], confidence=confidence, unit=metric.unit,
         n=control.absolute.m,
         method="t(1-alpha/2, m) * rms of m A/A differences / sqrt(n); range by chi-square",
         flags=flags,
-        sentence=sentence.of_floor(metric, name, floor, ratio[0]),
-        ratio=ratio[0], ratio_low=ratio[1], ratio_high=ratio[2],
+        sentence=sentence.of_floor(metric, name, costs[0], ratios[0]),
+        ratio=ratios[0], ratio_low=ratios[1], ratio_high=ratios[2],
     )  # fmt: skip
 
 
-def _scaled_range(noise: Noise, n: int, confidence: float) -> tuple[float, float]:
+def _bounds(noise: Noise, n: int, confidence: float) -> tuple[float, float, float]:
+    """Floor, and the range that its own uncertainty leaves."""
     factor = t_quantile(0.5 + confidence / 2, noise.m) / n**0.5
     low, high = noise.range(confidence)
-    return low * factor, high * factor
+    return noise.floor(n, confidence), low * factor, high * factor

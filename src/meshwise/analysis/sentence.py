@@ -77,15 +77,17 @@ def of_contrast(finding: Finding, contrast: Contrast, metric: Metric, setting: s
         return f"{about} lies within {finding.equivalent_within:.0%} either way: {interval}."
     if finding.verdict is None:
         return f"{about} is {interval}, described but not judged."
-    return f"{about} is not distinguishable from none: {interval}{_unseen(finding, unit)}."
+    return f"{about} is not distinguishable from none: {interval}{_unseen(finding, unit)}{_because(finding)}."
 
 
-def of_floor(metric: Metric, control: str, floor: float, ratio: float | None) -> str:
+def of_floor(metric: Metric, control: str, floor: float | None, ratio: float | None) -> str:
+    """For what is judged as a ratio the share comes first: the cost depends on the level it starts from."""
     again = "on the same processes" if control == "same" else "on a twin set of processes"
-    share = "" if ratio is None else f" ({number(100 * (ratio - 1))} %)"
+    cost = "an unknown size" if floor is None else quantity(floor, metric.unit)
+    size = cost if ratio is None else f"{number(100 * (ratio - 1))} % ({cost} at the level of that cell)"
     return (
         f"Run again {again}, the same cell differs so much that a change in {metric.words} below "
-        f"{quantity(floor, metric.unit)}{share} is not told from noise here."
+        f"{size} is not told from noise here."
     )
 
 
@@ -152,6 +154,15 @@ def _unseen(finding: Finding, unit: str) -> str:
         return ""
     share = "" if finding.mde_ratio is None else f" ({number(100 * (finding.mde_ratio - 1))} %)"
     return f"; an effect below {quantity(finding.mde, unit)}{share} would mostly not have been seen"
+
+
+def _because(finding: Finding) -> str:
+    """Why an interval that excludes 0 was not claimed: the flag's words."""
+    flags = dict(flag.partition(": ")[::2] for flag in finding.flags)
+    reasons = [flags[code] for code in ("multiplicity", "below_floor", "scales_disagree") if code in flags]
+    if "scales_disagree" in flags and finding.ratio and finding.ratio_low and finding.ratio_high:
+        reasons[-1] += f" (x{finding.ratio:.3g}, {finding.ratio_low:.3g} to {finding.ratio_high:.3g})"
+    return "".join(f"; {reason}" for reason in reasons)
 
 
 def _units(n: int) -> str:

@@ -53,6 +53,6 @@ def judge(evidence: Evidence, alpha: float, *, more_is_worse: bool) -> Judgement
     if evidence.excludes_zero and significant and not above_floor:
         reasons.append("below_floor: its interval excludes 0, but the A/A control shows effects as large")
     if significant and not evidence.excludes_zero:
-        reasons.append("scales_disagree: ratio and difference do not both exclude no change")
+        reasons.append("scales_disagree: blocks are too uneven for ratio and difference to agree")
     verdict = Verdict.EQUIVALENT if equivalent else Verdict.NOT_DISTINGUISHABLE
     return Judgement(verdict, None, equivalent, tuple(reasons))
