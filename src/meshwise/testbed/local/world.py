@@ -70,7 +70,8 @@ def enter_world(main: Main, *, keep: Iterable[Path] = ()) -> int:
 
     `keep`: directories that must stay visible inside (those of Python and the working directory always do).
     A MeshwiseError or KeyboardInterrupt that `main` raises is raised here; another exception arrives as
-    RuntimeError with the inner traceback as text. Raises MW201 when this machine refuses a world, MW202 when it was killed.
+    RuntimeError with the inner traceback as text. Raises MW201 when this machine refuses a world, MW202
+    when it was killed.
     """
     secrets = _directory_to_cover(keep)
     sys.stdout.flush()
