@@ -23,7 +23,8 @@ from meshwise.mesh.istio.view import Options
 from meshwise.mesh.none.mesh import NoneMesh
 from meshwise.mesh.seam import OUTSIDER, Dial, Mesh, PlacedWorkload, Placement, Proof
 from meshwise.service.spec import NodeSpec, Upstream
-from meshwise.study.model import LADDER, NO_MESH, Cell, KeyType, MeshName, Protocol, Shape, Topology
+from meshwise.study.factors import inexpressible
+from meshwise.study.model import LADDER, NO_MESH, Cell, KeyType, Level, MeshName, Protocol, Shape, Topology
 from meshwise.telemetry.seam import Moment, Sample
 from meshwise.testbed.local import links
 from meshwise.testbed.local.pod import Pod
@@ -142,6 +143,8 @@ def postures() -> int:
         for protocol in Protocol:
             for posture in POSTURES:
                 cell = replace(CELL, protocol=protocol, posture=posture)
+                if inexpressible(cell):
+                    continue
                 apply_ms = here.apply(cell) * 1e3
                 say(
                     cell=cell.name,
@@ -192,7 +195,7 @@ def factors() -> int:
 def fanout() -> int:
     """One node that calls two leaves, with two workers per proxy: every rung, every protocol once."""
     with ground(IstioMesh(), 2, Shape.FANOUT, workers=2) as here:
-        for protocol in Protocol:
+        for protocol in (Protocol.HTTP1, Protocol.HTTP2, Protocol.GRPC):
             for posture in LADDER if protocol is Protocol.HTTP1 else (LADDER[0], LADDER[4]):
                 cell = replace(CELL, shape=Shape.FANOUT, length=2, protocol=protocol, posture=posture)
                 here.apply(cell)
@@ -272,7 +275,8 @@ def flat(samples: Sequence[Sample]) -> dict[str, float]:
 def none() -> int:
     with ground(NoneMesh()) as here:
         for protocol in Protocol:
-            cell = replace(CELL, mesh=MeshName.NONE, posture=NO_MESH, protocol=protocol, length=2)
+            length = 1 if protocol.level is Level.L4 else 2
+            cell = replace(CELL, mesh=MeshName.NONE, posture=NO_MESH, protocol=protocol, length=length)
             here.apply(cell)
             say(cell=cell.name, **verdict(here.prove(cell)))
     return 0

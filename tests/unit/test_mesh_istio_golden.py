@@ -83,6 +83,18 @@ def outbound_listeners(here: View) -> object:
     return [listeners.virtual_outbound(here, client), without_managers(shared)]
 
 
+def outbound_tcp(here: View) -> object:
+    node = here.service("node-1")
+    return [listeners.outbound_tcp(here, node, 8083), clusters.outbound(here, node, 8083)]
+
+
+def inbound_tcp(here: View) -> object:
+    """The chains of the opaque port, and its cluster."""
+    listener = listeners.virtual_inbound(here, here.service("node-1"))
+    chains = [chain for chain in listener["filter_chains"] if chain["name"] == "0.0.0.0_8083"]
+    return [*chains, clusters.inbound(here, here.service("node-1"), 8083)]
+
+
 def inbound_listener(here: View) -> object:
     return without_managers(listeners.virtual_inbound(here, here.service("node-1")))
 
@@ -112,6 +124,9 @@ CONCEPTS: dict[str, Callable[[View], object]] = {
     "native": native,
     "listeners-outbound": outbound_listeners,
     "listener-inbound-port-level": inbound_listener,
+    "tcp-outbound": outbound_tcp,
+    "tcp-inbound-permissive": inbound_tcp,
+    "tcp-inbound-strict-fine": inbound_tcp,
     "bootstrap": start,
 }
 

@@ -14,6 +14,7 @@ from meshwise.mesh.istio import simulate
 from meshwise.mesh.istio.simulate import Certificate, Connection, Reached, Refused, Request, Upstream
 from meshwise.mesh.probe import variant
 from meshwise.service.plan import Plan
+from meshwise.study.factors import inexpressible
 from meshwise.study.model import SERVICE_PORTS, Cell, Posture, Protocol
 
 MEANS: dict[str, Meaning] = {
@@ -35,11 +36,26 @@ CERTIFICATES = {
 }
 
 
+PLAIN = {Protocol.HTTP1: "http/1.1", Protocol.HTTP2: "h2c", Protocol.GRPC: "h2c", Protocol.TCP: ""}
+OFFERED = {
+    Protocol.HTTP1: ("istio-http/1.1", "http/1.1"),
+    Protocol.HTTP2: ("istio-h2", "h2"),
+    Protocol.GRPC: ("istio-h2", "h2"),
+    Protocol.TCP: ("istio",),
+}
+CELLS = [
+    cell
+    for protocol in Protocol
+    for posture in POSTURES
+    if inexpressible(cell := replace(CELL, posture=posture, protocol=protocol)) is None
+]
+
+
 def walk(cell: Cell, row: Expectation) -> Reached | Refused:
     port = SERVICE_PORTS[cell.protocol]
     asked = variant(cell, row.what, f"node-1.backend.svc.cluster.local:{port}", Plan())
     request = Request(asked.method, asked.path, asked.authority, dict(asked.headers))
-    plain = "http/1.1" if cell.protocol is Protocol.HTTP1 else "h2c"
+    plain = PLAIN[cell.protocol]
     if row.who is Who.MESH:
         out = simulate.leave(config(cell, "client"), "10.96.1.2", port, request, CLIENT, plain)
         assert isinstance(out, Upstream), out
@@ -48,21 +64,45 @@ def walk(cell: Cell, row: Expectation) -> Reached | Refused:
     elif row.who is Who.PLAINTEXT:
         connection = Connection(port, tls=False, alpn=(plain,))
     else:
-        offered = ("istio-http/1.1", "http/1.1") if cell.protocol is Protocol.HTTP1 else ("istio-h2", "h2")
-        connection = Connection(port, tls=True, alpn=offered, certificate=CERTIFICATES.get(row.who))
+        connection = Connection(port, True, OFFERED[cell.protocol], CERTIFICATES.get(row.who))
     return simulate.arrive(config(cell, "node-1"), connection, request, SERVER_ID, time.time())
 
 
-@pytest.mark.parametrize("protocol", list(Protocol))
-@pytest.mark.parametrize("posture", POSTURES, ids=lambda posture: posture.name)
-def test_every_expectation_holds_in_the_configuration(posture: Posture, protocol: Protocol) -> None:
-    cell = replace(CELL, posture=posture, protocol=protocol)
-    for row in expectations(posture):
+def meaning(end: Reached | Refused) -> Meaning:
+    """The services speak no TLS: one that gets a caller's own closes the connection."""
+    if isinstance(end, Refused):
+        return MEANS[end.reason]
+    return Meaning.NO_TLS if end.tls else Meaning.ANSWERED
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.protocol}-{cell.posture.name}")
+def test_every_expectation_holds_in_the_configuration(cell: Cell) -> None:
+    for row in expectations(cell.posture, cell.protocol.level):
         end = walk(cell, row)
-        found = Meaning.ANSWERED if isinstance(end, Reached) else MEANS[end.reason]
-        assert found is row.meaning, (row.name, end)
+        assert meaning(end) is row.meaning, (row.name, end)
         if isinstance(end, Reached):
-            assert end.cluster == f"inbound|{SERVICE_PORTS[protocol]}||"
+            assert end.cluster == f"inbound|{SERVICE_PORTS[cell.protocol]}||"
+
+
+def test_an_opaque_port_passes_foreign_tls_on_where_plaintext_is_accepted() -> None:
+    """As Istio does: it may be the application's own TLS. Under namespace rules it has no name."""
+    foreign = Connection(8083, True, ("h2",), CLIENT)
+    request = Request("", "", "", {})
+    for posture, wanted in (("permissive", "inbound|8083||"), ("permissive+namespace", simulate.DENIED)):
+        cell = next(each for each in CELLS if each.protocol is Protocol.TCP and each.posture.name == posture)
+        end = simulate.arrive(config(cell, "node-1"), foreign, request, SERVER_ID, 0)
+        assert (end.cluster if isinstance(end, Reached) else end.reason) == wanted
+        assert isinstance(end, Refused) or end.tls
+
+
+def test_a_rule_on_requests_opens_no_opaque_port() -> None:
+    """The fine posture of an HTTP port leaves the TCP port beside it closed."""
+    cell = next(each for each in CELLS if each.posture.name == "strict+fine")
+    assert cell.protocol is Protocol.HTTP1
+    arriving = Connection(8083, True, ("istio",), CLIENT)
+    end = simulate.arrive(config(cell, "node-1"), arriving, Request("", "", "", {}), SERVER_ID, 0)
+    assert isinstance(end, Refused)
+    assert end.reason == simulate.DENIED
 
 
 @pytest.mark.parametrize("posture", POSTURES, ids=lambda posture: posture.name)

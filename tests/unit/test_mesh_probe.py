@@ -19,7 +19,7 @@ from meshwise.mesh.identity import Authority, IdentityFiles, make_key, store
 from meshwise.mesh.istio.proof import SIGNS
 from meshwise.mesh.probe import Answer, Ask, TlsAs, ask, check_of, variant
 from meshwise.service.plan import Plan
-from meshwise.study.model import LADDER, KeyType, Protocol
+from meshwise.study.model import LADDER, KeyType, Level, Protocol
 
 HTTP1 = Ask(Protocol.HTTP1, "host:8080", "GET", "/echo", (("x-tenant", "blue"),))
 HTTP2 = replace(HTTP1, protocol=Protocol.HTTP2)
@@ -184,10 +184,43 @@ def test_tls_to_a_plaintext_port_fails_the_handshake(identities: dict[str, Ident
     assert answer.seen is Seen.TLS_FAILED
 
 
+# --- opaque TCP ---------------------------------------------------------------------------------
+
+TCP = Ask(Protocol.TCP, "host:8083", "", "", (), response_bytes=5)
+
+
+def echo(answer: bytes) -> Peer:
+    def peer(connection: socket.socket) -> None:
+        assert connection.recv(65536) == bytes(7) + b"\5"
+        for place in range(len(answer)):
+            connection.sendall(answer[place : place + 1])
+
+    return peer
+
+
+@pytest.mark.parametrize(
+    ("answer", "seen"),
+    [
+        (bytes(3) + b"\5" + bytes(4) + b"hello", Seen.OK),
+        (bytes(3) + b"\5" + bytes(4) + b"hell", Seen.CLOSED),
+        (b"", Seen.CLOSED),
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", Seen.OTHER),
+    ],
+)
+def test_what_an_opaque_port_answers(answer: bytes, seen: Seen) -> None:
+    with talking_to(echo(answer)) as connect:
+        assert ask(connect, TCP).seen is seen
+
+
+def test_opaque_tcp_has_one_request() -> None:
+    cell = replace(CELL, protocol=Protocol.TCP)
+    assert {variant(cell, what, "host:8083", Plan(bytes=5)) for what in What} == {TCP}
+
+
 # --- requests and checks -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("protocol", [each for each in Protocol if each.level is Level.L7])
 def test_each_variant_differs_in_one_thing(protocol: Protocol) -> None:
     cell = replace(CELL, protocol=protocol)
     allowed = variant(cell, What.ALLOWED, "host", Plan())

@@ -213,6 +213,21 @@ MISTAKES = {
     "bad name": ("name: A b\nenvironments: none\n", "s.yaml:1:7", "not a name"),
     "one block": (SMALL + "blocks: 1\n", "s.yaml:5:9", "`1` does not fit `blocks`"),
     "streams on http1": (SMALL + "  streams: 4\n", "s.yaml:5:12", "http1 has one stream per connection"),
+    "streams on tcp": (
+        SMALL + "  protocol: tcp\n  streams: 4\n",
+        "s.yaml:6:12",
+        "tcp has one stream per connection",
+    ),
+    "a chain of tcp": (
+        SMALL + "  protocol: [http1, tcp]\n  length: [1, 2]\n",
+        "s.yaml:6:11",
+        "tcp has no chain: it goes to one node",
+    ),
+    "a fan-out of tcp": (
+        SMALL + "  protocol: tcp\ntopology: fanout\n",
+        "s.yaml:5:13",
+        "tcp has no fan-out: it goes to one node",
+    ),
     "plaintext share": (
         SMALL + "  plaintext_share: 10%\n",
         "s.yaml:5:20",

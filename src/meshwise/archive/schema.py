@@ -51,7 +51,7 @@ _CELL = (
     ("posture", TEXT, "the ladder's name, or `<mtls>+<authorization>`"),
     ("mtls", TEXT, "`disable`, `permissive`, `strict`; null without a mesh"),
     ("authorization", TEXT, "`none`, `namespace`, `fine`, `request`"),
-    ("protocol", TEXT, "`http1`, `http2`, `grpc`"),
+    ("protocol", TEXT, "`http1`, `http2`, `grpc`, `tcp`"),
     ("rate_rps", pa.float64(), "offered requests per second"),
     ("request_bytes", INT, "payload of a request"),
     ("response_bytes", INT, "payload of a response"),
@@ -112,7 +112,7 @@ REQUESTS = _table(
     ("sent_ns", INT, "when its first byte was handed to the kernel; null if never"),
     ("first_byte_ns", INT, "when the first byte of the answer was read; null if none came"),
     ("done_ns", INT, "when the answer was complete; null if it never was"),
-    ("status", pa.int32(), "HTTP status; for grpc 1000 + grpc-status; 0 if none came"),
+    ("status", pa.int32(), "HTTP status; for grpc 1000 + grpc-status; 0 if none came, and for tcp"),
     ("bytes", INT, "payload bytes of the answer"),
     ("error", NAME, "kind of failure, empty if none: `connect`, `tls`, `reset`, `timeout`, `goaway`, ..."),
 )

@@ -3,7 +3,8 @@
 One table drives two depths: the simulation (a call walks the generated configuration) and reality
 (the proof before a trial). It speaks of meanings (`Meaning`), not of wires: what a refusal looks like
 is each mesh's own (`Signs`): Istio refuses a plaintext client under strict by closing its
-connection, Linkerd by answering 403; both mean that the peer is not authenticated.
+connection, Linkerd by answering 403; both mean that the peer is not authenticated. Of opaque TCP every mesh
+refuses in the one way that there is, by closing the connection.
 
 How to read it: a call is (who, what). `PEER` says whether the posture's mTLS mode admits the caller to
 the port at all; `CALLER` and `VARIANT` say what the authorization kind makes of an admitted call. A call
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from meshwise.study.model import Authorization, MtlsMode, Posture
+from meshwise.study.model import Authorization, Level, MtlsMode, Posture
 
 
 class Who(StrEnum):
@@ -140,15 +141,17 @@ _TOKEN_FIRST = (What.EXPIRED_TOKEN, What.FORGED_TOKEN)
 """A token that is present and not valid is refused before anyone asks who the caller is."""
 
 
-def expectations(posture: Posture) -> tuple[Expectation, ...]:
+def expectations(posture: Posture, level: Level = Level.L7) -> tuple[Expectation, ...]:
     """The rows of a posture that are proven before a trial: the allowed request by every caller, then
-    every broken request by the client through its sidecar. The allowed call comes first."""
+    every broken request by the client through its sidecar. The allowed call comes first. At L4 there is
+    nothing in a request that could be broken: `fine` is what it makes of the callers."""
     if posture.mtls is None:
         callers: tuple[Who, ...] = (Who.MESH, Who.PLAINTEXT)
     else:
         callers = tuple(Who)
     by_caller = [(who, What.ALLOWED) for who in callers]
-    by_request = [(Who.MESH, what) for what in VARIANT[posture.authorization] if what is not What.ALLOWED]
+    variants = VARIANT[posture.authorization] if level is Level.L7 else {}
+    by_request = [(Who.MESH, what) for what in variants if what is not What.ALLOWED]
     return tuple(
         Expectation(who, what, meaning_of(posture, who, what)) for who, what in [*by_caller, *by_request]
     )

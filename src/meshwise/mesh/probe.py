@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from meshwise.load.wire import blocks, frames
+from meshwise.load.wire import blocks, frames, tcp
 from meshwise.mesh.expectations import Expectation, Seen, Signs, What
 from meshwise.mesh.identity import IdentityFiles, spiffe_ids
 from meshwise.mesh.request import OTHER_TENANT, TENANT, TENANT_HEADER, method_of, path_of
@@ -45,6 +45,8 @@ class Ask:
     method: str
     path: str
     headers: tuple[tuple[str, str], ...]
+    response_bytes: int = 0
+    """Opaque TCP, which has none of the three before: the payload that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Answer:
 
 def variant(cell: Cell, what: What, authority: str, plan: Plan) -> Ask:
     """The cell's own request with the one fault that `what` names; `plan` is what the node is told."""
+    if cell.protocol is Protocol.TCP:
+        return Ask(cell.protocol, authority, "", "", (), plan.bytes)
     grpc = cell.protocol is Protocol.GRPC
     token: str | None = {
         What.EXPIRED_TOKEN: tokens().expired,
@@ -148,13 +152,32 @@ def check_of(expectation: Expectation, answer: Answer, signs: Signs, where: str 
     )
 
 
-# --- the two wires -----------------------------------------------------------------------------
+# --- the wires ---------------------------------------------------------------------------------
 
 
 def _exchange(connection: socket.socket, request: Ask) -> Answer:
-    if request.protocol is Protocol.HTTP1:
-        return _http1(connection, request)
-    return _http2(connection, request)
+    match request.protocol:
+        case Protocol.TCP:
+            return _tcp(connection, request)
+        case Protocol.HTTP1:
+            return _http1(connection, request)
+        case _:
+            return _http2(connection, request)
+
+
+def _tcp(connection: socket.socket, request: Ask) -> Answer:
+    """The framed echo. Raises ConnectionError when there is no whole answer."""
+    head = tcp.answer_head(0, request.response_bytes)
+    connection.sendall(tcp.encode_request(b"", request.response_bytes))
+    came = b""
+    while len(came) < len(head) + request.response_bytes:
+        data = connection.recv(65536)
+        if not data:
+            raise ConnectionResetError("closed before the answer was complete")
+        came += data
+        if came[: len(head)] != head[: len(came)]:
+            return Answer(Seen.OTHER, f"not the head of an answer: {came[:40]!r}")
+    return Answer(Seen.OK)
 
 
 def _http1(connection: socket.socket, request: Ask) -> Answer:

@@ -20,12 +20,13 @@ from meshwise.service.http2_client import Http2Client
 from meshwise.service.http2_connection import Http2Connection
 from meshwise.service.http2_server import Http2Server
 from meshwise.service.loop import EPOLLIN, EPOLLOUT, Deadlines, Loop
+from meshwise.service.tcp_server import TcpServer
 
 READ_BYTES = 32 << 10
 HELD_BYTES = 1 << 20
 """With more than this unsent, or waiting unprocessed, we stop reading."""
 
-Codec = Http1Server | Http2Server | Http1Client | Http2Client
+Codec = Http1Server | Http2Server | TcpServer | Http1Client | Http2Client
 
 
 class Link:

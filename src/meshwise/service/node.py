@@ -17,6 +17,7 @@ from meshwise.service import http1_server, http2_server
 from meshwise.service.link import Codec, Link
 from meshwise.service.loop import EPOLLIN, Loop
 from meshwise.service.spec import NodeSpec
+from meshwise.service.tcp_server import TcpServer
 from meshwise.service.upstreams import Upstreams
 from meshwise.service.work import calibrate
 from meshwise.study.model import Protocol
@@ -102,6 +103,7 @@ class Node:
             Protocol.HTTP1: lambda: http1_server.Http1Server(http1, start),
             Protocol.HTTP2: lambda: http2_server.Http2Server(http2, start),
             Protocol.GRPC: lambda: http2_server.Http2Server(grpc, start),
+            Protocol.TCP: TcpServer,
         }
 
     def listen(self, protocol: Protocol, listener: socket.socket) -> None:

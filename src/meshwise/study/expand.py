@@ -25,6 +25,7 @@ from meshwise.study.model import (
     NotApplicable,
     Posture,
     Protocol,
+    Shape,
 )
 from meshwise.study.problems import Problem, impossible
 from meshwise.study.shape import StudyFile, SubGrid
@@ -184,11 +185,13 @@ def _settled(name: str, levels: list[Any] | None, mesh: MeshName, posture: Postu
 def _check_parts(file: StudyFile, parts: Sequence[Part], problems: list[Problem]) -> None:
     """Combinations that cannot be, each named where the file says it."""
     for part in parts:
-        if Protocol.HTTP1 in part.levels["protocol"] and max(part.levels["streams"]) > 1:
-            path = part.said_at["streams"]
-            reason = "http1 has one stream per connection"
-            remedy = "give http2 and grpc a part of their own under `include`, with `streams` there"
-            problems.append(impossible(path, reason, remedy))
+        for protocol in (Protocol.HTTP1, Protocol.TCP):
+            if protocol in part.levels["protocol"] and max(part.levels["streams"]) > 1:
+                reason = f"{protocol} has one stream per connection"
+                remedy = "give http2 and grpc a part of their own under `include`, with `streams` there"
+                problems.append(impossible(part.said_at["streams"], reason, remedy))
+        if Protocol.TCP in part.levels["protocol"]:
+            problems += _beyond_point_to_point(file, part)
         slowest = min(part.levels["rate"])
         if file.trial.duration < 1e9 / slowest:
             reason = f"a trial is shorter than the time between two requests at {slowest:g}/s"
@@ -212,6 +215,17 @@ def _check_parts(file: StudyFile, parts: Sequence[Part], problems: list[Problem]
                     f"`{name}` means something only in a posture that is {posture}, and there is none here"
                 )
                 problems.append(impossible(path, reason, remedy))
+
+
+def _beyond_point_to_point(file: StudyFile, part: Part) -> list[Problem]:
+    """Bytes that nobody reads carry no plan, so a node cannot be told to call another."""
+    if file.topology is Shape.FANOUT:
+        remedy = "a study of its own for tcp, with `topology: chain`"
+        return [impossible(part.said_at["protocol"], "tcp has no fan-out: it goes to one node", remedy)]
+    if max(part.levels["length"]) > 1:
+        remedy = "give tcp a part of its own under `include`, with `length: 1` there"
+        return [impossible(part.said_at["length"], "tcp has no chain: it goes to one node", remedy)]
+    return []
 
 
 def _without_excluded(file: StudyFile, cells: tuple[Cell, ...], problems: list[Problem]) -> tuple[Cell, ...]:

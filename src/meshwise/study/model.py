@@ -22,8 +22,8 @@ class Authorization(StrEnum):
     """Which calls are let through.
 
     `namespace`: callers of the calling namespace. `fine`: least privilege by identity, method, path,
-    header and JWT claim. `request`: `fine` without the identity, the only kind that means anything
-    without mutual TLS (for factorial studies).
+    header and JWT claim; of opaque TCP by identity and port, for there is nothing else to read. `request`:
+    `fine` without the identity, the only kind that means anything without mutual TLS (for factorial studies).
     """
 
     NONE = "none"
@@ -65,15 +65,30 @@ class MeshName(StrEnum):
     LINKERD = "linkerd"
 
 
+class Level(StrEnum):
+    """What a proxy reads of the traffic: connections only (L4), or requests (L7)."""
+
+    L4 = "l4"
+    L7 = "l7"
+
+
 class Protocol(StrEnum):
     HTTP1 = "http1"
     HTTP2 = "http2"
     GRPC = "grpc"
+    TCP = "tcp"
+    """A framed echo over opaque TCP."""
+
+    @property
+    def level(self) -> Level:
+        return Level.L4 if self is Protocol.TCP else Level.L7
 
 
-SERVICE_PORTS: dict[Protocol, int] = {Protocol.HTTP1: 8080, Protocol.HTTP2: 8081, Protocol.GRPC: 8082}
+SERVICE_PORTS: dict[Protocol, int] = {
+    Protocol.HTTP1: 8080, Protocol.HTTP2: 8081, Protocol.GRPC: 8082, Protocol.TCP: 8083,
+}  # fmt: skip
 """Every workload serves every protocol, each on its own declared port, so that a change of protocol
-needs no restart. Port names follow Istio's rule: `http`, `http2`, `grpc`."""
+needs no restart. Port names follow Istio's rule: `http`, `http2`, `grpc`, `tcp`."""
 
 
 class KeyType(StrEnum):
@@ -100,7 +115,7 @@ class Cell:
     response_bytes: int
     connections: int
     streams: int
-    """Concurrent streams per connection; 1 for http1."""
+    """Concurrent streams per connection; 1 for http1 and tcp."""
     shape: Shape
     length: int
     """Nodes in the chain, or leaves of the fan-out."""

@@ -156,7 +156,7 @@ class Factors(_Part):
         default=None, description="Connections of the instrument. Default: 16."
     )
     streams: Levels[Annotated[int, Field(ge=1, le=1000)]] | None = Field(
-        default=None, description="Concurrent streams per connection; http1 has one. Default: 1."
+        default=None, description="Concurrent streams per connection; http1 and tcp have one. Default: 1."
     )
     length: Levels[Annotated[int, Field(ge=1, le=16)]] | None = Field(
         default=None, description="Nodes in the chain, or leaves of the fan-out. Default: 1."

@@ -41,7 +41,8 @@ AUTHORIZATION_US = {
     Authorization.REQUEST: 18.0,
     Authorization.FINE: 30.0,
 }
-PROTOCOL_FACTOR = {Protocol.HTTP1: 1.0, Protocol.HTTP2: 1.1, Protocol.GRPC: 1.25}
+PROTOCOL_FACTOR = {Protocol.HTTP1: 1.0, Protocol.HTTP2: 1.1, Protocol.GRPC: 1.25, Protocol.TCP: 0.6}
+STATUS = {Protocol.HTTP1: 200, Protocol.HTTP2: 200, Protocol.GRPC: 1000, Protocol.TCP: 0}
 TAIL = 0.35
 """Standard deviation of the log of service times within a trial."""
 
@@ -212,9 +213,7 @@ class FakeTestbed:
                 "sent_ns": sent,
                 "first_byte_ns": sent + (service * 0.97).astype(np.int64),
                 "done_ns": sent + service,
-                "status": np.full(
-                    len(intended), 1000 if trial.cell.protocol is Protocol.GRPC else 200, np.int32
-                ),
+                "status": np.full(len(intended), STATUS[trial.cell.protocol], np.int32),
                 "bytes": np.full(len(intended), trial.cell.response_bytes, np.int64),
                 "error": pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(intended), np.int8)), [""]),
             }

@@ -16,6 +16,7 @@ INBOUND_PASSTHROUGH = "InboundPassthroughCluster"
 INBOUND_SOURCE_IP = "127.0.0.6"
 """What the proxy's connections to its own application come from; nat rules let this address through."""
 
+_HTTP2 = (Protocol.HTTP2, Protocol.GRPC)
 _UNLIMITED = 4294967295
 _NEVER_CLEANED = "9223372035s"
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -44,7 +45,7 @@ def all_clusters(view: View, owner: Service) -> list[Json]:
 
 def outbound(view: View, service: Service, port: int) -> Json:
     rule = view.destination_rule_for(service)
-    http2 = service.ports[port] is not Protocol.HTTP1
+    http2 = service.ports[port] in _HTTP2
     name = outbound_cluster(service, port)
     endpoint: Json = {"endpoint": {"address": _address(service.pod_ip, port)}, "load_balancing_weight": 1}
     auto = view.auto_mtls(service)
@@ -95,7 +96,7 @@ def inbound(view: View, service: Service, port: int) -> Json:
         "circuit_breakers": _breakers(None),
         "metadata": _metadata(view, service),
     }
-    if service.ports[port] is not Protocol.HTTP1:
+    if service.ports[port] in _HTTP2:
         cluster["typed_extension_protocol_options"] = _typed(_http2_options())
     return _bound(cluster)
 

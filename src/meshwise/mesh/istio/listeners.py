@@ -1,4 +1,4 @@
-"""Listeners: virtualInbound, virtualOutbound, and one outbound listener per port of the mesh.
+"""Listeners: virtualInbound, virtualOutbound, and outbound one per HTTP port or per address of a TCP service.
 
 Mirrors pilot/pkg/networking/core/listener_inbound.go, listener_builder.go, listener.go and
 filterchain_options.go (which chains a port gets in which mTLS mode).
@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 from meshwise.mesh.istio import authorization, connection_manager, native, tls
 from meshwise.mesh.istio.clusters import INBOUND_PASSTHROUGH
-from meshwise.mesh.istio.routes import BLACK_HOLE, PASSTHROUGH, inbound_cluster
+from meshwise.mesh.istio.routes import BLACK_HOLE, PASSTHROUGH, inbound_cluster, outbound_cluster
 from meshwise.mesh.istio.view import Json, Service, View
-from meshwise.study.model import MtlsMode
+from meshwise.study.model import Level, MtlsMode
 
 INBOUND_PORT = 15006
 OUTBOUND_PORT = 15001
@@ -26,8 +26,18 @@ def all_listeners(view: View, owner: Service) -> list[Json]:
     return [
         virtual_inbound(view, owner),
         virtual_outbound(view, owner),
-        *(outbound_http(view, owner, port) for port in ports),
+        *(outbound_http(view, owner, port) for port in ports if not _is_opaque(view, port)),
+        *(
+            outbound_tcp(view, service, port)
+            for service in view.visible_to(owner)
+            for port in sorted(service.ports)
+            if _is_opaque(view, port)
+        ),
     ]
+
+
+def _is_opaque(view: View, port: int) -> bool:
+    return view.protocol_of(port).level is Level.L4
 
 
 # --- inbound -----------------------------------------------------------------------------------
@@ -54,11 +64,15 @@ def virtual_inbound(view: View, service: Service) -> Json:
 
 
 def _port_chains(view: View, service: Service, port: int, security: Sequence[Json]) -> list[Json]:
-    """A port that is declared as HTTP, HTTP/2 or gRPC."""
+    """A port with a declared protocol: the chains are the same for all, what is in them is not."""
     mode = view.mode_for(service, port)
-    manager = connection_manager.inbound(view, service, port, inbound_cluster(port), security)
-    network = [*_exchange(view), manager]
-    secure = tls.downstream(view, http=True)
+    opaque = _is_opaque(view, port)
+    if opaque:
+        network = [*_exchange(view), *_tcp_security(view, service), _tcp_proxy(inbound_cluster(port))]
+    else:
+        manager = connection_manager.inbound(view, service, port, inbound_cluster(port), security)
+        network = [*_exchange(view), manager]
+    secure = tls.downstream(view, http=not opaque)
 
     def chain(match: Json, socket: Json | None = None) -> Json:
         return _chain(view, f"0.0.0.0_{port}", {"destination_port": port, **match}, network, socket)
@@ -69,7 +83,14 @@ def _port_chains(view: View, service: Service, port: int, security: Sequence[Jso
     if mode is MtlsMode.DISABLE:
         return [raw]
     mutual = {"transport_protocol": "tls", "application_protocols": list(tls.MESH_ALPN)}
-    return [chain(mutual, secure), raw]
+    # TLS that is not the mesh's own may be the application's; only an opaque port can pass it on.
+    foreign = [chain({"transport_protocol": "tls"})] if opaque else []
+    return [chain(mutual, secure), *foreign, raw]
+
+
+def _tcp_security(view: View, service: Service) -> list[Json]:
+    """What an inbound chain that reads no HTTP has before its tcp_proxy."""
+    return [*authorization.tcp_filters(view.policies_for(service)), *_tcp_stats(view, inbound=True)]
 
 
 def _undeclared_chains(view: View, service: Service, security: Sequence[Json]) -> list[Json]:
@@ -77,12 +98,7 @@ def _undeclared_chains(view: View, service: Service, security: Sequence[Json]) -
     mode = view.mode_for(service, None)
     manager = connection_manager.inbound(view, service, 0, INBOUND_PASSTHROUGH, security)
     http = [*_exchange(view), manager]
-    tcp = [
-        *_exchange(view),
-        *authorization.tcp_filters(view.policies_for(service)),
-        *_tcp_stats(view),
-        _tcp_proxy(INBOUND_PASSTHROUGH),
-    ]
+    tcp = [*_exchange(view), *_tcp_security(view, service), _tcp_proxy(INBOUND_PASSTHROUGH)]
     secure_http, secure_tcp = tls.downstream(view, http=True), tls.downstream(view, http=False)
     plain_http = {"transport_protocol": "raw_buffer", "application_protocols": list(tls.PLAIN_ALPN)}
     mesh_http = {"transport_protocol": "tls", "application_protocols": list(tls.HTTP_ALPN)}
@@ -113,9 +129,9 @@ def _exchange(view: View) -> list[Json]:
     return [native.tcp_metadata(name)] if name else []
 
 
-def _tcp_stats(view: View) -> list[Json]:
+def _tcp_stats(view: View, *, inbound: bool) -> list[Json]:
     name = view.options.native.tcp_stats if view.options.telemetry else None
-    return [native.stats(name, inbound=True)] if name else []
+    return [native.stats(name, inbound=inbound)] if name else []
 
 
 def _inbound_filters(chains: Sequence[Json]) -> list[Json]:
@@ -181,7 +197,7 @@ def virtual_outbound(view: View, client: Service) -> Json:
 
 def outbound_http(view: View, client: Service, port: int) -> Json:
     """Shared by all services of the port; virtualOutbound hands it the connections to that port."""
-    protocol = next(service.ports[port] for service in view.services if port in service.ports)
+    protocol = view.protocol_of(port)
     return {
         "name": f"0.0.0.0_{port}",
         "address": _any_address(port),
@@ -200,6 +216,20 @@ def outbound_http(view: View, client: Service, port: int) -> Json:
             }
         ],
         "default_filter_chain": {"name": "PassthroughFilterChain", "filters": [_tcp_proxy(PASSTHROUGH)]},
+    }
+
+
+def outbound_tcp(view: View, service: Service, port: int) -> Json:
+    """One for each address of a service: bytes name no host that could tell services apart."""
+    network = [*_tcp_stats(view, inbound=False), _tcp_proxy(outbound_cluster(service, port))]
+    return {
+        "name": f"{service.service_ip}_{port}",
+        "address": _address(service.service_ip, port),
+        "bind_to_port": False,
+        "traffic_direction": "OUTBOUND",
+        "listener_filters_timeout": "0s",
+        "continue_on_listener_filters_timeout": True,
+        "filter_chains": [{"filter_chain_match": {}, "filters": network}],
     }
 
 
@@ -240,4 +270,8 @@ def _listener_filter(name: str, kind: str, config: Json | None = None) -> Json:
 
 
 def _any_address(port: int) -> Json:
-    return {"socket_address": {"address": "0.0.0.0", "port_value": port}}
+    return _address("0.0.0.0", port)
+
+
+def _address(ip: str, port: int) -> Json:
+    return {"socket_address": {"address": ip, "port_value": port}}

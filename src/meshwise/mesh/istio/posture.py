@@ -2,6 +2,9 @@
 
 Which resources make which rung follows Istio's own guides: mesh-wide PeerAuthentication for the mTLS
 mode; an AuthorizationPolicy per called workload; RequestAuthentication where a claim is asked for.
+
+Opaque TCP has no requests to judge, and Istio lets an ALLOW rule that asks for one allow nothing there. So
+least privilege (`fine`) of a TCP port is what L4 can tell: the caller's identity and the port.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import yaml
 from meshwise.mesh.istio.resources import ROOT_NAMESPACE
 from meshwise.mesh.request import TENANT, TENANT_HEADER, method_of, path_of
 from meshwise.mesh.tokens import CLAIM, ISSUER, ROLE
-from meshwise.study.model import Authorization, Cell, MtlsMode, Topology, Workload
+from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, Level, MtlsMode, Topology, Workload
 
 Document = dict[str, Any]
 
@@ -61,7 +64,7 @@ def _documents(cell: Cell, jwks: str, trust_domain: str) -> Iterable[Document]:
     if authorization is Authorization.NONE:
         return
     called = [workload for workload in topology.workloads if topology.callers(workload.name)]
-    if authorization in _TOKEN_RULES:
+    if authorization in _TOKEN_RULES and cell.protocol.level is Level.L7:
         rule = {"issuer": ISSUER, "jwks": jwks, "forwardOriginalToken": True}
         for namespace in sorted({workload.namespace for workload in called}):
             yield _document("RequestAuthentication", "tokens", namespace, {"jwtRules": [rule]})
@@ -89,10 +92,13 @@ def _rule(cell: Cell, callers: Sequence[Workload], trust_domain: str) -> Documen
     authorization = cell.posture.authorization
     if authorization is Authorization.NAMESPACE:
         return {"from": [{"source": {"namespaces": sorted({each.namespace for each in callers})}}]}
+    names = sorted(f"{trust_domain}/ns/{each.namespace}/sa/{each.service_account}" for each in callers)
+    if cell.protocol.level is Level.L4:
+        ports = [str(SERVICE_PORTS[cell.protocol])]
+        return {"from": [{"source": {"principals": names}}], "to": [{"operation": {"ports": ports}}]}
     source: Document = {"requestPrincipals": [f"{ISSUER}/*"]}
     path = path_of(cell)
     if authorization is Authorization.FINE:
-        names = sorted(f"{trust_domain}/ns/{each.namespace}/sa/{each.service_account}" for each in callers)
         source = {"principals": names, **source}
     elif callers[0].name.startswith("other-"):
         path = f"/{callers[0].name}{path}"

@@ -32,7 +32,7 @@ from meshwise.mesh.probe import Answer, Handshake, TlsAs, ask, check_of, variant
 from meshwise.mesh.request import plan_of
 from meshwise.mesh.seam import OUTSIDER, Check, Dial, PlacedWorkload, Placement, Proof
 from meshwise.service.plan import Plan
-from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, MtlsMode, Protocol, Topology
+from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, Level, MtlsMode, Protocol, Topology
 
 SIGNS: Signs = {
     Meaning.ANSWERED: frozenset({Seen.OK}),
@@ -42,11 +42,17 @@ SIGNS: Signs = {
     Meaning.TOKEN_REFUSED: frozenset({Seen.UNAUTHENTICATED}),
 }
 """How Istio refuses."""
+L4_SIGNS: Signs = {**SIGNS, Meaning.DENIED: frozenset({Seen.CLOSED})}
+
+
+def signs(cell: Cell) -> Signs:
+    return L4_SIGNS if cell.protocol.level is Level.L4 else SIGNS
+
 
 _COUNTERS = (
     r"^((cluster\.outbound.*|listener\.0\.0\.0\.0_15006)\.(ssl\.(handshake|session_reused|connection_error"
     r"|fail_verify.*|(versions|curves|ciphers)\..*)|no_filter_chain_match)"
-    r"|http\.inbound_.*\.(rbac|jwt_authn)\.(allowed|denied)"
+    r"|(http\.inbound_.*|tcp)\.(rbac|jwt_authn)\.(allowed|denied)"
     r"|listener_manager\.lds\.version_text|cluster_manager\.cds\.version_text|server\.concurrency)$"
 )
 _VERSIONS = ("listener_manager.lds.version_text", "cluster_manager.cds.version_text")
@@ -65,11 +71,11 @@ def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str, worker
         before = {name: admin.stats(_COUNTERS) for name, admin in admins.items()}
         allowed = caller.call(first, Who.MESH, What.ALLOWED)
         sidecars = {name: admin.stats(_COUNTERS) for name, admin in admins.items()}
-        rows = expectations(cell.posture)
+        rows = expectations(cell.posture, cell.protocol.level)
         answers = [
             (row, allowed if row == rows[0] else caller.call(first, row.who, row.what)) for row in rows
         ]
-        checks = [check_of(row, answer, SIGNS) for row, answer in answers]
+        checks = [check_of(row, answer, signs(cell)) for row, answer in answers]
         checks += [check for placed in used[2:] for check in caller.check_beyond(placed)]
         seen = caller.handshake
         resumed = caller.resume(first)
@@ -145,13 +151,21 @@ class _Caller:
         return bool(answer.handshake and answer.handshake.resumed)
 
     def _tls(self, who: Who, target: PlacedWorkload) -> TlsAs:
-        http1 = self._cell.protocol is Protocol.HTTP1
         return TlsAs(
             identity=self._files.get(who),
             root=str(self._files[Who.TWIN].root),
             server_name=f"outbound_.{self._port}_._.{target.workload.host}",
-            alpn=("istio-http/1.1", "istio", "http/1.1") if http1 else ("istio-h2", "istio", "h2"),
+            alpn=_ALPN[self._cell.protocol],
         )
+
+
+_ALPN = {
+    Protocol.HTTP1: ("istio-http/1.1", "istio", "http/1.1"),
+    Protocol.HTTP2: ("istio-h2", "istio", "h2"),
+    Protocol.GRPC: ("istio-h2", "istio", "h2"),
+    Protocol.TCP: ("istio",),
+}
+"""What a sidecar offers; without `istio-peer-exchange`, which would have to be followed by metadata."""
 
 
 # --- what the proxies counted --------------------------------------------------------------------
@@ -181,8 +195,9 @@ def _hop(cell: Cell, name: str, server: Stats) -> Check:
 
 def _policies(cell: Cell, rows: list[Expectation], server: Stats) -> list[Check]:
     """Refusals by policy were counted by the filter that has to make them, and nothing else was."""
-    denied = total(server, r"http\.inbound_.*\.rbac\.denied")
-    allowed = total(server, r"http\.inbound_.*\.rbac\.allowed")
+    filters = r"tcp" if cell.protocol.level is Level.L4 else r"http\.inbound_.*"
+    denied = total(server, rf"{filters}\.rbac\.denied")
+    allowed = total(server, rf"{filters}\.rbac\.allowed")
     refused = total(server, r"http\.inbound_.*\.jwt_authn\.denied")
     wanted_denied = sum(row.meaning is Meaning.DENIED for row in rows)
     wanted_refused = sum(row.meaning is Meaning.TOKEN_REFUSED for row in rows)

@@ -55,6 +55,8 @@ class Reached:
 
     cluster: str
     way: tuple[str, ...] = ()
+    tls: bool = False
+    """The application gets the caller's TLS as it came; no one on the way has ended it."""
 
 
 @dataclass(frozen=True)
@@ -212,14 +214,16 @@ def _token(config: Json, request: Request, now_s: float) -> Mapping[str, object]
 
 
 def _tcp(chain: Json, connection: Connection, way: tuple[str, ...]) -> End:
+    ended = "transport_socket" in chain
     for each in chain["filters"]:
         name, config = each["name"], each["typed_config"]
         if name == "envoy.filters.network.rbac":
-            peer = connection.certificate.spiffe_id if connection.certificate else None
+            known = connection.certificate if ended else None
+            peer = known.spiffe_id if known else None
             if not rbac_walk.allows(config["rules"], rbac_walk.Facts(peer, connection.port, {}, "", {})):
                 return Refused(DENIED, (*way, name))
         elif name == "envoy.filters.network.tcp_proxy":
-            return Reached(config["cluster"], (*way, name))
+            return Reached(config["cluster"], (*way, name), tls=connection.tls and not ended)
     raise Unknown("a TCP chain without an end")
 
 
@@ -230,12 +234,18 @@ def leave(
     config: ProxyConfig, address: str, port: int, request: Request, identity: Certificate, alpn: str
 ) -> Upstream | Refused:
     """An application's plaintext connection to `address:port` through its own sidecar."""
-    listener = _handed_over(config.listeners, port)
+    listener = _handed_over(config.listeners, address, port)
     way = (listener["name"],)
-    chain = match_chain(listener, Connection(port, tls=False, alpn=(alpn,)))
-    manager = _http_manager(chain) if chain else None
-    if manager is None:
+    opened = Connection(port, tls=False, alpn=(alpn,))
+    chain = match_chain(listener, opened)
+    if chain is None:
         return Refused(NO_CHAIN, way)
+    manager = _http_manager(chain)
+    if manager is None:
+        end = _tcp(chain, opened, way)
+        if isinstance(end, Refused):
+            return end
+        return _through(config, end, (address, port), identity, (), alpn)
     table = config.routes[int(manager["rds"]["route_config_name"])]
     end = _route(table, request.authority.partition(":")[0], way)
     if isinstance(end, Refused):
@@ -248,20 +258,23 @@ def leave(
         ),
         {"inline_string": ""},
     )["inline_string"]
-    cluster = next((each for each in config.clusters if each["name"] == end.cluster), None)
-    if cluster is None:
-        return Refused(NO_ROUTE, end.way)
-    return _dial(cluster, (address, port), identity, tuple(filter(None, override.split(","))), alpn, end.way)
+    names = tuple(filter(None, override.split(",")))
+    return _through(config, end, (address, port), identity, names, alpn)
 
 
-def _dial(
-    cluster: Json,
+def _through(
+    config: ProxyConfig,
+    end: Reached,
     original: tuple[str, int],
     identity: Certificate,
     override: tuple[str, ...],
     plain_alpn: str,
-    way: tuple[str, ...],
-) -> Upstream:
+) -> Upstream | Refused:
+    """The connection that the cluster at the end of the walk makes."""
+    way = end.way
+    cluster = next((each for each in config.clusters if each["name"] == end.cluster), None)
+    if cluster is None:
+        return Refused(NO_ROUTE, way)
     if cluster["type"] == "ORIGINAL_DST":
         return Upstream(cluster["name"], original, Connection(original[1], False, (plain_alpn,)), way)
     endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
@@ -293,14 +306,15 @@ def _socket_for(cluster: Json, endpoint: Json) -> Json | None:
 # --- parts -----------------------------------------------------------------------------------------
 
 
-def _handed_over(listeners: Sequence[Json], port: int) -> Json:
-    """Whom virtualOutbound hands a connection to: the listener of that port, else it keeps it."""
-    found = [
-        each
-        for each in listeners
-        if not each.get("bind_to_port", True) and each["address"]["socket_address"]["port_value"] == port
-    ]
-    return found[0] if found else _named(listeners, "virtualOutbound")
+def _handed_over(listeners: Sequence[Json], address: str, port: int) -> Json:
+    """Whom virtualOutbound hands a connection to: the listener of that address, else of that port, else
+    it keeps it."""
+    for wanted in (address, "0.0.0.0"):
+        place = {"address": wanted, "port_value": port}
+        for each in listeners:
+            if not each.get("bind_to_port", True) and each["address"]["socket_address"] == place:
+                return each
+    return _named(listeners, "virtualOutbound")
 
 
 def _route(table: Json, host: str, way: tuple[str, ...]) -> End:

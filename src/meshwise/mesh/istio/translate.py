@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from meshwise.mesh.istio import clusters, listeners, routes
 from meshwise.mesh.istio.view import Json, View
+from meshwise.study.model import Level
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,19 @@ class ProxyConfig:
     listeners: tuple[Json, ...]
     clusters: tuple[Json, ...]
     routes: Mapping[int, Json]
-    """By port, which is the table's name."""
+    """By port, which is the table's name; only of ports that carry requests."""
 
 
 def translate(view: View, workload: str) -> ProxyConfig:
     owner = view.service(workload)
-    ports = sorted({port for service in view.visible_to(owner) for port in service.ports})
+    ports = sorted(
+        {
+            port
+            for service in view.visible_to(owner)
+            for port, protocol in service.ports.items()
+            if protocol.level is Level.L7
+        }
+    )
     return ProxyConfig(
         listeners=tuple(listeners.all_listeners(view, owner)),
         clusters=tuple(clusters.all_clusters(view, owner)),

@@ -43,7 +43,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Service:
-    """A workload seen from outside. Port names are the protocols' (`http`, `http2`, `grpc`)."""
+    """A workload seen from outside. Port names are the protocols' (`http`, `http2`, `grpc`, `tcp`)."""
 
     name: str
     namespace: str
@@ -74,6 +74,10 @@ class View:
 
     def service(self, name: str) -> Service:
         return next(service for service in self.services if service.name == name)
+
+    def protocol_of(self, port: int) -> Protocol:
+        """What the services declare the port to be; they agree on it."""
+        return next(service.ports[port] for service in self.services if port in service.ports)
 
     # --- mutual TLS --------------------------------------------------------------------------------
 

@@ -79,7 +79,9 @@ class NoneMesh:
             pod = client.name if who is Who.MESH else OUTSIDER
             return ask(lambda: dial(pod, first.pod_ip, port), request)
 
-        checks = [check_of(row, call(row.who), SIGNS) for row in expectations(cell.posture)]
+        checks = [
+            check_of(row, call(row.who), SIGNS) for row in expectations(cell.posture, cell.protocol.level)
+        ]
         checks += [_no_proxy(placed.name, dial) for placed in used]
         return Proof(tuple(checks), {"proxy": "none"}, time.monotonic_ns() - begun_ns)
 

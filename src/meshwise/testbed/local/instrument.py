@@ -47,6 +47,7 @@ def load_spec(
         path=request.path,
         headers=tuple((name, value) for name, value in request.headers),
         body_bytes=cell.request_bytes,
+        response_bytes=cell.response_bytes,
         rate_rps=cell.rate_rps * (1 - cell.plaintext_share),
         arrivals=study.trial.arrivals,
         seed=zlib.crc32(f"{study.seed} block {trial.block}".encode()),
