@@ -75,7 +75,7 @@ def _with_delays(delay: str, seconds: int, spin_ns: int) -> tuple[np.ndarray, np
     """(the server's record of its delays, the instrument's response times), in us."""
     with tempfile.TemporaryDirectory() as name:
         record = Path(name) / "record.npy"
-        with truth_server("--delay", delay, "--record", str(record)) as server:
+        with truth_server("--poll", "--delay", delay, "--record", str(record)) as server:
             _pin(server.pid)
             load = lab.spec(
                 server.port,

@@ -164,8 +164,9 @@ def serve(arguments: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps({"port": listener.getsockname()[1], "start_ns": start_ns}) + "\n")
     sys.stdout.flush()
     order = 0
+    idle_s = 0.0 if arguments.poll else 0.2
     while running:
-        timeout = max(0.0, (waiting[0][0] - clock() - _GAP_NS) / 1e9) if waiting else 0.2
+        timeout = max(0.0, (waiting[0][0] - clock() - _GAP_NS) / 1e9) if waiting else idle_s
         for fd, _ in epoll.poll(timeout):
             if fd == listener.fileno():
                 sock, _peer = listener.accept()
@@ -207,6 +208,9 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--record", type=Path)
+    parser.add_argument(
+        "--poll", action="store_true", help="never sleep, so that nothing waits for a waking core"
+    )
     serve(parser.parse_args())
 
 
