@@ -5,20 +5,29 @@ And stopped in order, by Ctrl-C and by SIGTERM: what is complete is kept and goe
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
+import pty
 import random
+import re
 import signal
+import struct
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.people import ORDINARY
+from tests.support.people import ORDINARY, command_as, environment_as
 from tests.support.real_study import (
+    MARKER,
     MARKS,
     ME,
+    PROGRAM,
+    STUDY,
     RealRun,
     Seen,
     kill,
@@ -130,6 +139,34 @@ def test_asked_to_stop_it_cleans_up_and_keeps_what_is_complete(
     assert last[0].startswith("stopped; what is complete is kept: ")
     assert last[1] == f"next: meshwise run {directory / 'study.yaml'} --out {run.out} --resume"
     assert "Traceback" not in told
+
+
+def test_on_a_terminal_one_line_shows_the_median_and_control_c_stops(directory: Path) -> None:
+    run, before = RealRun(directory), traces()
+    (directory / "study.yaml").write_text(STUDY % ("1200ms", 5))  # long enough for a median to be told
+    words = ("run", str(directory / "study.yaml"), "--out", str(run.out))
+    command = command_as(ME, *PROGRAM, *words)
+    environment = environment_as(
+        ME, **{MARKER: run.marker, "TMPDIR": str(directory / "tmp"), "TERM": "xterm"}
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe(command[0], command, environment)
+    with os.fdopen(terminal, "r+b", buffering=0) as tty:
+        fcntl.ioctl(tty, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        seen = ""
+        while not re.search(r"block 1/5 · trial \d+/10 · \d+s left · P50 [\d,]+ us · ", seen):
+            seen += tty.read(4096).decode(errors="replace")
+        tty.write(b"\x03")
+        with contextlib.suppress(OSError):  # a terminal whose last user is gone
+            while more := tty.read(4096):
+                seen += more.decode(errors="replace")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    nothing_stays(run, [], set(), before)
+    shown, _, words_at_the_end = seen.partition("stopped; what is complete is kept: ")
+    assert shown.count("\n") <= 1, "one line, rewritten in place"
+    assert words_at_the_end.rstrip().endswith("--resume")
+    assert intact(run, [])
 
 
 def test_stopped_before_there_is_an_archive_it_says_so(directory: Path) -> None:
