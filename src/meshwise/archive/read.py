@@ -32,7 +32,7 @@ from meshwise.archive.schema import (
 )
 from meshwise.core import messages
 from meshwise.study.file import parse_study
-from meshwise.study.model import Cell, Study, Trial
+from meshwise.study.model import Cell, Level, Study, Trial
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,16 @@ class ArchiveReader:
         """The study as it was asked; its not-applicable cells as the meshes said then."""
         reasons = {entry["cell"]: entry["reason"] for entry in self.about.get("not_applicable", [])}
         return parse_study(
-            self.study_text, str(self.directory / "study.yaml"), lambda cell: reasons.get(cell.name)
+            self.study_text,
+            str(self.directory / "study.yaml"),
+            lambda cell: reasons.get(cell.name),
+            self.level,
         )
+
+    @property
+    def level(self) -> Level | None:
+        """The level that the study was cut to when it was run."""
+        return Level(name) if (name := self.about.get("level")) else None
 
     def scan_requests(self, trial_ids: Iterable[str] | None = None) -> pl.LazyFrame:
         """The request rows of these trials (default: of all), in no promised order across trials."""

@@ -237,6 +237,7 @@ def _about(study: Study) -> dict[str, object]:
         "schema_version": SCHEMA_VERSION,
         "study": study.name,
         "seed": study.seed,
+        "level": study.level,
         "study_sha256": hashlib.sha256(study.source.encode()).hexdigest(),
         "not_applicable": [{"cell": no.cell.name, "reason": no.reason} for no in study.not_applicable],
     }
@@ -250,6 +251,9 @@ def _continue(
         raise messages.OTHER_STUDY.error(
             str(directory), difference="its study.yaml differs from the file given"
         )
+    if reader.level is not study.level:
+        begun = f"with `--level {reader.level}`" if reader.level else "without `--level`"
+        raise messages.OTHER_STUDY.error(str(directory), difference=f"it was begun {begun}")
     if reader.design != tuple(trials):
         raise messages.OTHER_STUDY.error(str(directory), difference="its design differs from the study's")
     differences = _differences(reader.environment, json.loads(json.dumps(environment)))

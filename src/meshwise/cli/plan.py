@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwise.archive.rows import cell_row
-from meshwise.cli.wiring import not_applicable
+from meshwise.cli.wiring import LevelOption, not_applicable
 from meshwise.core.units import format_duration, format_size
 from meshwise.study.design import design_block
 from meshwise.study.estimate import Estimate, Resolution, doubts, estimate, ladder_steps, resolution
@@ -37,12 +37,13 @@ HEADINGS = {
 def plan(
     study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    level: LevelOption = None,
 ) -> None:
     """Show a study's cells, trials, order, time, disk use and resolution. Writes nothing.
 
     Example: meshwise plan studies/quickstart.yaml
     """
-    question = load_study(study, not_applicable)
+    question = load_study(study, not_applicable, level)
     if as_json:
         typer.echo(json.dumps(plan_document(question), indent=2))
     else:
@@ -106,7 +107,8 @@ def show_plan(study: Study, path: Path, console: Console) -> None:
     _show_resolution(study, console)
     for mark, doubt in enumerate(doubts(study), start=1):
         console.print(Text(f"note {mark}: {doubt}"))
-    console.print(Text(f"\nnext: meshwise run {path} --out {study.name}-study"), soft_wrap=True)
+    cut = f" --level {study.level}" if study.level else ""
+    console.print(Text(f"\nnext: meshwise run {path} --out {study.name}-study{cut}"), soft_wrap=True)
 
 
 def _show_size(study: Study, expected: Estimate, console: Console) -> None:

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from meshwise.archive.store import Archive, TrialStatus
-from meshwise.cli.wiring import meshes_of, not_applicable
+from meshwise.cli.wiring import LevelOption, meshes_of, not_applicable
 from meshwise.core.errors import ExitStatus
 from meshwise.core.units import format_duration
 from meshwise.mesh.binaries.store import OVERRIDES
@@ -32,7 +32,7 @@ from meshwise.runner import (
 )
 from meshwise.study.design import design
 from meshwise.study.file import load_study
-from meshwise.study.model import Study, Trial
+from meshwise.study.model import Level, Study, Trial
 from meshwise.testbed.local.checks import preflight
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
@@ -46,6 +46,7 @@ def run(
         Path, typer.Option("--out", help="Directory of the archive; made if absent.", metavar="DIR")
     ],
     resume: Annotated[bool, typer.Option("--resume", help="Continue at the first missing trial.")] = False,
+    level: LevelOption = None,
 ) -> None:
     """Run a study on real proxies and store every trial.
 
@@ -55,7 +56,7 @@ def run(
 
     Example: meshwise run studies/quickstart.yaml --out my-study
     """
-    question = load_study(study, not_applicable)
+    question = load_study(study, not_applicable, level)
     trials = design(question)
     preflight(question)
     kept_visible = [out, *proxy_overrides(os.environ)]
@@ -81,18 +82,19 @@ def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, res
             finally:
                 statuses = archive.statuses()
     except KeyboardInterrupt:
-        console.print(stopped_line(len(statuses), study, out), soft_wrap=True)
+        console.print(stopped_line(len(statuses), study, out, question.level), soft_wrap=True)
         return INTERRUPTED
     console.print(closing_line(summary, statuses, out), soft_wrap=True)
     return ExitStatus.DONE if TrialStatus.OK in statuses.values() else ExitStatus.ANSWER_IS_NO
 
 
-def stopped_line(stored: int, study: Path, out: Path) -> str:
+def stopped_line(stored: int, study: Path, out: Path, level: Level | None = None) -> str:
     if not stored:
         return "stopped before a trial was complete"
     return (
         f"stopped; what is complete is kept: {counted(stored, 'trial')}; archive in {out}\n"
         f"next: meshwise run {shlex.quote(str(study))} --out {shlex.quote(str(out))} --resume"
+        + (f" --level {level}" if level else "")
     )
 
 

@@ -1,14 +1,22 @@
-"""Which meshes there are: the one place where the commands join rooms that do not know each other."""
+"""Which meshes there are: the one place where the commands join rooms that do not know each other. And the
+option that `plan` and `run` share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
+
+import typer
 
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.none.mesh import NoneMesh
 from meshwise.mesh.seam import Mesh
-from meshwise.study.model import Cell, MeshName, Study
+from meshwise.study.model import Cell, Level, MeshName, Study
+
+LevelOption = Annotated[
+    Level | None, typer.Option("--level", help="Keep only opaque TCP (l4), or only http1, http2, grpc (l7).")
+]
 
 
 def all_meshes() -> Mapping[MeshName, Mesh]:

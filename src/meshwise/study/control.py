@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from meshwise.core import messages
 from meshwise.study.factors import weight
 from meshwise.study.match import matches
-from meshwise.study.model import Authorization, Cell, Control, MeshName, MtlsMode, Posture
+from meshwise.study.model import Authorization, Cell, Control, Level, MeshName, MtlsMode, Posture
 from meshwise.study.problems import Problem
 from meshwise.study.shape import Match, StudyFile
 
 
-def choose_control(file: StudyFile, cells: Sequence[Cell], problems: list[Problem]) -> Control:
+def choose_control(
+    file: StudyFile, cells: Sequence[Cell], problems: list[Problem], level: Level | None = None
+) -> Control:
     """The A/A control as the file says, or the default: same processes for the lightest and the heaviest
     cell, twin processes for one cell of each mesh (statistics: floors differ with load, and layout bias
-    shows only between sets of processes)."""
+    shows only between sets of processes). Cut to one level, a study may have lost what its file names; then
+    the default stands in."""
     if not cells:
         return Control()
     light, heavy = min(cells, key=weight), max(cells, key=weight)
@@ -28,13 +31,15 @@ def choose_control(file: StudyFile, cells: Sequence[Cell], problems: list[Proble
         if given is None:
             continue
         for index, match in enumerate(given):
-            if not any(matches(match, cell) for cell in cells):
+            if level is None and not any(matches(match, cell) for cell in cells):
                 facts: dict[str, object] = {
                     "what": "this control",
                     "remedy": "a control repeats cells of the study; `meshwise plan` lists them",
                 }
                 problems.append(Problem(("control", name, index), messages.MATCHES_NOTHING, facts))
-        chosen[name] = tuple(cell for cell in cells if any(matches(match, cell) for match in given))
+        named = tuple(cell for cell in cells if any(matches(match, cell) for match in given))
+        if named or not given:
+            chosen[name] = named
     return Control(same=chosen["same"], twin=chosen["twin"])
 
 

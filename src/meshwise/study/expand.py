@@ -21,6 +21,7 @@ from meshwise.study.model import (
     Arrivals,
     Cell,
     KeyType,
+    Level,
     MeshName,
     NotApplicable,
     Posture,
@@ -240,6 +241,22 @@ def _without_excluded(file: StudyFile, cells: tuple[Cell, ...], problems: list[P
     if cells and not left:
         problems.append(impossible(("exclude",), "every cell is excluded", "exclude less"))
     return left
+
+
+def of_level(
+    level: Level | None, cells: tuple[Cell, ...], file: StudyFile, problems: list[Problem]
+) -> tuple[tuple[Cell, ...], tuple[MeshName, ...]]:
+    """The cells of a level (all without one), and the environments that have any."""
+    if level is None:
+        return cells, tuple(file.environments)
+    left = tuple(cell for cell in cells if cell.protocol.level is level)
+    if cells and not left:
+        there = ", ".join(f"`{protocol}`" for protocol in dict.fromkeys(cell.protocol for cell in cells))
+        wanted = ", ".join(f"`{protocol}`" for protocol in Protocol if protocol.level is level)
+        reason = f"`--level {level}` keeps only cells of {wanted}, and the study has only {there}"
+        problems.append(impossible(("factors", "protocol"), reason, "leave it out, or add such a protocol"))
+    kept = {cell.mesh for cell in left}
+    return left, tuple(mesh for mesh in file.environments if mesh in kept)
 
 
 def split_applicable(

@@ -17,9 +17,15 @@ from pydantic_core import ErrorDetails
 from meshwise.core import messages
 from meshwise.study.control import choose_control
 from meshwise.study.document import MAX_CHARACTERS, Document, Path, parse_document
-from meshwise.study.expand import NotApplicableReason, blocks_per_execution, expand_cells, split_applicable
+from meshwise.study.expand import (
+    NotApplicableReason,
+    blocks_per_execution,
+    expand_cells,
+    of_level,
+    split_applicable,
+)
 from meshwise.study.factors import did_you_mean
-from meshwise.study.model import Cell, Study, TrialPlan
+from meshwise.study.model import Cell, Level, Study, TrialPlan
 from meshwise.study.problems import Problem, impossible, to_error
 from meshwise.study.shape import StudyFile
 
@@ -29,8 +35,10 @@ def every_cell_applies(cell: Cell) -> str | None:
     return None
 
 
-def load_study(path: FilePath, not_applicable: NotApplicableReason = every_cell_applies) -> Study:
-    """Read and check a study file. Raises MW1xx."""
+def load_study(
+    path: FilePath, not_applicable: NotApplicableReason = every_cell_applies, level: Level | None = None
+) -> Study:
+    """Read and check a study file; with a level, keep only its cells. Raises MW1xx."""
     try:
         with path.open("rb") as stream:
             raw = stream.read(4 * MAX_CHARACTERS + 1)
@@ -39,20 +47,25 @@ def load_study(path: FilePath, not_applicable: NotApplicableReason = every_cell_
         raise messages.UNREADABLE_STUDY.error(str(path), reason=error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise messages.NOT_YAML.error(str(path), reason=f"byte {error.start} is not UTF-8") from error
-    return parse_study(text, str(path), not_applicable)
+    return parse_study(text, str(path), not_applicable, level)
 
 
-def parse_study(text: str, name: str, not_applicable: NotApplicableReason = every_cell_applies) -> Study:
+def parse_study(
+    text: str,
+    name: str,
+    not_applicable: NotApplicableReason = every_cell_applies,
+    level: Level | None = None,
+) -> Study:
     """The same from text; `name` stands for the file in messages."""
     document = parse_document(text, name)
     file = _shape(document)
     problems: list[Problem] = []
-    cells = expand_cells(file, problems)
+    cells, environments = of_level(level, expand_cells(file, problems), file, problems)
     applicable, not_expressed = split_applicable(cells, not_applicable)
     if cells and not applicable:
         reason = f"no cell can be expressed by its mesh: {not_expressed[0].reason}"
         problems.append(impossible(("factors", "posture"), reason, "choose postures that the meshes have"))
-    control = choose_control(file, applicable, problems)
+    control = choose_control(file, applicable, problems, level)
     per_execution = blocks_per_execution(file, problems)
     if file.load.timeout == 0:
         problems.append(
@@ -67,7 +80,7 @@ def parse_study(text: str, name: str, not_applicable: NotApplicableReason = ever
     return Study(
         name=file.name,
         seed=file.seed,
-        environments=tuple(file.environments),
+        environments=environments,
         cells=applicable,
         not_applicable=not_expressed,
         control=control,
@@ -85,6 +98,7 @@ def parse_study(text: str, name: str, not_applicable: NotApplicableReason = ever
         primary_metrics=tuple(file.primary),
         confidence=file.confidence,
         margin=file.margin,
+        level=level,
         source=text,
     )
 

@@ -261,6 +261,8 @@ class Study:
     confidence: float
     margin: float | None = None
     """Change that does not matter, as a share; None: none was declared, and nothing is called equivalent."""
+    level: Level | None = None
+    """Asked for beside the file: only cells of this level were kept."""
     source: str = field(repr=False, default="")
 
     @property
