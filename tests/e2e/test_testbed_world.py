@@ -101,6 +101,23 @@ def test_a_signal_reaches_the_runner_once(person: str) -> None:
         assert process.wait(10) == 0
 
 
+def test_what_the_user_ignores_stays_ignored(person: str) -> None:
+    """As under nohup, or in the background of a script."""
+    with subprocess.Popen(
+        command_as(person, *PROGRAM, "count_signals"),
+        env=environment_as(person),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["ready"]
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGINT)
+        assert json.loads(process.stdout.readline()) == {"count": 1}
+        assert process.wait(10) == 0
+
+
 def test_control_c_on_a_terminal_reaches_the_runner_once(person: str) -> None:
     command, environment = command_as(person, *PROGRAM, "count_signals"), environment_as(person)
     pid, terminal = pty.fork()
