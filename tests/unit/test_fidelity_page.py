@@ -1,0 +1,35 @@
+"""docs/fidelity.md lists what the reports list, in the same words."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from meshwise.mesh.istio import fidelity
+from meshwise.mesh.istio.native import NAMES, Native
+from meshwise.mesh.istio.view import Options
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "fidelity.md"
+
+
+def test_the_table_is_current() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "fidelity_table.py"))
+    assert script["current"](PAGE.read_text()) == PAGE.read_text(), "run scripts/fidelity_table.py"
+
+
+def test_every_difference_that_can_apply_is_in_it() -> None:
+    """Whatever the options, a report shows no code that the page does not explain."""
+    own = Native(**{kind: names[0] for kind, names in NAMES.items()})
+    every = {
+        each.code
+        for options in (Options(), Options(native=own), Options(telemetry=False), Options(curves=()))
+        for privileged in (True, False)
+        for each in fidelity.differences(options, privileged=privileged)
+    }
+    assert every == {each.code for each in fidelity.ALL}
+    assert {code for code in every if f"`{code}`" not in PAGE.read_text()} == set()
+
+
+def test_it_says_what_was_not_tried() -> None:
+    assert "not been run with Istio's binary" in PAGE.read_text()
