@@ -17,6 +17,7 @@ from pathlib import Path
 import grpc
 import pytest
 from tests.support import hostile
+from tests.support.loads import load_spec, run_here
 from tests.support.nodes import RunningNode, chain, fresh_address, running_node
 
 from meshwise.load.wire import frames
@@ -324,3 +325,23 @@ def test_a_broken_spec_is_an_error(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert "MW901" in ended.stderr
     assert ended.returncode == 3
+
+
+# --- opaque TCP ------------------------------------------------------------------------------------
+
+
+def test_opaque_tcp_by_the_instrument_and_by_hand(nodes: list[RunningNode], tmp_path: Path) -> None:
+    address, port = nodes[0].address, nodes[0].spec.ports[Protocol.TCP]
+    ran = run_here(
+        load_spec(
+            port, Protocol.TCP, address=address, body_bytes=100_000, response_bytes=70_000, connections=3,
+            rate_rps=100, timeout_ns=5_000_000_000,
+        ),
+        tmp_path,
+    )  # fmt: skip
+    assert (ran.report.requests, ran.report.errors) == (50, {})
+    assert set(ran.table["bytes"].to_pylist()) == {70_000}
+    assert set(ran.table["status"].to_pylist()) == {0}
+    with socket.create_connection((address, port), 10) as other:
+        other.sendall(b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert other.recv(1) == b"", "closed, without a word"

@@ -24,7 +24,19 @@ from meshwise.mesh.none.mesh import NoneMesh
 from meshwise.mesh.seam import OUTSIDER, Dial, Mesh, PlacedWorkload, Placement, Proof
 from meshwise.service.spec import NodeSpec, Upstream
 from meshwise.study.factors import inexpressible
-from meshwise.study.model import LADDER, NO_MESH, Cell, KeyType, Level, MeshName, Protocol, Shape, Topology
+from meshwise.study.model import (
+    LADDER,
+    NO_MESH,
+    Cell,
+    Http1Transport,
+    KeyType,
+    Level,
+    MeshName,
+    Protocol,
+    Shape,
+    TlsGroup,
+    Topology,
+)
 from meshwise.telemetry.seam import Moment, Sample
 from meshwise.testbed.local import links
 from meshwise.testbed.local.pod import Pod
@@ -156,20 +168,25 @@ def postures() -> int:
     return 0
 
 
-def wrong() -> int:
+def wrong(protocol: Protocol = Protocol.HTTP1) -> int:
     """Every ordered pair of rungs: one is applied, and only that one may be proven. The version that the
     proxies report is left out: behaviour alone has to tell."""
+    cell = replace(CELL, protocol=protocol)
     with ground(IstioMesh()) as here:
         for applied in LADDER:
             for claimed in LADDER:
-                here.apply(replace(CELL, posture=applied))
-                proof = here.prove(replace(CELL, posture=claimed))
+                here.apply(replace(cell, posture=applied))
+                proof = here.prove(replace(cell, posture=claimed))
                 table = [each for each in proof.checks if not each.name.startswith("configuration of")]
                 passed = all(each.passed for each in table)
                 say(
                     applied=applied.name, claimed=claimed.name, passed=passed, failed=verdict(proof)["failed"]
                 )
     return 0
+
+
+def wrong_l4() -> int:
+    return wrong(Protocol.TCP)
 
 
 FINE = replace(CELL, posture=LADDER[4])
@@ -186,6 +203,10 @@ def factors() -> int:
             replace(FINE, policy_count=1000),
             replace(FINE, request_bytes=0),
             replace(CELL, posture=LADDER[3], policy_count=100),
+            replace(FINE, http1_transport=Http1Transport.HTTP2, length=2),
+            replace(CELL, posture=LADDER[0], http1_transport=Http1Transport.HTTP2),
+            replace(FINE, tls_group=TlsGroup.X25519MLKEM768, key_type=KeyType.ECDSA_P256),
+            replace(FINE, tls_group=TlsGroup.X25519),
         ):
             apply_ms = here.apply(cell) * 1e3
             say(cell=cell.name, apply_ms=apply_ms, **verdict(here.prove(cell)))
@@ -324,7 +345,7 @@ def metrics() -> int:
 SCENES = {
     scene.__name__: scene
     for scene in (
-        postures, wrong, factors, fanout, miscounted, unchanged, drained, refused, sampled, none,
+        postures, wrong, wrong_l4, factors, fanout, miscounted, unchanged, drained, refused, sampled, none,
         none_with_proxy, speed, metrics,
     )
 }  # fmt: skip

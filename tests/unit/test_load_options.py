@@ -94,6 +94,19 @@ def test_tls_files_that_cannot_be_used(tmp_path: Path) -> None:
         assert _code(lambda tls=tls: tls_context(tls, Protocol.HTTP1)) == "MW304"  # type: ignore[misc]
 
 
+def test_opaque_tcp_is_a_port_without_a_path() -> None:
+    target = parse_url("tcp://127.0.0.1:8083")
+    assert (target.opaque, target.tls, target.address, target.port) == (True, False, "127.0.0.1", 8083)
+    assert _code(lambda: parse_url("tcp://127.0.0.1:8083/echo")) == "MW301"
+    assert _code(lambda: parse_url("tcp://127.0.0.1")) == "MW301"
+
+
+def test_opaque_tcp_has_one_request_at_a_time() -> None:
+    check_spec(dataclasses.replace(SPEC, protocol=Protocol.TCP))
+    error = _error(lambda: check_spec(dataclasses.replace(SPEC, protocol=Protocol.TCP, streams=2)))
+    assert "tcp has one stream" in error.what
+
+
 def test_a_message_that_cannot_be_read(tmp_path: Path) -> None:
     assert _code(lambda: read_message(tmp_path / "absent")) == "MW303"
 

@@ -29,7 +29,9 @@ _END_GRACE_S = 15.0
 
 
 def load(
-    url: Annotated[str, typer.Argument(help="http://HOST:PORT/PATH or https://...", metavar="URL")],
+    url: Annotated[
+        str, typer.Argument(help="http://HOST:PORT/PATH, https://... or tcp://HOST:PORT", metavar="URL")
+    ],
     protocol: Annotated[Protocol, typer.Option(help="http2 and grpc need no upgrade.")] = Protocol.HTTP1,
     rate: Annotated[str, typer.Option(help="Requests, like 1000/s; ignored by closed arrivals.")] = "1000/s",
     duration: Annotated[str, typer.Option(help="Measured time, like 10s.")] = "10s",
@@ -40,6 +42,9 @@ def load(
         Arrivals, typer.Option(help="How requests are spread over time.")
     ] = Arrivals.CONSTANT,
     request_bytes: Annotated[str, typer.Option(help="Size of the body, like 1KiB or 512.")] = "0",
+    response_bytes: Annotated[
+        str, typer.Option(help="tcp: how much the framed echo is asked for, like 1KiB.")
+    ] = "0",
     header: Annotated[list[str] | None, typer.Option(help="'name: value'; may be repeated.")] = None,
     method: Annotated[str | None, typer.Option(help="Default GET, or POST with a body.")] = None,
     grpc_method: Annotated[str | None, typer.Option(help="package.Service/Method", metavar="METHOD")] = None,
@@ -70,7 +75,14 @@ def load(
     """
     target = parse_url(url)
     body = read_message(message) if message else None
-    size = parse_size_bytes(request_bytes if not request_bytes.isdigit() else f"{request_bytes}B")
+    size = _size_bytes(request_bytes)
+    if target.opaque or protocol is Protocol.TCP:
+        protocol = _opaque(target, protocol, header or method)
+    elif response_bytes != "0":
+        raise messages.BAD_LOAD_OPTION.error(
+            what=f"--response-bytes means nothing to {protocol}",
+            remedy="leave it out, or load tcp://HOST:PORT",
+        )
     tls = _tls(target, server_name, ca, cert, key)
     if (grpc_method or message) and protocol is not Protocol.GRPC:
         raise messages.BAD_LOAD_OPTION.error(
@@ -85,6 +97,7 @@ def load(
         path=_path(target, protocol, grpc_method),
         headers=parse_headers(header or []),
         body_bytes=size,
+        response_bytes=_size_bytes(response_bytes),
         rate_rps=parse_rate_rps(rate),
         arrivals=arrivals,
         seed=seed,
@@ -112,6 +125,23 @@ def load(
         print_summary(report, spec, url)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _size_bytes(text: str) -> int:
+    return parse_size_bytes(f"{text}B" if text.isdigit() else text)
+
+
+def _opaque(target: Target, protocol: Protocol, of_requests: object) -> Protocol:
+    """tcp, when URL and options agree on it."""
+    if not target.opaque:
+        raise messages.BAD_LOAD_OPTION.error(
+            what="--protocol tcp with a URL of HTTP", remedy="write tcp://HOST:PORT"
+        )
+    if protocol in (Protocol.HTTP2, Protocol.GRPC) or of_requests:
+        raise messages.BAD_LOAD_OPTION.error(
+            what="opaque TCP has no HTTP method, header or version", remedy="leave those options out"
+        )
+    return Protocol.TCP
 
 
 def _path(target: Target, protocol: Protocol, grpc_method: str | None) -> str:

@@ -24,6 +24,8 @@ class Target:
     address: str
     port: int
     path: str
+    opaque: bool = False
+    """tcp://: the framed echo, which has no path."""
 
     @property
     def authority(self) -> str:
@@ -38,8 +40,8 @@ def parse_url(text: str) -> Target:
         port = parts.port
     except ValueError as error:
         raise messages.BAD_URL.error(text=text, why=str(error)) from error
-    if parts.scheme not in ("http", "https") or not text.lower().startswith(f"{parts.scheme}://"):
-        raise messages.BAD_URL.error(text=text, why="it does not begin with http:// or https://")
+    if parts.scheme not in ("http", "https", "tcp") or not text.lower().startswith(f"{parts.scheme}://"):
+        raise messages.BAD_URL.error(text=text, why="it does not begin with http://, https:// or tcp://")
     if not parts.hostname:
         raise messages.BAD_URL.error(text=text, why="it has no host")
     if parts.username is not None:
@@ -47,11 +49,14 @@ def parse_url(text: str) -> Target:
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not path.isascii() or any(character <= " " for character in path):
         raise messages.BAD_URL.error(text=text, why="its path has characters that must be percent-encoded")
+    opaque = parts.scheme == "tcp"
+    if opaque and (path not in ("/", "") or port is None):
+        raise messages.BAD_URL.error(text=text, why="opaque TCP has a port and no path: tcp://HOST:PORT")
     tls = parts.scheme == "https"
     port = (443 if tls else 80) if port is None else port
     if port == 0:
         raise messages.BAD_URL.error(text=text, why="port 0 cannot be connected to")
-    return Target(tls, parts.hostname, _resolve(parts.hostname, port), port, path)
+    return Target(tls, parts.hostname, _resolve(parts.hostname, port), port, path, opaque)
 
 
 def _resolve(host: str, port: int) -> str:
