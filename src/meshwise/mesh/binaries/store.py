@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from meshwise.core import messages
-from meshwise.mesh.binaries.known import Wanted, architecture_of, machine_of
+from meshwise.mesh.binaries.known import Wanted, architecture_of, machine_of, parse_wanted
 from meshwise.mesh.binaries.oci import Chain
 from meshwise.mesh.binaries.transfer import sha256_of
 
@@ -129,9 +129,12 @@ class Store:
 
 
 def locate(proxy: str, environment: Mapping[str, str]) -> Path | None:
-    """The binary to use: the environment's override, else the newest in the cache, else None."""
+    """The binary to use: the environment's override (a path, or NAME@VERSION of a stored one), else the
+    newest in the cache, else None."""
     if override := environment.get(OVERRIDES[proxy]):
-        return Path(override)
+        if not override.startswith(f"{proxy}@"):
+            return Path(override)
+        return Store.of_user(environment).find(proxy, parse_wanted(override).version)
     return Store.of_user(environment).find(proxy)
 
 

@@ -18,8 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from meshwise.core import messages
-from meshwise.mesh.binaries.known import parse_wanted
-from meshwise.mesh.binaries.store import Store
+from meshwise.mesh.binaries.store import locate
 from meshwise.mesh.istio import native
 
 VARIABLE = "MESHWISE_ENVOY"
@@ -29,10 +28,9 @@ def envoy_path() -> Path:
     """Raises MW403 when there is none."""
     named = os.environ.get(VARIABLE)
     if named and named.startswith("istio@"):
-        wanted = parse_wanted(named)
-        stored = Store.of_user(os.environ).find(wanted.proxy, wanted.version)
+        stored = locate("istio", os.environ)
         if stored is None:
-            reason = f"it is not stored; `meshwise proxies pull {wanted}` gets it"
+            reason = f"it is not stored; `meshwise proxies pull {named}` gets it"
             raise messages.ENVOY_MISSING.error(path=named, reason=reason)
         path = stored
     elif named:

@@ -36,6 +36,8 @@ MEMORY_BYTES = 1 << 30
 DISK_BYTES = 1 << 30
 OPEN_FILES = 4096
 TASKS = 1024
+INOTIFY_INSTANCES = 64
+"""An Envoy makes five, whatever its workers; a chain of four beside its twin has ten Envoys of one user."""
 
 
 class Grade(StrEnum):
@@ -247,6 +249,12 @@ def limits() -> tuple[CheckResult, ...]:
             "files may be open", files, OPEN_FILES, "`ulimit -Hn 65536` as root, or `nofile` in limits.conf"
         ),
         _limit("tasks may run", tasks, TASKS, "`ulimit -Hu 4096` as root, or `nproc` in limits.conf"),
+        _limit(
+            "inotify instances per user",
+            int(Path("/proc/sys/fs/inotify/max_user_instances").read_text()),
+            INOTIFY_INSTANCES,
+            "`sysctl fs.inotify.max_user_instances=512` as root; every Envoy takes five",
+        ),
     )
 
 
