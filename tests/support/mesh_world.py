@@ -203,6 +203,7 @@ def factors() -> int:
             replace(FINE, policy_count=1000),
             replace(FINE, request_bytes=0),
             replace(CELL, posture=LADDER[3], policy_count=100),
+            replace(FINE, protocol=Protocol.TCP, policy_count=1000, key_type=KeyType.ECDSA_P256),
             replace(FINE, http1_transport=Http1Transport.HTTP2, length=2),
             replace(CELL, posture=LADDER[0], http1_transport=Http1Transport.HTTP2),
             replace(FINE, tls_group=TlsGroup.X25519MLKEM768, key_type=KeyType.ECDSA_P256),

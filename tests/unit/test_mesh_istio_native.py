@@ -29,6 +29,7 @@ CLOSED_BY = {
     "stats": "istio-metrics",
     "alpn": "istio-alpn",
     "tcp_metadata": "istio-tcp-metadata",
+    "tcp_stats": "istio-tcp-metrics",
 }
 
 

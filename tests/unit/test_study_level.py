@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from tests.support.fake_study import run_fake
 
-from meshwise.analysis.contrast import partner
+from meshwise.analysis.compare import between_increments, between_meshes
+from meshwise.analysis.contrast import Naming, partner
+from meshwise.analysis.increment import ladder
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
 from meshwise.core.errors import MeshwiseError
@@ -82,6 +84,14 @@ def test_no_cell_of_one_level_is_a_counterpart_of_the_other() -> None:
     for cell in cells:
         others = [other for other in cells if other.protocol.level is not cell.protocol.level]
         assert partner(cell, others) is None
+
+
+def test_no_comparison_joins_two_protocols() -> None:
+    cells = study().cells
+    naming = Naming.of(cells)
+    made = [*between_meshes(cells, naming), *between_increments(cells, naming), *ladder(cells, naming)]
+    assert {cell.protocol.level for each in made for cell, _ in each.terms} == set(Level)
+    assert all(len({cell.protocol for cell, _ in each.terms}) == 1 for each in made)
 
 
 def test_the_archive_keeps_the_level_and_resumes_only_with_it(tmp_path: Path) -> None:

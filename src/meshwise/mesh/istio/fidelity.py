@@ -27,6 +27,12 @@ _TCP_METADATA = Fidelity(
     "no metadata exchange on plain TCP connections",
     "none for HTTP and gRPC; one small frame less on each TCP connection",
 )
+_TCP_METRICS = Fidelity(
+    "istio-tcp-metrics",
+    "nothing counts connections and bytes of opaque TCP in the place of the istio.stats filter",
+    "none for HTTP and gRPC; opaque TCP lacks a little work when a connection opens and closes, and every "
+    "few seconds between",
+)
 _ALWAYS = (
     Fidelity(
         "istio-delivery",
@@ -97,8 +103,8 @@ _ONE_UID = Fidelity(
 
 
 ALL: Sequence[Fidelity] = (
-    _UPSTREAM, _METADATA, _METRICS, _NO_TELEMETRY, _ALPN, _TCP_METADATA, _CURVES, _DEFAULT_CURVES, *_ALWAYS,
-    _ONE_UID,
+    _UPSTREAM, _METADATA, _METRICS, _NO_TELEMETRY, _ALPN, _TCP_METADATA, _TCP_METRICS, _CURVES,
+    _DEFAULT_CURVES, *_ALWAYS, _ONE_UID,
 )  # fmt: skip
 """Every difference that can apply."""
 
@@ -113,6 +119,7 @@ def differences(options: Options, *, privileged: bool) -> Sequence[Fidelity]:
         _NO_TELEMETRY: not options.telemetry,
         _ALPN: native.alpn is None,
         _TCP_METADATA: native.tcp_metadata is None,
+        _TCP_METRICS: options.telemetry and native.tcp_stats is None,
         _CURVES: bool(options.curves),
         _DEFAULT_CURVES: not options.curves,
         _ONE_UID: not privileged,

@@ -195,7 +195,8 @@ def _hop(cell: Cell, name: str, server: Stats) -> Check:
 
 def _policies(cell: Cell, rows: list[Expectation], server: Stats) -> list[Check]:
     """Refusals by policy were counted by the filter that has to make them, and nothing else was."""
-    filters = r"tcp" if cell.protocol.level is Level.L4 else r"http\.inbound_.*"
+    opaque = cell.protocol.level is Level.L4
+    filters, judged = ("tcp", "connections") if opaque else (r"http\.inbound_.*", "requests")
     denied = total(server, rf"{filters}\.rbac\.denied")
     allowed = total(server, rf"{filters}\.rbac\.allowed")
     refused = total(server, r"http\.inbound_.*\.jwt_authn\.denied")
@@ -203,10 +204,10 @@ def _policies(cell: Cell, rows: list[Expectation], server: Stats) -> list[Check]
     wanted_refused = sum(row.meaning is Meaning.TOKEN_REFUSED for row in rows)
     if cell.posture.authorization is Authorization.NONE:
         observed = f"{allowed} allowed, {denied} denied, {refused} tokens refused"
-        return [Check("requests judged by policy", "none", observed, allowed + denied + refused == 0)]
+        return [Check(f"{judged} judged by policy", "none", observed, allowed + denied + refused == 0)]
     return [
-        Check("requests allowed by policy", "at least 1", str(allowed), allowed > 0),
-        Check("requests denied by policy", str(wanted_denied), str(denied), denied == wanted_denied),
+        Check(f"{judged} allowed by policy", "at least 1", str(allowed), allowed > 0),
+        Check(f"{judged} denied by policy", str(wanted_denied), str(denied), denied == wanted_denied),
         Check("tokens refused", str(wanted_refused), str(refused), refused == wanted_refused),
     ]
 
