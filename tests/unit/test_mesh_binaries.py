@@ -15,7 +15,7 @@ import pytest
 from tests.support.registry import Registry, layer, serving
 
 from meshwise.core.errors import MeshwiseError
-from meshwise.mesh.binaries.known import LATEST_KNOWN, architecture_of, parse_wanted
+from meshwise.mesh.binaries.known import LATEST_KNOWN, parse_wanted
 from meshwise.mesh.binaries.pull import add, pull
 from meshwise.mesh.binaries.store import Store, Stored, locate
 
@@ -218,15 +218,18 @@ def test_locate_prefers_the_environment(tmp_path: Path) -> None:
     assert locate("linkerd", {"HOME": str(tmp_path)}) is None
 
 
-def test_locate_takes_the_version_that_the_environment_names(tmp_path: Path) -> None:
+def test_locate_takes_the_version_that_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     environment = {"HOME": str(tmp_path)}
     store = Store.of_user(environment)
     mine = tmp_path / "envoy"
     places = {}
     for version in ("1.29.6", "1.30.3"):
         mine.write_bytes(BINARY + version.encode())
-        here = architecture_of(platform.machine())
-        places[version] = store.path_of(store.keep(mine, parse_wanted(f"istio@{version}"), here, "").digest)
+        stored = store.keep(mine, parse_wanted(f"istio@{version}"), "amd64", "a test")
+        places[version] = store.path_of(stored.digest)
     assert locate("istio", environment) == places["1.30.3"]
     assert locate("istio", {**environment, "MESHWISE_ENVOY": "istio@1.29.6"}) == places["1.29.6"]
     assert locate("istio", {**environment, "MESHWISE_ENVOY": "istio@1.28.0"}) is None
