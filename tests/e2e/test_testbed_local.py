@@ -44,7 +44,7 @@ def sources(*names: str) -> list[str]:
 
 @pytest.mark.parametrize("person", [ROOT, ORDINARY])
 def test_every_kind_of_trial_runs_on_real_proxies(person: str) -> None:
-    told, none, plaintext, chain, http2, grpc, shared, twin, again, left = scene(person, "ladder")
+    told, none, plaintext, chain, http2, grpc, shared, opaque, twin, again, left = scene(person, "ladder")
     environment = told["environment"]
     assert isinstance(environment, dict)
     assert environment["testbed"] == "local"
@@ -52,15 +52,18 @@ def test_every_kind_of_trial_runs_on_real_proxies(person: str) -> None:
     assert environment["proxies"]["istio"]["version"]
 
     good = {"failure": "", "lost": 0}
-    for one in (none, plaintext, chain, http2, grpc, shared, twin, again):
+    for one in (none, plaintext, chain, http2, grpc, shared, opaque, twin, again):
         assert {key: one[key] for key in good} == good, one
-        assert one is shared or one["first_ns"] == [-400_000_000]  # a second client keeps its own start
+        # A second client keeps its own start.
+        assert one in (shared, opaque) or one["first_ns"] == [-400_000_000]
         assert {"cpu_ns", "rss_bytes", "pss_bytes"} <= set(one["metrics"])  # type: ignore[call-overload]
         assert {"limited_by", "lateness_p99_us", "cpu_us_per_request"} <= set(one["instrument"])  # type: ignore[call-overload]
     for one in (none, plaintext, chain, http2, twin, again):
         assert one["status"] == {"200": 300}
         assert one["clients"] == {"mesh": 300}
     assert grpc["status"] == {"1000": 300}
+    assert opaque["status"] == {"0": 300}, "whole answers, which have no status"
+    assert opaque["clients"] == {"mesh": 150, "outside": 150}
 
     assert none["cpu"] == sources("none/a/client/instrument", "none/a/node-1/service")
     sidecars = ("istio/a/client/proxy", "istio/a/node-1/proxy")

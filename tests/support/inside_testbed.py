@@ -74,6 +74,7 @@ def ladder() -> int:
         cell(STRICT, Protocol.GRPC),
     ]
     cells.append(cell(PERMISSIVE, plaintext_share=0.5))
+    cells.append(cell(PERMISSIVE, Protocol.TCP, plaintext_share=0.5))
     with testbed(
         study(cells, control=Control(twin=(cells[1],)), pin_cpus=len(os.sched_getaffinity(0)) > 1)
     ) as bed:

@@ -27,7 +27,8 @@ def cell(posture: Posture = NO_MESH, protocol: Protocol = Protocol.HTTP1, **more
     levels: dict[str, Any] = {
         "mesh": MeshName.NONE if posture == NO_MESH else MeshName.ISTIO,
         "posture": posture, "protocol": protocol, "rate_rps": 300.0, "request_bytes": 64,
-        "response_bytes": 512, "connections": 4, "streams": 1 if protocol is Protocol.HTTP1 else 4,
+        "response_bytes": 512, "connections": 4,
+        "streams": 1 if protocol in (Protocol.HTTP1, Protocol.TCP) else 4,
         "shape": Shape.CHAIN, "length": 1, "key_type": KeyType.ECDSA_P256,
         "policy_count": 0, "plaintext_share": 0.0,
     }  # fmt: skip
