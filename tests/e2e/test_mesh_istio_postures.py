@@ -70,6 +70,12 @@ def test_factors_change_on_running_proxies() -> None:
     proofs = play(ROOT, "factors")
     assert [(each["cell"], each["failed"]) for each in proofs if not each["passed"]] == []
     assert [each["facts"]["server_key"] for each in proofs[:3]] == ["rsa-2048", "ecdsa-p256", "rsa-2048"]
+    assert [each["facts"]["tls_group"] for each in proofs[-4:]] == [
+        "X25519",
+        "none",
+        "X25519MLKEM768",
+        "X25519",
+    ]
     assert any("configuration of" in name for name in play(ROOT, "unchanged")[0]["failed"])
 
 

@@ -74,7 +74,7 @@ def test_a_posture_is_not_proven_while_another_one_is_applied() -> None:
 def test_factors_change_on_running_proxies() -> None:
     *proofs, unpushed = play(ROOT, "factors")
     assert [(each["cell"], each["failed"]) for each in proofs if not each["passed"]] == []
-    assert len(proofs) == 4
+    assert len(proofs) == 7
     assert unpushed["cell"] == "unpushed"
 
 

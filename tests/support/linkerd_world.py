@@ -28,7 +28,17 @@ from meshwise.mesh.linkerd.names import CONTROLLER_DIRECTORY
 from meshwise.mesh.probe import Answer, ask, variant
 from meshwise.mesh.seam import PlacedWorkload, Placement, ProcessPlan
 from meshwise.service.plan import Plan
-from meshwise.study.model import LADDER, SERVICE_PORTS, Cell, MeshName, Protocol, Shape, Topology
+from meshwise.study.model import (
+    LADDER,
+    SERVICE_PORTS,
+    Cell,
+    Http1Transport,
+    MeshName,
+    Protocol,
+    Shape,
+    TlsGroup,
+    Topology,
+)
 from meshwise.telemetry.seam import Moment, Sample
 from meshwise.testbed.local import links
 from meshwise.testbed.local.world import current_world, enter_world
@@ -77,7 +87,13 @@ def wrong() -> int:
 def factors() -> int:
     """Policy counts and transports on running proxies; and a longer policy that nobody pushed."""
     with ground(LinkerdMesh(), 1) as here:
-        for cell in (replace(FINE, policy_count=200), replace(CELL, posture=LADDER[3], policy_count=200)):
+        for cell in (
+            replace(FINE, policy_count=200),
+            replace(CELL, posture=LADDER[3], policy_count=200),
+            replace(FINE, http1_transport=Http1Transport.HTTP1),
+            replace(CELL, posture=LADDER[0], http1_transport=Http1Transport.HTTP1),
+            replace(FINE, tls_group=TlsGroup.X25519MLKEM768),
+        ):
             here.apply(cell)
             say(cell=cell.name, **verdict(here.prove(cell)))
         for transport in (Transport(http2_upgrade=False), Transport(transport_header=False)):

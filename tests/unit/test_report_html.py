@@ -159,11 +159,17 @@ def test_hostile_texts_are_shown_and_never_run() -> None:
 
 def test_the_fairness_card_says_what_is_equal_and_what_is_not() -> None:
     document = findings(("istio", "linkerd"))
-    document["environment"]["fairness"] = [
-        {"what": "workers", "equal": True, "istio": "2", "linkerd": "2"},
-        {"what": "key type", "equal": False, "istio": "rsa-2048", "linkerd": "ecdsa-p256"},
-    ]
+    document["fairness"] = [
+        {"what": "workers", "equal": True, "istio": "2", "linkerd": "2", "basis": "observed"},
+        {"what": "key type", "equal": False, "istio": "rsa-2048", "linkerd": "ecdsa-p256",
+         "removable": "`key: ecdsa-p256`"},
+        {"what": "build", "equal": False, "istio": "1", "linkerd": "2", "why_not": "it is what it is"},
+    ]  # fmt: skip
     text = render(content(document), Record())
+    assert "Istio and linkerd differ in 2 of 3 points, of which a study can make equal: key type." in text
+    assert text.index("key type</th>") < text.index("workers&nbsp;·</th>"), "what differs first"
+    assert "<code>key: ecdsa-p256</code>" in text
+    assert "no: it is what it is" in text
     row = text[text.index("key type</th>") :].split("</tr>")[0]
     assert "✗ differs" in row
     assert row.index("rsa-2048") < row.index("ecdsa-p256")

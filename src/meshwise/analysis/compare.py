@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from meshwise.analysis.contrast import FREE_FACTORS, Contrast, Naming, cell_scope, has_mtls, partner
+from meshwise.analysis.contrast import FREE_FACTORS, Contrast, Naming, cell_scope, partner
 from meshwise.analysis.finding import Kind
 from meshwise.analysis.increment import below
 from meshwise.analysis.metrics import Scale
+from meshwise.study.factors import concerns
 from meshwise.study.model import Cell, MeshName
 
 Pair = tuple[MeshName, MeshName]
@@ -81,5 +82,5 @@ def unequal(cell: Cell, other: Cell) -> tuple[str, ...]:
     return tuple(
         levels.format(factor, getattr(cell, factor), cell.mesh, getattr(other, factor), other.mesh)
         for factor in FREE_FACTORS
-        if getattr(cell, factor) != getattr(other, factor) and (factor != "key_type" or has_mtls(cell))
+        if getattr(cell, factor) != getattr(other, factor) and concerns(factor, cell.posture)
     )

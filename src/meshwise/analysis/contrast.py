@@ -21,7 +21,7 @@ from meshwise.study.model import Authorization, Cell, MeshName, MtlsMode, Protoc
 
 BoolArray = npt.NDArray[np.bool_]
 
-FREE_FACTORS = ("key_type", "policy_count", "plaintext_share")
+FREE_FACTORS = ("key_type", "policy_count", "plaintext_share", "http1_transport", "tls_group")
 """Factors that mean nothing in some postures; all others must agree in what is compared."""
 
 
@@ -159,7 +159,8 @@ def cell_scope(cell: Cell) -> dict[str, ScopeValue]:
         "rate_rps": cell.rate_rps, "request_bytes": cell.request_bytes, "response_bytes": cell.response_bytes,
         "connections": cell.connections, "streams": cell.streams, "shape": str(cell.shape),
         "length": cell.length, "key_type": str(cell.key_type), "policy_count": cell.policy_count,
-        "plaintext_share": cell.plaintext_share,
+        "plaintext_share": cell.plaintext_share, "http1_transport": str(cell.http1_transport),
+        "tls_group": str(cell.tls_group),
     }  # fmt: skip
 
 
@@ -168,6 +169,7 @@ _SPOKEN = {
     "connections": "{:d} connections", "streams": "{:d} streams each", "length": "{shape} of {:d}",
     "key_type": "{} keys",
     "policy_count": "{:d} policy entries", "plaintext_share": "{:.0%} plaintext clients",
+    "http1_transport": "{} between sidecars", "tls_group": "TLS group {}",
 }  # fmt: skip
 
 
@@ -199,13 +201,15 @@ class Naming:
         scope = cell_scope(cell)
         silent = {without}
         if not has_mtls(cell):
-            silent.add("key_type")
+            silent |= {"key_type", "tls_group"}
         if cell.posture.authorization is Authorization.NONE:
             silent.add("policy_count")
         if not cell.plaintext_share:
             silent.add("plaintext_share")
         spoken = [
             text.format(scope[factor], shape=cell.shape)
+        if cell.posture.mtls is None:
+            silent.add("http1_transport")
             for factor, text in _SPOKEN.items()
             if factor in self.varying[cell.mesh, cell.protocol] - silent
         ]

@@ -128,6 +128,8 @@ class Findings:
     study: Mapping[str, Any]
     environment: Mapping[str, Any]
     findings: tuple[Finding, ...]
+    fairness: tuple[Mapping[str, Any], ...] = ()
+    """What is equal between the compared meshes, and what is not (`analysis.fairness`)."""
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def as_json(self) -> dict[str, Any]:
@@ -135,6 +137,7 @@ class Findings:
             "schema_version": self.schema_version,
             "study": _plain(self.study),
             "environment": _plain(self.environment),
+            "fairness": _plain(self.fairness),
             "findings": [finding.as_json() for finding in self.findings],
         }
 

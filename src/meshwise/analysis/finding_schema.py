@@ -14,7 +14,9 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from meshwise.analysis.fairness import CONFIGURED, OBSERVED
 from meshwise.analysis.finding import SCHEMA_VERSION, Companion, Finding, WithoutOutliers
+from meshwise.mesh.traits import NAMES
 
 
 def schema() -> dict[str, Any]:
@@ -33,6 +35,20 @@ def schema() -> dict[str, Any]:
                 "required": ["name", "confidence", "primary_metrics", "blocks", "executions"],
             },
             "environment": {"type": "object", "description": "environment.json as it was recorded."},
+            "fairness": {
+                "type": "array",
+                "description": "What is equal between the compared meshes; a value under each mesh's name.",
+                "items": {
+                    "type": "object",
+                    "required": ["what", "trait", "equal", "basis", "effect", "removable", "why_not"],
+                    "properties": {
+                        "trait": {"enum": list(NAMES)},
+                        "equal": {"type": "boolean"},
+                        "basis": {"enum": [OBSERVED, CONFIGURED]},
+                    },
+                    "additionalProperties": {"type": "string"},
+                },
+            },
             "findings": {"type": "array", "items": {"$ref": "#/$defs/Finding"}},
         },
         "$defs": {each.__name__: _object(each) for each in (Finding, Companion, WithoutOutliers)},

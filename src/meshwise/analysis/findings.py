@@ -19,6 +19,7 @@ from meshwise.analysis.assess import assess
 from meshwise.analysis.checks import Outcome, all_checks
 from meshwise.analysis.compare import between_increments, between_meshes
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
+from meshwise.analysis.fairness import Facts, fairness
 from meshwise.analysis.finding import Finding, Findings
 from meshwise.analysis.floor import Control, controls, floor_finding
 from meshwise.analysis.grid import Grid
@@ -77,6 +78,7 @@ def findings(
     confidence = settings.confidence
     by_metric = controls_of(grid, confidence)
     found: list[Finding] = list(all_checks(grid, outcomes, by_metric, settings, naming))
+    facts: Facts | None = None,
     found += _floors(by_metric, grid, confidence)
     found += levels(grid, naming, confidence)
     found += comparisons(grid, by_metric, naming, settings)
@@ -90,7 +92,20 @@ def findings(
         "executions": len(set(grid.executions.tolist())),
         "cells": [cell.name for cell in grid.cells],
     }
-    return Findings(study=study, environment=environment or {}, findings=tuple(found))
+    if settings.search:
+        objective = settings.search.objective
+        study["saturation"] = {
+            "objective": objective.words,
+            "limits": [{"p": p, "at_most_us": ns / 1e3} for p, ns in objective.quantiles],
+            "searches": curves(searched),
+        }
+    card = fairness(grid.cells, (environment or {}).get("traits", {}), facts or {})
+    return Findings(
+        study=study,
+        environment=environment or {},
+        findings=tuple(found),
+        fairness=tuple(entry.as_json() for entry in card),
+    )
 
 
 def controls_of(grid: Grid, confidence: float) -> dict[str, list[Control]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from meshwise.analysis.contrast import Contrast, Naming, cell_scope, context, has_mtls, partner
+from meshwise.analysis.contrast import FREE_FACTORS, Contrast, Naming, cell_scope, context, partner
 from meshwise.analysis.finding import Kind
-from meshwise.study.model import LADDER, Authorization, Cell, MeshName
+from meshwise.study.factors import concerns
+from meshwise.study.model import LADDER, Cell, MeshName
 
 BOTTOM = -1
 """The rung of "no mesh", below every ladder."""
@@ -42,9 +43,11 @@ def below(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
 
 
 def _agree(one: Cell, other: Cell) -> bool:
-    keys = not (has_mtls(one) and has_mtls(other)) or one.key_type == other.key_type
-    authorized = Authorization.NONE not in (one.posture.authorization, other.posture.authorization)
-    return keys and (not authorized or one.policy_count == other.policy_count)
+    return all(
+        getattr(one, factor) == getattr(other, factor)
+        for factor in FREE_FACTORS
+        if concerns(factor, one.posture) and concerns(factor, other.posture)
+    )
 
 
 def ladder(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:

@@ -32,7 +32,11 @@ def interactions(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
         mtls_alone, authorization_alone, neither = parts
         if mtls_alone is None or authorization_alone is None or neither is None:
             continue
-        if authorization_alone.policy_count != both.policy_count or mtls_alone.key_type != both.key_type:
+        alike = (
+            (authorization_alone, "policy_count"), (mtls_alone, "key_type"), (mtls_alone, "tls_group"),
+            *((part, "http1_transport") for part in (mtls_alone, authorization_alone, neither)),
+        )  # fmt: skip
+        if any(getattr(part, factor) != getattr(both, factor) for part, factor in alike):
             continue
         name = f"mtls={mtls} x authorization={authorization}"
         yield Contrast(

@@ -15,6 +15,7 @@ from meshwise.archive.schema import DESIGN, TRIALS
 from meshwise.study.model import (
     Authorization,
     Cell,
+    Http1Transport,
     KeyType,
     MeshName,
     MtlsMode,
@@ -23,6 +24,7 @@ from meshwise.study.model import (
     Role,
     Shape,
     Trial,
+    TlsGroup,
 )
 
 Row = dict[str, Any]
@@ -61,6 +63,9 @@ def cell_of(row: Mapping[str, Any]) -> Cell:
         policy_count=row["policy_count"],
         plaintext_share=row["plaintext_share"],
     )
+        # Archives from before these factors have no such columns.
+        http1_transport=Http1Transport(row.get("http1_transport") or Http1Transport.DEFAULT),
+        tls_group=TlsGroup(row.get("tls_group") or TlsGroup.DEFAULT),
 
 
 def trial_row(trial: Trial) -> Row:

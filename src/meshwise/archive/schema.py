@@ -64,6 +64,8 @@ _CELL = (
     ("plaintext_share", pa.float64(), "share of the load from outside the mesh"),
 )
 _TRIAL = (
+    ("http1_transport", TEXT, "how HTTP/1.1 travels between sidecars: `default`, `http1`, `http2`", True),
+    ("tls_group", TEXT, "group of the key exchange: `default`, `x25519`, `x25519mlkem768`", True),
     ("trial_id", TEXT, "block and position, counted from 0; `-r1` marks the re-try"),
     ("block", INT, "counts from 0"),
     ("execution", INT, "counts from 0; which life of the processes"),

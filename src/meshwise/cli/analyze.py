@@ -10,6 +10,7 @@ from typing import Annotated
 import polars as pl
 import typer
 
+from meshwise.analysis.fairness import facts_of
 from meshwise.analysis.finding import Finding, Findings, Kind, Verdict
 from meshwise.analysis.findings import Tables, findings, measure_trials, outcomes_of, recorded_flags
 from meshwise.analysis.settings import Settings
@@ -53,7 +54,7 @@ def analyze_archive(reader: ArchiveReader) -> Findings:
         raise messages.NOTHING_TO_ANALYZE.error(str(reader.directory), trials=len(outcomes))
     results = measure_trials(good, _tables(reader, list(good)), recorded_flags(trials))
     settings = Settings.of(reader.study(), reader.design)
-    return findings(results, outcomes, settings, reader.environment)
+    return findings(results, outcomes, settings, reader.environment, facts_of(trials))
 
 
 def _tables(reader: ArchiveReader, trial_ids: list[str]) -> Iterator[Tables]:

@@ -27,10 +27,13 @@ from meshwise.study.model import Cell, Role, Study, Trial
 FACTORS = (
     "mesh", "posture", "protocol", "rate_rps", "request_bytes", "response_bytes", "connections", "streams",
     "shape", "length", "key_type", "policy_count", "plaintext_share",
+    "http1_transport", "tls_group",
 )  # fmt: skip
+TEXT_FACTORS = ("mesh", "posture", "protocol", "shape", "key_type", "http1_transport", "tls_group")
 HEADINGS = {
     "mesh": "environment", "rate_rps": "rate", "request_bytes": "request", "response_bytes": "response",
     "key_type": "key", "policy_count": "policies", "plaintext_share": "plaintext", "shape": "topology",
+    "http1_transport": "http1 by", "tls_group": "TLS group",
 }  # fmt: skip
 
 
@@ -173,7 +176,7 @@ def telling_factors(cells: tuple[Cell, ...], varying: list[str]) -> list[str]:
 def _cell_table(study: Study, varying: list[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for factor in varying:
-        numeric = factor not in ("mesh", "posture", "protocol", "shape", "key_type")
+        numeric = factor not in TEXT_FACTORS
         table.add_column(HEADINGS.get(factor, factor), justify="right" if numeric else "left")
     table.add_column("control")
     before: Cell | None = None

@@ -168,5 +168,9 @@ class Mesh(Protocol):
     def describe(self) -> Mapping[str, str]:
         """Build, version, path and digest of the proxy; worker model; TLS library."""
 
+    def traits(self) -> Mapping[str, str]:
+        """What one has to know before comparing: values of `mesh.traits.TRAITS`, as configured by default;
+        nothing for no mesh. What a proof observes is not said here."""
+
     def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
         """The differences from the real mesh that apply to this run."""

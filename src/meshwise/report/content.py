@@ -25,13 +25,22 @@ CONTEXT = (
 )  # fmt: skip
 """Factors that agree in whatever is compared: a slice for every combination of their levels."""
 
-FREE = ("key_type", "policy_count")
+FREE = ("key_type", "policy_count", "http1_transport", "tls_group")
 """Factors that mean something in some rungs only: where they vary, a rung for every level."""
 
 DEFAULT_PRIMARY = ("response_p50_us", "response_p99_us", "cpu_us_per_request", "memory_bytes")
 
 
 def half_width(finding: Finding) -> float | None:
+def means(factor: str, posture: str) -> bool:
+    """Whether a level of this factor of FREE means anything in this posture."""
+    if factor == "policy_count":
+        return "+" in posture
+    if factor in ("key_type", "tls_group"):
+        return posture.partition("+")[0] not in ("none", "plaintext")
+    return posture != "none" or factor not in FREE
+
+
     return None if finding.low is None or finding.high is None else (finding.high - finding.low) / 2
 
 
@@ -123,6 +132,8 @@ class Content:
         """No proxy ran: this is an archive of the fake testbed."""
         return str(self.environment.get("testbed", "")) == "fake"
 
+    fairness: tuple[Mapping[str, Any], ...] = ()
+    """What is equal between the meshes: `what`, `equal`, a value per mesh, `basis`, `effect`, `removable`."""
     def of_kind(self, *kinds: str) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.kind in kinds)
 
@@ -167,6 +178,7 @@ _NUMBERS = (
     "ratio_low",
     "ratio_high",
     "floor",
+        tuple(entry for entry in document.get("fairness") or () if isinstance(entry, Mapping)),
     "mde",
     "equivalent_within",
 )

@@ -12,6 +12,7 @@ from meshwise.analysis.finding import Finding, Kind
 from meshwise.core.units import format_size
 from meshwise.report import words
 from meshwise.report.content import CONTEXT, Content
+from meshwise.study.model import MeshName
 
 FAKE = "these numbers come from the fake testbed: no proxy ran, nothing was measured"
 
@@ -108,20 +109,23 @@ def _entries(found: Any, mesh: str = "") -> Iterator[Mapping[str, Any]]:
             yield from _entries(entry, mesh)
 
 
-def fairness(content: Content) -> tuple[Mapping[str, Any], ...]:
-    """What is equal between compared meshes and what is not: `what`, `equal`, and a value per mesh."""
-    found = content.environment.get("fairness") or content.study.get("fairness") or ()
-    return tuple(entry for entry in found if isinstance(entry, Mapping))
+def fairness_line(content: Content) -> str:
+    """How far the meshes are on equal terms, and which differences a study can remove."""
+    entries = content.fairness
+    if not entries:
+        return ""
+    unequal = [entry for entry in entries if not entry.get("equal", True)]
+    meshes = " and ".join(mesh for mesh in MeshName if mesh in entries[0])
+    if not unequal:
+        return f"{meshes} are equal in all {len(entries)} points of the card"
+    line = f"{meshes} differ in {len(unequal)} of {len(entries)} points"
+    removable = [str(entry["what"]) for entry in unequal if entry.get("removable")]
+    return f"{line}, of which a study can make equal: {', '.join(removable)}" if removable else line
 
 
 def fidelity_line(content: Content) -> str:
     gaps = fidelity(content.environment)
-    unequal = [entry for entry in fairness(content) if not entry.get("equal", True)]
-    told = (
-        [f"not equal between meshes: {', '.join(str(entry.get('what')) for entry in unequal)}"]
-        if unequal
-        else []
-    )
+    told = [line] if (line := fairness_line(content)) else []
     if gaps:
         first, rest = str(gaps[0]["what"]), len(gaps) - 1
         more = f"; {rest} more in report.html" if rest else ""

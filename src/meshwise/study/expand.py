@@ -20,6 +20,7 @@ from meshwise.study.model import (
     NO_MESH,
     Arrivals,
     Cell,
+    Http1Transport,
     KeyType,
     Level,
     MeshName,
@@ -27,6 +28,7 @@ from meshwise.study.model import (
     Posture,
     Protocol,
     Shape,
+    TlsGroup,
 )
 from meshwise.study.problems import Problem, impossible
 from meshwise.study.shape import StudyFile, SubGrid
@@ -43,6 +45,8 @@ DEFAULTS: dict[str, list[Any]] = {
     "length": [1],
     "policies": [0],
     "plaintext_share": [0.0],
+    "http1_transport": [Http1Transport.DEFAULT],
+    "tls_group": [TlsGroup.DEFAULT],
 }
 ISSUED_KEY = {
     MeshName.NONE: KeyType.RSA_2048,
@@ -174,6 +178,8 @@ def _cells_of(file: StudyFile, part: Part) -> list[Cell]:
 
 
 def _settled(name: str, levels: list[Any] | None, mesh: MeshName, posture: Posture) -> list[Any]:
+            if fields["protocol"] is not Protocol.HTTP1:  # only HTTP/1.1 has another way to travel
+                fields["http1_transport"] = Http1Transport.DEFAULT
     """The levels of a factor for one mesh and posture: one neutral level where it means nothing."""
     if name == "key":
         levels = levels or [ISSUED_KEY[mesh]]

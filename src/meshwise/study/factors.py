@@ -23,6 +23,8 @@ FIELD_OF = {
     "key": "key_type",
     "policies": "policy_count",
     "plaintext_share": "plaintext_share",
+    "http1_transport": "http1_transport",
+    "tls_group": "tls_group",
 }
 """Factor in the study file -> field of `Cell`. Environment and posture are the other two."""
 
@@ -45,8 +47,10 @@ def concerns(factor: str, posture: Posture) -> bool:
             return posture.authorization is not Authorization.NONE
         case "plaintext_share":
             return posture.mtls is MtlsMode.PERMISSIVE
-        case "key_type":
+        case "key_type" | "tls_group":
             return posture.mtls in (MtlsMode.PERMISSIVE, MtlsMode.STRICT)
+        case "http1_transport":
+            return posture.mtls is not None
         case _:
             return True
 

@@ -96,6 +96,23 @@ class KeyType(StrEnum):
     ECDSA_P256 = "ecdsa-p256"
 
 
+class Http1Transport(StrEnum):
+    """How HTTP/1.1 requests travel between two sidecars. `default`: as the mesh does it unasked (Istio:
+    HTTP/1.1, Linkerd: HTTP/2)."""
+
+    DEFAULT = "default"
+    HTTP1 = "http1"
+    HTTP2 = "http2"
+
+
+class TlsGroup(StrEnum):
+    """Group of the key exchange between sidecars. `default`: what the mesh's proxies agree on unasked."""
+
+    DEFAULT = "default"
+    X25519 = "x25519"
+    X25519MLKEM768 = "x25519mlkem768"
+
+
 class Shape(StrEnum):
     """The call graph: `chain` of n nodes behind the client (1 = point to point), or `fanout` of n leaves."""
 
@@ -125,6 +142,8 @@ class Cell:
     plaintext_share: float
     """Share of the load that comes from a client outside the mesh; 0 except in `permissive`."""
 
+    http1_transport: Http1Transport = Http1Transport.DEFAULT
+    tls_group: TlsGroup = TlsGroup.DEFAULT
     @property
     def name(self) -> str:
         """Readable, unique: `istio/strict/http1/800rps/...`; used in tables and file names nowhere else."""
@@ -137,6 +156,10 @@ class Cell:
             parts.append(f"{self.plaintext_share:g}plaintext")
         return "/".join(parts)
 
+        if self.http1_transport is not Http1Transport.DEFAULT:
+            parts.append(f"by-{self.http1_transport}")
+        if self.tls_group is not TlsGroup.DEFAULT:
+            parts.append(str(self.tls_group))
 
 class Role(StrEnum):
     """Why a trial exists: for its cell, as the second of the A/A pair, or on the twin set of processes."""

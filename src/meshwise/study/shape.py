@@ -19,7 +19,17 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import parse_duration_ns, parse_rate_rps, parse_share, parse_size_bytes
 from meshwise.study.factors import LADDER_NAMES, POSTURES, did_you_mean
-from meshwise.study.model import Arrivals, Authorization, KeyType, MeshName, MtlsMode, Protocol, Shape
+from meshwise.study.model import (
+    Arrivals,
+    Authorization,
+    Http1Transport,
+    KeyType,
+    MeshName,
+    MtlsMode,
+    Protocol,
+    Shape,
+    TlsGroup,
+)
 
 T = TypeVar("T")
 
@@ -122,6 +132,8 @@ _mtls, _mtls_schema = _choice("mTLS mode", list(MtlsMode), MtlsMode)
 _kind, _kind_schema = _choice("kind of authorization", list(Authorization), Authorization)
 _key, _key_schema = _choice("key type", list(KeyType), KeyType)
 _shape, _shape_schema = _choice("topology", list(Shape), Shape)
+_transport, _transport_schema = _choice("HTTP/1.1 transport", list(Http1Transport), Http1Transport)
+_group, _group_schema = _choice("TLS group", list(TlsGroup), TlsGroup)
 _arrivals, _arrivals_schema = _choice("kind of arrivals", list(Arrivals), Arrivals)
 _metric, _metric_schema = _choice("metric", METRICS, str)
 Environment = Annotated[MeshName, _mesh, _mesh_schema]
@@ -172,6 +184,14 @@ class Factors(_Part):
         default=None, description="Share of the load from outside the mesh, in `permissive`. Default: 0."
     )
 
+    http1_transport: Levels[Annotated[Http1Transport, _transport, _transport_schema]] | None = Field(
+        default=None,
+        description="How HTTP/1.1 travels between sidecars. Default: as each mesh does it unasked.",
+    )
+    tls_group: Levels[Annotated[TlsGroup, _group, _group_schema]] | None = Field(
+        default=None,
+        description="Group of the TLS key exchange between sidecars. Default: what each mesh uses unasked.",
+    )
 
 class Match(Factors):
     """Cells that have these levels; what is not named matches any."""

@@ -32,7 +32,9 @@ ISTIO_STATISTICS: tuple[Json, ...] = (
 )  # fmt: skip
 """What a default sidecar keeps."""
 
-_COUNTED = "(total|active|2xx|4xx|5xx|destroy|connect_fail|rx_reset|tx_reset|timeout|overflow|retry)"
+_COUNTED = (
+    "(total|active|2xx|4xx|5xx|http2_total|destroy|connect_fail|rx_reset|tx_reset|timeout|overflow|retry)"
+)
 PROOF_STATISTICS: tuple[Json, ...] = (
     {"prefix": "sds."},
     {"safe_regex": {"regex": rf"http\.(in|out)bound_.*;\.(downstream_(cx|rq)_(ssl_)?{_COUNTED})"}},

@@ -45,7 +45,7 @@ def all_clusters(view: View, owner: Service) -> list[Json]:
 
 def outbound(view: View, service: Service, port: int) -> Json:
     rule = view.destination_rule_for(service)
-    http2 = service.ports[port] in _HTTP2
+    http2 = view.transport_of(service, port) in _HTTP2
     name = outbound_cluster(service, port)
     endpoint: Json = {"endpoint": {"address": _address(service.pod_ip, port)}, "load_balancing_weight": 1}
     auto = view.auto_mtls(service)

@@ -48,12 +48,12 @@ def inbound(view: View, service: Service, port: int, cluster: str, security: Seq
 
 
 def outbound(view: View, client: Service, port: int, protocol: Protocol) -> Json:
-    """For all services of a port; the table of routes comes by RDS."""
+    """For all services of a port; the table of routes comes by RDS. `protocol`: what the requests come in."""
     settings: Json = {"rds": {"route_config_name": str(port), "config_source": routes_source(port)}}
     filters = [
         *_metadata(view, inbound=False),
         _grpc_stats(),
-        _alpn_override(view, protocol),
+        _alpn_override(view, _transport(view, port, protocol)),
         *_last(_stats(view, inbound=False)),
     ]
     return _manager(
@@ -121,6 +121,12 @@ def _grpc_stats() -> Json:
             "stats_for_all_methods": False,
         },
     }
+
+
+def _transport(view: View, port: int, protocol: Protocol) -> Protocol:
+    """What most of the port's services are reached by; all of them, when every called workload has its rule."""
+    upgraded = {view.transport_of(service, port) for service in view.services if port in service.ports}
+    return Protocol.HTTP2 if Protocol.HTTP2 in upgraded and protocol is Protocol.HTTP1 else protocol
 
 
 def _alpn_override(view: View, protocol: Protocol) -> Json:

@@ -11,12 +11,13 @@ import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.files import hand_over, private_directory, write_private
-from meshwise.mesh.istio import binary, bootstrap, delivery, fidelity, posture, proof
+from meshwise.mesh.istio import binary, bootstrap, delivery, fidelity, posture, proof, traits
 from meshwise.mesh.istio.admin import Admin, fetch_from
 from meshwise.mesh.istio.clusters import INBOUND_SOURCE_IP
 from meshwise.mesh.istio.listeners import INBOUND_PORT, OUTBOUND_PORT
@@ -27,13 +28,21 @@ from meshwise.mesh.istio.workloads import Identities, files_of_workload
 from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import Capture, Dial, Fidelity, Headers, Placement, ProcessPlan, Proof, Ready
 from meshwise.mesh.tokens import tokens
-from meshwise.study.model import Cell, MeshName, Topology
+from meshwise.study.model import Cell, MeshName, TlsGroup, Topology
 from meshwise.telemetry.envoy import EnvoySampler
 from meshwise.telemetry.seam import Sampler
 
 PROXY_UID = 1337
 DRAIN_TIME_S = 0
 """Istio's is 45 s. Here a replaced configuration must be gone before the next trial; `fidelity` says so."""
+
+CURVES: Mapping[TlsGroup, tuple[str, ...]] = {
+    TlsGroup.DEFAULT: (),
+    TlsGroup.X25519: ("X25519",),
+    TlsGroup.X25519MLKEM768: ("X25519MLKEM768", "X25519"),
+}
+"""As Envoy names them; none leaves `Options.curves`. Sidecars agree on the first; the proof's own TLS client
+need not know it, and takes the second."""
 
 SETTLE_TIMEOUT_S = 10.0
 _POLL_S = 0.005
@@ -135,18 +144,26 @@ class IstioMesh:
         found = binary.facts(binary.envoy_path())
         return {"proxy": "Envoy", "worker_model": "one event loop per worker (--concurrency)", **found}
 
+    def traits(self) -> Mapping[str, str]:
+        return traits.traits(self.options, binary.facts(binary.envoy_path())["tls_library"])
+
     def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
         return fidelity.differences(self.options, privileged=privileged)
 
     # --- how a posture gets there ------------------------------------------------------------------
 
     def _fingerprint(self, placement: Placement, cell: Cell) -> str:
-        return fingerprint(self.resources(cell, placement), cell.key_type, self.options)
+        return fingerprint(self.resources(cell, placement), cell.key_type, self._options_for(cell))
+
+    def _options_for(self, cell: Cell) -> Options:
+        """Those of the mesh, with the TLS group that the cell asks for."""
+        curves = CURVES[cell.tls_group]
+        return replace(self.options, curves=curves) if curves else self.options
 
     def _view(self, placement: Placement, cell: Cell) -> View:
         text = self.resources(cell, placement)
         generation = f"{self._fingerprint(placement, cell)}-{next(self._pushes)}"
-        return view_of(placement, _parsed(text), generation, self.options)
+        return view_of(placement, _parsed(text), generation, self._options_for(cell))
 
     def _push(self, placement: Placement, cell: Cell, view: View) -> dict[str, delivery.Pushed]:
         pushed = {}

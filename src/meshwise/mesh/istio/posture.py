@@ -18,7 +18,16 @@ import yaml
 from meshwise.mesh.istio.resources import ROOT_NAMESPACE
 from meshwise.mesh.request import TENANT, TENANT_HEADER, method_of, path_of
 from meshwise.mesh.tokens import CLAIM, ISSUER, ROLE
-from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, Level, MtlsMode, Topology, Workload
+from meshwise.study.model import (
+    SERVICE_PORTS,
+    Authorization,
+    Cell,
+    Http1Transport,
+    Level,
+    MtlsMode,
+    Topology,
+    Workload,
+)
 
 Document = dict[str, Any]
 
@@ -61,9 +70,11 @@ def _documents(cell: Cell, jwks: str, trust_domain: str) -> Iterable[Document]:
     assert mtls is not None, "not_applicable has been asked before"
     topology = Topology(cell.shape, cell.length)
     yield _document("PeerAuthentication", "default", ROOT_NAMESPACE, {"mtls": {"mode": mtls.name}})
+    called = [workload for workload in topology.workloads if topology.callers(workload.name)]
+    if cell.http1_transport is Http1Transport.HTTP2:
+        yield from (_upgrade(workload) for workload in called)
     if authorization is Authorization.NONE:
         return
-    called = [workload for workload in topology.workloads if topology.callers(workload.name)]
     if authorization in _TOKEN_RULES and cell.protocol.level is Level.L7:
         rule = {"issuer": ISSUER, "jwks": jwks, "forwardOriginalToken": True}
         for namespace in sorted({workload.namespace for workload in called}):
@@ -74,6 +85,15 @@ def _documents(cell: Cell, jwks: str, trust_domain: str) -> Iterable[Document]:
             others = [_rule(cell, _nobody(number), trust_domain) for number in range(cell.policy_count)]
             yield _allow(f"before-{workload.name}", workload, others)
         yield _allow(f"callers-of-{workload.name}", workload, [_rule(cell, callers, trust_domain)])
+
+
+def _upgrade(workload: Workload) -> Document:
+    """HTTP/1.1 to this workload over HTTP/2; Istio's own default is not to (MeshConfig.h2UpgradePolicy)."""
+    spec = {
+        "host": workload.host,
+        "trafficPolicy": {"connectionPool": {"http": {"h2UpgradePolicy": "UPGRADE"}}},
+    }
+    return _document("DestinationRule", workload.name, workload.namespace, spec, "networking")
 
 
 def _allow(name: str, workload: Workload, rules: Sequence[Document]) -> Document:
@@ -112,9 +132,9 @@ def _rule(cell: Cell, callers: Sequence[Workload], trust_domain: str) -> Documen
     }
 
 
-def _document(kind: str, name: str, namespace: str, spec: Document) -> Document:
+def _document(kind: str, name: str, namespace: str, spec: Document, group: str = "security") -> Document:
     return {
-        "apiVersion": "security.istio.io/v1",
+        "apiVersion": f"{group}.istio.io/v1",
         "kind": kind,
         "metadata": {"name": name, "namespace": namespace},
         "spec": spec,

@@ -32,7 +32,17 @@ from meshwise.mesh.probe import Answer, Handshake, TlsAs, ask, check_of, variant
 from meshwise.mesh.request import plan_of
 from meshwise.mesh.seam import OUTSIDER, Check, Dial, PlacedWorkload, Placement, Proof
 from meshwise.service.plan import Plan
-from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, Level, MtlsMode, Protocol, Topology
+from meshwise.study.model import (
+    SERVICE_PORTS,
+    Authorization,
+    Cell,
+    Http1Transport,
+    Level,
+    MtlsMode,
+    Protocol,
+    TlsGroup,
+    Topology,
+)
 
 SIGNS: Signs = {
     Meaning.ANSWERED: frozenset({Seen.OK}),
@@ -52,6 +62,7 @@ def signs(cell: Cell) -> Signs:
 _COUNTERS = (
     r"^((cluster\.outbound.*|listener\.0\.0\.0\.0_15006)\.(ssl\.(handshake|session_reused|connection_error"
     r"|fail_verify.*|(versions|curves|ciphers)\..*)|no_filter_chain_match)"
+    r"|cluster\.outbound.*\.upstream_cx_(total|http2_total)"
     r"|(http\.inbound_.*|tcp)\.(rbac|jwt_authn)\.(allowed|denied)"
     r"|listener_manager\.lds\.version_text|cluster_manager\.cds\.version_text|server\.concurrency)$"
 )
@@ -82,6 +93,7 @@ def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str, worker
         after = {name: admin.stats(_COUNTERS) for name, admin in admins.items()}
         moved = grown(before[client.name], sidecars[client.name])
         checks += _between_sidecars(cell, moved, grown(before[first.name], sidecars[first.name]))
+        checks += _http1_transport(cell, moved)
         checks += [
             _hop(cell, placed.name, grown(before[placed.name], sidecars[placed.name])) for placed in used[2:]
         ]
@@ -179,9 +191,32 @@ def _between_sidecars(cell: Cell, client: Stats, server: Stats) -> list[Check]:
     if cell.posture.mtls is MtlsMode.DISABLE:
         return [Check("handshakes between sidecars", "none", observed, at_client == at_server == 0)]
     versions = _names(client, "versions")
+    group = cell.tls_group.upper()
     return [
+        *(
+            [_same("TLS group between sidecars", group, " ".join(_names(client, "curves")))]
+            if cell.tls_group is not TlsGroup.DEFAULT
+            else ()
+        ),
         Check("handshakes between sidecars", "at least one", observed, at_client > 0 and at_server > 0),
         _same("TLS version between sidecars", "TLSv1.3", " ".join(versions)),
+    ]
+
+
+def _http1_transport(cell: Cell, client: Stats) -> list[Check]:
+    """HTTP/1.1 left the client's sidecar by the transport that the cell asks for; unasked Istio keeps it."""
+    if cell.protocol is not Protocol.HTTP1:
+        return []
+    opened = total(client, r"cluster\.outbound.*\.upstream_cx_total")
+    http2 = total(client, r"cluster\.outbound.*\.upstream_cx_http2_total")
+    wanted = cell.http1_transport is Http1Transport.HTTP2
+    return [
+        Check(
+            "connections between sidecars",
+            "HTTP/2 for HTTP/1.1 requests" if wanted else "HTTP/1.1",
+            f"{http2} of {opened} with HTTP/2",
+            opened > 0 and http2 == (opened if wanted else 0),
+        )
     ]
 
 

@@ -111,6 +111,8 @@ class DestinationRule:
     max_requests: int | None = None
     max_requests_per_connection: int | None = None
     max_retries: int | None = None
+    h2_upgrade: bool = False
+    """HTTP/1.1 travels between sidecars over HTTP/2 (`h2UpgradePolicy: UPGRADE`)."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +275,11 @@ def _destination_rule(meta: Meta, spec: Node) -> DestinationRule:
     pool.only("tcp", "http")
     tcp, http = pool.get("tcp") or pool.empty(), pool.get("http") or pool.empty()
     tcp.only("maxConnections", "connectTimeout")
-    http.only("http1MaxPendingRequests", "http2MaxRequests", "maxRequestsPerConnection", "maxRetries")
+    http.only(
+        "http1MaxPendingRequests", "http2MaxRequests", "maxRequestsPerConnection", "maxRetries",
+        "h2UpgradePolicy",
+    )  # fmt: skip
+    upgrade = http.get("h2UpgradePolicy")
     timeout = tcp.get("connectTimeout")
     return DestinationRule(
         meta,
@@ -285,6 +291,9 @@ def _destination_rule(meta: Meta, spec: Node) -> DestinationRule:
         max_requests=http.number("http2MaxRequests"),
         max_requests_per_connection=http.number("maxRequestsPerConnection"),
         max_retries=http.number("maxRetries"),
+        h2_upgrade=bool(
+            upgrade and upgrade.one_of({"DEFAULT": False, "DO_NOT_UPGRADE": False, "UPGRADE": True})
+        ),
     )
 
 

@@ -14,6 +14,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.files import hand_over, private_directory, write_private
-from meshwise.mesh.linkerd import authority, binary, command, fidelity, outsiders, posture, proof, sidecar
+from meshwise.mesh.linkerd import (
+    authority,
+    binary,
+    command,
+    fidelity,
+    outsiders,
+    posture,
+    proof,
+    sidecar,
+    traits,
+)
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.names import (
     ADMIN_PORT,
@@ -43,11 +54,12 @@ from meshwise.mesh.linkerd.sampler import ProxySampler
 from meshwise.mesh.linkerd.snapshot import snapshot
 from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import Capture, Dial, Fidelity, Headers, Placement, ProcessPlan, Proof, Ready
-from meshwise.study.model import Cell, MeshName
+from meshwise.study.model import Cell, Http1Transport, MeshName
 from meshwise.telemetry.seam import Sampler
 
 _RELAY = Path(__file__).with_name("relay.py")
 _RESOLVER = Path("/etc/resolv.conf")
+TLS_LIBRARY = "rustls on aws-lc-rs"
 _INHERITED = ("PATH", "PYTHONPATH")
 """What the controller, a Python program, needs of the user's environment."""
 
@@ -151,9 +163,12 @@ class LinkerdMesh:
         return {
             "proxy": "linkerd2-proxy",
             "worker_model": "tokio worker threads (CORES), one more for administration",
-            "tls_library": "rustls on aws-lc-rs",
+            "tls_library": TLS_LIBRARY,
             **found,
         }
+
+    def traits(self) -> Mapping[str, str]:
+        return traits.traits(self.transport, TLS_LIBRARY)
 
     def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
         return fidelity.differences(self.transport, binary.untried(), privileged=privileged)
@@ -167,7 +182,15 @@ class LinkerdMesh:
         return self._authorities[domain]
 
     def _snapshot(self, placement: Placement, cell: Cell, version: int) -> Any:
-        return snapshot(_parsed(self.resources(cell, placement)), placement, version, self.transport)
+        return snapshot(
+            _parsed(self.resources(cell, placement)), placement, version, self._transport_for(cell)
+        )
+
+    def _transport_for(self, cell: Cell) -> Transport:
+        """The mesh's own, with the upgrade that the cell asks for."""
+        if cell.http1_transport is Http1Transport.DEFAULT:
+            return self.transport
+        return replace(self.transport, http2_upgrade=cell.http1_transport is Http1Transport.HTTP2)
 
     def _write_snapshot(self, placement: Placement, cell: Cell) -> Any:
         made = self._snapshot(placement, cell, next(self._pushes))

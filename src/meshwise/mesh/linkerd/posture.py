@@ -27,10 +27,12 @@ from meshwise.study.model import (
     SERVICE_PORTS,
     Authorization,
     Cell,
+    Http1Transport,
     KeyType,
     Level,
     MtlsMode,
     Protocol,
+    TlsGroup,
     Topology,
     Workload,
 )
@@ -72,6 +74,8 @@ def not_applicable(cell: Cell) -> str | None:
         return "authorization `request` reads methods, paths and headers, and opaque TCP has none"
     if cell.key_type is not KeyType.ECDSA_P256 and mtls is not MtlsMode.DISABLE:
         return "Linkerd's proxies have ECDSA P-256 keys and no other"
+    if cell.tls_group is TlsGroup.X25519 and mtls is not MtlsMode.DISABLE:
+        return "two linkerd proxies always agree on X25519MLKEM768: the list of groups is built in"
     return None
 
 
@@ -128,7 +132,8 @@ def _documents(cell: Cell) -> Iterable[Document]:
 def _proxy_protocol(cell: Cell) -> str:
     """Declared, but for one case: a proxy does not expect HTTP/2 in plaintext on a port that is declared
     HTTP/1, and there it is, for the upgrade between sidecars is the same in every posture."""
-    upgraded = cell.protocol is Protocol.HTTP1 and cell.posture.mtls is MtlsMode.DISABLE
+    by_http2 = cell.protocol is Protocol.HTTP1 and cell.http1_transport is not Http1Transport.HTTP1
+    upgraded = by_http2 and cell.posture.mtls is MtlsMode.DISABLE
     return "unknown" if upgraded else PROXY_PROTOCOL[cell.protocol]
 
 

@@ -24,7 +24,7 @@ from meshwise.mesh.linkerd.hops import Hop, Readings
 from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
 from meshwise.mesh.probe import Answer, check_of
 from meshwise.mesh.seam import OUTSIDER, Check, Dial, PlacedWorkload, Placement, Proof
-from meshwise.study.model import Cell, Level, MtlsMode, Topology
+from meshwise.study.model import Cell, Level, MtlsMode, TlsGroup, Topology
 
 SETTLE_TIMEOUT_S = 5.0
 _POLL_S = 0.005
@@ -165,7 +165,10 @@ def _tls_checks(cell: Cell, choice: Choice | str, caller: Caller) -> list[Check]
     if cell.posture.mtls is MtlsMode.DISABLE:
         return []
     version = choice.version if isinstance(choice, Choice) else choice
+    group, wanted = (choice.group if isinstance(choice, Choice) else choice), cell.tls_group.upper()
+    asked = cell.tls_group is not TlsGroup.DEFAULT
     return [
+        *([Check("TLS group that a proxy is offered", wanted, group, group == wanted)] if asked else ()),
         Check("TLS version that a proxy is offered", "TLSv1.3", version, version == "TLSv1.3"),
         Check(
             "TLS version of the client's twin",

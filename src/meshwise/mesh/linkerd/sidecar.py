@@ -31,7 +31,7 @@ from meshwise.study.model import SERVICE_PORTS
 
 _OPAQUE_PORTS = ",".join(["25,587,3306,4444,5432,6379,9300,11211", *map(str, OPAQUE_PORTS)])
 
-_HELM = {
+HELM = {
     "ADMIN_LISTEN_ADDR": f"0.0.0.0:{ADMIN_PORT}",
     "CONTROL_LISTEN_ADDR": f"0.0.0.0:{TAP_PORT}",
     "INBOUND_LISTEN_ADDR": f"0.0.0.0:{INBOUND_PORT}",
@@ -88,7 +88,7 @@ def environment(
         "IDENTITY_TOKEN_FILE": str(directory / "token"),
         "IDENTITY_LOCAL_NAME": identity_of(placed.workload, placement),
     }
-    values = {**_HELM, **_HERE, **own}
+    values = {**HELM, **_HERE, **own}
     return {f"LINKERD2_PROXY_{name}": value for name, value in values.items()}
 
 

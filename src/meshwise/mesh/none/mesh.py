@@ -94,6 +94,9 @@ class NoneMesh:
     def describe(self) -> Mapping[str, str]:
         return {"proxy": "none"}
 
+    def traits(self) -> Mapping[str, str]:
+        return {}
+
     def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
         return ()
 

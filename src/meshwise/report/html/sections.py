@@ -15,7 +15,8 @@ from meshwise.report import charts, facts, words
 from meshwise.report.charts import slug as slug
 from meshwise.report.content import CONTEXT, Content, Ladder, Rung, Slice
 from meshwise.report.record import Record
-from meshwise.report.words import Footnotes, Form, VerdictWords, typeset, verdict_words
+from meshwise.report.words import Footnotes, Form, VerdictWords, judged_words, typeset, verdict_words
+from meshwise.study.model import MeshName
 
 NO_VERDICT = VerdictWords("")
 
@@ -287,20 +288,38 @@ def variance(content: Content) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f.sentence for f in content.of_kind(Kind.VARIANCE) if f.sentence))
 
 
-def fairness(content: Content) -> tuple[tuple[str, ...], tuple[tuple[str, bool, tuple[str, ...]], ...]]:
-    """Meshes, and per point of comparison: what, whether equal, the value in each mesh."""
-    entries = facts.fairness(content)
-    known = {"what", "equal", "note"}
-    meshes = tuple(dict.fromkeys(name for entry in entries for name in entry if name not in known))
-    rows = tuple(
-        (
+@dataclass(frozen=True)
+class FairnessRow:
+    """One point of comparison between meshes."""
+
+    what: str
+    equal: bool
+    values: tuple[str, ...]
+    """In the order of the card's meshes."""
+    observed: bool
+    effect: str
+    remedy: str
+    """How to make it equal, or why that cannot be; empty when it is."""
+
+
+@dataclass(frozen=True)
+class FairnessCard:
+    meshes: tuple[str, ...]
+    rows: tuple[FairnessRow, ...]
+    """What differs first."""
+
+
+def fairness(content: Content) -> FairnessCard:
+    meshes = tuple(str(mesh) for mesh in MeshName if any(mesh in entry for entry in content.fairness))
+    rows = [
+        FairnessRow(
             str(entry.get("what", "")),
             bool(entry.get("equal", True)),
             tuple(str(entry.get(mesh, "")) for mesh in meshes),
         )
-        for entry in entries
-    )
-    return meshes, rows
+        for entry in content.fairness
+    ]
+    return FairnessCard(meshes, tuple(sorted(rows, key=lambda row: row.equal)))
 
 
 def flat(

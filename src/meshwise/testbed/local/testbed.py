@@ -86,6 +86,9 @@ class LocalTestbed:
             "machine": host.facts(),
             "privileged": self._privileged,
             "proxies": {str(name): dict(mesh.describe()) for name, mesh in self._meshes.items()},
+            "traits": {
+                str(name): found for name, mesh in self._meshes.items() if (found := dict(mesh.traits()))
+            },
             "workers": self._study.proxy_workers,
             "cpus": asdict(self._cpus),
             "capture": self._rules,
