@@ -46,22 +46,33 @@ class Admin:
             self._client = None
 
     def get(self, path: str) -> bytes:
-        """The body of a 200 answer."""
+        """The body of a 200 answer. A kept connection that has gone is dialled anew, once: a question changes
+        nothing, so it may be asked again."""
+        kept = self._client is not None
         try:
-            if self._client is None:
-                self._client = http.client.HTTPConnection("localhost", ADMIN_PORT)
-                self._client.sock = self._dial(self.pod, "127.0.0.1", ADMIN_PORT)
-                self._client.sock.settimeout(_PATIENCE_S)
-            self._client.request("GET", path)
-            response = self._client.getresponse()
-            body = response.read()
+            try:
+                status, body = self._ask(path)
+            except (ConnectionError, http.client.BadStatusLine):
+                if not kept:
+                    raise
+                self.close()
+                status, body = self._ask(path)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise messages.ADMIN_SILENT.error(pod=self.pod, reason=str(error) or repr(error)) from error
-        if response.status != 200:
+        if status != 200:
             self.close()
-            raise messages.ADMIN_SILENT.error(pod=self.pod, reason=f"{path} answered {response.status}")
+            raise messages.ADMIN_SILENT.error(pod=self.pod, reason=f"{path} answered {status}")
         return body
+
+    def _ask(self, path: str) -> tuple[int, bytes]:
+        if self._client is None:
+            self._client = http.client.HTTPConnection("localhost", ADMIN_PORT)
+            self._client.sock = self._dial(self.pod, "127.0.0.1", ADMIN_PORT)
+            self._client.sock.settimeout(_PATIENCE_S)
+        self._client.request("GET", path)
+        response = self._client.getresponse()
+        return response.status, response.read()
 
     def json(self, path: str) -> Any:
         return json.loads(self.get(path))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from meshwise import __version__
+from meshwise.core.errors import MeshwiseError
 from meshwise.core.process import OwnedProcess, stop_all
 from meshwise.mesh.seam import OUTSIDER, Dial, Fidelity, Mesh, Proof
 from meshwise.study.model import MeshName, Study, Topology, Trial
@@ -121,13 +122,21 @@ class LocalTestbed:
         environment = self._of(trial)
         processes.check_alive(self._running[environment.name])
         mesh = self._meshes[trial.cell.mesh]
-        mesh.apply(environment.placement, trial.cell, self._dial(environment))
+        try:
+            mesh.apply(environment.placement, trial.cell, self._dial(environment))
+        except MeshwiseError:
+            processes.check_alive(self._running[environment.name])  # a proxy that ended is the better reason
+            raise
 
     def prove(self, trial: Trial) -> Proof:
         environment = self._of(trial)
         processes.check_alive(self._running[environment.name])
         mesh = self._meshes[trial.cell.mesh]
-        proof = mesh.prove(environment.placement, trial.cell, self._dial(environment))
+        try:
+            proof = mesh.prove(environment.placement, trial.cell, self._dial(environment))
+        except MeshwiseError:
+            processes.check_alive(self._running[environment.name])
+            raise
         if not proof.passed:  # of a process that has just ended it says nothing
             processes.check_alive(self._running[environment.name])
         return proof
