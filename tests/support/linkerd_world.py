@@ -6,6 +6,7 @@ It starts real linkerd2-proxy sidecars in a world of its own (`mesh_world.ground
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import signal
 import subprocess
@@ -181,6 +182,34 @@ def sampled() -> int:
     return 0
 
 
+class ShortLived(LinkerdMesh):
+    """Issues leaves that live for seconds: a proxy renews after 70 % of the life, but not before 10 s."""
+
+    def prepare(self, placement: Placement, cell: Cell) -> None:
+        super().prepare(placement, cell)
+        path = placement.directory / CONTROLLER_DIRECTORY / "identities.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"leaf_life_s": LEAF_LIFE_S}))
+
+
+LEAF_LIFE_S = 15
+
+
+def renewed() -> int:
+    """A proxy renews its certificate; when the first has expired, a new handshake is still answered."""
+    with ground(ShortLived(), 1) as here:
+        here.apply(FINE)
+        sampler = here.mesh.samplers(here.placement, here.dial)[1]
+
+        def read() -> dict[str, float]:
+            return flat(sampler.sample(Moment.END))
+
+        first = read()
+        wait_until(lambda: read()["certificate_refreshes_total"] > first["certificate_refreshes_total"])
+        wait_until(lambda: time.time() > first["certificate_expiry_unix_s"] + 1)
+        say(first=first, last=read(), now=time.time(), **verdict(here.prove(FINE)))
+    return 0
+
+
 class RecordingMesh(LinkerdMesh):
     """Its control plane writes down what the proxies ask."""
 
@@ -322,7 +351,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 
 SCENES = {
     scene.__name__: scene
-    for scene in (postures, wrong, factors, controller_killed, idle_cost, sampled, record, fault)
+    for scene in (postures, wrong, factors, controller_killed, idle_cost, sampled, renewed, record, fault)
 }
 
 

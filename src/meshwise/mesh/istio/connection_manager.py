@@ -124,7 +124,7 @@ def _grpc_stats() -> Json:
 
 
 def _transport(view: View, port: int, protocol: Protocol) -> Protocol:
-    """What most of the port's services are reached by; all of them, when every called workload has its rule."""
+    """What the port's services are reached by; a posture upgrades every called workload or none."""
     upgraded = {view.transport_of(service, port) for service in view.services if port in service.ports}
     return Protocol.HTTP2 if Protocol.HTTP2 in upgraded and protocol is Protocol.HTTP1 else protocol
 

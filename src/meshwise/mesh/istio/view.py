@@ -126,7 +126,7 @@ class View:
         return next((rule for rule in self.resources.destination_rules if rule.host == service.host), None)
 
     def transport_of(self, service: Service, port: int) -> Protocol:
-        """What carries the port's requests to the service's sidecar: HTTP/2 where a rule upgrades HTTP/1.1."""
+        """What carries requests to the service's sidecar: HTTP/2 where a rule upgrades HTTP/1.1."""
         rule, protocol = self.destination_rule_for(service), service.ports[port]
         return Protocol.HTTP2 if protocol is Protocol.HTTP1 and rule and rule.h2_upgrade else protocol
 
