@@ -18,11 +18,16 @@ from itertools import groupby
 
 from meshwise.archive.store import Archive, TrialOutcome, TrialStatus
 from meshwise.core.errors import Fault, MeshwiseError
+from meshwise.load.objective import judge_window
 from meshwise.mesh.seam import Proof
-from meshwise.study.model import Study, Trial
+from meshwise.study.model import Phase, Study, Trial
+from meshwise.study.search import Result, Step, next_step, usual_steps
 from meshwise.testbed.seam import LiveProgress, Testbed
 
 log = logging.getLogger(__name__)
+
+REST_AFTER_INVALID = 5
+"""Times the idle gap: what spoiled a trial of a search, such as other work on the host, may pass."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,77 @@ def run_study(
             observe(TrialFinished(trial, outcome, tally.done, tally.total))
             if outcome.status is TrialStatus.FAILED:
                 running = None  # its processes can no longer be trusted: the next trial gets fresh ones
+    return _summary(study, outcomes, begun)
+
+
+def run_saturation(
+    study: Study,
+    trials: Sequence[Trial],
+    testbed: Testbed,
+    archive: Archive,
+    observe: Observer,
+    rest: Callable[[float], None] = time.sleep,
+) -> RunSummary:
+    """Run every search that is not at its end; `trials`: one per search, as the design has them.
+
+    Each step is a trial of its own, stored with what it was taken for, so that a search that was interrupted
+    continues where it stood. A trial that fails or is unproven is invalid: the search tries the rate again.
+    `rest(seconds)` is the idle gap. Raises as `run_study`.
+    """
+    assert study.search is not None, "a saturation study has a search"
+    begun = time.monotonic()
+    done, running = len(archive.statuses()), None
+    outcomes: list[TrialOutcome] = []
+    for number, search in enumerate(trials):
+        while isinstance(step := next_step(study.search, tried := archive.steps_of(search.trial_id)), Step):
+            if running != search.execution:
+                observe(_start_execution(testbed, search.execution))
+                running = search.execution
+            trial = step_of(search, len(tried), step)
+            done += 1
+            total = done + max(1, (len(trials) - number) * usual_steps(study.search) - len(tried))
+            observe(TrialStarted(trial, done, max(done, total)))
+            if step.phase is not Phase.DOWN:
+                spoiled = bool(tried) and tried[-1].result is Result.INVALID
+                rest(study.search.idle_ns / 1e9 * (REST_AFTER_INVALID if spoiled else 1))
+            outcome = judged(study, run_trial(trial, testbed, observe))
+            archive.add(outcome)
+            outcomes.append(outcome)
+            observe(TrialFinished(trial, outcome, done, max(done, total)))
+            if outcome.status is TrialStatus.FAILED:
+                running = None
+    return _summary(study, outcomes, begun)
+
+
+def step_of(search: Trial, number: int, step: Step) -> Trial:
+    """The trial of one step: the search's cell at the step's rate."""
+    return dataclasses.replace(
+        search,
+        trial_id=f"{search.trial_id}-s{number:03d}",
+        cell=dataclasses.replace(search.cell, rate_rps=step.rate_rps),
+        search=search.trial_id,
+        step=number,
+        phase=step.phase,
+    )
+
+
+def judged(study: Study, outcome: TrialOutcome) -> TrialOutcome:
+    """The outcome with what the search takes it for."""
+    assert study.search is not None
+    measured = outcome.measurement
+    if outcome.status is not TrialStatus.OK or measured is None:
+        return dataclasses.replace(outcome, result=str(Result.INVALID), reason=outcome.failure)
+    found = judge_window(
+        study.search.objective,
+        study.trial.duration_ns,
+        measured.requests,
+        measured.telemetry,
+        measured.instrument,
+    )
+    return dataclasses.replace(outcome, result=str(found.result), reason=found.reason)
+
+
+def _summary(study: Study, outcomes: Sequence[TrialOutcome], begun: float) -> RunSummary:
     ok = sum(outcome.status is TrialStatus.OK for outcome in outcomes)
     return RunSummary(
         ok=ok,

@@ -38,6 +38,9 @@ class Outcome:
     trial: Trial
     status: str
     failure: str = ""
+    result: str = ""
+    """Of a step of a search: `held`, `broken`, `invalid`."""
+    reason: str = ""
 
 
 def all_checks(

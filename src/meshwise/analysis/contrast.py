@@ -193,7 +193,9 @@ class Naming:
         """`http1/800rps/length=3`: the part of an id that tells the setting, unique in mesh and posture."""
         scope = cell_scope(cell)
         telling = self.varying[cell.mesh, cell.protocol] - {without}
-        parts = [str(cell.protocol)] + [f"{cell.rate_rps:g}rps"] * (without != "rate_rps")
+        parts = [str(cell.protocol)] + [f"{cell.rate_rps:g}rps"] * (
+            without != "rate_rps" and cell.rate_rps > 0
+        )
         return "/".join([*parts, *(f"{factor}={scope[factor]}" for factor in scope if factor in telling)])
 
     def words(self, cell: Cell, without: str = "") -> str:
@@ -206,12 +208,12 @@ class Naming:
             silent.add("policy_count")
         if not cell.plaintext_share:
             silent.add("plaintext_share")
-        spoken = [
-            text.format(scope[factor], shape=cell.shape)
         if cell.posture.mtls is None:
             silent.add("http1_transport")
+        spoken = [
+            text.format(scope[factor], shape=cell.shape)
             for factor, text in _SPOKEN.items()
             if factor in self.varying[cell.mesh, cell.protocol] - silent
         ]
-        rate = "" if without == "rate_rps" else f" at {cell.rate_rps:g}/s"
+        rate = "" if without == "rate_rps" or not cell.rate_rps else f" at {cell.rate_rps:g}/s"
         return ", ".join([f"{cell.protocol}{rate}", *spoken])

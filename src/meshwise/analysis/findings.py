@@ -28,6 +28,7 @@ from meshwise.analysis.interaction import interactions
 from meshwise.analysis.level import levels
 from meshwise.analysis.metrics import split
 from meshwise.analysis.outliers import flagged
+from meshwise.analysis.saturation import as_results, bounds, curves, searches, unfinished
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.slope import slopes
 from meshwise.analysis.trial import TrialResult, measure
@@ -42,7 +43,13 @@ Tables = tuple[str, pl.DataFrame, pl.DataFrame]
 def outcomes_of(trials: pl.DataFrame) -> tuple[Outcome, ...]:
     """`trials.parquet` -> how each trial ended, in its order."""
     return tuple(
-        Outcome(trial_of(row), row["status"], row.get("failure") or "")
+        Outcome(
+            trial_of(row),
+            row["status"],
+            row.get("failure") or "",
+            row.get("result") or "",
+            row.get("reason") or "",
+        )
         for row in trials.iter_rows(named=True)
     )
 
@@ -71,16 +78,20 @@ def findings(
     outcomes: Sequence[Outcome],
     settings: Settings,
     environment: Mapping[str, Any] | None = None,
+    facts: Facts | None = None,
 ) -> Findings:
-    """`results` of the trials that ended `ok` only; `outcomes` of all."""
-    grid = Grid.of(results, settings.cells)
+    """`results` of the trials that ended `ok` only; `outcomes` of all; `facts` of their proofs."""
+    searched = searches(settings.search, results, outcomes) if settings.search else []
+    grid = Grid.of(as_results(searched) if settings.search else results, settings.cells)
     naming = Naming.of(grid.cells)
     confidence = settings.confidence
     by_metric = controls_of(grid, confidence)
     found: list[Finding] = list(all_checks(grid, outcomes, by_metric, settings, naming))
-    facts: Facts | None = None,
     found += _floors(by_metric, grid, confidence)
     found += levels(grid, naming, confidence)
+    if settings.search:
+        found.insert(0, unfinished(searched, settings))
+        found += bounds(searched, naming, confidence, settings.search.limit_rps)
     found += comparisons(grid, by_metric, naming, settings)
     for name in settings.primary_metrics:
         if name in grid.metrics:

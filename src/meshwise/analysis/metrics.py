@@ -68,6 +68,19 @@ METRICS: dict[str, Metric] = {
         Metric("memory_bytes", "bytes", "the resident memory of all sidecars"),
         Metric("memory_pss_bytes", "bytes", "the proportional memory of all sidecars", compared=False),
         Metric("proxy_memory_bytes", "bytes", "the resident memory of this sidecar"),
+        Metric("saturation_rps", "1/s", "the highest rate that holds the objective", more_is_worse=False),
+        Metric(
+            "saturation_down_rps",
+            "1/s",
+            "the highest rate that holds it again after overload",
+            more_is_worse=False,
+        ),
+        Metric(
+            "requests_per_cpu_s",
+            "1/s",
+            "the requests per CPU-second of sidecars and services",
+            more_is_worse=False,
+        ),
         Metric("lateness_p50_us", "us", "the median lateness of sends", compared=False),
         Metric("lateness_p99_us", "us", "the P99 lateness of sends", compared=False),
     ]

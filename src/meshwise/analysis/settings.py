@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from meshwise.study.model import Cell, NotApplicable, Study, Trial
+from meshwise.study.model import Cell, NotApplicable, Search, Study, Trial
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Settings:
     design: tuple[Trial, ...] = field(default=(), repr=False)
     """Every planned trial; empty if unknown."""
     not_applicable: tuple[NotApplicable, ...] = ()
+    search: Search | None = None
+    """Of a saturation study."""
 
     @classmethod
     def of(cls, study: Study, design: Sequence[Trial]) -> Settings:
@@ -39,6 +41,7 @@ class Settings:
             cells=study.cells,
             design=tuple(design),
             not_applicable=study.not_applicable,
+            search=study.search,
         )
 
     @property

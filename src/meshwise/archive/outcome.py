@@ -77,3 +77,7 @@ class TrialOutcome:
     prove_ns: int = 0
     measure_ns: int = 0
     """Time inside warm-up and measurement."""
+    result: str = ""
+    """Of a step of a search: `held`, `broken`, `invalid`."""
+    reason: str = ""
+    """Why it is broken or invalid."""

@@ -19,12 +19,13 @@ from meshwise.study.model import (
     KeyType,
     MeshName,
     MtlsMode,
+    Phase,
     Posture,
     Protocol,
     Role,
     Shape,
-    Trial,
     TlsGroup,
+    Trial,
 )
 
 Row = dict[str, Any]
@@ -62,10 +63,10 @@ def cell_of(row: Mapping[str, Any]) -> Cell:
         key_type=KeyType(row["key_type"]),
         policy_count=row["policy_count"],
         plaintext_share=row["plaintext_share"],
-    )
         # Archives from before these factors have no such columns.
         http1_transport=Http1Transport(row.get("http1_transport") or Http1Transport.DEFAULT),
         tls_group=TlsGroup(row.get("tls_group") or TlsGroup.DEFAULT),
+    )
 
 
 def trial_row(trial: Trial) -> Row:
@@ -89,6 +90,9 @@ def trial_of(row: Mapping[str, Any]) -> Trial:
         cell=cell_of(row),
         role=Role(row["role"]),
         attempt=row.get("attempt") or 0,
+        search=row.get("search") or "",
+        step=row.get("step"),
+        phase=Phase(row["phase"]) if row.get("phase") else None,
     )
 
 
@@ -114,6 +118,11 @@ def outcome_row(outcome: TrialOutcome, files: Row) -> Row:
             "apply_ns": outcome.apply_ns,
             "prove_ns": outcome.prove_ns,
             "measure_ns": outcome.measure_ns,
+            "search": outcome.trial.search,
+            "step": outcome.trial.step,
+            "phase": str(outcome.trial.phase) if outcome.trial.phase else None,
+            "result": outcome.result,
+            "reason": outcome.reason,
         }
         | files
     )

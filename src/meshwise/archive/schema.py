@@ -28,6 +28,8 @@ class Column:
     name: str
     type: pa.DataType
     meaning: str
+    added: bool = False
+    """Came after the first version: null in archives that are older than it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class TableSpec:
         return pa.schema([(column.name, column.type) for column in self.columns])
 
 
-def _table(name: str, about: str, *columns: tuple[str, pa.DataType, str]) -> TableSpec:
+def _table(
+    name: str, about: str, *columns: tuple[str, pa.DataType, str] | tuple[str, pa.DataType, str, bool]
+) -> TableSpec:
     return TableSpec(name, about, tuple(Column(*column) for column in columns))
 
 
@@ -62,10 +66,10 @@ _CELL = (
     ("key_type", TEXT, "key of the certificates"),
     ("policy_count", INT, "authorization entries scanned before the one that matches"),
     ("plaintext_share", pa.float64(), "share of the load from outside the mesh"),
-)
-_TRIAL = (
     ("http1_transport", TEXT, "how HTTP/1.1 travels between sidecars: `default`, `http1`, `http2`", True),
     ("tls_group", TEXT, "group of the key exchange: `default`, `x25519`, `x25519mlkem768`", True),
+)
+_TRIAL = (
     ("trial_id", TEXT, "block and position, counted from 0; `-r1` marks the re-try"),
     ("block", INT, "counts from 0"),
     ("execution", INT, "counts from 0; which life of the processes"),
@@ -104,6 +108,11 @@ TRIALS = _table(
     ("requests_sha256", TEXT, "digest of that file"),
     ("telemetry_rows", INT, "rows of `telemetry/TRIAL.parquet`; null if there is no such file"),
     ("telemetry_sha256", TEXT, "digest of that file"),
+    ("search", TEXT, "of a saturation study: the design's trial_id of the search; else empty", True),
+    ("step", INT, "number of the trial in its search, from 0; null if it is in none", True),
+    ("phase", TEXT, "`ramp`, `bisect`, `confirm`, `overload`, `down`; null if in no search", True),
+    ("result", TEXT, "`held`, `broken`, `invalid`: what the search took the trial for; else empty", True),
+    ("reason", TEXT, "why it is broken or invalid; else empty", True),
 )
 
 REQUESTS = _table(
@@ -163,6 +172,8 @@ def conform(table: pa.Table, spec: TableSpec, trial_id: str | None = None) -> pa
                 pa.repeat(pa.scalar(0, pa.int32()), table.num_rows), [trial_id]
             )
             arrays.append(pa.chunked_array([indices]))
+        elif column.name not in table.column_names and column.added:
+            arrays.append(pa.chunked_array([pa.nulls(table.num_rows, column.type)]))
         elif column.name not in table.column_names:
             raise ValueError(f"table `{spec.name}` lacks the column `{column.name}`")
         else:

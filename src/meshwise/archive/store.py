@@ -33,7 +33,8 @@ from meshwise.archive.schema import REQUESTS, SCHEMA_VERSION, TELEMETRY, TableSp
 from meshwise.core import messages
 from meshwise.core.units import format_size
 from meshwise.study.estimate import disk_bytes
-from meshwise.study.model import Study, Trial
+from meshwise.study.model import Phase, Study, Trial
+from meshwise.study.search import Result, Tried
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,15 @@ class Archive:
     def statuses(self) -> Mapping[str, TrialStatus]:
         """How each stored trial ended, by trial_id."""
         return dict(self._statuses)
+
+    def steps_of(self, search: str) -> tuple[Tried, ...]:
+        """The stored steps of a search, in their order."""
+        columns = ("search", "step", "rate_rps", "phase", "result")
+        rows = zip(*(self._trials[name].to_pylist() for name in columns), strict=True)
+        found = sorted(
+            (step, rate, phase, result) for own, step, rate, phase, result in rows if own == search
+        )
+        return tuple(Tried(rate, Phase(phase), Result(result)) for _, rate, phase, result in found)
 
     def add(self, outcome: TrialOutcome) -> None:
         """Store one trial; on return it is on the disk. Raises MW607 when that is full, MW612 for tables

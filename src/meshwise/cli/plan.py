@@ -19,10 +19,19 @@ from rich.text import Text
 from meshwise.archive.rows import cell_row
 from meshwise.cli.wiring import LevelOption, not_applicable
 from meshwise.core.units import format_duration, format_size
-from meshwise.study.design import design_block
-from meshwise.study.estimate import Estimate, Resolution, doubts, estimate, ladder_steps, resolution
+from meshwise.study.design import block_tasks, design_block
+from meshwise.study.estimate import (
+    Estimate,
+    Resolution,
+    doubts,
+    estimate,
+    ladder_steps,
+    longest_search_s,
+    resolution,
+)
 from meshwise.study.file import load_study
-from meshwise.study.model import Cell, Role, Study, Trial
+from meshwise.study.model import Cell, Role, Search, Study, Trial
+from meshwise.study.search import GROWTH, RESOLUTION, most_steps, usual_steps
 
 FACTORS = (
     "mesh", "posture", "protocol", "rate_rps", "request_bytes", "response_bytes", "connections", "streams",
@@ -74,6 +83,21 @@ def plan_document(study: Study) -> dict[str, Any]:
         ],
         "resolution_in_sd": asdict(_resolution(study)),
         "doubts": list(doubts(study)),
+        "search": _search_document(study),
+    }
+
+
+def _search_document(study: Study) -> dict[str, Any] | None:
+    """How the rate is searched, and how long a search takes at most; None for a study without one."""
+    if study.search is None:
+        return None
+    return {
+        "objective": study.search.objective.words,
+        "start_rps": study.search.start_rps,
+        "limit_rps": study.search.limit_rps,
+        "usual_steps": usual_steps(study.search),
+        "most_steps": most_steps(study.search),
+        "longest_search_s": round(longest_search_s(study, study.search), 1),
     }
 
 
@@ -116,6 +140,9 @@ def show_plan(study: Study, path: Path, console: Console) -> None:
 
 def _show_size(study: Study, expected: Estimate, console: Console) -> None:
     trial = study.trial
+    if study.search:
+        _show_search(study, study.search, expected, console)
+        return
     per_block = expected.trials // study.blocks
     extra = per_block - len(study.cells)
     console.print(
@@ -135,6 +162,31 @@ def _show_size(study: Study, expected: Estimate, console: Console) -> None:
     )
 
 
+def _show_search(study: Study, search: Search, expected: Estimate, console: Console) -> None:
+    """What is searched for, how, and what bounds its time."""
+    searches = study.blocks * len(block_tasks(study))
+    at_most = longest_search_s(study, search) * searches
+    console.print(Text(f"saturation: the highest rate that holds {search.objective.words} for a whole trial"))
+    console.print(
+        Text(
+            f"{len(block_tasks(study))} searches a block, {study.blocks} blocks in {study.executions}"
+            f" executions = {searches} searches: from {search.start_rps:g}/s up by {GROWTH:g} to the first"
+            f" rate that breaks (at most {search.limit_rps:g}/s), then halving to {RESOLUTION - 1:.0%};"
+            f" both ends confirmed by {search.confirm} equal trials"
+            + (", then down from overload" if search.descend else "")
+        )
+    )
+    console.print(
+        Text.assemble(
+            f"about {usual_steps(search)} trials a search of {format_duration(study.trial.warmup_ns)} warm-up"
+            f" and {format_duration(study.trial.duration_ns)}: about ",
+            (format_duration(expected.wall_s * 1e9), "bold"),
+            f", at most {format_duration(at_most * 1e9)} ({most_steps(search)} trials a search);"
+            f" about {format_size(expected.disk_bytes)} on disk",
+        )
+    )
+
+
 def level(cell: Cell, factor: str) -> str:
     """One level as people write it."""
     value = getattr(cell, factor)
@@ -142,7 +194,7 @@ def level(cell: Cell, factor: str) -> str:
         case "posture":
             return cell.posture.name
         case "rate_rps":
-            return f"{value:g}/s"
+            return f"{value:g}/s" if value else "searched"
         case "request_bytes" | "response_bytes":
             return format_size(value)
         case "plaintext_share":

@@ -28,6 +28,7 @@ from meshwise.runner import (
     TrialFinished,
     TrialLive,
     TrialStarted,
+    run_saturation,
     run_study,
 )
 from meshwise.study.design import design
@@ -78,7 +79,8 @@ def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, res
         ):
             try:
                 with progress(console, question) as observe:
-                    summary = run_study(question, trials, testbed, archive, observe)
+                    loop = run_saturation if question.search else run_study
+                    summary = loop(question, trials, testbed, archive, observe)
             finally:
                 statuses = archive.statuses()
     except KeyboardInterrupt:

@@ -82,7 +82,7 @@ class Ladder:
         shown = [item for rung in self.rungs for item in (rung.value, rung.step, rung.over_none) if item]
         shown += self.differences
         unit = next((item.unit for item in shown if item.unit), self.titled.unit)
-        return words.form_for(unit, [item.estimate for item in shown], [half_width(item) for item in shown])
+        return words.form_for(unit, [item.low if item.estimate is None else item.estimate for item in shown], [half_width(item) for item in shown])
 
     @cached_property
     def common_notes(self) -> list[words.Note]:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwise.analysis.finding import Finding, Verdict
-from meshwise.report import facts, sentences
+from meshwise.report import facts, saturation, sentences
 from meshwise.report.content import Content, Ladder, Slice
 from meshwise.report.words import Footnotes, Form, verdict_words
 
@@ -51,6 +51,7 @@ def _show(content: Content, console: Console) -> None:
             if (ladder := part.ladder(metric)) is not None:
                 console.print()
                 _ladder(ladder, part, notes, console)
+    saturation.show(content, console)
     _closing(content, notes, console)
 
 
@@ -102,7 +103,7 @@ def _ladder(ladder: Ladder, part: Slice, notes: Footnotes, console: Console) -> 
         table.add_row(
             name,
             *([rung.mesh if rung.mesh != "none" else ""] if many else []),
-            form.value(rung.value.estimate) if rung.value else "n/a",
+            form.level(rung.value),
             value,
             form.signed(rung.step.estimate) if rung.step else "",
             step,

@@ -50,6 +50,9 @@ _TITLES = {
     "proxy_memory_bytes": ("resident memory of this sidecar", "sidecar memory"),
     "throughput_rps": ("throughput", "throughput"),
     "error_ratio": ("failed requests", "failed requests"),
+    "saturation_rps": ("highest rate that holds the objective", "saturation rate"),
+    "saturation_down_rps": ("highest rate that holds again after overload", "saturation rate coming down"),
+    "requests_per_cpu_s": ("requests per CPU-second of sidecars and services", "requests per CPU-second"),
     "lateness_p50_us": ("lateness of sends p50", "lateness p50"),
     "lateness_p99_us": ("lateness of sends p99", "lateness p99"),
 }
@@ -86,6 +89,12 @@ class Form:
             return "n/a" if number is None or math.isnan(number) else "inf"
         text = f"{number / self.divisor:.{self.decimals}f}"
         return text.removeprefix("-") if not text.strip("-0.") else text
+
+    def level(self, finding: Finding | None) -> str:
+        """A value, or `>=x` where only a lower bound is known."""
+        if finding is not None and finding.estimate is None and finding.low is not None:
+            return f">={self.value(finding.low)}"
+        return self.value(finding.estimate if finding else None)
 
     def signed(self, number: float | None) -> str:
         text = self.value(number)
@@ -205,7 +214,7 @@ def flag_words(flag: str) -> str:
 
 
 _LEVEL_FORMS: dict[str, Callable[[float], str]] = {
-    "rate_rps": lambda value: f"{value:g}/s",
+    "rate_rps": lambda value: f"{value:g}/s" if value else "rate searched",
     "request_bytes": lambda value: f"request {format_size(value)}",
     "response_bytes": lambda value: f"response {format_size(value)}",
     "connections": lambda value: plural(int(value), "connection"),

@@ -21,11 +21,12 @@ def choose_control(
     the default stands in."""
     if not cells:
         return Control()
+    searched = file.kind == "saturation"  # a search costs a dozen trials: repeated only where asked for
     light, heavy = min(cells, key=weight), max(cells, key=weight)
     same = (light,) if light == heavy else (light, heavy)
     meshes = [mesh for mesh in dict.fromkeys(cell.mesh for cell in cells) if mesh is not MeshName.NONE]
     twin = tuple(_typical([cell for cell in cells if cell.mesh is mesh]) for mesh in meshes) or (light,)
-    chosen = {"same": same, "twin": twin}
+    chosen = {"same": () if searched else same, "twin": () if searched else twin}
     for name in chosen:
         given: list[Match] | None = getattr(file.control, name)
         if given is None:

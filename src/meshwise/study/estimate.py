@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from meshwise.study.design import block_tasks
-from meshwise.study.model import NO_MESH, MeshName, Study
+from meshwise.study.model import NO_MESH, MeshName, Search, Study
+from meshwise.study.search import most_steps, usual_steps
 
 TRIAL_OVERHEAD_S = 0.7
 """Changing and proving a posture, starting the instrument, storing: per trial, on two cores."""
@@ -24,6 +25,10 @@ NEEDED_REQUESTS = {"p50": 20, "p90": 100, "p99": 1_000, "p999": 10_000}
 """Ten requests above a percentile are the least that estimate it (statistics: 2.1)."""
 
 
+SEARCHED_TIMES = 6.0
+"""The mean rate of a search's trials, as a multiple of its start: a guess, for the disk."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     trials: int
@@ -34,21 +39,30 @@ class Estimate:
 
 
 def estimate(study: Study) -> Estimate:
-    trials = study.blocks * len(block_tasks(study))
+    trials = study.blocks * len(block_tasks(study)) * (usual_steps(study.search) if study.search else 1)
     measured_s = trials * (study.trial.warmup_ns + study.trial.duration_ns) / 1e9
     return Estimate(
         trials=trials,
-        wall_s=measured_s + trials * TRIAL_OVERHEAD_S + study.executions * RESTART_S,
+        wall_s=measured_s
+        + trials * (TRIAL_OVERHEAD_S + (study.search.idle_ns / 1e9 if study.search else 0.0))
+        + study.executions * RESTART_S,
         measured_s=measured_s,
         disk_bytes=disk_bytes(study, trials),
     )
+
+
+def longest_search_s(study: Study, search: Search) -> float:
+    """The time of a search that needs every trial it may have; the rests after invalid trials not counted."""
+    trial_s = (study.trial.warmup_ns + study.trial.duration_ns + search.idle_ns) / 1e9 + TRIAL_OVERHEAD_S
+    return most_steps(search) * trial_s
 
 
 def disk_bytes(study: Study, trials: int) -> int:
     """For so many of the study's trials; takes each as an average one."""
     tasks = block_tasks(study)
     seconds = (study.trial.warmup_ns + study.trial.duration_ns) / 1e9
-    rows = sum(cell.rate_rps for cell, _ in tasks) / max(len(tasks), 1) * seconds
+    rates = [study.search.start_rps * SEARCHED_TIMES if study.search else cell.rate_rps for cell, _ in tasks]
+    rows = sum(rates) / max(len(tasks), 1) * seconds
     return int(trials * (rows * REQUEST_ROW_BYTES + TRIAL_FILE_BYTES))
 
 
@@ -103,14 +117,16 @@ def doubts(study: Study) -> tuple[str, ...]:
             f"{study.executions} executions: below 6 there is no rank interval, and t intervals are wide;"
             " 8 blocks with an execution each are the usual least"
         )
-    if not study.control.same:
+    if not study.control.same and not study.search:
         found.append(
             "no A/A control on the same processes: there will be no noise floor; set `control: same`"
         )
-    if not study.control.twin:
+    if not study.control.twin and not study.search:
         found.append(
             "no twin processes: layout bias stays unseen, so meshes cannot be compared; set `control: twin`"
         )
+    if study.search:
+        return (*found, *_search_doubts(study))
     fewest = min((cell.rate_rps for cell in study.cells), default=0.0) * study.trial.duration_ns / 1e9
     for metric in study.primary_metrics:
         needed = NEEDED_REQUESTS.get(metric.split("_")[1], 0)
@@ -120,3 +136,16 @@ def doubts(study: Study) -> tuple[str, ...]:
                 " longer trials or a higher rate"
             )
     return tuple(found)
+
+
+def _search_doubts(study: Study) -> list[str]:
+    assert study.search is not None
+    found = []
+    fewest = study.search.start_rps * study.trial.duration_ns / 1e9
+    for p, _ in study.search.objective.quantiles:
+        if fewest * (1 - p) < 10:
+            found.append(
+                f"at {study.search.start_rps:g}/s a trial has {fewest:.0f} requests, and p{100 * p:g} needs"
+                f" {10 / (1 - p):.0f}; longer trials or a higher `search: start`"
+            )
+    return found

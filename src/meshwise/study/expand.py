@@ -31,7 +31,7 @@ from meshwise.study.model import (
     TlsGroup,
 )
 from meshwise.study.problems import Problem, impossible
-from meshwise.study.shape import StudyFile, SubGrid
+from meshwise.study.shape import SearchShape, StudyFile, SubGrid
 
 MAX_CELLS = 400
 
@@ -128,6 +128,11 @@ def _part(file: StudyFile, path: Path, subgrid: SubGrid, problems: list[Problem]
         else:
             if name in DEFAULTS:
                 levels[name] = DEFAULTS[name]
+    if file.kind == "saturation":
+        levels["rate"] = [0.0]
+        if "rate" in said_at:
+            remedy = "remove it; `search: {start: 200/s}` says where to begin"
+            problems.append(impossible(said_at["rate"], "a saturation study searches the rate", remedy))
     environments = [
         mesh for mesh in file.environments if subgrid.environment is None or mesh in subgrid.environment
     ]
@@ -173,13 +178,13 @@ def _cells_of(file: StudyFile, part: Part) -> list[Cell]:
         levels = {name: _settled(name, part.levels.get(name), mesh, posture) for name in FIELD_OF}
         for combination in itertools.product(*levels.values()):
             fields = dict(zip((FIELD_OF[name] for name in levels), combination, strict=True))
+            if fields["protocol"] is not Protocol.HTTP1:  # only HTTP/1.1 has another way to travel
+                fields["http1_transport"] = Http1Transport.DEFAULT
             cells.append(Cell(mesh=mesh, posture=posture, shape=file.topology, **fields))
     return cells
 
 
 def _settled(name: str, levels: list[Any] | None, mesh: MeshName, posture: Posture) -> list[Any]:
-            if fields["protocol"] is not Protocol.HTTP1:  # only HTTP/1.1 has another way to travel
-                fields["http1_transport"] = Http1Transport.DEFAULT
     """The levels of a factor for one mesh and posture: one neutral level where it means nothing."""
     if name == "key":
         levels = levels or [ISSUED_KEY[mesh]]
@@ -199,7 +204,7 @@ def _check_parts(file: StudyFile, parts: Sequence[Part], problems: list[Problem]
                 problems.append(impossible(part.said_at["streams"], reason, remedy))
         if Protocol.TCP in part.levels["protocol"]:
             problems += _beyond_point_to_point(file, part)
-        slowest = min(part.levels["rate"])
+        slowest = min(part.levels["rate"]) or (file.search or SearchShape()).start
         if file.trial.duration < 1e9 / slowest:
             reason = f"a trial is shorter than the time between two requests at {slowest:g}/s"
             problems.append(impossible(("trial", "duration"), reason, "longer trials, or a higher rate"))

@@ -26,6 +26,7 @@ from meshwise.study.expand import (
 )
 from meshwise.study.factors import did_you_mean
 from meshwise.study.model import Cell, Level, Study, TrialPlan
+from meshwise.study.objective import primary_of, search_of
 from meshwise.study.problems import Problem, impossible, to_error
 from meshwise.study.shape import StudyFile
 
@@ -75,6 +76,7 @@ def parse_study(
         problems.append(
             impossible(("confidence",), "confidence is at least 50% and under 100%", "usual: 0.95")
         )
+    search, primary = search_of(file, problems), primary_of(file, problems)
     if problems:
         raise to_error(document, problems)
     return Study(
@@ -95,10 +97,11 @@ def parse_study(
         proxy_workers=file.workers,
         pin_cpus=file.pin,
         outlier_rule=file.outliers,
-        primary_metrics=tuple(file.primary),
+        primary_metrics=primary,
         confidence=file.confidence,
         margin=file.margin,
         level=level,
+        search=search,
         source=text,
     )
 

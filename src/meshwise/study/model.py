@@ -128,6 +128,7 @@ class Cell:
     posture: Posture
     protocol: Protocol
     rate_rps: float
+    """0 in a saturation study, where the rate is searched for."""
     request_bytes: int
     response_bytes: int
     connections: int
@@ -141,25 +142,26 @@ class Cell:
     """Entries of the authorization policy scanned before the one that matches (0 = only that one)."""
     plaintext_share: float
     """Share of the load that comes from a client outside the mesh; 0 except in `permissive`."""
-
     http1_transport: Http1Transport = Http1Transport.DEFAULT
     tls_group: TlsGroup = TlsGroup.DEFAULT
+
     @property
     def name(self) -> str:
         """Readable, unique: `istio/strict/http1/800rps/...`; used in tables and file names nowhere else."""
         parts = [
-            str(self.mesh), self.posture.name, str(self.protocol), f"{self.rate_rps:g}rps",
+            str(self.mesh), self.posture.name, str(self.protocol),
+            f"{self.rate_rps:g}rps" if self.rate_rps else "searched",
             f"{self.request_bytes}B", f"{self.response_bytes}B", f"{self.connections}x{self.streams}",
             f"{self.shape}{self.length}", str(self.key_type), f"{self.policy_count}policies",
         ]  # fmt: skip
         if self.plaintext_share:
             parts.append(f"{self.plaintext_share:g}plaintext")
-        return "/".join(parts)
-
         if self.http1_transport is not Http1Transport.DEFAULT:
             parts.append(f"by-{self.http1_transport}")
         if self.tls_group is not TlsGroup.DEFAULT:
             parts.append(str(self.tls_group))
+        return "/".join(parts)
+
 
 class Role(StrEnum):
     """Why a trial exists: for its cell, as the second of the A/A pair, or on the twin set of processes."""
@@ -167,6 +169,57 @@ class Role(StrEnum):
     CELL = "cell"
     AA = "aa"
     TWIN = "twin"
+
+
+class Phase(StrEnum):
+    """Where in a search for saturation a trial stands."""
+
+    RAMP = "ramp"
+    BISECT = "bisect"
+    CONFIRM = "confirm"
+    OVERLOAD = "overload"
+    DOWN = "down"
+    """Coming down from overload."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a rate must hold for the whole measured window."""
+
+    quantiles: tuple[tuple[float, int], ...]
+    """(p, at most this response time in ns)."""
+    errors: float
+    """At most this share of failed requests."""
+    completed: float
+    """At least this share of what was intended is answered within the window."""
+
+    @property
+    def words(self) -> str:
+        """`p99 <= 20 ms, errors <= 0.1 %, completed >= 99 %`."""
+        times = [
+            f"p{f'{p:.4f}'[2:].rstrip('0').ljust(2, '0')} <= {ns / 1e6:g} ms" for p, ns in self.quantiles
+        ]
+        return ", ".join(
+            [*times, f"errors <= {100 * self.errors:g} %", f"completed >= {100 * self.completed:g} %"]
+        )
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a saturation study looks for the highest rate that holds its objective (`study.search`)."""
+
+    objective: Objective
+    start_rps: float
+    limit_rps: float
+    """Not tried above."""
+    confirm: int
+    """Equal results that settle each end of the bracket."""
+    steps: int
+    """Trials on the way up after which a search ends undecided."""
+    idle_ns: int
+    """Rest before each trial."""
+    descend: bool
+    """Whether to come down from overload again (hysteresis)."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +234,11 @@ class Trial:
     cell: Cell
     role: Role = Role.CELL
     attempt: int = 0
+    search: str = ""
+    """The design's trial_id of the search that this trial is a step of; empty if it is none."""
+    step: int | None = None
+    """Its number in the search, from 0."""
+    phase: Phase | None = None
 
     @property
     def process_set(self) -> str:
@@ -286,6 +344,8 @@ class Study:
     """Change that does not matter, as a share; None: none was declared, and nothing is called equivalent."""
     level: Level | None = None
     """Asked for beside the file: only cells of this level were kept."""
+    search: Search | None = None
+    """Of a saturation study, whose cells have no rate (0): it is what is searched for."""
     source: str = field(repr=False, default="")
 
     @property

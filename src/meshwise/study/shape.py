@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.annotated_handlers import GetJsonSchemaHandler
@@ -37,6 +37,7 @@ METRICS = (
     "response_p50_us", "response_p90_us", "response_p99_us", "response_p999_us", "response_mean_us",
     "service_p50_us", "service_p90_us", "service_p99_us", "service_p999_us", "service_mean_us",
     "cpu_us_per_request", "memory_bytes", "throughput_rps", "error_ratio",
+    "saturation_rps", "saturation_down_rps", "requests_per_cpu_s",
 )  # fmt: skip
 """What a study may name as primary: the metrics of `findings.json`."""
 
@@ -131,9 +132,9 @@ _posture, _posture_schema = _choice("posture", list(dict.fromkeys(("ladder", *LA
 _mtls, _mtls_schema = _choice("mTLS mode", list(MtlsMode), MtlsMode)
 _kind, _kind_schema = _choice("kind of authorization", list(Authorization), Authorization)
 _key, _key_schema = _choice("key type", list(KeyType), KeyType)
-_shape, _shape_schema = _choice("topology", list(Shape), Shape)
 _transport, _transport_schema = _choice("HTTP/1.1 transport", list(Http1Transport), Http1Transport)
 _group, _group_schema = _choice("TLS group", list(TlsGroup), TlsGroup)
+_shape, _shape_schema = _choice("topology", list(Shape), Shape)
 _arrivals, _arrivals_schema = _choice("kind of arrivals", list(Arrivals), Arrivals)
 _metric, _metric_schema = _choice("metric", METRICS, str)
 Environment = Annotated[MeshName, _mesh, _mesh_schema]
@@ -183,7 +184,6 @@ class Factors(_Part):
     plaintext_share: Levels[Share] | None = Field(
         default=None, description="Share of the load from outside the mesh, in `permissive`. Default: 0."
     )
-
     http1_transport: Levels[Annotated[Http1Transport, _transport, _transport_schema]] | None = Field(
         default=None,
         description="How HTTP/1.1 travels between sidecars. Default: as each mesh does it unasked.",
@@ -192,6 +192,7 @@ class Factors(_Part):
         default=None,
         description="Group of the TLS key exchange between sidecars. Default: what each mesh uses unasked.",
     )
+
 
 class Match(Factors):
     """Cells that have these levels; what is not named matches any."""
@@ -247,11 +248,36 @@ class ControlShape(_Part):
     )
 
 
+class ObjectiveShape(_Part):
+    """What a rate must hold for a whole trial, in a study of `kind: saturation`."""
+
+    p50: Duration | None = Field(default=None, description="Most response time at the median.")
+    p90: Duration | None = None
+    p99: Duration | None = None
+    p999: Duration | None = None
+    errors: Annotated[Share, Field(description="Most failed requests.")] = 0.001
+    completed: Annotated[Share, Field(description="Least share answered within the window.")] = 0.99
+
+
+class SearchShape(_Part):
+    """How the highest rate that holds the objective is searched for."""
+
+    start: Annotated[Rate, Field(description="The first rate that is tried.")] = 200.0
+    limit: Annotated[Rate, Field(description="No rate above it is tried.")] = 20_000.0
+    confirm: Annotated[int, Field(ge=1, le=5, description="Equal results that settle a rate.")] = 2
+    steps: Annotated[int, Field(ge=8, le=200, description="Most trials of a search.")] = 40
+    idle: Annotated[Duration, Field(description="Rest before each trial.")] = 500_000_000
+    descend: Annotated[bool, Field(description="Come down from overload again (hysteresis).")] = False
+
+
 class StudyFile(_Part):
     """A meshwise study."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Lower case, `-` and `_`.")]
     seed: Annotated[int, Field(ge=0, le=2**63 - 1, description="Decides the random order.")] = 1
+    kind: Annotated[Literal["steady", "saturation"], Field(description="`saturation`: search the rate.")] = (
+        "steady"
+    )
     environments: Annotated[Levels[Environment], Field(description="The meshes that are compared.")]
     topology: Annotated[Shape, _shape, _shape_schema] = Shape.CHAIN
     factors: Factors = Factors()
@@ -267,6 +293,8 @@ class StudyFile(_Part):
         default=None, description="Lives of the processes, a divisor of `blocks`. Default: one per block."
     )
     control: ControlShape = ControlShape()
+    objective: ObjectiveShape | None = None
+    search: SearchShape | None = None
     workers: Annotated[int, Field(ge=1, le=64, description="Worker threads of each proxy.")] = 2
     pin: Annotated[bool, Field(description="Pin pods and instrument to CPUs.")] = False
     outliers: Annotated[

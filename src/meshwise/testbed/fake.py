@@ -91,12 +91,22 @@ def truth(cell: Cell) -> Truth:
     )
 
 
+CAPACITY_CPUS = 0.1
+"""CPUs of a saturation study: few, so that a search needs few requests."""
+
+
+def capacity_rps(cell: Cell) -> float:
+    """Where a cell's backlog begins to grow; its knee lies a little below."""
+    return CAPACITY_CPUS * 1e6 / (cell.length * 40.0 + truth(cell).proxy_cpu_us)
+
+
 class FakeTestbed:
     """The seam `Testbed` with made-up numbers. Faults are given by trial_id:
 
     `crashes`: the proxy ends half-way (a re-try, which has its own id, goes well unless named too);
     `unproven`: a check fails; `refuses`: the proxy refuses the posture; `interrupts`: KeyboardInterrupt
-    while measuring. `thin`: keep only every n-th request.
+    while measuring. `thin`: keep only every n-th request. `instrument_rps`: in a saturation study the
+    instrument falls behind above this rate.
     """
 
     def __init__(
@@ -110,12 +120,14 @@ class FakeTestbed:
         refuses: Collection[str] = (),
         interrupts: Collection[str] = (),
         thin: int = 1,
+        instrument_rps: float = np.inf,
     ) -> None:
         self.study = study
         self.seed = seed
         self.noise = noise or Noise()
         self.crashes, self.unproven, self.refuses, self.interrupts = crashes, unproven, refuses, interrupts
         self.thin = thin
+        self.instrument_rps = instrument_rps
         self.log: list[str] = []
         """What was asked of it, one word and id each: for tests of the order of things."""
         self._entered = False
@@ -170,7 +182,12 @@ class FakeTestbed:
             requests=requests,
             telemetry=self._telemetry(trial),
             started_unix_ns=time.time_ns(),
-            instrument={"limited_by": "none", "lateness_p99_us": 40.0, "cpu_us_per_request": 12.0},
+            instrument={
+                "limited_by": "none",
+                "lateness_p99_us": 40.0,
+                "cpu_us_per_request": 12.0,
+                "cpu_share": 0.97 if trial.cell.rate_rps > self.instrument_rps else 0.3,
+            },
             failure=f"{proxy} ended with status 139" if crashed else "",
             log_tail="[critical] caught segmentation fault (fake)" if crashed else "",
         )
@@ -207,17 +224,39 @@ class FakeTestbed:
         median_ns = truth(trial.cell).service_us * 1e3 * self._factor(trial, "time")
         service = (median_ns * rng.lognormal(0.0, TAIL, len(intended))).astype(np.int64)
         sent = intended + rng.exponential(2_000, len(intended)).astype(np.int64)
+        if self.study.search is not None:
+            service += self._waits_ns(trial, intended, service, rng)
+            behind = max(0.0, trial.cell.rate_rps / self.instrument_rps - 1)
+            sent += ((intended - intended[0]) * behind).astype(np.int64)
+        late = sent + service - intended > plan.timeout_ns
+        error = pa.DictionaryArray.from_arrays(pa.array(late.astype(np.int8)), ["", "timeout"])
         return pa.table(
             {
                 "intended_ns": intended,
                 "sent_ns": sent,
-                "first_byte_ns": sent + (service * 0.97).astype(np.int64),
-                "done_ns": sent + service,
+                "first_byte_ns": pa.array(sent + (service * 0.97).astype(np.int64), mask=late),
+                "done_ns": pa.array(sent + service, mask=late),
                 "status": np.full(len(intended), STATUS[trial.cell.protocol], np.int32),
                 "bytes": np.full(len(intended), trial.cell.response_bytes, np.int64),
-                "error": pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(intended), np.int8)), [""]),
+                "error": error,
             }
         )
+
+    def _waits_ns(
+        self,
+        trial: Trial,
+        intended: npt.NDArray[np.int64],
+        service_ns: npt.NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> npt.NDArray[np.int64]:
+        """What a request waits for those before it: exponential below capacity (as in an M/M/1 queue), and
+        above it a backlog that grows with time."""
+        load = trial.cell.rate_rps / capacity_rps(trial.cell) * self._factor(trial, "capacity")
+        below = min(load, 0.999)
+        mean_ns = float(service_ns.mean()) * below / (1 - below)
+        waits = rng.exponential(mean_ns, len(intended)) * (rng.random(len(intended)) < below)
+        backlog = (intended - intended[0]) * max(0.0, load - 1)
+        return np.asarray(waits + backlog, dtype=np.int64)
 
     def _telemetry(self, trial: Trial) -> pa.Table:
         """CPU (cumulative) and memory of every process of the trial's topology, from START to END."""

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from meshwise import __version__
-from meshwise.report import facts, sentences
+from meshwise.report import facts, saturation, sentences
 from meshwise.report.content import Content
 from meshwise.report.html import sections
 from meshwise.report.record import PROOF_FACTS, Record
@@ -35,6 +35,7 @@ def render(content: Content, record: Record, directory: str = "DIR") -> str:
         fake=facts.FAKE if content.fake else "",
         parts=parts,
         notes=notes.lines(),
+        saturation=saturation.section(content),
         checks=sections.checks(content),
         variance=sections.variance(content),
         proof_facts=PROOF_FACTS,

@@ -120,7 +120,7 @@ def _table(ladder: Ladder, notes: Footnotes) -> Table:
             Row(
                 label=rung.label,
                 mesh=rung.mesh if rung.mesh != "none" else "",
-                value=typeset(form.value(value.estimate)) if value else "",
+                value=typeset(form.level(value)) if value else "",
                 interval=_interval(form, value),
                 step=typeset(form.signed(step.estimate)) if step else "",
                 step_interval=_interval(form, step),

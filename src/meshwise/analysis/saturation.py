@@ -1,0 +1,198 @@
+"""Searches -> one result per cell and block, and the curve of latency and CPU against rate. Pure.
+
+Laws of this file (statistics: section 8):
+- A search is replayed by `study.search` from what its trials were taken for; nothing is judged anew here.
+- One knee per block, so that blocks are the units and knees are paired like any other metric.
+- CPU and memory are those of the trials that held at the knee.
+- A cell of which any search was limited by the instrument has a lower bound (`>= x`), no estimate, and is not
+  compared: leaving out only its limited blocks would leave out the highest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from meshwise.analysis.checks import Outcome
+from meshwise.analysis.contrast import Naming, cell_scope
+from meshwise.analysis.finding import Finding, Kind, Verdict, finite
+from meshwise.analysis.level import cell_words
+from meshwise.analysis.settings import Settings
+from meshwise.analysis.trial import TrialResult
+from meshwise.study.model import Cell, Role, Search, Trial
+from meshwise.study.search import Knee, Result, Step, Tried, next_step
+
+AT_THE_KNEE = ("cpu_us_per_request", "pod_cpu_us_per_request", "service_cpu_us_per_request", "memory_bytes",
+               "instrument_cpu_us_per_request")  # fmt: skip
+CURVE_METRICS = ("response_p50_us", "response_p99_us", "throughput_rps", "error_ratio", "cpu_us_per_request",
+                 "pod_cpu_us_per_request")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One search that came to its end, or how far it came."""
+
+    trial: Trial
+    """As the design has it: its cell has no rate."""
+    knee: Knee | None
+    """None: it was interrupted."""
+    steps: tuple[tuple[Outcome, TrialResult | None], ...]
+
+
+def searches(search: Search, results: Iterable[TrialResult], outcomes: Sequence[Outcome]) -> list[Searched]:
+    """All searches of a study; `outcomes` of all trials, `results` of those that were measured."""
+    measured = {result.trial.trial_id: result for result in results}
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.trial.step or 0):
+        groups.setdefault(outcome.trial.search, []).append(outcome)
+    found = []
+    for name, steps in groups.items():
+        first = steps[0].trial
+        cell = replace(first.cell, rate_rps=0.0)
+        trial = replace(first, trial_id=name, cell=cell, search="", step=None, phase=None)
+        end = next_step(search, [_tried(outcome) for outcome in steps])
+        pairs = tuple((outcome, measured.get(outcome.trial.trial_id)) for outcome in steps)
+        found.append(Searched(trial, None if isinstance(end, Step) else end, pairs))
+    return sorted(found, key=lambda each: (each.trial.block, each.trial.position))
+
+
+def _tried(outcome: Outcome) -> Tried:
+    trial = outcome.trial
+    assert trial.phase is not None, "a step of a search has a phase"
+    return Tried(trial.cell.rate_rps, trial.phase, Result(outcome.result))
+
+
+def as_results(found: Sequence[Searched]) -> list[TrialResult]:
+    """One result per search; `saturation_rps` only in cells of which every search found a knee."""
+    bounded = {each.trial.cell for each in found if _is_bound(each)}
+    return [_result(each, bounded) for each in found if each.knee is not None]
+
+
+def _is_bound(searched: Searched) -> bool:
+    return searched.knee is not None and (searched.knee.limited or searched.knee.held_rps is None)
+
+
+def _result(searched: Searched, bounded: set[Cell]) -> TrialResult:
+    knee = searched.knee
+    assert knee is not None
+    values: dict[str, float] = {}
+    flags: list[str] = []
+    if searched.trial.cell not in bounded and knee.held_rps is not None:
+        values["saturation_rps"] = knee.held_rps
+        if knee.down_rps is not None:
+            values["saturation_down_rps"] = knee.down_rps
+    if knee.undecided:
+        flags.append("undecided: the search ended before both ends of its bracket were confirmed")
+    at_knee = [
+        result
+        for outcome, result in searched.steps
+        if result and outcome.result == Result.HELD and outcome.trial.cell.rate_rps == knee.held_rps
+    ]
+    for name in dict.fromkeys(name for result in at_knee for name in result.values):
+        if name in AT_THE_KNEE or name.partition("@")[0] in (
+            "proxy_cpu_us_per_request",
+            "proxy_memory_bytes",
+        ):
+            values[name] = float(
+                np.mean([result.values[name] for result in at_knee if name in result.values])
+            )
+    if spent_us := values.get("pod_cpu_us_per_request"):
+        values["requests_per_cpu_s"] = 1e6 / spent_us
+    return TrialResult(searched.trial, values, {}, tuple(flags), None, sum(r.requests for r in at_knee))
+
+
+def bounds(
+    found: Sequence[Searched], naming: Naming, confidence: float, limit_rps: float
+) -> Iterable[Finding]:
+    """One level per cell without an estimate: at least this, or nothing held."""
+    by_cell: dict[Cell, list[Searched]] = {}
+    for each in found:
+        if each.trial.role is Role.CELL and each.knee is not None:
+            by_cell.setdefault(each.trial.cell, []).append(each)
+    for cell, own in by_cell.items():
+        bound = [each for each in own if _is_bound(each)]
+        if not bound:
+            continue
+        held = [each.knee.held_rps for each in own if each.knee and each.knee.held_rps is not None]
+        low = float(np.exp(np.mean(np.log(held)))) if len(held) == len(own) else None
+        where = f"{cell_words(cell)}, {naming.words(cell)}"
+        share = f"in {len(bound)} of {len(own)} searches"
+        if low is None:
+            flag = f"nothing_held: not even the lowest rate held the objective ({share})"
+            told = f"{where}: not even the lowest rate that was tried held the objective, {share}."
+        else:
+            flag = f"limited: at least {low:.0f}/s; {_why(bound, limit_rps)} ({share})"
+            told = (
+                f"{where}: the highest rate that holds the objective is at least {low:.0f}/s;"
+                f" {_why(bound, limit_rps)} {share}, so it is not compared."
+            )
+        posture = "none" if cell.mesh == "none" else f"{cell.mesh}/{cell.posture.name}"
+        yield Finding(
+            id=f"level/{posture}/{naming.key(cell)}/saturation_rps",
+            kind=Kind.LEVEL, metric="saturation_rps", scope=cell_scope(cell),
+            estimate=None, low=low, high=None, confidence=confidence, unit="1/s", n=len(own),
+            method="lower bound: geometric mean of the highest rates that held",
+            verdict=Verdict.NOT_ESTIMABLE, flags=(flag,), sentence=told,
+        )  # fmt: skip
+
+
+def _why(bound: Sequence[Searched], limit_rps: float) -> str:
+    reasons = [
+        outcome.reason.partition(";")[0]
+        for each in bound
+        for outcome, _ in each.steps
+        if outcome.result == Result.INVALID and outcome.reason
+    ]
+    if reasons:
+        return max(dict.fromkeys(reasons), key=reasons.count)
+    return f"the study's limit of {limit_rps:g}/s ended the search"
+
+
+def unfinished(found: Sequence[Searched], settings: Settings) -> Finding:
+    """Whether every search that the design asks for came to its end."""
+    ended = {each.trial.trial_id for each in found if each.knee is not None}
+    missing = [trial for trial in settings.design if trial.trial_id not in ended]
+    n = len(settings.design)
+    return Finding(
+        id="check/searches", kind=Kind.CHECK, metric="searches", scope={},
+        estimate=float(len(missing)), low=None, high=None, confidence=settings.confidence, unit="searches",
+        n=n, method="count", verdict=Verdict.WARNING if missing else Verdict.OK,
+        sentence=f"All {n} searches came to their end." if not missing else
+        f"{len(missing)} of {n} searches did not come to their end; `--resume` continues them.",
+    )  # fmt: skip
+
+
+def curves(found: Sequence[Searched]) -> list[dict[str, Any]]:
+    """Every search with its steps, for `findings.json`: plain values, null where there is none."""
+    return [
+        {
+            "search": each.trial.trial_id,
+            "block": each.trial.block,
+            "role": str(each.trial.role),
+            "mesh": str(each.trial.cell.mesh),
+            "posture": each.trial.cell.posture.name,
+            "cell": each.trial.cell.name,
+            "scope": cell_scope(each.trial.cell),
+            "ended": each.knee is not None,
+            "knee_rps": each.knee.held_rps if each.knee else None,
+            "broken_rps": each.knee.broken_rps if each.knee else None,
+            "limited": bool(each.knee and each.knee.limited),
+            "down_rps": each.knee.down_rps if each.knee else None,
+            "steps": [_point(outcome, result) for outcome, result in each.steps],
+        }
+        for each in found
+    ]
+
+
+def _point(outcome: Outcome, result: TrialResult | None) -> dict[str, Any]:
+    values: Mapping[str, float] = result.values if result else {}
+    return {
+        "rate_rps": outcome.trial.cell.rate_rps,
+        "phase": str(outcome.trial.phase),
+        "result": outcome.result,
+        "reason": outcome.reason,
+        **{name: finite(values.get(name)) for name in CURVE_METRICS},
+    }

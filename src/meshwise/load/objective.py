@@ -1,0 +1,186 @@
+"""Does one measured window hold an objective? Pure: a trial's tables -> held, broken or invalid, with why.
+
+Laws of this file (statistics: 2.1, section 8):
+- Held: every response-time limit, the errors and the share completed in the window hold, and no backlog
+  grows. Response time counts from the intended time, so a late instrument can only make it harder:
+  what holds although the instrument was late does hold.
+- Broken must be the system's doing. A window that does not hold is *invalid* if the instrument used more
+  than BUSY_SHARE of a core, if it was late and the limits would hold counted from the actual send, if the host lost
+  CPU to its hypervisor, or if others than the study used it.
+- A failed request took +inf. A backlog grows if response times rise (Theil-Sen slope over SLICES medians, the
+  lower bound of its 95 % interval above 0) by more than half of the tightest limit within the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from meshwise.load.report import BUSY_SHARE, LATE_SHARE, LATE_US, percentiles
+from meshwise.study.model import Objective
+from meshwise.study.search import Result
+
+Floats = npt.NDArray[np.float64]
+STOLEN_SHARE = 0.05
+"""Of the host's CPU, taken by the hypervisor."""
+OTHERS_SHARE = 0.20
+"""Of the host's CPU, used by processes that are not the study's."""
+SLICES = 20
+_NEVER = -(2**62)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """`reason`: empty if held."""
+
+    result: Result
+    reason: str = ""
+
+
+def judge_window(
+    objective: Objective,
+    duration_ns: int,
+    requests: pa.Table,
+    telemetry: pa.Table,
+    instrument: Mapping[str, float | str],
+) -> Judged:
+    """Tables as in `archive.schema`, without their trial_id; `instrument` as in `trials.instrument`."""
+    window = _Window.of(requests, duration_ns)
+    if not window.intended.size:
+        return Judged(Result.INVALID, "nothing was intended within the window")
+    reasons = window.breaks(objective, window.response_us)
+    if not reasons:
+        return Judged(Result.HELD)
+    if spoiled := _spoiled(telemetry, instrument):
+        return Judged(Result.INVALID, f"{spoiled}; {reasons[0]}")
+    late = window.lateness_us()
+    response_p99 = percentiles(window.response_us).p99
+    distorted = late > LATE_US and (response_p99 is None or late > LATE_SHARE * response_p99)
+    if distorted and not window.breaks(objective, window.service_us):
+        return Judged(
+            Result.INVALID, f"sends were late (P99 {late:,.0f} us) and account for the break; {reasons[0]}"
+        )
+    return Judged(Result.BROKEN, "; ".join(reasons))
+
+
+@dataclass(frozen=True)
+class _Window:
+    intended: Floats
+    response_us: Floats
+    service_us: Floats
+    good: npt.NDArray[np.bool_]
+    sent_late_us: Floats
+    """Only of requests that did not queue for a slot, which is the server's doing."""
+    end_ns: int
+
+    @classmethod
+    def of(cls, requests: pa.Table, duration_ns: int) -> _Window:
+        def column(name: str) -> npt.NDArray[np.int64]:
+            return np.asarray(pc.fill_null(requests[name], _NEVER).to_numpy())
+
+        intended, sent, done = column("intended_ns"), column("sent_ns"), column("done_ns")
+        chosen = intended >= 0
+        no_error = np.asarray(pc.equal(requests["error"].cast(pa.string()), "").to_numpy())
+        good = (no_error & (done != _NEVER))[chosen]
+        intended, sent, done = intended[chosen], sent[chosen], done[chosen]
+        own = sent != _NEVER
+        if "queued" in requests.column_names:
+            own = own & ~np.asarray(pc.fill_null(requests["queued"], False).to_numpy())[chosen]
+        return cls(
+            intended=intended.astype(np.float64),
+            response_us=np.where(good, (done - intended) / 1e3, np.inf),
+            service_us=np.where(good, (done - sent) / 1e3, np.inf),
+            good=good,
+            sent_late_us=(sent - intended)[own] / 1e3,
+            end_ns=duration_ns,
+        )
+
+    def lateness_us(self) -> float:
+        return percentiles(self.sent_late_us).p99 or 0.0
+
+    def breaks(self, objective: Objective, times_us: Floats) -> list[str]:
+        """What of the objective does not hold, in words."""
+        found = []
+        ordered = np.sort(times_us)
+        for p, limit_ns in objective.quantiles:
+            # "higher" and not type 7: between a finite and an infinite time there is nothing to interpolate
+            value_us = float(ordered[int(np.ceil(p * (ordered.size - 1)))])
+            if value_us > limit_ns / 1e3:
+                shown = "among the failed" if np.isinf(value_us) else f"{value_us / 1e3:.1f} ms"
+                found.append(f"p{100 * p:g} {shown}, limit {limit_ns / 1e6:g} ms")
+        errors = 1 - float(self.good.mean())
+        if errors > objective.errors:
+            found.append(f"errors {100 * errors:.2g} %, limit {100 * objective.errors:g} %")
+        # The last answers are due after the window's end even if the system keeps up: they get the limit.
+        grace_ns = max(limit for _, limit in objective.quantiles)
+        done = float((self.intended + times_us * 1e3 <= self.end_ns + grace_ns).mean())
+        if done < objective.completed:
+            found.append(f"completed {100 * done:.1f} %, at least {100 * objective.completed:g} %")
+        limit_us = min(limit for _, limit in objective.quantiles) / 1e3
+        growth_us = backlog_growth(self.intended / 1e9, times_us)
+        if growth_us is not None and growth_us > limit_us / 2:
+            found.append(f"a backlog grew by {growth_us / 1e3:.1f} ms over the window")
+        return found
+
+
+def backlog_growth(at_s: Floats, times_us: Floats) -> float | None:
+    """By how much response times surely rise over the window; None if they do not, or it cannot be told.
+
+    Theil-Sen on the medians of SLICES equal slices, with the lower bound of its 95 % interval."""
+    if at_s.size < 10 * SLICES:
+        return None
+    slices = np.array_split(np.arange(at_s.size), SLICES)
+    medians = np.array([np.median(times_us[part]) for part in slices])
+    middles = np.array([at_s[part].mean() for part in slices])
+    if not np.isfinite(medians).all():
+        return None  # errors say it already
+    first, second = np.triu_indices(SLICES, 1)
+    slopes = np.sort((medians[second] - medians[first]) / (middles[second] - middles[first]))
+    # Sen (1968): Kendall's S has variance n(n-1)(2n+5)/18 without a trend.
+    spread = 1.96 * (SLICES * (SLICES - 1) * (2 * SLICES + 5) / 18) ** 0.5
+    lower = float(slopes[max(0, int((slopes.size - spread) / 2))])
+    return lower * float(at_s[-1] - at_s[0]) if lower > 0 else None
+
+
+def _spoiled(telemetry: pa.Table, instrument: Mapping[str, float | str]) -> str:
+    """Why the window says nothing of the system; empty if it does."""
+    share = instrument.get("cpu_share")
+    if isinstance(share, int | float) and share > BUSY_SHARE:
+        return f"the instrument used {share:.0%} of a core"
+    spent = _spent(telemetry)
+    host = {labels: ns for (source, labels), ns in spent.items() if source == "host"}
+    total = sum(host.values())
+    if total <= 0:
+        return ""
+    stolen = host.get("mode=steal", 0.0) / total
+    if stolen > STOLEN_SHARE:
+        return f"the hypervisor took {stolen:.0%} of the host's CPU"
+    busy = sum(host.get(f"mode={mode}", 0.0) for mode in ("user", "nice", "system"))
+    own = sum(ns for (source, _), ns in spent.items() if source != "host")
+    others = (busy - own) / total
+    return f"others used {others:.0%} of the host's CPU" if others > OTHERS_SHARE else ""
+
+
+def _spent(telemetry: pa.Table) -> dict[tuple[str, str], float]:
+    """(source, labels) -> CPU time in ns between the first and the last reading, host's by mode."""
+    names = telemetry["metric"].cast(pa.string())
+    chosen = telemetry.filter(
+        pc.and_(
+            pc.is_in(names, pa.array(["cpu_ns", "host_cpu_ns"])),
+            pc.greater_equal(telemetry["t_ns"], -(10**8)),
+        )
+    )
+    first: dict[tuple[str, str], tuple[int, float]] = {}
+    last: dict[tuple[str, str], tuple[int, float]] = {}
+    columns = (chosen[name].to_pylist() for name in ("source", "labels", "t_ns", "value"))
+    for source, labels, t_ns, value in zip(*columns, strict=True):
+        key = (source, labels)
+        reading = (t_ns, value)
+        first[key] = min(first.get(key, reading), reading)
+        last[key] = max(last.get(key, reading), reading)
+    return {key: last[key][1] - first[key][1] for key in last}

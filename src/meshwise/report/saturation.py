@@ -1,0 +1,200 @@
+"""A saturation study: knees per search, and latency and CPU against rate. It picks; it computes nothing.
+
+All of it is in `study.saturation` of findings.json (docs/findings.md); a study of another kind has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from meshwise.report import svg, words
+from meshwise.report.charts import WIDTH, slug
+from meshwise.report.content import Content
+
+
+@dataclass(frozen=True)
+class CellSearches:
+    """All searches of one cell, in the order of running."""
+
+    mesh: str
+    posture: str
+    label: str
+    searches: tuple[Mapping[str, Any], ...]
+
+    @property
+    def steps(self) -> list[Mapping[str, Any]]:
+        return [step for search in self.searches for step in search["steps"]]
+
+    def told(self, key: str = "knee_rps") -> str:
+        """`5120  5040  >=4980`: one number per search."""
+        return "  ".join(_rate(search, key) for search in self.searches)
+
+
+def _rate(search: Mapping[str, Any], key: str) -> str:
+    rate = search.get(key)
+    if not search.get("ended", True):
+        return "unfinished"
+    if rate is None:
+        return "none"
+    return f"{'>=' if search.get('limited') else ''}{rate:.0f}"
+
+
+def cells(content: Content) -> tuple[CellSearches, ...]:
+    """From the lowest rung up; none unless the study searched."""
+    found = content.study.get("saturation")
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for search in found.get("searches", ()) if isinstance(found, Mapping) else ():
+        if search.get("role", "cell") == "cell":
+            groups.setdefault(str(search["cell"]), []).append(search)
+    made = []
+    for own in groups.values():
+        mesh, posture, scope = str(own[0]["mesh"]), str(own[0]["posture"]), own[0]["scope"]
+        more = (
+            [str(scope.get("protocol", ""))]
+            if len({s["scope"]["protocol"] for s in _all(groups)}) > 1
+            else []
+        )
+        label = " ".join([*([] if mesh == "none" else [mesh]), posture, *more])
+        made.append(CellSearches(mesh, posture, label, tuple(own)))
+    return tuple(sorted(made, key=lambda cell: (words.rung_order(cell.posture), cell.mesh, cell.label)))
+
+
+def _all(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    return [search for own in groups.values() for search in own]
+
+
+def objective(content: Content) -> str:
+    return str(content.study["saturation"].get("objective", ""))
+
+
+def show(content: Content, console: Console) -> None:
+    """The terminal's section: the knee of every search, and how the searches ended."""
+    own = cells(content)
+    if not own:
+        return
+    console.print()
+    console.print(
+        Text.assemble(("the highest rate that held, per search, /s", "bold"), f"  {objective(content)}")
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    down = any(search.get("down_rps") for cell in own for search in cell.searches)
+    for heading in ("", "held", *(["after overload"] if down else []), "trials", "broken by"):
+        table.add_column(heading, justify="right" if heading == "trials" else "left")
+    for cell in own:
+        table.add_row(
+            cell.label,
+            cell.told(),
+            *([cell.told("down_rps")] if down else []),
+            str(len(cell.steps)),
+            broken_by(cell),
+        )
+    console.print(Padding(table, (0, 0, 0, 2)))
+
+
+def broken_by(cell: CellSearches) -> str:
+    """What broke at the lowest rate that broke: `p99 (3), errors (1)`."""
+    counts: dict[str, int] = {}
+    for search in cell.searches:
+        reasons = [
+            str(step["reason"])
+            for step in search["steps"]
+            if step["result"] == "broken" and step["rate_rps"] == search.get("broken_rps")
+        ]
+        for word in {part.split()[0] for reason in reasons for part in reason.split("; ")}:
+            shown = "backlog" if word == "a" else word
+            counts[shown] = counts.get(shown, 0) + 1
+    return ", ".join(f"{word} ({count})" for word, count in sorted(counts.items(), key=lambda it: -it[1]))
+
+
+@dataclass(frozen=True)
+class Section:
+    """For the page."""
+
+    objective: str
+    rows: tuple[tuple[str, str, str, int, str], ...]
+    """Label, knees, knees after overload, trials, broken by."""
+    drawings: tuple[tuple[str, Markup], ...]
+    """Caption, drawing."""
+    legend: tuple[tuple[str, str], ...]
+
+
+def section(content: Content) -> Section | None:
+    own = cells(content)
+    if not own:
+        return None
+    limits = content.study["saturation"].get("limits") or []
+    drawings = []
+    for name, metric, caption, limit_us in (
+        ("p99", "response_p99_us", "P99 of response time against rate, ms", _limit(limits, 0.99)),
+        ("p50", "response_p50_us", "median response time against rate, ms", _limit(limits, 0.5)),
+        ("cpu", "pod_cpu_us_per_request", "CPU of sidecars and services per request against rate, us", None),
+    ):
+        drawing = curve_chart(f"saturation-{name}", caption, own, metric, limit_us)
+        if drawing:
+            drawings.append((caption, Markup(drawing)))
+    return Section(
+        objective(content),
+        tuple(
+            (
+                cell.label,
+                cell.told(),
+                cell.told("down_rps") if any(s.get("down_rps") for s in cell.searches) else "",
+                len(cell.steps),
+                broken_by(cell),
+            )
+            for cell in own
+        ),
+        tuple(drawings),
+        tuple((f"{_hue(cell)} key-line", cell.label) for cell in own),
+    )
+
+
+def _limit(limits: Sequence[Mapping[str, Any]], p: float) -> float | None:
+    return next((float(limit["at_most_us"]) for limit in limits if limit["p"] == p), None)
+
+
+def _hue(cell: CellSearches) -> str:
+    return f"rung-{slug(cell.posture)}"
+
+
+def curve_chart(
+    name: str, title: str, own: Sequence[CellSearches], metric: str, limit_us: float | None
+) -> str:
+    """Every step of every search at its rate: filled where it held, hollow where it broke; with the
+    objective's limit as a line. Invalid steps say nothing and are not drawn. Empty without a value."""
+    left, right, top, bottom = 44.0, WIDTH - 10, 10.0, 220.0
+    is_time = metric.startswith("response")
+    unit = 1e3 if is_time else 1.0
+    points = [
+        (cell, step, float(step["rate_rps"]), float(step[metric]) / unit)
+        for cell in own
+        for step in cell.steps
+        if step.get(metric) and step["result"] != "invalid"
+    ]
+    if not points:
+        return ""
+    x = svg.logarithmic([rate for _, _, rate, _ in points], left, right)
+    values = [value for *_, value in points] + ([limit_us / unit] if limit_us else [])
+    y = svg.logarithmic(values, bottom, top) if is_time else svg.linear(values, bottom, top, zero=True)
+    parts = svg.x_axis(x, top, bottom, [(tick, words.axis_number(tick)) for tick in x.ticks(5)])
+    parts += svg.y_axis(y, left, right, [(tick, words.axis_number(tick)) for tick in y.ticks(5)])
+    if limit_us:
+        parts.append(svg.line(left, y(limit_us / unit), right, y(limit_us / unit), "limit"))
+        parts.append(svg.text(left + 4, y(limit_us / unit) - 4, f"objective {limit_us / unit:g} ms", "tick"))
+    for cell, step, rate, value in points:
+        held = step["result"] == "held"
+        tip = f"{cell.label} at {rate:g}/s: {value:.3g} {'ms' if is_time else 'us'}, {step['result']}"
+        cls = f"step {_hue(cell)}" + ("" if held else " hollow")
+        mark = svg.diamond if cell.mesh == "linkerd" else svg.circle
+        parts.append(mark(x(rate), y(value), 3.0, cls, tip))
+    parts.append(svg.text((left + right) / 2, bottom + 30, "offered requests per second", "tick", "middle"))
+    told = f"{len(points)} trials of {len(own)} cells; hollow where the objective did not hold."
+    return svg.drawing(name, WIDTH, bottom + 36, title, told, parts)

@@ -1,0 +1,176 @@
+"""A whole saturation study on the fake testbed: run, interrupt, resume, analyse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meshwise.analysis.finding import Findings, Kind, Verdict
+from meshwise.archive.read import ArchiveReader
+from meshwise.archive.store import Archive
+from meshwise.cli.analyze import analyze_archive
+from meshwise.core.errors import MeshwiseError
+from meshwise.runner import RunSummary, run_saturation
+from meshwise.study.design import design
+from meshwise.study.file import parse_study
+from meshwise.study.model import Study
+from meshwise.testbed.fake import FakeTestbed, capacity_rps
+
+TEXT = """\
+name: knees
+kind: saturation
+seed: 3
+environments: [none, istio]
+factors:
+  posture: [none, plaintext, strict]
+objective: {p99: 20ms}
+search: {start: 200/s, limit: 10000/s, idle: 10ms}
+trial: {warmup: 200ms, duration: 2s}
+blocks: 6
+"""
+
+
+def saturation_study(extra: str = "", text: str = TEXT) -> Study:
+    return parse_study(text + extra, "knees.yaml")
+
+
+def run(
+    directory: Path, study: Study, testbed: FakeTestbed | None = None, *, resume: bool = False
+) -> RunSummary:
+    testbed = testbed or FakeTestbed(study)
+    trials = design(study)
+    with (
+        testbed,
+        Archive.start(directory, study, trials, testbed.environment(), resume=resume) as archive,
+    ):
+        return run_saturation(study, trials, testbed, archive, lambda event: None, rest=lambda seconds: None)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("saturation") / "knees"
+    run(directory, saturation_study())
+    return directory
+
+
+@pytest.fixture(scope="module")
+def document(archive: Path) -> Findings:
+    return analyze_archive(ArchiveReader.open(archive))
+
+
+def test_every_step_is_a_trial_with_its_rate_and_what_it_was_taken_for(archive: Path) -> None:
+    trials = ArchiveReader.open(archive).trials()
+    assert set(trials["result"].unique()) == {"held", "broken"}
+    assert set(trials["phase"].unique()) == {"ramp", "bisect", "confirm"}
+    assert trials["search"].n_unique() == 18
+    assert trials.filter(trials["result"] == "broken")["reason"].str.contains("p99").any()
+    assert trials["rate_rps"].min() == 200.0
+    assert trials["trial_id"][0] == f"{trials['search'][0]}-s000"
+
+
+def test_the_knee_of_each_cell_is_near_its_capacity(document: Findings) -> None:
+    study = saturation_study()
+    knees = {
+        finding.scope["posture"]: finding
+        for finding in document.findings
+        if finding.kind is Kind.LEVEL and finding.metric == "saturation_rps"
+    }
+    for cell in study.cells:
+        finding = knees[cell.posture.name]
+        assert finding.estimate is not None
+        assert finding.n == 6
+        assert 0.8 < finding.estimate / capacity_rps(cell) < 1.0
+
+
+def test_differences_are_paired_and_fewer_requests_per_second_is_a_cost(document: Findings) -> None:
+    steps = {
+        (finding.scope["from"], finding.scope["to"]): finding
+        for finding in document.findings
+        if finding.kind is Kind.INCREMENT and finding.metric == "saturation_rps"
+    }
+    found = steps["none", "plaintext"]
+    assert found.verdict is Verdict.DISTINGUISHABLE
+    assert found.direction == "costs"
+    assert found.ratio is not None
+    none, plaintext, _ = saturation_study().cells
+    assert found.ratio == pytest.approx(capacity_rps(plaintext) / capacity_rps(none), rel=0.15)
+    assert "the highest rate that holds the objective" in found.sentence
+    assert " at 0/s" not in found.sentence
+
+
+def test_the_curves_are_in_the_findings(document: Findings) -> None:
+    told = document.as_json()["study"]["saturation"]
+    assert told["objective"].startswith("p99 <= 20 ms")
+    assert len(told["searches"]) == 18
+    steps = told["searches"][0]["steps"]
+    below = [step for step in steps if step["result"] == "held"]
+    assert all(step["response_p99_us"] <= 20_000 for step in below)
+    assert any(step["cpu_us_per_request"] is not None for step in steps)
+
+
+def test_an_interrupted_search_continues_where_it_stood(tmp_path: Path, archive: Path) -> None:
+    study = saturation_study()
+    whole = ArchiveReader.open(archive).trials()
+    stop_at = whole["trial_id"][30]
+    directory = tmp_path / "knees"
+    with pytest.raises(KeyboardInterrupt):
+        run(directory, study, FakeTestbed(study, interrupts=[stop_at]))
+    assert ArchiveReader.open(directory).trials().height == 30
+    run(directory, study, resume=True)
+    again = ArchiveReader.open(directory).trials()
+    columns = ["trial_id", "rate_rps", "phase", "result"]
+    assert again.select(columns).equals(whole.select(columns))
+
+
+def test_an_instrument_that_gives_out_is_a_lower_bound_and_not_compared(tmp_path: Path) -> None:
+    study = saturation_study()
+    none, plaintext, _ = study.cells
+    ceiling = (capacity_rps(none) * capacity_rps(plaintext)) ** 0.5
+    run(tmp_path / "knees", study, FakeTestbed(study, instrument_rps=ceiling))
+    document = analyze_archive(ArchiveReader.open(tmp_path / "knees"))
+    level = next(
+        finding
+        for finding in document.findings
+        if finding.kind is Kind.LEVEL
+        and finding.metric == "saturation_rps"
+        and finding.scope["mesh"] == "none"
+    )
+    assert level.estimate is None
+    assert level.low == pytest.approx(ceiling, rel=0.05)
+    assert "at least" in level.sentence
+    assert "instrument used 97%" in level.sentence
+    compared = [
+        f for f in document.findings if f.kind is Kind.INCREMENT and f.metric == "saturation_rps" and f.n
+    ]
+    assert {f.scope["from"] for f in compared} == {"plaintext"}
+
+
+def test_a_trial_that_fails_is_tried_again_and_not_taken_for_a_break(tmp_path: Path) -> None:
+    study = saturation_study()
+    testbed = FakeTestbed(study, crashes=["b000-p00-s001"], refuses=["b000-p01-s000"])
+    run(tmp_path / "knees", study, testbed)
+    trials = ArchiveReader.open(tmp_path / "knees").trials()
+    failed = trials.filter(trials["status"] == "failed")
+    assert list(failed["result"]) == ["invalid", "invalid"]
+    assert "ended with status 139" in failed["reason"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("objective: {p99: 20ms}\n", ""), "needs an `objective`"),
+        (("{p99: 20ms}", "{errors: 1%}"), "limits a response time"),
+        (("factors:\n", "factors:\n  rate: 500/s\n"), "searches the rate"),
+        (("limit: 10000/s", "limit: 100/s"), "must lie above `start`"),
+        (("p99: 20ms", "p99: 20s"), "within the time-out"),
+        (("kind: saturation\n", ""), "only in a saturation study"),
+        (("blocks: 6\n", "blocks: 6\nload: {arrivals: closed}\n"), "no rate to search"),
+        (("blocks: 6\n", "blocks: 6\nprimary: response_p50_us\n"), "not compared at different rates"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(change: tuple[str, str], said: str) -> None:
+    assert change[0] in TEXT
+    with pytest.raises(MeshwiseError) as raised:
+        saturation_study(text=TEXT.replace(*change))
+    assert said in str(raised.value)
