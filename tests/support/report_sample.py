@@ -65,6 +65,92 @@ def findings(
     }
 
 
+LENGTHS = (1, 2, 4)
+
+
+def chain(meshes: tuple[str, ...] = ("istio",), blocks: int = 12) -> dict[str, Any]:
+    """`findings` at three lengths of the chain (costs grow with the length), with the slopes over it."""
+    document = findings(meshes, blocks=blocks)
+    found = []
+    for entry in document["findings"]:
+        if entry["kind"] == "noise_floor":
+            found.append(entry)
+            continue
+        for length in LENGTHS:
+            grown = {
+                name: entry[name] * length for name in ("estimate", "low", "high") if entry[name] is not None
+            }
+            found.append(entry | grown | {"scope": entry["scope"] | {"length": length}})
+    for level in [e for e in document["findings"] if e["kind"] == "level" and e["estimate"]]:
+        if level["metric"] == "memory_bytes":
+            continue
+        posture = level["scope"]["posture"]
+        noisy = posture == "permissive"
+        half = level["estimate"] * (1.4 if noisy else 0.04)
+        found.append(
+            level
+            | {
+                "id": f"slope/{level['id']}",
+                "kind": "difference",
+                "scope": level["scope"] | {"length": "1 to 4", "factor": "length", "part": "slope"},
+                "low": level["estimate"] - half,
+                "high": level["estimate"] + half,
+                "unit": "us/node",
+                "verdict": "not distinguishable" if noisy else "distinguishable",
+                "direction": None if noisy else "costs",
+                "mde": half,
+                "floor": half / 4,
+            }
+        )
+    return document | {"findings": found}
+
+
+def factorial() -> dict[str, Any]:
+    """Two features on their own and together, in two protocols that differ in connections too; in one they
+    are dearer together."""
+    found: list[Finding] = []
+    for protocol, extra, connections in (("http1", 9.0, 16), ("grpc", 1.0, 4)):
+        for metric in ("response_p50_us", "response_p99_us"):
+            half = METRIC_BASE[metric][3]
+            scope = {"protocol": protocol, "rate_rps": 800.0, "connections": connections, "streams": 1}
+            scope |= {"shape": "chain", "length": 1, "policy_count": 0}
+            values = {"plaintext": 340.0, "strict": 380.0, "plaintext+request": 350.0}
+            values["strict+request"] = 390.0 + extra
+            found += [
+                _finding(Kind.LEVEL, metric, scope | {"mesh": "istio", "posture": posture}, value, half, 12)
+                for posture, value in values.items()
+            ]
+            found.append(
+                _finding(Kind.LEVEL, metric, scope | {"mesh": "none", "posture": "none"}, 212.0, half, 12)
+            )
+            steps = {"mesh": "istio", "from": "none", "to": "strict+request"}
+            top = values["strict+request"] - 212.0
+            found.append(_verdict(_finding(Kind.INCREMENT, metric, scope | steps, top, half, 12), half))
+            name = {"mesh": "istio", "posture": "strict+request"}
+            name |= {"interaction": "mtls=strict x authorization=request"}
+            both = _finding(Kind.DIFFERENCE, metric, scope | name, extra, half, 12)
+            described = metric == "response_p99_us"
+            flags = ("descriptive: percentiles do not add up",) if described else ()
+            found.append(replace(both, flags=flags) if described else _verdict(both, half))
+    document = findings()
+    document["study"] |= {"name": "features", "primary_metrics": ["response_p50_us", "response_p99_us"]}
+    return document | {"findings": [finding.as_json() for finding in found]}
+
+
+def policies() -> dict[str, Any]:
+    """A factor that means something in some postures only: long names, a rung for every level."""
+    document = findings(("istio",))
+    found = []
+    for entry in document["findings"]:
+        if not {"posture", "to"} & entry["scope"].keys():
+            found.append(entry)
+            continue
+        posture = str(entry["scope"].get("posture") or entry["scope"].get("to"))
+        for count in (0, 100, 1000) if "+" in posture else (0,):
+            found.append(entry | {"scope": entry["scope"] | {"policy_count": count}})
+    return document | {"findings": found}
+
+
 def environment(testbed: str = "local") -> dict[str, Any]:
     return {
         "testbed": testbed,

@@ -9,7 +9,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.support.report_sample import NOT_APPLICABLE, STATUSES, environment, findings
+from tests.support.report_sample import (
+    NOT_APPLICABLE,
+    STATUSES,
+    chain,
+    environment,
+    factorial,
+    findings,
+    policies,
+)
 from tests.support.report_study import ladder_archive
 
 from meshwise.archive.outcome import Check
@@ -68,6 +76,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> str:
 VARIANTS = {
     "one mesh": findings(),
     "two meshes, three protocols": findings(("istio", "linkerd"), ("http1", "http2", "grpc")),
+    "chain": chain(("istio", "linkerd")),
+    "features": factorial(),
+    "policies": policies(),
     "no mesh": findings(()),
     "no findings": findings() | {"findings": []},
     "empty": {"schema_version": 1, "study": {}, "environment": {}, "findings": []},
@@ -167,13 +178,13 @@ def test_the_fairness_card_says_what_is_equal_and_what_is_not() -> None:
     ]  # fmt: skip
     text = render(content(document), Record())
     assert "Istio and linkerd differ in 2 of 3 points, of which a study can make equal: key type." in text
-    assert text.index("key type</th>") < text.index("workers&nbsp;·</th>"), "what differs first"
+    assert text.index(">key type<br>") < text.index("workers&nbsp;·<br>"), "what differs first"
     assert "<code>key: ecdsa-p256</code>" in text
     assert "no: it is what it is" in text
-    row = text[text.index("key type</th>") :].split("</tr>")[0]
-    assert "✗ differs" in row
+    row = text[text.index(">key type<br>") :].split("</tr>")[0]
+    assert "✗&nbsp;differs" in row
     assert row.index("rsa-2048") < row.index("ecdsa-p256")
-    assert "✓ equal" in text
+    assert "✓&nbsp;equal" in text
 
 
 def drawings(text: str) -> list[ET.Element]:

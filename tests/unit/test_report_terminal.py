@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.support.report_sample import NOT_APPLICABLE, STATUSES, findings
+from tests.support.report_sample import NOT_APPLICABLE, STATUSES, chain, factorial, findings, policies
 
 from meshwise.analysis.finding import Direction, Finding, Kind, Verdict
 from meshwise.report import terminal
@@ -48,6 +48,51 @@ def test_golden(name: str, meshes: tuple[str, ...], protocols: tuple[str, ...]) 
     if os.environ.get("MESHWISE_UPDATE_GOLDEN"):
         path.write_text(text)
     assert text == path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "document"), [("chain", chain()), ("features", factorial()), ("policies", policies())]
+)
+def test_golden_of_further_factors(name: str, document: dict[str, object]) -> None:
+    text = shown(document)
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("MESHWISE_UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+
+
+def test_slopes_and_interactions_are_no_difference_between_meshes() -> None:
+    for document in (chain(("istio", "linkerd")), factorial()):
+        for part in content(document).slices:
+            for ladder in part.ladders:
+                assert all(" - " in str(finding.scope["mesh"]) for finding in ladder.differences)
+
+
+def test_a_slope_is_told_with_its_step_and_its_interval() -> None:
+    text = " ".join(shown(chain()).split())
+    assert "Each further chain node: with no mesh it adds 212 us [204, 220] to p50" in text
+    assert "permissive 377 754 1508 +377 [-151, 905] ~ not distinguishable (below 528)" in text
+
+
+def test_an_interaction_is_claimed_where_it_is_distinguishable() -> None:
+    text = " ".join(shown(factorial()).split())
+    having = "istio: having strict mTLS and request authorization together"
+    assert f"http1, {having} adds 9 us [5, 13] to p50 beyond the sum of the two alone" in text
+    assert f"grpc, {having} does not distinguishably change p50" in text
+    assert "costs more together" in text
+    assert "16 connections" not in text.split("together and alone")[1], "they follow from the protocol"
+
+
+def test_a_hopeless_interval_takes_no_room_and_hides_no_digits() -> None:
+    form = form_for("us", [85.0, 622.0, 664.0, 858.0], [1e9, 40.0, 30.0, 50.0])
+    assert form.interval(0.2, 1e9) == "[0, >9000]"
+    assert form.interval(-1e9, 700.0) == "[<-9000, 700]"
+    assert form_for("us", [700.0, 860.0, 950.0, 1300.0, 12_000.0], [2e9]).value(700.0) == "700"
+    assert form_for("us", [400.0, 2800.0, 3600.0, 12_000.0], [2e9]).value(2800.0) == "2.8"
+    tiny = form_for("us/KiB", [0.01, 0.02], [0.3, 0.3])
+    assert tiny.most >= 3, "a small slope measured well is not called too noisy"
 
 
 @pytest.mark.parametrize("meshes", [("istio",), ("istio", "linkerd")])

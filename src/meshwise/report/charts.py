@@ -16,7 +16,10 @@ from meshwise.report.content import Ladder, Rung
 
 WIDTH = 380.0
 LEFT = 118.0
-"""Room for the names of the rungs."""
+"""Room for the names of the rungs; more where they are longer."""
+MOST_LEFT = 190.0
+LETTER = 6.3
+"""Width of a letter, about."""
 RIGHT = 52.0
 """Room for the number at the end of a row."""
 ROW = 24.0
@@ -30,22 +33,36 @@ def slug(text: str) -> str:
 
 
 def _rows(rungs: Sequence[Rung]) -> tuple[list[float], float]:
-    """The middle of each rung's row, meshes of one rung close together; and the bottom."""
-    places, y, before = [], TOP, ""
+    """The middle of each rung's row, meshes of one rung close together, room for the posture above its
+    variants; and the bottom."""
+    places, y, label, posture = [], TOP, "", ""
     for rung in rungs:
-        y += ROW if rung.label != before else SUBROW
+        y += ROW if rung.label != label else SUBROW
+        if rung.variant and rung.posture != posture:
+            y += SUBROW
         places.append(y - ROW / 2)
-        before = rung.label
+        label, posture = rung.label, rung.posture
     return places, y
 
 
+def _left(rungs: Sequence[Rung]) -> float:
+    names = [
+        name for rung in rungs for name in ((rung.posture, rung.variant) if rung.variant else (rung.label,))
+    ]
+    return min(MOST_LEFT, max(LEFT, 14 + LETTER * max(map(len, names), default=0)))
+
+
 def _names(rungs: Sequence[Rung], places: Sequence[float]) -> list[str]:
-    """Each rung's name once, at its first row."""
-    parts, before = [], ""
+    """Each rung's name once, at its first row; variants under their posture."""
+    parts, label, posture = [], "", ""
+    left = _left(rungs)
     for rung, y in zip(rungs, places, strict=True):
-        if rung.label != before:
-            parts.append(svg.text(LEFT - 10, y + 4, rung.label, "name", "end"))
-        before = rung.label
+        if rung.variant and rung.posture != posture:
+            parts.append(svg.text(left - 10, y + 4 - SUBROW, rung.posture, "name", "end"))
+        if rung.label != label:
+            kind = "name variant" if rung.variant else "name"
+            parts.append(svg.text(left - 10, y + 4, rung.variant or rung.label, kind, "end"))
+        label, posture = rung.label, rung.posture
     return parts
 
 
@@ -73,7 +90,7 @@ def ladder_chart(name: str, ladder: Ladder) -> str:
     places, bottom = _rows(rungs)
     form = ladder.form
     scale = svg.linear(
-        _reach([rung.value for rung in rungs if rung.value], form), LEFT, WIDTH - RIGHT, zero=True
+        _reach([rung.value for rung in rungs if rung.value], form), _left(rungs), WIDTH - RIGHT, zero=True
     )
     parts = svg.x_axis(scale, TOP, bottom, [(tick, words.axis_number(tick)) for tick in scale.ticks(5)])
     parts += _names(rungs, places)
@@ -108,30 +125,70 @@ def step_chart(name: str, ladder: Ladder) -> str:
     ]
     if not steps:
         return ""
-    numbers = [n / form.divisor for _, s, _ in steps for n in (s.estimate, s.low, s.high) if n is not None]
-    floors = [s.floor / form.divisor for _, s, _ in steps if s.floor]
-    scale = svg.linear([*numbers, *floors, *(-floor for floor in floors)], LEFT, WIDTH - RIGHT, zero=True)
+    title = f"What each step adds to {ladder.titled.title}, {form.unit}"
+    return _effects(name, rungs, steps, form, bottom, title, "Increment over the rung below")
+
+
+def effect_chart(
+    name: str, rows: Sequence[tuple[Rung, Finding]], form: words.Form, title: str, about: str
+) -> str:
+    """Differences of any kind, one per row, with interval and noise floor around zero. `about` says what."""
+    rungs = [rung for rung, _ in rows]
+    places, bottom = _rows(rungs)
+    shown = [(r, f, y) for (r, f), y in zip(rows, places, strict=True) if f.estimate is not None]
+    return _effects(name, rungs, shown, form, bottom, title, about) if shown else ""
+
+
+def _effects(
+    name: str,
+    rungs: Sequence[Rung],
+    effects: Sequence[tuple[Rung, Finding, float]],
+    form: words.Form,
+    bottom: float,
+    title: str,
+    about: str,
+) -> str:
+    longest = max(len(form.signed(finding.estimate)) for _, finding, _ in effects)
+    right = max(RIGHT, 26 + LETTER * longest)
+    scale = svg.linear(
+        _effect_reach([f for _, f, _ in effects], form), _left(rungs), WIDTH - right, zero=True
+    )
     parts = svg.x_axis(scale, TOP, bottom, [(tick, words.axis_number(tick)) for tick in scale.ticks(5)])
-    parts += [_band(scale, step, form, y) for _, step, y in steps]
+    parts += [_band(scale, finding, form, y) for _, finding, y in effects]
     parts.append(svg.line(scale(0), TOP, scale(0), bottom, "zero"))
-    parts += _names(rungs, places)
+    parts += _names(rungs, _rows(rungs)[0])
     told = []
-    for rung, step, y in steps:
-        assert step.estimate is not None
-        sure = step.verdict is Verdict.DISTINGUISHABLE
-        number, verdict = form.signed(step.estimate), str(words.verdict_words(step, form))
-        over = step.scope.get("from", "the rung below")
+    for rung, finding, y in effects:
+        assert finding.estimate is not None
+        sure = finding.verdict is Verdict.DISTINGUISHABLE
+        number, verdict = form.signed(finding.estimate), str(words.verdict_words(finding, form))
+        over = f" over {finding.scope['from']}" if "from" in finding.scope else ""
         told.append(f"{rung.mesh} {rung.label} {number} ({verdict})")
-        tip = (
-            f"{rung.mesh} {rung.label} over {over}: {number} {form.interval(step.low, step.high)}, {verdict}"
-        )
-        parts.append(_whiskers(scale, step, form, y, rung.mesh))
-        parts.append(_mark(rung.mesh, scale(step.estimate / form.divisor), y, sure, tip))
+        interval = form.interval(finding.low, finding.high)
+        tip = f"{rung.mesh} {rung.label}{over}: {number} {interval}, {verdict}"
+        parts.append(_whiskers(scale, finding, form, y, rung.mesh))
+        parts.append(_mark(rung.mesh, scale(finding.estimate / form.divisor), y, sure, tip))
         shown = words.typeset(number)
         parts.append(svg.text(WIDTH - 2, y + 4, shown if sure else f"~ {shown}", "number", "end"))
-    title = f"What each step adds to {ladder.titled.title}, {form.unit}"
-    description = f"Increment over the rung below: {'; '.join(told)}."
-    return svg.drawing(name, WIDTH, bottom + 22, title, description, parts)
+    return svg.drawing(name, WIDTH, bottom + 22, title, f"{about}: {'; '.join(told)}.", parts)
+
+
+EFFECT_REACH = 3.0
+"""As REACH, for differences: times the largest of them; or the typical interval, if that reaches farther."""
+
+
+def _effect_reach(effects: Sequence[Finding], form: words.Form) -> list[float]:
+    """What a scale around zero has to hold; intervals and floors only as far as they do not hide the rest."""
+    values = [f.estimate / form.divisor for f in effects if f.estimate is not None]
+    halves = sorted(
+        (f.high - f.low) / 2 / form.divisor for f in effects if f.low is not None and f.high is not None
+    )
+    most = max([EFFECT_REACH * abs(value) for value in values], default=1.0)
+    if halves:
+        most = max(most, 1.5 * halves[len(halves) // 2])
+    spread = [n / form.divisor for f in effects for n in (f.low, f.high) if n is not None]
+    spread += [sign * f.floor / form.divisor for f in effects if f.floor for sign in (1, -1)]
+    return [*values, *(max(-most, min(most, n)) for n in spread)]
 
 
 def _band(scale: svg.Scale, step: Finding, form: words.Form, y: float) -> str:
@@ -214,7 +271,7 @@ def bar_chart(name: str, title: str, rows: Sequence[tuple[Rung, Finding]], form:
     """One bar per rung, from zero, with its interval."""
     rungs = [rung for rung, _ in rows]
     places, bottom = _rows(rungs)
-    scale = svg.linear(_reach([finding for _, finding in rows], form), LEFT, WIDTH - RIGHT, zero=True)
+    scale = svg.linear(_reach([finding for _, finding in rows], form), _left(rungs), WIDTH - RIGHT, zero=True)
     parts = svg.x_axis(scale, TOP, bottom, [(tick, words.axis_number(tick)) for tick in scale.ticks(4)])
     parts += _names(rungs, places)
     for (rung, finding), y in zip(rows, places, strict=True):

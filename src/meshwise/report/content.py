@@ -6,6 +6,7 @@
           Rung       value, increment over the rung below, increment over no mesh
         differences  between two meshes, per rung
 
+Slopes and interactions are laid out by `growth.py`.
 A finding that lacks something is shown without it; what is no findings document is refused (MW702).
 """
 
@@ -31,7 +32,6 @@ FREE = ("key_type", "policy_count", "http1_transport", "tls_group")
 DEFAULT_PRIMARY = ("response_p50_us", "response_p99_us", "cpu_us_per_request", "memory_bytes")
 
 
-def half_width(finding: Finding) -> float | None:
 def means(factor: str, posture: str) -> bool:
     """Whether a level of this factor of FREE means anything in this posture."""
     if factor == "policy_count":
@@ -41,6 +41,7 @@ def means(factor: str, posture: str) -> bool:
     return posture != "none" or factor not in FREE
 
 
+def half_width(finding: Finding) -> float | None:
     return None if finding.low is None or finding.high is None else (finding.high - finding.low) / 2
 
 
@@ -55,6 +56,18 @@ class Rung:
     """Increment over the rung below."""
     over_none: Finding | None = None
     """Increment over no mesh."""
+    variant: str = ""
+    """What `label` says beside the posture."""
+
+    @property
+    def spoken(self) -> str:
+        """In a sentence: `strict+fine (1000 policies)`."""
+        return f"{self.posture} ({self.variant})" if self.variant else self.posture
+
+    @property
+    def judged(self) -> Finding | None:
+        """What the verdict is about: the step; over no mesh where no rung is below (factorial studies)."""
+        return self.step or self.over_none
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,11 @@ class Ladder:
         shown = [item for rung in self.rungs for item in (rung.value, rung.step, rung.over_none) if item]
         shown += self.differences
         unit = next((item.unit for item in shown if item.unit), self.titled.unit)
-        return words.form_for(unit, [item.low if item.estimate is None else item.estimate for item in shown], [half_width(item) for item in shown])
+        return words.form_for(
+            unit,
+            [item.low if item.estimate is None else item.estimate for item in shown],
+            [half_width(item) for item in shown],
+        )
 
     @cached_property
     def common_notes(self) -> list[words.Note]:
@@ -120,6 +137,8 @@ class Content:
     primary: tuple[str, ...]
     not_applicable: tuple[Mapping[str, Any], ...] = ()
     """`cell`, `reason`: what a mesh could not express."""
+    fairness: tuple[Mapping[str, Any], ...] = ()
+    """What is equal between the meshes: `what`, `equal`, a value per mesh, `basis`, `effect`, `removable`."""
     statuses: Mapping[str, int] = field(default_factory=dict)
     """How many trials ended `ok`, `failed`, `unproven`."""
 
@@ -132,8 +151,6 @@ class Content:
         """No proxy ran: this is an archive of the fake testbed."""
         return str(self.environment.get("testbed", "")) == "fake"
 
-    fairness: tuple[Mapping[str, Any], ...] = ()
-    """What is equal between the meshes: `what`, `equal`, a value per mesh, `basis`, `effect`, `removable`."""
     def of_kind(self, *kinds: str) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.kind in kinds)
 
@@ -166,6 +183,7 @@ def content(
         _slices(findings),
         tuple(dict.fromkeys(primary)),
         tuple(not_applicable),
+        tuple(entry for entry in document.get("fairness") or () if isinstance(entry, Mapping)),
         statuses or {},
     )
 
@@ -178,7 +196,6 @@ _NUMBERS = (
     "ratio_low",
     "ratio_high",
     "floor",
-        tuple(entry for entry in document.get("fairness") or () if isinstance(entry, Mapping)),
     "mde",
     "equivalent_within",
 )
@@ -209,7 +226,7 @@ def _slices(findings: tuple[Finding, ...]) -> tuple[Slice, ...]:
     levels = [finding for finding in findings if finding.kind is Kind.LEVEL and "protocol" in finding.scope]
     meshed = [finding for finding in levels if finding.scope.get("mesh") != "none"] or levels
     keys = list(dict.fromkeys(_context(finding) for finding in meshed))
-    varying = [name for place, name in enumerate(CONTEXT) if len({key[place] for key in keys}) > 1]
+    varying = words.varying([dict(zip(CONTEXT, key, strict=True)) for key in keys], CONTEXT)
     return tuple(_slice(key, varying, findings) for key in keys)
 
 
@@ -239,7 +256,7 @@ def _slice(key: tuple[Any, ...], varying: list[str], findings: tuple[Finding, ..
 def _ladder(metric: str, mine: list[Finding]) -> Ladder:
     levels = [finding for finding in mine if finding.kind is Kind.LEVEL]
     increments = [finding for finding in mine if finding.kind is Kind.INCREMENT]
-    free = [name for name in FREE if _varies_within_a_posture(name, levels)]
+    free = free_of(levels)
     meshes = list(dict.fromkeys(finding.scope["mesh"] for finding in levels))
 
     def place(finding: Finding) -> tuple[Any, ...]:
@@ -252,11 +269,25 @@ def _ladder(metric: str, mine: list[Finding]) -> Ladder:
     return Ladder(
         metric,
         tuple(_rung(finding, increments, free, finding in lowest) for finding in ordered),
-        tuple(finding for finding in mine if finding.kind is Kind.DIFFERENCE),
+        tuple(
+            finding
+            for finding in mine
+            if finding.kind is Kind.DIFFERENCE and not {"factor", "interaction"} & finding.scope.keys()
+        ),
     )
 
 
-def _varies_within_a_posture(name: str, levels: list[Finding]) -> bool:
+def variant_of(scope: Mapping[str, Any], free: Sequence[str]) -> str:
+    """Levels of the free factors that vary and mean something in this posture."""
+    return ", ".join(words.level(name, scope[name]) for name in free if means(name, str(scope["posture"])))
+
+
+def free_of(levels: Sequence[Finding]) -> list[str]:
+    """Free factors of which some posture has several levels."""
+    return [name for name in FREE if _varies_within_a_posture(name, levels)]
+
+
+def _varies_within_a_posture(name: str, levels: Sequence[Finding]) -> bool:
     seen: dict[tuple[Any, Any], set[Any]] = {}
     for finding in levels:
         if finding.scope.get("mesh") != "none":
@@ -280,5 +311,6 @@ def _rung(level: Finding, increments: list[Finding], free: list[str], lowest: bo
     over_none = next((finding for finding in own if finding.scope.get("from") == "none"), None)
     steps = [finding for finding in own if finding.scope.get("from") != "none" or lowest]
     posture = str(at["posture"])
-    label = ", ".join([posture, *(words.level(name, at[name]) for name in free if at["mesh"] != "none")])
-    return Rung(str(at["mesh"]), posture, label, level, steps[-1] if steps else None, over_none)
+    variant = variant_of(at, free)
+    label = f"{posture}, {variant}" if variant else posture
+    return Rung(str(at["mesh"]), posture, label, level, steps[-1] if steps else None, over_none, variant)

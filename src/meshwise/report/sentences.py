@@ -5,19 +5,20 @@ They pick from findings, with each number's own interval and verdict; nothing is
 
 from __future__ import annotations
 
-from meshwise.analysis.finding import Finding, Verdict
-from meshwise.report import facts
+from meshwise.analysis.finding import Verdict
+from meshwise.report import facts, growing
 from meshwise.report.content import Content, Ladder, Rung, Slice
-from meshwise.report.words import Form, titled
+from meshwise.report.phrase import Phrase, change, join, size, together
 
 LATENCY = ("response_p50_us", "response_p90_us", "response_p99_us", "service_p50_us", "service_p99_us")
 
 
 def closing(content: Content) -> list[str]:
-    """One sentence per slice and mesh, and one per slice on the difference between two meshes."""
+    """What the study varies beside the posture first: one per factor that grows and setting, one per pair of
+    features; then one per slice and mesh, and one per slice on the difference between two meshes."""
     if content.fake:
         return [f"Not a measurement: {facts.FAKE}."]
-    found = []
+    found = [*growing.of_growths(content), *growing.of_togethers(content)]
     for part in content.slices:
         found += [sentence for mesh in part.meshes if (sentence := of_mesh(content, part, mesh))]
         if sentence := of_meshes(content, part):
@@ -28,14 +29,14 @@ def closing(content: Content) -> list[str]:
 def of_mesh(content: Content, part: Slice, mesh: str) -> str:
     """`http1, istio: strict+fine adds 193 us [188, 197] to p50 ... over no mesh; steps in p50: ... us`"""
     ladders = [ladder for metric in content.primary if (ladder := part.ladder(metric))]
-    told = [text for ladder in ladders if (text := _over_none(ladder, mesh))]
+    told = [phrase for ladder in ladders if (phrase := _over_none(ladder, mesh))]
     top = _top(ladders, mesh)
     if top is None or not told:
         return ""
     steps = _steps(ladders[0], mesh)
-    changes = _join(_without_repeated_verbs(told))
+    changes = together(told)
     units = _units(content, ladders[0])
-    return f"{part.label}, {mesh}: {top.label} {changes} over no mesh{steps} ({units})."
+    return f"{part.label}, {mesh}: {top.spoken} {changes} over no mesh{steps} ({units})."
 
 
 def _top(ladders: list[Ladder], mesh: str) -> Rung | None:
@@ -48,38 +49,10 @@ def _top(ladders: list[Ladder], mesh: str) -> Rung | None:
     return rungs[-1] if rungs else None
 
 
-def _over_none(ladder: Ladder, mesh: str) -> str:
+def _over_none(ladder: Ladder, mesh: str) -> Phrase | None:
     rungs = [rung for rung in ladder.rungs if rung.mesh == mesh and rung.over_none]
-    if not rungs:
-        return ""
-    finding = rungs[-1].over_none
-    assert finding is not None
-    return change(finding, ladder.form)
-
-
-def _without_repeated_verbs(told: list[str]) -> list[str]:
-    """`adds 3 us to p50, 9 us to p99`: a verb that the former phrase had is left out."""
-    kept, verb = [], ""
-    for phrase in told:
-        first, _, rest = phrase.partition(" ")
-        kept.append(rest if first == verb else phrase)
-        verb = first
-    return kept
-
-
-def change(finding: Finding, form: Form) -> str:
-    """`adds 193 us [188, 197] to p50`, or that it is not told from noise."""
-    short = titled(finding.metric).short
-    if finding.estimate is None:
-        return f"cannot be compared in {short}"
-    if finding.verdict is not Verdict.DISTINGUISHABLE:
-        interval = form.interval(finding.low, finding.high)
-        return f"does not distinguishably change {short} {interval} {form.unit}".rstrip()
-    sign = 1 if finding.estimate > 0 else -1
-    ends = sorted(sign * bound for bound in (finding.low, finding.high) if bound is not None)
-    interval = f" {form.interval(ends[0], ends[1])}" if len(ends) == 2 else ""
-    verb, to = ("adds", "to") if sign > 0 else ("takes", "off")
-    return f"{verb} {form.with_unit(abs(finding.estimate))}{interval} {to} {short}"
+    finding = rungs[-1].over_none if rungs else None
+    return change(finding, ladder.form) if finding else None
 
 
 def _steps(ladder: Ladder, mesh: str) -> str:
@@ -90,8 +63,10 @@ def _steps(ladder: Ladder, mesh: str) -> str:
         return ""
     if not clear:
         return "; no single step is distinguishable from noise"
-    shown = ", ".join(f"{rung.label} {ladder.form.signed(rung.step.estimate)}" for rung in clear if rung.step)
-    noisy = [rung.label for rung in rungs if rung not in clear]
+    shown = ", ".join(
+        f"{rung.spoken} {ladder.form.signed(rung.step.estimate)}" for rung in clear if rung.step
+    )
+    noisy = [rung.spoken for rung in rungs if rung not in clear]
     rest = f"; not distinguishable: {', '.join(noisy)}" if noisy else ""
     return f"; steps in {ladder.titled.short}: {shown} {ladder.form.unit}{rest}"
 
@@ -103,11 +78,7 @@ def of_meshes(content: Content, part: Slice) -> str:
     name = ""
     for metric in content.primary:
         ladder = part.ladder(metric)
-        levels = (
-            [f for f in ladder.differences if "posture" in f.scope and "interaction" not in f.scope]
-            if ladder
-            else []
-        )
+        levels = [f for f in ladder.differences if "posture" in f.scope] if ladder else []
         levels = [f for f in levels if f.scope.get("from") in part.meshes]
         if ladder is None or not levels:
             continue
@@ -118,20 +89,14 @@ def of_meshes(content: Content, part: Slice) -> str:
             told.append(f"{ladder.titled.short} is not distinguishable")
             continue
         sign = 1 if finding.estimate > 0 else -1
-        ends = sorted(sign * bound for bound in (finding.low, finding.high) if bound is not None)
-        interval = f" {ladder.form.interval(ends[0], ends[1])}" if len(ends) == 2 else ""
-        amount = f"{ladder.form.with_unit(abs(finding.estimate))}{interval}"
+        amount = size(finding, ladder.form, sign)
         told.append(
             f"{ladder.titled.short} is {amount} {'higher' if sign > 0 else 'lower'} in {name} than in {other}"
         )
-    return f"{part.label}, {at}: {_join(told)}." if told else ""
+    return f"{part.label}, {at}: {join(told)}." if told else ""
 
 
 def _units(content: Content, ladder: Ladder) -> str:
     word = "blocks" if content.study.get("blocks") == content.study.get("executions") else "executions"
     confidence = next((rung.value.confidence for rung in ladder.rungs if rung.value), 0.95)
     return f"{ladder.blocks} {word}, {confidence:.0%} intervals"
-
-
-def _join(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -17,9 +17,14 @@ from rich.text import Text
 from meshwise.analysis.finding import Finding, Verdict
 from meshwise.report import facts, saturation, sentences
 from meshwise.report.content import Content, Ladder, Slice
-from meshwise.report.words import Footnotes, Form, verdict_words
+from meshwise.report.growth import IDLE, Growth, Together, growths, togethers
+from meshwise.report.words import Footnotes, Form, VerdictWords, judged_words, verdict_words
 
 PIPED_WIDTH = 100
+EXPLORATORY = " (exploratory: not a primary metric of the study)"
+LEFT_ALIGNED = ("", "mesh", "at", "load", "features")
+MOST_POINTS = 4
+"""Levels that have room beside a slope: the first, the last and those next to the first."""
 UNBROKEN = "\ue000"
 """Stands for a blank at which a cell is not wrapped: rich wraps at no-break spaces too."""
 
@@ -51,6 +56,12 @@ def _show(content: Content, console: Console) -> None:
             if (ladder := part.ladder(metric)) is not None:
                 console.print()
                 _ladder(ladder, part, notes, console)
+    for growth in growths(content):
+        console.print()
+        _growth(growth, notes, console)
+    for table in togethers(content):
+        console.print()
+        _together(table, notes, console)
     saturation.show(content, console)
     _closing(content, notes, console)
 
@@ -75,16 +86,13 @@ def _heading(content: Content, part: Slice) -> str:
 def _ladder(ladder: Ladder, part: Slice, notes: Footnotes, console: Console) -> None:
     form = ladder.form
     unit = f", {form.unit}" if form.unit else ""
-    note = " (exploratory: not a primary metric of the study)" if ladder.exploratory else ""
     common = ladder.common_notes
-    marks = notes.title_mark(common)
-    console.print(
-        Text.assemble((ladder.titled.title + unit, "bold"), (note, "dim"), f" {marks}" if marks else "")
-    )
+    _title(ladder.titled.title + unit, ladder.exploratory, notes.title_mark(common), console)
     many = len(part.meshes) > 1
     confidence = next((f"{rung.value.confidence:.0%}" for rung in ladder.rungs if rung.value), "95%")
+    variants = any(rung.variant for rung in ladder.rungs)
     table = _table(
-        1 if many else 2,
+        1 if many or variants else 2,
         "",
         *(["mesh"] if many else []),
         "value",
@@ -96,9 +104,12 @@ def _ladder(ladder: Ladder, part: Slice, notes: Footnotes, console: Console) -> 
     )
     values = _brackets(form, [rung.value for rung in ladder.rungs])
     steps = _brackets(form, [rung.step for rung in ladder.rungs])
-    named = ""
+    named = posture = ""
     for rung, value, step in zip(ladder.rungs, values, steps, strict=True):
-        name = "" if rung.label == named else rung.label
+        if rung.variant and rung.posture != posture:
+            table.add_row(rung.posture)
+        posture = rung.posture
+        name = "" if rung.label == named else f"  {rung.variant}" if rung.variant else rung.label
         named = rung.label
         table.add_row(
             name,
@@ -108,7 +119,10 @@ def _ladder(ladder: Ladder, part: Slice, notes: Footnotes, console: Console) -> 
             form.signed(rung.step.estimate) if rung.step else "",
             step,
             form.signed(rung.over_none.estimate) if rung.over_none else "",
-            _verdict(rung.step, form, notes.mark(rung.step, rung.value, without=common)),
+            _verdict(
+                judged_words(rung.step, rung.over_none, form),
+                notes.mark(rung.judged, rung.value, without=common),
+            ),
         )
     console.print(Padding(table, (0, 0, 0, 0 if many else 2)))
     if ladder.differences:
@@ -120,7 +134,7 @@ def _table(gap: int, *headings: str) -> Table:
     for heading in headings:
         if heading == "verdict":
             table.add_column(heading, min_width=21)
-        elif heading in ("", "mesh", "at"):
+        elif heading in LEFT_ALIGNED:
             table.add_column(heading, no_wrap=True)
         else:
             table.add_column(heading, justify="right", no_wrap=True)
@@ -130,7 +144,7 @@ def _table(gap: int, *headings: str) -> Table:
 def _brackets(form: Form, findings: Sequence[Finding | None]) -> list[str]:
     """Intervals of one column with their numbers under one another."""
     bounds = [
-        (form.value(finding.low), form.value(finding.high))
+        (form.bound(finding.low), form.bound(finding.high))
         if finding and finding.low is not None and finding.high is not None
         else None
         for finding in findings
@@ -140,8 +154,7 @@ def _brackets(form: Form, findings: Sequence[Finding | None]) -> list[str]:
     return [f"[{pair[0]:>{low}}, {pair[1]:>{high}}]" if pair else "" for pair in bounds]
 
 
-def _verdict(finding: Finding | None, form: Form, marks: str) -> Text:
-    verdict = verdict_words(finding, form)
+def _verdict(verdict: VerdictWords, marks: str) -> Text:
     style = "dim" if not verdict.sure else "green" if "saves" in verdict.word else "yellow"
     told = f"{verdict}\u00a0{marks}" if marks else str(verdict)
     return Text(told.replace("\u00a0", UNBROKEN), style)
@@ -161,9 +174,88 @@ def _differences(ladder: Ladder, notes: Footnotes, console: Console) -> None:
             form.signed(finding.estimate),
             bracket,
             *([f"{finding.ratio:.2f}" if finding.ratio is not None else ""] if ratios else []),
-            _verdict(finding, form, notes.mark(finding)),
+            _verdict(verdict_words(finding, form), notes.mark(finding)),
         )
     console.print(Padding(table, (0, 0, 0, 2)))
+
+
+def _growth(growth: Growth, notes: Footnotes, console: Console) -> None:
+    """A line per posture: the metric at each level of the factor, and the slope through them."""
+    titled, form = growth.titled, growth.form
+    _title(
+        f"{growth.step}: {titled.title}", growth.exploratory, notes.title_mark(growth.common_notes), console
+    )
+    meshes = len({line.mesh for line in growth.lines} - {"none"}) > 1
+    shown = _few(len(growth.points)) if growth.part != IDLE else []
+    table = _table(
+        1,
+        "",
+        *(["mesh"] if meshes else []),
+        *(growth.point_names[place] for place in shown),
+        "slope",
+        "interval",
+        "verdict",
+    )
+    brackets = _brackets(form, [line.slope for line in growth.lines])
+    before = ""
+    for line, bracket in zip(growth.lines, brackets, strict=True):
+        if line.setting != before:
+            table.add_row(Text(line.setting, "dim"))
+        before = line.setting
+        levels = [line.levels[place] for place in shown]
+        table.add_row(
+            f"  {line.posture}" if line.setting else line.posture,
+            *([line.mesh if line.mesh != "none" else ""] if meshes else []),
+            *(growth.level_form.value(level.estimate) if level else "" for level in levels),
+            form.signed(line.slope.estimate),
+            bracket,
+            _verdict(verdict_words(line.slope, form), notes.mark(line.slope, without=growth.common_notes)),
+        )
+    points = ", ".join(growth.point_names[place] for place in shown)
+    told = f"{growth.factor_words} {points}: value in {growth.level_unit}; " if shown else ""
+    console.print(Padding(Text(f"{told}slope in {form.unit}", "dim"), (0, 0, 0, 2)))
+    console.print(Padding(table, (0, 0, 0, 2)))
+
+
+def _few(count: int) -> list[int]:
+    return list(range(count)) if count <= MOST_POINTS else [*range(MOST_POINTS - 1), count - 1]
+
+
+def _together(together: Together, notes: Footnotes, console: Console) -> None:
+    form = together.form
+    common = together.common_notes
+    title = f"together and alone: {together.titled.title}, {form.unit}"
+    _title(title, together.exploratory, notes.title_mark(common), console)
+    many = len({pair.mesh for pair in together.pairs}) > 1
+    settings = any(pair.setting for pair in together.pairs)
+    table = _table(
+        1,
+        *(["load"] if settings else []),
+        *(["mesh"] if many else []),
+        "features",
+        "neither", "mTLS", "authz", "both", "extra", "interval", "verdict",
+    )  # fmt: skip
+    brackets = _brackets(form, [pair.interaction for pair in together.pairs])
+    for pair, bracket in zip(together.pairs, brackets, strict=True):
+        table.add_row(
+            *([pair.setting] if settings else []),
+            *([pair.mesh] if many else []),
+            f"{pair.mtls} × {pair.authorization}",
+            *(form.value(level.estimate) if level else "" for level in pair.levels),
+            form.signed(pair.interaction.estimate),
+            bracket,
+            _verdict(verdict_words(pair.interaction, form), notes.mark(pair.interaction, without=common)),
+        )
+    console.print(Padding(table, (0, 0, 0, 2)))
+    if together.described:
+        console.print(
+            Padding(Text("described, not judged: such percentiles do not add up", "dim"), (0, 0, 0, 2))
+        )
+
+
+def _title(text: str, exploratory: bool, marks: str, console: Console) -> None:
+    note = EXPLORATORY if exploratory else ""
+    console.print(Text.assemble((text, "bold"), (note, "dim"), f" {marks}" if marks else ""))
 
 
 def _closing(content: Content, notes: Footnotes, console: Console) -> None:

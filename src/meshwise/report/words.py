@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshwise.analysis.finding import Direction, Finding, Kind, Verdict
@@ -83,6 +83,8 @@ class Form:
     unit: str
     divisor: float = 1.0
     decimals: int = 0
+    most: float = math.inf
+    """A bound beyond it, either way, is told as `>most`: a hopeless interval needs no digits."""
 
     def value(self, number: float | None) -> str:
         if number is None or not math.isfinite(number):
@@ -100,8 +102,20 @@ class Form:
         text = self.value(number)
         return text if number is None or text.startswith(("-", "n")) or not text.strip("0.") else f"+{text}"
 
+    def bound(self, number: float) -> str:
+        """One end of an interval."""
+        if abs(number) <= self.most:
+            return self.value(number)
+        most = f"{self.most / self.divisor:.0f}"
+        return f">{most}" if number > 0 else f"<-{most}"
+
+    def rough(self, number: float) -> str:
+        """Three digits are enough for a limit."""
+        decimals = max(0, min(self.decimals, 2 + _digits(abs(number) / self.divisor)))
+        return f"{number / self.divisor:.{decimals}f}"
+
     def interval(self, low: float | None, high: float | None) -> str:
-        return "" if low is None or high is None else f"[{self.value(low)}, {self.value(high)}]"
+        return "" if low is None or high is None else f"[{self.bound(low)}, {self.bound(high)}]"
 
     def with_unit(self, number: float | None) -> str:
         return f"{self.value(number)} {self.unit}".rstrip()
@@ -112,20 +126,46 @@ _ENDLESS = 1e15
 
 
 def form_for(unit: str, values: Iterable[float | None], half_widths: Iterable[float | None] = ()) -> Form:
-    """The form in which the largest value is short and a typical half-width still shows one digit."""
-    sizes = [abs(value) for value in values if value is not None and math.isfinite(value)]
+    """The form in which the largest value is short, a typical half-width shows one digit, and a typical value
+    two, however wide the intervals are and however far one value stands out."""
+    sizes = sorted(abs(value) for value in values if value and math.isfinite(value))
     widths = sorted(
         width for width in half_widths if width is not None and math.isfinite(width) and width > 0
     )
     largest = min(max(sizes, default=0.0), _ENDLESS)
-    shown, divisor = _unit(unit, largest)
+    typical_size = sizes[len(sizes) // 2] if sizes else 0.0
+    shown, divisor = _unit(unit, min(largest, 5 * typical_size))
     typical = min(widths[len(widths) // 2] if widths else largest / 300, _ENDLESS) / divisor
-    decimals = -math.floor(math.log10(typical)) if typical > 0 else 0
+    middle = min(typical_size, _ENDLESS) / divisor
+    decimals = max(_digits(typical), _digits(middle) + 1 if middle else 0)
     digits_before = len(str(int(largest / divisor)))
-    return Form(shown, divisor, max(0, min(decimals, 3, 5 - digits_before)))
+    reach = max(largest, min(widths[len(widths) // 2], _ENDLESS) if widths else 0.0)
+    most = _round_up(HOPELESS * reach / divisor) * divisor if reach else math.inf
+    return Form(shown, divisor, max(0, min(decimals, 3, 5 - digits_before)), most)
+
+
+HOPELESS = 10
+"""Times the largest value of a column, or its typical half-width: where a bound is told as beyond it."""
+
+
+def _digits(value: float) -> int:
+    """Decimals that show the first digit of a positive value."""
+    return -math.floor(math.log10(value)) if value > 0 else 0
+
+
+def _round_up(value: float) -> float:
+    power = 10.0 ** math.floor(math.log10(value))
+    return math.ceil(value / power) * power
 
 
 def _unit(base: str, largest: float) -> tuple[str, float]:
+    """`us/node` is shown as `us/node` or `ms/node`."""
+    base, per, step = base.partition("/") if not base.startswith("1/") else (base, "", "")
+    shown, divisor = _plain_unit(base, largest)
+    return shown + per + step, divisor
+
+
+def _plain_unit(base: str, largest: float) -> tuple[str, float]:
     if base == "us":
         return ("ms", 1e3) if largest >= 1e4 else ("us", 1.0)
     if base == "bytes":
@@ -194,6 +234,7 @@ _REMEDIES = {
 }
 _SAID_ONCE = {
     "not_estimable": "too few requests beyond this percentile to estimate it",
+    "few_units": "so few executions that intervals are wide (below 5) or absent (below 2)",
     "lost_pairs": "not every block has a complete pair here (a trial failed, was unproven, or is missing)",
 }
 """Flags whose own words differ from row to row by numbers that the table does not need."""
@@ -219,9 +260,22 @@ _LEVEL_FORMS: dict[str, Callable[[float], str]] = {
     "response_bytes": lambda value: f"response {format_size(value)}",
     "connections": lambda value: plural(int(value), "connection"),
     "streams": lambda value: f"{plural(int(value), 'stream')} per connection",
-    "length": lambda value: plural(int(value), "hop"),
-    "policy_count": lambda value: f"{value} policies",
+    "length": lambda value: plural(int(value), "node"),
+    "policy_count": lambda value: f"{value:g} policies",
 }
+
+
+def varying(scopes: Sequence[Mapping[str, object]], names: Sequence[str]) -> list[str]:
+    """Factors of `names` whose levels have to be said: those that vary within one protocol (http2 has streams
+    where http1 has connections; nobody needs to be told each time), and the protocol."""
+    found = []
+    for name in names:
+        seen: dict[object, set[object]] = {}
+        for scope in scopes:
+            seen.setdefault(None if name == "protocol" else scope.get("protocol"), set()).add(scope.get(name))
+        if any(len(levels) > 1 for levels in seen.values()):
+            found.append(name)
+    return found
 
 
 def level(factor: str, value: object) -> str:
@@ -249,18 +303,30 @@ def verdict_words(finding: Finding | None, form: Form) -> VerdictWords:
         return VerdictWords("")
     if finding.verdict is Verdict.DISTINGUISHABLE:
         word = str(finding.direction or _direction(finding))
-        if finding.kind is Kind.DIFFERENCE and "interaction" not in finding.scope:
+        if "interaction" in finding.scope:
+            word = f"{word} more together" if word == Direction.COSTS else f"{word} together"
+        elif finding.kind is Kind.DIFFERENCE and "factor" not in finding.scope:
             mesh = str(finding.scope.get("mesh", "")).partition(" - ")[0]
             word = f"{mesh} {word} more" if word == Direction.COSTS else f"{mesh} {word}"
         return VerdictWords(word, sure=True)
     if finding.verdict is Verdict.EQUIVALENT and finding.equivalent_within is not None:
         return VerdictWords("~ equivalent", f"within\u00a0{100 * finding.equivalent_within:g}%")
     if finding.verdict in (Verdict.NOT_DISTINGUISHABLE, Verdict.EQUIVALENT):
-        limits = [limit for limit in (finding.mde, finding.floor) if limit is not None]
+        limit = max((limit for limit in (finding.mde, finding.floor) if limit is not None), default=None)
+        if limit is not None and limit > form.most:
+            return VerdictWords("~ not distinguishable", "too\u00a0noisy")
         return VerdictWords(
-            "~ not distinguishable", f"below\u00a0{form.value(max(limits))}" if limits else ""
+            "~ not distinguishable", f"below\u00a0{form.rough(limit)}" if limit is not None else ""
         )
     return VerdictWords(str(finding.verdict))
+
+
+def judged_words(step: Finding | None, over_none: Finding | None, form: Form) -> VerdictWords:
+    """The verdict on a rung's step; where there is no step, on what it adds to no mesh, and saying so."""
+    if step is not None or over_none is None:
+        return verdict_words(step, form)
+    found = verdict_words(over_none, form)
+    return VerdictWords(f"vs none: {found.word}", found.detail, found.sure) if found.word else found
 
 
 def _direction(finding: Finding) -> Direction:

@@ -16,6 +16,7 @@ from meshwise import __version__
 from meshwise.report import facts, saturation, sentences
 from meshwise.report.content import Content
 from meshwise.report.html import sections
+from meshwise.report.html.growth import effect_sections
 from meshwise.report.record import PROOF_FACTS, Record
 from meshwise.report.words import Footnotes
 
@@ -23,6 +24,7 @@ from meshwise.report.words import Footnotes
 def render(content: Content, record: Record, directory: str = "DIR") -> str:
     """The whole page. `directory` stands in the commands that reproduce it."""
     notes = Footnotes()
+    effects = effect_sections(content, notes)
     parts = [sections.slice_section(content, part, record, notes) for part in content.slices]
     return _template().render(
         content=content,
@@ -33,6 +35,7 @@ def render(content: Content, record: Record, directory: str = "DIR") -> str:
         study_line=facts.study_line(content),
         noise_line=facts.noise_line(content),
         fake=facts.FAKE if content.fake else "",
+        effect_sections=effects,
         parts=parts,
         notes=notes.lines(),
         saturation=saturation.section(content),

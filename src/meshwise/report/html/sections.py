@@ -13,7 +13,7 @@ from meshwise.analysis.curves import Curve, DriftPoint
 from meshwise.analysis.finding import Finding, Kind, Verdict
 from meshwise.report import charts, facts, words
 from meshwise.report.charts import slug as slug
-from meshwise.report.content import CONTEXT, Content, Ladder, Rung, Slice
+from meshwise.report.content import CONTEXT, FREE, Content, Ladder, Rung, Slice, free_of, means, variant_of
 from meshwise.report.record import Record
 from meshwise.report.words import Footnotes, Form, VerdictWords, judged_words, typeset, verdict_words
 from meshwise.study.model import MeshName
@@ -125,8 +125,8 @@ def _table(ladder: Ladder, notes: Footnotes) -> Table:
                 step=typeset(form.signed(step.estimate)) if step else "",
                 step_interval=_interval(form, step),
                 over_none=typeset(form.signed(over_none.estimate)) if over_none else "",
-                verdict=verdict_words(step, form),
-                marks=notes.mark(step, value, without=ladder.common_notes),
+                verdict=judged_words(step, over_none, form),
+                marks=notes.mark(rung.judged, value, without=ladder.common_notes),
                 first=rung.label != before,
             )
         )
@@ -160,16 +160,40 @@ def _distributions(name: str, part: Slice, curves: Sequence[Curve]) -> Iterator[
     own = [curve for curve in curves if _of_slice(curve.cell, part)]
     for mesh in part.meshes or ("none",):
         shown = [curve for curve in own if str(curve.cell.mesh) in (mesh, "none")]
-        shown.sort(key=lambda curve: words.rung_order(curve.cell.posture.name))
+        shown = _highest_variants(shown)
         title = f"Distribution of response time, {mesh}" if part.meshes else "Distribution of response time"
         drawing = charts.distribution_chart(f"{name}-{slug(mesh)}-distribution", title, shown)
-        postures = dict.fromkeys(curve.cell.posture.name for curve in shown if len(curve.share))
+        postures = {curve.cell.posture.name: _curve_name(curve, own) for curve in shown if len(curve.share)}
         if drawing:
             yield Figure(
                 Markup(drawing),
                 f"{mesh}: share of requests answered within a time" if part.meshes else title,
-                tuple((f"rung-{slug(posture)} key-line", posture) for posture in postures),
+                tuple((f"rung-{slug(posture)} key-line", label) for posture, label in postures.items()),
             )
+
+
+def _highest_variants(found: Sequence[Curve]) -> list[Curve]:
+    """One curve per posture, in the order of the ladder: variants (policies, keys) would look the same."""
+    ordered = sorted(
+        found,
+        key=lambda curve: (
+            words.rung_order(curve.cell.posture.name),
+            tuple(getattr(curve.cell, name) for name in FREE),
+        ),
+    )
+    return list({curve.cell.posture.name: curve for curve in ordered}.values())
+
+
+def _curve_name(curve: Curve, among: Sequence[Curve]) -> str:
+    """The posture, and which of its variants is drawn."""
+    posture = curve.cell.posture
+    same = [
+        other.cell for other in among if other.cell.posture == posture and other.cell.mesh is curve.cell.mesh
+    ]
+    free = [
+        name for name in FREE if means(name, posture.name) and len({getattr(cell, name) for cell in same}) > 1
+    ]
+    return ", ".join([posture.name, *(words.level(name, getattr(curve.cell, name)) for name in free)])
 
 
 def _of_slice(cell: Any, part: Slice) -> bool:
@@ -203,8 +227,15 @@ def _usage(name: str, content: Content, part: Slice) -> Iterator[Figure]:
             mine = [finding for finding in own if str(finding.scope.get("workload", "")) == workload]
             if metric == "memory_bytes" and _shown_per_workload(content):
                 continue
-            mine.sort(key=lambda f: (words.rung_order(str(f.scope["posture"])), str(f.scope["mesh"])))
-            rows = [(_rung_of(finding), finding) for finding in mine]
+            free = free_of(mine)
+            mine.sort(
+                key=lambda f: (
+                    words.rung_order(str(f.scope["posture"])),
+                    *(f.scope.get(name) or 0 for name in free),
+                    str(f.scope["mesh"]),
+                )
+            )
+            rows = [(_rung_of(finding, free), finding) for finding in mine]
             widths = [(f.high - f.low) / 2 for f in mine if f.low is not None and f.high is not None]
             form = words.form_for(mine[0].unit, [f.estimate for f in mine], widths)
             title = words_of.format(workload=workload) + f", {form.unit}"
@@ -216,9 +247,10 @@ def _shown_per_workload(content: Content) -> bool:
     return any(finding.metric == "proxy_memory_bytes" for finding in content.of_kind(Kind.LEVEL))
 
 
-def _rung_of(finding: Finding) -> Rung:
-    posture = str(finding.scope["posture"])
-    return Rung(str(finding.scope["mesh"]), posture, posture, finding)
+def _rung_of(finding: Finding, free: Sequence[str]) -> Rung:
+    posture, variant = str(finding.scope["posture"]), variant_of(finding.scope, free)
+    label = f"{posture}, {variant}" if variant else posture
+    return Rung(str(finding.scope["mesh"]), posture, label, finding, variant=variant)
 
 
 def _drift(name: str, part: Slice, points: Sequence[DriftPoint]) -> Iterator[Figure]:
@@ -306,7 +338,7 @@ class FairnessRow:
 class FairnessCard:
     meshes: tuple[str, ...]
     rows: tuple[FairnessRow, ...]
-    """What differs first."""
+    """What a study can make equal, what else differs, what is equal."""
 
 
 def fairness(content: Content) -> FairnessCard:
@@ -315,11 +347,19 @@ def fairness(content: Content) -> FairnessCard:
         FairnessRow(
             str(entry.get("what", "")),
             bool(entry.get("equal", True)),
-            tuple(str(entry.get(mesh, "")) for mesh in meshes),
+            tuple(_LONG_REVISION.sub(r"\1", str(entry.get(mesh, ""))) for mesh in meshes),
+            entry.get("basis") == "observed",
+            str(entry.get("effect", "")),
+            str(entry.get("removable") or (f"no: {why}" if (why := entry.get("why_not")) else "")),
         )
         for entry in content.fairness
     ]
-    return FairnessCard(meshes, tuple(sorted(rows, key=lambda row: row.equal)))
+    return FairnessCard(
+        meshes, tuple(sorted(rows, key=lambda row: (row.equal, row.remedy.startswith("no:"))))
+    )
+
+
+_LONG_REVISION = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{32}\b")
 
 
 def flat(

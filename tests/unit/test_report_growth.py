@@ -1,0 +1,139 @@
+"""Slopes and interactions: picked from real analyses of fake studies, and on the page."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+from tests.support.fake_study import run_fake
+from tests.support.report_sample import chain, factorial, findings, policies
+
+from meshwise.archive.findings import write_findings
+from meshwise.archive.read import ArchiveReader
+from meshwise.cli.analyze import analyze_archive
+from meshwise.cli.report import read_content
+from meshwise.report.content import Content, content
+from meshwise.report.growing import of_growths
+from meshwise.report.growth import growths, togethers
+from meshwise.report.html import render
+from meshwise.report.record import Record, read_record
+from meshwise.study.file import parse_study
+from meshwise.testbed.fake import FakeTestbed
+
+STUDY = """\
+name: grows
+seed: 3
+environments: [none, istio]
+topology: chain
+factors:
+  posture: [none, plaintext, strict]
+  length: [1, 3]
+  response: [128B, 4KiB]
+  rate: [100/s, 200/s]
+trial: {warmup: 100ms, duration: 1s}
+blocks: 3
+primary: [response_p50_us, cpu_us_per_request]
+"""
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> ArchiveReader:
+    directory = tmp_path_factory.mktemp("archive") / "study"
+    study = parse_study(STUDY, "grows.yaml", lambda cell: None)
+    run_fake(directory, study, FakeTestbed(study))
+    found = ArchiveReader.open(directory)
+    write_findings(directory, analyze_archive(found).as_json())
+    return found
+
+
+@pytest.fixture(scope="module")
+def real(reader: ArchiveReader) -> Content:
+    return read_content(reader)
+
+
+def test_every_factor_that_grows_has_its_tables(real: Content) -> None:
+    found = [(growth.factor, growth.part, growth.metric) for growth in growths(real)]
+    assert sorted(found) == [
+        ("length", "slope", "cpu_us_per_request"),
+        ("length", "slope", "response_p50_us"),
+        ("rate_rps", "idle", "cpu_us_per_request"),
+        ("rate_rps", "per request", "cpu_us_per_request"),
+        ("response_bytes", "slope", "cpu_us_per_request"),
+        ("response_bytes", "slope", "response_p50_us"),
+    ]
+
+
+def test_levels_stand_beside_their_own_slope(real: Content) -> None:
+    length = next(g for g in growths(real) if (g.factor, g.metric) == ("length", "response_p50_us"))
+    assert length.points == (1, 3)
+    assert len(length.settings) == 4, "two sizes and two rates"
+    assert [line.posture for line in length.lines[:3]] == ["none", "plaintext", "strict"]
+    for line in length.lines:
+        one, three = line.levels
+        assert one is not None
+        assert three is not None
+        assert (one.scope["length"], three.scope["length"]) == (1, 3)
+        for name in ("mesh", "posture", "rate_rps", "response_bytes"):
+            assert one.scope[name] == three.scope[name] == line.slope.scope[name]
+        assert f"{line.slope.scope['rate_rps']:g}/s" in line.setting
+        assert one.estimate is not None
+        assert three.estimate is not None
+        assert line.slope.estimate == pytest.approx((three.estimate - one.estimate) / 2, rel=0.2)
+
+
+def test_the_split_by_rate_says_per_what(real: Content) -> None:
+    request = next(g for g in growths(real) if g.part == "per request")
+    idle = next(g for g in growths(real) if g.part == "idle")
+    assert request.titled.title == idle.titled.title == "CPU of all sidecars"
+    assert request.level_unit.endswith("us per request")
+    assert request.point_names == ("100/s", "200/s")
+    assert idle.form.unit.endswith("s/s")
+    assert any("idling: in istio strict it" in sentence for sentence in of_growths(real))
+
+
+def test_the_page_of_a_real_archive_has_a_section_for_each(real: Content, reader: ArchiveReader) -> None:
+    page = render(real, read_record(reader), "grows")
+    for name in ("growth-length-slope", "growth-response-bytes-slope", "growth-rate-rps-idle"):
+        assert f'<section id="{name}"' in page
+        assert f'href="#{name}"' in page
+
+
+def test_a_study_without_further_factors_has_none() -> None:
+    plain = content(findings(("istio", "linkerd")))
+    assert growths(plain) == ()
+    assert togethers(plain) == ()
+    assert "What each further" not in render(plain, Record())
+
+
+def test_an_interaction_stands_beside_its_four_levels() -> None:
+    p50, p99 = togethers(content(factorial()))
+    first = p50.pairs[0]
+    assert (first.setting, first.mtls, first.authorization) == ("http1", "strict", "request")
+    assert [level.estimate for level in first.levels if level] == [340.0, 380.0, 350.0, 399.0]
+    assert p99.described
+    assert not p50.described
+    page = render(content(factorial()), Record())
+    section = page[page.index('<section id="together"') :].split("</section>")[0]
+    assert "costs more together" in section
+    assert (
+        section.index("neither") < section.index("authorization</th>") < section.index("beyond the sum</th>")
+    )
+
+
+@pytest.mark.parametrize("document", [chain(("istio", "linkerd")), factorial(), policies()])
+def test_texts_of_drawings_stay_in_their_frame(document: dict[str, object]) -> None:
+    page = render(content(document), Record())
+    drawings = re.findall(r'<svg viewBox="0 0 380 .*?</svg>', page, flags=re.DOTALL)
+    assert len(drawings) > 5
+    for drawing in drawings:
+        for element in ET.fromstring(drawing).iter("text"):
+            x, width = float(element.get("x") or 0), 6.0 * len(element.text or "")
+            if element.get("text-anchor") == "end":
+                assert x - width >= 0, element.text
+                assert x <= 380
+
+
+def test_every_posture_off_the_ladder_is_drawn_in_some_color() -> None:
+    page = render(content(factorial()), Record())
+    assert 'svg [class*="rung-"] { --hue:' in page
