@@ -21,6 +21,7 @@ import yaml
 
 from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import Mesh, PlacedWorkload, Placement
+from meshwise.mesh.traits import NAMES
 from meshwise.study.model import LADDER, NO_MESH, Cell, Protocol, Shape, Topology
 
 
@@ -79,6 +80,13 @@ class MeshConformance:
             differences = type(self).mesh().fidelity(privileged=privileged)
             assert len({each.code for each in differences}) == len(differences)
             assert all(each.what and each.effect for each in differences)
+
+    def test_traits_are_words_of_the_vocabulary(self) -> None:
+        mesh = type(self).mesh()
+        found = mesh.traits()
+        assert set(found) <= set(NAMES)
+        assert bool(found) == bool(mesh.capture("node-1")), "whatever has a sidecar has traits"
+        assert all(found.values())
 
     def test_describe_is_text(self) -> None:
         facts = type(self).mesh().describe()

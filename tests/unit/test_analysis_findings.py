@@ -95,7 +95,7 @@ def test_what_is_not_distinguishable_says_what_it_could_have_seen(document: Find
     assert found.mde >= found.floor
     assert found.floor_ratio is not None
     assert found.floor == pytest.approx((found.floor_ratio - 1) * 200, rel=0.1)  # a share of where it starts
-    assert "is not distinguishable from none" in found.sentence
+    assert "is not distinguishable from no change" in found.sentence
     assert "mostly not have been seen" in found.sentence
 
 

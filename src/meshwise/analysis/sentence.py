@@ -12,7 +12,7 @@ import math
 
 from meshwise.analysis.contrast import Contrast
 from meshwise.analysis.finding import Finding, Kind, Verdict
-from meshwise.analysis.metrics import Metric
+from meshwise.analysis.metrics import Metric, Scale
 from meshwise.core.units import format_size
 
 
@@ -69,15 +69,17 @@ def of_contrast(finding: Finding, contrast: Contrast, metric: Metric, setting: s
         return f"{topic}: {claim}{_ratio(finding, contrast)}; {_votes(finding, contrast)}."
     unit = _unit(finding, contrast)
     interval = between(finding.estimate, finding.low, finding.high, unit)
+    ratio = finding.mde_ratio if len(contrast.terms) == 2 and metric.scale is Scale.LOG else None
+    unseen = _unseen(finding.mde, ratio, unit)
     if contrast.step_words:
         step = f"{topic}: what {contrast.step_words} adds to {what}"
-        return f"{step} is not distinguishable from nothing: {interval}{_unseen(finding, unit)}."
+        return f"{step} is not distinguishable from nothing: {interval}{unseen}."
     about = f"{topic}: the change in {what} {_comparison(contrast)}"
     if finding.verdict is Verdict.EQUIVALENT and finding.equivalent_within is not None:
         return f"{about} lies within {finding.equivalent_within:.0%} either way: {interval}."
     if finding.verdict is None:
         return f"{about} is {interval}, described but not judged."
-    return f"{about} is not distinguishable from none: {interval}{_unseen(finding, unit)}{_because(finding)}."
+    return f"{about} is not distinguishable from no change: {interval}{unseen}{_because(finding)}."
 
 
 def of_floor(metric: Metric, control: str, floor: float | None, ratio: float | None) -> str:
@@ -145,15 +147,22 @@ def _unit(finding: Finding, contrast: Contrast) -> str:
     return finding.unit if contrast.step_unit == "/s" else finding.unit.removesuffix(contrast.step_unit)
 
 
+_HOPELESS = 10.0
+"""A smallest visible ratio beyond which its number tells nothing."""
+
+
 def _votes(finding: Finding, contrast: Contrast) -> str:
     return f"{'positive' if contrast.step_words else 'higher'} in {finding.higher_in} of {_units(finding.n)}"
 
 
-def _unseen(finding: Finding, unit: str) -> str:
-    if finding.mde is None:
+def _unseen(mde: float | None, ratio: float | None, unit: str) -> str:
+    """`ratio`: None where a ratio would be one of ratios, or is not what was judged."""
+    if mde is None:
         return ""
-    share = "" if finding.mde_ratio is None else f" ({number(100 * (finding.mde_ratio - 1))} %)"
-    return f"; an effect below {quantity(finding.mde, unit)}{share} would mostly not have been seen"
+    if ratio is not None and ratio > _HOPELESS:
+        return "; so noisy that even a tenfold change would mostly not have been seen"
+    share = "" if ratio is None else f" ({number(100 * (ratio - 1))} %)"
+    return f"; an effect below {quantity(mde, unit)}{share} would mostly not have been seen"
 
 
 def _because(finding: Finding) -> str:

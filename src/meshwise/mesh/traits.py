@@ -32,8 +32,8 @@ class Trait:
     """Means something with mutual TLS only."""
 
 
-_LIBRARY = "the library is built into the proxy"
-_OWN = "built into the proxy, or fixed by the mesh's own defaults; meshwise leaves it as users have it"
+_LIBRARY = "built into the proxy"
+_OWN = "a default of the mesh, left as users have it"
 
 TRAITS: tuple[Trait, ...] = (
     Trait("workers", "worker threads", "the proxy with more threads runs more in parallel",
@@ -41,7 +41,7 @@ TRAITS: tuple[Trait, ...] = (
     Trait("worker_model", "how workers share the load", "decides how connections spread over CPUs"),
     Trait("build", "build", "another build of the same proxy may cost something else", fact="build"),
     Trait("http1_transport", "HTTP/1.1 between sidecars",
-          "HTTP/2 costs CPU per request and saves connections; it changes the comparison",
+          "changes CPU per request and how many connections there are",
           removed_by="`http1_transport: http1` or `http2`", factor="http1_transport", l7=True, http1=True),
     Trait("protocol_detection", "protocol of a port", "detection reads the first bytes of each connection",
           otherwise=_OWN),

@@ -24,8 +24,13 @@ def traits(transport: Transport, tls_library: str) -> Mapping[str, str]:
         "balancing": f"peak EWMA of two choices, decay {destinations.EWMA_DECAY_S} s",
         "pool": "one pool per peer, shared by the workers",
         "http2_windows": ", ".join(helm[name] for name in windows) or "linkerd2-proxy's own default",
-        "keepalive": f"TCP {helm['OUTBOUND_CONNECT_KEEPALIVE']}, HTTP/2 ping each "
-        f"{destinations.KEEP_ALIVE_INTERVAL_S} s",
-        "connect_timeout": helm["OUTBOUND_CONNECT_TIMEOUT"],
+        "keepalive": f"TCP {_seconds(helm['OUTBOUND_CONNECT_KEEPALIVE'])}, "
+        f"HTTP/2 ping each {destinations.KEEP_ALIVE_INTERVAL_S}s",
+        "connect_timeout": _seconds(helm["OUTBOUND_CONNECT_TIMEOUT"]),
         "queue": f"{destinations.QUEUE_CAPACITY}, refused after {destinations.FAILFAST_S} s",
     }
+
+
+def _seconds(text: str) -> str:
+    """`1s` for `1000ms`."""
+    return f"{int(text.removesuffix('ms')) / 1000:g}s"

@@ -1,0 +1,97 @@
+"""The factors that make two meshes equal: what each mesh makes of them, and where they mean something."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.support import linkerd_samples
+from tests.support.mesh_samples import CELL, config
+
+from meshwise.mesh.istio import posture as istio
+from meshwise.mesh.linkerd import posture as linkerd
+from meshwise.mesh.linkerd.destinations import Transport
+from meshwise.mesh.linkerd.mesh import LinkerdMesh
+from meshwise.study.factors import concerns
+from meshwise.study.file import parse_study
+from meshwise.study.model import LADDER, NO_MESH, Http1Transport, MeshName, Protocol, TlsGroup
+
+STRICT = LADDER[2]
+UPGRADED = replace(CELL, posture=STRICT, http1_transport=Http1Transport.HTTP2)
+
+
+def outbound(cell: Any, port: int) -> Any:
+    name = f"outbound|{port}||node-1.backend.svc.cluster.local"
+    return next(each for each in config(cell, "client").clusters if each["name"] == name)
+
+
+def test_istio_upgrades_by_a_destination_rule_and_only_where_it_is_asked_to() -> None:
+    text = istio.resources(UPGRADED, "{}")
+    assert "h2UpgradePolicy: UPGRADE" in text
+    assert "networking.istio.io/v1" in text
+    assert "h2UpgradePolicy" not in istio.resources(
+        replace(UPGRADED, http1_transport=Http1Transport.HTTP1), "{}"
+    )
+    options = "typed_extension_protocol_options"
+    assert "http2_protocol_options" in str(outbound(UPGRADED, 8080)[options])
+    assert options not in outbound(replace(CELL, posture=STRICT), 8080)
+    assert options not in outbound(UPGRADED, 8083), "bytes of a tcp port are not HTTP"
+
+
+def test_an_upgraded_port_goes_on_to_its_application_as_declared() -> None:
+    inbound = next(each for each in config(UPGRADED, "node-1").clusters if each["name"] == "inbound|8080||")
+    assert "typed_extension_protocol_options" not in inbound
+
+
+@pytest.mark.parametrize("level", Http1Transport)
+def test_linkerd_hints_http2_unless_it_is_asked_not_to(level: Http1Transport) -> None:
+    cell = replace(linkerd_samples.CELL, posture=STRICT, http1_transport=level)
+    transport = LinkerdMesh()._transport_for(cell)
+    made = linkerd_samples.made(cell, transport=transport)
+    endpoint = next(each for each in made.services if each.authority.endswith(":8080")).endpoints.addrs[0]
+    assert (endpoint.protocol_hint.WhichOneof("protocol") == "h2") == (level is not Http1Transport.HTTP1)
+    assert transport.transport_header == Transport().transport_header
+
+
+def test_linkerd_has_one_group() -> None:
+    cell = replace(linkerd_samples.CELL, posture=STRICT)
+    assert linkerd.not_applicable(replace(cell, tls_group=TlsGroup.X25519MLKEM768)) is None
+    assert "built in" in (linkerd.not_applicable(replace(cell, tls_group=TlsGroup.X25519)) or "")
+    plain = replace(cell, posture=LADDER[0], tls_group=TlsGroup.X25519)
+    assert linkerd.not_applicable(plain) is None
+
+
+def test_where_the_factors_mean_something() -> None:
+    assert not concerns("http1_transport", NO_MESH)
+    assert concerns("http1_transport", LADDER[0])
+    assert not concerns("tls_group", LADDER[0])
+    assert concerns("tls_group", STRICT)
+
+
+def test_they_do_not_multiply_cells_to_which_they_mean_nothing() -> None:
+    cells = parse_study(
+        """
+name: s
+environments: [none, istio]
+factors:
+  posture: [none, plaintext, strict]
+  protocol: [http1, grpc]
+  http1_transport: [http1, http2]
+  tls_group: [x25519, x25519mlkem768]
+""",
+        "s.yaml",
+    ).cells
+    count = {
+        (mesh, posture, protocol): sum(
+            (cell.mesh, cell.posture.name, cell.protocol) == (mesh, posture, protocol) for cell in cells
+        )
+        for mesh, posture in (
+            (MeshName.NONE, "none"),
+            (MeshName.ISTIO, "plaintext"),
+            (MeshName.ISTIO, "strict"),
+        )
+        for protocol in (Protocol.HTTP1, Protocol.GRPC)
+    }
+    assert list(count.values()) == [1, 1, 2, 1, 4, 2]
+    assert len({cell.name for cell in cells}) == len(cells)
