@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from meshwise.analysis.finding import Findings, Kind, Verdict
-from meshwise.archive.read import ArchiveReader
+from meshwise.archive.read import ArchiveReader, read_table
+from meshwise.archive.schema import TRIALS
 from meshwise.archive.store import Archive
 from meshwise.cli.analyze import analyze_archive
 from meshwise.core.errors import MeshwiseError
+from meshwise.report.content import content
+from meshwise.report.saturation import section, show
 from meshwise.runner import RunSummary, run_saturation
 from meshwise.study.design import design
 from meshwise.study.file import parse_study
@@ -107,6 +113,47 @@ def test_the_curves_are_in_the_findings(document: Findings) -> None:
     below = [step for step in steps if step["result"] == "held"]
     assert all(step["response_p99_us"] <= 20_000 for step in below)
     assert any(step["cpu_us_per_request"] is not None for step in steps)
+
+
+def test_an_archive_from_before_searches_is_read(archive: Path, tmp_path: Path) -> None:
+    added = [column.name for column in TRIALS.columns if column.added]
+    assert "search" in added
+    old = pq.read_table(archive / "trials.parquet").drop_columns(added)
+    pq.write_table(old, tmp_path / "trials.parquet")
+    table = read_table(tmp_path / "trials.parquet", TRIALS)
+    assert table.num_rows == old.num_rows
+    assert table["search"].null_count == table["step"].null_count == old.num_rows
+    pq.write_table(old.drop_columns(["status"]), tmp_path / "trials.parquet")
+    with pytest.raises(MeshwiseError):
+        read_table(tmp_path / "trials.parquet", TRIALS)
+
+
+def test_the_report_shows_knees_and_curves(document: Findings) -> None:
+    found = content(document.as_json())
+    text = StringIO()
+    show(found, Console(file=text, width=100))
+    told = text.getvalue()
+    assert "p99 <= 20 ms" in told
+    knees = [f"{search['knee_rps']:.0f}" for search in found.study["saturation"]["searches"]]
+    assert all(knee in told for knee in knees)
+    made = section(found)
+    assert made is not None
+    drawing = made.drawings[0][1]
+    steps = [step for search in found.study["saturation"]["searches"] for step in search["steps"]]
+    finite = sum(step["response_p99_us"] is not None for step in steps)
+    assert drawing.count('class="step ') == finite > 0.9 * len(steps)
+    assert 'class="limit"' in drawing
+    assert " hollow" in drawing
+
+
+def test_an_unfinished_search_is_told(tmp_path: Path) -> None:
+    study = saturation_study(text=TEXT.replace("blocks: 6", "blocks: 2"))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "knees", study, FakeTestbed(study, interrupts=["b001-p02-s003"]))
+    document = analyze_archive(ArchiveReader.open(tmp_path / "knees"))
+    check = next(finding for finding in document.findings if finding.id == "check/searches")
+    assert check.verdict is Verdict.WARNING
+    assert check.sentence.startswith("1 of 6 searches did not come to their end")
 
 
 def test_an_interrupted_search_continues_where_it_stood(tmp_path: Path, archive: Path) -> None:

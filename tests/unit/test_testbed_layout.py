@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
@@ -83,6 +84,14 @@ def test_trials_of_a_block_meet_the_same_arrivals() -> None:
         for number, (one, environment) in enumerate(zip(cells, lay_out(question, HOME), strict=True))
     }
     assert len(seeds) == 1
+
+
+def test_each_step_of_a_search_meets_its_own_arrivals() -> None:
+    one = cell()
+    question = study([one])
+    [environment] = lay_out(question, HOME)
+    steps = [replace(trial(0, one), search="b000-p00", step=number) for number in range(3)]
+    assert len({load_spec(question, step, environment, request_of(one), None).seed for step in steps}) == 3
 
 
 def test_a_share_of_plaintext_is_taken_from_the_mesh_client() -> None:

@@ -5,8 +5,8 @@ Laws of this file (statistics: 2.1, section 8):
   grows. Response time counts from the intended time, so a late instrument can only make it harder:
   what holds although the instrument was late does hold.
 - Broken must be the system's doing. A window that does not hold is *invalid* if the instrument used more
-  than BUSY_SHARE of a core, if it was late and the limits would hold counted from the actual send, if the host lost
-  CPU to its hypervisor, or if others than the study used it.
+  than BUSY_SHARE of a core, if it was late and the limits would hold counted from the actual send, if the
+  host lost CPU to its hypervisor, or if others than the study used it.
 - A failed request took +inf. A backlog grows if response times rise (Theil-Sen slope over SLICES medians, the
   lower bound of its 95 % interval above 0) by more than half of the tightest limit within the window.
 """

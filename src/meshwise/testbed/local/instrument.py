@@ -35,9 +35,10 @@ def load_spec(
     """The load of a trial's client inside the mesh.
 
     All trials of a block meet the same arrival times (common random numbers): one source of noise less
-    in every paired difference.
+    in every paired difference. But each step of a search meets its own, or a confirmation would be none.
     """
     cell = trial.cell
+    step = "" if trial.step is None else f" step {trial.step}"
     return LoadSpec(
         address=environment.address("node-1"),
         port=port_of(cell.protocol),
@@ -50,7 +51,7 @@ def load_spec(
         response_bytes=cell.response_bytes,
         rate_rps=cell.rate_rps * (1 - cell.plaintext_share),
         arrivals=study.trial.arrivals,
-        seed=zlib.crc32(f"{study.seed} block {trial.block}".encode()),
+        seed=zlib.crc32(f"{study.seed} block {trial.block}{step}".encode()),
         warmup_ns=study.trial.warmup_ns,
         duration_ns=study.trial.duration_ns,
         connections=cell.connections,
