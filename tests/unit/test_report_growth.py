@@ -137,3 +137,24 @@ def test_texts_of_drawings_stay_in_their_frame(document: dict[str, object]) -> N
 def test_every_posture_off_the_ladder_is_drawn_in_some_color() -> None:
     page = render(content(factorial()), Record())
     assert 'svg [class*="rung-"] { --hue:' in page
+
+
+def test_one_execution_is_said_to_be_too_little() -> None:
+    """Without an interval and a verdict nothing is claimed, and no empty bracket is left."""
+    document = chain()
+    for entry in document["findings"]:
+        if entry["kind"] in ("increment", "difference"):
+            entry.update(verdict="not estimable", low=None, high=None, direction=None)
+    told = " ".join(of_growths(content(document)))
+    assert "has too few blocks to tell a change in p50, p99 and sidecar CPU per request" in told
+    assert "adds" not in told
+    assert "[" not in told
+    assert "  " not in told
+
+
+def test_a_posture_with_variants_names_them_in_every_drawing() -> None:
+    page = render(content(policies()), Record())
+    for drawing in re.findall(r'<svg viewBox="0 0 380 .*?</svg>', page, flags=re.DOTALL):
+        names = [element.text for element in ET.fromstring(drawing).iter("text")]
+        assert names.count("strict+fine") == 1
+        assert names.count("1000 policies") == 2, "of strict+namespace and of strict+fine"

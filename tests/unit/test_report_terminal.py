@@ -51,7 +51,13 @@ def test_golden(name: str, meshes: tuple[str, ...], protocols: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize(
-    ("name", "document"), [("chain", chain()), ("features", factorial()), ("policies", policies())]
+    ("name", "document"),
+    [
+        ("chain", chain()),
+        ("chain-two-meshes", chain(("istio", "linkerd"))),
+        ("features", factorial()),
+        ("policies", policies()),
+    ],
 )
 def test_golden_of_further_factors(name: str, document: dict[str, object]) -> None:
     text = shown(document)

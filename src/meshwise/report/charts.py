@@ -149,7 +149,7 @@ def _effects(
     about: str,
 ) -> str:
     longest = max(len(form.signed(finding.estimate)) for _, finding, _ in effects)
-    right = max(RIGHT, 26 + LETTER * longest)
+    right = max(RIGHT, 32 + LETTER * longest)
     scale = svg.linear(
         _effect_reach([f for _, f, _ in effects], form), _left(rungs), WIDTH - right, zero=True
     )

@@ -20,8 +20,10 @@ class Phrase(NamedTuple):
 def change(finding: Finding, form: Form, short: str = "") -> Phrase:
     """What the finding does to its metric, or that it is not told from noise. `short` names the metric."""
     short = short or titled(finding.metric).short
-    if finding.estimate is None or finding.verdict is Verdict.NOT_ESTIMABLE:
-        return Phrase("cannot be told from so few blocks in", short)
+    if finding.estimate is None:
+        return Phrase("cannot be compared in", short)
+    if finding.verdict is Verdict.NOT_ESTIMABLE:
+        return Phrase("has too few blocks to tell a change in", short)
     interval = form.interval(finding.low, finding.high)
     if finding.verdict is not Verdict.DISTINGUISHABLE:
         told = f" {interval} {form.unit}".rstrip() if interval else ""

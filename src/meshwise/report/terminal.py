@@ -197,14 +197,16 @@ def _growth(growth: Growth, notes: Footnotes, console: Console) -> None:
         "verdict",
     )
     brackets = _brackets(form, [line.slope for line in growth.lines])
-    before = ""
+    before = named = ""
     for line, bracket in zip(growth.lines, brackets, strict=True):
         if line.setting != before:
             table.add_row(Text(line.setting, "dim"))
-        before = line.setting
+            named = ""
+        name = "" if line.posture == named else line.posture
+        before, named = line.setting, line.posture
         levels = [line.levels[place] for place in shown]
         table.add_row(
-            f"  {line.posture}" if line.setting else line.posture,
+            f"  {name}" if line.setting else name,
             *([line.mesh if line.mesh != "none" else ""] if meshes else []),
             *(growth.level_form.value(level.estimate) if level else "" for level in levels),
             form.signed(line.slope.estimate),

@@ -49,6 +49,7 @@ _TITLES = {
     "memory_pss_bytes": ("proportional memory of all sidecars", "sidecar memory (PSS)"),
     "proxy_memory_bytes": ("resident memory of this sidecar", "sidecar memory"),
     "throughput_rps": ("throughput", "throughput"),
+    "throughput_cv": ("variation of throughput from second to second", "throughput variation"),
     "error_ratio": ("failed requests", "failed requests"),
     "saturation_rps": ("highest rate that holds the objective", "saturation rate"),
     "saturation_down_rps": ("highest rate that holds again after overload", "saturation rate coming down"),
@@ -183,7 +184,7 @@ def typeset(text: str) -> str:
 def axis_number(value: float) -> str:
     """A tick: `0`, `0.5`, `250`, `12k`."""
     if abs(value) >= 10_000:
-        return f"{value / 1000:g}k"
+        return typeset(f"{value / 1000:g}k")
     return typeset(f"{value:g}")
 
 
