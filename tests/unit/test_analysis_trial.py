@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from tests.support.synthetic import cell, requests_frame, telemetry_frame
 
-from meshwise.analysis.trial import effective_exceedances, measure, quantile, usage
+from meshwise.analysis.trial import effective_exceedances, measure, quantile, throughput_variation, usage
 from meshwise.study.model import Cell, MeshName, Role, Trial
 
 NO_TELEMETRY = telemetry_frame(Trial("x", 0, 0, 0, cell()), end_ns=1, cpu_us={"proxy": 0.0}).clear()
@@ -214,3 +214,16 @@ def test_the_control_plane_is_a_share_of_a_core() -> None:
         for t, v in ((0, 0.0), (10**9, 2e7))
     ]
     assert usage(trial, pl.DataFrame(rows), np.arange(10))[0]["controller_cpu_share"] == pytest.approx(0.02)
+
+
+def test_throughput_varies_from_second_to_second_only_in_trials_that_are_long_enough() -> None:
+    second = 10**9
+    intended = np.arange(0, 20 * second + 1, second // 100)
+    assert throughput_variation(intended, intended) == pytest.approx(0.0)
+    stalled = np.where((intended >= 5 * second) & (intended < 6 * second), 6 * second, intended)
+    told = throughput_variation(stalled, intended)
+    assert told is not None
+    counts = np.array([100.0] * 5 + [0.0, 200.0] + [100.0] * 13)
+    assert told == pytest.approx(counts.std(ddof=1) / counts.mean())
+    assert throughput_variation(intended[:900], intended[:900]) is None
+    assert throughput_variation(intended[:0], intended) is None

@@ -47,6 +47,7 @@ METRICS: dict[str, Metric] = {
         Metric("service_mean_us", "us", "the mean service time of what was answered"),
         *_percentiles("outside_response", "response time of clients outside the mesh", compared=False),
         Metric("throughput_rps", "1/s", "the throughput", more_is_worse=False),
+        Metric("throughput_cv", "ratio", "the variation of throughput from second to second", compared=False),
         Metric("error_ratio", "ratio", "the share of failed requests", Scale.DIFFERENCE),
         Metric("cpu_us_per_request", "us", "the CPU time of all sidecars per request"),
         Metric("pod_cpu_us_per_request", "us", "the CPU time of sidecars and services per request"),

@@ -33,6 +33,9 @@ NEEDED_EXCEEDANCES = 10.0
 LATE_SHARE = 0.05
 """P99 of send lateness above this share of the P99 of response time puts the trial in doubt."""
 
+SOAK_S = 10
+"""Whole seconds from which on the variation of throughput is told."""
+
 REQUEST_COLUMNS = ("intended_ns", "sent_ns", "done_ns", "error")
 OPTIONAL_REQUEST_COLUMNS = ("client",)
 TELEMETRY_METRICS = ("cpu_ns", "rss_bytes", "pss_bytes")
@@ -103,6 +106,10 @@ def measure(
     if offered:
         values["error_ratio"] = float(sent.failed[analysed].mean())
         values["throughput_rps"] = _throughput(sent, analysed)
+        if (
+            variation := throughput_variation(sent.done[analysed & sent.answered], sent.intended)
+        ) is not None:
+            values["throughput_cv"] = variation
         found += _lateness(sent, analysed, values)
     used, gaps = usage(trial, telemetry, np.sort(sent.done[sent.answered]))
     values |= used
@@ -173,6 +180,17 @@ def _throughput(sent: _Requests, analysed: BoolArray) -> float:
     if answered.any():
         end = max(end, int(sent.done[answered].max()))
     return float(answered.sum()) / (end / 1e9) if end > 0 else float("nan")
+
+
+def throughput_variation(done_ns: IntArray, intended_ns: IntArray) -> float | None:
+    """Standard deviation over mean of the answers per second, over the whole seconds of the window; None
+    below SOAK_S of them (statistics: section 8). What the arrivals themselves vary by is part of it."""
+    seconds = int(intended_ns.max() // 10**9) if len(intended_ns) else 0
+    if seconds < SOAK_S:
+        return None
+    inside = done_ns[(done_ns >= 0) & (done_ns < seconds * 10**9)]
+    counts = np.bincount(inside // 10**9, minlength=seconds)
+    return float(counts.std(ddof=1) / counts.mean()) if counts.any() else None
 
 
 def _lateness(sent: _Requests, analysed: BoolArray, values: dict[str, float]) -> list[str]:

@@ -169,8 +169,8 @@ def curve_chart(
     name: str, title: str, own: Sequence[CellSearches], metric: str, limit_us: float | None
 ) -> str:
     """Every step of every search at its rate: filled where it held, hollow where it broke; with the
-    objective's limit as a line. Invalid steps say nothing and are not drawn, nor is a percentile that falls among
-    failed requests, which is infinite. Empty without a value."""
+    objective's limit as a line. Invalid steps say nothing and are not drawn, nor is a percentile that falls
+    among failed requests, which is infinite. Empty without a value."""
     left, right, top, bottom = 44.0, WIDTH - 10, 10.0, 220.0
     is_time = metric.startswith("response")
     unit = 1e3 if is_time else 1.0
