@@ -78,6 +78,8 @@ class Ladder:
     rungs: tuple[Rung, ...]
     differences: tuple[Finding, ...] = ()
     """Between meshes, at a rung or of an increment."""
+    free: tuple[str, ...] = ()
+    """Factors of FREE that have several levels at some rung."""
 
     @property
     def titled(self) -> words.Titled:
@@ -265,7 +267,10 @@ def _ladder(metric: str, mine: list[Finding]) -> Ladder:
         return (*words.rung_order(str(at["posture"])), *levels_of_free, meshes.index(at["mesh"]))
 
     ordered = sorted(levels, key=place)
-    lowest = [next(finding for finding in ordered if finding.scope["mesh"] == mesh) for mesh in meshes]
+    bottom: dict[Any, Any] = {}
+    for finding in ordered:
+        bottom.setdefault(finding.scope["mesh"], finding.scope["posture"])
+    lowest = [finding for finding in ordered if bottom[finding.scope["mesh"]] == finding.scope["posture"]]
     return Ladder(
         metric,
         tuple(_rung(finding, increments, free, finding in lowest) for finding in ordered),
@@ -274,6 +279,7 @@ def _ladder(metric: str, mine: list[Finding]) -> Ladder:
             for finding in mine
             if finding.kind is Kind.DIFFERENCE and not {"factor", "interaction"} & finding.scope.keys()
         ),
+        tuple(free),
     )
 
 

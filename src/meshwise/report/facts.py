@@ -5,13 +5,13 @@ Both are open mappings (docs/archive.md): what is absent is left out, never gues
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from meshwise.analysis.finding import Finding, Kind
 from meshwise.core.units import format_size
 from meshwise.report import words
-from meshwise.report.content import CONTEXT, Content
+from meshwise.report.content import CONTEXT, Content, variant_of
 from meshwise.study.model import MeshName
 
 FAKE = "these numbers come from the fake testbed: no proxy ran, nothing was measured"
@@ -120,7 +120,9 @@ def fairness_line(content: Content) -> str:
         return f"{meshes} are equal in all {len(entries)} points of the card"
     line = f"{meshes} differ in {len(unequal)} of {len(entries)} points"
     removable = [str(entry["what"]) for entry in unequal if entry.get("removable")]
-    return f"{line}, of which a study can make equal: {', '.join(removable)}" if removable else line
+    if not removable:
+        return f"{line}, none of which a study can make equal"
+    return f"{line}, of which a study can make equal: {', '.join(removable)}"
 
 
 def fidelity_line(content: Content) -> str:
@@ -168,14 +170,17 @@ def difference_name(finding: Finding) -> str:
     return str(finding.scope.get("mesh", "difference"))
 
 
-def difference_place(finding: Finding) -> str:
-    """At which rung, or of which step, two meshes are compared."""
+def difference_place(finding: Finding, free: Sequence[str] = ()) -> str:
+    """At which rung, or of which step, two meshes are compared; `free`: the factors that vary at a rung."""
     scope = finding.scope
     if "interaction" in scope:
         return str(scope["interaction"])
     if "posture" in scope and scope.get("from") not in words.POSTURE_NAMES:
-        return str(scope["posture"])
-    return f"{scope.get('from')} → {scope.get('to')}"
+        place = str(scope["posture"])
+    else:
+        place = f"{scope.get('from')} → {scope.get('to')}"
+    varying = [name for name in free if name in scope] if "posture" in scope else []
+    return ", ".join(part for part in (place, variant_of(scope, varying)) if part)
 
 
 def not_applicable_lines(content: Content) -> list[str]:

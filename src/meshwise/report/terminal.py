@@ -170,7 +170,7 @@ def _differences(ladder: Ladder, notes: Footnotes, console: Console) -> None:
     brackets = _brackets(form, ladder.differences)
     for finding, bracket in zip(ladder.differences, brackets, strict=True):
         table.add_row(
-            facts.difference_place(finding),
+            facts.difference_place(finding, ladder.free),
             form.signed(finding.estimate),
             bracket,
             *([f"{finding.ratio:.2f}" if finding.ratio is not None else ""] if ratios else []),

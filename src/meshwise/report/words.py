@@ -279,10 +279,15 @@ def varying(scopes: Sequence[Mapping[str, object]], names: Sequence[str]) -> lis
     return found
 
 
+_TEXT_FORMS = {"http1_transport": "by {}", "tls_group": "TLS group {}", "key_type": "{} key"}
+
+
 def level(factor: str, value: object) -> str:
     """A level of a factor, short: `800/s`, `request 1KiB`, `16 connections`."""
     if factor in _LEVEL_FORMS and isinstance(value, int | float):
         return _LEVEL_FORMS[factor](value)
+    if factor in _TEXT_FORMS:
+        return _TEXT_FORMS[factor].format(value)
     return f"{factor.replace('_', ' ')} {value}"
 
 

@@ -139,7 +139,7 @@ def _differences(ladder: Ladder, notes: Footnotes) -> Table:
     form = ladder.form
     rows = tuple(
         Row(
-            label=facts.difference_place(finding),
+            label=facts.difference_place(finding, ladder.free),
             mesh=typeset(facts.difference_name(finding)),
             step=typeset(form.signed(finding.estimate)),
             step_interval=_interval(form, finding),
