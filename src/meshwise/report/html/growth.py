@@ -72,18 +72,31 @@ def _growth_section(group: list[Growth], notes: Footnotes) -> EffectSection:
     first = group[0]
     name = f"growth-{slug(first.factor)}-{slug(first.part)}"
     label = f"What {first.step} costs"
-    values = "" if first.part == IDLE else f"The table shows the values by {first.factor_words}: "
-    about = (
-        f"A straight line is fitted within each block; its slope is what {first.step} adds. {values}"
-        + ("" if first.part == IDLE else "where they do not rise evenly, the slope is only an average.")
-    ).strip()
     return EffectSection(
         name,
         label,
-        about,
+        _about(first),
         tuple(figure for growth in group for figure in _growth_figures(name, growth)),
         tuple(_growth_table(growth, notes) for growth in group),
         any(len(_meshes(growth)) > 1 for growth in group),
+    )
+
+
+def _about(growth: Growth) -> str:
+    """How the slope comes about, and how to read the levels beside it."""
+    if growth.part == IDLE:
+        return (
+            "CPU per second is fitted on the rate within each block; this is what is left of it at no load."
+        )
+    if growth.factor == "rate_rps":
+        return (
+            "CPU per second is fitted on the rate within each block; its slope is what a further request "
+            "costs. The table shows CPU per request at each rate, of which idling is a part that falls with "
+            "the rate."
+        )
+    return (
+        f"A straight line is fitted within each block; its slope is what {growth.step} adds. The table shows "
+        f"the values by {growth.factor_words}: where they do not rise evenly, the slope is only an average."
     )
 
 
