@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from meshwise.analysis.finding import Verdict
 from meshwise.report import facts, growing
-from meshwise.report.content import Content, Ladder, Rung, Slice
+from meshwise.report.content import Content, Ladder, Rung, Slice, variant_of
 from meshwise.report.phrase import Phrase, change, join, size, together
 
 LATENCY = ("response_p50_us", "response_p90_us", "response_p99_us", "service_p50_us", "service_p99_us")
@@ -83,7 +83,9 @@ def of_meshes(content: Content, part: Slice) -> str:
         if ladder is None or not levels:
             continue
         finding = levels[-1]
+        variant = variant_of(finding.scope, ladder.free)
         at, name = str(finding.scope["posture"]), str(finding.scope["to"])
+        at += f" ({variant})" if variant else ""
         other = str(finding.scope["from"])
         if finding.verdict is not Verdict.DISTINGUISHABLE or finding.estimate is None:
             told.append(f"{ladder.titled.short} is not distinguishable")
