@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from meshwise.mesh.istio.reading import Node, documents
+from meshwise.mesh.reading import Node, documents
 from meshwise.study.model import MtlsMode
 
 ROOT_NAMESPACE = "istio-system"

@@ -6,14 +6,11 @@ Paths and metrics: linkerd2-proxy `linkerd/app/admin/src/server.rs`, `linkerd/ht
 
 from __future__ import annotations
 
-import http.client
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
-from meshwise.core import messages
+from meshwise.mesh.admin import AdminConnection
 from meshwise.mesh.linkerd.names import ADMIN_PORT
 from meshwise.mesh.seam import Dial
 
@@ -30,59 +27,15 @@ class Series:
     value: float
 
 
-class Admin:
+class Admin(AdminConnection):
     """One kept connection to one proxy; a context manager. Raises MW406 when the proxy does not answer."""
 
     def __init__(self, pod: str, dial: Dial) -> None:
-        self.pod = pod
-        self._dial = dial
-        self._client: http.client.HTTPConnection | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        super().__init__(pod, dial, ADMIN_PORT)
 
     def metrics(self, names: Collection[str]) -> tuple[Series, ...]:
         """The series of these names."""
-        return parse(self.get("/metrics"), names)
-
-    def get(self, path: str) -> str:
-        """The body of a 200 answer."""
-        try:
-            status, body = self._ask(path)
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise messages.ADMIN_SILENT.error(pod=self.pod, reason=str(error) or repr(error)) from error
-        if status != 200:
-            self.close()
-            raise messages.ADMIN_SILENT.error(pod=self.pod, reason=f"{path} answered {status}")
-        return body
-
-    def _ask(self, path: str) -> tuple[int, str]:
-        """A kept connection may have been closed since: then a fresh one is tried, once."""
-        if self._client is not None:
-            try:
-                return _exchange(self._client, path)
-            except (OSError, http.client.HTTPException):
-                self.close()
-        self._client = http.client.HTTPConnection("localhost", ADMIN_PORT)
-        self._client.sock = self._dial(self.pod, "127.0.0.1", ADMIN_PORT)
-        return _exchange(self._client, path)
-
-
-def _exchange(client: http.client.HTTPConnection, path: str) -> tuple[int, str]:
-    client.request("GET", path)
-    response = client.getresponse()
-    return response.status, response.read().decode()
+        return parse(self.get("/metrics").decode(), names)
 
 
 def parse(text: str, names: Collection[str]) -> tuple[Series, ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from meshwise.mesh.istio.reading import Node, documents
+from meshwise.mesh.reading import Node, documents
 
 POLICY = "policy.linkerd.io"
 GATEWAY = "gateway.networking.k8s.io"
