@@ -29,8 +29,9 @@ from meshwise.study.estimate import (
     longest_search_s,
     resolution,
 )
+from meshwise.study.factors import concerns
 from meshwise.study.file import load_study
-from meshwise.study.model import Cell, Role, Search, Study, Trial
+from meshwise.study.model import Cell, Protocol, Role, Search, Study, Trial
 from meshwise.study.search import GROWTH, RESOLUTION, most_steps, usual_steps
 
 FACTORS = (
@@ -42,7 +43,7 @@ TEXT_FACTORS = ("mesh", "posture", "protocol", "shape", "key_type", "http1_trans
 HEADINGS = {
     "mesh": "environment", "rate_rps": "rate", "request_bytes": "request", "response_bytes": "response",
     "key_type": "key", "policy_count": "policies", "plaintext_share": "plaintext", "shape": "topology",
-    "http1_transport": "http1 by", "tls_group": "TLS group",
+    "http1_transport": "http1 as", "tls_group": "TLS group",
 }  # fmt: skip
 
 
@@ -199,18 +200,28 @@ def level(cell: Cell, factor: str) -> str:
             return format_size(value)
         case "plaintext_share":
             return f"{value:.0%}"
+        case "http1_transport" | "tls_group" if not means(factor, cell):
+            return ""
         case _:
             return str(value)
+
+
+def means(factor: str, cell: Cell) -> bool:
+    """Whether the factor means anything to this cell."""
+    alien = factor == "http1_transport" and cell.protocol is not Protocol.HTTP1
+    return concerns(factor, cell.posture) and not alien
 
 
 def split_factors(cells: tuple[Cell, ...]) -> tuple[list[str], list[str]]:
     """Factors that vary (environment and posture always shown), and `name level` of those that do not."""
     levels = {factor: {level(cell, factor) for cell in cells} for factor in FACTORS}
+    for factor in ("http1_transport", "tls_group"):
+        levels[factor] -= {""}
     varying = [factor for factor in FACTORS if len(levels[factor]) > 1 or factor in ("mesh", "posture")]
     constant = [
         f"{HEADINGS.get(factor, factor)} {next(iter(levels[factor]))}"
         for factor in FACTORS
-        if factor not in varying and not levels[factor] <= {"0", "0%"}
+        if factor not in varying and not levels[factor] <= {"0", "0%", "default"}
     ]
     return varying, constant
 
