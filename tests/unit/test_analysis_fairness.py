@@ -10,7 +10,9 @@ import jsonschema
 import polars as pl
 from tests.support.synthetic import cell, ladder_cells
 
-from meshwise.analysis.fairness import Entry, facts_of, fairness
+from meshwise.analysis.compare import between_meshes
+from meshwise.analysis.contrast import Naming
+from meshwise.analysis.fairness import Entry, facts_of, fairness, unlike
 from meshwise.archive.rows import cell_row
 from meshwise.mesh.istio.traits import traits as istio_traits
 from meshwise.mesh.istio.view import Options
@@ -109,3 +111,14 @@ def test_entries_fit_the_schema() -> None:
     entries = [entry.as_json() for entry in card(ladder_cells(*BOTH)).values()]
     assert entries
     jsonschema.validate(entries, schema)
+
+
+def test_a_comparison_says_what_differs_though_the_study_says_the_same() -> None:
+    one, other = cell(MeshName.ISTIO), cell(MeshName.LINKERD)
+    (contrast,) = between_meshes((one, other), Naming.of((one, other)))
+    assert unlike(contrast, TRAITS_OF, {}) == (
+        "unequal: HTTP/1.1 between sidecars: http1 in istio, http2 in linkerd",
+    )
+    equal = [replace(each, http1_transport=Http1Transport.HTTP2) for each in (one, other)]
+    (contrast,) = between_meshes(equal, Naming.of(equal))
+    assert unlike(contrast, TRAITS_OF, {}) == ()

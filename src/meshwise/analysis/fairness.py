@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from meshwise.analysis.compare import counterpart, pairs
-from meshwise.analysis.contrast import has_mtls
+from meshwise.analysis.contrast import Contrast, has_mtls
 from meshwise.archive.outcome import TrialStatus
 from meshwise.archive.rows import cell_of
 from meshwise.mesh.traits import TRAITS, Trait
@@ -87,6 +87,24 @@ def fairness(
     ]
     entries = (_entry(trait, compared, traits, facts) for trait in TRAITS)
     return tuple(entry for entry in entries if entry is not None)
+
+
+def unlike(contrast: Contrast, traits: Mapping[str, Mapping[str, str]], facts: Facts) -> tuple[str, ...]:
+    """Flags of a comparison between two meshes: what differs though a study could make it equal, beside the
+    levels that differ in the study itself (`compare.unequal`)."""
+    first = contrast.terms[0][0]
+    others = [cell for cell, _ in contrast.terms if cell.mesh is not first.mesh]
+    other = next((cell for cell in others if cell.posture == first.posture), None)
+    if other is None:
+        return ()
+    flags = []
+    for trait in TRAITS:
+        if trait.factor and getattr(first, trait.factor) == getattr(other, trait.factor):
+            entry = _entry(trait, [(first, other)], traits, facts)
+            if entry and not entry.equal and UNKNOWN not in entry.values.values():
+                told = ", ".join(f"{value} in {mesh}" for mesh, value in entry.values.items())
+                flags.append(f"unequal: {trait.what}: {told}")
+    return tuple(flags)
 
 
 def _entry(

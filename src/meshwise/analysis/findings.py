@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -19,7 +20,7 @@ from meshwise.analysis.assess import assess
 from meshwise.analysis.checks import Outcome, all_checks
 from meshwise.analysis.compare import between_increments, between_meshes
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
-from meshwise.analysis.fairness import Facts, fairness
+from meshwise.analysis.fairness import Facts, fairness, unlike
 from meshwise.analysis.finding import Finding, Findings
 from meshwise.analysis.floor import Control, controls, floor_finding
 from meshwise.analysis.grid import Grid
@@ -92,7 +93,10 @@ def findings(
     if settings.search:
         found.insert(0, unfinished(searched, settings))
         found += bounds(searched, naming, confidence, settings.search.limit_rps)
-    found += comparisons(grid, by_metric, naming, settings)
+    traits = (environment or {}).get("traits", {})
+    found += comparisons(
+        grid, by_metric, naming, settings, lambda contrast: unlike(contrast, traits, facts or {})
+    )
     for name in settings.primary_metrics:
         if name in grid.metrics:
             found += variance_findings(grid, name, confidence, settings.seed)
@@ -110,7 +114,7 @@ def findings(
             "limits": [{"p": p, "at_most_us": ns / 1e3} for p, ns in objective.quantiles],
             "searches": curves(searched),
         }
-    card = fairness(grid.cells, (environment or {}).get("traits", {}), facts or {})
+    card = fairness(grid.cells, traits, facts or {})
     return Findings(
         study=study,
         environment=environment or {},
@@ -126,14 +130,19 @@ def controls_of(grid: Grid, confidence: float) -> dict[str, list[Control]]:
 
 
 def comparisons(
-    grid: Grid, by_metric: Mapping[str, list[Control]], naming: Naming, settings: Settings
+    grid: Grid,
+    by_metric: Mapping[str, list[Control]],
+    naming: Naming,
+    settings: Settings,
+    flags: Callable[[Contrast], tuple[str, ...]] = lambda _: (),
 ) -> list[Finding]:
-    """Increments and differences of the metrics in `by_metric`."""
+    """Increments and differences of the metrics in `by_metric`, each with the flags of its contrast."""
 
     def setting(contrast: Contrast) -> str:
         return naming.words(contrast.terms[0][0], without=str(contrast.scope.get("factor", "")))
 
-    effects = evaluate_all(grid, contrasts_of(grid, naming), list(by_metric))
+    contrasts = [replace(each, flags=(*each.flags, *flags(each))) for each in contrasts_of(grid, naming)]
+    effects = evaluate_all(grid, contrasts, list(by_metric))
     outliers = {name: flagged(grid, name, settings) for name in by_metric}
     return assess(effects, by_metric, settings, grid, outliers, setting)
 

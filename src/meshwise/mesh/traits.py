@@ -51,7 +51,7 @@ TRAITS: tuple[Trait, ...] = (
           fact="tls_version", otherwise=_LIBRARY, mtls=True),
     Trait("tls_group", "TLS key exchange",
           "cost and bytes of each handshake; nothing per request on a kept connection",
-          removed_by="`tls_group: x25519mlkem768`", fact="tls_group", mtls=True),
+          removed_by="`tls_group: x25519mlkem768`", fact="tls_group", factor="tls_group", mtls=True),
     Trait("tls_cipher", "TLS cipher", "cost of each byte", fact="tls_cipher", otherwise=_LIBRARY, mtls=True),
     Trait("resumption", "TLS sessions resumed", "a resumed handshake verifies no certificates",
           fact="resumption", otherwise=_OWN, mtls=True),
