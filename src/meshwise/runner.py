@@ -58,6 +58,9 @@ class TrialFinished:
     total: int
 
 
+RENEWED = "renewed: ran on processes started anew within its execution, after a failure or a resume"
+"""A flag of trials whose processes are not those of the execution's first trials."""
+
 Event = ExecutionStarted | TrialStarted | TrialLive | TrialFinished
 Observer = Callable[[Event], None]
 
@@ -86,15 +89,20 @@ def run_study(
     tally = _Tally(total=len(trials), done=len(stored))
     outcomes: list[TrialOutcome] = []
     running: int | None = None
+    used = {trial.execution for trial in trials if trial.trial_id in stored}
+    renewed = False
     for (execution, _), block in groupby(trials, key=lambda trial: (trial.execution, trial.block)):
         for trial in _due(list(block), stored):
             if running != execution:
                 observe(_start_execution(testbed, execution))
-                running = execution
+                running, renewed = execution, execution in used
+                used.add(execution)
             tally.done += 1
             tally.total = max(tally.total, tally.done)
             observe(TrialStarted(trial, tally.done, tally.total))
             outcome = run_trial(trial, testbed, observe)
+            if renewed:
+                outcome = flagged(outcome, RENEWED)
             archive.add(outcome)
             stored[trial.trial_id] = outcome.status
             outcomes.append(outcome)
@@ -180,6 +188,14 @@ def _summary(study: Study, outcomes: Sequence[TrialOutcome], begun: float) -> Ru
         wall_s=time.monotonic() - begun,
         measured_s=ok * (study.trial.warmup_ns + study.trial.duration_ns) / 1e9,
     )
+
+
+def flagged(outcome: TrialOutcome, flag: str) -> TrialOutcome:
+    """The outcome with one more flag on what was measured, if anything was."""
+    if outcome.measurement is None:
+        return outcome
+    measurement = dataclasses.replace(outcome.measurement, flags=(*outcome.measurement.flags, flag))
+    return dataclasses.replace(outcome, measurement=measurement)
 
 
 @dataclass

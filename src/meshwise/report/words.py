@@ -224,6 +224,7 @@ _REMEDIES = {
     "scales_disagree": "more blocks would tell: raise `blocks` in the study",
     "methods_disagree": "look at the order of the trials for one that stands apart; more blocks would tell",
     "few_units": "raise `blocks` in the study to 8 or more",
+    "renewed": "nothing to do if few trials are; if many are, look at the failed trials",
     "grouped": "leave `executions` out of the study to restart the proxies for every block",
     "no_floor": "let `control` of the study name a cell",
     "no_twin": "let `control: twin` of the study name a cell of each mesh",
