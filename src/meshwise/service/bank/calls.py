@@ -26,9 +26,10 @@ from meshwise.study.model import Protocol
 
 Body = dict[str, Any]
 
-OK, BAD, MISSING, CONFLICT, REFUSED, UNAVAILABLE = 200, 400, 404, 409, 422, 503
+OK, BAD, FORBIDDEN, MISSING, CONFLICT, REFUSED, UNAVAILABLE = 200, 400, 403, 404, 409, 422, 503
 TO_GRPC: Mapping[int, grpc.StatusCode] = {
     BAD: grpc.StatusCode.INVALID_ARGUMENT,
+    FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,  # a mesh's policy says so, never the bank
     MISSING: grpc.StatusCode.NOT_FOUND,
     CONFLICT: grpc.StatusCode.ALREADY_EXISTS,
     REFUSED: grpc.StatusCode.FAILED_PRECONDITION,

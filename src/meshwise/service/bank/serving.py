@@ -130,8 +130,8 @@ def _application(service: Service, handlers: Mapping[str, Handler]) -> Starlette
 
 
 async def _serve_http2(spec: BankSpec, application: Any) -> None:
-    # Of our own making: on the sockets that hypercorn makes (protocol number 0) asyncio does not switch Nagle's
-    # algorithm off, and every answer of several small frames waits for a delayed acknowledgement, up to 40 ms.
+    # Of our own making: on the sockets that hypercorn makes (protocol number 0) asyncio does not switch
+    # Nagle's algorithm off, and an answer of several small frames may wait for a delayed acknowledgement.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
