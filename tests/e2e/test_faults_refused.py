@@ -116,7 +116,7 @@ def one_that_crashes(directory: Path) -> str:
 def test_what_is_no_envoy_is_refused(directory: Path, envoy: Callable[[Path], str]) -> None:
     path = envoy(directory)
     done = run(directory, MESHWISE_ENVOY=path)
-    refused(done, 3, "MW403", "set MESHWISE_ENVOY to an Envoy binary")
+    refused(done, 3, "MW403", "set MESHWISE_ENVOY to a binary")
     assert f"no Envoy that runs at `{path}`" in done.stderr
     assert not (directory / "out").exists()
 
