@@ -24,11 +24,11 @@ from meshwise.analysis.interval import FloatArray, clopper_pearson, holm, t_inte
 from meshwise.analysis.level import cell_words
 from meshwise.analysis.metrics import Scale, split
 from meshwise.analysis.settings import Settings
+from meshwise.analysis.trial import INSTRUMENT_FLAGS
 from meshwise.study.model import Role, Trial
 
 UNSTEADY = 0.02
 """A change of the median within trials below this share is no matter, however sure."""
-INSTRUMENT_FLAGS = ("late_sends", "instrument_limited")
 
 
 @dataclass(frozen=True)

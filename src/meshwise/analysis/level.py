@@ -18,7 +18,7 @@ from meshwise.analysis.finding import Companion, Finding, Kind, Verdict, exp
 from meshwise.analysis.grid import Grid, execution_means
 from meshwise.analysis.interval import FloatArray, clopper_pearson, hodges_lehmann, t_interval
 from meshwise.analysis.metrics import Metric, Scale, split, workload_scope
-from meshwise.analysis.trial import NEEDED_EXCEEDANCES, TrialResult
+from meshwise.analysis.trial import INSTRUMENT_FLAGS, LATE_SHARE, NEEDED_EXCEEDANCES, TrialResult
 from meshwise.study.model import Cell, MeshName, Role
 
 
@@ -44,7 +44,7 @@ def _level(
 ) -> Finding:
     metric, workload = split(name)
     present = ~np.isnan(values)
-    flags = trial_flags(trials)
+    flags = trial_flags(trials, metric.name)
     where = cell_words(cell)
     posture = "none" if cell.mesh is MeshName.NONE else f"{cell.mesh}/{cell.posture.name}"
     found = Finding(
@@ -121,13 +121,29 @@ def cell_words(cell: Cell) -> str:
     return "no mesh" if cell.mesh is MeshName.NONE else f"{cell.mesh} `{cell.posture.name}`"
 
 
-def trial_flags(trials: Sequence[TrialResult]) -> list[str]:
-    """The flags of a cell's trials, each once, with how many trials carry it."""
+def trial_flags(trials: Sequence[TrialResult], metric: str) -> list[str]:
+    """The flags of a cell's trials that concern the metric, each once, with how many trials carry it."""
     counts: Counter[str] = Counter()
     words: dict[str, str] = {}
     for result in trials:
         for flag in set(result.flags):
             code = flag.partition(":")[0]
+            if code in INSTRUMENT_FLAGS and not lateness_concerns(metric, result):
+                continue
             counts[code] += 1
             words.setdefault(code, flag)
     return [f"{words[code]} (in {count} of {len(trials)} trials)" for code, count in sorted(counts.items())]
+
+
+def lateness_concerns(metric: str, result: TrialResult) -> bool:
+    """Whether late sends could move this metric of this trial.
+
+    They are part of response times, which count from the intended time, but not of service times, CPU or
+    memory. The median moves only if the median send was late by a share of it that matters.
+    """
+    if not metric.startswith(("response_", "outside_response_", "throughput", "saturation")):
+        return False
+    if metric == "response_p50_us":
+        median = result.values.get("response_p50_us", 0.0)
+        return result.values.get("lateness_p50_us", 0.0) > LATE_SHARE * median
+    return True

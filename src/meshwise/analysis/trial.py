@@ -30,6 +30,8 @@ BoolArray = npt.NDArray[np.bool_]
 NEEDED_EXCEEDANCES = 10.0
 """Effective exceedances below which a percentile is `not estimable`; from 100 on it is good."""
 
+INSTRUMENT_FLAGS = ("late_sends", "instrument_limited")
+"""Flags of a trial whose load generator was late or at its limit."""
 LATE_SHARE = 0.05
 """P99 of send lateness above this share of the P99 of response time puts the trial in doubt."""
 

@@ -337,7 +337,8 @@ DOWNLOAD_UNREACHABLE = Message(
     "MW804",
     Fault.ENVIRONMENT,
     "not reached in {attempts} attempts: {reason}",
-    "check the network or set HTTPS_PROXY; a binary that you already have can be taken with `meshwise proxies add NAME@VERSION PATH`",
+    "check the network or set HTTPS_PROXY; a binary that you already have can be taken with "
+    "`meshwise proxies add NAME@VERSION PATH`",
 )
 DOWNLOAD_TOO_LARGE = Message(
     "MW805",
@@ -367,7 +368,8 @@ LOCK_MISMATCH = Message(
     "MW809",
     Fault.ENVIRONMENT,
     "{what} of {name} is {found}, but the lock file says {expected}",
-    "the tag may have been moved; if you trust the new content, remove the entry from the lock file and pull again",
+    "the tag may have been moved; if you trust the new content, remove the entry from the lock file "
+    "and pull again",
 )
 WRONG_ARCHITECTURE = Message(
     "MW810",
@@ -426,7 +428,8 @@ STORE_NOT_MADE = Message(
     "MW913",
     Fault.ENVIRONMENT,
     "PostgreSQL's initdb {ending}; it wrote:\n{tail}",
-    "read the lines above; the temporary directory (TMPDIR) needs about 50 MB and must be open to other users",
+    "read the lines above; the temporary directory (TMPDIR) needs about 50 MB and must be open to other "
+    "users",
 )
 BANK_EXTRA = Message(
     "MW914",

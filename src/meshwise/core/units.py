@@ -11,7 +11,15 @@ import re
 from meshwise.core import messages
 
 _NUMBER = r"\s*([0-9]+(?:\.[0-9]+)?)\s*"
-_DURATION_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "ms": 1_000_000,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
 _SIZE_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _RATE_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
