@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -26,7 +27,7 @@ TARGETS = {
 }  # fmt: skip
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
@@ -43,7 +44,7 @@ def main() -> None:
                 rates[name].append(rate)
     if arguments.json:
         print(json.dumps({"cpu_us_per_request": cpu, "rate": rates}))
-        return
+        return 0
     print(
         f"CPU per request, closed loop, {arguments.rounds} rounds of {arguments.seconds} s, 95 % intervals\n"
     )
@@ -52,13 +53,16 @@ def main() -> None:
         rate = sum(rates[name]) / len(rates[name])
         print(f"  {name:12} {mean:6.2f} us [{low:.2f}, {high:.2f}]   {rate:9,.0f}/s")
     print()
+    good = True
     for (ours, theirs), target in TARGETS.items():
         if theirs not in cpu:
             print(f"  {ours} / {theirs}: not measured, {theirs} is absent")
             continue
         mean, low, high = lab.ratio(cpu[ours], cpu[theirs])
+        good = good and mean <= target
         verdict = "reached" if mean <= target else "MISSED"
         print(f"  {ours:11} / {theirs:12} {mean:5.2f} [{low:.2f}, {high:.2f}]   at most {target}: {verdict}")
+    return 0 if good else 1
 
 
 def _contenders(ports: lab.Ports, seconds: int) -> dict[str, Callable[[], tuple[float, float]]]:
@@ -102,4 +106,4 @@ def _contenders(ports: lab.Ports, seconds: int) -> dict[str, Callable[[], tuple[
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

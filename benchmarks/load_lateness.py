@@ -9,6 +9,7 @@ most 30 us, P99 at most 300 us. Beside it: what `--spin` buys and costs, and the
 from __future__ import annotations
 
 import argparse
+import sys
 
 import numpy as np
 
@@ -18,11 +19,12 @@ from meshwise.study.model import Protocol
 MEDIAN_US, P99_US = 30.0, 300.0
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
     arguments = parser.parse_args()
+    good = True
     with lab.nginx() as ports:
         print(f"lateness in us, {arguments.rounds} rounds of {arguments.seconds} s: median [range]\n")
         for spin_us in (0, 50, 100):
@@ -35,7 +37,7 @@ def main() -> None:
             line = f"  1000/s, spin {spin_us:3} us: P50 {_range(p50)}  P99 {_range(p99)}"
             line += f"  {np.median(shares):.1%} of a core"
             if not spin_us:
-                fits = np.median(p50) <= MEDIAN_US and np.median(p99) <= P99_US
+                good = fits = bool(np.median(p50) <= MEDIAN_US and np.median(p99) <= P99_US)
                 line += f"   (at most {MEDIAN_US:g} and {P99_US:g}: {'reached' if fits else 'MISSED'})"
             print(line)
         print("\nhighest rate on one core, closed loop")
@@ -48,6 +50,7 @@ def main() -> None:
             report = lab.instrument(load)
             limit = f"{report.cpu_share:.0%} of the core, limited by {report.limited_by}"
             print(f"  {name:10} {report.rate_achieved:9,.0f}/s, {limit}")
+    return 0 if good else 1
 
 
 def _range(values: list[float]) -> str:
@@ -55,4 +58,4 @@ def _range(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
