@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from meshwise.mesh.applicable import contradiction
 from meshwise.mesh.istio.resources import ROOT_NAMESPACE
 from meshwise.mesh.request import TENANT, TENANT_HEADER, method_of, path_of
 from meshwise.mesh.tokens import CLAIM, ISSUER, ROLE
@@ -24,34 +25,18 @@ from meshwise.study.model import (
     Cell,
     Http1Transport,
     Level,
-    MtlsMode,
     Topology,
     Workload,
 )
 
 Document = dict[str, Any]
 
-_IDENTITY_RULES = (Authorization.NAMESPACE, Authorization.FINE)
 _TOKEN_RULES = (Authorization.FINE, Authorization.REQUEST)
 
 
 def not_applicable(cell: Cell) -> str | None:
     """Why Istio cannot express the cell, or None."""
-    mtls, authorization = cell.posture.mtls, cell.posture.authorization
-    if mtls is None:
-        return "the posture `none` has no sidecar; it belongs to the mesh `none`"
-    if mtls is MtlsMode.DISABLE and authorization in _IDENTITY_RULES:
-        return (
-            f"without mutual TLS Istio sees no identity, so authorization by {authorization} "
-            "refuses every call (use the kind `request`)"
-        )
-    if cell.policy_count and authorization is Authorization.NONE:
-        return "without authorization there is no policy to make longer"
-    if cell.plaintext_share and mtls is MtlsMode.STRICT:
-        return "strict mutual TLS refuses every plaintext client"
-    if cell.plaintext_share and authorization in _IDENTITY_RULES:
-        return f"authorization by {authorization} refuses every plaintext client"
-    return None
+    return contradiction(cell, "Istio")
 
 
 @lru_cache(maxsize=64)

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from meshwise.mesh.applicable import contradiction
 from meshwise.mesh.linkerd.names import OPAQUE_PORTS, labels_of
 from meshwise.mesh.linkerd.resources import (
     DEFAULT_POLICY_ANNOTATION,
@@ -43,7 +44,6 @@ PROXY_PROTOCOL = {
     Protocol.HTTP1: "HTTP/1", Protocol.HTTP2: "HTTP/2", Protocol.GRPC: "gRPC", Protocol.TCP: "opaque",
 }  # fmt: skip
 
-_IDENTITY_RULES = (Authorization.NAMESPACE, Authorization.FINE)
 _DEFAULT_POLICY = {
     MtlsMode.DISABLE: "all-unauthenticated",
     MtlsMode.PERMISSIVE: "all-unauthenticated",
@@ -56,22 +56,9 @@ _PLAINTEXT_REMARK = (
 
 def not_applicable(cell: Cell) -> str | None:
     """Why Linkerd cannot express the cell, or None."""
-    mtls, authorization = cell.posture.mtls, cell.posture.authorization
-    if mtls is None:
-        return "the posture `none` has no sidecar; it belongs to the mesh `none`"
-    if mtls is MtlsMode.DISABLE and authorization in _IDENTITY_RULES:
-        return (
-            f"without mutual TLS Linkerd sees no identity, so authorization by {authorization} "
-            "refuses every call (use the kind `request`)"
-        )
-    if cell.policy_count and authorization is Authorization.NONE:
-        return "without authorization there is no policy to make longer"
-    if cell.plaintext_share and mtls is MtlsMode.STRICT:
-        return "all-authenticated refuses every plaintext client"
-    if cell.plaintext_share and authorization in _IDENTITY_RULES:
-        return f"authorization by {authorization} refuses every plaintext client"
-    if cell.protocol.level is Level.L4 and authorization is Authorization.REQUEST:
-        return "authorization `request` reads methods, paths and headers, and opaque TCP has none"
+    if reason := contradiction(cell, "Linkerd"):
+        return reason
+    mtls = cell.posture.mtls
     if cell.key_type is not KeyType.ECDSA_P256 and mtls is not MtlsMode.DISABLE:
         return "Linkerd's proxies have ECDSA P-256 keys and no other"
     if cell.tls_group is TlsGroup.X25519 and mtls is not MtlsMode.DISABLE:
