@@ -12,7 +12,6 @@ import json
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -80,15 +79,13 @@ def _istio_filters(path: Path, digest: str) -> native.Native:
 
 
 def _validates(path: Path, config: native.Json) -> bool:
-    """Raises MW403 when the binary gives no answer."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(config, file)
-        file.flush()
-        try:
-            done = subprocess.run(
-                [path, "--mode", "validate", "--config-path", file.name, "--log-level", "off"],
-                capture_output=True, timeout=20, check=False,
-            )  # fmt: skip
-        except (OSError, subprocess.SubprocessError) as error:
-            raise messages.ENVOY_MISSING.error(path=path, reason=str(error)) from error
+    """Raises MW403 when the binary gives no answer. The configuration travels in the arguments: a file would
+    stay behind when this process is killed."""
+    try:
+        done = subprocess.run(
+            [path, "--mode", "validate", "--config-yaml", json.dumps(config), "--log-level", "off"],
+            capture_output=True, timeout=20, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        raise messages.ENVOY_MISSING.error(path=path, reason=str(error)) from error
     return done.returncode == 0
