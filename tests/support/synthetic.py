@@ -24,7 +24,6 @@ from meshwise.study.model import (
     Protocol,
     Role,
     Shape,
-    Topology,
     Trial,
 )
 
@@ -140,7 +139,7 @@ def telemetry_frame(
 ) -> pl.DataFrame:
     """Two readings (at 0 and at the end) of every process; `cpu_us` spent in between, by role."""
     rows: list[dict[str, object]] = []
-    for workload in Topology(trial.cell.shape, trial.cell.length).workloads:
+    for workload in trial.cell.topology.workloads:
         for role, spent_us in cpu_us.items():
             if role == "proxy" and trial.cell.mesh is MeshName.NONE:
                 continue

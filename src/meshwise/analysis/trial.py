@@ -22,7 +22,7 @@ import polars as pl
 
 from meshwise.analysis.interval import FloatArray
 from meshwise.analysis.metrics import PERCENTILES
-from meshwise.study.model import MeshName, Topology, Trial
+from meshwise.study.model import MeshName, Trial
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -220,7 +220,7 @@ def usage(trial: Trial, telemetry: pl.DataFrame, answered_ns: IntArray) -> tuple
     `answered_ns` ascending."""
     cell = trial.cell
     prefix = f"{cell.mesh}/{trial.process_set}/"
-    workloads = {workload.name for workload in Topology(cell.shape, cell.length).workloads}
+    workloads = {workload.name for workload in cell.topology.workloads}
     cpu: dict[str, dict[str, float]] = {}
     memory: dict[str, dict[str, dict[str, float]]] = {"rss_bytes": {}, "pss_bytes": {}}
     controller: list[float] = []

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from meshwise.archive.outcome import Proof, TrialOutcome
 from meshwise.archive.schema import DESIGN, TRIALS
+from meshwise.study.graph import graph_of
 from meshwise.study.model import (
     Authorization,
     Cell,
@@ -23,6 +24,7 @@ from meshwise.study.model import (
     Posture,
     Protocol,
     Role,
+    ServiceGraph,
     Shape,
     TlsGroup,
     Trial,
@@ -42,8 +44,14 @@ def cell_row(cell: Cell) -> Row:
                 "authorization": str(value.authorization),
             }
         else:
-            row[factor.name] = value if isinstance(value, (int, float)) else str(value)
+            row[factor.name] = _value(value)
     return row
+
+
+def _value(value: object) -> int | float | str | None:
+    if isinstance(value, ServiceGraph):
+        return value.to_json()
+    return value if value is None or isinstance(value, int | float) else str(value)
 
 
 def cell_of(row: Mapping[str, Any]) -> Cell:
@@ -66,6 +74,7 @@ def cell_of(row: Mapping[str, Any]) -> Cell:
         # Archives from before these factors have no such columns.
         http1_transport=Http1Transport(row.get("http1_transport") or Http1Transport.DEFAULT),
         tls_group=TlsGroup(row.get("tls_group") or TlsGroup.DEFAULT),
+        graph=graph_of(row["graph"]) if row.get("graph") else None,
     )
 
 

@@ -61,13 +61,14 @@ _CELL = (
     ("response_bytes", INT, "payload of a response"),
     ("connections", INT, "connections of the instrument"),
     ("streams", INT, "concurrent streams per connection"),
-    ("shape", TEXT, "`chain` or `fanout`"),
-    ("length", INT, "nodes in the chain, or leaves of the fan-out"),
+    ("shape", TEXT, "`chain`, `fanout`, `fanout-sequential`, `aggregation`, `tree`, `graph`, `bank`"),
+    ("length", INT, "nodes in the chain, leaves of the fan-out or aggregation, levels of the tree; else 1"),
     ("key_type", TEXT, "key of the certificates"),
     ("policy_count", INT, "authorization entries scanned before the one that matches"),
     ("plaintext_share", pa.float64(), "share of the load from outside the mesh"),
     ("http1_transport", TEXT, "how HTTP/1.1 travels between sidecars: `default`, `http1`, `http2`", True),
     ("tls_group", TEXT, "group of the key exchange: `default`, `x25519`, `x25519mlkem768`", True),
+    ("graph", NAME, "the service graph as JSON, where the shape is `graph`", True),
 )
 _TRIAL = (
     ("trial_id", TEXT, "block and position, counted from 0; `-r1` marks the re-try"),

@@ -9,86 +9,24 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-
-class MtlsMode(StrEnum):
-    """What the server side demands: Istio's PeerAuthentication modes, Linkerd's default policies."""
-
-    DISABLE = "disable"
-    PERMISSIVE = "permissive"
-    STRICT = "strict"
-
-
-class Authorization(StrEnum):
-    """Which calls are let through.
-
-    `namespace`: callers of the calling namespace. `fine`: least privilege by identity, method, path,
-    header and JWT claim; of opaque TCP by identity and port, for there is nothing else to read. `request`:
-    `fine` without the identity, the only kind that means anything without mutual TLS (for factorial studies).
-    """
-
-    NONE = "none"
-    NAMESPACE = "namespace"
-    FINE = "fine"
-    REQUEST = "request"
-
-
-@dataclass(frozen=True, order=True)
-class Posture:
-    """The security configuration of a cell. `mtls is None` only in the posture `none` (no mesh)."""
-
-    mtls: MtlsMode | None
-    authorization: Authorization = Authorization.NONE
-
-    @property
-    def name(self) -> str:
-        """The ladder's name where the ladder has it, else `<mtls>+<authorization>`."""
-        if self.mtls is None:
-            return "none"
-        first = "plaintext" if self.mtls is MtlsMode.DISABLE else str(self.mtls)
-        return first if self.authorization is Authorization.NONE else f"{first}+{self.authorization}"
-
-
-NO_MESH = Posture(None)
-LADDER: tuple[Posture, ...] = (
-    Posture(MtlsMode.DISABLE),
-    Posture(MtlsMode.PERMISSIVE),
-    Posture(MtlsMode.STRICT),
-    Posture(MtlsMode.STRICT, Authorization.NAMESPACE),
-    Posture(MtlsMode.STRICT, Authorization.FINE),
-)
-"""The rungs of a mesh, bottom up: plaintext, permissive, strict, strict+namespace, strict+fine."""
+from meshwise.study.graph import ServiceGraph as ServiceGraph
+from meshwise.study.protocol import SERVICE_PORTS as SERVICE_PORTS
+from meshwise.study.protocol import Level as Level
+from meshwise.study.protocol import Protocol as Protocol
+from meshwise.study.security import LADDER as LADDER
+from meshwise.study.security import NO_MESH as NO_MESH
+from meshwise.study.security import Authorization as Authorization
+from meshwise.study.security import MtlsMode as MtlsMode
+from meshwise.study.security import Posture as Posture
+from meshwise.study.topology import Shape as Shape
+from meshwise.study.topology import Topology as Topology
+from meshwise.study.topology import Workload as Workload
 
 
 class MeshName(StrEnum):
     NONE = "none"
     ISTIO = "istio"
     LINKERD = "linkerd"
-
-
-class Level(StrEnum):
-    """What a proxy reads of the traffic: connections only (L4), or requests (L7)."""
-
-    L4 = "l4"
-    L7 = "l7"
-
-
-class Protocol(StrEnum):
-    HTTP1 = "http1"
-    HTTP2 = "http2"
-    GRPC = "grpc"
-    TCP = "tcp"
-    """A framed echo over opaque TCP."""
-
-    @property
-    def level(self) -> Level:
-        return Level.L4 if self is Protocol.TCP else Level.L7
-
-
-SERVICE_PORTS: dict[Protocol, int] = {
-    Protocol.HTTP1: 8080, Protocol.HTTP2: 8081, Protocol.GRPC: 8082, Protocol.TCP: 8083,
-}  # fmt: skip
-"""Every workload serves every protocol, each on its own declared port, so that a change of protocol
-needs no restart. Port names follow Istio's rule: `http`, `http2`, `grpc`, `tcp`."""
 
 
 class KeyType(StrEnum):
@@ -113,13 +51,6 @@ class TlsGroup(StrEnum):
     X25519MLKEM768 = "x25519mlkem768"
 
 
-class Shape(StrEnum):
-    """The call graph: `chain` of n nodes behind the client (1 = point to point), or `fanout` of n leaves."""
-
-    CHAIN = "chain"
-    FANOUT = "fanout"
-
-
 @dataclass(frozen=True, order=True)
 class Cell:
     """One combination of levels. Equality and `name` cover every factor."""
@@ -136,7 +67,7 @@ class Cell:
     """Concurrent streams per connection; 1 for http1 and tcp."""
     shape: Shape
     length: int
-    """Nodes in the chain, or leaves of the fan-out."""
+    """Nodes in the chain, leaves of a fan-out or aggregation, levels of the tree; 1 for a graph and the bank."""
     key_type: KeyType
     policy_count: int
     """Entries of the authorization policy scanned before the one that matches (0 = only that one)."""
@@ -144,6 +75,12 @@ class Cell:
     """Share of the load that comes from a client outside the mesh; 0 except in `permissive`."""
     http1_transport: Http1Transport = Http1Transport.DEFAULT
     tls_group: TlsGroup = TlsGroup.DEFAULT
+    graph: ServiceGraph | None = None
+    """Who calls whom, where the shape is `graph`."""
+
+    @cached_property
+    def topology(self) -> Topology:
+        return Topology(self.shape, self.length, self.graph)
 
     @property
     def name(self) -> str:
@@ -152,7 +89,7 @@ class Cell:
             str(self.mesh), self.posture.name, str(self.protocol),
             f"{self.rate_rps:g}rps" if self.rate_rps else "searched",
             f"{self.request_bytes}B", f"{self.response_bytes}B", f"{self.connections}x{self.streams}",
-            f"{self.shape}{self.length}", str(self.key_type), f"{self.policy_count}policies",
+            self.topology.name, str(self.key_type), f"{self.policy_count}policies",
         ]  # fmt: skip
         if self.plaintext_share:
             parts.append(f"{self.plaintext_share:g}plaintext")
@@ -251,49 +188,6 @@ class Arrivals(StrEnum):
     UNIFORM = "uniform"
     POISSON = "poisson"
     CLOSED = "closed"
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A pod with an identity. `port`-less facts: every workload serves all of SERVICE_PORTS."""
-
-    name: str
-    namespace: str
-    service_account: str
-    calls: tuple[str, ...] = ()
-    """Names of the workloads that it calls, in order."""
-
-    @property
-    def host(self) -> str:
-        return f"{self.name}.{self.namespace}.svc.cluster.local"
-
-
-@dataclass(frozen=True)
-class Topology:
-    """The pods of a cell and who calls whom. The first workload is the client, where the instrument runs."""
-
-    shape: Shape
-    length: int
-
-    @cached_property
-    def workloads(self) -> tuple[Workload, ...]:
-        """The client in namespace `frontend`; the nodes in `backend`, each with its own service account."""
-        names = [f"node-{i}" for i in range(1, self.length + 1)]
-        if self.shape is Shape.FANOUT:
-            names = ["node-1", *(f"leaf-{i}" for i in range(1, self.length + 1))]
-        client = Workload("client", "frontend", "client", ("node-1",))
-        nodes = [
-            Workload(name, "backend", name, self._calls(names, index)) for index, name in enumerate(names)
-        ]
-        return (client, *nodes)
-
-    def _calls(self, names: list[str], index: int) -> tuple[str, ...]:
-        if self.shape is Shape.CHAIN:
-            return tuple(names[index + 1 : index + 2])
-        return tuple(names[1:]) if index == 0 else ()
-
-    def callers(self, name: str) -> tuple[Workload, ...]:
-        return tuple(workload for workload in self.workloads if name in workload.calls)
 
 
 @dataclass(frozen=True)

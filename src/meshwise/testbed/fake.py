@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from meshwise.core import messages
 from meshwise.mesh.seam import Check, Proof
-from meshwise.study.model import Authorization, Cell, MtlsMode, Protocol, Study, Topology, Trial
+from meshwise.study.model import Authorization, Cell, MtlsMode, Protocol, Study, Trial
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe
 
 HOP_US = 90.0
@@ -177,7 +177,7 @@ class FakeTestbed:
         observe(
             LiveProgress(self.study.trial.duration_ns / 1e9, requests.num_rows, truth(trial.cell).service_us)
         )
-        proxy = f"{trial.cell.mesh}/{trial.process_set}/node-1/proxy"
+        proxy = f"{trial.cell.mesh}/{trial.process_set}/{trial.cell.topology.entry.name}/proxy"
         return Measurement(
             requests=requests,
             telemetry=self._telemetry(trial),
@@ -265,7 +265,7 @@ class FakeTestbed:
         t_ns = np.linspace(0, plan.duration_ns, max(2, int(seconds * SAMPLES_PER_S) + 1)).astype(np.int64)
         answered = cell.rate_rps / self.thin * t_ns / 1e9
         fact, noise = truth(cell), self._factor(trial, "cpu")
-        names = [workload.name for workload in Topology(cell.shape, cell.length).workloads]
+        names = [workload.name for workload in cell.topology.workloads]
         per_request_ns = {f"{names[0]}/instrument": 12_000.0}
         per_request_ns |= {f"{name}/service": 15_000.0 for name in names[1:]}
         if cell.posture.mtls is not None:

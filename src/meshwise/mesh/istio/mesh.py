@@ -28,7 +28,7 @@ from meshwise.mesh.istio.workloads import Identities, files_of_workload
 from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import Capture, Dial, Fidelity, Headers, Placement, ProcessPlan, Proof, Ready
 from meshwise.mesh.tokens import tokens
-from meshwise.study.model import Cell, MeshName, TlsGroup, Topology
+from meshwise.study.model import Cell, MeshName, TlsGroup
 from meshwise.telemetry.envoy import EnvoySampler
 from meshwise.telemetry.seam import Sampler
 
@@ -112,7 +112,7 @@ class IstioMesh:
         self._push(placement, cell, view)
 
     def apply(self, placement: Placement, cell: Cell, dial: Dial) -> None:
-        used = [placed.name for placed in placement.of(Topology(cell.shape, cell.length))]
+        used = [placed.name for placed in placement.of(cell.topology)]
         admins = {name: Admin(name, dial) for name in used}
         try:
             refused = {

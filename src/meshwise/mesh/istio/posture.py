@@ -25,7 +25,6 @@ from meshwise.study.model import (
     Cell,
     Http1Transport,
     Level,
-    Topology,
     Workload,
 )
 
@@ -53,7 +52,7 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 def _documents(cell: Cell, jwks: str, trust_domain: str) -> Iterable[Document]:
     mtls, authorization = cell.posture.mtls, cell.posture.authorization
     assert mtls is not None, "not_applicable has been asked before"
-    topology = Topology(cell.shape, cell.length)
+    topology = cell.topology
     yield _document("PeerAuthentication", "default", ROOT_NAMESPACE, {"mtls": {"mode": mtls.name}})
     called = [workload for workload in topology.workloads if topology.callers(workload.name)]
     if cell.http1_transport is Http1Transport.HTTP2:

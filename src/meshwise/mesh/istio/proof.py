@@ -41,7 +41,6 @@ from meshwise.study.model import (
     MtlsMode,
     Protocol,
     TlsGroup,
-    Topology,
 )
 
 SIGNS: Signs = {
@@ -73,7 +72,7 @@ def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str, worker
     """`fingerprint`: what every used proxy's version has to begin with; `workers`: how many threads each
     has to run. Raises MW406 for a silent proxy."""
     begun_ns = time.monotonic_ns()
-    topology = Topology(cell.shape, cell.length)
+    topology = cell.topology
     used = placement.of(topology)
     client, first = used[0], used[1]
     caller = _Caller(placement, cell, dial)
@@ -124,7 +123,7 @@ class _Caller:
 
     def __init__(self, placement: Placement, cell: Cell, dial: Dial) -> None:
         self._placement, self._cell, self._dial = placement, cell, dial
-        self._topology = Topology(cell.shape, cell.length)
+        self._topology = cell.topology
         self._port = SERVICE_PORTS[cell.protocol]
         self._files = files_of_outsiders(placement)
         self.handshake: Handshake | None = None

@@ -13,7 +13,7 @@ from typing import Any
 from meshwise.mesh.linkerd.admin import Series, total
 from meshwise.mesh.linkerd.names import identity_of, workload_token
 from meshwise.mesh.seam import PlacedWorkload, Placement
-from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, Level, MtlsMode, Topology
+from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, Level, MtlsMode
 
 OPEN = "tcp_open_connections"
 
@@ -72,7 +72,7 @@ class Hop:
 
 def hops(cell: Cell, placement: Placement, snapshot: Any) -> tuple[Hop, ...]:
     """Every hop that the cell's request makes."""
-    topology = Topology(cell.shape, cell.length)
+    topology = cell.topology
     return tuple(
         _hop(cell, placement, placement[workload.name], placement[callee], snapshot)
         for workload in topology.workloads

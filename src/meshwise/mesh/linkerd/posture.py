@@ -34,7 +34,6 @@ from meshwise.study.model import (
     MtlsMode,
     Protocol,
     TlsGroup,
-    Topology,
     Workload,
 )
 
@@ -78,7 +77,7 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 def _documents(cell: Cell) -> Iterable[Document]:
     mtls, authorization = cell.posture.mtls, cell.posture.authorization
     assert mtls is not None, "not_applicable has been asked before"
-    topology = Topology(cell.shape, cell.length)
+    topology = cell.topology
     for namespace in sorted({workload.namespace for workload in topology.workloads}):
         annotations = {
             DEFAULT_POLICY_ANNOTATION: _DEFAULT_POLICY[mtls],

@@ -24,7 +24,7 @@ from meshwise.mesh.linkerd.hops import Hop, Readings
 from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
 from meshwise.mesh.probe import Answer, check_of
 from meshwise.mesh.seam import OUTSIDER, Check, Dial, PlacedWorkload, Placement, Proof
-from meshwise.study.model import Cell, Level, MtlsMode, TlsGroup, Topology
+from meshwise.study.model import Cell, Level, MtlsMode, TlsGroup
 
 SETTLE_TIMEOUT_S = 5.0
 _POLL_S = 0.005
@@ -73,7 +73,7 @@ def prove(placement: Placement, cell: Cell, dial: Dial, snapshot: Any, status: M
     """`snapshot`: what the proxies should have been given for this cell. `status`: what the control plane
     says that it has given them. Raises MW406 for a silent proxy."""
     begun_ns = time.monotonic_ns()
-    used = placement.of(Topology(cell.shape, cell.length))
+    used = placement.of(cell.topology)
     first = used[1]
     wanted = hops.hops(cell, placement, snapshot)
     caller = Caller(placement, cell, dial)
@@ -215,7 +215,7 @@ def _facts_of_process(series: Sequence[Series]) -> Mapping[str, str]:
 @contextmanager
 def _admins(placement: Placement, cell: Cell, dial: Dial) -> Iterator[dict[str, Admin]]:
     with ExitStack() as stack:
-        used = placement.of(Topology(cell.shape, cell.length))
+        used = placement.of(cell.topology)
         yield {placed.name: stack.enter_context(Admin(placed.name, dial)) for placed in used}
 
 

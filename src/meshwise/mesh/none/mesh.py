@@ -19,7 +19,7 @@ from meshwise.mesh.seam import (
     ProcessPlan,
     Proof,
 )
-from meshwise.study.model import NO_MESH, SERVICE_PORTS, Cell, MeshName, Topology
+from meshwise.study.model import NO_MESH, SERVICE_PORTS, Cell, MeshName
 from meshwise.telemetry.seam import Sampler
 
 SIGNS: Signs = {
@@ -70,7 +70,7 @@ class NoneMesh:
 
     def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
         begun_ns = time.monotonic_ns()
-        used = placement.of(Topology(cell.shape, cell.length))
+        used = placement.of(cell.topology)
         client, first = used[0], used[1]
         port = SERVICE_PORTS[cell.protocol]
         request = variant(cell, What.ALLOWED, f"{first.workload.host}:{port}", plan_of(cell))

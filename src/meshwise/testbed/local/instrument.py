@@ -21,7 +21,7 @@ from meshwise.load.report import LoadReport
 from meshwise.load.spec import LoadSpec
 from meshwise.mesh.seam import Headers
 from meshwise.study.model import Study, Trial
-from meshwise.testbed.local.layout import Environment, port_of
+from meshwise.testbed.local.layout import Environment
 from meshwise.testbed.local.pod import Pod
 
 START_TIMEOUT_S = 20.0
@@ -40,8 +40,8 @@ def load_spec(
     cell = trial.cell
     step = "" if trial.step is None else f" step {trial.step}"
     return LoadSpec(
-        address=environment.address("node-1"),
-        port=port_of(cell.protocol),
+        address=environment.address(cell.topology.entry.name),
+        port=cell.topology.entry.port(cell.protocol),
         authority=environment.authority(cell),
         protocol=cell.protocol,
         method=request.method,
@@ -66,7 +66,7 @@ def outside_spec(inside: LoadSpec, trial: Trial, environment: Environment) -> Lo
     cell = trial.cell
     return replace(
         inside,
-        address=environment.placement["node-1"].pod_ip,
+        address=environment.placement[cell.topology.entry.name].pod_ip,
         rate_rps=cell.rate_rps * cell.plaintext_share,
         connections=max(1, round(cell.connections * cell.plaintext_share)),
         seed=inside.seed ^ 1,

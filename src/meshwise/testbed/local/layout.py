@@ -13,7 +13,7 @@ from pathlib import Path
 
 from meshwise.mesh.seam import OUTSIDER, POD_RANGE, SERVICE_RANGE, PlacedWorkload, Placement
 from meshwise.service.spec import NodeSpec, Upstream
-from meshwise.study.model import SERVICE_PORTS, Cell, MeshName, Protocol, Study, Topology, Workload
+from meshwise.study.model import Cell, MeshName, Study, Topology, Workload
 
 _FIRST_POD = 10
 _OUTSIDER_POD = 250
@@ -69,7 +69,7 @@ class Environment:
 
     def authority(self, cell: Cell) -> str:
         """What the instrument calls the first node."""
-        return f"{self.placement['node-1'].workload.host}:{port_of(cell.protocol)}"
+        return f"{cell.topology.entry.host}:{cell.topology.entry.port(cell.protocol)}"
 
 
 def lay_out(study: Study, directory: Path) -> tuple[Environment, ...]:
@@ -112,7 +112,7 @@ def _subnet(whole: str, number: int) -> ipaddress.IPv4Address:
 def merged(cells: Iterable[Cell]) -> tuple[Workload, ...]:
     """The workloads of all topologies together, client first; each calls whom it calls in any of them."""
     found: dict[str, Workload] = {}
-    for topology in dict.fromkeys(Topology(cell.shape, cell.length) for cell in cells):
+    for topology in dict.fromkeys(cell.topology for cell in cells):
         for workload in topology.workloads:
             known = found.get(workload.name, workload)
             calls = tuple(dict.fromkeys((*known.calls, *workload.calls)))
@@ -122,7 +122,3 @@ def merged(cells: Iterable[Cell]) -> tuple[Workload, ...]:
 
 def is_leaf(name: str) -> bool:
     return name.startswith("leaf-")
-
-
-def port_of(protocol: Protocol) -> int:
-    return SERVICE_PORTS[protocol]

@@ -22,7 +22,7 @@ from meshwise import __version__
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.process import OwnedProcess, stop_all
 from meshwise.mesh.seam import OUTSIDER, Dial, Fidelity, Mesh, Proof
-from meshwise.study.model import MeshName, Study, Topology, Trial
+from meshwise.study.model import MeshName, Study, Trial
 from meshwise.testbed.local import host, instrument, links, measure, processes
 from meshwise.testbed.local.layout import Environment, lay_out
 from meshwise.testbed.local.pod import Pod
@@ -147,7 +147,7 @@ class LocalTestbed:
     def measure(self, trial: Trial, observe: Observe) -> Measurement:
         environment = self._of(trial)
         mesh = self._meshes[trial.cell.mesh]
-        used = environment.part(Topology(trial.cell.shape, trial.cell.length))
+        used = environment.part(trial.cell.topology)
         samplers = mesh.samplers(used.placement, self._dial(environment))
         directory = self._home / "trial"
         shutil.rmtree(directory, ignore_errors=True)
