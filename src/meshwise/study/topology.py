@@ -47,6 +47,22 @@ class Place(StrEnum):
 
 
 @dataclass(frozen=True)
+class Operation:
+    """What a workload is asked to do: how the request for it looks, and who sends it."""
+
+    method: str
+    path: str
+    grpc_path: str
+    """`/package.Service/Method`; gRPC is always POST."""
+    callers: tuple[str, ...]
+    """Names of workloads."""
+
+    def request(self, protocol: Protocol) -> tuple[str, str]:
+        """Method and path."""
+        return ("POST", self.grpc_path) if protocol is Protocol.GRPC else (self.method, self.path)
+
+
+@dataclass(frozen=True)
 class Workload:
     """A pod with an identity."""
 
@@ -61,6 +77,8 @@ class Workload:
     """What it demands of its callers whatever the posture says; None: what the posture says."""
     authorization: Authorization | None = None
     """Likewise."""
+    operations: tuple[Operation, ...] = ()
+    """What least privilege allows its callers; empty: the echo of a graph node, to all of them."""
 
     @property
     def host(self) -> str:
@@ -202,11 +220,31 @@ def _bank() -> tuple[Workload, ...]:
         "transactions": ("users", "notifications", *stores),
         "notifications": ("postgres",),
     }
-    services = [Workload(name, BACKEND, name, calls, spoken) for name, calls in called.items()]
+    services = [
+        Workload(name, BACKEND, name, calls, spoken, operations=_asked(name)) for name, calls in called.items()
+    ]
     ports = {"postgres": POSTGRES_PORT, "redis": REDIS_PORT}
     return (
         *services,
         *(Workload(name, STORES, name, (), ((Protocol.TCP, port),)) for name, port in ports.items()),
+    )
+
+
+_BANK_CALLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "edge": {CLIENT: ("profile", "transfer", "notify", "statement")},
+    "users": {"edge": ("profile",), "transactions": ("reserve", "release")},
+    "accounts": {"edge": ("balance",)},
+    "transactions": {"edge": ("transfer", "notify", "recent")},
+    "notifications": {"edge": ("recent",), "transactions": ("send", "cancel")},
+}
+"""Service to caller to operations, as `service/bank` calls them."""
+
+
+def _asked(service: str) -> tuple[Operation, ...]:
+    return tuple(
+        Operation("POST", f"/{service}/{name}", f"/meshwise.bank.{service.capitalize()}/{name}", (caller,))
+        for caller, names in _BANK_CALLS[service].items()
+        for name in names
     )
 
 
