@@ -80,6 +80,7 @@ def check_spec(spec: LoadSpec) -> None:
         ),
         (max(spec.body_bytes, spec.response_bytes) >= 2**31, "a payload must be smaller than 2 GiB"),
         (not 1 <= spec.processes <= 64, "processes must be 1 to 64"),
+        (spec.script is not None and spec.processes > 1, "a script is run by one process"),
         (spec.processes > spec.connections, "every process needs a connection of its own"),
         (spec.duration_ns <= 0, "the duration must be positive"),
         (spec.warmup_ns < 0 or spec.spin_ns < 0, "warm-up and spin cannot be negative"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from meshwise.load.script import encode_script
 from meshwise.load.spec import LoadSpec
 from meshwise.load.wire import grpc, http1, http2_request, tcp
 from meshwise.load.wire.http2 import Http2
@@ -22,6 +24,8 @@ class Encoded:
 
 def encode(spec: LoadSpec) -> Encoded:
     """Encodes the request once. Bodies are `x` repeated."""
+    if spec.script is not None:
+        return Encoded(*encode_script(spec, Path(spec.script)))
     body = b"x" * spec.body_bytes
     scheme = "https" if spec.tls else "http"
     if spec.protocol is Protocol.TCP:

@@ -65,6 +65,8 @@ class LoadSpec:
     """Busy-wait this long before each intended time: less lateness for more CPU; reported."""
     processes: int = 1
     """More than one: connections and schedule are divided among so many processes (pinned from `cpu` on)."""
+    script: str | None = None
+    """A file (`load.script`) with path and body of every request; then `path` and the payloads are not read."""
 
     def to_json(self) -> str:
         """The spec file's text; bytes travel as base64."""

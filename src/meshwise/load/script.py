@@ -1,0 +1,112 @@
+"""A script: requests that differ from each other, each encoded once before the run.
+
+Request k of a run is line k of the script; after the last line it begins again. Everything else (authority,
+headers, method) is the spec's and the same for all. Answers are not looked into: a status tells what became of
+a request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshwise.core import messages
+from meshwise.load.spec import LoadSpec
+from meshwise.load.wire import grpc, http1, http2_request
+from meshwise.load.wire.http2 import Http2
+from meshwise.load.wire.seam import WireProtocol
+from meshwise.study.model import Protocol
+
+
+@dataclass(frozen=True)
+class Line:
+    """One request."""
+
+    path: str
+    body: str
+    """For gRPC the message."""
+
+
+def write_script(path: Path, lines: Iterable[Line]) -> None:
+    path.write_text("".join(json.dumps([line.path, line.body]) + "\n" for line in lines))
+
+
+def read_script(path: Path) -> tuple[Line, ...]:
+    """Raises MW303 for a file that is not a script, or an empty one."""
+    try:
+        lines = tuple(Line(*map(str, json.loads(text))) for text in path.read_text().splitlines())
+    except (OSError, ValueError, TypeError) as error:
+        raise messages.BAD_LOAD_OPTION.error(
+            what=f"{path} is not a script: {error}", remedy="a JSON array of path and body on each line"
+        ) from error
+    if not lines:
+        raise messages.BAD_LOAD_OPTION.error(what=f"the script {path} is empty", remedy="give it a line")
+    return lines
+
+
+def encode_script(spec: LoadSpec, path: Path) -> tuple[Callable[[], WireProtocol], int]:
+    """What makes the protocol of a connection, and the mean size of a request on the wire."""
+    lines, scheme = read_script(path), "https" if spec.tls else "http"
+    bodies = [line.body.encode() for line in lines]
+    if spec.protocol is Protocol.HTTP1:
+        raw = [
+            http1.encode_request(spec.method, line.path, spec.authority, spec.headers, body)
+            for line, body in zip(lines, bodies, strict=True)
+        ]
+        heads = http1.KnownHeads()
+        return lambda: ScriptedHttp1(raw, heads), sum(map(len, raw)) // len(raw)
+    if spec.protocol is Protocol.HTTP2:
+        calls = [
+            http2_request.encode_request(spec.method, scheme, line.path, spec.authority, spec.headers, body)
+            for line, body in zip(lines, bodies, strict=True)
+        ]
+        return lambda: ScriptedHttp2(calls, spec.streams), _mean_size(calls)
+    if spec.protocol is Protocol.GRPC:
+        calls = [
+            grpc.encode_request(scheme, line.path, spec.authority, spec.headers, body)
+            for line, body in zip(lines, bodies, strict=True)
+        ]
+        return lambda: ScriptedGrpc(calls, spec.streams), _mean_size(calls)
+    raise messages.BAD_LOAD_OPTION.error(what="opaque TCP has no script", remedy="use http1, http2 or grpc")
+
+
+def _mean_size(calls: Sequence[http2_request.Request]) -> int:
+    return sum(len(bytes(4).join(call.pieces)) for call in calls) // len(calls)
+
+
+class ScriptedHttp1(http1.Http1):
+    """HTTP/1.1 whose request k is the script's (WireProtocol)."""
+
+    def __init__(self, requests: Sequence[bytes], heads: http1.KnownHeads) -> None:
+        super().__init__(b"", heads)
+        self._requests = requests
+
+    def start(self, tag: int) -> bytes:
+        self._request = self._requests[tag % len(self._requests)]
+        return super().start(tag)
+
+
+class ScriptedHttp2(Http2):
+    """HTTP/2 whose request k is the script's (WireProtocol)."""
+
+    def __init__(self, requests: Sequence[http2_request.Request], streams: int) -> None:
+        super().__init__(requests[0], streams)
+        self._requests = requests
+
+    def start(self, tag: int) -> bytes:
+        self._choose(tag)
+        return super().start(tag)
+
+    def _more_body(self, key: bytes) -> bytes:
+        self._choose(self._open[key])
+        return super()._more_body(key)
+
+    def _choose(self, tag: int) -> None:
+        self._request = self._requests[tag % len(self._requests)]
+        self._body_bytes = len(self._request.body)
+
+
+class ScriptedGrpc(ScriptedHttp2, grpc.Grpc):
+    """gRPC whose call k is the script's (WireProtocol)."""
