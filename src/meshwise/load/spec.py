@@ -19,6 +19,8 @@ import json
 from dataclasses import dataclass
 
 from meshwise.study.model import Arrivals, Protocol
+from meshwise.study.payload import Payload, parse_payload
+from meshwise.study.protocol import Streaming
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class LoadSpec:
     """A request unanswered this long after its intended time is an error of kind `timeout`."""
     grpc_message: bytes | None = None
     response_bytes: int = 0
-    """tcp only: the payload that is asked for. (HTTP servers are told by path and headers.)"""
+    """The payload that is asked for: tcp by its framing, HTTP where path or headers say `{response_bytes}`."""
     tls: TlsSpec | None = None
     cpu: int | None = None
     """Pin the instrument's process to this CPU."""
@@ -65,8 +67,31 @@ class LoadSpec:
     """Busy-wait this long before each intended time: less lateness for more CPU; reported."""
     processes: int = 1
     """More than one: connections and schedule are divided among so many processes (pinned from `cpu` on)."""
+    requests_per_connection: int = 0
+    """0: connections are kept for the whole run, opened before it. Else a connection is opened when a request
+    needs one, and closed after so many."""
+    churn_per_s: float = 0.0
+    """So many of the kept connections are replaced per second, one after another."""
+    resume_tls: bool = False
+    """Offer the TLS session of an earlier connection to new ones; else every handshake is a full one."""
+    request_sizes: str = ""
+    """A distribution (`study.payload`) instead of `body_bytes`; `grpc_message` has no other size."""
+    response_sizes: str = ""
+    """The same instead of `response_bytes`. Where path or headers say `{response_bytes}`, the size is put."""
+    streaming: Streaming = Streaming.NONE
+    """grpc only; one stream is one request of the schedule."""
+    messages: int = 1
+    """Per stream; 0 with `server`: as many as come."""
     script: str | None = None
     """A file (`load.script`) with path and body of every request; then `path` and the payloads are not read."""
+
+    @property
+    def request_payload(self) -> int | Payload:
+        return parse_payload(self.request_sizes) if self.request_sizes else self.body_bytes
+
+    @property
+    def response_payload(self) -> int | Payload:
+        return parse_payload(self.response_sizes) if self.response_sizes else self.response_bytes
 
     def to_json(self) -> str:
         """The spec file's text; bytes travel as base64."""
@@ -83,6 +108,7 @@ class LoadSpec:
             raise ValueError("a load spec is a JSON object")
         values["protocol"] = Protocol(values["protocol"])
         values["arrivals"] = Arrivals(values["arrivals"])
+        values["streaming"] = Streaming(values.get("streaming", Streaming.NONE))
         values["headers"] = tuple((str(name), str(value)) for name, value in values["headers"])
         if values.get("grpc_message") is not None:
             values["grpc_message"] = base64.b64decode(values["grpc_message"])

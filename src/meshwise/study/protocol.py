@@ -29,3 +29,13 @@ SERVICE_PORTS: dict[Protocol, int] = {
 }  # fmt: skip
 """Every workload serves every protocol, each on its own declared port, so that a change of protocol
 needs no restart. Port names follow Istio's rule: `http`, `http2`, `grpc`, `tcp`."""
+
+
+class Streaming(StrEnum):
+    """Which side of a gRPC call sends more than one message."""
+
+    NONE = "none"
+    CLIENT = "client"
+    SERVER = "server"
+    BIDI = "bidi"
+    """Both, in turn: a message goes up when the one before it is answered."""
