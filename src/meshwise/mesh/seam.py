@@ -106,6 +106,8 @@ class Capture:
     linkerd2-proxy-init makes them, with all of `lo` exempt."""
     tunnel_port: int | None = None
     """Istio's HBONE port, 15008, which a call to oneself may use uncaptured."""
+    inbound_redirects: tuple[tuple[int, int], ...] = ()
+    """(from, to): connections to the one port of this pod go to the other, past the sidecar."""
 
 
 Dial = Callable[[str, str, int], socket.socket]
