@@ -31,7 +31,7 @@ from meshwise.service.bank.cache import Cache, balance_key
 from meshwise.service.bank.calls import Answer, Caller
 from meshwise.service.bank.driver import Done, Drive
 from meshwise.service.bank.invariants import Told
-from meshwise.service.bank.ledger import MUTED_EVERY
+from meshwise.service.bank.schema import MUTED_EVERY
 from meshwise.service.bank.loopback import Bank
 from meshwise.service.bank.mix import Mix, Operation
 from meshwise.service.bank.spec import Service
@@ -55,7 +55,7 @@ def bank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def ask(bank: Bank, method: str, body: Mapping[str, Any], service: Service = Service.EDGE) -> Answer:
     async def call() -> Answer:
-        where = {each: f"127.0.0.1:{spec.port}" for each, spec in bank.specs.items()}
+        where = {each: bank.where(each) for each in bank.specs}
         async with Caller(bank.protocol, where, 10.0) as caller:
             return await caller.call(service, method, body)
 

@@ -10,7 +10,8 @@ import pytest
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.service.bank.mix import Mix, Operation, draw
-from meshwise.service.bank.spec import BankSpec, Service
+from meshwise.service.bank.spec import BankSpec, Peer, Service, StoreUrls
+from meshwise.study.bank import Stores
 from meshwise.study.model import Protocol
 
 
@@ -47,20 +48,20 @@ def test_weights_that_mean_nothing(weights: dict[Operation, float]) -> None:
 
 
 def test_a_spec_survives_its_file_which_only_its_owner_reads(tmp_path: Path) -> None:
-    spec = BankSpec(
-        Service.USERS, 80, Protocol.GRPC, {Service.EDGE: "h:1"}, postgres="postgresql://a:b@c:1/d"
-    )
+    peers = {Service.EDGE: Peer("10.0.0.1", {Protocol.GRPC: 1, Protocol.HTTP1: 2}, "edge.local")}
+    urls = {Stores.DIRECT: StoreUrls(postgres="postgresql://a:b@c:1/d")}
+    spec = BankSpec(Service.USERS, {Protocol.GRPC: 80}, peers, stores=urls)
     spec.write(tmp_path / "spec")
     assert BankSpec.read(tmp_path / "spec") == spec
     assert (tmp_path / "spec").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("change", [{"protocol": "tcp"}, {"service": "loans"}, {"colour": 1}])
+@pytest.mark.parametrize("change", [{"ports": {"tcp": 1}}, {"ports": {}}, {"service": "loans"}, {"colour": 1}])
 def test_a_spec_that_is_none(tmp_path: Path, change: dict[str, object]) -> None:
     import json
 
     path = tmp_path / "spec"
-    BankSpec(Service.USERS, 80, Protocol.HTTP1).write(path)
+    BankSpec(Service.USERS, {Protocol.HTTP1: 80}).write(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(MeshwiseError) as caught:
         BankSpec.read(path)

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from meshwise.core import messages
@@ -26,11 +27,21 @@ def main() -> int:
             from meshwise.service.bank import application
         except ModuleNotFoundError as error:
             raise messages.BANK_EXTRA.error(package=error.name) from error
-        asyncio.run(application.run(spec))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(application.run(spec))
     except MeshwiseError as error:
         sys.stderr.write(f"{error}\n")
         return int(error.exit_status)
     return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop, where there is one: it takes less CPU than the loop of asyncio."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from meshwise.service.bank import accounts, edge, notifications, transactions, users
-from meshwise.service.bank.resources import Resources, opened
-from meshwise.service.bank.serving import Handler, serve
+from meshwise.service.bank.control import controlled
+from meshwise.service.bank.resources import Resources
+from meshwise.service.bank.serving import Handler, serve, stop_asked
 from meshwise.service.bank.spec import BankSpec, Service
+from meshwise.study.bank import Stores
 
 _HANDLERS: Mapping[Service, Callable[[Resources], Mapping[str, Handler]]] = {
     Service.EDGE: edge.handlers,
@@ -23,8 +25,15 @@ _HANDLERS: Mapping[Service, Callable[[Resources], Mapping[str, Handler]]] = {
 
 async def run(spec: BankSpec) -> None:
     """Serve until SIGTERM."""
-    async with opened(spec) as held, _background(held):
-        await serve(spec, _HANDLERS[spec.service](held))
+    stop = stop_asked()
+    held = Resources(spec)
+    try:
+        if spec.begin:
+            await held.open(Stores.MESHED)
+        async with controlled(held), _background(held):
+            await serve(held, _HANDLERS[spec.service](held), stop)
+    finally:
+        await held.close()
 
 
 @asynccontextmanager

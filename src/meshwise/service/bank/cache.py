@@ -26,6 +26,13 @@ local mark = redis.call('GET', KEYS[2]) or ''
 if mark == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) return 1 end
 return 0
 """
+_INVALIDATE = """
+for _, key in ipairs(KEYS) do
+  redis.call('SET', key .. '/mark', ARGV[1], 'EX', ARGV[2])
+  redis.call('DEL', key)
+end
+return 0
+"""
 _MARK_S = 3600
 _TIMEOUT_S = 1.0
 
@@ -38,6 +45,7 @@ class Cache:
             url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
         )
         self._store: Any = self._redis.register_script(_STORE_IF_UNCHANGED)
+        self._invalidate: Any = self._redis.register_script(_INVALIDATE)
         self._ttl_s = ttl_s
         self.hits = 0
         self.misses = 0
@@ -66,11 +74,7 @@ class Cache:
     async def invalidate(self, *keys: str) -> None:
         """After the change was committed."""
         try:
-            async with self._redis.pipeline(transaction=True) as pipe:
-                for key in keys:
-                    pipe.set(f"{key}/mark", secrets.token_hex(8), ex=_MARK_S)
-                    pipe.delete(key)
-                await pipe.execute()
+            await self._invalidate(keys=keys, args=[secrets.token_hex(8), _MARK_S])
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
             log.warning("cache not invalidated, %s may be stale for %d s: %r", keys, self._ttl_s, error)
 

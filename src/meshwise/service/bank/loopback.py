@@ -17,11 +17,12 @@ from functools import partial
 from pathlib import Path
 
 from meshwise.core.process import LaunchPlan, OwnedProcess
-from meshwise.service.bank import ledger, stores
+from meshwise.service.bank import schema, stores
 from meshwise.service.bank.calls import Caller, Unreachable
 from meshwise.service.bank.serving import HEALTH
-from meshwise.service.bank.spec import BankSpec, Service
+from meshwise.service.bank.spec import BankSpec, Peer, Service, StoreUrls
 from meshwise.service.bank.stores import Store
+from meshwise.study.bank import Stores
 from meshwise.study.model import Protocol
 
 _HOST = "127.0.0.1"
@@ -44,7 +45,11 @@ class Bank:
 
     @property
     def edge(self) -> str:
-        return f"{_HOST}:{self.specs[Service.EDGE].port}"
+        return self.where(Service.EDGE)
+
+    def where(self, service: Service) -> str:
+        """`host:port`"""
+        return f"{_HOST}:{self.specs[service].ports[self.protocol]}"
 
     def start(self, service: Service) -> None:
         """Start a service; it need not be ready when this returns."""
@@ -70,7 +75,7 @@ class Bank:
     def wait_ready(self) -> None:
         """Raises MW211 or MW212 for a service that does not answer."""
         for service, process in self._running.items():
-            where = {service: f"{_HOST}:{self.specs[service].port}"}
+            where = {service: self.where(service)}
             process.wait_until(partial(_answers, self.protocol, where), "ready", _READY_S)
 
     def stop(self) -> None:
@@ -93,18 +98,17 @@ def running(
         secret = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="meshwise-bank-")))
         postgres = stack.enter_context(stores.postgres(directory, _HOST, stores.free_port()))
         redis = stack.enter_context(stores.redis(directory, _HOST, stores.free_port()))
-        asyncio.run(ledger.prepare(postgres.url, accounts, balance, allowance))
-        ports = {service: stores.free_port() for service in Service}
-        peers = {service: f"{_HOST}:{port}" for service, port in ports.items()}
+        asyncio.run(schema.prepare(postgres.url, accounts, balance, allowance))
+        ports = {service: {protocol: stores.free_port()} for service in Service}
+        peers = {service: Peer(_HOST, ports[service]) for service in Service}
+        urls = {Stores.MESHED: StoreUrls(postgres.url, redis.url)}
         specs = {
             service: BankSpec(
                 service,
                 ports[service],
-                protocol,
                 peers,
                 listen=_HOST,
-                postgres="" if service in _NO_STORES else postgres.url,
-                redis="" if service in _NO_STORES else redis.url,
+                stores={} if service in _NO_STORES else urls,
             )
             for service in Service
         }

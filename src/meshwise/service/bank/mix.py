@@ -8,28 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 
-
-class Operation(StrEnum):
-    PROFILE = "profile"
-    TRANSFER = "transfer"
-    NOTIFY = "notify"
-    STATEMENT = "statement"
-
-    @property
-    def moves_money(self) -> bool:
-        return self in (Operation.TRANSFER, Operation.NOTIFY)
-
-
-DEFAULT_WEIGHTS: Mapping[Operation, float] = {
-    Operation.PROFILE: 50,
-    Operation.TRANSFER: 30,
-    Operation.NOTIFY: 10,
-    Operation.STATEMENT: 10,
-}
+from meshwise.study.bank import DEFAULT_WEIGHTS as DEFAULT_WEIGHTS
+from meshwise.study.bank import Operation as Operation
 
 
 @dataclass(frozen=True)

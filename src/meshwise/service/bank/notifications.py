@@ -17,8 +17,7 @@ def handlers(held: Resources) -> Mapping[str, Handler]:
     async def send(body: Body) -> Answer:
         saga, user, amount = text(body, "key"), number(body, "target"), number(body, "amount")
         words = f"{amount / 100:.2f} arrived from account {number(body, 'source')}"
-        async with held.pool.acquire() as connection, connection.transaction():
-            hold = await ledger.notify(connection, saga, user, words)
+        hold = await ledger.notify(held.pool, saga, user, words)
         return Answer(calls.OK if hold is Hold.HELD else calls.REFUSED, {"hold": hold})
 
     async def cancel(body: Body) -> Answer:

@@ -1,45 +1,114 @@
-"""What a service holds while it runs: a database pool, a cache, connections to its peers."""
+"""What a service holds while it runs: a database pool, a cache, connections to its peers.
+
+All of it can be let go and taken up again (`close`, `open`): between two trials of a study the mesh changes
+beneath the connections, and each trial begins with none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
 
 from meshwise.service.bank.cache import Cache
-from meshwise.service.bank.calls import Caller
-from meshwise.service.bank.spec import BankSpec
+from meshwise.service.bank.calls import Answer, Caller, Origin, Unreachable, origin_of_task
+from meshwise.service.bank.spec import BankSpec, Service
+from meshwise.study.bank import Stores
+
+_CLOSE_S = 3.0
 
 
-@dataclass(frozen=True)
-class Resources:
-    """`pool` and `cache` are None in a service whose spec names none."""
+class _Connection(asyncpg.Connection):  # type: ignore[misc]
+    """Nothing is left in a session by a service, so a pool need not ask for its reset (a round trip each)."""
 
-    spec: BankSpec
-    peers: Caller
-    pool: Any
-    cache: Any
+    def get_reset_query(self) -> str:
+        return ""
 
 
-@asynccontextmanager
-async def opened(spec: BankSpec) -> AsyncIterator[Resources]:
-    """Nothing is dialled yet: stores and peers may start later than the service, or again."""
-    async with AsyncExitStack() as stack:
-        caller = await stack.enter_async_context(Caller(spec.protocol, spec.peers, spec.deadline_s))
-        pool: Any = None
-        if spec.postgres:
-            pool = await asyncpg.create_pool(
-                spec.postgres,
-                min_size=0,
-                max_size=spec.pool,
-                command_timeout=spec.deadline_s,
-                timeout=spec.deadline_s,
+class Peers:
+    """Calls other services in the protocol, and with the headers, of the request that is being served."""
+
+    def __init__(self, spec: BankSpec) -> None:
+        self._callers = {
+            protocol: Caller(
+                protocol,
+                {service: f"{peer.address}:{peer.ports[protocol]}" for service, peer in spec.peers.items()},
+                spec.deadline_s,
+                {
+                    service: f"{peer.host}:{peer.ports[protocol]}"
+                    for service, peer in spec.peers.items()
+                    if peer.host
+                },
             )
-            stack.callback(pool.terminate)
-        cache = Cache(spec.redis, spec.cache_ttl_s) if spec.redis else None
-        if cache:
-            stack.push_async_callback(cache.close)
-        yield Resources(spec, caller, pool, cache)
+            for protocol in spec.ports
+        }
+        self.latest = Origin(next(iter(spec.ports)))
+        """Of the last request; for what is done in the background."""
+
+    async def call(self, service: Service, method: str, body: Mapping[str, Any]) -> Answer:
+        """Raises Unreachable."""
+        origin = origin_of_task() or self.latest
+        return await self._callers[origin.protocol].call(service, method, body, origin.headers)
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        for caller in self._callers.values():
+            await stack.enter_async_context(caller)
+
+
+class Resources:
+    """See the head of the file. `pool` and `cache` raise Unreachable while it is closed."""
+
+    def __init__(self, spec: BankSpec) -> None:
+        self.spec = spec
+        self.peers = Peers(spec)
+        self._pool: Any = None
+        self._cache: Cache | None = None
+        self._stack = AsyncExitStack()
+
+    @property
+    def pool(self) -> Any:
+        if self._pool is None:
+            raise Unreachable(f"{self.spec.service} rests")
+        return self._pool
+
+    @property
+    def cache(self) -> Cache:
+        if self._cache is None:
+            raise Unreachable(f"{self.spec.service} rests")
+        return self._cache
+
+    async def open(self, way: Stores) -> None:
+        """Nothing is dialled yet: stores and peers may start later than the service, or again."""
+        await self.close()
+        latest, self.peers = self.peers.latest, Peers(self.spec)
+        self.peers.latest = latest
+        await self.peers.open(self._stack)
+        urls = self.spec.stores.get(way)
+        if urls and urls.postgres:
+            self._pool = await asyncpg.create_pool(
+                urls.postgres,
+                min_size=0,
+                max_size=self.spec.pool,
+                command_timeout=self.spec.deadline_s,
+                timeout=self.spec.deadline_s,
+                connection_class=_Connection,
+            )
+        if urls and urls.redis:
+            self._cache = Cache(urls.redis, self.spec.cache_ttl_s)
+
+    async def close(self) -> None:
+        """Every connection is closed on return; what is under way may end, for 3 s."""
+        pool, cache = self._pool, self._cache
+        self._pool = self._cache = None
+        if pool is not None:
+            try:
+                await asyncio.wait_for(pool.close(), _CLOSE_S)
+            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                pool.terminate()
+        if cache is not None:
+            await cache.close()
+        stack, self._stack = self._stack, AsyncExitStack()
+        await stack.aclose()

@@ -1,5 +1,5 @@
-"""A service answers, over the protocol of the study: uvicorn for HTTP/1.1, hypercorn for HTTP/2, grpc.aio
-for gRPC.
+"""A service answers, over each protocol of the study at once: uvicorn for HTTP/1.1, hypercorn for HTTP/2,
+grpc.aio for gRPC.
 
 A handler takes a body and gives an `Answer`. What it raises is told to the caller in one way, whatever the
 protocol: a body that makes no sense 400, a key used twice 409, a store or a peer that does not answer 503.
@@ -10,10 +10,11 @@ much as 503.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import asyncpg
@@ -28,9 +29,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from meshwise.service.bank import calls
-from meshwise.service.bank.calls import Answer, Body
+from meshwise.service.bank.calls import Answer, Body, Origin
 from meshwise.service.bank.domain import Conflict
-from meshwise.service.bank.spec import BankSpec, Service
+from meshwise.service.bank.resources import Resources
 from meshwise.study.model import Protocol
 
 log = logging.getLogger(__name__)
@@ -88,54 +89,91 @@ async def answer(handler: Handler, raw: bytes) -> Answer:
         return Answer(calls.UNAVAILABLE, {"error": f"{type(error).__name__}: {error}"})
 
 
-async def serve(spec: BankSpec, handlers: Mapping[str, Handler]) -> None:
-    """Answer until SIGTERM or SIGINT; what is being answered then may end, for 2 s."""
+async def serve(held: Resources, handlers: Mapping[str, Handler], stop: asyncio.Event) -> None:
+    """Answer over every protocol of the spec until `stop`; what is being answered then may end, for 2 s."""
     every = {**handlers, HEALTH: _health}
-    if spec.protocol is Protocol.GRPC:
-        await _serve_grpc(spec, every)
-    elif spec.protocol is Protocol.HTTP2:
-        await _serve_http2(spec, _application(spec.service, every))
-    else:
-        config = uvicorn.Config(
-            _application(spec.service, every),
-            host=spec.listen,
-            port=spec.port,
-            log_level="warning",
-            access_log=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=_GRACE_S,
-            lifespan="off",
-        )
-        await uvicorn.Server(config).serve()
+    async with asyncio.TaskGroup() as servers:
+        for protocol, port in held.spec.ports.items():
+            servers.create_task(_SERVERS[protocol](held, port, every, stop))
 
 
 async def _health(_: Body) -> Answer:
     return Answer()
 
 
-def _application(service: Service, handlers: Mapping[str, Handler]) -> Starlette:
+def stop_asked() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number_ in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number_, stop.set)
+    return stop
+
+
+def _arrived(held: Resources, origin: Origin) -> None:
+    calls.set_origin(origin)
+    held.peers.latest = origin
+
+
+# --- HTTP --------------------------------------------------------------------------------------
+
+
+def _application(held: Resources, protocol: Protocol, handlers: Mapping[str, Handler]) -> Starlette:
     def route(method: str, handler: Handler) -> Route:
         async def endpoint(request: Request) -> Response:
+            fields = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
+            _arrived(held, Origin.of(protocol, fields))
             given = await answer(handler, await request.body())
             return Response(calls.encode(given.body), given.status, media_type="application/json")
 
-        return Route(f"/{service}/{method}", endpoint, methods=["POST"])
+        return Route(calls.http_path(held.spec.service, method), endpoint, methods=["POST"])
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     return Starlette(
-        routes=[Route("/healthz", healthz), *(route(method, handler) for method, handler in handlers.items())]
+        routes=[*(route(method, handler) for method, handler in handlers.items()), Route("/healthz", healthz)]
     )
 
 
-async def _serve_http2(spec: BankSpec, application: Any) -> None:
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the process's own: they end all its servers at once."""
+        yield
+
+
+async def _serve_http1(
+    held: Resources, port: int, handlers: Mapping[str, Handler], stop: asyncio.Event
+) -> None:
+    config = uvicorn.Config(
+        _application(held, Protocol.HTTP1, handlers),
+        host=held.spec.listen,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+        lifespan="off",
+    )
+    server = _Uvicorn(config)
+    serving = asyncio.ensure_future(server.serve())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    stopping.cancel()
+    await serving
+
+
+async def _serve_http2(
+    held: Resources, port: int, handlers: Mapping[str, Handler], stop: asyncio.Event
+) -> None:
     # Of our own making: on the sockets that hypercorn makes (protocol number 0) asyncio does not switch
     # Nagle's algorithm off, and an answer of several small frames may wait for a delayed acknowledgement.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listener.bind((spec.listen, spec.port))
+    listener.bind((held.spec.listen, port))
     listener.setblocking(False)
     config = hypercorn.config.Config()
     config.bind = [f"fd://{listener.detach()}"]
@@ -143,12 +181,20 @@ async def _serve_http2(spec: BankSpec, application: Any) -> None:
     config.graceful_timeout = _GRACE_S
     config.accesslog = None
     config.loglevel = "WARNING"
-    await hypercorn.asyncio.serve(application, config, shutdown_trigger=_stop_asked().wait)
+    application: Any = _application(held, Protocol.HTTP2, handlers)
+    await hypercorn.asyncio.serve(application, config, shutdown_trigger=stop.wait)
 
 
-async def _serve_grpc(spec: BankSpec, handlers: Mapping[str, Handler]) -> None:
+# --- gRPC --------------------------------------------------------------------------------------
+
+
+async def _serve_grpc(
+    held: Resources, port: int, handlers: Mapping[str, Handler], stop: asyncio.Event
+) -> None:
     def method(handler: Handler) -> Any:
         async def behave(raw: bytes, context: Any) -> bytes:
+            fields = ((key, value) for key, value in context.invocation_metadata() if isinstance(value, str))
+            _arrived(held, Origin.of(Protocol.GRPC, fields))
             given = await answer(handler, raw)
             if not given.ok:
                 await context.abort(calls.TO_GRPC[given.status], calls.encode(given.body).decode())
@@ -157,20 +203,18 @@ async def _serve_grpc(spec: BankSpec, handlers: Mapping[str, Handler]) -> None:
         return grpc.unary_unary_rpc_method_handler(behave)
 
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    name = calls.grpc_method(spec.service, "").strip("/")
+    name = calls.grpc_method(held.spec.service, "").strip("/")
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(name, {key: method(each) for key, each in handlers.items()}),)
     )
-    server.add_insecure_port(f"{spec.listen}:{spec.port}")
-    stop = _stop_asked()
+    server.add_insecure_port(f"{held.spec.listen}:{port}")
     await server.start()
     await stop.wait()
     await server.stop(_GRACE_S)
 
 
-def _stop_asked() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number_ in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number_, stop.set)
-    return stop
+_SERVERS = {
+    Protocol.HTTP1: _serve_http1,
+    Protocol.HTTP2: _serve_http2,
+    Protocol.GRPC: _serve_grpc,
+}

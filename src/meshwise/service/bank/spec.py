@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from meshwise.core import messages
+from meshwise.study.bank import Stores
 from meshwise.study.model import Protocol
+
+SPOKEN = (Protocol.HTTP1, Protocol.HTTP2, Protocol.GRPC)
 
 
 class Service(StrEnum):
@@ -27,20 +30,43 @@ class Service(StrEnum):
 
 
 @dataclass(frozen=True)
+class Peer:
+    """Where a service is."""
+
+    address: str
+    """What is dialled."""
+    ports: Mapping[Protocol, int]
+    host: str = ""
+    """The name that is asked for, by which a sidecar routes; empty: the address."""
+
+
+@dataclass(frozen=True)
+class StoreUrls:
+    """Of database and cache; empty for a service that needs none."""
+
+    postgres: str = ""
+    """postgresql://USER:PASSWORD@HOST:PORT/DATABASE"""
+    redis: str = ""
+    """redis://:PASSWORD@HOST:PORT/0"""
+
+
+@dataclass(frozen=True)
 class BankSpec:
     """One service of the bank."""
 
     service: Service
-    port: int
-    protocol: Protocol
-    """Between services and from the client: http1, http2 or grpc."""
-    peers: Mapping[Service, str] = field(default_factory=dict)
-    """`host:port` of every service that this one calls."""
+    ports: Mapping[Protocol, int]
+    """What it serves: http1, http2, grpc, each on its port. It calls others in the protocol that it is
+    called in."""
+    peers: Mapping[Service, Peer] = field(default_factory=dict)
+    """Every service that this one calls."""
     listen: str = "0.0.0.0"
-    postgres: str = ""
-    """postgresql://USER:PASSWORD@HOST:PORT/DATABASE; the edge needs none."""
-    redis: str = ""
-    """redis://:PASSWORD@HOST:PORT/0"""
+    stores: Mapping[Stores, StoreUrls] = field(default_factory=dict)
+    """By the way that leads there; the edge needs none."""
+    control_port: int = 0
+    """On 127.0.0.1: health, `begin` and `rest` (`serving`); 0: nowhere."""
+    begin: bool = True
+    """Whether it serves at once; if not, it holds no connection until it is told to begin."""
     deadline_s: float = 5.0
     """A call that is not answered after this long has failed."""
     attempts: int = 3
@@ -61,11 +87,19 @@ class BankSpec:
         try:
             raw: dict[str, Any] = json.loads(path.read_text())
             raw["service"] = Service(raw["service"])
-            raw["protocol"] = Protocol(raw["protocol"])
-            raw["peers"] = {Service(name): str(where) for name, where in raw.get("peers", {}).items()}
-            spec = cls(**raw)
-            if spec.protocol not in (Protocol.HTTP1, Protocol.HTTP2, Protocol.GRPC):
-                raise ValueError(f"services of the bank do not speak {spec.protocol}")
+            raw["ports"] = _ports(raw["ports"])
+            raw["peers"] = {
+                Service(name): Peer(**{**peer, "ports": _ports(peer["ports"])})
+                for name, peer in raw.get("peers", {}).items()
+            }
+            raw["stores"] = {Stores(way): StoreUrls(**urls) for way, urls in raw.get("stores", {}).items()}
+            return cls(**raw)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise messages.BAD_NODE_SPEC.error(where=str(path), reason=error) from error
-        return spec
+
+
+def _ports(raw: Mapping[str, int]) -> dict[Protocol, int]:
+    ports = {Protocol(name): int(port) for name, port in raw.items()}
+    if not ports or not set(ports) <= set(SPOKEN):
+        raise ValueError(f"services of the bank do not speak {', '.join(raw) or 'nothing'}")
+    return ports

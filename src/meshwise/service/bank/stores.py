@@ -10,10 +10,15 @@ Laws of this file:
   (`as_inner_user`).
 - PostgreSQL is stopped with SIGINT (fast shutdown): on SIGTERM it would wait for its clients.
 - Durability is as delivered (fsync on): a database that does not write is no database.
+- A directory belongs to the process that holds the lock in it. What a killed process left is found and
+  removed when the next store is made.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import logging
 import os
 import pwd
 import secrets
@@ -32,10 +37,14 @@ from pathlib import Path
 from meshwise.core import linux, messages
 from meshwise.core.process import LaunchPlan, OwnedProcess
 
+log = logging.getLogger(__name__)
+
 _INNER = Path(__file__).with_name("as_inner_user.py")
 _START_S = 60.0
 _STOP_S = 10.0
 _USER = "bank"
+_LOCK = "owner.lock"
+_PREFIX = "meshwise-store-"
 
 
 @dataclass(frozen=True)
@@ -43,10 +52,17 @@ class Store:
     """A running store."""
 
     url: str
-    """With its password: not for a log."""
+    """Where it listens, with its password: not for a log."""
+    local: str
+    """The same by a Unix socket: for who is not in its network. With the password as well."""
     build: str
     """`postgres (PostgreSQL) 15.8 from /usr/lib/postgresql/15/bin`."""
     process: OwnedProcess
+
+    def at(self, address: str, port: int) -> str:
+        """Its URL as seen from elsewhere."""
+        login, _, rest = self.url.partition("@")
+        return f"{login}@{address}:{port}/{rest.partition('/')[2]}"
 
 
 @dataclass(frozen=True)
@@ -116,27 +132,57 @@ def _redis_places() -> list[Path]:
     ]
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """An empty cluster of PostgreSQL that does not run: copied, it saves the second that making one takes."""
+
+    data: Path
+    password: str
+
+
+@contextmanager
+def cluster(directory: Path) -> Iterator[Cluster]:
+    """Make one; `directory` takes logs. Raises MW911, MW912, MW913."""
+    binaries, as_whom = postgres_binaries(), unprivileged()
+    with _own_directory(directory, "postgres", as_whom) as home:
+        yield _new_cluster(binaries, home, as_whom)
+
+
+def _new_cluster(binaries: Path, home: Path, as_whom: Unprivileged) -> Cluster:
+    password = secrets.token_hex(16)
+    secret = home / "password"
+    secret.touch(0o600)
+    secret.write_text(password)
+    if as_whom.uid is not None:
+        os.chown(secret, as_whom.uid, as_whom.gid or -1)
+    data = home / "data"
+    _initdb(binaries, data, secret, home, as_whom)
+    secret.unlink()
+    with (data / "pg_hba.conf").open("a") as rules:  # where it may be reached from says `listen_addresses`
+        rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
+    return Cluster(data, password)
+
+
 @contextmanager
 def postgres(
-    directory: Path, address: str, port: int, *, network_fd: int | None = None, settings: tuple[str, ...] = ()
+    directory: Path,
+    address: str,
+    port: int,
+    *,
+    name: str = "bank/postgres",
+    network_fd: int | None = None,
+    settings: tuple[str, ...] = (),
+    like: Cluster | None = None,
 ) -> Iterator[Store]:
-    """A fresh, empty cluster, listening on `address:port`; its files are removed at the
-    end.
+    """A fresh, empty cluster (a copy of `like`, if given), listening on `address:port`; its files are removed
+    at the end.
 
     `settings` are `name=value` of postgresql.conf. `network_fd`: the namespace of a pod. Raises MW911,
     MW912, MW913 (initdb failed), MW211 or MW212 (the server did not start).
     """
     binaries, as_whom = postgres_binaries(), unprivileged()
     with _own_directory(directory, "postgres", as_whom) as home:
-        password = secrets.token_hex(16)
-        secret = home / "password"
-        secret.touch(0o600)
-        secret.write_text(password)
-        if as_whom.uid is not None:
-            os.chown(secret, as_whom.uid, as_whom.gid or -1)
-        data = home / "data"
-        _initdb(binaries, data, secret, home, as_whom)
-        secret.unlink()
+        own = _copy(like, home, as_whom) if like else _new_cluster(binaries, home, as_whom)
         options = (
             f"listen_addresses={address}",
             f"unix_socket_directories={home}",
@@ -145,15 +191,20 @@ def postgres(
             *settings,
         )
         argv = (
-            *(str(binaries / "postgres"), "-D", str(data), "-p", str(port)),
+            *(str(binaries / "postgres"), "-D", str(own.data), "-p", str(port)),
             *(word for option in options for word in ("-c", option)),
         )
-        plan = _plan("bank/postgres", argv, directory / "postgres.log", as_whom, network_fd)
-        url = f"postgresql://{_USER}:{password}@{address}:{port}/postgres"
+        plan = _plan(name, argv, directory / f"{name.rpartition('/')[2]}.log", as_whom, network_fd)
+        login = f"postgresql://{_USER}:{own.password}"
         with OwnedProcess(plan) as process:
             try:
-                process.wait_until(lambda: _accepts(data), "accepting connections", _START_S)
-                yield Store(url, f"{_version_of(binaries / 'postgres')} from {binaries}", process)
+                process.wait_until(lambda: _accepts(own.data), "accepting connections", _START_S)
+                yield Store(
+                    f"{login}@{address}:{port}/postgres",
+                    f"{login}@/postgres?host={home}&port={port}",
+                    f"{build_of(binaries / 'postgres')} from {binaries}",
+                    process,
+                )
             finally:
                 process.send(signal.SIGINT)
                 process.wait(_STOP_S)
@@ -161,7 +212,13 @@ def postgres(
 
 @contextmanager
 def redis(
-    directory: Path, address: str, port: int, *, network_fd: int | None = None, settings: tuple[str, ...] = ()
+    directory: Path,
+    address: str,
+    port: int,
+    *,
+    name: str = "bank/redis",
+    network_fd: int | None = None,
+    settings: tuple[str, ...] = (),
 ) -> Iterator[Store]:
     """A Redis that keeps nothing on disk, on `address:port`. `settings`: further words of its command line.
 
@@ -175,19 +232,23 @@ def redis(
         configuration.touch(0o600)
         configuration.write_text(
             f'bind {address}\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\ndir {home}\n'
+            f"unixsocket {home}/redis.sock\nunixsocketperm 700\n"
             "maxmemory 256mb\nmaxmemory-policy allkeys-lru\n"
         )
-        log = directory / "redis.log"
-        start = log.stat().st_size if log.exists() else 0
-        plan = _plan("bank/redis", (str(binary), str(configuration), *settings), log, nobody, network_fd)
+        output = directory / f"{name.rpartition('/')[2]}.log"
+        start = output.stat().st_size if output.exists() else 0
+        plan = _plan(name, (str(binary), str(configuration), *settings), output, nobody, network_fd)
         with OwnedProcess(plan) as process:
             process.wait_until(
-                lambda: b"eady to accept connections" in log.read_bytes()[start:],
+                lambda: b"eady to accept connections" in output.read_bytes()[start:],
                 "accepting connections",
                 _START_S,
             )
             yield Store(
-                f"redis://:{password}@{address}:{port}/0", f"{_version_of(binary)} from {binary}", process
+                f"redis://:{password}@{address}:{port}/0",
+                f"unix://{home}/redis.sock?db=0&password={password}",
+                f"{build_of(binary)} from {binary}",
+                process,
             )
 
 
@@ -203,10 +264,37 @@ def _own_directory(directory: Path, name: str, as_whom: Unprivileged) -> Iterato
     """A directory of the store's own user. Not below `directory`, which that user may not be able to enter;
     and short, because the path of a Unix socket has at most 107 bytes."""
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"meshwise-{name}-", ignore_cleanup_errors=False) as home:
+    sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{name}-", ignore_cleanup_errors=False) as made:
+        home = Path(made)
         if as_whom.uid is not None:
             os.chown(home, as_whom.uid, as_whom.gid if as_whom.gid is not None else -1)
-        yield Path(home)
+        with (home / _LOCK).open("x") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (home / _LOCK).exists():
+                raise FileNotFoundError(2, "another process removed it while it was made", made)
+            yield home
+
+
+def sweep() -> None:
+    """Remove the directories of stores whose process was killed: nobody holds their locks any more."""
+    for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), (home / _LOCK).open() as lock:  # another's, or just being made
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            log.info("removing %s, left by a process that was killed", home)
+            shutil.rmtree(home)
+
+
+def _copy(like: Cluster, home: Path, as_whom: Unprivileged) -> Cluster:
+    """By the store's own user, so that the files are its own."""
+    data = home / "data"
+    argv = (shutil.which("cp") or "/bin/cp", "-a", str(like.data), str(data))
+    with OwnedProcess(_plan("bank/copy", argv, home / "copy.log", as_whom, None)) as process:
+        if not process.wait(_START_S) or process.ending != "ended with status 0":
+            raise messages.STORE_NOT_MADE.error(
+                ending=process.ending or f"not copied after {_START_S:g} s", tail=process.log_tail()
+            )
+    return Cluster(data, like.password)
 
 
 def _plan(
@@ -256,7 +344,8 @@ def _version(directory: Path) -> tuple[int, ...]:
     return tuple(int(part) for part in directory.parent.name.split(".") if part.isdigit())
 
 
-def _version_of(binary: Path) -> str:
+def build_of(binary: Path) -> str:
+    """What it says that it is."""
     answer = subprocess.run(
         [str(binary), "--version"], capture_output=True, text=True, timeout=10, check=False
     )

@@ -40,8 +40,7 @@ _AT_ONCE = 50
 def handlers(held: Resources) -> Mapping[str, Handler]:
     async def transfer(body: Body) -> Answer:
         asked = _terms(body)
-        async with held.pool.acquire() as connection, connection.transaction():
-            outcome = await ledger.transfer(connection, asked)
+        outcome = await ledger.transfer(held.pool, asked)
         await _changed(held, asked)
         return Answer(calls.OK if outcome is Outcome.MOVED else calls.REFUSED, {"outcome": outcome})
 
@@ -64,8 +63,7 @@ def handlers(held: Resources) -> Mapping[str, Handler]:
 
 async def drive(held: Resources, asked: Transfer) -> State:
     """Drive a saga to its end; the state it came to, which is not an end if a compensation failed."""
-    async with held.pool.acquire() as connection:
-        state = await ledger.open_saga(connection, asked)
+    state = await ledger.open_saga(held.pool, asked)
     while not state.ended:
         if state in (State.MOVING, State.RETURNING):
             state = await _book(held, asked, state)
@@ -73,8 +71,7 @@ async def drive(held: Resources, asked: Transfer) -> State:
         result = await _ask(held, asked, state)
         if result is not Result.DONE and state.compensating:
             return state
-        async with held.pool.acquire() as connection:
-            state = await ledger.advance_saga(connection, asked.key, state, domain.after(state, result))
+        state = await ledger.advance_saga(held.pool, asked.key, state, domain.after(state, result))
     return state
 
 
@@ -82,8 +79,7 @@ async def take_up(held: Resources) -> None:
     """For ever: drive on the sagas that a dead process or a lost peer left behind."""
     while True:
         try:
-            async with held.pool.acquire() as connection:
-                left = await ledger.open_sagas(connection, _LEFT_BEHIND_S, _AT_ONCE)
+            left = await ledger.open_sagas(held.pool, _LEFT_BEHIND_S, _AT_ONCE)
             for saga in left:
                 state = await drive(held, saga)
                 log.info("saga %s taken up: %s", saga.key, state)
@@ -94,14 +90,14 @@ async def take_up(held: Resources) -> None:
 
 async def _book(held: Resources, asked: Transfer, state: State) -> State:
     """Money and state change in one transaction, so this step is never in doubt."""
-    async with held.pool.acquire() as connection, connection.transaction():
-        if state is State.MOVING:
-            outcome = await ledger.transfer(connection, asked)
-            result = Result.DONE if outcome is Outcome.MOVED else Result.REFUSED
-        else:
+    if state is State.MOVING:
+        following = await ledger.move_for_saga(held.pool, asked)
+    else:
+        async with held.pool.acquire() as connection, connection.transaction():
             await ledger.give_back(connection, asked)
-            result = Result.DONE
-        following = await ledger.advance_saga(connection, asked.key, state, domain.after(state, result))
+            following = await ledger.advance_saga(
+                connection, asked.key, state, domain.after(state, Result.DONE)
+            )
     await _changed(held, asked)
     return following
 

@@ -27,8 +27,7 @@ def handlers(held: Resources) -> Mapping[str, Handler]:
 
     async def reserve(body: Body) -> Answer:
         saga, user, amount = text(body, "key"), number(body, "source"), number(body, "amount")
-        async with held.pool.acquire() as connection, connection.transaction():
-            hold = await ledger.reserve(connection, saga, user, amount)
+        hold = await ledger.reserve(held.pool, saga, user, amount)
         await held.cache.invalidate(profile_key(user))
         return Answer(calls.OK if hold is Hold.HELD else calls.REFUSED, {"hold": hold})
 

@@ -1,0 +1,85 @@
+"""One trial with the bank: its clients' requests, and those of clients that come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from meshwise.core.errors import MeshwiseError
+from meshwise.load.spec import LoadSpec
+from meshwise.service.bank.mix import Request
+from meshwise.study.bank import Operation
+from meshwise.study.model import Arrivals
+from meshwise.testbed.local import books
+from meshwise.testbed.local.instrument import Instrument
+from meshwise.testbed.seam import Measurement
+
+AGAIN_GAP_NS = 10_000_000
+"""Clients that come back do so one after the other, 100 in a second."""
+AGAIN_TIMEOUT_NS = 10**10
+_END_S = 20.0
+
+StartInstrument = Callable[[LoadSpec, Path], Instrument]
+"""In the pod of the mesh's client; the files go to the directory."""
+
+
+@dataclass
+class BankTrial:
+    """`directory` takes the scripts."""
+
+    run: str
+    """Prefix of the idempotency keys: the trial's id."""
+    weights: Mapping[Operation, float]
+    directory: Path
+    _asked: dict[str, Sequence[Request]] = field(default_factory=dict)
+
+    def scripted(self, client: str, spec: LoadSpec) -> LoadSpec:
+        """The load of one client, which asks the bank."""
+        requests = books.asked_by(spec, self.weights, f"{self.run}-{client}")
+        self._asked[client] = requests
+        self.directory.mkdir(parents=True, exist_ok=True)
+        return books.scripted(spec, requests, self.directory / f"{client}.script")
+
+    def labelled(self, client: str, table: pa.Table) -> pa.Table:
+        return books.Asked(self._asked).labelled(client, table)
+
+    def judged(self, measurement: Measurement, url: str, spec: LoadSpec, start: StartInstrument) -> Measurement:
+        """`spec`: of the client inside the mesh, as which every client comes back."""
+        rounds = 0
+
+        def ask_again(requests: Sequence[Request]) -> Sequence[int]:
+            nonlocal rounds
+            rounds += 1
+            return once_more(requests, spec, self.directory / f"again-{rounds}", start)
+
+        return books.judged(measurement, books.Asked(self._asked), url, ask_again)
+
+
+def once_more(
+    requests: Sequence[Request], spec: LoadSpec, directory: Path, start: StartInstrument
+) -> Sequence[int]:
+    """Send these, evenly spaced, and give a status each; zeros if the instrument does not get through."""
+    directory.mkdir(parents=True)
+    again = replace(
+        books.scripted(replace(spec, script=None), requests, directory / "script"),
+        headers=spec.headers,
+        arrivals=Arrivals.CONSTANT,
+        rate_rps=1e9 / AGAIN_GAP_NS,
+        warmup_ns=0,
+        duration_ns=AGAIN_GAP_NS * len(requests),
+        timeout_ns=AGAIN_TIMEOUT_NS,
+    )
+    with ExitStack() as stack:
+        instrument = start(again, directory / "out")
+        stack.enter_context(instrument.process)
+        try:
+            instrument.wait_started()
+        except (MeshwiseError, ValueError):
+            return [0] * len(requests)
+        instrument.process.wait((again.duration_ns + again.timeout_ns) / 1e9 + _END_S)
+    statuses = [int(status) for status in instrument.requests()["status"].to_pylist()]
+    return (statuses + [0] * len(requests))[: len(requests)]
