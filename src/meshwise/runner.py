@@ -75,6 +75,8 @@ class RunSummary:
     wall_s: float
     measured_s: float
     """Time inside the warm-up and the measured window of trials that were measured."""
+    violated: int = 0
+    """Of those that are ok, trials whose judgement found a violation."""
 
 
 def run_study(
@@ -186,8 +188,19 @@ def _summary(study: Study, outcomes: Sequence[TrialOutcome], begun: float) -> Ru
         failed=sum(outcome.status is TrialStatus.FAILED for outcome in outcomes),
         unproven=sum(outcome.status is TrialStatus.UNPROVEN for outcome in outcomes),
         wall_s=time.monotonic() - begun,
-        measured_s=ok * (study.trial.warmup_ns + study.trial.duration_ns) / 1e9,
+        violated=sum(violates(outcome) for outcome in outcomes),
+        measured_s=sum(
+            study.trial.warmup_ns + study.window_ns(outcome.trial)
+            for outcome in outcomes
+            if outcome.status is TrialStatus.OK
+        )
+        / 1e9,
     )
+
+
+def violates(outcome: TrialOutcome) -> bool:
+    """Whether what was judged after the trial did not hold."""
+    return outcome.measurement is not None and not all(each.passed for each in outcome.measurement.checks)
 
 
 def flagged(outcome: TrialOutcome, flag: str) -> TrialOutcome:

@@ -3,7 +3,8 @@
 - `completeness`, `proofs`: what is missing, failed, or was never measured because its posture did not hold.
 - `instrument`: trials in which the instrument, not the mesh, may be what was measured.
 - `position`, `previous_cell`: residuals after cell and block, tested for drift in a block and for carry-over.
-- `steady`: last third of a trial against its first (over trials, never over requests).
+- `books`: of the bank, whether money or an acknowledged transfer was lost or doubled.
+- `steady`: last third of a trial against its first (over trials, never over requests); not where the load moves.
 - `aa_claims`: identical cells must be claimed to differ in about alpha of comparisons, or the intervals are
   wrong.
 """
@@ -25,7 +26,8 @@ from meshwise.analysis.level import cell_words
 from meshwise.analysis.metrics import Scale, split
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.trial import INSTRUMENT_FLAGS
-from meshwise.study.model import Role, Trial
+from meshwise.archive.outcome import BOOKS_VIOLATED
+from meshwise.study.model import Role, Shape, Trial
 
 UNSTEADY = 0.02
 """A change of the median within trials below this share is no matter, however sure."""
@@ -52,7 +54,10 @@ def all_checks(
 ) -> Iterator[Finding]:
     yield from completeness(outcomes, settings)
     yield instrument(grid, settings)
-    yield from steady(grid, naming, settings)
+    if any(cell.shape is Shape.BANK for cell in grid.cells):
+        yield books(grid, settings)
+    if not settings.load_shape:  # under a load that moves the two thirds differ by intention
+        yield from steady(grid, naming, settings)
     yield from aa_claims(controls, settings)
     asked = [name for name in settings.primary_metrics if name in grid.metrics]
     for name in asked:
@@ -101,6 +106,25 @@ def instrument(grid: Grid, settings: Settings) -> Finding:
         tuple(sorted({f"in_doubt: {result.trial.cell.name}" for result in doubtful})),
         "The instrument sent on time in every trial." if not doubtful else
         f"In {len(doubtful)} of {total} trials sends were late enough to show in the response time.",
+    )  # fmt: skip
+
+
+def books(grid: Grid, settings: Settings) -> Finding:
+    """Of the bank: money and acknowledged transfers, judged after every trial."""
+    total = len(grid.results)
+    found = [
+        (result.trial.trial_id, flag.partition(": ")[2])
+        for result in grid.results
+        for flag in result.flags
+        if flag.startswith(BOOKS_VIOLATED)
+    ]
+    spoilt = len({trial_id for trial_id, _ in found})
+    return _count(
+        "books", spoilt, total, settings,
+        tuple(f"violated: {trial_id}: {words}" for trial_id, words in found),
+        f"After each of {total} trials the books of the bank agreed: no money and no acknowledged transfer was lost "
+        "or doubled." if not spoilt else
+        f"After {spoilt} of {total} trials the books of the bank did not agree with what its clients were told.",
     )  # fmt: skip
 
 

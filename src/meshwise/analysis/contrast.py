@@ -21,7 +21,7 @@ from meshwise.study.model import Authorization, Cell, MeshName, MtlsMode, Protoc
 
 BoolArray = npt.NDArray[np.bool_]
 
-FREE_FACTORS = ("key_type", "policy_count", "plaintext_share", "http1_transport", "tls_group")
+FREE_FACTORS = ("key_type", "policy_count", "plaintext_share", "http1_transport", "tls_group", "stores")
 """Factors that mean nothing in some postures; all others must agree in what is compared."""
 
 
@@ -160,7 +160,7 @@ def cell_scope(cell: Cell) -> dict[str, ScopeValue]:
         "connections": cell.connections, "streams": cell.streams, "shape": str(cell.shape),
         "length": cell.length, "key_type": str(cell.key_type), "policy_count": cell.policy_count,
         "plaintext_share": cell.plaintext_share, "http1_transport": str(cell.http1_transport),
-        "tls_group": str(cell.tls_group),
+        "tls_group": str(cell.tls_group), "stores": str(cell.stores),
     }  # fmt: skip
 
 
@@ -169,7 +169,7 @@ _SPOKEN = {
     "connections": "{:d} connections", "streams": "{:d} streams each", "length": "{shape} of {:d}",
     "key_type": "{} keys",
     "policy_count": "{:d} policy entries", "plaintext_share": "{:.0%} plaintext clients",
-    "http1_transport": "{} between sidecars", "tls_group": "TLS group {}",
+    "http1_transport": "{} between sidecars", "tls_group": "TLS group {}", "stores": "{} stores",
 }  # fmt: skip
 
 
@@ -209,7 +209,7 @@ class Naming:
         if not cell.plaintext_share:
             silent.add("plaintext_share")
         if cell.posture.mtls is None:
-            silent.add("http1_transport")
+            silent |= {"http1_transport", "stores"}
         spoken = [
             text.format(scope[factor], shape=cell.shape)
             for factor, text in _SPOKEN.items()

@@ -93,9 +93,26 @@ def split(name: str) -> tuple[Metric, str]:
     base, _, workload = name.partition("@")
     return METRICS[base], workload
 
+        Metric("operation_response_p50_us", "us", "the median response time of this operation"),
+        Metric("operation_response_p99_us", "us", "the P99 response time of this operation"),
+        Metric("operation_rps", "1/s", "the rate of this operation", compared=False, more_is_worse=False),
+        Metric(
+            "operation_error_ratio",
+            "ratio",
+            "the share of failed requests of this operation",
+            Scale.DIFFERENCE,
+            compared=False,
+        ),
+        Metric("store_cpu_us_per_request", "us", "the CPU time of database and cache per request"),
 
-def workload_scope(workload: str) -> dict[str, str]:
-    return {"workload": workload} if workload else {}
+def workload_scope(name: str) -> dict[str, str]:
+    """Of a metric by its full name. A metric of a place, or of an operation, has that in both keys, so that who
+    looks for what is of everything leaves all kinds out by one."""
+    metric, workload = split(name)
+    if not workload:
+        return {}
+    kinds = {kind: workload for kind in ("place", "operation") if metric.name.startswith(f"{kind}_")}
+    return {"workload": workload} | kinds
 
 
 def percentile_of(name: str) -> float | None:

@@ -39,9 +39,10 @@ SOAK_S = 10
 """Whole seconds from which on the variation of throughput is told."""
 
 REQUEST_COLUMNS = ("intended_ns", "sent_ns", "done_ns", "error")
-OPTIONAL_REQUEST_COLUMNS = ("client",)
-TELEMETRY_METRICS = ("cpu_ns", "rss_bytes", "pss_bytes")
-TELEMETRY_COLUMNS = ("t_ns", "source", "metric", "value")
+OPTIONAL_REQUEST_COLUMNS = ("client", "operation")
+USAGE_METRICS = ("cpu_ns", "rss_bytes", "pss_bytes")
+TELEMETRY_METRICS = tuple(dict.fromkeys((*USAGE_METRICS, *ATTRIBUTED_METRICS)))
+TELEMETRY_COLUMNS = ("t_ns", "source", "metric", "labels", "value")
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,12 @@ def measure(
         found += _lateness(sent, analysed, values)
     used, gaps = usage(trial, telemetry, np.sort(sent.done[sent.answered]))
     values |= used
+    _by_operation(requests, values, exceedances)
+    if trial.phase is Phase.SOAK:
+        values |= variability(sent.intended[mesh], response, sent.done[answered])
     found += gaps
-    return TrialResult(trial, values, exceedances, tuple(found), _trend(response), offered)
+    processes = Usage.of(trial, telemetry) if trial.search else None
+    return TrialResult(trial, values, exceedances, tuple(found), _trend(response), offered, processes)
 
 
 @dataclass(frozen=True)
@@ -167,12 +172,36 @@ def _percentiles(
     for word, p in PERCENTILES.items():
         name = f"{kind}_{word}_us"
         values[name] = threshold = quantile(ascending, p)
-        exceedances[name] = (
-            effective_exceedances(times, threshold)
-            if np.isfinite(threshold)
-            else float(len(times))
-            * (1 - p)  # so many failed that the percentile is infinite: that is known well
-        )
+        exceedances[name] = _worth(times, threshold, p)
+
+
+def _worth(times: FloatArray, threshold: float, p: float) -> float:
+    """Effective exceedances of a percentile."""
+    if np.isfinite(threshold):
+        return effective_exceedances(times, threshold)
+    return float(len(times)) * (1 - p)  # so many failed that it is infinite: that is known well
+
+
+def _by_operation(
+    requests: pl.DataFrame, values: dict[str, float], exceedances: dict[str, float]
+) -> None:
+    """The same of each operation of the bank, of clients inside the mesh and outside together."""
+    if "operation" not in requests.columns:
+        return
+    measured = requests.filter((pl.col("intended_ns") >= 0) & pl.col("operation").is_not_null())
+    span_s = float(measured["intended_ns"].max() or 0) / 1e9  # type: ignore[arg-type]
+    names = measured["operation"].cast(pl.String)
+    for operation in sorted(names.unique().to_list()):
+        sent = _Requests.of(measured.filter(names == operation))
+        times = sent.response_us(np.ones(len(sent.intended), dtype=np.bool_))
+        ascending = np.sort(times)
+        for word in ("p50", "p99"):
+            name = f"operation_response_{word}_us@{operation}"
+            values[name] = threshold = quantile(ascending, PERCENTILES[word])
+            exceedances[name] = _worth(times, threshold, PERCENTILES[word])
+        values[f"operation_error_ratio@{operation}"] = float(sent.failed.mean())
+        if span_s > 0:
+            values[f"operation_rps@{operation}"] = len(times) / span_s
 
 
 def _throughput(sent: _Requests, analysed: BoolArray) -> float:
@@ -266,6 +295,10 @@ def _usage_metrics(
     values: dict[str, float] = {}
     proxies, services = cpu.get("proxy", {}), cpu.get("service", {})
     proxy_total = sum(proxies.values())
+        values |= {"service_cpu_us_per_request": spent for workload, spent in services.items()}
+    if stores := cpu.get("store"):
+        values["store_cpu_us_per_request"] = sum(stores.values())
+        values |= {f"store_cpu_us_per_request@{workload}": spent for workload, spent in stores.items()}
     if proxies or (no_mesh and services):
         values["cpu_us_per_request"] = proxy_total
         if services:

@@ -52,6 +52,14 @@ class Measurement:
     """Empty, or why the trial failed: a proxy, a service or the instrument ended."""
     log_tail: str = ""
     flags: tuple[str, ...] = field(default=())
+    checks: tuple[Check, ...] = ()
+    """What was judged after the trial: whether the books of the bank agree."""
+    events: pa.Table | None = None
+    """What was done to it meanwhile, columns as in `archive.schema.EVENTS`; None: nothing was meant to be."""
+
+
+BOOKS_VIOLATED = "books_violated"
+"""Code of the flag of a trial after which the books of the bank did not agree."""
 
 
 class TrialStatus(StrEnum):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from meshwise.archive.outcome import Proof, TrialOutcome
+from meshwise.archive.outcome import Check, Proof, TrialOutcome
 from meshwise.archive.schema import DESIGN, TRIALS
 from meshwise.study.graph import graph_of
 from meshwise.study.model import (
@@ -26,6 +26,7 @@ from meshwise.study.model import (
     Role,
     ServiceGraph,
     Shape,
+    Stores,
     TlsGroup,
     Trial,
 )
@@ -75,6 +76,7 @@ def cell_of(row: Mapping[str, Any]) -> Cell:
         http1_transport=Http1Transport(row.get("http1_transport") or Http1Transport.DEFAULT),
         tls_group=TlsGroup(row.get("tls_group") or TlsGroup.DEFAULT),
         graph=graph_of(row["graph"]) if row.get("graph") else None,
+        stores=Stores(row.get("stores") or Stores.MESHED),
     )
 
 
@@ -122,6 +124,7 @@ def outcome_row(outcome: TrialOutcome, files: Row) -> Row:
             "flags": list(measurement.flags) if measurement else [],
             "proof": proof_json(outcome.proof),
             "instrument": json.dumps(dict(measurement.instrument)) if measurement else "{}",
+            "checks": checks_json(measurement.checks) if measurement else "[]",
             "started_unix_ns": measurement.started_unix_ns if measurement else None,
             "stored_unix_ns": time.time_ns(),
             "apply_ns": outcome.apply_ns,
@@ -146,6 +149,10 @@ def proof_json(proof: Proof) -> str:
             "duration_ns": proof.duration_ns,
         }
     )
+
+
+def checks_json(checks: Iterable[Check]) -> str:
+    return json.dumps([asdict(check) for check in checks])
 
 
 def trials_table(rows: list[Row]) -> pa.Table:

@@ -69,6 +69,7 @@ _CELL = (
     ("http1_transport", TEXT, "how HTTP/1.1 travels between sidecars: `default`, `http1`, `http2`", True),
     ("tls_group", TEXT, "group of the key exchange: `default`, `x25519`, `x25519mlkem768`", True),
     ("graph", NAME, "the service graph as JSON, where the shape is `graph`", True),
+    ("stores", TEXT, "how the bank reaches database and cache: `meshed`, `direct`", True),
 )
 _TRIAL = (
     ("trial_id", TEXT, "block and position, counted from 0; `-r1` marks the re-try"),
@@ -114,6 +115,7 @@ TRIALS = _table(
     ("phase", TEXT, "`ramp`, `bisect`, `confirm`, `overload`, `down`; null if in no search", True),
     ("result", TEXT, "`held`, `broken`, `invalid`: what the search took the trial for; else empty", True),
     ("reason", TEXT, "why it is broken or invalid; else empty", True),
+    ("checks", TEXT, "JSON: what was judged after the trial (name, expected, observed, passed)", True),
 )
 
 REQUESTS = _table(
@@ -133,6 +135,8 @@ REQUESTS_EXTRA = (
     Column("connection", pa.int32(), "which of the instrument's connections carried it"),
     Column("queued", pa.bool_(), "no slot was free at its intended time, so its waiting is the server's"),
     Column("client", TEXT, "`outside` for the load from outside the mesh (plaintext share), else `mesh`"),
+    Column("operation", NAME, "what was asked of the bank: `profile`, `transfer`, `notify`, `statement`"),
+    Column("request", INT, "number of the request in what its client asks of the bank, from 0"),
 )
 """Columns of `requests` that may be there."""
 

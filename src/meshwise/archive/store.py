@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from meshwise import __version__
@@ -29,7 +30,7 @@ from meshwise.archive.outcome import TrialOutcome as TrialOutcome
 from meshwise.archive.outcome import TrialStatus as TrialStatus
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.rows import design_table, outcome_row, trials_table
-from meshwise.archive.schema import REQUESTS, SCHEMA_VERSION, TELEMETRY, TableSpec, conform
+from meshwise.archive.schema import EVENTS, REQUESTS, SCHEMA_VERSION, TELEMETRY, TableSpec, conform
 from meshwise.core import messages
 from meshwise.core.units import format_size
 from meshwise.study.estimate import disk_bytes
@@ -140,6 +141,8 @@ class Archive:
                 columns |= self._keep_table(trial_id, outcome.measurement.telemetry, TELEMETRY)
             row = trials_table([outcome_row(outcome, columns)])
             self._trials = pa.concat_tables([self._trials, row]).combine_chunks()
+                if outcome.measurement.events is not None:
+                    self._keep_events(trial_id, outcome.measurement.events)
             write_aside(self.directory / "trials.parquet", encode(self._trials))
         self._statuses[trial_id] = outcome.status
 
@@ -169,6 +172,17 @@ class Archive:
 
     def _keep_resources(self, outcome: TrialOutcome) -> str | None:
         """One file per different text; most trials share a few."""
+    def _keep_events(self, trial_id: str, table: pa.Table) -> None:
+        """One file for all trials; what a killed run left of a trial without a row goes."""
+        path = self.directory / f"{EVENTS.name}.parquet"
+        new = conform(table, EVENTS, trial_id)
+        if path.exists():
+            former = conform(pq.read_table(path), EVENTS)
+            complete = pc.is_in(former["trial_id"].cast(pa.string()), pa.array(list(self._statuses), pa.string()))
+            new = pa.concat_tables([former.filter(complete), new]).unify_dictionaries()
+        if new.num_rows:
+            write_aside(path, encode(new.combine_chunks()))
+
         if not outcome.resources:
             return None
         text = outcome.resources.encode()

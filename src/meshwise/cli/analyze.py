@@ -24,6 +24,7 @@ from meshwise.archive.findings import write_findings
 from meshwise.archive.outcome import TrialStatus
 from meshwise.archive.read import ArchiveReader
 from meshwise.core import messages
+from meshwise.core.errors import ExitStatus
 
 
 def analyze(
@@ -32,6 +33,8 @@ def analyze(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing; findings.json is written.")] = False,
 ) -> None:
     """Turn what was measured into findings with intervals, and write findings.json.
+
+    Exit status 1 if the books of the bank did not agree after a trial.
 
     Example: meshwise analyze my-study
     """
@@ -42,6 +45,8 @@ def analyze(
     elif not quiet:
         typer.echo(summary(document))
         typer.echo(f"findings in {path}; show them with `meshwise report {directory}`", err=True)
+    if any(f.kind is Kind.CHECK and f.metric == "books" and f.verdict is Verdict.WARNING for f in document.findings):
+        raise typer.Exit(ExitStatus.ANSWER_IS_NO)
 
 
 def analyze_archive(reader: ArchiveReader) -> Findings:

@@ -37,9 +37,9 @@ from meshwise.study.search import GROWTH, RESOLUTION, most_steps, usual_steps
 FACTORS = (
     "mesh", "posture", "protocol", "rate_rps", "request_bytes", "response_bytes", "connections", "streams",
     "shape", "length", "key_type", "policy_count", "plaintext_share",
-    "http1_transport", "tls_group",
+    "http1_transport", "tls_group", "stores",
 )  # fmt: skip
-TEXT_FACTORS = ("mesh", "posture", "protocol", "shape", "key_type", "http1_transport", "tls_group")
+TEXT_FACTORS = ("mesh", "posture", "protocol", "shape", "key_type", "http1_transport", "tls_group", "stores")
 HEADINGS = {
     "mesh": "environment", "rate_rps": "rate", "request_bytes": "request", "response_bytes": "response",
     "key_type": "key", "policy_count": "policies", "plaintext_share": "plaintext", "shape": "topology",
@@ -200,7 +200,7 @@ def level(cell: Cell, factor: str) -> str:
             return format_size(value)
         case "plaintext_share":
             return f"{value:.0%}"
-        case "http1_transport" | "tls_group" if not means(factor, cell):
+        case "http1_transport" | "tls_group" | "stores" if not means(factor, cell):
             return ""
         case _:
             return str(value)
@@ -215,13 +215,13 @@ def means(factor: str, cell: Cell) -> bool:
 def split_factors(cells: tuple[Cell, ...]) -> tuple[list[str], list[str]]:
     """Factors that vary (environment and posture always shown), and `name level` of those that do not."""
     levels = {factor: {level(cell, factor) for cell in cells} for factor in FACTORS}
-    for factor in ("http1_transport", "tls_group"):
+    for factor in ("http1_transport", "tls_group", "stores"):
         levels[factor] -= {""}
     varying = [factor for factor in FACTORS if len(levels[factor]) > 1 or factor in ("mesh", "posture")]
     constant = [
         f"{HEADINGS.get(factor, factor)} {next(iter(levels[factor]))}"
         for factor in FACTORS
-        if factor not in varying and not levels[factor] <= {"0", "0%", "default"}
+        if factor not in varying and not levels[factor] <= {"0", "0%", "default", "meshed"}
     ]
     return varying, constant
 

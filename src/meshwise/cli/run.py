@@ -31,6 +31,7 @@ from meshwise.runner import (
     run_saturation,
     run_study,
 )
+    violates,
 from meshwise.study.design import design
 from meshwise.study.file import load_study
 from meshwise.study.model import Level, Study, Trial
@@ -53,7 +54,7 @@ def run(
 
     Needs root or an unprivileged user namespace (`meshwise doctor` tells). Ctrl-C or SIGTERM ends it after
     clean-up and keeps what is complete (exit status 130); `--resume` continues there. Exit status 1 if no
-    trial could be measured.
+    trial could be measured, or if the books of the bank do not agree with what its clients were told.
 
     Example: meshwise run studies/quickstart.yaml --out my-study
     """
@@ -87,7 +88,8 @@ def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, res
         console.print(stopped_line(len(statuses), study, out, question.level), soft_wrap=True)
         return INTERRUPTED
     console.print(closing_line(summary, statuses, out), soft_wrap=True)
-    return ExitStatus.DONE if TrialStatus.OK in statuses.values() else ExitStatus.ANSWER_IS_NO
+    good = TrialStatus.OK in statuses.values() and not summary.violated
+    return ExitStatus.DONE if good else ExitStatus.ANSWER_IS_NO
 
 
 def stopped_line(stored: int, study: Path, out: Path, level: Level | None = None) -> str:
@@ -106,7 +108,11 @@ def closing_line(summary: RunSummary, statuses: Mapping[str, TrialStatus], out: 
     share = summary.measured_s / summary.wall_s if summary.wall_s else 0.0
     troubles = [
         f"{count} {word}"
-        for count, word in ((summary.failed, "failed"), (summary.unproven, "unproven"))
+        for count, word in (
+            (summary.failed, "failed"),
+            (summary.unproven, "unproven"),
+            (summary.violated, "in which money or an acknowledged transfer was lost or doubled"),
+        )
         if count
     ]
     done = (
@@ -160,7 +166,12 @@ def _print_block(console: Console, line: ProgressLine, event: Event) -> None:
 
 def trouble_of(event: Event) -> str:
     """What must be said at once, in one line; empty for a trial that went well."""
-    if not isinstance(event, TrialFinished) or event.outcome.status is TrialStatus.OK:
+    if not isinstance(event, TrialFinished):
+        return ""
+    if violates(event.outcome) and event.outcome.measurement is not None:
+        broken = next(each for each in event.outcome.measurement.checks if not each.passed)
+        return f"{event.trial.trial_id} {event.trial.cell.name}: violated: {broken.name}: {broken.observed}"
+    if event.outcome.status is TrialStatus.OK:
         return ""
     again = " (tried again at the end of its block)" if event.outcome.status is TrialStatus.FAILED else ""
     again = "" if event.trial.attempt else again

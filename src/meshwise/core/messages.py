@@ -437,3 +437,15 @@ BANK_EXTRA = Message(
     "the reference application needs the package `{package}`",
     "pip install 'meshwise[bank]'",
 )
+SERVICE_SILENT = Message(
+    "MW921",
+    Fault.PROXY,
+    "{name} did not obey `{asked}`: {reason}",
+    "the trial is tried once more on processes started anew",
+)
+STORE_SILENT = Message(
+    "MW922",
+    Fault.PROXY,
+    "the stores of {environment} do not answer: {reason}",
+    "the trial is tried once more on processes started anew; look for a full disk",
+)

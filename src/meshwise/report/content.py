@@ -26,7 +26,7 @@ CONTEXT = (
 )  # fmt: skip
 """Factors that agree in whatever is compared: a slice for every combination of their levels."""
 
-FREE = ("key_type", "policy_count", "http1_transport", "tls_group")
+FREE = ("key_type", "policy_count", "http1_transport", "tls_group", "stores")
 """Factors that mean something in some rungs only: where they vary, a rung for every level."""
 
 DEFAULT_PRIMARY = ("response_p50_us", "response_p99_us", "cpu_us_per_request", "memory_bytes")

@@ -18,6 +18,8 @@ from meshwise.analysis.finding import Finding, Verdict
 from meshwise.report import facts, saturation, sentences
 from meshwise.report.content import Content, Ladder, Slice
 from meshwise.report.growth import IDLE, Growth, Together, growths, togethers
+from meshwise.report.operations import OperationTable, of_slice
+from meshwise.report.places import place_tables
 from meshwise.report.words import Footnotes, Form, VerdictWords, judged_words, verdict_words
 
 PIPED_WIDTH = 100
@@ -56,6 +58,10 @@ def _show(content: Content, console: Console) -> None:
             if (ladder := part.ladder(metric)) is not None:
                 console.print()
                 _ladder(ladder, part, notes, console)
+        _places(content, part, console)
+        for operations in of_slice(content, part):
+            console.print()
+            _operations(operations, console)
     for growth in growths(content):
         console.print()
         _growth(growth, notes, console)
@@ -191,6 +197,17 @@ def _growth(growth: Growth, notes: Footnotes, console: Console) -> None:
         1,
         "",
         *(["mesh"] if meshes else []),
+def _operations(operations: OperationTable, console: Console) -> None:
+    unit = f", {operations.form.unit}" if operations.form.unit else ""
+    _title(operations.title + unit, False, "", console)
+    meshes = len({row.mesh for row in operations.rows} - {""}) > 1
+    table = _table(2, "", *(["mesh"] if meshes else []), *operations.operations)
+    for row in operations.rows:
+        values = [value for value, _ in operations.cells(row)]
+        table.add_row(row.label, *([row.mesh] if meshes else []), *values)
+    console.print(Padding(table, (0, 0, 0, 2)))
+
+
         *(growth.point_names[place] for place in shown),
         "slope",
         "interval",

@@ -59,6 +59,11 @@ _TITLES = {
 }
 _UNIT_WORDS = {"us", "ns", "bytes", "rps", "ratio"}
 
+    "operation_response_p50_us": ("response time p50 by operation", "p50"),
+    "operation_response_p99_us": ("response time p99 by operation", "p99"),
+    "operation_error_ratio": ("failed requests by operation", "failed requests"),
+    "operation_rps": ("requests per second by operation", "requests per second"),
+    "store_cpu_us_per_request": ("CPU per request, database and cache", "CPU of the stores"),
 
 def titled(metric: str) -> Titled:
     """`name` or `name@workload`; an unknown name is read as words (`tls_handshakes_total`)."""
@@ -280,7 +285,7 @@ def varying(scopes: Sequence[Mapping[str, object]], names: Sequence[str]) -> lis
     return found
 
 
-_TEXT_FORMS = {"http1_transport": "by {}", "tls_group": "TLS group {}", "key_type": "{} key"}
+_TEXT_FORMS = {"http1_transport": "by {}", "tls_group": "TLS group {}", "key_type": "{} key", "stores": "{} stores"}
 
 
 def level(factor: str, value: object) -> str:

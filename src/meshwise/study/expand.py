@@ -27,7 +27,8 @@ from meshwise.study.model import (
     NotApplicable,
     Posture,
     Protocol,
-    Shape,
+    ServiceGraph,
+    Stores,
     TlsGroup,
 )
 from meshwise.study.problems import Problem, impossible
@@ -48,6 +49,7 @@ DEFAULTS: dict[str, list[Any]] = {
     "http1_transport": [Http1Transport.DEFAULT],
     "tls_group": [TlsGroup.DEFAULT],
 }
+    "stores": [Stores.MESHED],
 ISSUED_KEY = {
     MeshName.NONE: KeyType.RSA_2048,
     MeshName.ISTIO: KeyType.RSA_2048,

@@ -25,6 +25,7 @@ FIELD_OF = {
     "plaintext_share": "plaintext_share",
     "http1_transport": "http1_transport",
     "tls_group": "tls_group",
+    "stores": "stores",
 }
 """Factor in the study file -> field of `Cell`. Environment and posture are the other two."""
 
@@ -49,7 +50,7 @@ def concerns(factor: str, posture: Posture) -> bool:
             return posture.mtls is MtlsMode.PERMISSIVE
         case "key_type" | "tls_group":
             return posture.mtls in (MtlsMode.PERMISSIVE, MtlsMode.STRICT)
-        case "http1_transport":
+        case "http1_transport" | "stores":
             return posture.mtls is not None
         case _:
             return True

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from meshwise.core import messages
+from meshwise.study.bank import DEFAULT_WEIGHTS
+from meshwise.study.bank_file import check_bank
 from meshwise.study.control import choose_control
 from meshwise.study.document import MAX_CHARACTERS, Document, Path, parse_document
 from meshwise.study.expand import (
@@ -95,6 +97,8 @@ def parse_study(
         blocks=file.blocks,
         blocks_per_execution=per_execution,
         proxy_workers=file.workers,
+    check_load(file, moving, applicable, problems)
+    check_bank(file.shape, file.load.mix, file.events, file.trial.duration, problems)
         pin_cpus=file.pin,
         outlier_rule=file.outliers,
         primary_metrics=primary,
@@ -109,6 +113,10 @@ def parse_study(
 def _shape(document: Document) -> StudyFile:
     if not isinstance(document.value, dict):
         raise messages.BAD_VALUE.error(
+            shape=moving,
+            think=file.load.think,
+            mix=file.load.mix.weights if file.load.mix else tuple(DEFAULT_WEIGHTS.items()),
+            restart_every_ns=file.events[0].every if file.events else 0,
             document.where(()), reason="a study is a mapping of keys", remedy="begin with `name: my-study`"
         )
     problems = [

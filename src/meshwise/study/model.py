@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
+from meshwise.study.bank import DEFAULT_WEIGHTS
+from meshwise.study.bank import Operation as Operation
+from meshwise.study.bank import Stores as Stores
 from meshwise.study.graph import ServiceGraph as ServiceGraph
 from meshwise.study.protocol import SERVICE_PORTS as SERVICE_PORTS
 from meshwise.study.protocol import Level as Level
@@ -79,6 +82,8 @@ class Cell:
     """Who calls whom, where the shape is `graph`."""
 
     @cached_property
+    stores: Stores = Stores.MESHED
+    """How the services of the bank reach its stores; neutral without the bank, and without a mesh."""
     def topology(self) -> Topology:
         return Topology(self.shape, self.length, self.graph)
 
@@ -99,6 +104,8 @@ class Cell:
             parts.append(str(self.tls_group))
         return "/".join(parts)
 
+        if self.stores is not Stores.MESHED:
+            parts.append(f"{self.stores}-stores")
 
 class Role(StrEnum):
     """Why a trial exists: for its cell, as the second of the A/A pair, or on the twin set of processes."""
@@ -208,6 +215,14 @@ class Control:
     twin: tuple[Cell, ...] = ()
 
 
+    shape: LoadShape | None = None
+    """How the rate moves within the measured window; None: it does not."""
+    think: Think | None = None
+    """Of closed arrivals; None: the next request follows its answer at once."""
+    mix: tuple[tuple[Operation, float], ...] = tuple(DEFAULT_WEIGHTS.items())
+    """What clients of the bank ask for, with weights."""
+    restart_every_ns: int = 0
+    """A proxy is killed and started again so often within the measured window; 0: never."""
 @dataclass(frozen=True)
 class NotApplicable:
     """A cell that its mesh cannot express, with the reason; shown, never silently replaced."""

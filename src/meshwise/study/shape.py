@@ -16,15 +16,16 @@ from pydantic.annotated_handlers import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from meshwise.core.errors import MeshwiseError
-from meshwise.core.units import parse_duration_ns, parse_rate_rps, parse_share, parse_size_bytes
-from meshwise.study.factors import LADDER_NAMES, POSTURES, did_you_mean
+from meshwise.study.bank_file import EventShape, MixShape
+from meshwise.study.factors import LADDER_NAMES, POSTURES
+from meshwise.study.graph_choice import GraphChoice, graph_choice, graph_choice_schema
 from meshwise.study.model import (
     Arrivals,
     Authorization,
     Http1Transport,
     KeyType,
     MeshName,
+    Stores,
     MtlsMode,
     Protocol,
     Shape,
@@ -42,101 +43,17 @@ METRICS = (
 """What a study may name as primary: the metrics of `findings.json`."""
 
 
-def _unit(parse: Callable[[str], Any], at_most: float, most: str) -> Callable[[object], Any]:
-    def validate(text: object) -> Any:
-        try:
-            value = parse(str(text))
-        except MeshwiseError as error:
-            raise PydanticCustomError(
-                "unit", "{what}", {"what": error.what, "remedy": error.remedy}
-            ) from None
-        if value > at_most:
-            context = {"what": f"`{text}` is too much", "remedy": f"the most is {most}"}
-            raise PydanticCustomError("unit", "{what}", context)
-        return value
-
-    return validate
-
-
-def _rate(text: str) -> float:
-    if re.fullmatch(r"\s*0+(\.0*)?\s*/\s*[smh]\s*", text):
-        raise PydanticCustomError(
-            "reason",
-            "{what}",
-            {"what": "a rate of 0 sends nothing", "remedy": "give a rate above 0, like `800/s`"},
-        )
-    return parse_rate_rps(text)
-
-
-def _quantity(pattern: str, examples: list[str]) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": examples})
-
-
-def _choice(
-    kind: str, known: Iterable[str], make: Callable[[str], Any]
-) -> tuple[BeforeValidator, WithJsonSchema]:
-    names = list(known)
-
-    def validate(text: object) -> Any:
-        if text not in names:
-            context = {
-                "text": str(text), "kind": kind, "known": ", ".join(f"`{name}`" for name in names),
-                "meant": did_you_mean(str(text), names),
-            }  # fmt: skip
-            raise PydanticCustomError("level", "`{text}` is not a {kind}", context)
-        return make(str(text))
-
-    return BeforeValidator(validate), WithJsonSchema({"type": "string", "enum": names})
-
-
-class _OneOrMany:
-    """A factor is one level or a list of levels; inside it is always a list."""
-
-    def __get_pydantic_json_schema__(
-        self, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        many = handler(core)
-        return {"anyOf": [many["items"], many]}
-
-
-Levels = Annotated[
-    list[T],
-    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
-    Field(min_length=1, max_length=64),
-    _OneOrMany(),
-]
-
-Duration = Annotated[
-    int,
-    BeforeValidator(_unit(parse_duration_ns, 3600 * 1e9, "1h")),
-    _quantity(r"^[0-9.]+ *(ns|us|µs|ms|s|m|h)$", ["3s", "250ms"]),
-]
-Size = Annotated[
-    int,
-    BeforeValidator(_unit(parse_size_bytes, 16 * 2**20, "16MiB")),
-    _quantity(r"^[0-9.]+ *(B|KB|MB|KiB|MiB|GiB)$", ["512B", "1KiB"]),
-]
-Rate = Annotated[
-    float,
-    BeforeValidator(_unit(_rate, 200_000, "200000/s")),
-    _quantity(r"^[0-9.]+ */ *(s|m|h)$", ["800/s"]),
-]
-Share = Annotated[
-    float,
-    BeforeValidator(_unit(parse_share, 1, "100%")),
-    WithJsonSchema({"type": ["string", "number"], "examples": ["10%", 0.1]}),
-]
-_mesh, _mesh_schema = _choice("environment", list(MeshName), MeshName)
-_protocol, _protocol_schema = _choice("protocol", list(Protocol), Protocol)
-_posture, _posture_schema = _choice("posture", list(dict.fromkeys(("ladder", *LADDER_NAMES, *POSTURES))), str)
-_mtls, _mtls_schema = _choice("mTLS mode", list(MtlsMode), MtlsMode)
-_kind, _kind_schema = _choice("kind of authorization", list(Authorization), Authorization)
-_key, _key_schema = _choice("key type", list(KeyType), KeyType)
-_transport, _transport_schema = _choice("HTTP/1.1 transport", list(Http1Transport), Http1Transport)
-_group, _group_schema = _choice("TLS group", list(TlsGroup), TlsGroup)
-_shape, _shape_schema = _choice("topology", list(Shape), Shape)
-_arrivals, _arrivals_schema = _choice("kind of arrivals", list(Arrivals), Arrivals)
-_metric, _metric_schema = _choice("metric", METRICS, str)
+_mesh, _mesh_schema = choice("environment", list(MeshName), MeshName)
+_protocol, _protocol_schema = choice("protocol", list(Protocol), Protocol)
+_posture, _posture_schema = choice("posture", list(dict.fromkeys(("ladder", *LADDER_NAMES, *POSTURES))), str)
+_mtls, _mtls_schema = choice("mTLS mode", list(MtlsMode), MtlsMode)
+_kind, _kind_schema = choice("kind of authorization", list(Authorization), Authorization)
+_key, _key_schema = choice("key type", list(KeyType), KeyType)
+_transport, _transport_schema = choice("HTTP/1.1 transport", list(Http1Transport), Http1Transport)
+_group, _group_schema = choice("TLS group", list(TlsGroup), TlsGroup)
+_arrivals, _arrivals_schema = choice("kind of arrivals", list(Arrivals), Arrivals)
+_stores, _stores_schema = choice("way to the stores", list(Stores), Stores)
+_metric, _metric_schema = choice("metric", METRICS, str)
 Environment = Annotated[MeshName, _mesh, _mesh_schema]
 PostureName = Annotated[str, _posture, _posture_schema]
 
@@ -186,6 +103,10 @@ class Factors(_Part):
     )
     http1_transport: Levels[Annotated[Http1Transport, _transport, _transport_schema]] | None = Field(
         default=None,
+    stores: Levels[Annotated[Stores, _stores, _stores_schema]] | None = Field(
+        default=None,
+        description="How the bank reaches database and cache: through the sidecars, or past them. Default: meshed.",
+    )
         description="How HTTP/1.1 travels between sidecars. Default: as each mesh does it unasked.",
     )
     tls_group: Levels[Annotated[TlsGroup, _group, _group_schema]] | None = Field(
@@ -205,6 +126,15 @@ class SubGrid(Match):
 
 
 class Load(_Part):
+    shape: MovingLoad | None = Field(
+        default=None, description="How the rate moves within a trial. Default: not at all."
+    )
+    think: ThinkTime | None = Field(
+        default=None, description="What a closed loop waits after an answer before its next request."
+    )
+    mix: MixShape | None = Field(
+        default=None, description="What clients of the bank ask for. Default: 50, 30, 10, 10 in this order."
+    )
     """How requests are sent."""
 
     arrivals: Annotated[Arrivals, _arrivals, _arrivals_schema] = Arrivals.CONSTANT
@@ -290,6 +220,9 @@ class StudyFile(_Part):
     trial: TrialShape = TrialShape()
     blocks: Annotated[int, Field(ge=2, le=1000, description="Passes over all cells; 8 or more.")] = 8
     executions: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+    events: Annotated[list[EventShape], Field(max_length=1)] = Field(
+        [], description="What is done in the measured window of every trial. Default: nothing."
+    )
         default=None, description="Lives of the processes, a divisor of `blocks`. Default: one per block."
     )
     control: ControlShape = ControlShape()

@@ -14,6 +14,7 @@ from meshwise.analysis.finding import Finding, Kind, Verdict
 from meshwise.report import charts, facts, words
 from meshwise.report.charts import slug as slug
 from meshwise.report.content import CONTEXT, FREE, Content, Ladder, Rung, Slice, free_of, means, variant_of
+from meshwise.report import operations as of_operations
 from meshwise.report.record import Record
 from meshwise.report.words import Footnotes, Form, VerdictWords, judged_words, typeset, verdict_words
 from meshwise.study.model import MeshName
@@ -64,6 +65,8 @@ class SliceSection:
     ladders: tuple[Figure, ...]
     tables: tuple[Table, ...]
     differences: tuple[Table, ...]
+    operations: tuple[of_operations.OperationTable, ...]
+    """Of the bank."""
     others: tuple[Table, ...]
     distributions: tuple[Figure, ...]
     usage: tuple[Figure, ...]
@@ -84,6 +87,7 @@ def slice_section(content: Content, part: Slice, record: Record, notes: Footnote
         many=len(part.meshes) > 1,
         ladders=tuple(_ladders(name, part, primary)),
         tables=tuple(_table(ladder, notes) for ladder in primary),
+        operations=of_operations.of_slice(content, part),
         differences=tuple(_differences(ladder, notes) for ladder in primary if ladder.differences),
         others=tuple(_table(ladder, notes) for ladder in further),
         distributions=tuple(_distributions(name, part, record.curves)),

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 
 from meshwise.core import linux, messages
@@ -21,8 +22,10 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_size
 from meshwise.mesh.istio import binary as envoy_binary
 from meshwise.mesh.linkerd import binary as linkerd_binary
+from meshwise.service.bank import stores
 from meshwise.study.model import MeshName, Study
 from meshwise.testbed.local import host, kernel_probe
+from meshwise.testbed.local.bank_ports import has_bank
 from meshwise.testbed.local.world import enter_world
 
 BUSY_SHARE = 0.15
@@ -90,16 +93,28 @@ def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
 
 def preflight(study: Study) -> None:
     """Raise the first thing that keeps this study from running, before anything starts: MW504, MW403 (no
-    Envoy), MW811 or MW423 (no linkerd2-proxy)."""
+    Envoy), MW811 or MW423 (no linkerd2-proxy), MW911, MW912 or MW914 (no store, nothing to talk to it with)."""
     if MeshName.ISTIO in study.environments:
         envoy_binary.facts(envoy_binary.envoy_path())
     if MeshName.LINKERD in study.environments:
         linkerd_binary.facts(linkerd_binary.proxy_path())
+    if has_bank(study):
+        bank()
     for result in (*limits(), *memory(), *kernel()):
         if result.grade is Grade.FAILED:
             raise messages.CANNOT_RUN.error(
                 name=result.name, detail=result.detail or "it does not hold", remedy=result.remedy
             )
+
+
+def bank() -> None:
+    """Raises MW914, MW911, MW912: what the reference application lacks."""
+    for package in ("aiohttp", "asyncpg", "httpx", "hypercorn", "redis", "starlette", "uvicorn"):
+        if find_spec(package) is None:
+            raise messages.BANK_EXTRA.error(package=package)
+    stores.postgres_binaries()
+    stores.redis_binary()
+    stores.unprivileged()
 
 
 # --- kernel and privileges -------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,6 +92,8 @@ class Instrument:
         argv = (sys.executable, "-m", "meshwise.load", "--spec", str(directory / "spec.json"))
         process = pod.start(
             "instrument",
+    label: Callable[[str, pa.Table], pa.Table] | None = None
+    """Gives further columns to what this client recorded, in the order of its requests."""
             (*argv, "--out", str(directory)),
             dict(os.environ),
             directory / "log",
@@ -134,3 +136,5 @@ class Instrument:
         """Its own report; empty if it was killed before it could write one."""
         path = self.directory / "report.json"
         return LoadReport.from_json(path.read_text()).to_dict() if path.exists() else {}
+        if self.label is not None:
+            table = self.label(self.client, table)

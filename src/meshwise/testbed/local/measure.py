@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.process import OwnedProcess, wait_any
 from meshwise.telemetry.host import HostSampler
-from meshwise.telemetry.process import CpuSampler, ProcessSampler
+from meshwise.telemetry.process import CpuSampler, ProcessSampler, TreeCpuSampler
 from meshwise.telemetry.record import SCHEMA as TELEMETRY_SCHEMA
 from meshwise.telemetry.record import Recording, Window
 from meshwise.telemetry.seam import Sampler
+from meshwise.testbed.local.accidents import Accidents
 from meshwise.testbed.local.instrument import Instrument
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe
 
@@ -30,6 +31,8 @@ SAMPLE_INTERVAL_NS = 10**9
 OBSERVE_S = 0.5
 HOMECOMING_S = 10.0
 """After the last time-out: writing its report."""
+STORE = "store"
+"""Role of a database or cache: many processes, of which only the CPU is told."""
 
 _TIME_COLUMNS = ("intended_ns", "sent_ns", "first_byte_ns", "done_ns")
 
@@ -48,9 +51,12 @@ def measure(
     used_pods: Collection[str],
     mesh_samplers: Sequence[Sampler],
     observe: Observe,
+    accidents: Accidents | None = None,
 ) -> Measurement:
     """Warm up, measure, gather. `processes`: those of the trial's environment, which must live; of these
-    the ones in `used_pods` are sampled, for only they serve the trial's topology."""
+    the ones in `used_pods` are sampled, for only they serve the trial's topology. `accidents`: what is done to
+    them meanwhile."""
+    processes = list(processes)
     with ExitStack() as stack:
         instruments = start_instruments(stack)
         telemetry = TELEMETRY_SCHEMA.empty_table()
@@ -65,9 +71,11 @@ def measure(
             # Only this thread reaps, so one that is running here still has its entry in /proc.
             serving = [process for process in processes if process.name.rpartition("/")[0] in used_pods]
             pids = {p.name: p.pid for p in (*serving, *_own(instruments)) if p.running}
+            trees = {name: pids.pop(name) for name in list(pids) if name.endswith(f"/{STORE}")}
             others = [*starmap(ProcessSampler, pids.items()), *mesh_samplers, HostSampler()]
-            with Recording(window, [CpuSampler(pids)], others) as recording:
-                failure = _watch(instruments, processes, window.t0_ns, observe)
+            exact = [CpuSampler(pids), *starmap(TreeCpuSampler, trees.items())]
+            with Recording(window, exact, others) as recording:
+                failure = _watch(instruments, processes, window.t0_ns, observe, accidents)
                 if failure is not None:
                     recording.stop()
                 telemetry = recording.result()
@@ -83,6 +91,7 @@ def measure(
             instrument=flat_reports({instrument.client: instrument.report() for instrument in instruments}),
             failure=failure.what if failure else "",
             log_tail=failure.log_tail if failure else "",
+            events=accidents.events() if accidents else None,
         )
 
 
@@ -103,19 +112,29 @@ def _start(instruments: Sequence[Instrument]) -> tuple[Failure | None, list[int]
 
 
 def _watch(
-    instruments: Sequence[Instrument], processes: Sequence[OwnedProcess], zero_ns: int, observe: Observe
+    instruments: Sequence[Instrument],
+    processes: list[OwnedProcess],
+    zero_ns: int,
+    observe: Observe,
+    accidents: Accidents | None,
 ) -> Failure | None:
     """Until every instrument has come home, or something has gone wrong."""
     spec = instruments[0].spec
     late_ns = max(instrument.spec.timeout_ns for instrument in instruments) + HOMECOMING_S * 1e9
     deadline_ns = zero_ns + spec.duration_ns + late_ns
+    end_ns = zero_ns + spec.duration_ns
     running = list(instruments)
     while running:
         watched = [*processes, *_own(running)]
-        wait_any(watched, OBSERVE_S)
+        wait_any(watched, _patience_s(accidents, zero_ns, end_ns))
         # Proxies and services first: without them the instrument would end as well.
         if (failure := _ended(processes) or _ended(_failed(running))) is not None:
             return failure
+        if accidents and accidents.due_ns(zero_ns) <= time.monotonic_ns() < end_ns:
+            try:
+                accidents.happen(zero_ns, processes)
+            except MeshwiseError as error:
+                return Failure(error.what)
         running = [instrument for instrument in running if instrument.process.running]
         if time.monotonic_ns() > deadline_ns:
             late = running[0].process if running else instruments[0].process
@@ -124,6 +143,13 @@ def _watch(
         elapsed_s = (time.monotonic_ns() - zero_ns + spec.warmup_ns) / 1e9
         observe(LiveProgress(elapsed_s, completed, p50_us))
     return None
+
+
+def _patience_s(accidents: Accidents | None, zero_ns: int, end_ns: int) -> float:
+    """Until the next accident, at most `OBSERVE_S`."""
+    due_ns = accidents.due_ns(zero_ns) if accidents else end_ns
+    left_s = (due_ns - time.monotonic_ns()) / 1e9
+    return min(OBSERVE_S, max(left_s, 0.001)) if due_ns < end_ns else OBSERVE_S
 
 
 def _ended(processes: Iterable[OwnedProcess]) -> Failure | None:

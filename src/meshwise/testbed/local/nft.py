@@ -83,7 +83,8 @@ _LOOPBACK = Match(Field.OUT_INTERFACE, "lo")
 
 def capture_chains(capture: Capture, *, privileged: bool) -> tuple[Chain, Chain]:
     """The rules of one pod; `privileged`: the proxy runs as a uid of its own."""
-    inbound = [Rule((_TCP, Match(Field.PORT, port))) for port in capture.inbound_exempt_ports]
+    inbound = [Rule((_TCP, Match(Field.PORT, port)), to) for port, to in capture.inbound_redirects]
+    inbound += [Rule((_TCP, Match(Field.PORT, port))) for port in capture.inbound_exempt_ports]
     inbound.append(Rule((_TCP,), capture.inbound_port))
     return (
         Chain("prerouting", tuple(inbound)),

@@ -57,10 +57,20 @@ class Start:
 
 
 def due_starts(
-    environment: Environment, mesh: Mesh, workers: int, directory: Path, chance: random.Random
+    environment: Environment,
+    mesh: Mesh,
+    workers: int,
+    directory: Path,
+    chance: random.Random,
+    draws: str,
+    services: Sequence[ProcessPlan] | None = None,
 ) -> list[Start]:
-    """All processes of an environment, in a random order. Writes the nodes' specs into `directory`."""
-    plans = [*mesh.processes(environment.placement, workers), *_service_plans(environment, directory)]
+    """All processes of an environment, in a random order. Writes the nodes' specs into `directory`. `draws`
+    seeds what nodes draw: the same in every environment, so that they meet the same chances. `services`: instead
+    of nodes."""
+    if services is None:
+        services = _service_plans(environment, directory, draws)
+    plans = [*mesh.processes(environment.placement, workers), *services]
     return [Start(environment, plan) for plan in chance.sample(plans, len(plans))]
 
 

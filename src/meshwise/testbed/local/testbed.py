@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -29,11 +30,17 @@ from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.world import current_world
 from meshwise.testbed.seam import Measurement, Observe
 
+from meshwise.testbed.local.accidents import Accidents
+from meshwise.testbed.local.bank_ports import has_bank, with_direct_way
 FIDELITY = (
     Fidelity(
         "local-one-machine",
         "client, sidecars and services share this machine's CPUs and its loopback of virtual links",
         "latencies include competition for the CPU and no network distance; CPU per request is unaffected",
+if TYPE_CHECKING:
+    from meshwise.testbed.local.bank import Bank
+    from meshwise.testbed.local.bank_trial import BankTrial
+
     ),
 )
 
@@ -55,8 +62,11 @@ class LocalTestbed:
 
     def __enter__(self) -> Self:
         """Make pods, links and rules. Raises MW201 outside a world, MW501 or MW502 if the kernel refuses."""
+        self._started: dict[str, processes.Start] = {}
+        """By process; those of the current execution."""
         world = current_world()
         self._privileged = world.privileged
+        self._bank = _bank_of(study)
         self._home = self._directory or world.secrets
         environments = lay_out(self._study, self._home / "environments")
         self._environments = {(e.placement.mesh, e.placement.process_set): e for e in environments}
@@ -69,6 +79,8 @@ class LocalTestbed:
         return self
 
     def __exit__(self, *exc: object) -> None:
+            if self._bank:
+                stack.enter_context(self._bank)
         try:
             self._stop_processes()
         finally:
@@ -99,6 +111,7 @@ class LocalTestbed:
     def restart(self, execution: int) -> None:
         self._stop_processes()
         self._starts += 1
+            **({"stores": dict(self._bank.builds())} if self._bank else {}),
         chance = random.Random(f"{self._study.seed} execution {execution} start {self._starts}")
         logs = self._home / "logs"
         shutil.rmtree(logs, ignore_errors=True)
@@ -109,7 +122,14 @@ class LocalTestbed:
             placement.directory.mkdir(parents=True, mode=0o700)
             mesh.prepare(placement, environment.first_cell)
             specs = self._home / "nodes" / environment.name
-            due += processes.due_starts(environment, mesh, self._study.proxy_workers, specs, chance)
+            services = None
+            if self._bank:
+                self._bank.start(environment, self._pods, logs)
+                services = self._bank.service_plans(environment, specs)
+            draws = f"{self._study.seed} execution {execution}"
+            due += processes.due_starts(
+                environment, mesh, self._study.proxy_workers, specs, chance, draws, services
+            )
         chance.shuffle(due)
         started = []
         for one in due:
@@ -120,25 +140,30 @@ class LocalTestbed:
 
     def apply(self, trial: Trial) -> None:
         environment = self._of(trial)
-        processes.check_alive(self._running[environment.name])
+        processes.check_alive(self._watched(environment))
+            self._started[process.name] = one
         mesh = self._meshes[trial.cell.mesh]
         try:
             mesh.apply(environment.placement, trial.cell, self._dial(environment))
         except MeshwiseError:
-            processes.check_alive(self._running[environment.name])  # a proxy that ended is the better reason
+            processes.check_alive(self._watched(environment))  # a proxy that ended is the better reason
             raise
 
     def prove(self, trial: Trial) -> Proof:
+            if self._bank:
+                self._bank.rest(environment, self._pods)
         environment = self._of(trial)
-        processes.check_alive(self._running[environment.name])
+            if self._bank:
+                self._bank.begin(environment, self._pods, trial.cell)
+        processes.check_alive(self._watched(environment))
         mesh = self._meshes[trial.cell.mesh]
         try:
             proof = mesh.prove(environment.placement, trial.cell, self._dial(environment))
         except MeshwiseError:
-            processes.check_alive(self._running[environment.name])
+            processes.check_alive(self._watched(environment))
             raise
         if not proof.passed:  # of a process that has just ended it says nothing
-            processes.check_alive(self._running[environment.name])
+            processes.check_alive(self._watched(environment))
         return proof
 
     def resources(self, trial: Trial) -> str:
@@ -155,14 +180,30 @@ class LocalTestbed:
         def start_instruments(stack: ExitStack) -> list[instrument.Instrument]:
             return self._start_instruments(stack, trial, environment, directory)
 
-        running = self._running[environment.name]
-        return measure.measure(start_instruments, running, used.pod_names(), samplers, observe)
+        measured = measure.measure(
+            start_instruments,
+            self._watched(environment),
+            used.pod_names(),
+            samplers,
+            observe,
+            self._accidents(used),
+        )
+        if asked is None or self._bank is None:
+            return measured
+        inside = clients[0][2]
+        return asked.judged(
+            measured,
+            self._bank.books(environment),
+            inside,
+            lambda spec, where: self._instrument("again", environment, CLIENT, spec, where),
+        )
+        clients = self._clients(trial, environment)
+        asked = self._ask_bank(trial, clients, directory)
 
     # --- parts -------------------------------------------------------------------------------------
 
-    def _start_instruments(
-        self, stack: ExitStack, trial: Trial, environment: Environment, directory: Path
-    ) -> list[instrument.Instrument]:
+    def _clients(self, trial: Trial, environment: Environment) -> list[tuple[str, str, LoadSpec]]:
+        """(client, workload in whose pod it is, its load)"""
         request = self._meshes[trial.cell.mesh].request(trial.cell)
         cpu = self._cpus.instrument[0] if self._cpus.instrument else None
         inside = instrument.load_spec(self._study, trial, environment, request, cpu)
@@ -170,13 +211,55 @@ class LocalTestbed:
         if trial.cell.plaintext_share:
             outside = instrument.outside_spec(inside, trial, environment)
             wanted.append((instrument.OUTSIDE_CLIENT, OUTSIDER, outside))
-        started = []
-        for client, workload, spec in wanted:
-            pod = self._pods[environment.pod_name(workload)]
-            one = instrument.Instrument.start(client, pod, spec, directory / client, self._cpus.instrument)
-            stack.enter_context(one.process)
-            started.append(one)
-        return started
+        return wanted
+
+    def _ask_bank(
+        self, trial: Trial, clients: list[tuple[str, str, LoadSpec]], directory: Path
+    ) -> BankTrial | None:
+        """Gives the clients of a trial with the bank their requests."""
+        if self._bank is None:
+            return None
+        from meshwise.testbed.local.bank_trial import BankTrial
+
+        asked = BankTrial(trial.trial_id, dict(self._study.trial.mix), directory / "scripts")
+        clients[:] = [(name, workload, asked.scripted(name, spec)) for name, workload, spec in clients]
+        return asked
+
+    def _instrument(
+        self, name: str, environment: Environment, workload: str, spec: LoadSpec, directory: Path
+    ) -> instrument.Instrument:
+        pod = self._pods[environment.pod_name(workload)]
+        return instrument.Instrument.start(name, pod, spec, directory, self._cpus.instrument)
+
+    def _accidents(self, used: Environment) -> Accidents | None:
+        """The restarts that the study wants, of the sidecars that the trial's topology has."""
+        every_ns = self._study.trial.restart_every_ns
+        names = {process.name for process in self._running[used.name]}
+        inner = (*used.nodes, used.placement.workloads[0])
+        targets = [name for one in inner if (name := f"{used.pod_name(one.name)}/proxy") in names]
+        return Accidents(every_ns, targets, self._start_again) if every_ns and targets else None
+
+    def _start_again(self, process: OwnedProcess) -> OwnedProcess:
+        """Kill a process and start it anew; returns when it is ready. Raises MW211 or MW212."""
+        process.send(signal.SIGKILL)
+        process.stop()
+        due = self._started[process.name]
+        chance = random.Random(f"{self._study.seed} again {process.name} {time.monotonic_ns()}")
+        logs = self._home / "logs"
+        again = processes.start(due, self._pods, logs, self._cpus, chance, privileged=self._privileged)
+        running = self._running[due.environment.name]
+        running[running.index(process)] = again
+        processes.wait_ready([(due, again)], self._pods)
+        return again
+
+    def _write_trace(self) -> Path | None:
+        """The times that the study replays, once for all trials."""
+        shape = self._study.trial.shape
+        if shape is None or shape.times is None or shape.trace is None:
+            return None
+        path = self._home / "trace"
+        write_trace(shape.trace, self._study.trial.duration_ns, path)
+        return path
 
     def _capture(self, environment: Environment) -> None:
         mesh = self._meshes[environment.placement.mesh]
@@ -190,13 +273,35 @@ class LocalTestbed:
     def _stop_processes(self) -> None:
         everyone = [process for running in self._running.values() for process in running]
         self._running = {}
-        stop_all(everyone)
+        try:
+            stop_all(everyone)
+        finally:
+            if self._bank:
+                self._bank.stop()
+
+    def _watched(self, environment: Environment) -> list[OwnedProcess]:
+        """Every process that must live while this environment is in use."""
+        stores = self._bank.processes(environment) if self._bank else ()
+        return [*self._running[environment.name], *stores]
 
     def _of(self, trial: Trial) -> Environment:
         return self._environments[trial.cell.mesh, trial.process_set]
+                if self._bank:
+                    rules = with_direct_way(rules, placed.name)
 
     def _dial(self, environment: Environment) -> Dial:
         def dial(pod: str, address: str, port: int) -> socket.socket:
             return self._pods[environment.pod_name(pod)].dial(address, port)
 
         return dial
+
+
+def _bank_of(study: Study) -> Bank | None:
+    """Raises MW914 where the study has the bank and its packages are not installed."""
+    if not has_bank(study):
+        return None
+    try:
+        from meshwise.testbed.local.bank import Bank
+    except ModuleNotFoundError as error:
+        raise messages.BANK_EXTRA.error(package=error.name) from error
+    return Bank(study)
