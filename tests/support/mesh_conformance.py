@@ -22,17 +22,22 @@ import yaml
 from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import Mesh, PlacedWorkload, Placement
 from meshwise.mesh.traits import NAMES
+from meshwise.study.graph import GraphService
 from meshwise.study.model import LADDER, NO_MESH, Cell, Protocol, Shape, Topology
+from tests.support.mesh_graph import SHOP
+from tests.support.mesh_graph import TOPOLOGY as SHOP_TOPOLOGY
+
+CHAIN = Topology(Shape.CHAIN, 2)
 
 
 class MeshConformance:
     mesh: ClassVar[Callable[[], Mesh]]
     cell: ClassVar[Cell]
 
-    def placement(self, directory: Path) -> Placement:
+    def placement(self, directory: Path, topology: Topology = CHAIN) -> Placement:
         placed = tuple(
             PlacedWorkload(workload, f"10.244.1.{index}", f"10.96.1.{index}")
-            for index, workload in enumerate(Topology(Shape.CHAIN, 2).workloads, 1)
+            for index, workload in enumerate(topology.workloads, 1)
         )
         directory = directory / "placement"
         directory.mkdir(mode=0o700)
@@ -75,6 +80,18 @@ class MeshConformance:
         for path in placement.directory.rglob("*"):
             assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
+    def test_a_graph_with_demands_and_a_store_is_expressed(self, tmp_path: Path) -> None:
+        mesh, placement = type(self).mesh(), self.placement(tmp_path, SHOP_TOPOLOGY)
+        cell = replace(self.cell, shape=Shape.GRAPH, length=1, graph=SHOP)
+        assert mesh.not_applicable(cell) is None
+        mesh.prepare(placement, cell)
+        plain = replace(cell, graph=replace(SHOP, services=tuple(map(undemanding, SHOP.services))))
+        differs = mesh.resources(cell, placement) != mesh.resources(plain, placement)
+        assert differs == bool(mesh.capture("front")), "whatever has a sidecar honours demands"
+        plans = mesh.processes(placement, workers=1)
+        proxied = {plan.pod for plan in plans if plan.role == "proxy"}
+        assert proxied == {placed.name for placed in placement.workloads if mesh.capture(placed.name)}
+
     def test_differences_are_named_once_and_explained(self) -> None:
         for privileged in (True, False):
             differences = type(self).mesh().fidelity(privileged=privileged)
@@ -92,3 +109,7 @@ class MeshConformance:
         facts = type(self).mesh().describe()
         assert facts["proxy"]
         assert all(isinstance(value, str) for value in facts.values())
+
+
+def undemanding(service: GraphService) -> GraphService:
+    return replace(service, mtls=None, authorization=None)

@@ -67,19 +67,23 @@ class Ground:
 
 
 @contextmanager
-def ground(mesh: Mesh, length: int = 2, shape: Shape = Shape.CHAIN, workers: int = 1) -> Iterator[Ground]:
+def ground(
+    mesh: Mesh, length: int = 2, shape: Shape = Shape.CHAIN, workers: int = 1, like: Cell | None = None
+) -> Iterator[Ground]:
+    """`like`: a cell whose topology is the one to make; else it is made of `shape` and `length`."""
     world = current_world()
     directory = world.secrets / str(mesh.name)
     directory.mkdir(mode=0o700)
     placed = tuple(
         PlacedWorkload(workload, f"10.244.1.{index}", f"10.96.1.{index}")
-        for index, workload in enumerate(Topology(shape, length).workloads, 1)
+        for index, workload in enumerate((like.topology if like else Topology(shape, length)).workloads, 1)
     )
     placement = Placement(mesh.name, "a", placed, "10.244.1.99", directory)
     wanted = [(each.name, each.pod_ip) for each in placed] + [(OUTSIDER, placement.outsider_ip)]
     log = world.secrets / "log"
     with links.network(wanted) as pods, ExitStack() as stack:
-        cell = replace(CELL, mesh=mesh.name, posture=NO_MESH if mesh.name is MeshName.NONE else LADDER[0])
+        posture = NO_MESH if mesh.name is MeshName.NONE else LADDER[0]
+        cell = replace(like or CELL, mesh=mesh.name, posture=posture)
         mesh.prepare(placement, cell)
         for index, each in enumerate(placed):
             if index:
@@ -117,10 +121,13 @@ def start_node(
     )
     leaves = upstreams if shape is Shape.FANOUT else ()
     following_one = upstreams[0] if upstreams and not leaves else None
+    ports = {Protocol.HTTP1: 8080, **dict(placed.workload.ports)}
     spec = placed.name + ".json"
     path = current_world().secrets / spec
     path.write_text(
-        NodeSpec(placed.name, next=following_one, leaves=leaves, work_rounds_per_us=1.0).to_json()
+        NodeSpec(
+            placed.name, ports=ports, next=following_one, leaves=leaves, work_rounds_per_us=1.0
+        ).to_json()
     )
     argv = (sys.executable, "-m", "meshwise.service", "--spec", str(path))
     process = pod.start("service", argv, dict(os.environ), log)

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.mesh_samples import CELL, config
+from tests.support.mesh_samples import CELL, config, view
 
 from meshwise.mesh.identity import files_of
-from meshwise.mesh.istio import delivery
+from meshwise.mesh.istio import clusters, delivery, posture
 from meshwise.mesh.istio.admin import grown, total
 from meshwise.mesh.istio.delivery import Pushed, missing
+from meshwise.mesh.istio.translate import translate
 from meshwise.study.model import LADDER, Cell
 
 STRICT = replace(CELL, posture=LADDER[2])
@@ -101,3 +102,32 @@ def test_counters_are_added_and_compared() -> None:
     assert grown(before, after) == {"a.x": 3, "c.x": 2}
     assert total(after, r".\.x") == 11
     assert delivery.rejections({"cds.update_rejected": 2, "sds.default.update_rejected": 1, "x": 9}) == 3
+
+
+def test_clients_of_a_store_may_have_connected_again(tmp_path: Path) -> None:
+    """Whatever was left of the former configuration drains; what stands now is of the present one."""
+    pushed = replace(push(tmp_path, STRICT), stores=frozenset({5432}))
+    again = {**TAKEN_UP, "cluster.outbound|5432||postgres.stores;.upstream_cx_active": 3}
+    assert missing(again, pushed) == []
+    at_the_store = {**TAKEN_UP, "listener.0.0.0.0_15006.downstream_cx_active": 3}
+    assert missing(at_the_store, pushed)
+    assert missing(at_the_store, replace(pushed, is_store=True)) == []
+    draining = {**at_the_store, "listener_manager.total_filter_chains_draining": 1}
+    assert missing(draining, replace(pushed, is_store=True))
+
+
+def test_proxies_of_one_push_share_the_text_of_what_they_share(tmp_path: Path) -> None:
+    here = view(posture.resources(STRICT, "{}"))
+    made: clusters.Made = {}
+    configs = [translate(here, name, made) for name in ("client", "node-2")]
+    encoded: delivery.Encoded = {}
+    identity = files_of(Path("/keys"), "rsa-2048")
+    for name, made_config in zip(("one", "other", "alone"), (*configs, configs[1]), strict=True):
+        directory = tmp_path / name
+        delivery.lay_out(directory, None)
+        shared = None if name == "alone" else encoded
+        delivery.push(made_config, "v1", directory, identity, None, shared)
+    once, alone = ((tmp_path / name / "cds" / "cds.json").read_text() for name in ("other", "alone"))
+    assert once == alone.replace(str(tmp_path / "alone"), str(tmp_path / "other"))
+    names = [each["name"] for each in json.loads(once)["resources"]]
+    assert len(names) == len(set(names)) == len(configs[1].clusters)

@@ -16,14 +16,15 @@ from tests.support.mesh_samples import CELL
 from meshwise.load.wire import blocks, frames
 from meshwise.mesh.expectations import Meaning, Seen, What, Who, expectations
 from meshwise.mesh.identity import Authority, IdentityFiles, make_key, store
-from meshwise.mesh.istio.proof import SIGNS
-from meshwise.mesh.probe import Answer, Ask, TlsAs, ask, check_of, variant
+from meshwise.mesh.istio.caller import SIGNS
+from meshwise.mesh.probe import GREETINGS, Answer, Ask, TlsAs, ask, check_of, variant
 from meshwise.service.plan import Plan
 from meshwise.study.model import LADDER, KeyType, Level, Protocol
 
 HTTP1 = Ask(Protocol.HTTP1, "host:8080", "GET", "/echo", (("x-tenant", "blue"),))
 HTTP2 = replace(HTTP1, protocol=Protocol.HTTP2)
 GRPC = Ask(Protocol.GRPC, "host:8082", "POST", "/meshwise.Echo/Call", ())
+POSTGRES, REDIS = (Ask(Protocol.TCP, "", "", "", (), greeting=GREETINGS[port]) for port in (5432, 6379))
 
 Peer = Callable[[socket.socket], None]
 
@@ -93,6 +94,22 @@ def http2(fields: list[tuple[str, str]], trailers: list[tuple[str, str]] | None 
         (GRPC, http2([(":status", "200"), ("grpc-status", "14")]), Seen.OTHER),
         (GRPC, http2([(":status", "200")]), Seen.OTHER),
         (GRPC, http2([(":status", "403")]), Seen.FORBIDDEN),
+        (HTTP1, http1(b'HTTP/1.1 400 No\r\ncontent-length: 14\r\n\r\n{"error":"no"}'), Seen.DECLINED),
+        (HTTP1, http1(b"HTTP/1.1 400 No\r\ncontent-length: 2\r\n\r\nno"), Seen.OTHER),
+        (HTTP2, http2([(":status", "400")], [("x", "y")]), Seen.OTHER),
+        (
+            GRPC,
+            http2([(":status", "200"), ("grpc-status", "3"), ("grpc-message", '%7B"error":"no"%7D')]),
+            Seen.DECLINED,
+        ),
+        (GRPC, http2([(":status", "200"), ("grpc-status", "3"), ("grpc-message", "no")]), Seen.OTHER),
+        (POSTGRES, http1(b"N"), Seen.OK),
+        (POSTGRES, http1(b"HTTP/1.1 400 Bad Request"), Seen.OTHER),
+        (POSTGRES, http1(b""), Seen.CLOSED),
+        (REDIS, http1(b"-NOAUTH Authentication required.\r\n"), Seen.OK),
+        (REDIS, http1(b"+PONG\r\n"), Seen.OK),
+        (REDIS, http1(b"-ERR\r\n"), Seen.OTHER),
+        (REDIS, http1(b"+PO"), Seen.CLOSED),
     ],
 )
 def test_answers(request_: Ask, peer: Peer, seen: Seen) -> None:
@@ -237,8 +254,8 @@ def test_each_variant_differs_in_one_thing(protocol: Protocol) -> None:
 def test_a_check_passes_only_with_the_sign_of_its_meaning() -> None:
     row = next(row for row in expectations(LADDER[2]) if row.who is Who.PLAINTEXT)
     assert row.meaning is Meaning.PEER_REFUSED
-    assert check_of(row, Answer(Seen.CLOSED), SIGNS).passed
-    failed = check_of(row, Answer(Seen.OK), SIGNS, "node-2: ")
+    assert check_of(row, Answer(Seen.CLOSED), SIGNS[Level.L7]).passed
+    failed = check_of(row, Answer(Seen.OK), SIGNS[Level.L7], "node-2: ")
     assert not failed.passed
     assert failed.name.startswith("node-2: outsider in plaintext")
     assert failed.observed == "200"

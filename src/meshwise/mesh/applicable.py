@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from meshwise.study.model import Authorization, Cell, Level, MtlsMode
+from meshwise.study.demands import effective_posture
+from meshwise.study.model import Authorization, Cell, Level, MtlsMode, Posture, Workload
 
 IDENTITY_RULES = (Authorization.NAMESPACE, Authorization.FINE)
 """Kinds of authorization that ask who calls."""
@@ -10,20 +11,33 @@ IDENTITY_RULES = (Authorization.NAMESPACE, Authorization.FINE)
 
 def contradiction(cell: Cell, mesh: str) -> str | None:
     """Why no mesh can express the cell, in words that name `mesh`, or None."""
-    mtls, authorization = cell.posture.mtls, cell.posture.authorization
-    if mtls is None:
+    if cell.posture.mtls is None:
         return "the posture `none` has no sidecar; it belongs to the mesh `none`"
-    if mtls is MtlsMode.DISABLE and authorization in IDENTITY_RULES:
-        return (
-            f"without mutual TLS {mesh} sees no identity, so authorization by {authorization} "
-            "refuses every call (use the kind `request`)"
-        )
-    if cell.policy_count and authorization is Authorization.NONE:
+    called = cell.topology.workloads[1:]
+    postures = [effective_posture(cell, workload) for workload in called]
+    for workload, posture in zip(called, postures, strict=True):
+        if reason := _of_workload(cell, workload, posture, mesh):
+            return reason
+    if cell.policy_count and all(each.authorization is Authorization.NONE for each in postures):
         return "without authorization there is no policy to make longer"
-    if cell.plaintext_share and mtls is MtlsMode.STRICT:
+    entry = effective_posture(cell, cell.topology.entry)
+    if cell.plaintext_share and entry.mtls is MtlsMode.STRICT:
         return "strict mutual TLS refuses every plaintext client"
-    if cell.plaintext_share and authorization in IDENTITY_RULES:
-        return f"authorization by {authorization} refuses every plaintext client"
-    if cell.protocol.level is Level.L4 and authorization is Authorization.REQUEST:
-        return "authorization `request` reads methods, paths and headers, and opaque TCP has none"
+    if cell.plaintext_share and entry.authorization in IDENTITY_RULES:
+        return f"authorization by {entry.authorization} refuses every plaintext client"
+    return None
+
+
+def _of_workload(cell: Cell, workload: Workload, posture: Posture, mesh: str) -> str | None:
+    """Named only where it is the workload's own demand or protocol that does not fit."""
+    protocol = workload.speaks(cell.protocol)
+    ordinary = posture == cell.posture and protocol is cell.protocol
+    whose = "" if ordinary else f"service `{workload.name}`: "
+    if posture.mtls is MtlsMode.DISABLE and posture.authorization in IDENTITY_RULES:
+        return (
+            f"{whose}without mutual TLS {mesh} sees no identity, so authorization by "
+            f"{posture.authorization} refuses every call (use the kind `request`)"
+        )
+    if protocol.level is Level.L4 and posture.authorization is Authorization.REQUEST:
+        return f"{whose}authorization `request` reads methods, paths and headers, and opaque TCP has none"
     return None

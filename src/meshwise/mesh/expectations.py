@@ -61,6 +61,8 @@ class Seen(StrEnum):
     OK = "200"
     FORBIDDEN = "403"
     UNAUTHENTICATED = "401"
+    DECLINED = "declined by the application itself"
+    """It was reached, and found that the request says nothing: the bank, which is asked nothing real."""
     CLOSED = "connection refused, reset or closed"
     TLS_FAILED = "TLS handshake failed"
     TIMEOUT = "no answer"

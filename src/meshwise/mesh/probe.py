@@ -11,11 +11,13 @@ Laws of this file:
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -23,17 +25,42 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from meshwise.load.wire import blocks, frames, tcp
 from meshwise.mesh.expectations import Expectation, Seen, Signs, What
 from meshwise.mesh.identity import IdentityFiles, spiffe_ids
-from meshwise.mesh.request import OTHER_TENANT, TENANT, TENANT_HEADER, method_of, path_of
+from meshwise.mesh.request import (
+    OTHER_TENANT,
+    TENANT,
+    TENANT_HEADER,
+    allowance_for,
+    method_of,
+    path_of,
+)
 from meshwise.mesh.seam import Check
 from meshwise.mesh.tokens import tokens
 from meshwise.service.plan import HEADER as PLAN_HEADER
 from meshwise.service.plan import Plan
-from meshwise.study.model import Cell, Protocol
+from meshwise.study.model import Cell, Protocol, Shape, Workload
+from meshwise.study.topology import POSTGRES_PORT, REDIS_PORT
 
 _GRPC_EMPTY_MESSAGE = bytes(5)
 _GRPC_SEEN = {0: Seen.OK, 7: Seen.FORBIDDEN, 16: Seen.UNAUTHENTICATED}
+_BAD_REQUEST, _INVALID_ARGUMENT = 400, 3
 _HTTP_SEEN = {200: Seen.OK, 401: Seen.UNAUTHENTICATED, 403: Seen.FORBIDDEN}
 _WINDOW_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """The first words to a store, which change nothing there, and how its answer begins."""
+
+    sent: bytes
+    answers: tuple[bytes, ...]
+
+
+GREETINGS = {
+    POSTGRES_PORT: Greeting(bytes.fromhex("0000000804d2162f"), (b"N", b"S")),
+    REDIS_PORT: Greeting(b"PING\r\n", (b"+PONG", b"-NOAUTH")),
+}
+"""PostgreSQL: SSLRequest, answered by one letter before any login (its documentation, "Message Flow"). Redis:
+PING, which it answers, or refuses for want of a password."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +74,8 @@ class Ask:
     headers: tuple[tuple[str, str], ...]
     response_bytes: int = 0
     """Opaque TCP, which has none of the three before: the payload that is asked for."""
+    greeting: Greeting | None = None
+    """Opaque TCP to a real store, which speaks no framed echo."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +126,23 @@ class Answer:
 
 def variant(cell: Cell, what: What, authority: str, plan: Plan) -> Ask:
     """The cell's own request with the one fault that `what` names; `plan` is what the node is told."""
-    if cell.protocol is Protocol.TCP:
-        return Ask(cell.protocol, authority, "", "", (), plan.bytes)
-    grpc = cell.protocol is Protocol.GRPC
+    return _fault(cell.protocol, (method_of(cell), path_of(cell)), what, authority, plan)
+
+
+def on_hop(cell: Cell, caller: Workload, callee: Workload, what: What, plan: Plan) -> Ask:
+    """What `caller` may ask `callee` under least privilege, in the protocol of that hop, with one fault. A
+    service of the bank gets no body, which it declines before it does anything."""
+    protocol, port = callee.speaks(cell.protocol), callee.port(cell.protocol)
+    authority = f"{callee.host}:{port}"
+    if protocol is Protocol.TCP:
+        greeting = GREETINGS.get(port) if cell.shape is Shape.BANK else None
+        return Ask(protocol, authority, "", "", (), plan.bytes, greeting)
+    return _fault(protocol, allowance_for(cell, caller, callee).requests[0], what, authority, plan)
+
+
+def _fault(protocol: Protocol, request: tuple[str, str], what: What, authority: str, plan: Plan) -> Ask:
+    if protocol is Protocol.TCP:
+        return Ask(protocol, authority, "", "", (), plan.bytes)
     token: str | None = {
         What.EXPIRED_TOKEN: tokens().expired,
         What.FORGED_TOKEN: tokens().forged,
@@ -111,11 +154,12 @@ def variant(cell: Cell, what: What, authority: str, plan: Plan) -> Ask:
     ]
     if what is not What.NO_TOKEN:
         headers.insert(0, ("authorization", f"Bearer {token}"))
-    path = path_of(cell)
+    method, path = request
     if what is What.OTHER_PATH:
-        path = "/meshwise.Echo/Other" if grpc else f"{path}/other"
-    method = "DELETE" if what is What.OTHER_METHOD else method_of(cell)
-    return Ask(cell.protocol, authority, method, path, tuple(headers))
+        path = "/meshwise.Echo/Other" if protocol is Protocol.GRPC else f"{path}/other"
+    if what is What.OTHER_METHOD:
+        method = "DELETE"
+    return Ask(protocol, authority, method, path, tuple(headers))
 
 
 def ask(connect: Callable[[], socket.socket], request: Ask, tls: TlsAs | None = None) -> Answer:
@@ -158,7 +202,7 @@ def check_of(expectation: Expectation, answer: Answer, signs: Signs, where: str 
 def _exchange(connection: socket.socket, request: Ask) -> Answer:
     match request.protocol:
         case Protocol.TCP:
-            return _tcp(connection, request)
+            return _greet(connection, request.greeting) if request.greeting else _tcp(connection, request)
         case Protocol.HTTP1:
             return _http1(connection, request)
         case _:
@@ -180,6 +224,20 @@ def _tcp(connection: socket.socket, request: Ask) -> Answer:
     return Answer(Seen.OK)
 
 
+def _greet(connection: socket.socket, greeting: Greeting) -> Answer:
+    """Raises ConnectionError when there is no answer."""
+    connection.sendall(greeting.sent)
+    came = b""
+    while not came.startswith(greeting.answers):
+        data = connection.recv(4096)
+        if not data:
+            raise ConnectionResetError("closed without an answer")
+        came += data
+        if not any(each.startswith(came) or came.startswith(each) for each in greeting.answers):
+            return Answer(Seen.OTHER, f"not an answer of this store: {came[:40]!r}")
+    return Answer(Seen.OK)
+
+
 def _http1(connection: socket.socket, request: Ask) -> Answer:
     client = http.client.HTTPConnection("unused")
     client.sock = connection
@@ -191,8 +249,7 @@ def _http1(connection: socket.socket, request: Ask) -> Answer:
         client.putheader("Content-Length", "0")
     client.endheaders()
     response = client.getresponse()
-    response.read()
-    return _http_answer(response.status)
+    return _http_answer(response.status, response.read())
 
 
 def _http2(connection: socket.socket, request: Ask) -> Answer:
@@ -212,14 +269,15 @@ def _http2(connection: socket.socket, request: Ask) -> Answer:
     if grpc:
         sent += frames.data_frames(1, _GRPC_EMPTY_MESSAGE, end_stream=True)
     connection.sendall(sent)
-    return _answer_of_fields(_receive_fields(connection), grpc)
+    return _answer_of_fields(*_receive(connection), grpc)
 
 
-def _receive_fields(connection: socket.socket) -> dict[bytes, bytes]:
-    """Header and trailer fields of stream 1 at its end. Raises ConnectionError when there is no end."""
+def _receive(connection: socket.socket) -> tuple[dict[bytes, bytes], bytes]:
+    """Header and trailer fields of stream 1 and its body, at its end. Raises ConnectionError when there is
+    none."""
     decoder = blocks.BlockDecoder()
     fields: dict[bytes, bytes] = {}
-    block = b""
+    block = body = b""
     ends = False
     rest = b""
     while True:
@@ -245,9 +303,10 @@ def _receive_fields(connection: socket.socket) -> dict[bytes, bytes]:
                     fields.update(decoder.decode(block))
                     block = b""
             elif kind == frames.DATA:
+                body += frames.unpad(kind, flags, payload)
                 ends = bool(flags & frames.END_STREAM)
             if ends and not block:
-                return fields
+                return fields, body
 
 
 def _acknowledge(connection: socket.socket, data: bytes) -> None:
@@ -256,21 +315,34 @@ def _acknowledge(connection: socket.socket, data: bytes) -> None:
         connection.sendall(data)
 
 
-def _answer_of_fields(fields: dict[bytes, bytes], grpc: bool) -> Answer:
+def _answer_of_fields(fields: dict[bytes, bytes], body: bytes, grpc: bool) -> Answer:
     status = int(fields.get(b":status", b"0"))
     if not grpc:
-        return _http_answer(status)
+        return _http_answer(status, body)
     if b"grpc-status" not in fields:
         seen = Seen.OTHER if status == 200 else _HTTP_SEEN.get(status, Seen.OTHER)
         return Answer(seen, f"HTTP {status} without grpc-status")
     code = int(fields[b"grpc-status"])
     message = fields.get(b"grpc-message", b"").decode("latin-1")
-    return Answer(_GRPC_SEEN.get(code, Seen.OTHER), f"grpc-status {code} {message}".strip())
+    seen = _GRPC_SEEN.get(code, Seen.OTHER)
+    if code == _INVALID_ARGUMENT and _is_the_banks(unquote(message).encode()):
+        seen = Seen.DECLINED
+    return Answer(seen, f"grpc-status {code} {message}".strip())
 
 
-def _http_answer(status: int) -> Answer:
+def _http_answer(status: int, body: bytes) -> Answer:
     seen = _HTTP_SEEN.get(status, Seen.OTHER)
+    if status == _BAD_REQUEST and _is_the_banks(body):
+        seen = Seen.DECLINED
     return Answer(seen, f"HTTP {status}" if seen is Seen.OTHER else "")
+
+
+def _is_the_banks(text: bytes) -> bool:
+    """Whether a refusal is in the bank's words; proxies refuse in plain ones."""
+    try:
+        return "error" in json.loads(text)
+    except (ValueError, TypeError):
+        return False
 
 
 # --- TLS ---------------------------------------------------------------------------------------

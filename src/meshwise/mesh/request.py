@@ -6,12 +6,15 @@ between two postures is the posture and not the size of the request.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 from meshwise.mesh.seam import Headers
 from meshwise.mesh.tokens import tokens
 from meshwise.service.behaviour import ECHO_PATH, GRPC_PATH
 from meshwise.service.plan import HEADER as PLAN_HEADER
 from meshwise.service.plan import Plan
-from meshwise.study.model import Cell, Protocol, Shape
+from meshwise.study.model import Cell, Protocol, Shape, Workload
 
 TENANT_HEADER = "x-tenant"
 TENANT = "blue"
@@ -29,6 +32,8 @@ def path_of(cell: Cell) -> str:
 
 def plan_of(cell: Cell) -> Plan:
     """What the first node is told to do: answer so many bytes, after the calls that the topology has."""
+    if cell.topology.graph is not None:
+        return Plan(bytes=cell.response_bytes, script=cell.topology.name)
     if cell.shape is Shape.FANOUT:
         return Plan(bytes=cell.response_bytes, fan=cell.length)
     return Plan(bytes=cell.response_bytes, hops=cell.length - 1)
@@ -42,3 +47,39 @@ def request_of(cell: Cell) -> Headers:
         (PLAN_HEADER, str(plan_of(cell))),
     )
     return Headers(method_of(cell), path_of(cell), headers)
+
+
+# --- what least privilege lets through at a workload ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """These requests, for these callers."""
+
+    callers: tuple[Workload, ...]
+    requests: tuple[tuple[str, str], ...]
+    """(method, path) of each."""
+
+
+@lru_cache(maxsize=4096)
+def allowances(cell: Cell, workload: Workload) -> tuple[Allowance, ...]:
+    """Requests that have the same callers stand together, so that each request stands once. A graph node has
+    one request, its echo, for all of its callers. `workload`: as the cell's topology has it, and called."""
+    topology = cell.topology
+    if not workload.operations:
+        return (Allowance(topology.callers(workload.name), ((method_of(cell), path_of(cell)),)),)
+    callers: dict[tuple[str, str], list[str]] = {}
+    for operation in workload.operations:
+        callers.setdefault(operation.request(cell.protocol), []).extend(operation.callers)
+    together: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    for request, names in callers.items():
+        together.setdefault(tuple(dict.fromkeys(names)), []).append(request)
+    return tuple(
+        Allowance(tuple(topology[name] for name in names), tuple(requests))
+        for names, requests in together.items()
+    )
+
+
+def allowance_for(cell: Cell, caller: Workload, callee: Workload) -> Allowance:
+    """The first that lets this caller through."""
+    return next(each for each in allowances(cell, callee) if caller in each.callers)

@@ -161,6 +161,10 @@ class Mesh(Protocol):
     def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
         """Try what must work and what must not, and read the proxies' own counters."""
 
+    def state(self, placement: Placement, cell: Cell, dial: Dial) -> Mapping[str, str]:
+        """What the cell's proxies say of themselves, for a failed trial: file name to text, bounded and
+        without secrets. Never raises for a proxy that does not answer."""
+
     def request(self, cell: Cell) -> Headers:
         """Method, path and headers that `strict+fine` lets through; the same for every posture."""
 

@@ -1,7 +1,7 @@
 """Clusters: one per service port outbound, one per own port inbound, and the built-in three.
 
-Mirrors pilot/pkg/networking/core/cluster_builder.go, cluster_tls.go (auto mTLS) and
-cluster_traffic_policy.go (defaults, circuit breakers).
+Mirrors pilot/pkg/networking/core/cluster_builder.go, cluster_tls.go (auto mTLS), cluster_traffic_policy.go
+(defaults, circuit breakers) and pilot/pkg/xds/endpoints/endpoint_builder.go (an endpoint's label).
 """
 
 from __future__ import annotations
@@ -28,14 +28,26 @@ _RAW: Json = {
 }
 
 
-def all_clusters(view: View, owner: Service) -> list[Json]:
-    """Everything that CDS delivers to the owner's proxy."""
+Made = dict[tuple[str, int, bool], Json]
+"""Outbound clusters by service, port, and whether the client calls it: the same for every client."""
+
+UNCALLED = "uncalled"
+"""Generation of clusters that have no connection to close: a push need not replace them."""
+
+
+def all_clusters(view: View, owner: Service, made: Made | None = None) -> list[Json]:
+    """Everything that CDS delivers to the owner's proxy: all services in its scope, called or not, as Istio
+    does without a Sidecar resource. `made`: keeps what clients share."""
+    made = {} if made is None else made
+    found = []
+    for service in view.visible_to(owner):
+        called = service.name in owner.calls
+        for port in sorted(service.ports):
+            if (key := (service.name, port, called)) not in made:
+                made[key] = outbound(view, service, port, called=called)
+            found.append(made[key])
     return [
-        *(
-            outbound(view, service, port)
-            for service in view.visible_to(owner)
-            for port in sorted(service.ports)
-        ),
+        *found,
         *(inbound(view, owner, port) for port in sorted(owner.ports)),
         _passthrough(view, PASSTHROUGH),
         _bound(_passthrough(view, INBOUND_PASSTHROUGH)),
@@ -43,14 +55,15 @@ def all_clusters(view: View, owner: Service) -> list[Json]:
     ]
 
 
-def outbound(view: View, service: Service, port: int) -> Json:
+def outbound(view: View, service: Service, port: int, *, called: bool = True) -> Json:
     rule = view.destination_rule_for(service)
     http2 = view.transport_of(service, port) in _HTTP2
     name = outbound_cluster(service, port)
     endpoint: Json = {"endpoint": {"address": _address(service.pod_ip, port)}, "load_balancing_weight": 1}
     auto = view.auto_mtls(service)
-    # The label is there whenever a sidecar is; whether it is acted on depends on transport_socket_matches.
-    endpoint["metadata"] = {"filter_metadata": {"envoy.transport_socket_match": {"tlsMode": "istio"}}}
+    if view.endpoint_takes_mtls(service, port):
+        label = {"envoy.transport_socket_match": {"tlsMode": "istio"}}
+        endpoint["metadata"] = {"filter_metadata": label}
     cluster: Json = {
         "name": name,
         "alt_stat_name": f"{name};",
@@ -59,7 +72,7 @@ def outbound(view: View, service: Service, port: int) -> Json:
         "lb_policy": "LEAST_REQUEST",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "circuit_breakers": _breakers(rule),
-        "metadata": _metadata(view, service),
+        "metadata": _metadata(view.generation if called else UNCALLED, service),
     }
     if view.options.telemetry and (exchange := view.options.native.tcp_metadata):
         cluster["filters"] = [native.tcp_metadata(exchange)]
@@ -94,7 +107,7 @@ def inbound(view: View, service: Service, port: int) -> Json:
         "connect_timeout": "10s",
         "cleanup_interval": _NEVER_CLEANED,
         "circuit_breakers": _breakers(None),
-        "metadata": _metadata(view, service),
+        "metadata": _metadata(view.generation, service),
     }
     if service.ports[port] in _HTTP2:
         cluster["typed_extension_protocol_options"] = _typed(_http2_options())
@@ -108,7 +121,7 @@ def _passthrough(view: View, name: str) -> Json:
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": "10s",
         "circuit_breakers": _breakers(None),
-        "metadata": _metadata(view),
+        "metadata": _metadata(view.generation),
         "typed_extension_protocol_options": _typed(
             {
                 "common_http_protocol_options": {"idle_timeout": "300s"},
@@ -151,9 +164,9 @@ def _address(ip: str, port: int) -> Json:
     return {"socket_address": {"address": ip, "port_value": port}}
 
 
-def _metadata(view: View, service: Service | None = None) -> Json:
+def _metadata(generation: str, service: Service | None = None) -> Json:
     """Istio names the service for its metrics; the generation is ours (`View.generation`)."""
-    found: Json = {"meshwise": {"generation": view.generation}}
+    found: Json = {"meshwise": {"generation": generation}}
     if service:
         named = {"host": service.host, "name": service.name, "namespace": service.namespace}
         found["istio"] = {"services": [named]}

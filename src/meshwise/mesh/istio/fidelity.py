@@ -51,8 +51,8 @@ _ALWAYS = (
     ),
     Fidelity(
         "istio-push-scope",
-        "every posture change replaces all inbound chains and service clusters, so that each trial starts "
-        "without connections and TLS sessions; istiod sends only what differs",
+        "every posture change replaces all inbound chains and the clusters of called services, so that each "
+        "trial starts without connections and TLS sessions; istiod sends only what differs",
         "none in a trial",
     ),
     Fidelity(

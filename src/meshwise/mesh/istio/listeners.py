@@ -22,22 +22,27 @@ _LISTENER_FILTERS = "type.googleapis.com/envoy.extensions.filters.listener"
 
 def all_listeners(view: View, owner: Service) -> list[Json]:
     """Everything that LDS delivers to the owner's proxy."""
-    ports = sorted({port for service in view.visible_to(owner) for port in service.ports})
+    visible = view.visible_to(owner)
     return [
         virtual_inbound(view, owner),
         virtual_outbound(view, owner),
-        *(outbound_http(view, owner, port) for port in ports if not _is_opaque(view, port)),
+        *(outbound_http(view, owner, port) for port in http_ports(visible)),
         *(
             outbound_tcp(view, service, port)
-            for service in view.visible_to(owner)
+            for service in visible
             for port in sorted(service.ports)
-            if _is_opaque(view, port)
+            if _is_opaque(service, port)
         ),
     ]
 
 
-def _is_opaque(view: View, port: int) -> bool:
-    return view.protocol_of(port).level is Level.L4
+def http_ports(services: Sequence[Service]) -> list[int]:
+    """Ports on which any of them carries requests, in order."""
+    return sorted({port for service in services for port in service.ports if not _is_opaque(service, port)})
+
+
+def _is_opaque(service: Service, port: int) -> bool:
+    return service.ports[port].level is Level.L4
 
 
 # --- inbound -----------------------------------------------------------------------------------
@@ -66,7 +71,7 @@ def virtual_inbound(view: View, service: Service) -> Json:
 def _port_chains(view: View, service: Service, port: int, security: Sequence[Json]) -> list[Json]:
     """A port with a declared protocol: the chains are the same for all, what is in them is not."""
     mode = view.mode_for(service, port)
-    opaque = _is_opaque(view, port)
+    opaque = _is_opaque(service, port)
     if opaque:
         network = [*_exchange(view), *_tcp_security(view, service), _tcp_proxy(inbound_cluster(port))]
     else:

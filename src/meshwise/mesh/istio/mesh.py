@@ -11,13 +11,15 @@ import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property, lru_cache
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
+from meshwise.mesh import dump
 from meshwise.mesh.files import hand_over, private_directory, write_private
-from meshwise.mesh.istio import binary, bootstrap, delivery, fidelity, posture, proof, traits
+from meshwise.mesh.istio import binary, bootstrap, clusters, delivery, fidelity, posture, proof, traits
 from meshwise.mesh.istio.admin import Admin, fetch_from
 from meshwise.mesh.istio.clusters import INBOUND_SOURCE_IP
 from meshwise.mesh.istio.listeners import INBOUND_PORT, OUTBOUND_PORT
@@ -27,6 +29,7 @@ from meshwise.mesh.istio.view import Options, View, view_of
 from meshwise.mesh.istio.workloads import Identities, files_of_workload
 from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import Capture, Dial, Fidelity, Headers, Placement, ProcessPlan, Proof, Ready
+from meshwise.mesh.together import together
 from meshwise.mesh.tokens import tokens
 from meshwise.study.model import Cell, MeshName, TlsGroup
 from meshwise.telemetry.envoy import EnvoySampler
@@ -46,6 +49,7 @@ need not know it, and takes the second."""
 
 SETTLE_TIMEOUT_S = 10.0
 _POLL_S = 0.005
+_STATE = {"config_dump.json": "/config_dump", "clusters.txt": "/clusters", "listeners.txt": "/listeners"}
 
 
 class IstioMesh:
@@ -113,22 +117,21 @@ class IstioMesh:
 
     def apply(self, placement: Placement, cell: Cell, dial: Dial) -> None:
         used = [placed.name for placed in placement.of(cell.topology)]
-        admins = {name: Admin(name, dial) for name in used}
-        try:
-            refused = {
-                name: delivery.rejections(admin.stats(delivery.WATCHED)) for name, admin in admins.items()
-            }
+        with ExitStack() as stack:
+            admins = {name: stack.enter_context(Admin(name, dial)) for name in used}
+            stats = together(lambda name: admins[name].stats(delivery.WATCHED), used)
+            refused = dict(zip(used, map(delivery.rejections, stats), strict=True))
             pushed = self._push(placement, cell, self._view(placement, cell))
             deadline = time.monotonic() + SETTLE_TIMEOUT_S
-            for name, admin in admins.items():
-                _settle(admin, cell, pushed[name], refused[name], deadline)
-        finally:
-            for admin in admins.values():
-                admin.close()
+            together(lambda name: _settle(admins[name], cell, pushed[name], refused[name], deadline), used)
 
     def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
         workers = self._workers[placement.process_set]
         return proof.prove(placement, cell, dial, self._fingerprint(placement, cell), workers)
+
+    def state(self, placement: Placement, cell: Cell, dial: Dial) -> Mapping[str, str]:
+        used = [placed.name for placed in placement.of(cell.topology)]
+        return dump.ask_all(lambda pod: Admin(pod, dial), used, _STATE)
 
     def request(self, cell: Cell) -> Headers:
         return request_of(cell)
@@ -166,14 +169,17 @@ class IstioMesh:
         return view_of(placement, _parsed(text), generation, self._options_for(cell))
 
     def _push(self, placement: Placement, cell: Cell, view: View) -> dict[str, delivery.Pushed]:
+        made: clusters.Made = {}
+        configs = {service.name: translate(view, service.name, made) for service in view.services}
+        encoded: delivery.Encoded = {}
         pushed = {}
-        for service in view.services:
-            files = files_of_workload(placement, service.name, cell.key_type)
+        for name, config in configs.items():
+            files = files_of_workload(placement, name, cell.key_type)
             if not files.chain.exists():
-                files = self._identities.issue(placement, service.name, cell.key_type, PROXY_UID)
-            directory = placement.directory / service.name
-            config = translate(view, service.name)
-            pushed[service.name] = delivery.push(config, view.generation, directory, files, PROXY_UID)
+                files = self._identities.issue(placement, name, cell.key_type, PROXY_UID)
+            directory = placement.directory / name
+            one = delivery.push(config, view.generation, directory, files, PROXY_UID, encoded)
+            pushed[name] = replace(one, stores=view.stores, is_store=view.service(name).is_store)
         return pushed
 
 

@@ -1,15 +1,22 @@
 """A posture *is* a set of Istio resources: cell -> YAML, the only input of the translation.
 
 Which resources make which rung follows Istio's own guides: mesh-wide PeerAuthentication for the mTLS
-mode; an AuthorizationPolicy per called workload; RequestAuthentication where a claim is asked for.
+mode, one of a namespace or of a workload where those demand another; an AuthorizationPolicy per called
+workload; RequestAuthentication where a claim is asked for.
 
-Opaque TCP has no requests to judge, and Istio lets an ALLOW rule that asks for one allow nothing there. So
-least privilege (`fine`) of a TCP port is what L4 can tell: the caller's identity and the port.
+Laws of this file:
+- What a workload demands stands above the posture (`study.demands`). A demand is of the called side: a mode
+  of mTLS per caller does not exist in Istio; who may call is said by the callee's AuthorizationPolicy.
+- Clients follow by auto mTLS. istiod leaves it off for services of a namespace, or a mesh, whose mode is
+  DISABLE, whatever their workloads say (BestEffortInferServiceMTLSMode in pilot/pkg/model/push_context.go),
+  so a workload that wants mTLS there needs a DestinationRule with ISTIO_MUTUAL, as it would on a cluster.
+- Opaque TCP has no requests to judge, and Istio lets an ALLOW rule that asks for one allow nothing there. So
+  least privilege (`fine`) of a TCP port is what L4 can tell: the caller's identity and the port.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,14 +24,17 @@ import yaml
 
 from meshwise.mesh.applicable import contradiction
 from meshwise.mesh.istio.resources import ROOT_NAMESPACE
-from meshwise.mesh.request import TENANT, TENANT_HEADER, method_of, path_of
+from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances
 from meshwise.mesh.tokens import CLAIM, ISSUER, ROLE
+from meshwise.study.demands import effective_posture, modes
 from meshwise.study.model import (
-    SERVICE_PORTS,
     Authorization,
     Cell,
     Http1Transport,
     Level,
+    MtlsMode,
+    Posture,
+    Protocol,
     Workload,
 )
 
@@ -35,7 +45,18 @@ _TOKEN_RULES = (Authorization.FINE, Authorization.REQUEST)
 
 def not_applicable(cell: Cell) -> str | None:
     """Why Istio cannot express the cell, or None."""
-    return contradiction(cell, "Istio")
+    return contradiction(cell, "Istio") or _ambiguous_port(cell)
+
+
+def _ambiguous_port(cell: Cell) -> str | None:
+    """A client's listener of an HTTP port serves all services of that port."""
+    declared: dict[int, Protocol] = {}
+    for workload in cell.topology.workloads:
+        for protocol, port in workload.ports:
+            known = declared.setdefault(port, protocol)
+            if known is not protocol and Level.L7 in (known.level, protocol.level):
+                return f"port {port} is {known} at one service and {protocol} at `{workload.name}`"
+    return None
 
 
 @lru_cache(maxsize=64)
@@ -50,70 +71,141 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def _documents(cell: Cell, jwks: str, trust_domain: str) -> Iterable[Document]:
-    mtls, authorization = cell.posture.mtls, cell.posture.authorization
-    assert mtls is not None, "not_applicable has been asked before"
+    assert cell.posture.mtls is not None, "not_applicable has been asked before"
     topology = cell.topology
-    yield _document("PeerAuthentication", "default", ROOT_NAMESPACE, {"mtls": {"mode": mtls.name}})
-    called = [workload for workload in topology.workloads if topology.callers(workload.name)]
-    if cell.http1_transport is Http1Transport.HTTP2:
-        yield from (_upgrade(workload) for workload in called)
-    if authorization is Authorization.NONE:
-        return
-    if authorization in _TOKEN_RULES and cell.protocol.level is Level.L7:
-        rule = {"issuer": ISSUER, "jwks": jwks, "forwardOriginalToken": True}
-        for namespace in sorted({workload.namespace for workload in called}):
-            yield _document("RequestAuthentication", "tokens", namespace, {"jwtRules": [rule]})
-    for workload in called:
-        callers = topology.callers(workload.name)
-        if cell.policy_count:
-            others = [_rule(cell, _nobody(number), trust_domain) for number in range(cell.policy_count)]
-            yield _allow(f"before-{workload.name}", workload, others)
-        yield _allow(f"callers-of-{workload.name}", workload, [_rule(cell, callers, trust_domain)])
-
-
-def _upgrade(workload: Workload) -> Document:
-    """HTTP/1.1 to this workload over HTTP/2; Istio's own default is not to (MeshConfig.h2UpgradePolicy)."""
-    spec = {
-        "host": workload.host,
-        "trafficPolicy": {"connectionPool": {"http": {"h2UpgradePolicy": "UPGRADE"}}},
+    called = {
+        workload: effective_posture(cell, workload)
+        for workload in topology.workloads
+        if topology.callers(workload.name)
     }
-    return _document("DestinationRule", workload.name, workload.namespace, spec, "networking")
+    yield from _modes(cell)
+    for workload, posture in called.items():
+        yield from _destination(cell, workload, posture)
+    yield from _tokens(cell, called, jwks)
+    for workload, posture in called.items():
+        if posture.authorization is Authorization.NONE:
+            continue
+        here = _Rules(cell, workload, posture, trust_domain)
+        if cell.policy_count:
+            others = [here.rule(_nobody(cell, workload, number)) for number in range(cell.policy_count)]
+            yield _allow(f"before-{workload.name}", workload, others)
+        yield _allow(f"callers-of-{workload.name}", workload, [here.rule(each) for each in here.allowances()])
+
+
+# --- mutual TLS --------------------------------------------------------------------------------------
+
+
+def _modes(cell: Cell) -> Iterable[Document]:
+    wanted = modes(cell)
+    yield _document("PeerAuthentication", "default", ROOT_NAMESPACE, {"mtls": {"mode": wanted.mesh.name}})
+    for namespace, mode in wanted.namespaces.items():
+        yield _document("PeerAuthentication", "default", namespace, {"mtls": {"mode": mode.name}})
+    for name, mode in wanted.workloads.items():
+        spec = {**_selector(name), "mtls": {"mode": mode.name}}
+        yield _document("PeerAuthentication", name, cell.topology[name].namespace, spec)
+
+
+def _destination(cell: Cell, workload: Workload, posture: Posture) -> Iterable[Document]:
+    """What clients of this workload do otherwise than by default: HTTP/1.1 over HTTP/2 (Istio's own default
+    is not to, MeshConfig.h2UpgradePolicy), and mTLS where auto mTLS is off."""
+    policy: Document = {}
+    upgraded = cell.http1_transport is Http1Transport.HTTP2
+    if upgraded and workload.speaks(cell.protocol).level is Level.L7:
+        policy["connectionPool"] = {"http": {"h2UpgradePolicy": "UPGRADE"}}
+    auto = modes(cell).of_namespace(workload.namespace) is not MtlsMode.DISABLE
+    if not auto and posture.mtls is not MtlsMode.DISABLE:
+        policy["tls"] = {"mode": "ISTIO_MUTUAL"}
+    if policy:
+        spec = {"host": workload.host, "trafficPolicy": policy}
+        yield _document("DestinationRule", workload.name, workload.namespace, spec, "networking")
+
+
+# --- authorization -----------------------------------------------------------------------------------
+
+
+def _tokens(cell: Cell, called: Mapping[Workload, Posture], jwks: str) -> Iterable[Document]:
+    """Of a whole namespace where all of its services read tokens; else of those that do."""
+    rule = {"issuer": ISSUER, "jwks": jwks, "forwardOriginalToken": True}
+    readers: dict[str, list[Workload]] = {}
+    others: set[str] = set()
+    for workload, posture in called.items():
+        if workload.speaks(cell.protocol).level is Level.L4:
+            continue
+        if posture.authorization in _TOKEN_RULES:
+            readers.setdefault(workload.namespace, []).append(workload)
+        else:
+            others.add(workload.namespace)
+    for namespace in sorted(readers):
+        if namespace not in others:
+            yield _document("RequestAuthentication", "tokens", namespace, {"jwtRules": [rule]})
+            continue
+        for workload in readers[namespace]:
+            spec = {**_selector(workload.name), "jwtRules": [rule]}
+            yield _document("RequestAuthentication", f"tokens-{workload.name}", namespace, spec)
 
 
 def _allow(name: str, workload: Workload, rules: Sequence[Document]) -> Document:
     """Entries are scanned in the order of their names: `before-...` comes before `callers-of-...`."""
-    spec = {"selector": {"matchLabels": {"app": workload.name}}, "action": "ALLOW", "rules": list(rules)}
+    spec = {**_selector(workload.name), "action": "ALLOW", "rules": list(rules)}
     return _document("AuthorizationPolicy", name, workload.namespace, spec)
 
 
-def _nobody(number: int) -> tuple[Workload, ...]:
-    """A caller that does not exist, for an entry that has to be scanned and never matches."""
-    return (Workload(f"other-{number:04d}", f"other-{number:04d}", f"other-{number:04d}"),)
+def _nobody(cell: Cell, workload: Workload, number: int) -> Allowance:
+    """For a caller that does not exist: an entry that has to be scanned and never matches."""
+    name = f"other-{number:04d}"
+    requests = allowances(cell, workload)[0].requests
+    return Allowance((Workload(name, name, name),), requests)
 
 
-def _rule(cell: Cell, callers: Sequence[Workload], trust_domain: str) -> Document:
-    """One rule that lets these callers make the cell's request; of the same shape whoever they are."""
-    authorization = cell.posture.authorization
-    if authorization is Authorization.NAMESPACE:
-        return {"from": [{"source": {"namespaces": sorted({each.namespace for each in callers})}}]}
-    names = sorted(f"{trust_domain}/ns/{each.namespace}/sa/{each.service_account}" for each in callers)
-    if cell.protocol.level is Level.L4:
-        ports = [str(SERVICE_PORTS[cell.protocol])]
-        return {"from": [{"source": {"principals": names}}], "to": [{"operation": {"ports": ports}}]}
-    source: Document = {"requestPrincipals": [f"{ISSUER}/*"]}
-    path = path_of(cell)
-    if authorization is Authorization.FINE:
-        source = {"principals": names, **source}
-    elif callers[0].name.startswith("other-"):
-        path = f"/{callers[0].name}{path}"
-    return {
-        "from": [{"source": source}],
-        "to": [{"operation": {"methods": [method_of(cell)], "paths": [path]}}],
-        "when": [
-            {"key": f"request.headers[{TENANT_HEADER}]", "values": [TENANT]},
-            {"key": f"request.auth.claims[{CLAIM}]", "values": [ROLE]},
-        ],
-    }
+class _Rules:
+    """Rules of one called workload; all of the same shape, whoever they are for."""
+
+    def __init__(self, cell: Cell, workload: Workload, posture: Posture, trust_domain: str) -> None:
+        self._cell, self._workload, self._trust_domain = cell, workload, trust_domain
+        self._authorization = posture.authorization
+        self._by_request = (
+            posture.authorization in _TOKEN_RULES and workload.speaks(cell.protocol).level is Level.L7
+        )
+
+    def allowances(self) -> tuple[Allowance, ...]:
+        """What reads no request has one rule, for all callers."""
+        if self._by_request:
+            return allowances(self._cell, self._workload)
+        return (Allowance(self._cell.topology.callers(self._workload.name), ()),)
+
+    def rule(self, allowed: Allowance) -> Document:
+        """One rule that lets these callers send these requests."""
+        callers = allowed.callers
+        if self._authorization is Authorization.NAMESPACE:
+            return {"from": [{"source": {"namespaces": sorted({each.namespace for each in callers})}}]}
+        names = sorted(
+            f"{self._trust_domain}/ns/{each.namespace}/sa/{each.service_account}" for each in callers
+        )
+        if not self._by_request:
+            ports = [str(self._workload.port(self._cell.protocol))]
+            return {"from": [{"source": {"principals": names}}], "to": [{"operation": {"ports": ports}}]}
+        source: Document = {"requestPrincipals": [f"{ISSUER}/*"]}
+        prefix = ""
+        if self._authorization is Authorization.FINE:
+            source = {"principals": names, **source}
+        elif callers[0].name.startswith("other-"):
+            prefix = f"/{callers[0].name}"
+        operation = {
+            "methods": list(dict.fromkeys(method for method, _ in allowed.requests)),
+            "paths": list(dict.fromkeys(prefix + path for _, path in allowed.requests)),
+        }
+        return {
+            "from": [{"source": source}],
+            "to": [{"operation": operation}],
+            "when": [
+                {"key": f"request.headers[{TENANT_HEADER}]", "values": [TENANT]},
+                {"key": f"request.auth.claims[{CLAIM}]", "values": [ROLE]},
+            ],
+        }
+
+
+def _selector(name: str) -> Document:
+    return {"selector": {"matchLabels": {"app": name}}}
 
 
 def _document(kind: str, name: str, namespace: str, spec: Document, group: str = "security") -> Document:

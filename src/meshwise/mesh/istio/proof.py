@@ -4,59 +4,39 @@ Laws of this file:
 - Two witnesses for everything that can have two: what a caller saw, and what the proxies counted.
 - The handshake that matters is the one between the sidecars; only their counters can tell of it. The
   names in certificates are read by a TLS client of our own that calls the server side.
-- It must be cheap (tens of calls, well under half a second): it runs before every trial.
+- Every hop is called by itself, through its caller's sidecar, in its own protocol: what an application does
+  for a request (sleeps, chance, errors of its own) is not what is proven here. What a callee has to answer
+  goes by the posture that it demands itself (`study.demands`).
+- It must be cheap (tens of calls, well under half a second; many services at once): it runs before every
+  trial.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 
-from meshwise.mesh.expectations import (
-    VARIANT,
-    Expectation,
-    Meaning,
-    Seen,
-    Signs,
-    What,
-    Who,
-    expectations,
-    meaning_of,
-)
+from meshwise.mesh.expectations import Expectation, Meaning, What, Who, expectations
 from meshwise.mesh.identity import spiffe_id
 from meshwise.mesh.istio.admin import Admin, Stats, grown, total
-from meshwise.mesh.istio.workloads import files_of_outsiders
-from meshwise.mesh.probe import Answer, Handshake, TlsAs, ask, check_of, variant
-from meshwise.mesh.request import plan_of
-from meshwise.mesh.seam import OUTSIDER, Check, Dial, PlacedWorkload, Placement, Proof
-from meshwise.service.plan import Plan
+from meshwise.mesh.istio.caller import SIGNS, Caller
+from meshwise.mesh.probe import Answer, check_of
+from meshwise.mesh.seam import Check, Dial, PlacedWorkload, Placement, Proof
+from meshwise.mesh.together import together
+from meshwise.study.demands import effective_posture
 from meshwise.study.model import (
-    SERVICE_PORTS,
     Authorization,
     Cell,
     Http1Transport,
     Level,
     MtlsMode,
+    Posture,
     Protocol,
     TlsGroup,
+    Workload,
 )
-
-SIGNS: Signs = {
-    Meaning.ANSWERED: frozenset({Seen.OK}),
-    Meaning.PEER_REFUSED: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
-    Meaning.NO_TLS: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
-    Meaning.DENIED: frozenset({Seen.FORBIDDEN}),
-    Meaning.TOKEN_REFUSED: frozenset({Seen.UNAUTHENTICATED}),
-}
-"""How Istio refuses."""
-L4_SIGNS: Signs = {**SIGNS, Meaning.DENIED: frozenset({Seen.CLOSED})}
-
-
-def signs(cell: Cell) -> Signs:
-    return L4_SIGNS if cell.protocol.level is Level.L4 else SIGNS
-
 
 _COUNTERS = (
     r"^((cluster\.outbound.*|listener\.0\.0\.0\.0_15006)\.(ssl\.(handshake|session_reused|connection_error"
@@ -67,6 +47,8 @@ _COUNTERS = (
 )
 _VERSIONS = ("listener_manager.lds.version_text", "cluster_manager.cds.version_text")
 
+Answered = list[tuple[Expectation, Answer]]
+
 
 def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str, workers: int) -> Proof:
     """`fingerprint`: what every used proxy's version has to begin with; `workers`: how many threads each
@@ -75,31 +57,43 @@ def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str, worker
     topology = cell.topology
     used = placement.of(topology)
     client, first = used[0], used[1]
-    caller = _Caller(placement, cell, dial)
+    rest = [placed for placed in used[2:] if topology.callers(placed.name)]
+    caller = Caller(placement, cell, dial)
     with ExitStack() as stack:
         admins = {placed.name: stack.enter_context(Admin(placed.name, dial)) for placed in used}
-        before = {name: admin.stats(_COUNTERS) for name, admin in admins.items()}
-        allowed = caller.call(first, Who.MESH, What.ALLOWED)
-        sidecars = {name: admin.stats(_COUNTERS) for name, admin in admins.items()}
-        rows = expectations(cell.posture, cell.protocol.level)
+        before = _read(admins)
+        hops = [(placement[w.name], placement[name]) for w in topology.workloads for name in w.calls]
+        called = together(lambda hop: caller.call(hop[1], Who.MESH, What.ALLOWED, hop[0]), hops)
+        between = _read(admins)
+        posture, level = _asked_of(cell, first)
+        table = expectations(posture, level)
         answers = [
-            (row, allowed if row == rows[0] else caller.call(first, row.who, row.what)) for row in rows
+            (row, called[0] if row == table[0] else caller.call(first, row.who, row.what)) for row in table
         ]
-        checks = [check_of(row, answer, signs(cell)) for row, answer in answers]
-        checks += [check for placed in used[2:] for check in caller.check_beyond(placed)]
-        seen = caller.handshake
+        beyond = together(caller.try_beyond, rest)
         resumed = caller.resume(first)
-        after = {name: admin.stats(_COUNTERS) for name, admin in admins.items()}
-        moved = grown(before[client.name], sidecars[client.name])
-        checks += _between_sidecars(cell, moved, grown(before[first.name], sidecars[first.name]))
-        checks += _http1_transport(cell, moved)
-        checks += [
-            _hop(cell, placed.name, grown(before[placed.name], sidecars[placed.name])) for placed in used[2:]
-        ]
-        checks += _policies(cell, [row for row, _ in answers], grown(before[first.name], after[first.name]))
-        checks += [_version(name, stats, fingerprint) for name, stats in after.items()]
-        checks += [_workers(name, stats, workers) for name, stats in after.items()]
-        facts = {**_facts_of_sidecars(moved), **_facts_of_process(admins[client.name])}
+        after = _read(admins)
+        facts = _facts_of_process(admins[client.name])
+    seen = caller.handshake
+    moved = {name: grown(before[name], between[name]) for name in admins}
+    judged = {name: grown(before[name], after[name]) for name in admins}
+    checks = [check_of(row, answer, SIGNS[level]) for row, answer in answers]
+    for (source, target), answer in list(zip(hops, called, strict=True))[1:]:
+        row = Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED)
+        where = f"{source.name} -> {target.name}: "
+        checks.append(check_of(row, answer, SIGNS[_asked_of(cell, target)[1]], where))
+    for placed, tried in zip(rest, beyond, strict=True):
+        signs = SIGNS[_asked_of(cell, placed)[1]]
+        checks += [check_of(row, answer, signs, f"{placed.name}: ") for row, answer in tried]
+    checks += _between_sidecars(cell, moved[client.name], moved[first.name])
+    checks += _http1_transport(cell, moved[client.name])
+    checks += [_hop(cell, source.name, target.name, moved) for source, target in hops[1:]]
+    checks += _policies(cell, first, answers, judged[first.name])
+    for placed, tried in zip(rest, beyond, strict=True):
+        checks += _policies(cell, placed, tried, judged[placed.name], f"{placed.name}: ")
+    checks += [_version(name, stats, fingerprint) for name, stats in after.items()]
+    checks += [_workers(name, stats, workers) for name, stats in after.items()]
+    facts = {**_facts_of_sidecars(moved[client.name]), **facts}
     if seen:
         wanted = spiffe_id(placement.trust_domain, first.workload.namespace, first.workload.service_account)
         checks.append(_same("identity of the server", wanted, " ".join(seen.peer_ids)))
@@ -109,74 +103,15 @@ def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str, worker
     return Proof(tuple(checks), facts, time.monotonic_ns() - begun_ns)
 
 
-_BEYOND = (
-    (Who.PLAINTEXT, What.ALLOWED),
-    (Who.OTHER_NAMESPACE, What.ALLOWED),
-    (Who.MESH, What.OTHER_METHOD),
-    (Who.MESH, What.NO_TOKEN),
-)
-"""What is tried at the nodes behind the first; that those answer their callers, the allowed call shows."""
+def _read(admins: Mapping[str, Admin]) -> Mapping[str, Stats]:
+    names = list(admins)
+    return dict(zip(names, together(lambda name: admins[name].stats(_COUNTERS), names), strict=True))
 
 
-class _Caller:
-    """Makes the calls of the table; keeps the first handshake that it saw."""
-
-    def __init__(self, placement: Placement, cell: Cell, dial: Dial) -> None:
-        self._placement, self._cell, self._dial = placement, cell, dial
-        self._topology = cell.topology
-        self._port = SERVICE_PORTS[cell.protocol]
-        self._files = files_of_outsiders(placement)
-        self.handshake: Handshake | None = None
-
-    def call(self, target: PlacedWorkload, who: Who, what: What) -> Answer:
-        through_mesh = who is Who.MESH
-        pod = self._topology.callers(target.name)[0].name if through_mesh else OUTSIDER
-        address = target.service_ip if through_mesh else target.pod_ip
-        plan = plan_of(self._cell) if through_mesh and what is What.ALLOWED else Plan()
-        request = variant(self._cell, what, f"{target.workload.host}:{self._port}", plan)
-        secure = None if who in (Who.MESH, Who.PLAINTEXT) else self._tls(who, target)
-        answer = ask(lambda: self._dial(pod, address, self._port), request, secure)
-        if who is Who.TWIN:
-            self.handshake = self.handshake or answer.handshake
-        return answer
-
-    def check_beyond(self, target: PlacedWorkload) -> list[Check]:
-        """A mesh caller calls through the sidecar of the workload that the policy names."""
-        posture = self._cell.posture
-        rows = [
-            Expectation(who, what, meaning_of(posture, who, what))
-            for who, what in _BEYOND
-            if what in VARIANT[posture.authorization]
-        ]
-        return [
-            check_of(row, self.call(target, row.who, row.what), SIGNS, f"{target.name}: ") for row in rows
-        ]
-
-    def resume(self, target: PlacedWorkload) -> bool:
-        """Whether the server lets a client resume the session of the handshake that was seen."""
-        if self.handshake is None or self.handshake.ticket is None:
-            return False
-        request = variant(self._cell, What.ALLOWED, f"{target.workload.host}:{self._port}", Plan())
-        secure = replace(self._tls(Who.TWIN, target), ticket=self.handshake.ticket)
-        answer = ask(lambda: self._dial(OUTSIDER, target.pod_ip, self._port), request, secure)
-        return bool(answer.handshake and answer.handshake.resumed)
-
-    def _tls(self, who: Who, target: PlacedWorkload) -> TlsAs:
-        return TlsAs(
-            identity=self._files.get(who),
-            root=str(self._files[Who.TWIN].root),
-            server_name=f"outbound_.{self._port}_._.{target.workload.host}",
-            alpn=_ALPN[self._cell.protocol],
-        )
-
-
-_ALPN = {
-    Protocol.HTTP1: ("istio-http/1.1", "istio", "http/1.1"),
-    Protocol.HTTP2: ("istio-h2", "istio", "h2"),
-    Protocol.GRPC: ("istio-h2", "istio", "h2"),
-    Protocol.TCP: ("istio",),
-}
-"""What a sidecar offers; without `istio-peer-exchange`, which would have to be followed by metadata."""
+def _asked_of(cell: Cell, placed: PlacedWorkload) -> tuple[Posture, Level]:
+    """The posture that a workload's callers meet, and what its proxy reads of what they send."""
+    workload = cell.topology[placed.name]
+    return effective_posture(cell, workload), workload.speaks(cell.protocol).level
 
 
 # --- what the proxies counted --------------------------------------------------------------------
@@ -187,7 +122,7 @@ def _between_sidecars(cell: Cell, client: Stats, server: Stats) -> list[Check]:
     at_client = total(client, r"cluster\.outbound.*\.ssl\.handshake")
     at_server = total(server, r"listener\..*\.ssl\.handshake")
     observed = f"{at_client} at the client's sidecar, {at_server} at the server's"
-    if cell.posture.mtls is MtlsMode.DISABLE:
+    if effective_posture(cell, cell.topology.entry).mtls is MtlsMode.DISABLE:
         return [Check("handshakes between sidecars", "none", observed, at_client == at_server == 0)]
     versions = _names(client, "versions")
     group = cell.tls_group.upper()
@@ -204,7 +139,7 @@ def _between_sidecars(cell: Cell, client: Stats, server: Stats) -> list[Check]:
 
 def _http1_transport(cell: Cell, client: Stats) -> list[Check]:
     """HTTP/1.1 left the client's sidecar by the transport that the cell asks for; unasked Istio keeps it."""
-    if cell.protocol is not Protocol.HTTP1:
+    if cell.topology.entry.speaks(cell.protocol) is not Protocol.HTTP1:
         return []
     opened = total(client, r"cluster\.outbound.*\.upstream_cx_total")
     http2 = total(client, r"cluster\.outbound.*\.upstream_cx_http2_total")
@@ -219,30 +154,38 @@ def _http1_transport(cell: Cell, client: Stats) -> list[Check]:
     ]
 
 
-def _hop(cell: Cell, name: str, server: Stats) -> Check:
-    """The allowed call went on to the nodes behind the first one in the same way."""
-    count = total(server, r"listener\..*\.ssl\.handshake")
-    plain = cell.posture.mtls is MtlsMode.DISABLE
-    expected = "none" if plain else "at least one"
-    return Check(f"handshakes at {name}'s sidecar", expected, str(count), (count == 0) == plain)
+def _hop(cell: Cell, source: str, target: str, moved: Mapping[str, Stats]) -> Check:
+    """The call from one node to another was a fresh handshake at both sidecars, or in plaintext none."""
+    callee: Workload = cell.topology[target]
+    cluster = re.escape(f"cluster.outbound|{callee.port(cell.protocol)}||{callee.host}")
+    at_source = total(moved[source], rf"{cluster};?\.ssl\.handshake")
+    at_target = total(moved[target], r"listener\..*\.ssl\.handshake")
+    observed = f"{at_source} at {source}'s sidecar, {at_target} at {target}'s"
+    name = f"{source} -> {target}: handshakes between sidecars"
+    if effective_posture(cell, callee).mtls is MtlsMode.DISABLE:
+        return Check(name, "none", observed, at_source == at_target == 0)
+    return Check(name, "at least one", observed, at_source > 0 and at_target > 0)
 
 
-def _policies(cell: Cell, rows: list[Expectation], server: Stats) -> list[Check]:
+def _policies(
+    cell: Cell, placed: PlacedWorkload, tried: Answered, server: Stats, where: str = ""
+) -> list[Check]:
     """Refusals by policy were counted by the filter that has to make them, and nothing else was."""
-    opaque = cell.protocol.level is Level.L4
+    posture, level = _asked_of(cell, placed)
+    opaque = level is Level.L4
     filters, judged = ("tcp", "connections") if opaque else (r"http\.inbound_.*", "requests")
     denied = total(server, rf"{filters}\.rbac\.denied")
     allowed = total(server, rf"{filters}\.rbac\.allowed")
     refused = total(server, r"http\.inbound_.*\.jwt_authn\.denied")
-    wanted_denied = sum(row.meaning is Meaning.DENIED for row in rows)
-    wanted_refused = sum(row.meaning is Meaning.TOKEN_REFUSED for row in rows)
-    if cell.posture.authorization is Authorization.NONE:
+    wanted_denied = sum(row.meaning is Meaning.DENIED for row, _ in tried)
+    wanted_refused = sum(row.meaning is Meaning.TOKEN_REFUSED for row, _ in tried)
+    if posture.authorization is Authorization.NONE:
         observed = f"{allowed} allowed, {denied} denied, {refused} tokens refused"
-        return [Check(f"{judged} judged by policy", "none", observed, allowed + denied + refused == 0)]
+        return [Check(f"{where}{judged} judged by policy", "none", observed, allowed + denied + refused == 0)]
     return [
-        Check(f"{judged} allowed by policy", "at least 1", str(allowed), allowed > 0),
-        Check(f"{judged} denied by policy", str(wanted_denied), str(denied), denied == wanted_denied),
-        Check("tokens refused", str(wanted_refused), str(refused), refused == wanted_refused),
+        Check(f"{where}{judged} allowed by policy", "at least 1", str(allowed), allowed > 0),
+        Check(f"{where}{judged} denied by policy", str(wanted_denied), str(denied), denied == wanted_denied),
+        Check(f"{where}tokens refused", str(wanted_refused), str(refused), refused == wanted_refused),
     ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from meshwise.mesh.istio import telemetry
 from meshwise.mesh.istio.view import Json, Service, View
-from meshwise.study.model import Protocol
+from meshwise.study.model import Level, Protocol
 
 PASSTHROUGH = "PassthroughCluster"
 BLACK_HOLE = "BlackHoleCluster"
@@ -41,7 +41,9 @@ def inbound_cluster(port: int) -> str:
 def outbound(view: View, client: Service, port: int) -> Json:
     """The route table of one port: all services of that port, told apart by host, then the rest."""
     hosts = [
-        _virtual_host(client, service, port) for service in view.visible_to(client) if port in service.ports
+        _virtual_host(client, service, port)
+        for service in view.visible_to(client)
+        if service.ports.get(port, Protocol.TCP).level is Level.L7
     ]
     table: Json = {
         "name": str(port),

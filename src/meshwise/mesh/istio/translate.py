@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from meshwise.mesh.istio import clusters, listeners, routes
 from meshwise.mesh.istio.view import Json, View
-from meshwise.study.model import Level
 
 
 @dataclass(frozen=True)
@@ -21,20 +20,16 @@ class ProxyConfig:
     """By port, which is the table's name; only of ports that carry requests."""
 
 
-def translate(view: View, workload: str) -> ProxyConfig:
+def translate(view: View, workload: str, made: clusters.Made | None = None) -> ProxyConfig:
+    """`made`: what the proxies of one push have in common; the same values stand in all of their
+    configurations."""
     owner = view.service(workload)
-    ports = sorted(
-        {
-            port
-            for service in view.visible_to(owner)
-            for port, protocol in service.ports.items()
-            if protocol.level is Level.L7
-        }
-    )
     return ProxyConfig(
         listeners=tuple(listeners.all_listeners(view, owner)),
-        clusters=tuple(clusters.all_clusters(view, owner)),
-        routes={port: routes.outbound(view, owner, port) for port in ports},
+        clusters=tuple(clusters.all_clusters(view, owner, made)),
+        routes={
+            port: routes.outbound(view, owner, port) for port in listeners.http_ports(view.visible_to(owner))
+        },
     )
 
 

@@ -1,7 +1,7 @@
 """What istiod knows when it makes a proxy's configuration: services, resources, mesh settings.
 
-Mirrors pilot/pkg/model/push_context.go and pilot/pkg/security/authn/policy_applier.go (which mTLS mode
-a port has; whether a client uses mTLS of its own accord).
+Mirrors pilot/pkg/model/push_context.go, pilot/pkg/security/authn/policy_applier.go (which mTLS mode a port
+has) and pilot/pkg/xds/endpoints/mtls_checker.go (whether a client uses mTLS of its own accord).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from meshwise.mesh.istio.resources import (
     Sidecar,
 )
 from meshwise.mesh.seam import Placement
-from meshwise.study.model import SERVICE_PORTS, MtlsMode, Protocol
+from meshwise.study.model import SERVICE_PORTS, Level, MtlsMode, Protocol
 
 ISTIO_HANDSHAKE_CURVES = ("X25519", "P-256")
 """What the Envoy of released Istio negotiates; upstream 1.40's own default is X25519MLKEM768."""
@@ -43,7 +43,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Service:
-    """A workload seen from outside. Port names are the protocols' (`http`, `http2`, `grpc`, `tcp`)."""
+    """A workload seen from outside. Port names are the protocols' (`http`, `http2`, `grpc`, `tcp`): every
+    port is declared, those of databases too, so istiod never has one sniffed. (Its list of well-known ports
+    that are not sniffed when undeclared, pkg/config/kube/conversion.go, has 3306 and 27017, but not 5432 and
+    6379.)"""
 
     name: str
     namespace: str
@@ -54,10 +57,17 @@ class Service:
     ports: Mapping[int, Protocol] = field(
         default_factory=lambda: {port: protocol for protocol, port in SERVICE_PORTS.items()}
     )
+    calls: tuple[str, ...] = ()
+    """Names of the services that it calls; it is configured for all others as well."""
 
     @property
     def labels(self) -> Mapping[str, str]:
         return {"app": self.name}
+
+    @property
+    def is_store(self) -> bool:
+        """Whether it carries no requests: a database, a cache."""
+        return all(protocol.level is Level.L4 for protocol in self.ports.values())
 
 
 @dataclass(frozen=True)
@@ -75,9 +85,18 @@ class View:
     def service(self, name: str) -> Service:
         return next(service for service in self.services if service.name == name)
 
+    @property
+    def stores(self) -> frozenset[int]:
+        """Ports of all stores."""
+        return frozenset(port for service in self.services if service.is_store for port in service.ports)
+
     def protocol_of(self, port: int) -> Protocol:
-        """What the services declare the port to be; they agree on it."""
-        return next(service.ports[port] for service in self.services if port in service.ports)
+        """What the services that carry requests on this port declare it to be; they agree on it."""
+        return next(
+            protocol
+            for service in self.services
+            if (protocol := service.ports.get(port, Protocol.TCP)).level is Level.L7
+        )
 
     # --- mutual TLS --------------------------------------------------------------------------------
 
@@ -96,8 +115,17 @@ class View:
         return self._wide_mode(service.namespace) or MtlsMode.PERMISSIVE
 
     def auto_mtls(self, service: Service) -> bool:
-        """Whether clients use mTLS unasked: unless namespace or mesh say DISABLE; workloads are not asked."""
+        """Whether clients can use mTLS unasked: unless namespace or mesh say DISABLE; workloads are not
+        asked."""
         return self._wide_mode(service.namespace) is not MtlsMode.DISABLE
+
+    def endpoint_takes_mtls(self, service: Service, port: int) -> bool:
+        """What the label of an endpoint tells clients: a DestinationRule's word, else whether the mode of
+        this port of this workload is anything but DISABLE."""
+        rule = self.destination_rule_for(service)
+        if rule and rule.tls:
+            return rule.tls is MtlsMode.STRICT
+        return self.mode_for(service, port) is not MtlsMode.DISABLE
 
     def _wide_mode(self, namespace: str) -> MtlsMode | None:
         for wanted in (namespace, ROOT_NAMESPACE):
@@ -159,6 +187,8 @@ def view_of(placement: Placement, resources: Resources, generation: str, options
             service_ip=placed.service_ip,
             pod_ip=placed.pod_ip,
             service_account=placed.workload.service_account,
+            ports={port: protocol for protocol, port in placed.workload.ports},
+            calls=placed.workload.calls,
         )
         for placed in placement.workloads
     )

@@ -17,20 +17,20 @@ from meshwise.mesh.expectations import (
 )
 from meshwise.mesh.linkerd import direct, outsiders
 from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
-from meshwise.mesh.probe import Answer, TlsAs, ask, variant
-from meshwise.mesh.request import plan_of
+from meshwise.mesh.probe import Answer, TlsAs, ask, on_hop
 from meshwise.mesh.seam import OUTSIDER, Dial, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
-from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, Level, MtlsMode, Posture
+from meshwise.study.demands import effective_posture
+from meshwise.study.model import Authorization, Cell, Level, MtlsMode, Posture
 
 SIGNS: Mapping[Level, Signs] = {
     Level.L7: {
-        Meaning.ANSWERED: frozenset({Seen.OK}),
+        Meaning.ANSWERED: frozenset({Seen.OK, Seen.DECLINED}),
         Meaning.PEER_REFUSED: frozenset({Seen.FORBIDDEN, Seen.CLOSED, Seen.TLS_FAILED}),
         Meaning.DENIED: frozenset({Seen.FORBIDDEN}),
     },
     Level.L4: {
-        Meaning.ANSWERED: frozenset({Seen.OK}),
+        Meaning.ANSWERED: frozenset({Seen.OK, Seen.DECLINED}),
         Meaning.PEER_REFUSED: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
         Meaning.DENIED: frozenset({Seen.CLOSED}),
     },
@@ -73,26 +73,35 @@ class Caller:
 
     def __init__(self, placement: Placement, cell: Cell, dial: Dial) -> None:
         self._placement, self._cell, self._dial = placement, cell, dial
-        self._port = SERVICE_PORTS[cell.protocol]
         self._files = outsiders.files(placement)
         self.twin_version = "no handshake"
 
-    def call(self, target: PlacedWorkload, who: Who, what: What) -> Answer:
-        through_mesh = who is Who.MESH
-        pod = self._placement.workloads[0].name if through_mesh else OUTSIDER
-        address = target.service_ip if through_mesh else target.pod_ip
-        plan = plan_of(self._cell) if through_mesh and what is What.ALLOWED else Plan()
-        request = variant(self._cell, what, f"{target.workload.host}:{self._port}", plan)
-        secure = None if who in (Who.MESH, Who.PLAINTEXT) else self._tls(who, target)
-        if secure is not None and self._cell.protocol.level is Level.L4:
-            return ask(lambda: self._dial_directly(secure, address), request)
-        answer = ask(lambda: self._dial(pod, address, self._port), request, secure)
+    def call(self, target: PlacedWorkload, who: Who, what: What, through: str | None = None) -> Answer:
+        """A caller inside the mesh calls through the sidecar of `through`, else of the target's first caller,
+        in the protocol of the hop; an outsider asks what that one may ask."""
+        cell, callee = self._cell, self._cell.topology[target.name]
+        caller = cell.topology[through] if through else cell.topology.callers(target.name)[0]
+        request, port = on_hop(cell, caller, callee, what, Plan()), callee.port(cell.protocol)
+        if who is Who.MESH:
+            return ask(lambda: self._dial(caller.name, target.service_ip, port), request)
+        secure = None if who is Who.PLAINTEXT else self._tls(who, target)
+        if secure is not None and callee.speaks(cell.protocol).level is Level.L4:
+            return ask(lambda: self._dial_directly(secure, target.pod_ip, port), request)
+        answer = ask(lambda: self._dial(OUTSIDER, target.pod_ip, port), request, secure)
         if who is Who.TWIN and answer.handshake:
             self.twin_version = answer.handshake.version
         return answer
 
-    def _dial_directly(self, tls: TlsAs, address: str) -> socket.socket:
-        secure = direct.wrap(self._dial(OUTSIDER, address, INBOUND_PORT), tls, self._port)
+    def rows(self, target: PlacedWorkload) -> tuple[Expectation, ...]:
+        """What the target has to make of every caller, by the posture that it demands itself."""
+        callee = self._cell.topology[target.name]
+        return rows(effective_posture(self._cell, callee), self.level(target))
+
+    def level(self, target: PlacedWorkload) -> Level:
+        return self._cell.topology[target.name].speaks(self._cell.protocol).level
+
+    def _dial_directly(self, tls: TlsAs, address: str, port: int) -> socket.socket:
+        secure = direct.wrap(self._dial(OUTSIDER, address, INBOUND_PORT), tls, port)
         if tls.identity == self._files[Who.TWIN]:
             self.twin_version = secure.version() or ""
         return secure

@@ -21,8 +21,9 @@ _ALWAYS = (
     ),
     Fidelity(
         "linkerd-plaintext",
-        "posture `plaintext` withholds the endpoints' TLS identity, and with it the transport header; no "
-        "supported Linkerd configuration gives this, and a proxy still takes mesh TLS from whoever offers it",
+        "posture `plaintext`, or a service that demands it, withholds the endpoints' TLS identity, and with "
+        "it the transport header; no supported Linkerd configuration gives this, and a proxy still takes "
+        "mesh TLS from whoever offers it",
         "measurement only: the step from plaintext to permissive is the cost of encryption, not a choice "
         "that a user of Linkerd has",
     ),

@@ -12,8 +12,10 @@ from typing import Any
 
 from meshwise.mesh.linkerd.admin import Series, total
 from meshwise.mesh.linkerd.names import identity_of, workload_token
+from meshwise.mesh.linkerd.posture import by_route, names_of
 from meshwise.mesh.seam import PlacedWorkload, Placement
-from meshwise.study.model import SERVICE_PORTS, Authorization, Cell, Level, MtlsMode
+from meshwise.study.demands import effective_posture
+from meshwise.study.model import Authorization, Cell, Level, MtlsMode
 
 OPEN = "tcp_open_connections"
 
@@ -71,7 +73,7 @@ class Hop:
 
 
 def hops(cell: Cell, placement: Placement, snapshot: Any) -> tuple[Hop, ...]:
-    """Every hop that the cell's request makes."""
+    """Every hop of the cell's topology, the client's first."""
     topology = cell.topology
     return tuple(
         _hop(cell, placement, placement[workload.name], placement[callee], snapshot)
@@ -83,16 +85,21 @@ def hops(cell: Cell, placement: Placement, snapshot: Any) -> tuple[Hop, ...]:
 def _hop(
     cell: Cell, placement: Placement, caller: PlacedWorkload, callee: PlacedWorkload, snapshot: Any
 ) -> Hop:
-    port, counters = SERVICE_PORTS[cell.protocol], OF_LEVEL[cell.protocol.level]
+    workload = cell.topology[callee.name]
+    posture, level = effective_posture(cell, workload), workload.speaks(cell.protocol).level
+    port, counters = workload.port(cell.protocol), OF_LEVEL[level]
     entry = next(each for each in snapshot.workloads if each.token == workload_token(callee))
     server = entry.ports[port]
     policy = {f"srv_{key}": value for key, value in server.labels.items()}
-    if server.labels["kind"] == "server":
-        policy["authz_name"] = f"callers-of-{callee.name}"
-        if cell.posture.authorization is not Authorization.NAMESPACE and cell.protocol.level is Level.L7:
-            policy["route_name"] = f"callers-of-{callee.name}"
+    if posture.authorization is not Authorization.NONE:
+        # A caller may have several entries; it is the first whose request a proof sends.
+        source = cell.topology[caller.name]
+        name = next(name for name, each in names_of(cell, workload).items() if source in each.callers)
+        policy["authz_name"] = name
+        if by_route(posture.authorization, level):
+            policy["route_name"] = name
     target = {"target_addr": f"{callee.pod_ip}:{port}"}
-    if cell.posture.mtls is MtlsMode.DISABLE:
+    if posture.mtls is MtlsMode.DISABLE:
         none = {"tls": "no_identity"}
         return Hop(caller.name, callee.name, policy, {**target, **none}, {**target, **none}, counters)
     return Hop(

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
+from meshwise.mesh import dump
 from meshwise.mesh.files import hand_over, private_directory, write_private
 from meshwise.mesh.linkerd import (
     authority,
@@ -35,6 +36,7 @@ from meshwise.mesh.linkerd import (
     sidecar,
     traits,
 )
+from meshwise.mesh.linkerd.admin import Admin
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.names import (
     ADMIN_PORT,
@@ -60,6 +62,7 @@ from meshwise.telemetry.seam import Sampler
 _RELAY = Path(__file__).with_name("relay.py")
 _RESOLVER = Path("/etc/resolv.conf")
 TLS_LIBRARY = "rustls on aws-lc-rs"
+_STATE = {"metrics.txt": "/metrics"}
 _INHERITED = ("PATH", "PYTHONPATH")
 """What the controller, a Python program, needs of the user's environment."""
 
@@ -151,6 +154,10 @@ class LinkerdMesh:
     def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
         status = command.tell(placement.directory / CONTROLLER_DIRECTORY, "status", placement.process_set)
         return proof.prove(placement, cell, dial, self._snapshot(placement, cell, 0), status)
+
+    def state(self, placement: Placement, cell: Cell, dial: Dial) -> Mapping[str, str]:
+        used = [placed.name for placed in placement.of(cell.topology)]
+        return dump.ask_all(lambda pod: Admin(pod, dial), used, _STATE)
 
     def request(self, cell: Cell) -> Headers:
         return request_of(cell)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshwise.mesh.seam import PlacedWorkload, Placement
-from meshwise.study.model import SERVICE_PORTS, Level, Workload
+from meshwise.study.model import Level, Workload
 
 CONTROL_NAMESPACE = "linkerd"
 PROXY_UID = 2102
@@ -17,7 +17,9 @@ INBOUND_SKIP_PORTS = (TAP_PORT, ADMIN_PORT, 4567, 4568)
 OUTBOUND_SKIP_PORTS = (4567, 4568)
 CLUSTER_NETWORKS = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")
 DETECT_TIMEOUT_S = 10
-OPAQUE_PORTS = tuple(port for protocol, port in SERVICE_PORTS.items() if protocol.level is Level.L4)
+DEFAULT_OPAQUE_PORTS = (25, 587, 3306, 4444, 5432, 6379, 9300, 11211)
+"""What Linkerd takes for opaque unasked (chart `values.yaml`, `proxy.opaquePorts`): among them PostgreSQL and
+Redis."""
 TRANSPORT_PROTOCOL = "transport.l5d.io/v1"
 """ALPN and first words of a connection whose header names the port (`linkerd/transport-header`)."""
 
@@ -43,6 +45,11 @@ def identity_of(workload: Workload, placement: Placement) -> str:
 def workload_token(placed: PlacedWorkload) -> str:
     """LINKERD2_PROXY_POLICY_WORKLOAD, which a proxy repeats in every question about policy."""
     return f'{{"ns":"{placed.workload.namespace}", "pod":"{placed.name}"}}'
+
+
+def opaque_ports(workload: Workload) -> tuple[int, ...]:
+    """Those of its own ports that carry no requests."""
+    return tuple(port for protocol, port in workload.ports if protocol.level is Level.L4)
 
 
 def labels_of(workload: Workload) -> dict[str, str]:

@@ -19,6 +19,7 @@ from meshwise.core import messages
 from meshwise.mesh.linkerd import wire
 from meshwise.mesh.linkerd.names import (
     CLUSTER_NETWORKS,
+    DEFAULT_OPAQUE_PORTS,
     DETECT_TIMEOUT_S,
     identity_name,
     identity_suffix,
@@ -44,11 +45,11 @@ from meshwise.study.model import Workload
 _ALL = tuple(Network(cidr) for cidr in wire.EVERY_NETWORK)
 
 
-def checked(resources: Resources, workloads: Sequence[Workload], ports: Iterable[int]) -> Resources:
+def checked(resources: Resources, workloads: Sequence[Workload]) -> Resources:
     """The resources, when every reference in them leads somewhere. Raises MW420."""
-    known_ports = set(ports)
     for server in resources.servers:
-        if server.port not in known_ports or not any(_selects(server, each) for each in workloads):
+        selected = [each for each in workloads if _selects(server, each)]
+        if not any(port == server.port for each in selected for _, port in each.ports):
             raise _dangling(
                 server.meta, f"Server `{server.meta.name}`", f"port {server.port} of any workload"
             )
@@ -287,10 +288,12 @@ def _namespaces(resources: Resources, name: str) -> list[Namespace]:
 
 
 def is_opaque(resources: Resources, namespace: str, port: int) -> bool:
-    """Whether proxies pass this port's bytes on without looking at them."""
-    return any(port in each.opaque_ports for each in _namespaces(resources, namespace))
+    """Whether proxies pass this port's bytes on without looking at them: by the namespace's word, which
+    replaces Linkerd's own list (controller/api/util, `opaquePorts` annotation), or by that list."""
+    given = [each.opaque_ports for each in _namespaces(resources, namespace) if each.opaque_ports is not None]
+    return port in (given[0] if given else DEFAULT_OPAQUE_PORTS)
 
 
-def identity_withheld(resources: Resources, namespace: str) -> bool:
-    """Whether endpoints of this namespace are announced without a TLS identity."""
-    return any(each.identity_withheld for each in _namespaces(resources, namespace))
+def identity_withheld(resources: Resources, workload: Workload) -> bool:
+    """Whether endpoints of this workload are announced without a TLS identity."""
+    return any(each.withholds(workload.name) for each in _namespaces(resources, workload.namespace))

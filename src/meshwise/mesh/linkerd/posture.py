@@ -5,6 +5,13 @@ up Per-Route Authorization Policy"): the default inbound policy of the namespace
 Server with an AuthorizationPolicy per called workload; routes with policies of their own for least
 privilege. Linkerd answers 404 where no route matches; a route for everything else, which no policy opens,
 makes that a refusal (403), as in Istio.
+
+Laws of this file:
+- What a workload demands stands above the posture (`study.demands`): of a whole namespace by its default
+  inbound policy, of one workload by the accessPolicy of a Server on the port that is called.
+- Who may call is said by the callee. A mode of mTLS per caller does not exist in Linkerd either: its proxies
+  use mTLS with whoever has an identity.
+- Opaque TCP has no requests to tell apart: least privilege of a TCP port is the caller's identity.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ from typing import Any
 import yaml
 
 from meshwise.mesh.applicable import contradiction
-from meshwise.mesh.linkerd.names import OPAQUE_PORTS, labels_of
+from meshwise.mesh.linkerd.names import DEFAULT_OPAQUE_PORTS, labels_of, opaque_ports
 from meshwise.mesh.linkerd.resources import (
     DEFAULT_POLICY_ANNOTATION,
     GATEWAY,
@@ -23,9 +30,9 @@ from meshwise.mesh.linkerd.resources import (
     POLICY,
     WITHHELD_ANNOTATION,
 )
-from meshwise.mesh.request import TENANT, TENANT_HEADER, method_of, path_of
+from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances
+from meshwise.study.demands import effective_posture, modes
 from meshwise.study.model import (
-    SERVICE_PORTS,
     Authorization,
     Cell,
     Http1Transport,
@@ -57,10 +64,11 @@ def not_applicable(cell: Cell) -> str | None:
     """Why Linkerd cannot express the cell, or None."""
     if reason := contradiction(cell, "Linkerd"):
         return reason
-    mtls = cell.posture.mtls
-    if cell.key_type is not KeyType.ECDSA_P256 and mtls is not MtlsMode.DISABLE:
+    if _in_plaintext(cell, cell.topology.workloads):
+        return None
+    if cell.key_type is not KeyType.ECDSA_P256:
         return "Linkerd's proxies have ECDSA P-256 keys and no other"
-    if cell.tls_group is TlsGroup.X25519 and mtls is not MtlsMode.DISABLE:
+    if cell.tls_group is TlsGroup.X25519:
         return "two linkerd proxies always agree on X25519MLKEM768: the list of groups is built in"
     return None
 
@@ -68,124 +76,163 @@ def not_applicable(cell: Cell) -> str | None:
 def resources(cell: Cell) -> str:
     """Multi-document YAML, as one would apply it."""
     text = yaml.dump_all(_documents(cell), Dumper=_DUMPER, sort_keys=False, width=100, explicit_start=True)
-    return (_PLAINTEXT_REMARK if cell.posture.mtls is MtlsMode.DISABLE else "") + str(text)
+    return (_PLAINTEXT_REMARK if WITHHELD_ANNOTATION in text else "") + str(text)
 
 
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def _documents(cell: Cell) -> Iterable[Document]:
-    mtls, authorization = cell.posture.mtls, cell.posture.authorization
-    assert mtls is not None, "not_applicable has been asked before"
+    assert cell.posture.mtls is not None, "not_applicable has been asked before"
     topology = cell.topology
     for namespace in sorted({workload.namespace for workload in topology.workloads}):
-        annotations = {
-            DEFAULT_POLICY_ANNOTATION: _DEFAULT_POLICY[mtls],
-            OPAQUE_PORTS_ANNOTATION: ",".join(map(str, OPAQUE_PORTS)),
-        }
-        if mtls is MtlsMode.DISABLE:
-            annotations[WITHHELD_ANNOTATION] = "withheld"
-        yield {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": namespace, "annotations": annotations},
-        }
-    if authorization is Authorization.NONE:
-        return
+        inside = [workload for workload in topology.workloads if workload.namespace == namespace]
+        yield _namespace(cell, namespace, inside)
     for workload in topology.workloads:
-        callers = topology.callers(workload.name)
-        if not callers:
-            continue
-        server = f"{workload.name}-{cell.protocol}"
-        yield _document(
-            "Server", server, workload,
+        if topology.callers(workload.name):
+            yield from _Entries(cell, workload).documents()
+
+
+def _namespace(cell: Cell, name: str, inside: Sequence[Workload]) -> Document:
+    annotations = {DEFAULT_POLICY_ANNOTATION: _DEFAULT_POLICY[modes(cell).of_namespace(name)]}
+    ports = dict.fromkeys(port for workload in inside for port in opaque_ports(workload))
+    if not ports.keys() <= set(DEFAULT_OPAQUE_PORTS):
+        # A list of one's own replaces Linkerd's.
+        annotations[OPAQUE_PORTS_ANNOTATION] = ",".join(
+            map(str, dict.fromkeys((*DEFAULT_OPAQUE_PORTS, *ports)))
+        )
+    withheld = [
+        workload.name for workload in inside if effective_posture(cell, workload).mtls is MtlsMode.DISABLE
+    ]
+    if withheld:
+        everyone = len(withheld) == len(inside)
+        annotations[WITHHELD_ANNOTATION] = "withheld" if everyone else f"withheld:{','.join(withheld)}"
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "annotations": annotations}}
+
+
+def _in_plaintext(cell: Cell, workloads: Sequence[Workload]) -> bool:
+    return all(effective_posture(cell, each).mtls is MtlsMode.DISABLE for each in workloads)
+
+
+def names_of(cell: Cell, workload: Workload) -> dict[str, Allowance]:
+    """The entries of a called workload by name, as resources and counters have it."""
+    authorization = effective_posture(cell, workload).authorization
+    level = workload.speaks(cell.protocol).level
+    if not by_route(authorization, level):
+        return {f"callers-of-{workload.name}": Allowance(cell.topology.callers(workload.name), ())}
+    found = allowances(cell, workload)
+    if len(found) == 1:
+        return {f"callers-of-{workload.name}": found[0]}
+    return {f"{'-'.join(caller.name for caller in each.callers)}-to-{workload.name}": each for each in found}
+
+
+def by_route(authorization: Authorization, level: Level) -> bool:
+    """Whether entries are routes with policies of their own, or a policy of the Server."""
+    return authorization in (Authorization.FINE, Authorization.REQUEST) and level is Level.L7
+
+
+class _Entries:
+    """The Server of one called workload, and who may call it."""
+
+    def __init__(self, cell: Cell, workload: Workload) -> None:
+        self._cell, self._workload = cell, workload
+        self._posture = effective_posture(cell, workload)
+        self._protocol = workload.speaks(cell.protocol)
+        self._server = f"{workload.name}-{self._protocol}"
+        self._by_route = by_route(self._posture.authorization, self._protocol.level)
+
+    def documents(self) -> Iterable[Document]:
+        assert self._posture.mtls is not None
+        if self._posture.authorization is Authorization.NONE:
+            # Of one's own accord only what the namespace does not say; detection stays as it would be.
+            wanted = _DEFAULT_POLICY[self._posture.mtls]
+            if wanted != _DEFAULT_POLICY[modes(self._cell).of_namespace(self._workload.namespace)]:
+                yield self._server_with(wanted, "opaque" if self._protocol.level is Level.L4 else "unknown")
+            return
+        yield self._server_with("deny", self._proxy_protocol())
+        entries = names_of(self._cell, self._workload)
+        requests = next(iter(entries.values())).requests
+        for number in range(self._cell.policy_count):
+            nobody = f"other-{number:04d}"
+            others = Allowance((Workload(nobody, nobody, nobody),), requests)
+            yield from self._entry(f"before-{self._workload.name}-{number:04d}", others)
+        for name, allowed in entries.items():
+            yield from self._entry(name, allowed)
+        if self._by_route:
+            yield self._route(f"rest-of-{self._workload.name}", [])
+
+    def _server_with(self, access: str, proxy_protocol: str) -> Document:
+        return _document(
+            "Server", self._server, self._workload,
             {
-                "podSelector": {"matchLabels": labels_of(workload)},
-                "port": SERVICE_PORTS[cell.protocol],
-                "proxyProtocol": _proxy_protocol(cell),
-                "accessPolicy": "deny",
+                "podSelector": {"matchLabels": labels_of(self._workload)},
+                "port": self._workload.port(self._cell.protocol),
+                "proxyProtocol": proxy_protocol,
+                "accessPolicy": access,
             },
         )  # fmt: skip
-        for number in range(cell.policy_count):
-            nobody = f"other-{number:04d}"
-            others = (Workload(nobody, nobody, nobody),)
-            yield from _entry(cell, f"before-{workload.name}-{number:04d}", workload, server, others)
-        yield from _entry(cell, f"callers-of-{workload.name}", workload, server, callers)
-        if _by_route(cell):
-            yield _route(cell, f"rest-of-{workload.name}", workload, server, [])
 
+    def _proxy_protocol(self) -> str:
+        """Declared, but for one case: a proxy does not expect HTTP/2 in plaintext on a port that is declared
+        HTTP/1, and there it is, for the upgrade between sidecars is the same in every posture."""
+        by_http2 = self._protocol is Protocol.HTTP1 and self._cell.http1_transport is not Http1Transport.HTTP1
+        upgraded = by_http2 and self._posture.mtls is MtlsMode.DISABLE
+        return "unknown" if upgraded else PROXY_PROTOCOL[self._protocol]
 
-def _proxy_protocol(cell: Cell) -> str:
-    """Declared, but for one case: a proxy does not expect HTTP/2 in plaintext on a port that is declared
-    HTTP/1, and there it is, for the upgrade between sidecars is the same in every posture."""
-    by_http2 = cell.protocol is Protocol.HTTP1 and cell.http1_transport is not Http1Transport.HTTP1
-    upgraded = by_http2 and cell.posture.mtls is MtlsMode.DISABLE
-    return "unknown" if upgraded else PROXY_PROTOCOL[cell.protocol]
+    def _entry(self, name: str, allowed: Allowance) -> Iterable[Document]:
+        """One entry that lets these callers send these requests; of the same shape whoever they are."""
+        target = _reference(POLICY, "Server", self._server)
+        if self._by_route:
+            first = allowed.callers[0].name
+            prefix = first if first.startswith("other-") else ""
+            yield self._route(name, [self._match(request, prefix) for request in allowed.requests])
+            kind = "GRPCRoute" if self._protocol is Protocol.GRPC else "HTTPRoute"
+            target = _reference(GATEWAY if kind == "GRPCRoute" else POLICY, kind, name)
+        kind, spec = self._authentication(allowed.callers)
+        yield _document(kind, name, self._workload, spec)
+        authentication = _reference(POLICY, kind, name)
+        yield _document(
+            "AuthorizationPolicy", name, self._workload,
+            {"targetRef": target, "requiredAuthenticationRefs": [authentication]},
+        )  # fmt: skip
 
+    def _authentication(self, callers: Sequence[Workload]) -> tuple[str, Document]:
+        match self._posture.authorization:
+            case Authorization.NAMESPACE:
+                names = sorted({each.namespace for each in callers})
+                return "MeshTLSAuthentication", {
+                    "identityRefs": [{"kind": "Namespace", "name": name} for name in names]
+                }
+            case Authorization.FINE:
+                accounts = sorted({(each.namespace, each.service_account) for each in callers})
+                refs = [
+                    {"kind": "ServiceAccount", "name": account, "namespace": namespace}
+                    for namespace, account in accounts
+                ]
+                return "MeshTLSAuthentication", {"identityRefs": refs}
+            case _ if self._posture.mtls is MtlsMode.STRICT:
+                return "MeshTLSAuthentication", {"identities": ["*"]}
+            case _:
+                return "NetworkAuthentication", {"networks": [{"cidr": "0.0.0.0/0"}, {"cidr": "::/0"}]}
 
-def _by_route(cell: Cell) -> bool:
-    """Opaque TCP has no requests to tell apart: least privilege of a TCP port is the caller's identity."""
-    return cell.posture.authorization is not Authorization.NAMESPACE and cell.protocol.level is Level.L7
+    def _match(self, request: tuple[str, str], prefix: str) -> Document:
+        headers = [{"name": TENANT_HEADER, "value": TENANT}]
+        method, path = request
+        if self._protocol is Protocol.GRPC:
+            _, service, called = path.split("/")
+            service = f"{prefix}.{service}" if prefix else service
+            return {"method": {"type": "Exact", "service": service, "method": called}, "headers": headers}
+        path = f"/{prefix}{path}" if prefix else path
+        return {"path": {"type": "Exact", "value": path}, "method": method, "headers": headers}
 
-
-def _entry(
-    cell: Cell, name: str, workload: Workload, server: str, callers: Sequence[Workload]
-) -> Iterable[Document]:
-    """One entry that lets these callers make the cell's request; of the same shape whoever they are."""
-    target = _reference(POLICY, "Server", server)
-    if _by_route(cell):
-        prefix = callers[0].name if callers[0].name.startswith("other-") else ""
-        yield _route(cell, name, workload, server, [_match(cell, prefix)])
-        kind = "GRPCRoute" if cell.protocol is Protocol.GRPC else "HTTPRoute"
-        target = _reference(GATEWAY if kind == "GRPCRoute" else POLICY, kind, name)
-    kind, spec = _authentication(cell, callers)
-    yield _document(kind, name, workload, spec)
-    authentication = _reference(POLICY, kind, name)
-    yield _document(
-        "AuthorizationPolicy", name, workload,
-        {"targetRef": target, "requiredAuthenticationRefs": [authentication]},
-    )  # fmt: skip
-
-
-def _authentication(cell: Cell, callers: Sequence[Workload]) -> tuple[str, Document]:
-    match cell.posture.authorization:
-        case Authorization.NAMESPACE:
-            names = sorted({each.namespace for each in callers})
-            return "MeshTLSAuthentication", {
-                "identityRefs": [{"kind": "Namespace", "name": name} for name in names]
-            }
-        case Authorization.FINE:
-            accounts = sorted({(each.namespace, each.service_account) for each in callers})
-            refs = [
-                {"kind": "ServiceAccount", "name": account, "namespace": namespace}
-                for namespace, account in accounts
-            ]
-            return "MeshTLSAuthentication", {"identityRefs": refs}
-        case _ if cell.posture.mtls is MtlsMode.STRICT:
-            return "MeshTLSAuthentication", {"identities": ["*"]}
-        case _:
-            return "NetworkAuthentication", {"networks": [{"cidr": "0.0.0.0/0"}, {"cidr": "::/0"}]}
-
-
-def _match(cell: Cell, prefix: str) -> Document:
-    headers = [{"name": TENANT_HEADER, "value": TENANT}]
-    path = path_of(cell)
-    if cell.protocol is Protocol.GRPC:
-        _, service, method = path.split("/")
-        service = f"{prefix}.{service}" if prefix else service
-        return {"method": {"type": "Exact", "service": service, "method": method}, "headers": headers}
-    path = f"/{prefix}{path}" if prefix else path
-    return {"path": {"type": "Exact", "value": path}, "method": method_of(cell), "headers": headers}
-
-
-def _route(cell: Cell, name: str, workload: Workload, server: str, matches: list[Document]) -> Document:
-    """Without matches: every request that no better route takes."""
-    grpc = cell.protocol is Protocol.GRPC
-    if not matches and not grpc:
-        matches = [{"path": {"type": "PathPrefix", "value": "/"}}]
-    rule: Document = {"matches": matches} if matches else {}
-    spec = {"parentRefs": [_reference(POLICY, "Server", server)], "rules": [rule]}
-    return _document("GRPCRoute" if grpc else "HTTPRoute", name, workload, spec)
+    def _route(self, name: str, matches: list[Document]) -> Document:
+        """Without matches: every request that no better route takes."""
+        grpc = self._protocol is Protocol.GRPC
+        if not matches and not grpc:
+            matches = [{"path": {"type": "PathPrefix", "value": "/"}}]
+        rule: Document = {"matches": matches} if matches else {}
+        spec = {"parentRefs": [_reference(POLICY, "Server", self._server)], "rules": [rule]}
+        return _document("GRPCRoute" if grpc else "HTTPRoute", name, self._workload, spec)
 
 
 def _reference(group: str, kind: str, name: str) -> Document:

@@ -4,7 +4,11 @@ Laws of this file:
 - Two witnesses for everything that can have two: what a caller saw, and what the proxies counted.
 - Identities are those that the proxies themselves verified: `client_id` at the server's, `server_id` at
   the client's sidecar, on every hop.
-- It must be cheap (tens of calls, well under half a second): it runs before every trial.
+- Every hop is called by itself, through its caller's sidecar, in its own protocol: what an application does
+  for a request is not what is proven here. What a callee has to answer goes by the posture that it demands
+  itself (`study.demands`).
+- It must be cheap (tens of calls, well under half a second; many services at once): it runs before every
+  trial.
 """
 
 from __future__ import annotations
@@ -15,15 +19,17 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from meshwise.core import messages
-from meshwise.mesh.expectations import Expectation, Meaning, What, Who, meaning_of
+from meshwise.mesh.expectations import Expectation, Meaning, What, Who
 from meshwise.mesh.linkerd import hops
 from meshwise.mesh.linkerd.admin import Admin, Series, grown, total
-from meshwise.mesh.linkerd.caller import SIGNS, Caller, meaning, rows
+from meshwise.mesh.linkerd.caller import SIGNS, Caller
 from meshwise.mesh.linkerd.hello import Choice, choice_of
 from meshwise.mesh.linkerd.hops import Hop, Readings
 from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
 from meshwise.mesh.probe import Answer, check_of
 from meshwise.mesh.seam import OUTSIDER, Check, Dial, PlacedWorkload, Placement, Proof
+from meshwise.mesh.together import together
+from meshwise.study.demands import effective_posture
 from meshwise.study.model import Cell, Level, MtlsMode, TlsGroup
 
 SETTLE_TIMEOUT_S = 5.0
@@ -32,20 +38,27 @@ _BEYOND = (Who.PLAINTEXT, Who.OTHER_NAMESPACE)
 """Who tries the nodes behind the first one; that those answer their callers, the hops' counters show."""
 _BUILD = ("proxy_build_info", "tokio_rt_workers", "process_threads", "rustls_info")
 
+Answered = list[tuple[Expectation, Answer]]
+
 
 def settle(placement: Placement, cell: Cell, dial: Dial, snapshot: Any) -> None:
-    """Send the cell's request until every hop is judged by the snapshot's policy on the snapshot's
-    transport, and no connection of another transport is left. Raises MW405 (too slow), MW406 (silent)."""
+    """Call every hop until it is judged by the snapshot's policy on the snapshot's transport, and no
+    connection of another transport is left. Raises MW405 (too slow), MW406 (silent)."""
     wanted = hops.hops(cell, placement, snapshot)
-    first = placement[wanted[0].callee]
     caller = Caller(placement, cell, dial)
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
     with _admins(placement, cell, dial) as admins:
-        before = _read(admins)
+        due = list(wanted)
+        before = _read(admins, due)
         while True:
-            answer = caller.call(first, Who.MESH, What.ALLOWED)
-            now = _read(admins)
-            waiting = _waiting(wanted, _moved(before, now), now)
+            answers = together(lambda hop: _on(caller, placement, hop), due)
+            now = _read(admins, due)
+            moved = _moved(before, now)
+            waiting = [
+                (hop, reason, answer)
+                for hop, answer in zip(due, answers, strict=True)
+                if (reason := _waiting(hop, moved, now))
+            ]
             if not waiting:
                 return
             if time.monotonic() > deadline:
@@ -53,20 +66,23 @@ def settle(placement: Placement, cell: Cell, dial: Dial, snapshot: Any) -> None:
                     pod=wanted[0].caller,
                     cell=cell.name,
                     timeout=SETTLE_TIMEOUT_S,
-                    waiting=f"{'; '.join(waiting)} (last answer: {answer})",
+                    waiting=f"{'; '.join(reason for _, reason, _ in waiting)} (last answer: {waiting[0][2]})",
                 )
-            before = now
+            before, due = now, [hop for hop, _, _ in waiting]
             time.sleep(_POLL_S)
 
 
-def _waiting(wanted: Sequence[Hop], moved: Readings, now: Readings) -> list[str]:
-    waiting = [f"{hop}: not by {hop.policy_name} yet" for hop in wanted if not hops.judged(hop, moved)]
-    waiting += [
-        f"{hop}: {stale:g} connections of the former transport"
-        for hop in wanted
-        if (stale := hops.stale(hop, now[hop.caller]))
-    ]
-    return waiting
+def _on(caller: Caller, placement: Placement, hop: Hop) -> Answer:
+    return caller.call(placement[hop.callee], Who.MESH, What.ALLOWED, hop.caller)
+
+
+def _waiting(hop: Hop, moved: Readings, now: Readings) -> str:
+    """Empty when there is nothing to wait for."""
+    if not hops.judged(hop, moved):
+        return f"{hop}: not by {hop.policy_name} yet"
+    if stale := hops.stale(hop, now[hop.caller]):
+        return f"{hop}: {stale:g} connections of the former transport"
+    return ""
 
 
 def prove(placement: Placement, cell: Cell, dial: Dial, snapshot: Any, status: Mapping[str, Any]) -> Proof:
@@ -75,36 +91,50 @@ def prove(placement: Placement, cell: Cell, dial: Dial, snapshot: Any, status: M
     begun_ns = time.monotonic_ns()
     used = placement.of(cell.topology)
     first = used[1]
+    rest = [placed for placed in used[2:] if cell.topology.callers(placed.name)]
     wanted = hops.hops(cell, placement, snapshot)
     caller = Caller(placement, cell, dial)
     with _admins(placement, cell, dial) as admins:
-        before = _read(admins)
-        allowed = caller.call(first, Who.MESH, What.ALLOWED)
-        moved = _moved(before, _read(admins))
-        table, signs = rows(cell.posture, cell.protocol.level), SIGNS[cell.protocol.level]
+        before = _read(admins, wanted)
+        called = together(lambda hop: _on(caller, placement, hop), wanted)
+        between = _read(admins, wanted)
+        table, level = caller.rows(first), caller.level(first)
         answers = [
-            (row, allowed if row == table[0] else caller.call(first, row.who, row.what)) for row in table
+            (row, called[0] if row == table[0] else caller.call(first, row.who, row.what)) for row in table
         ]
-        counted = grown(before[first.name], admins[first.name].metrics(hops.WATCHED))
-        checks = [check_of(row, answer, signs) for row, answer in answers]
-        checks += [_beyond(caller, cell, placed, who) for placed in used[2:] for who in _BEYOND]
-        checks += [check for hop in wanted for check in _hop_checks(hop, moved)]
-        checks.append(_denials(cell, answers, counted, first))
+        beyond = together(lambda placed: _try_beyond(caller, placed), rest)
+        after = _read(admins, wanted)
         choice = _choice(placement, dial, first)
-        checks += _tls_checks(cell, choice, caller)
-        checks.append(_served(snapshot, status))
-        facts = {
-            **_facts_of_tls(cell, choice, wanted[0]),
-            **_facts_of_process(admins[wanted[0].caller].metrics(_BUILD)),
-        }
+        facts = _facts_of_process(admins[wanted[0].caller].metrics(_BUILD))
+    moved = _moved(before, between)
+    checks = [check_of(row, answer, SIGNS[level]) for row, answer in answers]
+    checks += [
+        check_of(_ANSWERED, answer, SIGNS[caller.level(placement[hop.callee])], f"{hop}: ")
+        for hop, answer in list(zip(wanted, called, strict=True))[1:]
+    ]
+    for placed, tried in zip(rest, beyond, strict=True):
+        checks += [
+            check_of(row, answer, SIGNS[caller.level(placed)], f"{placed.name}: ") for row, answer in tried
+        ]
+    checks += [check for hop in wanted for check in _hop_checks(hop, moved)]
+    for placed, tried in zip((first, *rest), (answers, *beyond), strict=True):
+        counted = grown(before[placed.name], after[placed.name])
+        checks.append(_denials(caller.level(placed), tried, counted, placed))
+    checks += _tls_checks(cell, choice, caller)
+    checks.append(_served(snapshot, status))
+    facts = {**_facts_of_tls(cell, choice, wanted[0]), **facts}
     return Proof(tuple(checks), facts, time.monotonic_ns() - begun_ns)
 
 
-def _beyond(caller: Caller, cell: Cell, placed: PlacedWorkload, who: Who) -> Check:
-    common = Expectation(who, What.ALLOWED, meaning_of(cell.posture, who, What.ALLOWED))
-    level = cell.protocol.level
-    row = Expectation(who, What.ALLOWED, meaning(cell.posture, level, common))
-    return check_of(row, caller.call(placed, who, What.ALLOWED), SIGNS[level], f"{placed.name}: ")
+_ANSWERED = Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED)
+
+
+def _try_beyond(caller: Caller, placed: PlacedWorkload) -> Answered:
+    return [
+        (row, caller.call(placed, row.who, row.what))
+        for row in caller.rows(placed)
+        if row.who in _BEYOND and row.what is What.ALLOWED
+    ]
 
 
 def _served(snapshot: Any, status: Mapping[str, Any]) -> Check:
@@ -129,14 +159,8 @@ def _hop_checks(hop: Hop, moved: Readings) -> list[Check]:
     ]
 
 
-def _denials(
-    cell: Cell,
-    answers: Sequence[tuple[Expectation, Answer]],
-    counted: Sequence[Series],
-    first: PlacedWorkload,
-) -> Check:
-    """The policy of the first node denied as many calls as had to be denied by policy, and not in TLS."""
-    level = cell.protocol.level
+def _denials(level: Level, answers: Answered, counted: Sequence[Series], placed: PlacedWorkload) -> Check:
+    """The policy of a node denied as many calls as had to be denied by policy, and not in TLS."""
     by_policy = {Meaning.DENIED, Meaning.PEER_REFUSED}
     in_tls = {Who.STRANGER, Who.NO_CERTIFICATE} if level is Level.L4 else {Who.STRANGER}
     denying = SIGNS[level][Meaning.DENIED]
@@ -144,8 +168,8 @@ def _denials(
         row.meaning in by_policy and row.who not in in_tls and answer.seen in denying
         for row, answer in answers
     )
-    denied = total(counted, hops.OF_LEVEL[level].denied, target_ip=first.pod_ip)
-    return Check(f"{first.name}: denied by policy", str(wanted), f"{denied:g}", denied == wanted)
+    denied = total(counted, hops.OF_LEVEL[level].denied, target_ip=placed.pod_ip)
+    return Check(f"{placed.name}: denied by policy", str(wanted), f"{denied:g}", denied == wanted)
 
 
 def _labels(labels: Mapping[str, str]) -> str:
@@ -162,7 +186,7 @@ def _choice(placement: Placement, dial: Dial, first: PlacedWorkload) -> Choice |
 
 
 def _tls_checks(cell: Cell, choice: Choice | str, caller: Caller) -> list[Check]:
-    if cell.posture.mtls is MtlsMode.DISABLE:
+    if effective_posture(cell, cell.topology.entry).mtls is MtlsMode.DISABLE:
         return []
     version = choice.version if isinstance(choice, Choice) else choice
     group, wanted = (choice.group if isinstance(choice, Choice) else choice), cell.tls_group.upper()
@@ -181,7 +205,8 @@ def _tls_checks(cell: Cell, choice: Choice | str, caller: Caller) -> list[Check]
 
 def _facts_of_tls(cell: Cell, choice: Choice | str, hop: Hop) -> Mapping[str, str]:
     """The transport between the sidecars; `none` in plaintext, where no client offers TLS."""
-    if cell.posture.mtls is MtlsMode.DISABLE or isinstance(choice, str):
+    plain = effective_posture(cell, cell.topology.entry).mtls is MtlsMode.DISABLE
+    if plain or isinstance(choice, str):
         return {"tls_version": "none", "tls_group": "none", "tls_cipher": "none"}
     return {
         "tls_version": choice.version,
@@ -219,8 +244,11 @@ def _admins(placement: Placement, cell: Cell, dial: Dial) -> Iterator[dict[str, 
         yield {placed.name: stack.enter_context(Admin(placed.name, dial)) for placed in used}
 
 
-def _read(admins: Mapping[str, Admin]) -> Readings:
-    return {name: admin.metrics(hops.WATCHED) for name, admin in admins.items()}
+def _read(admins: Mapping[str, Admin], due: Sequence[Hop]) -> Readings:
+    """Of the proxies of these hops."""
+    names = list(dict.fromkeys(name for hop in due for name in (hop.caller, hop.callee)))
+    found = together(lambda name: admins[name].metrics(hops.WATCHED), names)
+    return dict(zip(names, found, strict=True))
 
 
 def _moved(before: Readings, after: Readings) -> Readings:

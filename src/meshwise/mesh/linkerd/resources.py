@@ -20,8 +20,8 @@ GATEWAY = "gateway.networking.k8s.io"
 DEFAULT_POLICY_ANNOTATION = "config.linkerd.io/default-inbound-policy"
 OPAQUE_PORTS_ANNOTATION = "config.linkerd.io/opaque-ports"
 WITHHELD_ANNOTATION = "measurement.meshwise/tls-identity"
-"""meshwise's own: `withheld` on a namespace leaves its endpoints without a TLS identity. Linkerd has no
-such setting; it exists to measure a sidecar without encryption."""
+"""meshwise's own: `withheld` on a namespace leaves its endpoints without a TLS identity, `withheld:a,b` those
+of these workloads. Linkerd has no such setting; it exists to measure a sidecar without encryption."""
 
 DEFAULT_POLICIES = (
     "all-unauthenticated", "all-authenticated", "cluster-unauthenticated", "cluster-authenticated", "deny",
@@ -49,8 +49,13 @@ class Meta:
 class Namespace:
     meta: Meta
     default_policy: str
-    identity_withheld: bool
-    opaque_ports: frozenset[int] = frozenset()
+    withheld: frozenset[str] | None
+    """Workloads without a TLS identity; empty: all of them; None: none."""
+    opaque_ports: frozenset[int] | None = None
+    """None: Linkerd's own list."""
+
+    def withholds(self, workload: str) -> bool:
+        return self.withheld is not None and (not self.withheld or workload in self.withheld)
 
 
 @dataclass(frozen=True)
@@ -171,18 +176,24 @@ def _namespace(document: Node, spec: Node, _group: str) -> Namespace:
     return Namespace(
         meta,
         policy.one_of({each: each for each in DEFAULT_POLICIES}) if policy else DEFAULT_POLICIES[0],
-        withheld.one_of({"withheld": True}) if withheld else False,
-        _ports(annotations.get(OPAQUE_PORTS_ANNOTATION)),
+        _withheld(withheld) if withheld else None,
+        _ports(opaque) if (opaque := annotations.get(OPAQUE_PORTS_ANNOTATION)) else None,
     )
 
 
-def _ports(node: Node | None) -> frozenset[int]:
+def _withheld(node: Node) -> frozenset[str]:
+    word, colon, names = node.text().partition(":")
+    if word != "withheld" or (colon and not all(names.split(","))):
+        raise node.beyond(node.text(), "this is not known here", ("withheld", "withheld:a,b"))
+    return frozenset(names.split(",")) if colon else frozenset()
+
+
+def _ports(node: Node) -> frozenset[int]:
     """`8083` or `25,8000-8010`."""
     found: set[int] = set()
-    for part in node.text().split(",") if node else ():
+    for part in node.text().split(","):
         first, _, last = part.strip().partition("-")
         if not first.isdigit() or not (last or first).isdigit():
-            assert node is not None
             raise node.beyond(part, "this is not a port or a range of ports", ("8083", "8000-8010"))
         found |= set(range(int(first), int(last or first) + 1))
     return frozenset(found)

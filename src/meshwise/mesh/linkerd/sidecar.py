@@ -18,26 +18,22 @@ from meshwise.mesh.linkerd.names import (
     ADMIN_PORT,
     CLUSTER_NETWORKS,
     CONTROL_PORT,
+    DEFAULT_OPAQUE_PORTS,
     INBOUND_PORT,
-    OPAQUE_PORTS,
     OUTBOUND_PORT,
     PROXY_UID,
     TAP_PORT,
     identity_of,
+    opaque_ports,
     workload_token,
 )
 from meshwise.mesh.seam import PlacedWorkload, Placement
-from meshwise.study.model import SERVICE_PORTS
-
-_OPAQUE_PORTS = ",".join(["25,587,3306,4444,5432,6379,9300,11211", *map(str, OPAQUE_PORTS)])
 
 HELM = {
     "ADMIN_LISTEN_ADDR": f"0.0.0.0:{ADMIN_PORT}",
     "CONTROL_LISTEN_ADDR": f"0.0.0.0:{TAP_PORT}",
     "INBOUND_LISTEN_ADDR": f"0.0.0.0:{INBOUND_PORT}",
     "OUTBOUND_LISTEN_ADDRS": f"127.0.0.1:{OUTBOUND_PORT}",
-    "INBOUND_PORTS": ",".join(map(str, SERVICE_PORTS.values())),
-    "INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION": _OPAQUE_PORTS,
     "INBOUND_DEFAULT_POLICY": "all-unauthenticated",
     "POLICY_CLUSTER_NETWORKS": ",".join(CLUSTER_NETWORKS),
     "DESTINATION_PROFILE_NETWORKS": ",".join(CLUSTER_NETWORKS),
@@ -76,11 +72,14 @@ def environment(
     """The whole environment of a proxy. `workers`: threads of its data path, fixed."""
     directory = placement.directory / placed.name
     namespace = placed.workload.namespace
+    opaque = dict.fromkeys((*DEFAULT_OPAQUE_PORTS, *opaque_ports(placed.workload)))
     own = {
         "CORES": str(workers),
         "CORES_MIN": str(workers),
         "CORES_MAX": str(workers),
         "INBOUND_IPS": placed.pod_ip,
+        "INBOUND_PORTS": ",".join(str(port) for _, port in placed.workload.ports),
+        "INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION": ",".join(map(str, opaque)),
         "POLICY_WORKLOAD": workload_token(placed),
         "DESTINATION_CONTEXT": f'{{"ns":"{namespace}", "nodeName":"node", "pod":"{placed.name}"}}',
         "IDENTITY_DIR": str(directory),

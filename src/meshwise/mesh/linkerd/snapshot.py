@@ -14,28 +14,26 @@ from meshwise.mesh.linkerd.names import ADMIN_PORT, workload_token
 from meshwise.mesh.linkerd.proto import snapshot_pb2
 from meshwise.mesh.linkerd.resources import Resources
 from meshwise.mesh.seam import Placement
-from meshwise.study.model import SERVICE_PORTS
-
-_PORTS = tuple(SERVICE_PORTS.values())
 
 
 def snapshot(resources: Resources, placement: Placement, version: int, transport: Transport) -> Any:
     """`snapshot_pb2.Snapshot`. Raises MW420 for resources with references that lead nowhere."""
     workloads = [placed.workload for placed in placement.workloads]
-    policy.checked(resources, workloads, _PORTS)
+    policy.checked(resources, workloads)
     made = snapshot_pb2.Snapshot(version=version)
     for placed in placement.workloads:
         workload = placed.workload
         entry = made.workloads.add(token=workload_token(placed))
-        for port in _PORTS:
+        ports = [port for _, port in workload.ports]
+        for port in ports:
             entry.ports[port].CopyFrom(policy.server_for(resources, workload, port, placement.trust_domain))
         # The statistics are read in every posture in the same way, so their port is open in every posture.
         entry.ports[ADMIN_PORT].CopyFrom(policy.default_server("all-unauthenticated"))
         entry.other_ports.CopyFrom(
             policy.default_server(policy.default_policy(resources, workload.namespace))
         )
-        tls = not policy.identity_withheld(resources, workload.namespace)
-        for port in _PORTS:
+        tls = not policy.identity_withheld(resources, workload)
+        for port in ports:
             opaque = policy.is_opaque(resources, workload.namespace, port)
             here = destinations.Port(placed, port, tls=tls, opaque=opaque)
             made.services.append(destinations.service(here, placement, transport))

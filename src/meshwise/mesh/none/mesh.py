@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from meshwise.mesh.expectations import Meaning, Seen, Signs, What, Who, expectations
-from meshwise.mesh.probe import Answer, ask, check_of, variant
-from meshwise.mesh.request import plan_of, request_of
+from meshwise.mesh.expectations import Expectation, Meaning, Seen, Signs, What, Who, expectations
+from meshwise.mesh.probe import Answer, ask, check_of, on_hop
+from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import (
     OUTSIDER,
     Capture,
@@ -19,11 +19,13 @@ from meshwise.mesh.seam import (
     ProcessPlan,
     Proof,
 )
-from meshwise.study.model import NO_MESH, SERVICE_PORTS, Cell, MeshName
+from meshwise.mesh.together import together
+from meshwise.service.plan import Plan
+from meshwise.study.model import NO_MESH, Cell, MeshName, Workload
 from meshwise.telemetry.seam import Sampler
 
 SIGNS: Signs = {
-    Meaning.ANSWERED: frozenset({Seen.OK}),
+    Meaning.ANSWERED: frozenset({Seen.OK, Seen.DECLINED}),
     Meaning.NO_TLS: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
 }
 PROXY_PORTS: Mapping[str, int] = {
@@ -70,20 +72,32 @@ class NoneMesh:
 
     def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
         begun_ns = time.monotonic_ns()
-        used = placement.of(cell.topology)
-        client, first = used[0], used[1]
-        port = SERVICE_PORTS[cell.protocol]
-        request = variant(cell, What.ALLOWED, f"{first.workload.host}:{port}", plan_of(cell))
+        topology = cell.topology
+        used = placement.of(topology)
 
-        def call(who: Who) -> Answer:
-            pod = client.name if who is Who.MESH else OUTSIDER
-            return ask(lambda: dial(pod, first.pod_ip, port), request)
+        def call(caller: Workload, callee: Workload, pod: str) -> Answer:
+            address, port = placement[callee.name].pod_ip, callee.port(cell.protocol)
+            request = on_hop(cell, caller, callee, What.ALLOWED, Plan())
+            return ask(lambda: dial(pod, address, port), request)
 
+        client, entry = topology.workloads[0], topology.entry
         checks = [
-            check_of(row, call(row.who), SIGNS) for row in expectations(cell.posture, cell.protocol.level)
+            check_of(row, call(client, entry, client.name if row.who is Who.MESH else OUTSIDER), SIGNS)
+            for row in expectations(cell.posture, entry.speaks(cell.protocol).level)
         ]
-        checks += [_no_proxy(placed.name, dial) for placed in used]
+        further = [(each, topology[name]) for each in topology.workloads[1:] for name in each.calls]
+        answered = Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED)
+        checks += together(
+            lambda hop: check_of(
+                answered, call(*hop, hop[0].name), SIGNS, f"{hop[0].name} -> {hop[1].name}: "
+            ),
+            further,
+        )
+        checks += together(lambda placed: _no_proxy(placed.name, dial), used)
         return Proof(tuple(checks), {"proxy": "none"}, time.monotonic_ns() - begun_ns)
+
+    def state(self, placement: Placement, cell: Cell, dial: Dial) -> Mapping[str, str]:
+        return {}
 
     def request(self, cell: Cell) -> Headers:
         return request_of(cell)

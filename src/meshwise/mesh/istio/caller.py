@@ -1,0 +1,101 @@
+"""Makes the calls of a proof on running sidecars, and says how Istio refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from meshwise.mesh.expectations import VARIANT, Expectation, Meaning, Seen, Signs, What, Who, meaning_of
+from meshwise.mesh.istio.workloads import files_of_outsiders
+from meshwise.mesh.probe import Answer, Handshake, TlsAs, ask, on_hop
+from meshwise.mesh.seam import OUTSIDER, Dial, PlacedWorkload, Placement
+from meshwise.service.plan import Plan
+from meshwise.study.demands import effective_posture
+from meshwise.study.model import Cell, Level, Protocol
+
+_SIGNS: Signs = {
+    Meaning.ANSWERED: frozenset({Seen.OK, Seen.DECLINED}),
+    Meaning.PEER_REFUSED: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
+    Meaning.NO_TLS: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
+    Meaning.DENIED: frozenset({Seen.FORBIDDEN}),
+    Meaning.TOKEN_REFUSED: frozenset({Seen.UNAUTHENTICATED}),
+}
+SIGNS: Mapping[Level, Signs] = {
+    Level.L7: _SIGNS,
+    Level.L4: {**_SIGNS, Meaning.DENIED: frozenset({Seen.CLOSED})},
+}
+"""How Istio refuses."""
+
+BEYOND = (
+    (Who.PLAINTEXT, What.ALLOWED),
+    (Who.OTHER_NAMESPACE, What.ALLOWED),
+    (Who.MESH, What.OTHER_METHOD),
+    (Who.MESH, What.NO_TOKEN),
+)
+"""What is tried at the nodes behind the first; that those answer their callers, the call on each hop
+shows."""
+
+_ALPN = {
+    Protocol.HTTP1: ("istio-http/1.1", "istio", "http/1.1"),
+    Protocol.HTTP2: ("istio-h2", "istio", "h2"),
+    Protocol.GRPC: ("istio-h2", "istio", "h2"),
+    Protocol.TCP: ("istio",),
+}
+"""What a sidecar offers; without `istio-peer-exchange`, which would have to be followed by metadata."""
+
+
+class Caller:
+    """Keeps the first handshake of the client's twin that it saw."""
+
+    def __init__(self, placement: Placement, cell: Cell, dial: Dial) -> None:
+        self._placement, self._cell, self._dial = placement, cell, dial
+        self._files = files_of_outsiders(placement)
+        self.handshake: Handshake | None = None
+
+    def call(
+        self, target: PlacedWorkload, who: Who, what: What, through: PlacedWorkload | None = None
+    ) -> Answer:
+        """A caller inside the mesh calls through the sidecar of `through`, else of the target's first caller,
+        in the protocol of the hop; an outsider asks what that one may ask."""
+        cell, callee = self._cell, self._cell.topology[target.name]
+        caller = cell.topology[through.name] if through else cell.topology.callers(target.name)[0]
+        request = on_hop(cell, caller, callee, what, Plan())
+        port = callee.port(cell.protocol)
+        if who is Who.MESH:
+            return ask(lambda: self._dial(caller.name, target.service_ip, port), request)
+        secure = None if who is Who.PLAINTEXT else self._tls(who, target)
+        answer = ask(lambda: self._dial(OUTSIDER, target.pod_ip, port), request, secure)
+        if who is Who.TWIN:
+            self.handshake = self.handshake or answer.handshake
+        return answer
+
+    def try_beyond(self, target: PlacedWorkload) -> list[tuple[Expectation, Answer]]:
+        """What its effective posture refuses, and refuses no more than that."""
+        callee = self._cell.topology[target.name]
+        posture, level = effective_posture(self._cell, callee), callee.speaks(self._cell.protocol).level
+        rows = [
+            Expectation(who, what, meaning_of(posture, who, what))
+            for who, what in BEYOND
+            if what in VARIANT[posture.authorization] and (what is What.ALLOWED or level is Level.L7)
+        ]
+        return [(row, self.call(target, row.who, row.what)) for row in rows]
+
+    def resume(self, target: PlacedWorkload) -> bool:
+        """Whether the server lets a client resume the session of the handshake that was seen."""
+        if self.handshake is None or self.handshake.ticket is None:
+            return False
+        cell, callee = self._cell, self._cell.topology[target.name]
+        request = on_hop(cell, cell.topology.callers(target.name)[0], callee, What.ALLOWED, Plan())
+        secure = replace(self._tls(Who.TWIN, target), ticket=self.handshake.ticket)
+        port = callee.port(cell.protocol)
+        answer = ask(lambda: self._dial(OUTSIDER, target.pod_ip, port), request, secure)
+        return bool(answer.handshake and answer.handshake.resumed)
+
+    def _tls(self, who: Who, target: PlacedWorkload) -> TlsAs:
+        callee, protocol = self._cell.topology[target.name], self._cell.protocol
+        return TlsAs(
+            identity=self._files.get(who),
+            root=str(self._files[Who.TWIN].root),
+            server_name=f"outbound_.{callee.port(protocol)}_._.{callee.host}",
+            alpn=_ALPN[callee.speaks(protocol)],
+        )
