@@ -1,7 +1,9 @@
-"""The few Linux calls that Python 3.11 lacks: unshare, setns, prctl, mount; and whom a namespace knows.
+"""The few Linux calls that Python 3.11 lacks: unshare, setns, prctl, mount, timerfd; and whom a namespace
+knows.
 
 Laws of this file: a call either does what it says or raises OSError whose text names the call; nothing
-is retried, nothing is remembered. Constants are from linux/sched.h, linux/prctl.h and linux/mount.h.
+is retried, nothing is remembered. Constants are from linux/sched.h, linux/prctl.h, linux/mount.h and
+linux/timerfd.h.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -131,3 +134,27 @@ def _in_thread(prepare: Callable[[], None], action: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     return results[0]
+
+
+_TFD_NONBLOCK = os.O_NONBLOCK
+_TFD_CLOEXEC = os.O_CLOEXEC
+_TFD_TIMER_ABSTIME = 1
+
+
+class _TimerSpec(ctypes.Structure):
+    """struct itimerspec: interval, then value, each seconds and nanoseconds."""
+
+    _fields_ = [(name, ctypes.c_long) for name in ("interval_s", "interval_ns", "value_s", "value_ns")]
+
+
+def timerfd() -> int:
+    """A timer of CLOCK_MONOTONIC as a non-blocking descriptor (os.timerfd_create is Python 3.13)."""
+    fd = int(_libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC))
+    _check(min(fd, 0), "timerfd_create")
+    return fd
+
+
+def set_timerfd(fd: int, at_ns: int) -> None:
+    """Ring once, at this time of the clock; a time that has passed rings at once."""
+    spec = _TimerSpec(0, 0, *divmod(max(at_ns, 1), 10**9))
+    _check(_libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None), "timerfd_settime")

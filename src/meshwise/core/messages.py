@@ -31,6 +31,13 @@ UNREADABLE_STUDY = Message("MW109", Fault.STUDY, "cannot read the study: {reason
 TWICE = Message("MW110", Fault.STUDY, "{what} stands here twice", "keep one of them{first}")
 YAML_FEATURE = Message("MW111", Fault.STUDY, "{feature} are not used in a study", "{remedy}")
 MATCHES_NOTHING = Message("MW112", Fault.STUDY, "{what} matches no cell", "{remedy}")
+BAD_TRACE = Message("MW113", Fault.STUDY, "the trace: {what}", "{remedy}")
+UNREADABLE_GRAPH = Message(
+    "MW120", Fault.STUDY, "cannot read the service graph: {reason}", "check the path, it counts from the study file"
+)
+CANNOT_WRITE_DRAWING = Message(
+    "MW121", Fault.ENVIRONMENT, "the drawing cannot be written: {reason}", "give a path where you may write"
+)
 
 # --- environment -------------------------------------------------------------------------------
 NO_WORLD = Message(
@@ -123,6 +130,12 @@ BROKEN_RECORDS = Message(
     Fault.ENVIRONMENT,
     "the records file is not whole: {why}",
     "run the load again; the file was altered or cut",
+)
+BROKEN_TRACE = Message(
+    "MW314",
+    Fault.ENVIRONMENT,
+    "the instrument's copy of the trace is not whole: {why}",
+    "run the study again; the file was altered or cut",
 )
 
 # --- mesh and proxies --------------------------------------------------------------------------

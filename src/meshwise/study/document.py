@@ -136,7 +136,7 @@ class _Composer:
             raise self._feature(event, "keys that are not plain words", "write a word before the colon")
         if len(self._stack) >= MAX_DEPTH:
             raise messages.TOO_LARGE.error(
-                self._at(event), reason=f"more than {MAX_DEPTH} levels deep", remedy="a study needs four"
+                self._at(event), reason=f"more than {MAX_DEPTH} levels deep", remedy="fewer levels"
             )
         container: list[Any] | dict[str, Any] = [] if isinstance(event, yaml.SequenceStartEvent) else {}
         self._stack.append(_Open(self._place(event, container), container))

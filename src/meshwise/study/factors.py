@@ -68,6 +68,19 @@ def inexpressible(cell: Cell) -> str | None:
             f"authorization `{cell.posture.authorization}` asks who calls, and without mutual TLS nobody can"
             " say; `request` is the kind that needs no identity"
         )
+    return _demanded_in_vain(cell)
+
+
+def _demanded_in_vain(cell: Cell) -> str | None:
+    """Whether a service of the graph asks, in this posture, who calls, though nobody can say."""
+    if cell.posture.mtls is None:
+        return None
+    for service in cell.graph.services if cell.graph is not None else ():
+        kind = service.authorization or cell.posture.authorization
+        mtls = service.mtls or cell.posture.mtls
+        if mtls is MtlsMode.DISABLE and kind in (Authorization.NAMESPACE, Authorization.FINE):
+            asks = f"authorization `{kind}` of `{service.name}` asks who calls"
+            return f"{asks}, and without mutual TLS nobody can say"
     return None
 
 

@@ -1,8 +1,8 @@
 """A call graph: services, and what each does for one request. Values; reading files is `study.graph_file`'s.
 
-The words are those of istio/tools' isotope (a script of sleeps, calls and concurrent calls; sizes, probabilities,
-error rates; https://github.com/istio/tools/tree/master/isotope). A graph has no cycle and its first service is the
-entrypoint, which the client calls; `study.graph_file` holds that.
+The words are those of istio/tools' isotope (a script of sleeps, calls and concurrent calls; sizes,
+probabilities, error rates; https://github.com/istio/tools/tree/master/isotope). A graph has no cycle and its
+first service is the entrypoint, which the client calls; `study.graph_laws` holds that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Call:
     """Ask another service; with `probability` < 1 only sometimes."""
 
     service: str
-    request_bytes: int = 0
+    request_bytes: int | None = None
+    """None: the bytes that its own caller sent, passed on as a chain does."""
     probability: float = 1.0
 
 
@@ -110,11 +111,12 @@ class ServiceGraph:
 def graph_of(text: str) -> ServiceGraph:
     """The graph of `to_json`. Raises KeyError, TypeError, ValueError for a text that is none."""
     raw: dict[str, Any] = json.loads(text)
-    return ServiceGraph(raw["name"], tuple(_service(each) for each in raw["services"]))
+    return ServiceGraph(raw["name"], tuple(service_of(each) for each in raw["services"]))
 
 
-def _service(raw: dict[str, Any]) -> GraphService:
-    mtls, authorization = raw.pop("mtls"), raw.pop("authorization")
+def service_of(raw: dict[str, Any]) -> GraphService:
+    """A service from its `asdict`, as `to_json` holds it. Raises KeyError, TypeError, ValueError."""
+    mtls, authorization = raw["mtls"], raw["authorization"]
     return GraphService(
         **{
             **raw,
