@@ -90,7 +90,7 @@ def test_a_body_is_passed_on_with_its_length() -> None:
         "host: node-2.test:8080", "authorization: Bearer x", "x-tenant: t", "x-request-id: abc",
         "x-plan: bytes=4;hops=1;fan=0;work_us=0", "content-length: 3",
     }  # fmt: skip
-    done("")
+    done("", 0)
     assert told[0].count(b"HTTP/1.1 200 OK") == 2  # the waiting request too
 
 
@@ -101,7 +101,7 @@ def test_a_failed_call_is_a_502_with_its_reason() -> None:
     codec.receive(request("GET /echo HTTP/1.1", "x-plan: fan=2"))
     [(outgoing, done)] = calls.started
     assert len(outgoing) == 2
-    done("deadline")
+    done("deadline", 0)
     assert status(told[0]) == 502
     assert b"x-reason: deadline\r\n" in told[0]
     assert not codec.closing
@@ -188,7 +188,7 @@ class Caller:
         self.free += 1
 
     def call(self, head: bytes = b"GET / HTTP/1.1\r\n\r\n") -> None:
-        self.codec.send(Ticket(Outgoing(NEXT, head, b"body"), self.results.append))
+        self.codec.send(Ticket(Outgoing(NEXT, head, b"body"), lambda reason, _: self.results.append(reason)))
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,8 @@ def test_calls_are_made_and_their_failure_told() -> None:
         b":method": b"POST", b":scheme": b"http", b":authority": b"node-2.test:8081", b":path": b"/echo",
         b"authorization": b"Bearer t", b"x-plan": b"bytes=2;hops=0;fan=0;work_us=0",
     }  # fmt: skip
-    other_done("deadline")
-    done("")
+    other_done("deadline", 0)
+    done("", 0)
     assert talk.answer(good)[1] == b" !"
     headers, _, _ = talk.answer(bad)
     assert (headers[":status"], headers["x-reason"]) == ("502", "deadline")
@@ -138,7 +138,7 @@ def test_a_stream_that_was_reset_is_forgotten() -> None:
     talk.client.reset_stream(stream_id)
     talk.flush()
     before = len(talk.events)
-    talk.calls.started[0][2]("")
+    talk.calls.started[0][2]("", 0)
     assert len(talk.events) == before
     assert talk.server.idle
 
@@ -151,7 +151,7 @@ def test_shutting_down_ends_what_is_under_way_first() -> None:
     assert talk.server.closing
     assert not talk.server.idle
     talk.server.emit = lambda data: talk.events.append(data)  # type: ignore[arg-type]
-    talk.calls.started[0][2]("")
+    talk.calls.started[0][2]("", 0)
     assert talk.server.idle
     assert stream_id == 1
 
@@ -197,7 +197,7 @@ def test_grpc_failures_upstream_are_unavailable() -> None:
     assert protocol is Protocol.GRPC
     assert outgoing.body == grpc_framing.frame_payload(b"m")
     assert dict(PeerBlocks().decode(outgoing.head)[0])[b"te"] == b"trailers"
-    done("connect: ECONNREFUSED")
+    done("connect: ECONNREFUSED", 0)
     headers, _, _ = talk.answer(stream_id)
     assert (headers["grpc-status"], headers["grpc-message"]) == ("14", "connect: ECONNREFUSED")
 

@@ -41,6 +41,9 @@ class Caller:
     def _free(self) -> None:
         self.freed += 1
 
+    def told(self, reason: str, answered_bytes: int) -> None:
+        self.results.append(reason)
+
     def hear(self, data: bytes) -> None:
         self.events += self.server.receive_data(data)
         self.flush()
@@ -52,7 +55,7 @@ class Caller:
                 self.events += self.server.receive_data(back)
 
     def call(self, body: bytes = b"") -> int:
-        self.codec.send(Ticket(Outgoing(NEXT, encode_block(POST), body), self.results.append))
+        self.codec.send(Ticket(Outgoing(NEXT, encode_block(POST), body), self.told))
         requests = [event for event in self.events if isinstance(event, h2.events.RequestReceived)]
         stream_id = requests[-1].stream_id
         assert stream_id is not None
@@ -153,7 +156,7 @@ def test_the_peers_limit_of_streams_is_kept() -> None:
 
 def test_a_deadline_cancels_the_stream() -> None:
     caller = Caller()
-    ticket = Ticket(Outgoing(NEXT, encode_block(POST), b""), caller.results.append)
+    ticket = Ticket(Outgoing(NEXT, encode_block(POST), b""), caller.told)
     caller.codec.send(ticket)
     ticket.expire()
     assert caller.results == ["deadline"]

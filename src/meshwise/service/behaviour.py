@@ -11,12 +11,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from meshwise.service import plan as plans
+from meshwise.service.script import ASKED_ERROR, Script, Stage
 from meshwise.service.spec import NodeSpec, Upstream
 from meshwise.service.work import rounds_for
+from meshwise.study.graph import Call as ScriptCall
+from meshwise.study.graph import Sleep, Step
+from meshwise.study.graph_sums import steps_at_once
+from meshwise.study.protocol import Streaming
 
 ECHO_PATH = "/echo"
 HEALTH_PATH = "/healthz"
 GRPC_PATH = "/meshwise.Echo/Call"
+STREAM_PATHS = {
+    Streaming.CLIENT: "/meshwise.Echo/ClientStream",
+    Streaming.SERVER: "/meshwise.Echo/ServerStream",
+    Streaming.BIDI: "/meshwise.Echo/BidiStream",
+}
 REASON_HEADER = "x-reason"
 REQUEST_ID = "x-request-id"
 """Proxies give every request its own; codecs keep it out of the bytes that they remember heads by."""
@@ -28,7 +38,13 @@ _PASSED_ON = {"authorization", "traceparent", "tracestate", "b3"}
 _HOP_FACTS = ("x-forwarded-", "x-envoy-")
 """What a proxy says about its own hop; an application that passed it on would lie about the next."""
 
+_ASKED = (ASKED_ERROR, "upstream status 500", "upstream grpc-status 13")
+"""Ways in which an error that the graph asks for comes to a node."""
+
 _PATTERN = bytes(range(0x20, 0x60))
+
+SMALL_BODY_BYTES = 64 << 10
+"""Bodies up to this size are kept once made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +54,21 @@ class Call:
     upstream: Upstream
     plan: str
     """The `x-plan` to send."""
+    request_bytes: int | None = None
+    """None: the body of the request that is being answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`status` is HTTP's; a codec for gRPC translates. `calls` are made before a 200 only."""
+    """`status` is HTTP's; a codec for gRPC translates. `calls` are made, or `script` is played, before a 200
+    only."""
 
     status: int
     body_bytes: int = 0
     work_rounds: int = 0
     calls: tuple[Call, ...] = ()
     reason: str = ""
+    script: Script[Call] | None = None
 
 
 def decide(path: str, plan_text: str | None, spec: NodeSpec, rounds_per_us: float) -> Decision:
@@ -62,6 +82,8 @@ def decide(path: str, plan_text: str | None, spec: NodeSpec, rounds_per_us: floa
         plan = plans.parse(plan_text or "")
     except plans.PlanError as error:
         return Decision(400, reason=str(error))
+    if plan.script:
+        return _scripted(plan, spec)
     if plan.hops and spec.next is None:
         return Decision(502, reason=f"{spec.name} has no next node")
     if not plan.hops and plan.fan > len(spec.leaves):
@@ -75,6 +97,36 @@ def _calls(plan: plans.Plan, spec: NodeSpec) -> tuple[Call, ...]:
         return (Call(spec.next, str(plan.for_next())),)
     leaf_plan = str(plan.for_leaf())
     return tuple(Call(leaf, leaf_plan) for leaf in spec.leaves[: plan.fan])
+
+
+def _scripted(plan: plans.Plan, spec: NodeSpec) -> Decision:
+    """What the spec says under the plan's name; a node that neither waits, fails nor calls just answers."""
+    service = spec.scripts.get(plan.script)
+    if service is None:
+        return Decision(502, reason=f"{spec.name} has no script {plan.script}")
+    size = plan.bytes if service.response_bytes is None else service.response_bytes
+    if not service.script and not service.error_share:
+        return Decision(200, size)
+    stages = tuple(_stage(step, str(plan), spec) for step in service.script)
+    return Decision(200, size, script=Script(stages, service.error_share, service.aggregates))
+
+
+def _stage(step: Step, plan: str, spec: NodeSpec) -> Stage[Call]:
+    parts = steps_at_once(step)
+    calls = [part for part in parts if isinstance(part, ScriptCall)]
+    sleeps = [part.duration_ns for part in parts if isinstance(part, Sleep)]
+    return Stage(
+        tuple(
+            (Call(spec.upstreams[call.service], plan, call.request_bytes), call.probability) for call in calls
+        ),
+        max(sleeps, default=0),
+    )
+
+
+def failed(reason: str) -> Decision:
+    """The answer of a script that did not end well: 500 where that error was asked for, here or further down
+    (as isotope's service answers), else 502."""
+    return Decision(500 if reason in _ASKED else 502, reason=reason)
 
 
 def passed_on(fields: Iterable[tuple[str, str]]) -> Sequence[tuple[str, str]]:
@@ -92,7 +144,13 @@ def passed_on(fields: Iterable[tuple[str, str]]) -> Sequence[tuple[str, str]]:
     ]
 
 
-@lru_cache(maxsize=64)
 def body_of(size_bytes: int) -> bytes:
     """The body of that size: a fixed pattern, so that nothing depends on its content."""
+    return _small_body(size_bytes) if size_bytes <= SMALL_BODY_BYTES else _body(size_bytes)
+
+
+def _body(size_bytes: int) -> bytes:
     return (_PATTERN * (size_bytes // len(_PATTERN) + 1))[:size_bytes]
+
+
+_small_body = lru_cache(maxsize=512)(_body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import quote
 
 CONTENT_TYPE = "application/grpc"
@@ -24,6 +25,13 @@ def frame_payload(payload: bytes) -> bytes:
     """A length-prefixed, uncompressed message with `payload` in field 1; no payload: an empty message."""
     message = b"\x0a" + _varint(len(payload)) + payload if payload else b""
     return b"\x00" + len(message).to_bytes(4, "big") + message
+
+
+@lru_cache(maxsize=256)
+def payload_bytes(framed_bytes: int) -> int:
+    """The inverse of `frame_payload`, for sizes; 0 for what is no message."""
+    message = framed_bytes - PREFIX_BYTES
+    return next((size for n in range(1, 6) if len(_varint(size := max(0, message - 1 - n))) == n), 0)
 
 
 def complaint(first: bytes, size_bytes: int) -> tuple[int, str] | None:

@@ -98,7 +98,7 @@ class Http1Client:
 
     def eof(self) -> bytes:
         if isinstance(self._body, UntilCloseBody):
-            self._end(_verdict(self._status), close=True)
+            self._end(_verdict(self._status), close=True, answered_bytes=self._body.size)
         self.lost()
         return b""
 
@@ -138,7 +138,7 @@ class Http1Client:
             self._buffer = rest or b""
             if rest is None:
                 return
-            self._end(_verdict(self._status), close=self.closing)
+            self._end(_verdict(self._status), close=self.closing, answered_bytes=body.size)
         if self._buffer:  # more than was asked for
             self.closing = True
 
@@ -166,7 +166,7 @@ class Http1Client:
             self._end(_verdict(status), close=self.closing)
         return True
 
-    def _end(self, reason: str, *, close: bool) -> None:
+    def _end(self, reason: str, *, close: bool, answered_bytes: int = 0) -> None:
         ticket, self._ticket = self._ticket, None
         self._body = None
         self._used = True
@@ -174,7 +174,7 @@ class Http1Client:
         if not self.closing:
             self._on_free(self)
         if ticket is not None:
-            ticket.settle(reason)
+            ticket.settle(reason, answered_bytes)
 
     def _abandon(self) -> None:
         self._ticket = None

@@ -9,8 +9,9 @@ Laws of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 from meshwise.service import behaviour, plan
@@ -27,11 +28,14 @@ from meshwise.service.http1_syntax import (
     values_of,
 )
 from meshwise.service.outgoing import Outgoing, StartCalls
+from meshwise.service.script import Play, Script, no_scripts
 from meshwise.service.spec import NodeSpec
 from meshwise.service.work import work
 from meshwise.study.model import Protocol
 
 CACHED_HEADS = 1024
+CACHED_BYTES = 64 << 20
+"""Of answers ready to send; with more, what is known is forgotten."""
 ANSWERED_AT_ONCE_BYTES = 256 << 10
 """With more than this answered, further pipelined requests wait until it is sent."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -61,6 +65,12 @@ class Head:
     head_only: bool
     work_rounds: int = 0
     calls: tuple[Prepared, ...] = ()
+    script: Script[Prepared] | None = None
+    """Played instead of `calls`."""
+    body_bytes: int = 0
+    """Of an answer to a script, before what was answered to it is added."""
+    passes_on: bool = False
+    """The request is held until others have answered."""
 
 
 class Heads:
@@ -70,6 +80,7 @@ class Heads:
         self._spec = spec
         self._rounds_per_us = rounds_per_us
         self._known: dict[bytes, Head] = {}
+        self._known_bytes = 0
 
     def get(self, raw: bytes) -> Head:
         """Raises SyntaxError1."""
@@ -83,9 +94,11 @@ class Heads:
         if known is not None:
             return known
         head = self._parse(raw)
-        if len(self._known) >= CACHED_HEADS:
+        if len(self._known) >= CACHED_HEADS or self._known_bytes > CACHED_BYTES:
             self._known.clear()
+            self._known_bytes = 0
         self._known[key] = head
+        self._known_bytes += len(head.answer)
         return head
 
     def _parse(self, raw: bytes) -> Head:
@@ -100,7 +113,9 @@ class Heads:
         plan_text = next((value for name, value in fields if name == plan.HEADER), None)
         decision = behaviour.decide(path, plan_text, self._spec, self._rounds_per_us)
         return Head(
-            simple=not (length or decision.calls or decision.work_rounds or close),
+            simple=not (
+                length or decision.calls or decision.work_rounds or close or decision.script is not None
+            ),
             answer=encode_answer(decision, close=close, head_only=method == "HEAD"),
             length=length,
             close=close,
@@ -108,6 +123,13 @@ class Heads:
             head_only=method == "HEAD",
             work_rounds=decision.work_rounds,
             calls=tuple(_prepare(call, method, path, fields) for call in decision.calls),
+            script=(
+                decision.script.prepared(lambda call: _prepare(call, method, path, fields))
+                if decision.script
+                else None
+            ),
+            body_bytes=decision.body_bytes,
+            passes_on=bool(decision.calls) or decision.script is not None,
         )
 
 
@@ -150,17 +172,28 @@ def _printable(text: str) -> str:
     return "".join(char if " " <= char <= "~" else "?" for char in text)[:200]
 
 
+def _outgoing(prepared: Prepared, field: bytes, body: bytes) -> Outgoing:
+    """The call with its request id and its body: the one of the script, else the one that is passed on."""
+    wanted = prepared.call.request_bytes
+    if wanted is not None:
+        body = body_of(wanted)
+    if body:
+        field += b"\r\ncontent-length: %d" % len(body)
+    return Outgoing(prepared.call.upstream, prepared.before + field + prepared.after, body)
+
+
 class Http1Server:
     """One connection. `emit` gets what is ready outside of `receive`; the owner sets it."""
 
     __slots__ = (
-        "_body", "_buffer", "_busy", "_ended", "_head", "_heads", "_raw_head", "_start", "closing", "emit",
-        "stalled",
+        "_body", "_buffer", "_busy", "_ended", "_head", "_heads", "_play", "_raw_head", "_start", "closing",
+        "emit", "stalled",
     )  # fmt: skip
 
-    def __init__(self, heads: Heads, start: StartCalls) -> None:
+    def __init__(self, heads: Heads, start: StartCalls, play: Play[Prepared] = no_scripts) -> None:
         self._heads = heads
         self._start = start
+        self._play = play
         self._buffer = b""
         self._busy = False
         self._head: Head | None = None
@@ -265,45 +298,61 @@ class Http1Server:
         assert head is not None
         assert body is not None
         rest = body.feed(self._buffer)
-        if head.calls and body.size > behaviour.MAX_BODY_BYTES:
+        if head.passes_on and body.size > behaviour.MAX_BODY_BYTES:
             raise SyntaxError1(413, f"a body to pass on may have {behaviour.MAX_BODY_BYTES} bytes")
-        if not head.calls:
+        if not head.passes_on:
             body.pieces.clear()
         self._buffer = rest or b""
         if rest is None:
             return False
         if head.work_rounds:
             work(head.work_rounds)
-        if head.calls:
+        if head.passes_on:
             self._busy = True
-            self._start(Protocol.HTTP1, self._outgoing(head, b"".join(body.pieces)), self._called)
+            self._pass_on(head, b"".join(body.pieces))
             return True
         out.append(head.answer)
         self._head = self._body = None
         self.closing = self.closing or head.close
         return True
 
-    def _outgoing(self, head: Head, body: bytes) -> Sequence[Outgoing]:
-        """The calls of this request, its id and body put in."""
+    def _pass_on(self, head: Head, body: bytes) -> None:
+        """Make the calls of this request, or play its script, its id and body put in."""
         at = self._raw_head.find(_ID_FIELD)
         field = self._raw_head[at : self._raw_head.find(b"\r", at + 2)] if at >= 0 else b""
         if b"\n" in field[2:]:
             field = b""
-        if body:
-            field += b"\r\ncontent-length: %d" % len(body)
-        return [
-            Outgoing(prepared.call.upstream, prepared.before + field + prepared.after, body)
-            for prepared in head.calls
-        ]
+        if head.script is None:
+            calls = [_outgoing(prepared, field, body) for prepared in head.calls]
+            self._start(Protocol.HTTP1, calls, self._called)
+        else:
+            make = partial(_outgoing, field=field, body=body)
+            self._play(Protocol.HTTP1, head.script, make, self._played)
 
-    def _called(self, reason: str) -> None:
+    def _called(self, reason: str, answered_bytes: int) -> None:
         """All calls have ended; an empty reason: well."""
+        self._finish(Decision(502, reason=reason) if reason else None)
+
+    def _played(self, reason: str, answered_bytes: int) -> None:
+        """Likewise for a script."""
+        head = self._head
+        assert head is not None
+        assert head.script is not None
+        if reason:
+            self._finish(behaviour.failed(reason))
+        elif head.script.aggregates:
+            self._finish(Decision(200, head.body_bytes + answered_bytes))
+        else:
+            self._finish(None)
+
+    def _finish(self, decision: Decision | None) -> None:
+        """Answer the request whose calls have ended; without a decision as its head says."""
         head = self._head
         assert head is not None
         close = head.close or self.closing
         answer = head.answer
-        if reason:
-            answer = encode_answer(Decision(502, reason=reason), close=close, head_only=head.head_only)
+        if decision is not None:
+            answer = encode_answer(decision, close=close, head_only=head.head_only)
         self._busy = False
         self._head = self._body = None
         self.closing = close

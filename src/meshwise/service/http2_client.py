@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from meshwise.load.wire import frames
 from meshwise.load.wire.frames import FramingError
+from meshwise.service import grpc_framing
 from meshwise.service.http2_connection import Http2Connection, Stream, first_frames
 from meshwise.service.ticket import Ticket
 
@@ -115,7 +116,10 @@ class Http2Client(Http2Connection):
         if self._blocked.pop(stream_id, None) is not None:  # answered before it had read our body
             self._out.append(frames.rst_stream(stream_id, frames.NO_ERROR))
         response: _Response = stream.context
-        response.ticket.settle("no grpc-status" if response.reason is None else response.reason)
+        response.ticket.settle(
+            "no grpc-status" if response.reason is None else response.reason,
+            grpc_framing.payload_bytes(stream.received) if self._is_grpc else stream.received,
+        )
         self._freed()
 
     def _on_sent(self, stream_id: int, stream: Stream) -> None:

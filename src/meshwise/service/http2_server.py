@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 from meshwise.load.wire import frames
 from meshwise.load.wire.blocks import encode_block
@@ -19,11 +20,14 @@ from meshwise.service.behaviour import Decision, body_of
 from meshwise.service.http2_blocks import PeerBlocks, begins_id_value, cut_request_id, id_field
 from meshwise.service.http2_connection import Http2Connection, Stream, first_frames
 from meshwise.service.outgoing import Outgoing, StartCalls
+from meshwise.service.script import Play, Script, no_scripts
 from meshwise.service.spec import NodeSpec
 from meshwise.service.work import work
 from meshwise.study.model import Protocol
 
 CACHED_HEADS = 1024
+CACHED_BYTES = 64 << 20
+"""Of answers ready to send; with more, what is known is forgotten."""
 MAX_STREAMS = 1024
 _FIRST = first_frames(b"", {frames.MAX_CONCURRENT_STREAMS: MAX_STREAMS})
 _FORBIDDEN = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
@@ -61,6 +65,12 @@ class Head:
     content_length: int | None
     work_rounds: int = 0
     calls: tuple[Prepared, ...] = ()
+    script: Script[Prepared] | None = None
+    """Played instead of `calls`."""
+    body_bytes: int = 0
+    """Of an answer to a script, before what was answered to it is added."""
+    passes_on: bool = False
+    """The request is held until others have answered."""
 
 
 class MalformedRequest(Exception):
@@ -75,6 +85,7 @@ class Heads:
         self._spec = spec
         self._rounds_per_us = rounds_per_us
         self._known: dict[bytes, Head] = {}
+        self._known_bytes = 0
 
     def get(self, blocks: PeerBlocks, block: bytes) -> Head:
         """Raises FramingError for a block that cannot be read, MalformedRequest for one that must not be."""
@@ -86,9 +97,11 @@ class Heads:
         fields, shared = blocks.decode(block)
         head = self._make(fields)
         if shared and (at < 0 or begins_id_value(block, at)):
-            if len(self._known) >= CACHED_HEADS:
+            if len(self._known) >= CACHED_HEADS or self._known_bytes > CACHED_BYTES:
                 self._known.clear()
+                self._known_bytes = 0
             self._known[key] = head
+            self._known_bytes += len(head.answer.body)
         return head
 
     def _make(self, raw: Sequence[tuple[bytes, bytes]]) -> Head:
@@ -104,13 +117,17 @@ class Heads:
         length = by_name.get("content-length")
         if length is not None and not (length.isascii() and length.isdigit()):
             raise MalformedRequest("content-length is not a number")
+        prepare = partial(self._prepare, pseudo=pseudo, fields=fields, is_call=is_call)
         return Head(
             answer=answer_to(decision, is_call=is_call, head_only=method == "HEAD"),
             method=method,
             is_call=is_call,
             content_length=None if length is None else int(length),
             work_rounds=decision.work_rounds,
-            calls=tuple(self._prepare(call, pseudo, fields, is_call=is_call) for call in decision.calls),
+            calls=tuple(prepare(call) for call in decision.calls),
+            script=decision.script.prepared(prepare) if decision.script else None,
+            body_bytes=decision.body_bytes,
+            passes_on=bool(decision.calls) or decision.script is not None,
         )
 
     def _prepare(
@@ -163,7 +180,7 @@ def answer_to(decision: Decision, *, is_call: bool, head_only: bool = False) -> 
     reason = decision.reason
     fields: list[tuple[str, str]] = [(behaviour.REASON_HEADER, _printable(reason))] if reason else []
     if is_call:
-        return _grpc_answer(grpc_framing.status_of(decision.status), reason, decision.body_bytes, fields)
+        return grpc_answer(grpc_framing.status_of(decision.status), reason, decision.body_bytes, fields)
     body = b"" if head_only else body_of(decision.body_bytes)
     block = encode_block(
         [(":status", str(decision.status)), ("content-length", str(decision.body_bytes)), *fields]
@@ -171,7 +188,7 @@ def answer_to(decision: Decision, *, is_call: bool, head_only: bool = False) -> 
     return _cut(block, body, b"")
 
 
-def _grpc_answer(status: int, reason: str, body_bytes: int, fields: list[tuple[str, str]]) -> Answer:
+def grpc_answer(status: int, reason: str, body_bytes: int, fields: list[tuple[str, str]]) -> Answer:
     first = [(":status", "200"), ("content-type", grpc_framing.CONTENT_TYPE)]
     if status == grpc_framing.OK:
         body = grpc_framing.frame_payload(body_of(body_bytes))
@@ -201,16 +218,30 @@ def _cut(block: bytes, body: bytes, trailers: bytes) -> Answer:
     return Answer(tuple(joined), block, body, trailers)
 
 
+def _outgoing(prepared: Prepared, id_block: bytes, body: bytes, *, is_call: bool) -> Outgoing:
+    """The call with its request id and its body: the one of the script, else the one that is passed on."""
+    wanted = prepared.call.request_bytes
+    if wanted is not None:
+        body = _message(wanted) if is_call else body_of(wanted)
+    return Outgoing(prepared.call.upstream, prepared.block + id_block, body)
+
+
+@lru_cache(maxsize=64)
+def _message(size_bytes: int) -> bytes:
+    return grpc_framing.frame_payload(body_of(size_bytes))
+
+
 class Http2Server(Http2Connection):
     """One connection."""
 
-    __slots__ = ("_heads", "_is_grpc", "_last_stream", "_start")
+    __slots__ = ("_heads", "_is_grpc", "_last_stream", "_play", "_start")
 
-    def __init__(self, heads: Heads, start: StartCalls) -> None:
+    def __init__(self, heads: Heads, start: StartCalls, play: Play[Prepared] = no_scripts) -> None:
         super().__init__(frames.PREFACE)
         self._heads = heads
         self._is_grpc = heads.protocol is Protocol.GRPC
         self._start = start
+        self._play = play
         self._last_stream = 0
         self._out.append(_FIRST)
 
@@ -246,7 +277,7 @@ class Http2Server(Http2Connection):
         except MalformedRequest:
             self._reset(stream_id, frames.PROTOCOL_ERROR)
             return
-        if end_stream and not head.calls and not head.is_call and not head.content_length:
+        if end_stream and not head.passes_on and not head.is_call and not head.content_length:
             if head.work_rounds:
                 work(head.work_rounds)
             self._answer(stream_id, None, head.answer)
@@ -254,7 +285,7 @@ class Http2Server(Http2Connection):
         if len(self._streams) >= MAX_STREAMS:
             self._reset(stream_id, frames.REFUSED_STREAM)
             return
-        stream = Stream((head, cut_request_id(block)[1] if head.calls else b""), self._initial_window)
+        stream = Stream((head, cut_request_id(block)[1] if head.passes_on else b""), self._initial_window)
         self._streams[stream_id] = stream
         if end_stream:
             stream.remote_closed = True
@@ -273,7 +304,7 @@ class Http2Server(Http2Connection):
 
     def _wants_data(self, stream: Stream) -> bool:
         head: Head = stream.context[0]
-        if head.calls:
+        if head.passes_on:
             return stream.received <= behaviour.MAX_BODY_BYTES
         return head.is_call and sum(map(len, stream.pieces)) < grpc_framing.PREFIX_BYTES
 
@@ -290,11 +321,11 @@ class Http2Server(Http2Connection):
                 first = b"".join(stream.pieces)
             wrong = grpc_framing.complaint(first, stream.received)
             if wrong is not None:
-                self._answer(stream_id, stream, _grpc_answer(*wrong, 0, []))
+                self._answer(stream_id, stream, grpc_answer(*wrong, 0, []))
                 return
         if head.work_rounds:
             work(head.work_rounds)
-        if not head.calls:
+        if not head.passes_on:
             self._answer(stream_id, stream, answer)
         elif stream.received > behaviour.MAX_BODY_BYTES:
             too_long = Decision(413, reason=f"a body to pass on may have {behaviour.MAX_BODY_BYTES} bytes")
@@ -302,21 +333,25 @@ class Http2Server(Http2Connection):
         else:
             body = b"".join(stream.pieces)
             stream.pieces.clear()
-            calls = [
-                Outgoing(prepared.call.upstream, prepared.block + id_field(raw_id), body)
-                for prepared in head.calls
-            ]
-            self._start(self._heads.protocol, calls, lambda reason: self._called(stream_id, stream, reason))
+            make = partial(_outgoing, id_block=id_field(raw_id), body=body, is_call=head.is_call)
+            done = partial(self._called, stream_id, stream)
+            if head.script is None:
+                self._start(self._heads.protocol, list(map(make, head.calls)), done)
+            else:
+                self._play(self._heads.protocol, head.script, make, done)
 
-    def _called(self, stream_id: int, stream: Stream, reason: str) -> None:
-        """All calls of a stream have ended; an empty reason: well."""
+    def _called(self, stream_id: int, stream: Stream, reason: str, answered_bytes: int) -> None:
+        """All calls of a stream, or its script, have ended; an empty reason: well."""
         if self._streams.get(stream_id) is not stream:
             return  # reset in the meantime, or the connection is gone
         head: Head = stream.context[0]
         answer = head.answer
         if reason:
-            failed = Decision(502, reason=reason)
+            failed = Decision(502, reason=reason) if head.script is None else behaviour.failed(reason)
             answer = answer_to(failed, is_call=head.is_call, head_only=head.method == "HEAD")
+        elif head.script is not None and head.script.aggregates:
+            whole = Decision(200, head.body_bytes + answered_bytes)
+            answer = answer_to(whole, is_call=head.is_call, head_only=head.method == "HEAD")
         self._answer(stream_id, stream, answer)
         self.flush()
 

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from meshwise.core import messages
-from meshwise.service import http1_server, http2_server
+from meshwise.service import grpc_streams, http1_server, http2_server
 from meshwise.service.link import Codec, Link
 from meshwise.service.loop import EPOLLIN, Loop
+from meshwise.service.script import Player
 from meshwise.service.spec import NodeSpec
 from meshwise.service.tcp_server import TcpServer
 from meshwise.service.upstreams import Upstreams
@@ -96,13 +97,15 @@ class Node:
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         """Given up for a moment when descriptors run out, to refuse a connection and not spin on it."""
         start = self._upstreams.start
+        self._player = Player(loop, start, spec.seed)
+        play = self._player.play
         http1 = http1_server.Heads(spec, rounds)
         http2 = http2_server.Heads(spec, rounds, Protocol.HTTP2)
-        grpc = http2_server.Heads(spec, rounds, Protocol.GRPC)
+        grpc = grpc_streams.StreamHeads(spec, rounds, Protocol.GRPC)
         self._codecs: dict[Protocol, Callable[[], Codec]] = {
-            Protocol.HTTP1: lambda: http1_server.Http1Server(http1, start),
-            Protocol.HTTP2: lambda: http2_server.Http2Server(http2, start),
-            Protocol.GRPC: lambda: http2_server.Http2Server(grpc, start),
+            Protocol.HTTP1: lambda: http1_server.Http1Server(http1, start, play),
+            Protocol.HTTP2: lambda: http2_server.Http2Server(http2, start, play),
+            Protocol.GRPC: lambda: grpc_streams.GrpcServer(grpc, start, play),
             Protocol.TCP: TcpServer,
         }
 
@@ -125,6 +128,7 @@ class Node:
 
     def close(self) -> None:
         self._upstreams.close()
+        self._player.close()
         for link in list(self._links):
             link.close()
         os.close(self._spare)

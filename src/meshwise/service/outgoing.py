@@ -18,7 +18,8 @@ class Outgoing:
     body: bytes
 
 
-Done = Callable[[str], None]
-"""Told once, never before `StartCalls` returns: "" when every call was answered well, else why not."""
+Done = Callable[[str, int], None]
+"""Told once, never before `StartCalls` returns: "" when every call was answered well, else why not; and how
+many bytes of payload all answers had together."""
 
 StartCalls = Callable[[Protocol, Sequence[Outgoing], Done], None]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwise.core import messages
+from meshwise.study.graph import GraphService, service_of
 from meshwise.study.model import SERVICE_PORTS, Protocol
 
 DEADLINE_NS = 5 * 10**9
@@ -45,6 +46,12 @@ class NodeSpec:
     """Called when a plan has hops left."""
     leaves: tuple[Upstream, ...] = ()
     """Called in parallel, the first `fan` of them, when a plan has no hops left."""
+    scripts: Mapping[str, GraphService] = field(default_factory=dict)
+    """By the name that a plan gives: what this node does then."""
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
+    """By name: whom the scripts call."""
+    seed: int = 0
+    """Of the draws that scripts make (probabilities, errors)."""
     deadline_ns: int = DEADLINE_NS
     """A call that is not answered after this long has failed."""
     multiplexed_connections: int = 2
@@ -72,6 +79,13 @@ class NodeSpec:
         raw["ports"] = _ports(raw.get("ports", SERVICE_PORTS))
         raw["next"] = _upstream(raw["next"]) if raw.get("next") else None
         raw["leaves"] = tuple(_upstream(leaf) for leaf in raw.get("leaves", ()))
+        raw["scripts"] = {name: service_of(each) for name, each in raw.get("scripts", {}).items()}
+        raw["upstreams"] = {name: _upstream(each) for name, each in raw.get("upstreams", {}).items()}
+        unknown = {call.service for script in raw["scripts"].values() for call in script.calls} - raw[
+            "upstreams"
+        ].keys()
+        if unknown:
+            raise ValueError(f"scripts call {sorted(unknown)}, which are no upstreams")
         return cls(**raw)
 
 

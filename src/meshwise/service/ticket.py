@@ -9,7 +9,7 @@ from meshwise.service.outgoing import Done, Outgoing
 
 
 class Ticket:
-    """One call: ends exactly once, well (`settle("")`) or with a reason."""
+    """One call: ends exactly once, well (`settle("", bytes of the answer)`) or with a reason."""
 
     __slots__ = ("_done", "abandon", "outgoing", "settled", "timer", "tries")
 
@@ -23,13 +23,13 @@ class Ticket:
         self.abandon: Callable[[], None] | None = None
         """Tells the connection that nobody waits any more."""
 
-    def settle(self, reason: str) -> None:
+    def settle(self, reason: str, answered_bytes: int = 0) -> None:
         if not self.settled:
             self.settled = True
             self.abandon = None
             if self.timer is not None:
                 self.timer.cancel()
-            self._done(reason)
+            self._done(reason, answered_bytes)
 
     def expire(self) -> None:
         """The deadline has passed."""

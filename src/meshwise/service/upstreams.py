@@ -19,18 +19,20 @@ from meshwise.study.model import Protocol
 class _Join:
     """Tells `done` once, when the last of several calls has ended; with the first reason, if any."""
 
-    __slots__ = ("_done", "_left", "_reason")
+    __slots__ = ("_answered", "_done", "_left", "_reason")
 
     def __init__(self, count: int, done: Done) -> None:
         self._left = count
         self._reason = ""
+        self._answered = 0
         self._done = done
 
-    def __call__(self, reason: str) -> None:
+    def __call__(self, reason: str, answered_bytes: int) -> None:
         self._left -= 1
+        self._answered += answered_bytes
         self._reason = self._reason or reason
         if not self._left:
-            self._done(self._reason)
+            self._done(self._reason, self._answered)
 
 
 class Upstreams:
