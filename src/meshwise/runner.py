@@ -173,7 +173,7 @@ def judged(study: Study, outcome: TrialOutcome) -> TrialOutcome:
         return dataclasses.replace(outcome, result=str(Result.INVALID), reason=outcome.failure)
     found = judge_window(
         study.search.objective,
-        study.trial.duration_ns,
+        study.window_ns(outcome.trial),
         measured.requests,
         measured.telemetry,
         measured.instrument,

@@ -8,49 +8,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from tests.support.saturation import TEXT, run, saturation_study
 
 from meshwise.analysis.finding import Findings, Kind, Verdict
 from meshwise.archive.read import ArchiveReader, read_table
 from meshwise.archive.schema import TRIALS
-from meshwise.archive.store import Archive
 from meshwise.cli.analyze import analyze_archive
 from meshwise.core.errors import MeshwiseError
 from meshwise.report.content import content
 from meshwise.report.saturation import section, show
-from meshwise.runner import RunSummary, run_saturation
-from meshwise.study.design import design
-from meshwise.study.file import parse_study
-from meshwise.study.model import Study
 from meshwise.testbed.fake import FakeTestbed, capacity_rps
-
-TEXT = """\
-name: knees
-kind: saturation
-seed: 3
-environments: [none, istio]
-factors:
-  posture: [none, plaintext, strict]
-objective: {p99: 20ms}
-search: {start: 200/s, limit: 10000/s, idle: 10ms}
-trial: {warmup: 200ms, duration: 2s}
-blocks: 6
-"""
-
-
-def saturation_study(extra: str = "", text: str = TEXT) -> Study:
-    return parse_study(text + extra, "knees.yaml")
-
-
-def run(
-    directory: Path, study: Study, testbed: FakeTestbed | None = None, *, resume: bool = False
-) -> RunSummary:
-    testbed = testbed or FakeTestbed(study)
-    trials = design(study)
-    with (
-        testbed,
-        Archive.start(directory, study, trials, testbed.environment(), resume=resume) as archive,
-    ):
-        return run_saturation(study, trials, testbed, archive, lambda event: None, rest=lambda seconds: None)
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +178,8 @@ def test_a_trial_that_fails_is_tried_again_and_not_taken_for_a_break(tmp_path: P
         (("factors:\n", "factors:\n  rate: 500/s\n"), "searches the rate"),
         (("limit: 10000/s", "limit: 100/s"), "must lie above `start`"),
         (("p99: 20ms", "p99: 20s"), "within the time-out"),
+        (("limit: 10000/s", "soak: 5s"), "ten are the least"),
+        (("limit: 10000/s", "soak: 30s, soak_share: 0"), "at no rate"),
         (("kind: saturation\n", ""), "only in a saturation study"),
         (("blocks: 6\n", "blocks: 6\nload: {arrivals: closed}\n"), "no rate to search"),
         (("blocks: 6\n", "blocks: 6\nprimary: response_p50_us\n"), "not compared at different rates"),

@@ -139,6 +139,6 @@ def test_doubts_name_what_limits_a_study() -> None:
         "no A/A control",
         "no twin",
         "`response_p999_us` is primary",
-        "needs at least 10000",
+        "needs at least 20000",
     ):
         assert part in told

@@ -135,7 +135,35 @@ def test_hysteresis_comes_down_from_overload(down: float, ratio: float) -> None:
     assert knee.down_rps / knee.held_rps == pytest.approx(ratio, rel=0.07)
     phases = [each.phase for each in tried]
     assert phases.count(Phase.OVERLOAD) == 1
+    assert knee.again_rps == knee.held_rps, "rested, a sharp knee holds at once"
+    assert phases.index(Phase.AGAIN) < phases.index(Phase.OVERLOAD)
     assert set(phases[phases.index(Phase.OVERLOAD) + 1 :]) == {Phase.DOWN}
+
+
+def test_an_archive_from_before_the_rested_walk_is_read_to_its_end() -> None:
+    search = SEARCH.__class__(**{**SEARCH.__dict__, "descend": True})
+    _, tried = run_search(search, sharp(1000))
+    old = [each for each in tried if each.phase is not Phase.AGAIN]
+    knee = next_step(search, old)
+    assert isinstance(knee, Knee)
+    assert knee.again_rps is None
+    assert knee.down_rps == knee.held_rps
+
+
+def test_a_soak_follows_the_knee_at_its_share_and_is_repeated_only_if_it_was_invalid() -> None:
+    search = SEARCH.__class__(**{**SEARCH.__dict__, "soak_ns": 30 * 10**9, "soak_share": 0.5})
+    knee, tried = run_search(search, sharp(1000))
+    assert knee.held_rps is not None
+    assert tried[-1] == Tried(pytest.approx(knee.held_rps / 2, rel=1e-3), Phase.SOAK, Result.HELD)
+    assert [each.phase for each in tried].count(Phase.SOAK) == 1
+    spoiled = iter([Result.INVALID, Result.BROKEN])
+
+    def answer(rate: float, phase: Phase) -> Result:
+        return next(spoiled) if phase is Phase.SOAK else sharp(1000)(rate, phase)
+
+    again, tried = run_search(search, answer)
+    assert again == knee, "a soak moves no knee"
+    assert [each.result for each in tried if each.phase is Phase.SOAK] == [Result.INVALID, Result.BROKEN]
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.03])

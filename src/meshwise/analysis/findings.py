@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from meshwise.analysis.assess import assess
+from meshwise.analysis.attribution import Machine
 from meshwise.analysis.checks import Outcome, all_checks
 from meshwise.analysis.compare import between_increments, between_meshes
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
@@ -24,11 +25,15 @@ from meshwise.analysis.fairness import Facts, fairness, unlike
 from meshwise.analysis.finding import Finding, Findings
 from meshwise.analysis.floor import Control, controls, floor_finding
 from meshwise.analysis.grid import Grid
+from meshwise.analysis.hysteresis import hysteresis
 from meshwise.analysis.increment import against_none, ladder
 from meshwise.analysis.interaction import interactions
 from meshwise.analysis.level import levels
+from meshwise.analysis.limits import limit_of, limits, soaks
 from meshwise.analysis.metrics import split
 from meshwise.analysis.outliers import flagged
+from meshwise.analysis.places import compared_by_workload
+from meshwise.analysis.rate_curve import along_the_rate
 from meshwise.analysis.saturation import as_results, bounds, curves, searches, unfinished
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.slope import slopes
@@ -90,9 +95,17 @@ def findings(
     found: list[Finding] = list(all_checks(grid, outcomes, by_metric, settings, naming))
     found += _floors(by_metric, grid, confidence)
     found += levels(grid, naming, confidence)
+    machine = Machine.of(environment or {})
     if settings.search:
-        found.insert(0, unfinished(searched, settings))
-        found += bounds(searched, naming, confidence, settings.search.limit_rps)
+        found = [
+            unfinished(searched, settings),
+            *limits(searched, machine, naming, settings),
+            *soaks(searched, naming, settings),
+            *found,
+            *bounds(searched, naming, confidence, settings.search.limit_rps),
+            *along_the_rate(searched, settings),
+            *hysteresis(searched, naming, settings),
+        ]
     traits = (environment or {}).get("traits", {})
     found += comparisons(
         grid, by_metric, naming, settings, lambda contrast: unlike(contrast, traits, facts or {})
@@ -112,7 +125,7 @@ def findings(
         study["saturation"] = {
             "objective": objective.words,
             "limits": [{"p": p, "at_most_us": ns / 1e3} for p, ns in objective.quantiles],
-            "searches": curves(searched),
+            "searches": curves(searched, [limit_of(each, machine) for each in searched]),
         }
     card = fairness(grid.cells, traits, facts or {})
     return Findings(
@@ -125,7 +138,7 @@ def findings(
 
 def controls_of(grid: Grid, confidence: float) -> dict[str, list[Control]]:
     """The A/A controls of every metric that is compared."""
-    names = [name for name in grid.metrics if split(name)[0].compared]
+    names = compared_by_workload((n for n in grid.metrics if split(n)[0].compared), grid.cells)
     return {name: controls(grid, name, confidence) for name in names}
 
 

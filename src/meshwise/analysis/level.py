@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from meshwise.analysis import sentence
+from meshwise.analysis.asked import asked_flags
 from meshwise.analysis.contrast import Naming, cell_scope
 from meshwise.analysis.finding import Companion, Finding, Kind, Verdict, exp
 from meshwise.analysis.grid import Grid, execution_means
@@ -42,22 +43,23 @@ def _level(
     naming: Naming,
     confidence: float,
 ) -> Finding:
-    metric, workload = split(name)
+    metric, _ = split(name)
     present = ~np.isnan(values)
-    flags = trial_flags(trials, metric.name)
+    flags = trial_flags(trials, metric.name) + asked_flags(cell, metric.name)
     where = cell_words(cell)
     posture = "none" if cell.mesh is MeshName.NONE else f"{cell.mesh}/{cell.posture.name}"
     found = Finding(
         id=f"level/{posture}/{naming.key(cell)}/{name}",
         kind=Kind.LEVEL, metric=metric.name,
-        scope=cell_scope(cell) | workload_scope(workload),
+        scope=cell_scope(cell) | workload_scope(name),
         estimate=None, low=None, high=None, confidence=confidence, unit=metric.unit, n=0, method="",
     )  # fmt: skip
     if not present.any():
         count = grid.exceedances(name, cell) or 0.0
         flags.insert(
             0,
-            f"not_estimable: {count:.1f} effective exceedances per trial, {NEEDED_EXCEEDANCES:.0f} needed",
+            f"not_estimable: {count:.1f} effective exceedances per trial, {NEEDED_EXCEEDANCES:.0f} needed"
+            + (f" ({NEEDED_EXCEEDANCES / count:.1f} times the requests)" if count else ""),
         )
         found = replace(
             found, verdict=Verdict.NOT_ESTIMABLE, method="type-7 quantile per trial", flags=tuple(flags)
@@ -107,7 +109,7 @@ def _summary(
     if metric.unit == "ratio" and interval:
         low, high = max(0.0, interval.low), interval.high
         requests = sum(trial.requests for trial in trials)
-        if not units.any() and requests:
+        if metric.name == "error_ratio" and not units.any() and requests:
             high = clopper_pearson(0, requests, found.confidence).high
             method = (
                 f"none in {requests} requests: Clopper-Pearson over requests, as if they were independent"

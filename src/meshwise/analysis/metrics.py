@@ -48,6 +48,8 @@ METRICS: dict[str, Metric] = {
         *_percentiles("outside_response", "response time of clients outside the mesh", compared=False),
         Metric("throughput_rps", "1/s", "the throughput", more_is_worse=False),
         Metric("throughput_cv", "ratio", "the variation of throughput from second to second", compared=False),
+        Metric("offered_cv", "ratio", "the variation of what was offered from second to second", compared=False),
+        Metric("response_p99_cv", "ratio", "the variation of the P99 from window to window", compared=False),
         Metric("error_ratio", "ratio", "the share of failed requests", Scale.DIFFERENCE),
         Metric("cpu_us_per_request", "us", "the CPU time of all sidecars per request"),
         Metric("pod_cpu_us_per_request", "us", "the CPU time of sidecars and services per request"),
@@ -66,14 +68,23 @@ METRICS: dict[str, Metric] = {
             compared=False,
         ),
         Metric("proxy_cpu_us_per_request", "us", "the CPU time of this sidecar per request"),
+        Metric("place_cpu_us_per_request", "us", "the CPU time of a sidecar per request, on average"),
+        Metric("place_memory_bytes", "bytes", "the resident memory of a sidecar, on average"),
         Metric("memory_bytes", "bytes", "the resident memory of all sidecars"),
         Metric("memory_pss_bytes", "bytes", "the proportional memory of all sidecars", compared=False),
         Metric("proxy_memory_bytes", "bytes", "the resident memory of this sidecar"),
         Metric("saturation_rps", "1/s", "the highest rate that holds the objective", more_is_worse=False),
         Metric(
+            "saturation_again_rps",
+            "1/s",
+            "the first rate that holds it coming down rested",
+            compared=False,
+            more_is_worse=False,
+        ),
+        Metric(
             "saturation_down_rps",
             "1/s",
-            "the highest rate that holds it again after overload",
+            "the first rate that holds it again after overload",
             more_is_worse=False,
         ),
         Metric(
@@ -82,17 +93,6 @@ METRICS: dict[str, Metric] = {
             "the requests per CPU-second of sidecars and services",
             more_is_worse=False,
         ),
-        Metric("lateness_p50_us", "us", "the median lateness of sends", compared=False),
-        Metric("lateness_p99_us", "us", "the P99 lateness of sends", compared=False),
-    ]
-}
-
-
-def split(name: str) -> tuple[Metric, str]:
-    """`proxy_memory_bytes@client` -> the metric and `client`; without a workload the second is empty."""
-    base, _, workload = name.partition("@")
-    return METRICS[base], workload
-
         Metric("operation_response_p50_us", "us", "the median response time of this operation"),
         Metric("operation_response_p99_us", "us", "the P99 response time of this operation"),
         Metric("operation_rps", "1/s", "the rate of this operation", compared=False, more_is_worse=False),
@@ -104,6 +104,17 @@ def split(name: str) -> tuple[Metric, str]:
             compared=False,
         ),
         Metric("store_cpu_us_per_request", "us", "the CPU time of database and cache per request"),
+        Metric("lateness_p50_us", "us", "the median lateness of sends", compared=False),
+        Metric("lateness_p99_us", "us", "the P99 lateness of sends", compared=False),
+    ]
+}
+
+
+def split(name: str) -> tuple[Metric, str]:
+    """`proxy_memory_bytes@client` -> the metric and `client`; without a workload the second is empty."""
+    base, _, workload = name.partition("@")
+    return METRICS[base], workload
+
 
 def workload_scope(name: str) -> dict[str, str]:
     """Of a metric by its full name. A metric of a place, or of an operation, has that in both keys, so that who

@@ -3,7 +3,8 @@
 Laws of this file (statistics: section 8):
 - A search is replayed by `study.search` from what its trials were taken for; nothing is judged anew here.
 - One knee per block, so that blocks are the units and knees are paired like any other metric.
-- CPU and memory are those of the trials that held at the knee.
+- CPU and memory are those of the trials that held at the knee, on the way up.
+- A search's variation of throughput and P99 is its soak's.
 - A cell of which any search was limited by the instrument has a lower bound (`>= x`), no estimate, and is not
   compared: leaving out only its limited blocks would leave out the highest.
 """
@@ -16,19 +17,23 @@ from typing import Any
 
 import numpy as np
 
+from meshwise.analysis.attribution import Attribution
 from meshwise.analysis.checks import Outcome
 from meshwise.analysis.contrast import Naming, cell_scope
 from meshwise.analysis.finding import Finding, Kind, Verdict, finite
 from meshwise.analysis.level import cell_words
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.trial import TrialResult
-from meshwise.study.model import Cell, Role, Search, Trial
-from meshwise.study.search import Knee, Result, Step, Tried, next_step
+from meshwise.study.model import Cell, MeshName, Phase, Role, Search, Trial
+from meshwise.study.search import UPWARD, Knee, Result, Step, Tried, next_step
 
 AT_THE_KNEE = ("cpu_us_per_request", "pod_cpu_us_per_request", "service_cpu_us_per_request", "memory_bytes",
                "instrument_cpu_us_per_request")  # fmt: skip
+AT_THE_SOAK = ("throughput_cv", "offered_cv", "response_p99_cv")
 CURVE_METRICS = ("response_p50_us", "response_p99_us", "throughput_rps", "error_ratio", "cpu_us_per_request",
                  "pod_cpu_us_per_request")  # fmt: skip
+WALKS = {Phase.AGAIN: ("saturation_again_rps", "again_rps"), Phase.DOWN: ("saturation_down_rps", "down_rps")}
+"""A walk down from the knee -> its metric, and its end in `Knee`."""
 
 
 @dataclass(frozen=True)
@@ -66,30 +71,62 @@ def _tried(outcome: Outcome) -> Tried:
 
 
 def as_results(found: Sequence[Searched]) -> list[TrialResult]:
-    """One result per search; `saturation_rps` only in cells of which every search found a knee."""
+    """One result per search; `saturation_rps` only in cells of which every search found a knee, and a walk
+    down only where every walk of the cell ended at a rate that held."""
     bounded = {each.trial.cell for each in found if _is_bound(each)}
-    return [_result(each, bounded) for each in found if each.knee is not None]
+    sunk = {
+        (each.trial.cell, phase)
+        for each in found
+        for phase in WALKS
+        if each.knee is not None and _walked(each, phase) and getattr(each.knee, WALKS[phase][1]) is None
+    }
+    return [_result(each, bounded, sunk) for each in found if each.knee is not None]
+
+
+def _walked(searched: Searched, phase: Phase) -> bool:
+    return any(outcome.trial.phase is phase for outcome, _ in searched.steps)
+
+
+def place_of(cell: Cell) -> str:
+    """`istio/strict`, or `none`: a cell's place in the id of a finding."""
+    return "none" if cell.mesh is MeshName.NONE else f"{cell.mesh}/{cell.posture.name}"
+
+
+def by_cell(found: Sequence[Searched], cells: Sequence[Cell]) -> dict[Cell, list[Searched]]:
+    """The searches that came to their end, of the cells themselves (not of controls), in the order of
+    `cells`."""
+    own = [each for each in found if each.trial.role is Role.CELL and each.knee is not None]
+    ordered = [*cells, *(each.trial.cell for each in own)]
+    groups: dict[Cell, list[Searched]] = {cell: [] for cell in ordered}
+    for each in own:
+        groups[each.trial.cell].append(each)
+    return {cell: searched for cell, searched in groups.items() if searched}
 
 
 def _is_bound(searched: Searched) -> bool:
     return searched.knee is not None and (searched.knee.limited or searched.knee.held_rps is None)
 
 
-def _result(searched: Searched, bounded: set[Cell]) -> TrialResult:
+def _result(searched: Searched, bounded: set[Cell], sunk: set[tuple[Cell, Phase]]) -> TrialResult:
     knee = searched.knee
     assert knee is not None
     values: dict[str, float] = {}
     flags: list[str] = []
     if searched.trial.cell not in bounded and knee.held_rps is not None:
         values["saturation_rps"] = knee.held_rps
-        if knee.down_rps is not None:
-            values["saturation_down_rps"] = knee.down_rps
+        for phase, (metric, name) in WALKS.items():
+            rate = getattr(knee, name)
+            if rate is not None and (searched.trial.cell, phase) not in sunk:
+                values[metric] = rate
     if knee.undecided:
         flags.append("undecided: the search ended before both ends of its bracket were confirmed")
     at_knee = [
         result
         for outcome, result in searched.steps
-        if result and outcome.result == Result.HELD and outcome.trial.cell.rate_rps == knee.held_rps
+        if result
+        and outcome.result == Result.HELD
+        and outcome.trial.phase in UPWARD
+        and outcome.trial.cell.rate_rps == knee.held_rps
     ]
     for name in dict.fromkeys(name for result in at_knee for name in result.values):
         if name in AT_THE_KNEE or name.partition("@")[0] in (
@@ -101,6 +138,9 @@ def _result(searched: Searched, bounded: set[Cell]) -> TrialResult:
             )
     if spent_us := values.get("pod_cpu_us_per_request"):
         values["requests_per_cpu_s"] = 1e6 / spent_us
+    for outcome, result in searched.steps:
+        if result and outcome.trial.phase is Phase.SOAK and outcome.result != Result.INVALID:
+            values |= {name: result.values[name] for name in AT_THE_SOAK if name in result.values}
     return TrialResult(searched.trial, values, {}, tuple(flags), None, sum(r.requests for r in at_knee))
 
 
@@ -129,9 +169,8 @@ def bounds(
                 f"{where}: the highest rate that holds the objective is at least {low:.0f}/s;"
                 f" {_why(bound, limit_rps)} {share}, so it is not compared."
             )
-        posture = "none" if cell.mesh == "none" else f"{cell.mesh}/{cell.posture.name}"
         yield Finding(
-            id=f"level/{posture}/{naming.key(cell)}/saturation_rps",
+            id=f"level/{place_of(cell)}/{naming.key(cell)}/saturation_rps",
             kind=Kind.LEVEL, metric="saturation_rps", scope=cell_scope(cell),
             estimate=None, low=low, high=None, confidence=confidence, unit="1/s", n=len(own),
             method="lower bound: geometric mean of the highest rates that held",
@@ -165,8 +204,9 @@ def unfinished(found: Sequence[Searched], settings: Settings) -> Finding:
     )  # fmt: skip
 
 
-def curves(found: Sequence[Searched]) -> list[dict[str, Any]]:
-    """Every search with its steps, for `findings.json`: plain values, null where there is none."""
+def curves(found: Sequence[Searched], limits: Sequence[Attribution | None]) -> list[dict[str, Any]]:
+    """Every search with its steps, for `findings.json`: plain values, null where there is none. `limits`:
+    what limited each."""
     return [
         {
             "search": each.trial.trial_id,
@@ -180,10 +220,13 @@ def curves(found: Sequence[Searched]) -> list[dict[str, Any]]:
             "knee_rps": each.knee.held_rps if each.knee else None,
             "broken_rps": each.knee.broken_rps if each.knee else None,
             "limited": bool(each.knee and each.knee.limited),
+            "again_rps": each.knee.again_rps if each.knee else None,
             "down_rps": each.knee.down_rps if each.knee else None,
+            "limited_by": str(limit.limit) if limit else None,
+            "limit_words": limit.words if limit else None,
             "steps": [_point(outcome, result) for outcome, result in each.steps],
         }
-        for each in found
+        for each, limit in zip(found, limits, strict=True)
     ]
 
 

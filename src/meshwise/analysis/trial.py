@@ -20,9 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from meshwise.analysis.attribution import ATTRIBUTED_METRICS, Usage
 from meshwise.analysis.interval import FloatArray
 from meshwise.analysis.metrics import PERCENTILES
-from meshwise.study.model import MeshName, Trial
+from meshwise.analysis.places import by_place
+from meshwise.analysis.soak import throughput_variation, variability
+from meshwise.study.model import MeshName, Phase, Trial
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -34,9 +37,6 @@ INSTRUMENT_FLAGS = ("late_sends", "instrument_limited")
 """Flags of a trial whose load generator was late or at its limit."""
 LATE_SHARE = 0.05
 """P99 of send lateness above this share of the P99 of response time puts the trial in doubt."""
-
-SOAK_S = 10
-"""Whole seconds from which on the variation of throughput is told."""
 
 REQUEST_COLUMNS = ("intended_ns", "sent_ns", "done_ns", "error")
 OPTIONAL_REQUEST_COLUMNS = ("client", "operation")
@@ -60,6 +60,8 @@ class TrialResult:
     """Log of median response time in the last third over the first third; None if it cannot be told."""
     requests: int = 0
     """Offered after warm-up."""
+    usage: Usage | None = None
+    """Who used the CPU; of a step of a search."""
 
 
 def quantile(ascending: FloatArray, p: float) -> float:
@@ -114,11 +116,11 @@ def measure(
         ) is not None:
             values["throughput_cv"] = variation
         found += _lateness(sent, analysed, values)
-    used, gaps = usage(trial, telemetry, np.sort(sent.done[sent.answered]))
-    values |= used
     _by_operation(requests, values, exceedances)
     if trial.phase is Phase.SOAK:
         values |= variability(sent.intended[mesh], response, sent.done[answered])
+    used, gaps = usage(trial, telemetry, np.sort(sent.done[sent.answered]))
+    values |= used
     found += gaps
     processes = Usage.of(trial, telemetry) if trial.search else None
     return TrialResult(trial, values, exceedances, tuple(found), _trend(response), offered, processes)
@@ -213,17 +215,6 @@ def _throughput(sent: _Requests, analysed: BoolArray) -> float:
     return float(answered.sum()) / (end / 1e9) if end > 0 else float("nan")
 
 
-def throughput_variation(done_ns: IntArray, intended_ns: IntArray) -> float | None:
-    """Standard deviation over mean of the answers per second, over the whole seconds of the window; None
-    below SOAK_S of them (statistics: section 8). What the arrivals themselves vary by is part of it."""
-    seconds = int(intended_ns.max() // 10**9) if len(intended_ns) else 0
-    if seconds < SOAK_S:
-        return None
-    inside = done_ns[(done_ns >= 0) & (done_ns < seconds * 10**9)]
-    counts = np.bincount(inside // 10**9, minlength=seconds)
-    return float(counts.std(ddof=1) / counts.mean()) if counts.any() else None
-
-
 def _lateness(sent: _Requests, analysed: BoolArray, values: dict[str, float]) -> list[str]:
     were_sent = analysed & (sent.sent >= 0)
     late = np.sort((sent.sent[were_sent] - sent.intended[were_sent]) / 1e3)
@@ -282,7 +273,9 @@ def usage(trial: Trial, telemetry: pl.DataFrame, answered_ns: IntArray) -> tuple
                 f"telemetry_incomplete: no {what} reading of the sidecar of {', '.join(sorted(missing))}"
             )
             read.pop("proxy", None)
-    return _usage_metrics(no_mesh, cpu, memory, controller), gaps
+    values = _usage_metrics(no_mesh, cpu, memory, controller)
+    proxies = (read.get("proxy", {}) for read in (cpu, memory["rss_bytes"]))
+    return values | by_place(cell, *proxies, measured="cpu_us_per_request" in values), gaps
 
 
 def _usage_metrics(
@@ -295,10 +288,6 @@ def _usage_metrics(
     values: dict[str, float] = {}
     proxies, services = cpu.get("proxy", {}), cpu.get("service", {})
     proxy_total = sum(proxies.values())
-        values |= {"service_cpu_us_per_request": spent for workload, spent in services.items()}
-    if stores := cpu.get("store"):
-        values["store_cpu_us_per_request"] = sum(stores.values())
-        values |= {f"store_cpu_us_per_request@{workload}": spent for workload, spent in stores.items()}
     if proxies or (no_mesh and services):
         values["cpu_us_per_request"] = proxy_total
         if services:
@@ -306,6 +295,10 @@ def _usage_metrics(
     values |= {f"proxy_cpu_us_per_request@{workload}": spent for workload, spent in proxies.items()}
     if services:
         values["service_cpu_us_per_request"] = sum(services.values())
+        values |= {"service_cpu_us_per_request": spent for workload, spent in services.items()}
+    if stores := cpu.get("store"):
+        values["store_cpu_us_per_request"] = sum(stores.values())
+        values |= {f"store_cpu_us_per_request@{workload}": spent for workload, spent in stores.items()}
     if instrument := cpu.get("instrument"):
         values["instrument_cpu_us_per_request"] = sum(instrument.values())
     if controller:
@@ -324,7 +317,7 @@ def _usage_metrics(
 def _series(telemetry: pl.DataFrame) -> list[tuple[tuple[str, str], tuple[IntArray, FloatArray]]]:
     """(source, metric) -> ascending times and their values, for the metrics used here."""
     names = telemetry["metric"].cast(pl.String)
-    chosen = telemetry.filter(names.is_in(TELEMETRY_METRICS))
+    chosen = telemetry.filter(names.is_in(USAGE_METRICS))
     readings: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for source, metric, t_ns, value in zip(
         chosen["source"].cast(pl.String).to_list(),

@@ -112,7 +112,7 @@ TRIALS = _table(
     ("telemetry_sha256", TEXT, "digest of that file"),
     ("search", TEXT, "of a saturation study: the design's trial_id of the search; else empty", True),
     ("step", INT, "number of the trial in its search, from 0; null if it is in none", True),
-    ("phase", TEXT, "`ramp`, `bisect`, `confirm`, `overload`, `down`; null if in no search", True),
+    ("phase", TEXT, "`ramp`, `bisect`, `confirm`, `soak`, `again`, `overload`, `down`; null if in no search", True),
     ("result", TEXT, "`held`, `broken`, `invalid`: what the search took the trial for; else empty", True),
     ("reason", TEXT, "why it is broken or invalid; else empty", True),
     ("checks", TEXT, "JSON: what was judged after the trial (name, expected, observed, passed)", True),

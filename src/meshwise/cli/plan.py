@@ -17,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwise.archive.rows import cell_row
+from meshwise.cli.plan_graph import graph_document, show_graph, write_graph
+from meshwise.cli.plan_shape import load_document, load_lines
 from meshwise.cli.wiring import LevelOption, not_applicable
 from meshwise.core.units import format_duration, format_size
 from meshwise.study.design import block_tasks, design_block
@@ -50,13 +52,19 @@ HEADINGS = {
 def plan(
     study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", help="Draw the call graph into this file.", metavar="FILE")
+    ] = None,
     level: LevelOption = None,
 ) -> None:
-    """Show a study's cells, trials, order, time, disk use and resolution. Writes nothing.
+    """Show a study's cells, trials, order, time, disk use and resolution. Writes nothing but what
+    `--svg` asks for.
 
     Example: meshwise plan studies/quickstart.yaml
     """
     question = load_study(study, not_applicable, level)
+    if svg is not None:
+        write_graph(question, svg)
     if as_json:
         typer.echo(json.dumps(plan_document(question), indent=2))
     else:
@@ -85,6 +93,8 @@ def plan_document(study: Study) -> dict[str, Any]:
         "resolution_in_sd": asdict(_resolution(study)),
         "doubts": list(doubts(study)),
         "search": _search_document(study),
+        "topology": graph_document(study),
+        "load": load_document(study),
     }
 
 
@@ -96,6 +106,9 @@ def _search_document(study: Study) -> dict[str, Any] | None:
         "objective": study.search.objective.words,
         "start_rps": study.search.start_rps,
         "limit_rps": study.search.limit_rps,
+        "soak_s": study.search.soak_ns / 1e9,
+        "soak_share": study.search.soak_share,
+        "descend": study.search.descend,
         "usual_steps": usual_steps(study.search),
         "most_steps": most_steps(study.search),
         "longest_search_s": round(longest_search_s(study, study.search), 1),
@@ -122,10 +135,13 @@ def show_plan(study: Study, path: Path, console: Console) -> None:
         Text.assemble((study.name, "bold"), f"  {' vs '.join(study.environments)} · seed {study.seed}")
     )
     _show_size(study, expected, console)
+    for line in load_lines(study):
+        console.print(Text(line))
     varying, constant = split_factors(study.cells)
     if constant:
         console.print(Text("everywhere: " + ", ".join(constant)))
     console.print(Padding(_cell_table(study, varying), (1, 0, 0, 0)))
+    show_graph(study, console)
     if study.not_applicable:
         _show_not_applicable(study, console)
     console.print(Text("\nOrder of the first block", style="bold"), Text("(shuffled anew in each)"))
@@ -173,8 +189,7 @@ def _show_search(study: Study, search: Search, expected: Estimate, console: Cons
             f"{len(block_tasks(study))} searches a block, {study.blocks} blocks in {study.executions}"
             f" executions = {searches} searches: from {search.start_rps:g}/s up by {GROWTH:g} to the first"
             f" rate that breaks (at most {search.limit_rps:g}/s), then halving to {RESOLUTION - 1:.0%};"
-            f" both ends confirmed by {search.confirm} equal trials"
-            + (", then down from overload" if search.descend else "")
+            f" both ends confirmed by {search.confirm} equal trials" + _afterwards(search)
         )
     )
     console.print(
@@ -186,6 +201,13 @@ def _show_search(study: Study, search: Search, expected: Estimate, console: Cons
             f" about {format_size(expected.disk_bytes)} on disk",
         )
     )
+
+
+def _afterwards(search: Search) -> str:
+    """What follows the search, in words."""
+    soak = f", then a soak of {format_duration(search.soak_ns)} at {search.soak_share:.0%} of the rate found"
+    down = ", then down from it, once rested and once from overload"
+    return (soak if search.soak_ns else "") + (down if search.descend else "")
 
 
 def level(cell: Cell, factor: str) -> str:

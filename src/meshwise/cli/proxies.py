@@ -129,7 +129,9 @@ def add(
 
 
 @proxies.command()
-def path(name: Annotated[str, typer.Argument(help="linkerd or istio, or NAME@VERSION.")]) -> None:
+def path(
+    name: Annotated[str, typer.Argument(help="linkerd or istio, or NAME@VERSION.")], as_json: _Json = False
+) -> None:
     """Print the path of the binary that a study would use; exit 3 if there is none.
 
     Example: meshwise proxies path linkerd
@@ -138,7 +140,7 @@ def path(name: Annotated[str, typer.Argument(help="linkerd or istio, or NAME@VER
     found = _store().find(wanted.proxy, wanted.version) if "@" in name else locate(wanted.proxy, os.environ)
     if found is None:
         raise messages.PROXY_ABSENT.error(name=name, variable=OVERRIDES[wanted.proxy])
-    typer.echo(found)
+    typer.echo(json.dumps({"name": name, "path": str(found)}) if as_json else found)
 
 
 @proxies.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from meshwise.core import messages
 from meshwise.report import html as page
 from meshwise.report import terminal
 from meshwise.report.content import Content, content
+from meshwise.report.document import document
 from meshwise.report.record import read_record
 
 REPORT_NAME = "report.html"
@@ -26,6 +28,9 @@ def report(
         Path | None,
         typer.Option("--html", help="Where to write the page. [default: DIR/report.html]", metavar="FILE"),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what the report says as JSON; the page is written too.")
+    ] = False,
 ) -> None:
     """Show the findings here, and write them with everything behind them into one HTML file.
 
@@ -39,6 +44,9 @@ def report(
     text = page.render(found, read_record(reader), str(directory))
     with disk_troubles(path.parent):
         write_aside(path, text.encode())
+    if as_json:
+        typer.echo(json.dumps(document(found, str(path)), indent=2))
+        return
     terminal.show(found, terminal.terminal())
     typer.echo(f"the whole report, with distributions, proofs and environment: {path}", err=True)
 

@@ -31,6 +31,9 @@ STOLEN_SHARE = 0.05
 OTHERS_SHARE = 0.20
 """Of the host's CPU, used by processes that are not the study's."""
 SLICES = 20
+INSTRUMENT_REASONS = ("the instrument used", "sends were late")
+"""How the reason of an invalid trial begins where the instrument is to blame; HOST_REASONS: the host."""
+HOST_REASONS = ("the hypervisor took", "others used")
 _NEVER = -(2**62)
 
 

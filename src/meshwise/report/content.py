@@ -41,6 +41,11 @@ def means(factor: str, posture: str) -> bool:
     return posture != "none" or factor not in FREE
 
 
+def of_curve(finding: Finding) -> bool:
+    """A level at one rate of a search: it stands in the curve, not in a ladder."""
+    return finding.kind is Kind.LEVEL and finding.scope.get("part") == "curve"
+
+
 def half_width(finding: Finding) -> float | None:
     return None if finding.low is None or finding.high is None else (finding.high - finding.low) / 2
 
@@ -176,7 +181,7 @@ def content(
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise messages.NO_FINDINGS_DOCUMENT.error(where, reason=f"{type(error).__name__}: {error}") from error
     declared = tuple(study.get("primary_metrics") or ()) or DEFAULT_PRIMARY
-    measured = {finding.metric for finding in findings if finding.kind == "level"}
+    measured = {finding.metric for finding in findings if finding.kind == "level" and not of_curve(finding)}
     primary = tuple(metric for metric in (*declared, "memory_bytes") if metric in measured)
     return Content(
         study,
@@ -226,6 +231,7 @@ def read_finding(entry: Mapping[str, Any]) -> Finding:
 
 def _slices(findings: tuple[Finding, ...]) -> tuple[Slice, ...]:
     levels = [finding for finding in findings if finding.kind is Kind.LEVEL and "protocol" in finding.scope]
+    levels = [finding for finding in levels if not of_curve(finding)]
     meshed = [finding for finding in levels if finding.scope.get("mesh") != "none"] or levels
     keys = list(dict.fromkeys(_context(finding) for finding in meshed))
     varying = words.varying([dict(zip(CONTEXT, key, strict=True)) for key in keys], CONTEXT)
@@ -242,6 +248,7 @@ def _slice(key: tuple[Any, ...], varying: list[str], findings: tuple[Finding, ..
         finding
         for finding in findings
         if "workload" not in finding.scope
+        and not of_curve(finding)
         and all(finding.scope.get(name) in (None, value) for name, value in levels.items())
     ]
     metrics = dict.fromkeys(finding.metric for finding in mine if finding.kind is Kind.LEVEL)
@@ -277,7 +284,7 @@ def _ladder(metric: str, mine: list[Finding]) -> Ladder:
         tuple(
             finding
             for finding in mine
-            if finding.kind is Kind.DIFFERENCE and not {"factor", "interaction"} & finding.scope.keys()
+            if finding.kind is Kind.DIFFERENCE and not {"factor", "interaction", "walk"} & finding.scope.keys()
         ),
         tuple(free),
     )

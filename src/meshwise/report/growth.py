@@ -18,7 +18,7 @@ from meshwise.analysis.finding import Finding, Kind
 from meshwise.analysis.slope import STEPS
 from meshwise.core.units import format_size
 from meshwise.report import words
-from meshwise.report.content import CONTEXT, FREE, Content, half_width, means
+from meshwise.report.content import CONTEXT, FREE, Content, half_width, means, of_curve
 
 SETTING = (*CONTEXT, *FREE)
 IDLE = "idle"
@@ -185,6 +185,8 @@ def growths(content: Content) -> tuple[Growth, ...]:
 
 def _growth(factor: str, part: str, metric: str, slopes: list[Finding], content: Content) -> Growth:
     levels = _levels(content, metric)
+    if factor == "rate_rps":  # of a saturation study: the levels along its searches
+        levels = [finding for finding in levels if of_curve(finding)] or levels
     meshed = [finding for finding in levels if finding.scope.get("mesh") != "none"] or levels
     points = sorted({f.scope[factor] for f in meshed if f.scope.get(factor) is not None})
     same = [name for name in SETTING if name != factor]

@@ -1,4 +1,5 @@
-"""A saturation study: knees per search, and latency and CPU against rate. It picks; it computes nothing.
+"""A saturation study: knees per search, what limited them, latency and CPU against rate, up and down. It
+picks; it computes nothing.
 
 All of it is in `study.saturation` of findings.json (docs/findings.md); a study of another kind has none.
 """
@@ -15,9 +16,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from meshwise.analysis.finding import Finding, Kind, Verdict
 from meshwise.report import svg, words
 from meshwise.report.charts import WIDTH, slug
-from meshwise.report.content import Content
+from meshwise.report.content import Content, of_curve
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class CellSearches:
     posture: str
     label: str
     searches: tuple[Mapping[str, Any], ...]
+    scope: Mapping[str, Any]
+    """Every factor's level; the rate is 0."""
 
     @property
     def steps(self) -> list[Mapping[str, Any]]:
@@ -63,7 +67,7 @@ def cells(content: Content) -> tuple[CellSearches, ...]:
             else []
         )
         label = " ".join([*([] if mesh == "none" else [mesh]), posture, *more])
-        made.append(CellSearches(mesh, posture, label, tuple(own)))
+        made.append(CellSearches(mesh, posture, label, tuple(own), scope))
     return tuple(sorted(made, key=lambda cell: (words.rung_order(cell.posture), cell.mesh, cell.label)))
 
 
@@ -86,7 +90,8 @@ def show(content: Content, console: Console) -> None:
     )
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     down = any(search.get("down_rps") for cell in own for search in cell.searches)
-    for heading in ("", "held", *(["after overload"] if down else []), "trials", "broken by"):
+    headings = ("", "held", *(["after overload"] if down else []), "trials", "broken by", "limited by")
+    for heading in headings:
         table.add_column(heading, justify="right" if heading == "trials" else "left")
     for cell in own:
         table.add_row(
@@ -95,8 +100,39 @@ def show(content: Content, console: Console) -> None:
             *([cell.told("down_rps")] if down else []),
             str(len(cell.steps)),
             broken_by(cell),
+            limited_by(cell),
         )
     console.print(Padding(table, (0, 0, 0, 2)))
+    for sentence in beside_the_knee(content):
+        console.print(Padding(Text(sentence), (0, 0, 0, 2)))
+
+
+def limited_by(cell: CellSearches) -> str:
+    """What was at its limit: `proxy (7), cpus (1)`; empty in findings from before it was told."""
+    counts: dict[str, int] = {}
+    for search in cell.searches:
+        if limit := search.get("limited_by"):
+            counts[str(limit)] = counts.get(str(limit), 0) + 1
+    return _counted(counts)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{word} ({count})" for word, count in sorted(counts.items(), key=lambda it: -it[1]))
+
+
+def beside_the_knee(content: Content) -> list[str]:
+    """What limited each cell, whether it has hysteresis, how its soak went: the findings' own sentences."""
+    return [
+        finding.sentence
+        for finding in content.findings
+        if "walk" in finding.scope or _is_quiet_check(finding)
+    ]
+
+
+def _is_quiet_check(finding: Finding) -> bool:
+    """Warnings are told with all other warnings."""
+    own = finding.metric in ("limit", "soak") or finding.scope.get("check") == "soak"
+    return own and finding.kind is Kind.CHECK and finding.verdict is not Verdict.WARNING
 
 
 def broken_by(cell: CellSearches) -> str:
@@ -111,7 +147,7 @@ def broken_by(cell: CellSearches) -> str:
         for word in {part.split()[0] for reason in reasons for part in reason.split("; ")}:
             shown = "backlog" if word == "a" else word
             counts[shown] = counts.get(shown, 0) + 1
-    return ", ".join(f"{word} ({count})" for word, count in sorted(counts.items(), key=lambda it: -it[1]))
+    return _counted(counts)
 
 
 @dataclass(frozen=True)
@@ -119,8 +155,9 @@ class Section:
     """For the page."""
 
     objective: str
-    rows: tuple[tuple[str, str, str, int, str], ...]
-    """Label, knees, knees after overload, trials, broken by."""
+    rows: tuple[tuple[str, str, str, int, str, str], ...]
+    """Label, knees, knees after overload, trials, broken by, limited by."""
+    sentences: tuple[str, ...]
     drawings: tuple[tuple[str, Markup], ...]
     """Caption, drawing."""
     legend: tuple[tuple[str, str], ...]
@@ -137,7 +174,7 @@ def section(content: Content) -> Section | None:
         ("p50", "response_p50_us", "median response time against rate, ms", _limit(limits, 0.5)),
         ("cpu", "pod_cpu_us_per_request", "CPU of sidecars and services per request against rate, us", None),
     ):
-        drawing = curve_chart(f"saturation-{name}", caption, own, metric, limit_us)
+        drawing = curve_chart(f"saturation-{name}", caption, own, metric, limit_us, content.findings)
         if drawing:
             drawings.append((caption, Markup(drawing)))
     return Section(
@@ -149,9 +186,11 @@ def section(content: Content) -> Section | None:
                 cell.told("down_rps") if any(s.get("down_rps") for s in cell.searches) else "",
                 len(cell.steps),
                 broken_by(cell),
+                limited_by(cell),
             )
             for cell in own
         ),
+        tuple(beside_the_knee(content)),
         tuple(drawings),
         tuple((f"{_hue(cell)} key-line", cell.label) for cell in own),
     )
@@ -166,10 +205,16 @@ def _hue(cell: CellSearches) -> str:
 
 
 def curve_chart(
-    name: str, title: str, own: Sequence[CellSearches], metric: str, limit_us: float | None
+    name: str,
+    title: str,
+    own: Sequence[CellSearches],
+    metric: str,
+    limit_us: float | None,
+    findings: Sequence[Finding] = (),
 ) -> str:
-    """Every step of every search at its rate: filled where it held, hollow where it broke; with the
-    objective's limit as a line. Invalid steps say nothing and are not drawn, nor is a percentile that falls
+    """Every step of every search at its rate: filled where it held, hollow where it broke, a triangle coming
+    down from overload; a line through the means over searches; the objective's limit as a line. Invalid steps
+    say nothing and are not drawn, nor is a soak, which is no step of the curve, nor a percentile that falls
     among failed requests, which is infinite. Empty without a value."""
     left, right, top, bottom = 44.0, WIDTH - 10, 10.0, 220.0
     is_time = metric.startswith("response")
@@ -178,7 +223,7 @@ def curve_chart(
         (cell, step, float(step["rate_rps"]), float(step[metric]) / unit)
         for cell in own
         for step in cell.steps
-        if step.get(metric) and step["result"] != "invalid"
+        if step.get(metric) and step["result"] != "invalid" and step["phase"] != "soak"
     ]
     if not points:
         return ""
@@ -190,12 +235,35 @@ def curve_chart(
     if limit_us:
         parts.append(svg.line(left, y(limit_us / unit), right, y(limit_us / unit), "limit"))
         parts.append(svg.text(left + 4, y(limit_us / unit) - 4, f"objective {limit_us / unit:g} ms", "tick"))
+    for cell in own:
+        means = [(x(rate), y(value / unit)) for rate, value in _means(cell, metric, findings)]
+        parts.append(svg.polyline(means, f"curve {_hue(cell)}", f"{cell.label}, mean over searches"))
     for cell, step, rate, value in points:
         held = step["result"] == "held"
-        tip = f"{cell.label} at {rate:g}/s: {value:.3g} {'ms' if is_time else 'us'}, {step['result']}"
+        down = _is_down(step)
+        how = f"{step['result']}, coming down from overload" if down else step["result"]
+        tip = f"{cell.label} at {rate:g}/s: {value:.3g} {'ms' if is_time else 'us'}, {how}"
         cls = f"step {_hue(cell)}" + ("" if held else " hollow")
-        mark = svg.diamond if cell.mesh == "linkerd" else svg.circle
+        mark = svg.triangle if down else svg.diamond if cell.mesh == "linkerd" else svg.circle
         parts.append(mark(x(rate), y(value), 3.0, cls, tip))
     parts.append(svg.text((left + right) / 2, bottom + 30, "offered requests per second", "tick", "middle"))
-    told = f"{len(points)} trials of {len(own)} cells; hollow where the objective did not hold."
+    told = f"{len(points)} trials of {len(own)} cells; hollow where the objective did not hold"
+    told += ", triangles coming down from overload." if any(_is_down(step) for _, step, *_ in points) else "."
     return svg.drawing(name, WIDTH, bottom + 36, title, told, parts)
+
+
+def _is_down(step: Mapping[str, Any]) -> bool:
+    return step["phase"] in ("down", "overload")
+
+
+def _means(cell: CellSearches, metric: str, findings: Sequence[Finding]) -> list[tuple[float, float]]:
+    """(rate, level) along the cell's searches, ascending."""
+    fixed = {name: value for name, value in cell.scope.items() if name != "rate_rps"}
+    return sorted(
+        (float(finding.scope["rate_rps"]), finding.estimate)
+        for finding in findings
+        if of_curve(finding)
+        and finding.metric == metric
+        and finding.estimate
+        and all(finding.scope.get(name) == value for name, value in fixed.items())
+    )

@@ -136,6 +136,16 @@ def diamond(x: float, y: float, radius: float, cls: str, tip: str = "") -> str:
     return f'<path d="{path}" class="{escape(cls)}">{inner}</path>'
 
 
+def triangle(x: float, y: float, radius: float, cls: str, tip: str = "") -> str:
+    """Pointing down."""
+    if not _finite(x, y, radius):
+        return ""
+    corners = ((x - radius, y - radius), (x + radius, y - radius), (x, y + radius))
+    path = "M" + "L".join(f"{number(px)} {number(py)}" for px, py in corners) + "Z"
+    inner = f"<title>{escape(tip)}</title>" if tip else ""
+    return f'<path d="{path}" class="{escape(cls)}">{inner}</path>'
+
+
 def polyline(points: Sequence[Point], cls: str, tip: str = "") -> str:
     """An open line through the finite points."""
     path = "L".join(f"{number(x)} {number(y)}" for x, y in points if _finite(x, y))

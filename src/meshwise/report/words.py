@@ -48,22 +48,27 @@ _TITLES = {
     "memory_bytes": ("resident memory of all sidecars", "sidecar memory"),
     "memory_pss_bytes": ("proportional memory of all sidecars", "sidecar memory (PSS)"),
     "proxy_memory_bytes": ("resident memory of this sidecar", "sidecar memory"),
+    "place_cpu_us_per_request": ("CPU of a sidecar per request, by place", "sidecar CPU per request by place"),
+    "place_memory_bytes": ("resident memory of a sidecar, by place", "sidecar memory by place"),
     "throughput_rps": ("throughput", "throughput"),
     "throughput_cv": ("variation of throughput from second to second", "throughput variation"),
+    "offered_cv": ("variation of what was offered from second to second", "offered variation"),
+    "response_p99_cv": ("variation of p99 from window to window", "p99 variation"),
     "error_ratio": ("failed requests", "failed requests"),
     "saturation_rps": ("highest rate that holds the objective", "saturation rate"),
-    "saturation_down_rps": ("highest rate that holds again after overload", "saturation rate coming down"),
+    "saturation_again_rps": ("first rate that holds coming down rested", "saturation rate coming down rested"),
+    "saturation_down_rps": ("first rate that holds again after overload", "saturation rate coming down"),
     "requests_per_cpu_s": ("requests per CPU-second of sidecars and services", "requests per CPU-second"),
-    "lateness_p50_us": ("lateness of sends p50", "lateness p50"),
-    "lateness_p99_us": ("lateness of sends p99", "lateness p99"),
-}
-_UNIT_WORDS = {"us", "ns", "bytes", "rps", "ratio"}
-
     "operation_response_p50_us": ("response time p50 by operation", "p50"),
     "operation_response_p99_us": ("response time p99 by operation", "p99"),
     "operation_error_ratio": ("failed requests by operation", "failed requests"),
     "operation_rps": ("requests per second by operation", "requests per second"),
     "store_cpu_us_per_request": ("CPU per request, database and cache", "CPU of the stores"),
+    "lateness_p50_us": ("lateness of sends p50", "lateness p50"),
+    "lateness_p99_us": ("lateness of sends p99", "lateness p99"),
+}
+_UNIT_WORDS = {"us", "ns", "bytes", "rps", "ratio"}
+
 
 def titled(metric: str) -> Titled:
     """`name` or `name@workload`; an unknown name is read as words (`tls_handshakes_total`)."""

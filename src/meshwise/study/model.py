@@ -13,6 +13,8 @@ from meshwise.study.bank import DEFAULT_WEIGHTS
 from meshwise.study.bank import Operation as Operation
 from meshwise.study.bank import Stores as Stores
 from meshwise.study.graph import ServiceGraph as ServiceGraph
+from meshwise.study.load_shape import LoadShape as LoadShape
+from meshwise.study.load_shape import Think as Think
 from meshwise.study.protocol import SERVICE_PORTS as SERVICE_PORTS
 from meshwise.study.protocol import Level as Level
 from meshwise.study.protocol import Protocol as Protocol
@@ -80,10 +82,10 @@ class Cell:
     tls_group: TlsGroup = TlsGroup.DEFAULT
     graph: ServiceGraph | None = None
     """Who calls whom, where the shape is `graph`."""
-
-    @cached_property
     stores: Stores = Stores.MESHED
     """How the services of the bank reach its stores; neutral without the bank, and without a mesh."""
+
+    @cached_property
     def topology(self) -> Topology:
         return Topology(self.shape, self.length, self.graph)
 
@@ -102,10 +104,10 @@ class Cell:
             parts.append(f"by-{self.http1_transport}")
         if self.tls_group is not TlsGroup.DEFAULT:
             parts.append(str(self.tls_group))
-        return "/".join(parts)
-
         if self.stores is not Stores.MESHED:
             parts.append(f"{self.stores}-stores")
+        return "/".join(parts)
+
 
 class Role(StrEnum):
     """Why a trial exists: for its cell, as the second of the A/A pair, or on the twin set of processes."""
@@ -121,6 +123,10 @@ class Phase(StrEnum):
     RAMP = "ramp"
     BISECT = "bisect"
     CONFIRM = "confirm"
+    SOAK = "soak"
+    """Long, below the knee."""
+    AGAIN = "again"
+    """Down from the knee, rested: what the way down is compared with."""
     OVERLOAD = "overload"
     DOWN = "down"
     """Coming down from overload."""
@@ -164,6 +170,10 @@ class Search:
     """Rest before each trial."""
     descend: bool
     """Whether to come down from overload again (hysteresis)."""
+    soak_ns: int = 0
+    """Measured window of a soak below the knee; 0: there is none."""
+    soak_share: float = 0.8
+    """Its rate, of the highest that held."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +215,14 @@ class TrialPlan:
     duration_ns: int
     arrivals: Arrivals
     timeout_ns: int
+    shape: LoadShape | None = None
+    """How the rate moves within the measured window; None: it does not."""
+    think: Think | None = None
+    """Of closed arrivals; None: the next request follows its answer at once."""
+    mix: tuple[tuple[Operation, float], ...] = tuple(DEFAULT_WEIGHTS.items())
+    """What clients of the bank ask for, with weights."""
+    restart_every_ns: int = 0
+    """A proxy is killed and started again so often within the measured window; 0: never."""
 
 
 @dataclass(frozen=True)
@@ -215,14 +233,6 @@ class Control:
     twin: tuple[Cell, ...] = ()
 
 
-    shape: LoadShape | None = None
-    """How the rate moves within the measured window; None: it does not."""
-    think: Think | None = None
-    """Of closed arrivals; None: the next request follows its answer at once."""
-    mix: tuple[tuple[Operation, float], ...] = tuple(DEFAULT_WEIGHTS.items())
-    """What clients of the bank ask for, with weights."""
-    restart_every_ns: int = 0
-    """A proxy is killed and started again so often within the measured window; 0: never."""
 @dataclass(frozen=True)
 class NotApplicable:
     """A cell that its mesh cannot express, with the reason; shown, never silently replaced."""
@@ -255,8 +265,16 @@ class Study:
     """Asked for beside the file: only cells of this level were kept."""
     search: Search | None = None
     """Of a saturation study, whose cells have no rate (0): it is what is searched for."""
+    notes: tuple[str, ...] = ()
+    """What its files say and has no effect, for whoever plans it."""
     source: str = field(repr=False, default="")
 
     @property
     def executions(self) -> int:
         return -(-self.blocks // self.blocks_per_execution)
+
+    def window_ns(self, trial: Trial) -> int:
+        """How long the trial is measured: a soak has a length of its own."""
+        if self.search is not None and trial.phase is Phase.SOAK:
+            return self.search.soak_ns
+        return self.trial.duration_ns

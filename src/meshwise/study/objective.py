@@ -11,6 +11,7 @@ SEARCHED_METRICS = ("saturation_rps", "saturation_down_rps", "requests_per_cpu_s
                     "memory_bytes")  # fmt: skip
 """What a search gives a number for; latencies at different rates are not compared."""
 ONLY_SEARCHED = SEARCHED_METRICS[:3]
+LEAST_SOAK_NS = 10 * 10**9
 
 
 def search_of(file: StudyFile, problems: list[Problem]) -> Search | None:
@@ -48,6 +49,15 @@ def search_of(file: StudyFile, problems: list[Problem]) -> Search | None:
         problems.append(
             impossible(("search",), "`limit` must lie above `start`", "the default is 200/s to 20000/s")
         )
+    if 0 < shape.soak < LEAST_SOAK_NS:
+        reason = "a soak is told by its windows of a second or more, and ten are the least"
+        problems.append(impossible(("search", "soak"), reason, "usual: `soak: 30s`"))
+    if not shape.soak_share > 0:
+        problems.append(
+            impossible(
+                ("search", "soak_share"), "a soak at no rate tells nothing", "usual: `soak_share: 80%`"
+            )
+        )
     return Search(
         objective=Objective(quantiles, given.errors, given.completed),
         start_rps=shape.start,
@@ -56,6 +66,8 @@ def search_of(file: StudyFile, problems: list[Problem]) -> Search | None:
         steps=shape.steps,
         idle_ns=shape.idle,
         descend=shape.descend,
+        soak_ns=shape.soak,
+        soak_share=shape.soak_share,
     )
 
 

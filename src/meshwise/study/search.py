@@ -8,6 +8,9 @@ Laws of this file (statistics: section 8):
   not bias the knee.
 - An invalid trial (the instrument or the host was the limit) is never a broken one: it is tried again, and
   a rate that stays invalid closes the bracket as a limit of the instrument: the knee is then a lower bound.
+- Hysteresis is told from two walks down from the knee by the same rule, one rested and one straight after
+  overload. The knee itself is no fair opponent of a walk: it was picked for holding, and chance alone makes
+  the first rate that holds on the way down lie below it.
 - No state but the trials themselves: a search continues from what is stored as if it had never stopped.
 """
 
@@ -29,6 +32,8 @@ LEAST_SHARE = 1 / 20
 OVERLOAD = 1.25
 """Times the lowest rate that broke: where the way down begins."""
 DOWN_STEPS = 8
+"""Rates that break on a walk down after which it ends: a factor of RESOLUTION ** 16 below the knee."""
+UPWARD = (Phase.RAMP, Phase.BISECT, Phase.CONFIRM)
 
 
 class Result(StrEnum):
@@ -66,21 +71,21 @@ class Knee:
     """The instrument, the host or the study's `limit` ended the search: the knee is at least `held_rps`."""
     undecided: bool = False
     """It ended at `steps` trials, before both ends were confirmed."""
+    again_rps: float | None = None
+    """The first rate that held on the rested walk down; None if it was not asked or none did."""
     down_rps: float | None = None
-    """The first rate that held again coming down from overload; None if it was not asked or none did."""
+    """The same coming down from overload."""
 
 
 def next_step(search: Search, tried: Sequence[Tried]) -> Step | Knee:
     """`tried` in the order of running."""
-    up = [each for each in tried if each.phase not in (Phase.OVERLOAD, Phase.DOWN)]
+    up = [each for each in tried if each.phase in UPWARD]
     found = _upward(search, up)
     if isinstance(found, Step):
         if len(up) < search.steps:
             return found
         return _knee(_Rates.of(search, up), undecided=True)
-    if not search.descend or found.held_rps is None or found.broken_rps is None:
-        return found
-    return _downward(found, tried[len(up) :])
+    return _afterwards(search, found, [each for each in tried if each.phase not in UPWARD])
 
 
 @dataclass(frozen=True)
@@ -158,20 +163,42 @@ def _knee(rates: _Rates, *, undecided: bool = False) -> Knee:
     )
 
 
-def _downward(knee: Knee, tried: Sequence[Tried]) -> Step | Knee:
-    """From overload down in steps of twice the resolution, to the first rate that holds."""
-    assert knee.held_rps is not None
-    assert knee.broken_rps is not None
-    if not tried:
-        return Step(round_rate(knee.broken_rps * OVERLOAD), Phase.OVERLOAD)
-    down = [each for each in tried if each.phase is Phase.DOWN]
-    if down and down[-1].result is Result.HELD:
-        return replace(knee, down_rps=down[-1].rate_rps)
-    broken = sum(each.result is Result.BROKEN for each in down)
-    invalid = len(down) - broken
-    if broken >= DOWN_STEPS or invalid >= INVALID_TRIES:
+def _afterwards(search: Search, knee: Knee, after: Sequence[Tried]) -> Step | Knee:
+    """What follows the way up: the soak, the rested walk down, overload, the walk down from it."""
+    if knee.held_rps is None:
         return knee
-    return Step(round_rate(knee.held_rps / RESOLUTION ** (2 * broken)), Phase.DOWN)
+    if search.soak_ns and _is_due(Phase.SOAK, after):
+        return Step(round_rate(knee.held_rps * search.soak_share), Phase.SOAK)
+    if not search.descend or knee.broken_rps is None:
+        return knee
+    overloaded = any(each.phase is Phase.OVERLOAD for each in after)
+    # Once there was overload nothing is rested any more (and archives from before that walk have none).
+    if not overloaded and (step := _walk(knee.held_rps, Phase.AGAIN, after)):
+        return step
+    if not overloaded:
+        return Step(round_rate(knee.broken_rps * OVERLOAD), Phase.OVERLOAD)
+    if step := _walk(knee.held_rps, Phase.DOWN, after):
+        return step
+    return replace(knee, again_rps=_held(Phase.AGAIN, after), down_rps=_held(Phase.DOWN, after))
+
+
+def _is_due(phase: Phase, tried: Sequence[Tried]) -> bool:
+    """Whether a single trial of that phase is still to be run."""
+    own = [each.result for each in tried if each.phase is phase]
+    return all(result is Result.INVALID for result in own) and len(own) < INVALID_TRIES
+
+
+def _walk(top_rps: float, phase: Phase, tried: Sequence[Tried]) -> Step | None:
+    """Down from `top_rps` in steps of twice the resolution to the first rate that holds; None at its end."""
+    own = [each.result for each in tried if each.phase is phase]
+    broken, invalid = own.count(Result.BROKEN), own.count(Result.INVALID)
+    if Result.HELD in own or broken >= DOWN_STEPS or invalid >= INVALID_TRIES:
+        return None
+    return Step(round_rate(top_rps / RESOLUTION ** (2 * broken)), phase)
+
+
+def _held(phase: Phase, tried: Sequence[Tried]) -> float | None:
+    return next((each.rate_rps for each in tried if each.phase is phase and each.result is Result.HELD), None)
 
 
 def round_rate(rate_rps: float) -> float:
@@ -182,9 +209,10 @@ def round_rate(rate_rps: float) -> float:
 def usual_steps(search: Search) -> int:
     """Trials of a search whose knee is six ramp steps above its start and that is sure of each verdict."""
     halvings = math.ceil(math.log2(math.log(GROWTH) / math.log(RESOLUTION)))
-    return 6 + halvings + 2 * (search.confirm - 1) + (3 if search.descend else 0)
+    return 6 + halvings + 2 * (search.confirm - 1) + (5 if search.descend else 0) + bool(search.soak_ns)
 
 
 def most_steps(search: Search) -> int:
     """More trials than this no search has."""
-    return search.steps + (1 + DOWN_STEPS + INVALID_TRIES if search.descend else 0)
+    walks = 1 + 2 * (DOWN_STEPS + INVALID_TRIES - 1) if search.descend else 0
+    return search.steps + walks + (INVALID_TRIES if search.soak_ns else 0)

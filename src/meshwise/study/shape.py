@@ -1,20 +1,17 @@
 """The shape of a study file: keys, types, units, bounds, defaults. One source for checking and for the
 JSON Schema (`study.schema`). What keys mean together is `study.expand`'s.
 
-Input is `study.document`'s: every scalar is text. Error types made here (`unit`, `level`, `reason`) carry
-what `study.file` needs to say them in the catalogue's words.
+Input is `study.document`'s: every scalar is text (types of `study.scalars`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema
 
 from meshwise.study.bank_file import EventShape, MixShape
 from meshwise.study.factors import LADDER_NAMES, POSTURES
@@ -25,14 +22,14 @@ from meshwise.study.model import (
     Http1Transport,
     KeyType,
     MeshName,
-    Stores,
     MtlsMode,
     Protocol,
     Shape,
+    Stores,
     TlsGroup,
 )
-
-T = TypeVar("T")
+from meshwise.study.scalars import Duration, Levels, Part, Rate, Share, Size, choice
+from meshwise.study.shape_load import MovingLoad, ThinkTime
 
 METRICS = (
     "response_p50_us", "response_p90_us", "response_p99_us", "response_p999_us", "response_mean_us",
@@ -58,11 +55,7 @@ Environment = Annotated[MeshName, _mesh, _mesh_schema]
 PostureName = Annotated[str, _posture, _posture_schema]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Features(_Part):
+class Features(Part):
     """Postures by their features: every combination of the two lists."""
 
     mtls: Annotated[Levels[Annotated[MtlsMode, _mtls, _mtls_schema]], Field(description="mTLS modes.")]
@@ -71,7 +64,7 @@ class Features(_Part):
     ]
 
 
-class Factors(_Part):
+class Factors(Part):
     """What varies: one level or a list of levels each. A cell is one combination."""
 
     posture: Levels[PostureName] | None = Field(default=None, description="Names, or `ladder` for all of it.")
@@ -89,7 +82,8 @@ class Factors(_Part):
         default=None, description="Concurrent streams per connection; http1 and tcp have one. Default: 1."
     )
     length: Levels[Annotated[int, Field(ge=1, le=16)]] | None = Field(
-        default=None, description="Nodes in the chain, or leaves of the fan-out. Default: 1."
+        default=None,
+        description="Nodes in the chain, leaves of a fan-out or aggregation, levels of the tree. Default: 1.",
     )
     key: Levels[Annotated[KeyType, _key, _key_schema]] | None = Field(
         default=None, description="Key of the certificates. Default: what each mesh issues by default."
@@ -103,15 +97,15 @@ class Factors(_Part):
     )
     http1_transport: Levels[Annotated[Http1Transport, _transport, _transport_schema]] | None = Field(
         default=None,
-    stores: Levels[Annotated[Stores, _stores, _stores_schema]] | None = Field(
-        default=None,
-        description="How the bank reaches database and cache: through the sidecars, or past them. Default: meshed.",
-    )
         description="How HTTP/1.1 travels between sidecars. Default: as each mesh does it unasked.",
     )
     tls_group: Levels[Annotated[TlsGroup, _group, _group_schema]] | None = Field(
         default=None,
         description="Group of the TLS key exchange between sidecars. Default: what each mesh uses unasked.",
+    )
+    stores: Levels[Annotated[Stores, _stores, _stores_schema]] | None = Field(
+        default=None,
+        description="How the bank reaches database and cache: through the sidecars, or past them. Default: meshed.",
     )
 
 
@@ -125,7 +119,13 @@ class SubGrid(Match):
     """A part of the study's grid: levels here replace those of `factors`."""
 
 
-class Load(_Part):
+class Load(Part):
+    """How requests are sent."""
+
+    arrivals: Annotated[Arrivals, _arrivals, _arrivals_schema] = Arrivals.CONSTANT
+    timeout: Annotated[Duration, Field(description="An unanswered request is an error after this.")] = (
+        2 * 10**9
+    )
     shape: MovingLoad | None = Field(
         default=None, description="How the rate moves within a trial. Default: not at all."
     )
@@ -135,15 +135,9 @@ class Load(_Part):
     mix: MixShape | None = Field(
         default=None, description="What clients of the bank ask for. Default: 50, 30, 10, 10 in this order."
     )
-    """How requests are sent."""
-
-    arrivals: Annotated[Arrivals, _arrivals, _arrivals_schema] = Arrivals.CONSTANT
-    timeout: Annotated[Duration, Field(description="An unanswered request is an error after this.")] = (
-        2 * 10**9
-    )
 
 
-class TrialShape(_Part):
+class TrialShape(Part):
     """How long a trial is."""
 
     warmup: Annotated[Duration, Field(description="Sent but not counted.")] = 10**9
@@ -165,7 +159,7 @@ class _AllNoneOrMany:
 Matches = Annotated[list[Match], BeforeValidator(_words_to_matches), Field(max_length=256), _AllNoneOrMany()]
 
 
-class ControlShape(_Part):
+class ControlShape(Part):
     """The A/A control in each block. Left out: chosen by meshwise, and shown by `plan`."""
 
     same: Matches | None = Field(
@@ -178,7 +172,7 @@ class ControlShape(_Part):
     )
 
 
-class ObjectiveShape(_Part):
+class ObjectiveShape(Part):
     """What a rate must hold for a whole trial, in a study of `kind: saturation`."""
 
     p50: Duration | None = Field(default=None, description="Most response time at the median.")
@@ -189,7 +183,7 @@ class ObjectiveShape(_Part):
     completed: Annotated[Share, Field(description="Least share answered within the window.")] = 0.99
 
 
-class SearchShape(_Part):
+class SearchShape(Part):
     """How the highest rate that holds the objective is searched for."""
 
     start: Annotated[Rate, Field(description="The first rate that is tried.")] = 200.0
@@ -198,9 +192,11 @@ class SearchShape(_Part):
     steps: Annotated[int, Field(ge=8, le=200, description="Most trials of a search.")] = 40
     idle: Annotated[Duration, Field(description="Rest before each trial.")] = 500_000_000
     descend: Annotated[bool, Field(description="Come down from overload again (hysteresis).")] = False
+    soak: Annotated[Duration, Field(description="A long trial below the rate found. Default: none.")] = 0
+    soak_share: Annotated[Share, Field(description="Its rate, of the rate found.")] = 0.8
 
 
-class StudyFile(_Part):
+class StudyFile(Part):
     """A meshwise study."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Lower case, `-` and `_`.")]
@@ -209,7 +205,9 @@ class StudyFile(_Part):
         "steady"
     )
     environments: Annotated[Levels[Environment], Field(description="The meshes that are compared.")]
-    topology: Annotated[Shape, _shape, _shape_schema] = Shape.CHAIN
+    topology: Annotated[
+        Shape | GraphChoice, PlainValidator(graph_choice), WithJsonSchema(graph_choice_schema())
+    ] = Shape.CHAIN
     factors: Factors = Factors()
     include: Annotated[list[SubGrid], Field(max_length=64)] | None = Field(
         default=None,
@@ -220,10 +218,10 @@ class StudyFile(_Part):
     trial: TrialShape = TrialShape()
     blocks: Annotated[int, Field(ge=2, le=1000, description="Passes over all cells; 8 or more.")] = 8
     executions: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="Lives of the processes, a divisor of `blocks`. Default: one per block."
+    )
     events: Annotated[list[EventShape], Field(max_length=1)] = Field(
         [], description="What is done in the measured window of every trial. Default: nothing."
-    )
-        default=None, description="Lives of the processes, a divisor of `blocks`. Default: one per block."
     )
     control: ControlShape = ControlShape()
     objective: ObjectiveShape | None = None
@@ -242,3 +240,8 @@ class StudyFile(_Part):
         Share | None,
         Field(description="A change within it does not matter: allows the verdict `equivalent`."),
     ] = None
+
+    @property
+    def shape(self) -> Shape:
+        """The kind of topology; `graph` for one that is given."""
+        return Shape.GRAPH if isinstance(self.topology, GraphChoice) else self.topology

@@ -40,6 +40,17 @@ def parse_stat(text: str) -> _Values:
     return values
 
 
+def parse_idle(text: str) -> _Values:
+    """/proc/stat: time each CPU had nothing to do; with pinning only this tells how busy the pods are."""
+    values: _Values = {}
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) > 5 and line.startswith("cpu") and (number := fields[0][3:]).isdigit():
+            idle_ticks = int(fields[4]) + int(fields[5])
+            values["cpu_idle_ns", write_labels({"cpu": number})] = float(idle_ticks * _TICK_NS)
+    return values
+
+
 def parse_pressure(resource: str, text: str) -> _Values:
     """/proc/pressure/RESOURCE: time stood still since boot; the kernel's running averages are left out."""
     values: _Values = {}
@@ -84,12 +95,14 @@ class HostSampler:
         return SOURCE
 
     def sample(self, moment: Moment) -> Sequence[Sample]:
-        """`DURING`: load and pressure; softirqs and memory at the ends. What a kernel lacks is left out."""
+        """`DURING`: load and pressure; each CPU, softirqs and memory at the ends. What a kernel lacks is left
+        out."""
         t_ns = time.monotonic_ns()
         values: _Values = self._read("stat", parse_stat)
         for resource in ("cpu", "memory", "io"):
             values |= self._read(f"pressure/{resource}", partial(parse_pressure, resource))
         if moment is not Moment.DURING:
+            values |= self._read("stat", parse_idle)
             values |= self._read("softirqs", parse_softirqs)
             values |= self._read("loadavg", parse_loadavg)
             values |= self._read("meminfo", parse_meminfo)

@@ -22,8 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from meshwise.core import messages
+from meshwise.load.schedule import shaped_times_ns
 from meshwise.mesh.seam import Check, Proof
-from meshwise.study.model import Authorization, Cell, MtlsMode, Protocol, Study, Trial
+from meshwise.study.model import Authorization, Cell, MtlsMode, Protocol, Study, Trial, TrialPlan
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe
 
 HOP_US = 90.0
@@ -92,12 +93,16 @@ def truth(cell: Cell) -> Truth:
 
 
 CAPACITY_CPUS = 0.1
-"""CPUs of a saturation study: few, so that a search needs few requests."""
+"""CPUs of a saturation study: few, so that a search needs few requests. The telemetry shows them as one CPU
+that is as much slower."""
+NODE_CPU_US = 40.0
+"""CPU per request of a node in a saturation study."""
+INSTRUMENT_CPU, POD_CPU = 0, 1
 
 
 def capacity_rps(cell: Cell) -> float:
     """Where a cell's backlog begins to grow; its knee lies a little below."""
-    return CAPACITY_CPUS * 1e6 / (cell.length * 40.0 + truth(cell).proxy_cpu_us)
+    return CAPACITY_CPUS * 1e6 / (cell.length * NODE_CPU_US + truth(cell).proxy_cpu_us)
 
 
 class FakeTestbed:
@@ -106,7 +111,8 @@ class FakeTestbed:
     `crashes`: the proxy ends half-way (a re-try, which has its own id, goes well unless named too);
     `unproven`: a check fails; `refuses`: the proxy refuses the posture; `interrupts`: KeyboardInterrupt
     while measuring. `thin`: keep only every n-th request. `instrument_rps`: in a saturation study the
-    instrument falls behind above this rate.
+    instrument falls behind above this rate; `lock`: what it is that fills up is no CPU; `stolen`: share of
+    the host's CPU that its hypervisor takes.
     """
 
     def __init__(
@@ -121,6 +127,8 @@ class FakeTestbed:
         interrupts: Collection[str] = (),
         thin: int = 1,
         instrument_rps: float = np.inf,
+        lock: bool = False,
+        stolen: float = 0.0,
     ) -> None:
         self.study = study
         self.seed = seed
@@ -128,6 +136,7 @@ class FakeTestbed:
         self.crashes, self.unproven, self.refuses, self.interrupts = crashes, unproven, refuses, interrupts
         self.thin = thin
         self.instrument_rps = instrument_rps
+        self.lock, self.stolen = lock, stolen
         self.log: list[str] = []
         """What was asked of it, one word and id each: for tests of the order of things."""
         self._entered = False
@@ -145,6 +154,8 @@ class FakeTestbed:
             "testbed": "fake",
             "note": "synthetic numbers; nothing was measured",
             "seed": self.seed,
+            "workers": self.study.proxy_workers,
+            "cpus": {"instrument": [INSTRUMENT_CPU], "others": [POD_CPU]},
             "proxies": {str(mesh): {"build": "fake"} for mesh in self.study.environments},
             "fidelity": [],
         }
@@ -175,7 +186,7 @@ class FakeTestbed:
         crashed = trial.trial_id in self.crashes
         requests = self._requests(trial, until_share=0.5 if crashed else 1.0)
         observe(
-            LiveProgress(self.study.trial.duration_ns / 1e9, requests.num_rows, truth(trial.cell).service_us)
+            LiveProgress(self.study.window_ns(trial) / 1e9, requests.num_rows, truth(trial.cell).service_us)
         )
         proxy = f"{trial.cell.mesh}/{trial.process_set}/{trial.cell.topology.entry.name}/proxy"
         return Measurement(
@@ -218,8 +229,11 @@ class FakeTestbed:
     def _requests(self, trial: Trial, until_share: float) -> pa.Table:
         plan = self.study.trial
         step_ns = self.thin * 1e9 / trial.cell.rate_rps
-        end_ns = plan.duration_ns * until_share
+        end_ns = self.study.window_ns(trial) * until_share
         intended = np.arange(-plan.warmup_ns, end_ns, step_ns).astype(np.int64)
+        if plan.shape is not None:
+            intended = self._moving(trial, plan)[:: self.thin]
+            intended = intended[intended < end_ns]
         rng = self._generator("requests", trial.trial_id)
         median_ns = truth(trial.cell).service_us * 1e3 * self._factor(trial, "time")
         service = (median_ns * rng.lognormal(0.0, TAIL, len(intended))).astype(np.int64)
@@ -242,6 +256,15 @@ class FakeTestbed:
             }
         )
 
+    def _moving(self, trial: Trial, plan: TrialPlan) -> npt.NDArray[np.int64]:
+        """Intended times under a shape; a trace only by its tenths of a second."""
+        assert plan.shape is not None
+        seed = zlib.crc32(f"{self.seed} block {trial.block}".encode())
+        whole = shaped_times_ns(
+            plan.arrivals, trial.cell.rate_rps, plan.shape, plan.warmup_ns, plan.duration_ns, seed
+        )
+        return whole - plan.warmup_ns
+
     def _waits_ns(
         self,
         trial: Trial,
@@ -260,31 +283,65 @@ class FakeTestbed:
 
     def _telemetry(self, trial: Trial) -> pa.Table:
         """CPU (cumulative) and memory of every process of the trial's topology, from START to END."""
-        cell, plan = trial.cell, self.study.trial
-        seconds = plan.duration_ns / 1e9
-        t_ns = np.linspace(0, plan.duration_ns, max(2, int(seconds * SAMPLES_PER_S) + 1)).astype(np.int64)
-        answered = cell.rate_rps / self.thin * t_ns / 1e9
+        cell, window_ns = trial.cell, self.study.window_ns(trial)
+        seconds = window_ns / 1e9
+        t_ns = np.linspace(0, window_ns, max(2, int(seconds * SAMPLES_PER_S) + 1)).astype(np.int64)
+        answered = cell.rate_rps / self.thin * t_ns / 1e9 * self._served(trial)
         fact, noise = truth(cell), self._factor(trial, "cpu")
         names = [workload.name for workload in cell.topology.workloads]
+        slow, node_ns = 1.0, 15_000.0
+        if self.study.search is not None:
+            slow, node_ns = (0.5 if self.lock else 1.0) / CAPACITY_CPUS, NODE_CPU_US * 1e3
         per_request_ns = {f"{names[0]}/instrument": 12_000.0}
-        per_request_ns |= {f"{name}/service": 15_000.0 for name in names[1:]}
+        per_request_ns |= {f"{name}/service": node_ns * slow for name in names[1:]}
         if cell.posture.mtls is not None:
-            share_ns = fact.proxy_cpu_us * 1e3 / len(names) * noise
+            share_ns = fact.proxy_cpu_us * 1e3 / len(names) * noise * slow
             per_request_ns |= {f"{name}/proxy": share_ns for name in names}
-        rows: list[tuple[str, str, npt.NDArray[np.floating], npt.NDArray[np.integer]]] = []
-        ends = t_ns[[0, -1]]
+        rows: list[tuple[str, str, str, npt.NDArray[np.floating], npt.NDArray[np.integer]]] = []
+        ends_at = [0, -1]
+        ends = t_ns[ends_at]
         for who, cost_ns in per_request_ns.items():
             source = f"{cell.mesh}/{trial.process_set}/{who}"
             rss = np.full(len(t_ns), fact.proxy_rss_bytes if who.endswith("proxy") else 25e6)
-            rows.append((source, "cpu_ns", 5e8 + answered * cost_ns, t_ns))
-            rows.append((source, "rss_bytes", rss, t_ns))
-            rows.append((source, "pss_bytes", rss[:2] * 0.8, ends))
+            rows.append((source, "cpu_ns", "", 5e8 + answered * cost_ns, t_ns))
+            rows.append((source, "rss_bytes", "", rss, t_ns))
+            rows.append((source, "pss_bytes", "", rss[:2] * 0.8, ends))
+        if self.study.search is not None:
+            rows += self._host(per_request_ns, answered[ends_at], ends)
         return pa.table(
             {
                 "t_ns": np.concatenate([times for *_, times in rows]),
-                "source": [source for source, _, _, times in rows for _ in times],
-                "metric": [metric for _, metric, _, times in rows for _ in times],
-                "labels": pa.repeat("", sum(len(times) for *_, times in rows)),
-                "value": np.concatenate([values for _, _, values, _ in rows]),
+                "source": [source for source, *_, times in rows for _ in times],
+                "metric": [metric for _, metric, *_, times in rows for _ in times],
+                "labels": [labels for *_, labels, _, times in rows for _ in times],
+                "value": np.concatenate([values for *_, values, _ in rows]),
             }
         )
+
+    def _served(self, trial: Trial) -> float:
+        """Share of what is offered that is served: all of it below capacity."""
+        if self.study.search is None:
+            return 1.0
+        load = trial.cell.rate_rps / capacity_rps(trial.cell) * self._factor(trial, "capacity")
+        return min(1.0, 1 / load)
+
+    def _host(
+        self,
+        per_request_ns: Mapping[str, float],
+        answered: npt.NDArray[np.floating],
+        t_ns: npt.NDArray[np.int64],
+    ) -> list[tuple[str, str, str, npt.NDArray[np.floating], npt.NDArray[np.integer]]]:
+        """Two CPUs, the instrument's and the pods', at START and END."""
+        over_ns, count = float(t_ns[-1] - t_ns[0]), float(answered[-1] - answered[0])
+        instrument_ns = sum(ns for who, ns in per_request_ns.items() if who.endswith("instrument")) * count
+        pods_ns = min(over_ns, sum(per_request_ns.values()) * count - instrument_ns)
+        idle_ns = {INSTRUMENT_CPU: over_ns - instrument_ns, POD_CPU: over_ns - pods_ns}
+        stolen_ns = 2 * over_ns * self.stolen
+        modes_ns = {
+            "user": instrument_ns + pods_ns,
+            "steal": stolen_ns,
+            "idle": max(0.0, sum(idle_ns.values()) - stolen_ns),
+        }
+        told = [("host_cpu_ns", f"mode={mode}", ns) for mode, ns in modes_ns.items()]
+        told += [("cpu_idle_ns", f"cpu={number}", ns) for number, ns in idle_ns.items()]
+        return [("host", metric, labels, np.array([1e9, 1e9 + ns]), t_ns) for metric, labels, ns in told]

@@ -30,15 +30,22 @@ MESH_CLIENT, OUTSIDE_CLIENT = "mesh", "outside"
 
 
 def load_spec(
-    study: Study, trial: Trial, environment: Environment, request: Headers, cpu: int | None
+    study: Study,
+    trial: Trial,
+    environment: Environment,
+    request: Headers,
+    cpu: int | None,
+    trace: Path | None = None,
 ) -> LoadSpec:
     """The load of a trial's client inside the mesh.
 
     All trials of a block meet the same arrival times (common random numbers): one source of noise less
     in every paired difference. But each step of a search meets its own, or a confirmation would be none.
+    `trace`: the times that the study replays, as `load.trace` wrote them.
     """
     cell = trial.cell
     step = "" if trial.step is None else f" step {trial.step}"
+    shape = study.trial.shape
     return LoadSpec(
         address=environment.address(cell.topology.entry.name),
         port=cell.topology.entry.port(cell.protocol),
@@ -53,10 +60,13 @@ def load_spec(
         arrivals=study.trial.arrivals,
         seed=zlib.crc32(f"{study.seed} block {trial.block}{step}".encode()),
         warmup_ns=study.trial.warmup_ns,
-        duration_ns=study.trial.duration_ns,
+        duration_ns=study.window_ns(trial),
         connections=cell.connections,
         streams=cell.streams,
         timeout_ns=study.trial.timeout_ns,
+        shape=shape.shared(1 - cell.plaintext_share) if shape and not shape.times else None,
+        trace=str(trace) if trace else None,
+        think=study.trial.think,
         cpu=cpu,
     )
 
@@ -70,6 +80,7 @@ def outside_spec(inside: LoadSpec, trial: Trial, environment: Environment) -> Lo
         rate_rps=cell.rate_rps * cell.plaintext_share,
         connections=max(1, round(cell.connections * cell.plaintext_share)),
         seed=inside.seed ^ 1,
+        shape=inside.shape and inside.shape.shared(cell.plaintext_share / (1 - cell.plaintext_share)),
     )
 
 
@@ -81,6 +92,8 @@ class Instrument:
     process: OwnedProcess
     directory: Path
     spec: LoadSpec
+    label: Callable[[str, pa.Table], pa.Table] | None = None
+    """Gives further columns to what this client recorded, in the order of its requests."""
 
     @classmethod
     def start(
@@ -92,8 +105,6 @@ class Instrument:
         argv = (sys.executable, "-m", "meshwise.load", "--spec", str(directory / "spec.json"))
         process = pod.start(
             "instrument",
-    label: Callable[[str, pa.Table], pa.Table] | None = None
-    """Gives further columns to what this client recorded, in the order of its requests."""
             (*argv, "--out", str(directory)),
             dict(os.environ),
             directory / "log",
@@ -128,6 +139,8 @@ class Instrument:
         """What it recorded, with the column `client`; also of one that was killed. Empty if nothing."""
         recorded = (self.directory / "records").exists()
         table = read_records(self.directory) if recorded else SCHEMA.empty_table()
+        if self.label is not None:
+            table = self.label(self.client, table)
         codes = pa.repeat(pa.scalar(0, pa.int8()), table.num_rows)
         client = pa.DictionaryArray.from_arrays(codes, [self.client])
         return table.append_column("client", client)
@@ -136,5 +149,3 @@ class Instrument:
         """Its own report; empty if it was killed before it could write one."""
         path = self.directory / "report.json"
         return LoadReport.from_json(path.read_text()).to_dict() if path.exists() else {}
-        if self.label is not None:
-            table = self.label(self.client, table)
