@@ -47,7 +47,8 @@ def failure(text: str) -> MeshwiseError:
 def test_ready_studies_are_valid_and_named_as_their_file(path: Path) -> None:
     found = load_study(path)
     assert found.name == path.stem
-    assert found.search or (found.control.same and found.control.twin)
+    alone = "twin: none" in path.read_text()  # a second set of its many processes would crowd the machine
+    assert found.search or (found.control.same and (found.control.twin or alone))
     assert not found.not_applicable
     assert found.executions == found.blocks >= 8
     assert "yaml-language-server: $schema=study.schema.json" in path.read_text().splitlines()[0]

@@ -33,10 +33,13 @@ from meshwise.analysis.interval import (
 )
 from meshwise.analysis.metrics import Scale, split, workload_scope
 from meshwise.analysis.outliers import BoolArray
+from meshwise.analysis.places import is_of_place
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.verdict import Evidence, judge
 
 FEW_UNITS = 5
+_EXPLORED, _BY_PLACE = "", "by place"
+"""What is held together that is no primary metric: places on their own, for they are many and move together."""
 Adjusted = tuple[float | None, str, int]
 """Adjusted p, the name of the adjustment, and the size of the family."""
 
@@ -64,14 +67,16 @@ def assess(
 def adjust(effects: Sequence[Effect], primary: Sequence[str]) -> list[Adjusted]:
     """Holm within family and primary metric, Benjamini-Hochberg within family for all other metrics."""
     result: list[Adjusted] = [(None, "holm", 0)] * len(effects)
-    groups: dict[tuple[str, str | None], list[tuple[int, float]]] = {}
+    groups: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for index, effect in enumerate(effects):
         p = t_p_value(effect.inferred)
         if p is not None and not only_describes(effect.contrast, effect.metric_name):
-            metric = effect.metric_name if effect.metric_name in primary else None
-            groups.setdefault((effect.contrast.family, metric), []).append((index, p))
-    for (_, metric), members in groups.items():
-        name, method = ("bh", benjamini_hochberg) if metric is None else ("holm", holm)
+            held = effect.metric_name if effect.metric_name in primary else _EXPLORED
+            if is_of_place(effect.metric_name):
+                held = _BY_PLACE
+            groups.setdefault((effect.contrast.family, held), []).append((index, p))
+    for (_, held), members in groups.items():
+        name, method = ("bh", benjamini_hochberg) if held in (_EXPLORED, _BY_PLACE) else ("holm", holm)
         for (index, _), value in zip(members, method(np.array([p for _, p in members])), strict=True):
             result[index] = float(value), name, len(members)
     return result
@@ -81,7 +86,7 @@ def _finding(
     effect: Effect, correction: Adjusted, found: list[Control], settings: Settings, again: Effect | None
 ) -> Finding:
     contrast, n, confidence = effect.contrast, effect.n, settings.confidence
-    metric, workload = split(effect.metric_name)
+    metric, _ = split(effect.metric_name)
     p_adjusted, adjustment, size = correction
     absolute = t_interval(effect.absolute, confidence)
     logs = None if effect.logs is None else t_interval(effect.logs, confidence)
@@ -124,7 +129,7 @@ def _finding(
         id=f"{contrast.kind}/{contrast.key}/{effect.metric_name}",
         kind=contrast.kind,
         metric=metric.name,
-        scope=dict(contrast.scope) | workload_scope(workload),
+        scope=dict(contrast.scope) | workload_scope(effect.metric_name),
         estimate=float(np.mean(effect.absolute)) if n else None,
         low=absolute.low if absolute else None,
         high=absolute.high if absolute else None,

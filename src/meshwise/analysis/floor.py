@@ -128,7 +128,7 @@ def floor_for(found: list[Control], scale: Scale, n: int, confidence: float, *, 
 
 def floor_finding(control: Control, metric_name: str, n: int, confidence: float) -> Finding:
     """The floor of a plain comparison of all `n` units, with the range that its own uncertainty leaves."""
-    metric, workload = split(metric_name)
+    metric, _ = split(metric_name)
     name = CONTROL_NAMES[control.role]
     costs: list[float | None] = list(_bounds(control.absolute, n, confidence))
     ratios: list[float | None] = [None, None, None]
@@ -144,7 +144,7 @@ def floor_finding(control: Control, metric_name: str, n: int, confidence: float)
         id=f"noise_floor/{name}/{metric_name}",
         kind=Kind.NOISE_FLOOR,
         metric=metric.name,
-        scope={"control": name, "cells": "; ".join(control.cells)} | workload_scope(workload),
+        scope={"control": name, "cells": "; ".join(control.cells)} | workload_scope(metric_name),
         estimate=costs[0], low=costs[1], high=costs[2], confidence=confidence, unit=metric.unit,
         n=control.absolute.m,
         method="t(1-alpha/2, m) * rms of m A/A differences / sqrt(n); range by chi-square",

@@ -52,15 +52,19 @@ def of_level(finding: Finding, metric: Metric, subject: str) -> str:
     if finding.estimate is None:
         return f"{subject}: {metric.words} is not estimable ({'; '.join(finding.flags) or 'no measurement'})."
     interval = between(finding.estimate, finding.low, finding.high, finding.unit)
-    return f"{subject}: {metric.words} is {interval} over {_units(finding.n)}."
+    return f"{subject}: {metric.words}{_whose(finding)} is {interval} over {_units(finding.n)}."
+
+
+def _whose(finding: Finding) -> str:
+    """` (node-1)`, ` (inner)`, ` (depth 2)`: of which workload or place, if of one."""
+    return f" ({workload})" if (workload := finding.scope.get("workload")) else ""
 
 
 def of_contrast(finding: Finding, contrast: Contrast, metric: Metric, setting: str) -> str:
     what = metric.words
     if contrast.scope.get("factor") == "rate_rps":
         what = what.replace("per request", "per second" if contrast.scope["part"] == "idle" else "").strip()
-    if workload := finding.scope.get("workload"):
-        what += f" ({workload})"
+    what += _whose(finding)
     topic = _topic(contrast, setting)
     if finding.estimate is None or finding.verdict is Verdict.NOT_ESTIMABLE:
         return f"{topic}: {what} cannot be compared ({'; '.join(finding.flags) or 'too little data'})."

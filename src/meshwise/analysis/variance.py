@@ -68,7 +68,7 @@ def decompose(y: FloatArray, executions: IntArray) -> Shares | None:
 
 def variance_findings(grid: Grid, metric_name: str, confidence: float, seed: int) -> list[Finding]:
     """Five findings (four shares and omega squared), or none where nothing can be said."""
-    metric, workload = split(metric_name)
+    metric, _ = split(metric_name)
     values = grid.values(metric_name)
     kept = np.isfinite(values).any(axis=1)
     if metric.scale is Scale.LOG:
@@ -100,7 +100,7 @@ def variance_findings(grid: Grid, metric_name: str, confidence: float, seed: int
             id=f"variance/{source}/{metric_name}",
             kind=Kind.VARIANCE,
             metric=metric.name,
-            scope={"source": source} | workload_scope(workload),
+            scope={"source": source} | workload_scope(metric_name),
             estimate=value,
             low=_percentile(samples, (1 - confidence) / 2),
             high=_percentile(samples, (1 + confidence) / 2),

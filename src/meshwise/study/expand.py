@@ -14,6 +14,7 @@ from typing import Any
 
 from meshwise.core import messages
 from meshwise.study.document import Path
+from meshwise.study.expand_shape import check_shape, settled_by_shape
 from meshwise.study.factors import FIELD_OF, LADDER_NAMES, POSTURES, concerns, inexpressible
 from meshwise.study.match import matches, postures_named
 from meshwise.study.model import (
@@ -48,8 +49,8 @@ DEFAULTS: dict[str, list[Any]] = {
     "plaintext_share": [0.0],
     "http1_transport": [Http1Transport.DEFAULT],
     "tls_group": [TlsGroup.DEFAULT],
-}
     "stores": [Stores.MESHED],
+}
 ISSUED_KEY = {
     MeshName.NONE: KeyType.RSA_2048,
     MeshName.ISTIO: KeyType.RSA_2048,
@@ -75,15 +76,17 @@ class Part:
         return len(self.environments) * len(self.postures) * math.prod(map(len, self.levels.values()))
 
 
-def expand_cells(file: StudyFile, problems: list[Problem]) -> tuple[Cell, ...]:
-    """All cells of the study, exclusions applied, in the file's order."""
+def expand_cells(
+    file: StudyFile, problems: list[Problem], graph: ServiceGraph | None = None
+) -> tuple[Cell, ...]:
+    """All cells of the study, exclusions applied, in the file's order; `graph` is that of its topology."""
     parts = _parts(file, problems)
     if sum(part.combinations() for part in parts) > 50 * MAX_CELLS:
         problems.append(_too_many(sum(part.combinations() for part in parts)))
         return ()
     cells: dict[Cell, None] = {}
     for part in parts:
-        made = _cells_of(file, part)
+        made = _cells_of(file, part, graph)
         if not made:
             reason = "this part makes no cell: none of its postures belongs to its environments"
             problems.append(
@@ -91,6 +94,8 @@ def expand_cells(file: StudyFile, problems: list[Problem]) -> tuple[Cell, ...]:
             )
         cells |= dict.fromkeys(made)
     _check_parts(file, parts, problems)
+    for part in parts:
+        check_shape(file.shape, part.levels, part.said_at, problems)
     left = _without_excluded(file, tuple(cells), problems)
     if len(left) > MAX_CELLS:
         problems.append(_too_many(len(left)))
@@ -135,6 +140,7 @@ def _part(file: StudyFile, path: Path, subgrid: SubGrid, problems: list[Problem]
         if "rate" in said_at:
             remedy = "remove it; `search: {start: 200/s}` says where to begin"
             problems.append(impossible(said_at["rate"], "a saturation study searches the rate", remedy))
+    levels |= settled_by_shape(file.shape)
     environments = [
         mesh for mesh in file.environments if subgrid.environment is None or mesh in subgrid.environment
     ]
@@ -172,7 +178,7 @@ def _check_once(levels: Sequence[Any], path: Path, problems: list[Problem]) -> N
             problems.append(Problem((*path, index), messages.TWICE, {"what": "this level", "first": ""}))
 
 
-def _cells_of(file: StudyFile, part: Part) -> list[Cell]:
+def _cells_of(file: StudyFile, part: Part, graph: ServiceGraph | None) -> list[Cell]:
     cells = []
     for mesh, posture in itertools.product(part.environments, part.postures):
         if (mesh is MeshName.NONE) != (posture == NO_MESH):
@@ -182,7 +188,7 @@ def _cells_of(file: StudyFile, part: Part) -> list[Cell]:
             fields = dict(zip((FIELD_OF[name] for name in levels), combination, strict=True))
             if fields["protocol"] is not Protocol.HTTP1:  # only HTTP/1.1 has another way to travel
                 fields["http1_transport"] = Http1Transport.DEFAULT
-            cells.append(Cell(mesh=mesh, posture=posture, shape=file.topology, **fields))
+            cells.append(Cell(mesh=mesh, posture=posture, shape=file.shape, graph=graph, **fields))
     return cells
 
 
@@ -204,8 +210,6 @@ def _check_parts(file: StudyFile, parts: Sequence[Part], problems: list[Problem]
                 reason = f"{protocol} has one stream per connection"
                 remedy = "give http2 and grpc a part of their own under `include`, with `streams` there"
                 problems.append(impossible(part.said_at["streams"], reason, remedy))
-        if Protocol.TCP in part.levels["protocol"]:
-            problems += _beyond_point_to_point(file, part)
         slowest = min(part.levels["rate"]) or (file.search or SearchShape()).start
         if file.trial.duration < 1e9 / slowest:
             reason = f"a trial is shorter than the time between two requests at {slowest:g}/s"
@@ -229,17 +233,6 @@ def _check_parts(file: StudyFile, parts: Sequence[Part], problems: list[Problem]
                     f"`{name}` means something only in a posture that is {posture}, and there is none here"
                 )
                 problems.append(impossible(path, reason, remedy))
-
-
-def _beyond_point_to_point(file: StudyFile, part: Part) -> list[Problem]:
-    """Bytes that nobody reads carry no plan, so a node cannot be told to call another."""
-    if file.topology is Shape.FANOUT:
-        remedy = "a study of its own for tcp, with `topology: chain`"
-        return [impossible(part.said_at["protocol"], "tcp has no fan-out: it goes to one node", remedy)]
-    if max(part.levels["length"]) > 1:
-        remedy = "give tcp a part of its own under `include`, with `length: 1` there"
-        return [impossible(part.said_at["length"], "tcp has no chain: it goes to one node", remedy)]
-    return []
 
 
 def _without_excluded(file: StudyFile, cells: tuple[Cell, ...], problems: list[Problem]) -> tuple[Cell, ...]:

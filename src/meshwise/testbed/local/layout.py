@@ -26,6 +26,8 @@ class Environment:
     placement: Placement
     first_cell: Cell
     """The cell whose posture the proxies are started with."""
+    scripted: tuple[Topology, ...] = ()
+    """Of its cells' topologies, those whose nodes follow scripts."""
 
     @property
     def name(self) -> str:
@@ -56,13 +58,27 @@ class Environment:
         placed = self.placement[callee]
         return placed.pod_ip if self.placement.mesh is MeshName.NONE else placed.service_ip
 
-    def node_spec(self, name: str) -> NodeSpec:
-        """What the graph node of a workload is told at its start."""
+    def node_spec(self, name: str, seed: int = 0) -> NodeSpec:
+        """What the graph node of a workload is told at its start; `seed` is of the chances it draws."""
+        scripts = {
+            topology.name: service
+            for topology in self.scripted
+            for service in (topology.graph.services if topology.graph else ())
+            if service.name == name
+        }
         calls = [self._upstream(callee) for callee in self.placement[name].workload.calls]
         chain = [upstream for callee, upstream in calls if not is_leaf(callee)]
         leaves = tuple(upstream for callee, upstream in calls if is_leaf(callee))
         # No cell asks for work, so no node spends its start on calibrating it.
-        return NodeSpec(name, next=chain[0] if chain else None, leaves=leaves, work_rounds_per_us=1.0)
+        return NodeSpec(
+            name,
+            next=chain[0] if chain else None,
+            leaves=leaves,
+            scripts=scripts,
+            upstreams=dict(calls) if scripts else {},
+            seed=seed,
+            work_rounds_per_us=1.0,
+        )
 
     def _upstream(self, callee: str) -> tuple[str, Upstream]:
         return callee, Upstream(self.address(callee), self.placement[callee].workload.host)
@@ -101,7 +117,8 @@ def _environment(
         outsider_ip=str(pods + _OUTSIDER_POD),
         directory=directory / mesh / process_set,
     )
-    return Environment(placement, cells[0])
+    topologies = dict.fromkeys(cell.topology for cell in cells)
+    return Environment(placement, cells[0], tuple(each for each in topologies if each.graph))
 
 
 def _subnet(whole: str, number: int) -> ipaddress.IPv4Address:

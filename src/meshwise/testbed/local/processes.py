@@ -13,6 +13,7 @@ import os
 import random
 import sys
 import time
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -74,12 +75,13 @@ def due_starts(
     return [Start(environment, plan) for plan in chance.sample(plans, len(plans))]
 
 
-def _service_plans(environment: Environment, directory: Path) -> list[ProcessPlan]:
+def _service_plans(environment: Environment, directory: Path, draws: str) -> list[ProcessPlan]:
     directory.mkdir(parents=True, exist_ok=True)
     plans = []
     for node in environment.nodes:
         path = directory / f"{node.name}.json"
-        path.write_text(environment.node_spec(node.name).to_json())
+        seed = zlib.crc32(f"{draws} {node.name}".encode())
+        path.write_text(environment.node_spec(node.name, seed).to_json())
         plans.append(
             ProcessPlan(
                 pod=node.name,
