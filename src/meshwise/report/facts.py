@@ -21,7 +21,8 @@ def study_line(content: Content) -> str:
     """Size of the study, machine, proxies, and the levels that are the same everywhere."""
     parts = [*_sizes(content), *machine_words(content.environment)]
     parts += [f"{mesh}: {build}" for mesh, build in builds(content.environment)]
-    return " · ".join([*parts, *constant_levels(content)])
+    moving = [f"load: {shape}"] if (shape := load_line(content)) else []
+    return " · ".join([*parts, *constant_levels(content), *moving])
 
 
 def _sizes(content: Content) -> Iterator[str]:
@@ -86,10 +87,16 @@ def constant_levels(content: Content) -> list[str]:
             continue
         if name == "length":
             shape = content.slices[0].levels.get("shape") or "chain"
-            found.append("point to point" if (shape, value) == ("chain", 1) else f"{shape} of {value}")
+            given = {"graph": "a service graph", "bank": "the bank", "chain": "point to point" if value == 1 else ""}
+            found.append(given.get(str(shape)) or f"{shape} of {value}")
         else:
             found.append(words.level(name, value))
     return found
+
+
+def load_line(content: Content) -> str:
+    """How the load moved within a trial; empty if it did not."""
+    return str(content.study.get("load_shape") or "")
 
 
 def fidelity(environment: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

@@ -72,6 +72,18 @@ def _show(content: Content, console: Console) -> None:
     _closing(content, notes, console)
 
 
+def _places(content: Content, part: Slice, console: Console) -> None:
+    """CPU by place, where the topology has several."""
+    for found in place_tables(content, part)[:1]:
+        console.print()
+        _title(found.title, False, "", console)
+        many = len(part.meshes) > 1
+        table = _table(2, "", *(["mesh"] if many else []), *found.postures)
+        for row in found.rows:
+            table.add_row(row.place, *([row.mesh] if many else []), *(t.replace(" ", UNBROKEN) for t in row.rungs))
+        console.print(Padding(table, (0, 0, 0, 2)))
+
+
 def _top(content: Content, console: Console) -> None:
     if content.fake:
         console.print(Text(f"NOT A MEASUREMENT: {facts.FAKE}", "bold reverse"))
@@ -185,6 +197,17 @@ def _differences(ladder: Ladder, notes: Footnotes, console: Console) -> None:
     console.print(Padding(table, (0, 0, 0, 2)))
 
 
+def _operations(operations: OperationTable, console: Console) -> None:
+    unit = f", {operations.form.unit}" if operations.form.unit else ""
+    _title(operations.title + unit, False, "", console)
+    meshes = len({row.mesh for row in operations.rows} - {""}) > 1
+    table = _table(2, "", *(["mesh"] if meshes else []), *operations.operations)
+    for row in operations.rows:
+        values = [value for value, _ in operations.cells(row)]
+        table.add_row(row.label, *([row.mesh] if meshes else []), *values)
+    console.print(Padding(table, (0, 0, 0, 2)))
+
+
 def _growth(growth: Growth, notes: Footnotes, console: Console) -> None:
     """A line per posture: the metric at each level of the factor, and the slope through them."""
     titled, form = growth.titled, growth.form
@@ -197,17 +220,6 @@ def _growth(growth: Growth, notes: Footnotes, console: Console) -> None:
         1,
         "",
         *(["mesh"] if meshes else []),
-def _operations(operations: OperationTable, console: Console) -> None:
-    unit = f", {operations.form.unit}" if operations.form.unit else ""
-    _title(operations.title + unit, False, "", console)
-    meshes = len({row.mesh for row in operations.rows} - {""}) > 1
-    table = _table(2, "", *(["mesh"] if meshes else []), *operations.operations)
-    for row in operations.rows:
-        values = [value for value, _ in operations.cells(row)]
-        table.add_row(row.label, *([row.mesh] if meshes else []), *values)
-    console.print(Padding(table, (0, 0, 0, 2)))
-
-
         *(growth.point_names[place] for place in shown),
         "slope",
         "interval",

@@ -161,7 +161,7 @@ def _interval(form: Form, finding: Finding | None) -> str:
 
 
 def _distributions(name: str, part: Slice, curves: Sequence[Curve]) -> Iterator[Figure]:
-    own = [curve for curve in curves if _of_slice(curve.cell, part)]
+    own = [curve for curve in curves if of_slice(curve.cell, part)]
     for mesh in part.meshes or ("none",):
         shown = [curve for curve in own if str(curve.cell.mesh) in (mesh, "none")]
         shown = _highest_variants(shown)
@@ -200,7 +200,7 @@ def _curve_name(curve: Curve, among: Sequence[Curve]) -> str:
     return ", ".join([posture.name, *(words.level(name, getattr(curve.cell, name)) for name in free)])
 
 
-def _of_slice(cell: Any, part: Slice) -> bool:
+def of_slice(cell: Any, part: Slice) -> bool:
     def level(name: str) -> Any:
         found = getattr(cell, name)
         return found if isinstance(found, int | float) else str(found)
@@ -208,6 +208,8 @@ def _of_slice(cell: Any, part: Slice) -> bool:
     return all(part.levels.get(name) in (None, level(name)) for name in CONTEXT)
 
 
+MOST_BARS = 9
+"""Workloads, the client among them, up to which each has bars of its own."""
 _USAGE = (
     ("proxy_cpu_us_per_request", "CPU per request: sidecar of {workload}"),
     ("service_cpu_us_per_request", "CPU per request: services"),
@@ -227,9 +229,12 @@ def _usage(name: str, content: Content, part: Slice) -> Iterator[Figure]:
             and finding.estimate is not None
             and all(finding.scope.get(key) in (None, value) for key, value in part.levels.items())
         ]
-        for workload in dict.fromkeys(str(finding.scope.get("workload", "")) for finding in own):
+        workloads = dict.fromkeys(str(finding.scope.get("workload", "")) for finding in own)
+        if metric == "service_cpu_us_per_request" or len(workloads) > MOST_BARS:
+            workloads = {"": None} if "" in workloads else {}  # the call graph shows them
+        for workload in workloads:
             mine = [finding for finding in own if str(finding.scope.get("workload", "")) == workload]
-            if metric == "memory_bytes" and _shown_per_workload(content):
+            if metric == "memory_bytes" and _shown_per_workload(content, part):
                 continue
             free = free_of(mine)
             mine.sort(
@@ -247,8 +252,14 @@ def _usage(name: str, content: Content, part: Slice) -> Iterator[Figure]:
             yield Figure(Markup(figure), title, _key(part, "key-bar"))
 
 
-def _shown_per_workload(content: Content) -> bool:
-    return any(finding.metric == "proxy_memory_bytes" for finding in content.of_kind(Kind.LEVEL))
+def _shown_per_workload(content: Content, part: Slice) -> bool:
+    shown = {
+        finding.scope.get("workload")
+        for finding in content.of_kind(Kind.LEVEL)
+        if finding.metric == "proxy_memory_bytes"
+        and all(finding.scope.get(key) in (None, value) for key, value in part.levels.items())
+    }
+    return 0 < len(shown) <= MOST_BARS
 
 
 def _rung_of(finding: Finding, free: Sequence[str]) -> Rung:
@@ -258,7 +269,7 @@ def _rung_of(finding: Finding, free: Sequence[str]) -> Rung:
 
 
 def _drift(name: str, part: Slice, points: Sequence[DriftPoint]) -> Iterator[Figure]:
-    own = [point for point in points if _of_slice(point.trial.cell, part)]
+    own = [point for point in points if of_slice(point.trial.cell, part)]
     title = "Drift: each trial's p50 against the median of its cell"
     if drawing := charts.drift_chart(f"{name}-drift", title, own):
         yield Figure(Markup(drawing), "each trial's p50 against its cell's median")
