@@ -7,6 +7,7 @@ of power at any moment the name holds the old content or the new one.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -58,3 +59,17 @@ def free_bytes(directory: Path) -> int:
     while not directory.exists():
         directory = directory.parent
     return shutil.disk_usage(directory).free
+
+
+def copy_aside(source: Path, path: Path) -> str:
+    """Copy a file, however large, as durably; returns its SHA-256."""
+    aside, digest = path.with_name(path.name + ASIDE), hashlib.sha256()
+    with source.open("rb") as original, aside.open("wb") as stream:
+        while block := original.read(1 << 20):
+            digest.update(block)
+            stream.write(block)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(path)
+    fsync_directory(path.parent)
+    return digest.hexdigest()

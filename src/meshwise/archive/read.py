@@ -32,7 +32,8 @@ from meshwise.archive.schema import (
 )
 from meshwise.core import messages
 from meshwise.study.file import parse_study
-from meshwise.study.model import Cell, Level, Study, Trial
+from meshwise.study.model import Cell, Level, ServiceGraph, Study, Trial
+from meshwise.study.trace import TRACES
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class ArchiveReader:
 
     def verify(self) -> None:
         """Compare every trial's files with their digests. Raises MW609 naming all that differ."""
-        troubles = [trouble for path, digest in self._files() if (trouble := _difference(path, digest))]
+        files = [*self._trace(), *self._files()]
+        troubles = [trouble for path, digest in files if (trouble := _difference(path, digest))]
         if troubles:
             first = troubles[0]
             more = "".join(f"\n{path}: {difference}" for path, difference in troubles[1:])
@@ -103,6 +105,8 @@ class ArchiveReader:
             str(self.directory / "study.yaml"),
             lambda cell: reasons.get(cell.name),
             self.level,
+            next((trial.cell.graph for trial in self.design if trial.cell.graph), None),
+            traces=self.directory / TRACES if self.about.get("trace") else None,
         )
 
     @property
@@ -160,6 +164,11 @@ class ArchiveReader:
         return {
             spec.name: {path.stem: path for path, _ in self._files(spec)} for spec in (REQUESTS, TELEMETRY)
         }
+
+    def _trace(self) -> Iterable[tuple[Path, str]]:
+        """The trace that the load replayed, if it did, with its recorded digest."""
+        if trace := self.about.get("trace"):
+            yield self.directory / TRACES / Path(trace["name"]).name, trace["sha256"]
 
     def _files(self, *specs: TableSpec) -> Iterable[tuple[Path, str]]:
         """The files of complete trials with their recorded digests."""
@@ -234,3 +243,13 @@ def _difference(path: Path, digest: str) -> tuple[Path, str] | None:
     except OSError as error:
         return path, error.strerror or str(error)
     return None if found == digest else (path, "its digest is not the one recorded in trials.parquet")
+
+
+def stored_graph(directory: Path) -> ServiceGraph | None:
+    """The service graph of the study that is stored here; None if there is no archive, or no graph in it.
+    Raises MW608."""
+    path = directory / "design.parquet"
+    if not path.is_file():
+        return None
+    design = _design(path, read_table(path, DESIGN))
+    return next((trial.cell.graph for trial in design if trial.cell.graph), None)

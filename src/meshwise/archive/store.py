@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from meshwise import __version__
-from meshwise.archive.files import ASIDE, disk_troubles, free_bytes, write_aside
+from meshwise.archive.files import ASIDE, copy_aside, disk_troubles, free_bytes, write_aside
 from meshwise.archive.lock import LOCK_NAME, ArchiveLock
 from meshwise.archive.outcome import TrialOutcome as TrialOutcome
 from meshwise.archive.outcome import TrialStatus as TrialStatus
@@ -36,6 +36,7 @@ from meshwise.core.units import format_size
 from meshwise.study.estimate import disk_bytes
 from meshwise.study.model import Phase, Study, Trial
 from meshwise.study.search import Result, Tried
+from meshwise.study.trace import TRACES
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ OWN_NAMES = {
     "requests",
     "telemetry",
     "postures",
+    TRACES,
     LOCK_NAME,
     PROBE_NAME,
 }
@@ -139,10 +141,10 @@ class Archive:
             if outcome.measurement is not None:
                 columns |= self._keep_table(trial_id, outcome.measurement.requests, REQUESTS)
                 columns |= self._keep_table(trial_id, outcome.measurement.telemetry, TELEMETRY)
-            row = trials_table([outcome_row(outcome, columns)])
-            self._trials = pa.concat_tables([self._trials, row]).combine_chunks()
                 if outcome.measurement.events is not None:
                     self._keep_events(trial_id, outcome.measurement.events)
+            row = trials_table([outcome_row(outcome, columns)])
+            self._trials = pa.concat_tables([self._trials, row]).combine_chunks()
             write_aside(self.directory / "trials.parquet", encode(self._trials))
         self._statuses[trial_id] = outcome.status
 
@@ -170,8 +172,6 @@ class Archive:
             f"{spec.name}_sha256": hashlib.sha256(content).hexdigest(),
         }
 
-    def _keep_resources(self, outcome: TrialOutcome) -> str | None:
-        """One file per different text; most trials share a few."""
     def _keep_events(self, trial_id: str, table: pa.Table) -> None:
         """One file for all trials; what a killed run left of a trial without a row goes."""
         path = self.directory / f"{EVENTS.name}.parquet"
@@ -183,6 +183,8 @@ class Archive:
         if new.num_rows:
             write_aside(path, encode(new.combine_chunks()))
 
+    def _keep_resources(self, outcome: TrialOutcome) -> str | None:
+        """One file per different text; most trials share a few."""
         if not outcome.resources:
             return None
         text = outcome.resources.encode()
@@ -247,12 +249,31 @@ def _create(
         (directory / name).mkdir()
     stored = trials_table([])
     facts = {"schema_version": SCHEMA_VERSION, "meshwise": __version__, **environment}
+    _keep_trace(directory, study)
     write_aside(directory / "study.yaml", study.source.encode())
     write_aside(directory / "environment.json", json.dumps(facts, indent=2).encode() + b"\n")
     write_aside(directory / "trials.parquet", encode(stored))
     design = design_table(trials).replace_schema_metadata({"meshwise": json.dumps(_about(study))})
     write_aside(directory / "design.parquet", encode(design))
     return stored
+
+
+def _keep_trace(directory: Path, study: Study) -> None:
+    """The trace of the load, as it was read: with it the directory says all that was asked."""
+    trace = study.trial.shape.trace if study.trial.shape else None
+    if trace is None:
+        return
+    (directory / TRACES).mkdir(exist_ok=True)
+    found = copy_aside(Path(trace.path), directory / TRACES / Path(trace.name).name)
+    if found != trace.sha256:
+        raise messages.BAD_TRACE.error(
+            trace.path, what="it was changed since the study was read", remedy="run the study again"
+        )
+
+
+def _trace_facts(study: Study) -> dict[str, str] | None:
+    trace = study.trial.shape.trace if study.trial.shape else None
+    return {"name": Path(trace.name).name, "sha256": trace.sha256} if trace else None
 
 
 def _about(study: Study) -> dict[str, object]:
@@ -264,6 +285,7 @@ def _about(study: Study) -> dict[str, object]:
         "level": study.level,
         "study_sha256": hashlib.sha256(study.source.encode()).hexdigest(),
         "not_applicable": [{"cell": no.cell.name, "reason": no.reason} for no in study.not_applicable],
+        "trace": _trace_facts(study),
     }
 
 
@@ -278,6 +300,12 @@ def _continue(
     if reader.level is not study.level:
         begun = f"with `--level {reader.level}`" if reader.level else "without `--level`"
         raise messages.OTHER_STUDY.error(str(directory), difference=f"it was begun {begun}")
+    if {trial.cell.graph for trial in reader.design} != {trial.cell.graph for trial in trials}:
+        raise messages.OTHER_STUDY.error(
+            str(directory), difference="its service graph differs: the graph file was changed since it began"
+        )
+    if reader.about.get("trace") != _trace_facts(study):
+        raise messages.OTHER_STUDY.error(str(directory), difference="the trace was changed since it began")
     if reader.design != tuple(trials):
         raise messages.OTHER_STUDY.error(str(directory), difference="its design differs from the study's")
     differences = _differences(reader.environment, json.loads(json.dumps(environment)))

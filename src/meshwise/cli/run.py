@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from meshwise.archive.read import stored_graph
 from meshwise.archive.store import Archive, TrialStatus
 from meshwise.cli.wiring import LevelOption, meshes_of, not_applicable
 from meshwise.core.errors import ExitStatus
@@ -30,8 +31,8 @@ from meshwise.runner import (
     TrialStarted,
     run_saturation,
     run_study,
-)
     violates,
+)
 from meshwise.study.design import design
 from meshwise.study.file import load_study
 from meshwise.study.model import Level, Study, Trial
@@ -58,16 +59,22 @@ def run(
 
     Example: meshwise run studies/quickstart.yaml --out my-study
     """
-    question = load_study(study, not_applicable, level)
+    question = load_study(study, not_applicable, level, stored_graph(out) if resume else None)
     trials = design(question)
     preflight(question)
-    kept_visible = [out, *proxy_overrides(os.environ)]
+    kept_visible = [out, *proxy_overrides(os.environ), *replayed(question)]
     raise typer.Exit(enter_world(lambda: _run(study, question, trials, out, resume), keep=kept_visible))
 
 
 def proxy_overrides(environment: Mapping[str, str]) -> list[Path]:
     """The proxies that the user named."""
     return [Path(environment[name]) for name in OVERRIDES.values() if environment.get(name)]
+
+
+def replayed(question: Study) -> list[Path]:
+    """The trace that the load is."""
+    trace = question.trial.shape.trace if question.trial.shape else None
+    return [Path(trace.path)] if trace else []
 
 
 def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, resume: bool) -> int:

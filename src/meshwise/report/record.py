@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from meshwise.analysis.course import Course, TrialCourse, courses, trial_course
 from meshwise.analysis.curves import Curve, DriftPoint, TrialQuantiles, curves, drift, trial_quantiles
 from meshwise.analysis.trial import REQUEST_COLUMNS
 from meshwise.archive.outcome import Check, TrialStatus
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.rows import trial_of
 from meshwise.report.words import rung_order
-from meshwise.study.model import Protocol
+from meshwise.study.model import Protocol, Role, Topology
 
 PROOF_FACTS = (
     ("tls_version", "TLS"),
@@ -65,6 +66,9 @@ class Record:
     trials: int = 0
     not_applicable: tuple[Mapping[str, Any], ...] = field(default=())
     study_text: str = ""
+    topologies: tuple[Topology, ...] = ()
+    courses: tuple[Course, ...] = ()
+    """Response time against time; empty where the load does not move."""
 
 
 def read_record(reader: ArchiveReader) -> Record:
@@ -79,6 +83,8 @@ def read_record(reader: ArchiveReader) -> Record:
         trials=len(rows),
         not_applicable=tuple(reader.about.get("not_applicable") or ()),
         study_text=reader.study_text,
+        topologies=tuple(dict.fromkeys(trial.cell.topology for trial in reader.design)),
+        courses=courses(_courses(reader, rows)),
     )
 
 
@@ -89,6 +95,17 @@ def _quantiles(reader: ArchiveReader, rows: Sequence[Mapping[str, Any]]) -> Iter
         frame = reader.scan_requests([row["trial_id"]])
         wanted = [name for name in (*REQUEST_COLUMNS, "client") if name in frame.collect_schema().names()]
         yield trial_quantiles(trial_of(row), frame.select(wanted).collect(), row["started_unix_ns"])
+
+
+def _courses(reader: ArchiveReader, rows: Sequence[Mapping[str, Any]]) -> Iterator[TrialCourse]:
+    plan = reader.study().trial
+    if plan.shape is None:
+        return
+    for row in rows:
+        if row["status"] == TrialStatus.OK and row["requests_rows"] and row["role"] == Role.CELL:
+            frame = reader.scan_requests([row["trial_id"]])
+            wanted = [name for name in (*REQUEST_COLUMNS, "client") if name in frame.collect_schema().names()]
+            yield trial_course(trial_of(row), frame.select(wanted).collect(), plan.duration_ns)
 
 
 def _proofs(rows: Sequence[Mapping[str, Any]]) -> tuple[ProofSummary, ...]:

@@ -27,10 +27,15 @@ from meshwise.study.expand import (
     split_applicable,
 )
 from meshwise.study.factors import did_you_mean
+from meshwise.study.graph import ServiceGraph
+from meshwise.study.graph_choice import GraphChoice
+from meshwise.study.graph_file import GraphFile, graph_of, read_graph
 from meshwise.study.model import Cell, Level, Study, TrialPlan
+from meshwise.study.movement import check_load, moving_load
 from meshwise.study.objective import primary_of, search_of
 from meshwise.study.problems import Problem, impossible, to_error
 from meshwise.study.shape import StudyFile
+from meshwise.study.trace import TRACES
 
 
 def every_cell_applies(cell: Cell) -> str | None:
@@ -39,9 +44,15 @@ def every_cell_applies(cell: Cell) -> str | None:
 
 
 def load_study(
-    path: FilePath, not_applicable: NotApplicableReason = every_cell_applies, level: Level | None = None
+    path: FilePath,
+    not_applicable: NotApplicableReason = every_cell_applies,
+    level: Level | None = None,
+    kept_graph: ServiceGraph | None = None,
 ) -> Study:
-    """Read and check a study file; with a level, keep only its cells. Raises MW1xx."""
+    """Read and check a study file; with a level, keep only its cells. Raises MW1xx.
+
+    `kept_graph`: as an archive holds it, for a study whose graph file is gone.
+    """
     try:
         with path.open("rb") as stream:
             raw = stream.read(4 * MAX_CHARACTERS + 1)
@@ -50,7 +61,7 @@ def load_study(
         raise messages.UNREADABLE_STUDY.error(str(path), reason=error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise messages.NOT_YAML.error(str(path), reason=f"byte {error.start} is not UTF-8") from error
-    return parse_study(text, str(path), not_applicable, level)
+    return parse_study(text, str(path), not_applicable, level, kept_graph, path.parent)
 
 
 def parse_study(
@@ -58,12 +69,19 @@ def parse_study(
     name: str,
     not_applicable: NotApplicableReason = every_cell_applies,
     level: Level | None = None,
+    kept_graph: ServiceGraph | None = None,
+    directory: FilePath | None = None,
+    traces: FilePath | None = None,
 ) -> Study:
-    """The same from text; `name` stands for the file in messages."""
+    """The same from text; `name` stands for the file in messages. Without a `directory` no graph file is
+    read, and `kept_graph` is the study's graph. `traces`: where an archive keeps the trace of its load."""
     document = parse_document(text, name)
-    file = _shape(document)
+    file = read_shape(document)
     problems: list[Problem] = []
-    cells, environments = of_level(level, expand_cells(file, problems), file, problems)
+    moving, file = moving_load(file, lambda said: _trace_path(said, directory, traces), problems)
+    given = _graph(document, file, kept_graph, directory, problems)
+    graph = given.graph if given else None
+    cells, environments = of_level(level, expand_cells(file, problems, graph), file, problems)
     applicable, not_expressed = split_applicable(cells, not_applicable)
     if cells and not applicable:
         reason = f"no cell can be expressed by its mesh: {not_expressed[0].reason}"
@@ -79,6 +97,8 @@ def parse_study(
             impossible(("confidence",), "confidence is at least 50% and under 100%", "usual: 0.95")
         )
     search, primary = search_of(file, problems), primary_of(file, problems)
+    check_load(file, moving, applicable, problems)
+    check_bank(file.shape, file.load.mix, file.events, file.trial.duration, problems)
     if problems:
         raise to_error(document, problems)
     return Study(
@@ -93,12 +113,14 @@ def parse_study(
             duration_ns=file.trial.duration,
             arrivals=file.load.arrivals,
             timeout_ns=file.load.timeout,
+            shape=moving,
+            think=file.load.think,
+            mix=file.load.mix.weights if file.load.mix else tuple(DEFAULT_WEIGHTS.items()),
+            restart_every_ns=file.events[0].every if file.events else 0,
         ),
         blocks=file.blocks,
         blocks_per_execution=per_execution,
         proxy_workers=file.workers,
-    check_load(file, moving, applicable, problems)
-    check_bank(file.shape, file.load.mix, file.events, file.trial.duration, problems)
         pin_cpus=file.pin,
         outlier_rule=file.outliers,
         primary_metrics=primary,
@@ -106,17 +128,58 @@ def parse_study(
         margin=file.margin,
         level=level,
         search=search,
+        notes=(
+            *(given.notes if given else ()),
+            *(moving.trace.notes if moving and moving.trace else ()),
+        ),
         source=text,
     )
 
 
-def _shape(document: Document) -> StudyFile:
+def _trace_path(said: str, directory: FilePath | None, traces: FilePath | None) -> FilePath:
+    """A trace lies beside the study file, or where an archive keeps it."""
+    if traces is not None:
+        return traces / FilePath(said).name
+    path = (directory or FilePath()) / said
+    kept = (directory or FilePath()) / TRACES / path.name
+    return kept if kept.is_file() and not path.exists() else path
+
+
+def _graph(
+    document: Document,
+    file: StudyFile,
+    kept: ServiceGraph | None,
+    directory: FilePath | None,
+    problems: list[Problem],
+) -> GraphFile | None:
+    """The service graph of the study, if it has one. A graph file's own mistakes are raised at once."""
+    if not isinstance(file.topology, GraphChoice):
+        return None
+    path: Path = ("topology", "graph")
+    if file.topology.file is None:
+        found = graph_of(document, path, "inline", problems)
+        if found is None:
+            raise to_error(document, problems)
+        return found
+    if directory is not None:
+        try:
+            return read_graph(directory / file.topology.file)
+        except FileNotFoundError:
+            if kept is None:
+                raise messages.UNREADABLE_GRAPH.error(
+                    document.where(path), reason=f"there is no file `{directory / file.topology.file}`"
+                ) from None
+    if kept is None:
+        raise messages.UNREADABLE_GRAPH.error(
+            document.where(path), reason="a study from text alone has no files beside it"
+        )
+    return GraphFile(kept)
+
+
+def read_shape(document: Document) -> StudyFile:
+    """What pydantic makes of it. Raises MW1xx with every mistake."""
     if not isinstance(document.value, dict):
         raise messages.BAD_VALUE.error(
-            shape=moving,
-            think=file.load.think,
-            mix=file.load.mix.weights if file.load.mix else tuple(DEFAULT_WEIGHTS.items()),
-            restart_every_ns=file.events[0].every if file.events else 0,
             document.where(()), reason="a study is a mapping of keys", remedy="begin with `name: my-study`"
         )
     problems = [

@@ -15,7 +15,8 @@ from markupsafe import Markup
 from meshwise import __version__
 from meshwise.report import facts, saturation, sentences
 from meshwise.report.content import Content
-from meshwise.report.html import sections
+from meshwise.report.html import sections, topology
+from meshwise.report.html.course import course_figures
 from meshwise.report.html.growth import effect_sections
 from meshwise.report.record import PROOF_FACTS, Record
 from meshwise.report.words import Footnotes
@@ -26,6 +27,7 @@ def render(content: Content, record: Record, directory: str = "DIR") -> str:
     notes = Footnotes()
     effects = effect_sections(content, notes)
     parts = [sections.slice_section(content, part, record, notes) for part in content.slices]
+    moving = [tuple(course_figures(part, record.courses)) for part in content.slices]
     return _template().render(
         content=content,
         record=record,
@@ -37,8 +39,11 @@ def render(content: Content, record: Record, directory: str = "DIR") -> str:
         fake=facts.FAKE if content.fake else "",
         effect_sections=effects,
         parts=parts,
+        courses={part.name: figures for part, figures in zip(parts, moving, strict=True)},
+        topologies=topology.by_slice(content, [part.name for part in parts], record.topologies),
         notes=notes.lines(),
         saturation=saturation.section(content),
+        load_line=facts.load_line(content),
         checks=sections.checks(content),
         variance=sections.variance(content),
         proof_facts=PROOF_FACTS,
