@@ -13,34 +13,39 @@ import random
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from meshwise import __version__
+from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.process import OwnedProcess, stop_all
+from meshwise.load.spec import LoadSpec
+from meshwise.load.trace import write_trace
 from meshwise.mesh.seam import OUTSIDER, Dial, Fidelity, Mesh, Proof
 from meshwise.study.model import MeshName, Study, Trial
+from meshwise.study.topology import CLIENT
 from meshwise.testbed.local import host, instrument, links, measure, processes
+from meshwise.testbed.local.accidents import Accidents
+from meshwise.testbed.local.bank_ports import has_bank, with_direct_way
 from meshwise.testbed.local.layout import Environment, lay_out
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.world import current_world
 from meshwise.testbed.seam import Measurement, Observe
 
-from meshwise.testbed.local.accidents import Accidents
-from meshwise.testbed.local.bank_ports import has_bank, with_direct_way
+if TYPE_CHECKING:
+    from meshwise.testbed.local.bank import Bank
+    from meshwise.testbed.local.bank_trial import BankTrial
+
 FIDELITY = (
     Fidelity(
         "local-one-machine",
         "client, sidecars and services share this machine's CPUs and its loopback of virtual links",
         "latencies include competition for the CPU and no network distance; CPU per request is unaffected",
-if TYPE_CHECKING:
-    from meshwise.testbed.local.bank import Bank
-    from meshwise.testbed.local.bank_trial import BankTrial
-
     ),
 )
 
@@ -57,30 +62,31 @@ class LocalTestbed:
         self._stack = ExitStack()
         self._running: dict[str, list[OwnedProcess]] = {}
         """By environment; those of the current execution."""
+        self._started: dict[str, processes.Start] = {}
+        """By process; those of the current execution."""
         self._rules: dict[str, list[str]] = {}
         self._starts = 0
+        self._bank = _bank_of(study)
 
     def __enter__(self) -> Self:
         """Make pods, links and rules. Raises MW201 outside a world, MW501 or MW502 if the kernel refuses."""
-        self._started: dict[str, processes.Start] = {}
-        """By process; those of the current execution."""
         world = current_world()
         self._privileged = world.privileged
-        self._bank = _bank_of(study)
         self._home = self._directory or world.secrets
+        self._trace = self._write_trace()
         environments = lay_out(self._study, self._home / "environments")
         self._environments = {(e.placement.mesh, e.placement.process_set): e for e in environments}
         with ExitStack() as stack:
             wanted = [pod for environment in environments for pod in environment.pods()]
             self._pods: dict[str, Pod] = stack.enter_context(links.network(wanted))
+            if self._bank:
+                stack.enter_context(self._bank)
             for environment in environments:
                 self._capture(environment)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
-            if self._bank:
-                stack.enter_context(self._bank)
         try:
             self._stop_processes()
         finally:
@@ -105,13 +111,13 @@ class LocalTestbed:
             "workers": self._study.proxy_workers,
             "cpus": asdict(self._cpus),
             "capture": self._rules,
+            **({"stores": dict(self._bank.builds())} if self._bank else {}),
             "fidelity": fidelity,
         }
 
     def restart(self, execution: int) -> None:
         self._stop_processes()
         self._starts += 1
-            **({"stores": dict(self._bank.builds())} if self._bank else {}),
         chance = random.Random(f"{self._study.seed} execution {execution} start {self._starts}")
         logs = self._home / "logs"
         shutil.rmtree(logs, ignore_errors=True)
@@ -135,26 +141,26 @@ class LocalTestbed:
         for one in due:
             process = processes.start(one, self._pods, logs, self._cpus, chance, privileged=self._privileged)
             self._running.setdefault(one.environment.name, []).append(process)
+            self._started[process.name] = one
             started.append((one, process))
         processes.wait_ready(started, self._pods)
 
     def apply(self, trial: Trial) -> None:
         environment = self._of(trial)
         processes.check_alive(self._watched(environment))
-            self._started[process.name] = one
         mesh = self._meshes[trial.cell.mesh]
         try:
+            if self._bank:
+                self._bank.rest(environment, self._pods)
             mesh.apply(environment.placement, trial.cell, self._dial(environment))
+            if self._bank:
+                self._bank.begin(environment, self._pods, trial.cell)
         except MeshwiseError:
             processes.check_alive(self._watched(environment))  # a proxy that ended is the better reason
             raise
 
     def prove(self, trial: Trial) -> Proof:
-            if self._bank:
-                self._bank.rest(environment, self._pods)
         environment = self._of(trial)
-            if self._bank:
-                self._bank.begin(environment, self._pods, trial.cell)
         processes.check_alive(self._watched(environment))
         mesh = self._meshes[trial.cell.mesh]
         try:
@@ -176,9 +182,16 @@ class LocalTestbed:
         samplers = mesh.samplers(used.placement, self._dial(environment))
         directory = self._home / "trial"
         shutil.rmtree(directory, ignore_errors=True)
+        clients = self._clients(trial, environment)
+        asked = self._ask_bank(trial, clients, directory)
 
         def start_instruments(stack: ExitStack) -> list[instrument.Instrument]:
-            return self._start_instruments(stack, trial, environment, directory)
+            started = []
+            for name, workload, spec in clients:
+                one = self._instrument(name, environment, workload, spec, directory / name)
+                stack.enter_context(one.process)
+                started.append(replace(one, label=asked.labelled) if asked else one)
+            return started
 
         measured = measure.measure(
             start_instruments,
@@ -197,8 +210,6 @@ class LocalTestbed:
             inside,
             lambda spec, where: self._instrument("again", environment, CLIENT, spec, where),
         )
-        clients = self._clients(trial, environment)
-        asked = self._ask_bank(trial, clients, directory)
 
     # --- parts -------------------------------------------------------------------------------------
 
@@ -206,8 +217,8 @@ class LocalTestbed:
         """(client, workload in whose pod it is, its load)"""
         request = self._meshes[trial.cell.mesh].request(trial.cell)
         cpu = self._cpus.instrument[0] if self._cpus.instrument else None
-        inside = instrument.load_spec(self._study, trial, environment, request, cpu)
-        wanted = [(instrument.MESH_CLIENT, "client", inside)]
+        inside = instrument.load_spec(self._study, trial, environment, request, cpu, self._trace)
+        wanted = [(instrument.MESH_CLIENT, CLIENT, inside)]
         if trial.cell.plaintext_share:
             outside = instrument.outside_spec(inside, trial, environment)
             wanted.append((instrument.OUTSIDE_CLIENT, OUTSIDER, outside))
@@ -266,6 +277,8 @@ class LocalTestbed:
         for placed in environment.placement.workloads:
             rules = mesh.capture(placed.name)
             if rules is not None:
+                if self._bank:
+                    rules = with_direct_way(rules, placed.name)
                 pod = self._pods[environment.pod_name(placed.name)]
                 chains = links.capture(pod, rules, privileged=self._privileged)
                 self._rules[str(mesh.name)] = [str(chain) for chain in chains]
@@ -286,8 +299,6 @@ class LocalTestbed:
 
     def _of(self, trial: Trial) -> Environment:
         return self._environments[trial.cell.mesh, trial.process_set]
-                if self._bank:
-                    rules = with_direct_way(rules, placed.name)
 
     def _dial(self, environment: Environment) -> Dial:
         def dial(pod: str, address: str, port: int) -> socket.socket:
