@@ -142,7 +142,11 @@ class Caller:
                 for channel in self._channels.values():
                     self._stack.push_async_callback(channel.close)
             case Protocol.HTTP2:
-                limits = httpx.Limits(_MOST_CONNECTIONS, _MOST_CONNECTIONS, _IDLE_S)
+                limits = httpx.Limits(
+                    max_connections=_MOST_CONNECTIONS,
+                    max_keepalive_connections=_MOST_CONNECTIONS,
+                    keepalive_expiry=_IDLE_S,
+                )
                 client = httpx.AsyncClient(
                     http1=False, http2=True, timeout=self._deadline_s, trust_env=False, limits=limits
                 )
