@@ -1,4 +1,4 @@
-"""Program of the tests of the bank in pods: `inside_bank.py SCENE [WORDS]`. Prints one line of JSON per trial.
+"""Program of the tests of the bank in pods: `inside_bank.py SCENE [WORDS]`. Prints a line of JSON per trial.
 
 Like `inside_testbed`; a scene does to the bank what happens to a company's.
 """

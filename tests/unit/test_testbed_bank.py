@@ -1,5 +1,5 @@
-"""The bank in a study, without a process: what its clients ask, how its books are judged, which way leads to its
-stores, and what is done to a trial meanwhile."""
+"""The bank in a study, without a process: what its clients ask, how its books are judged, which way leads to
+its stores, and what is done to a trial meanwhile."""
 
 from __future__ import annotations
 

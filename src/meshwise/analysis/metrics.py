@@ -117,8 +117,8 @@ def split(name: str) -> tuple[Metric, str]:
 
 
 def workload_scope(name: str) -> dict[str, str]:
-    """Of a metric by its full name. A metric of a place, or of an operation, has that in both keys, so that who
-    looks for what is of everything leaves all kinds out by one."""
+    """Of a metric by its full name. A metric of a place, or of an operation, has that in both keys, so that
+    who looks for what is of everything leaves all kinds out by one."""
     metric, workload = split(name)
     if not workload:
         return {}

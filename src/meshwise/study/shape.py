@@ -105,7 +105,7 @@ class Factors(Part):
     )
     stores: Levels[Annotated[Stores, _stores, _stores_schema]] | None = Field(
         default=None,
-        description="How the bank reaches database and cache: through the sidecars, or past them. Default: meshed.",
+        description="How the bank reaches its stores: through the sidecars, or past them. Default: meshed.",
     )
 
 

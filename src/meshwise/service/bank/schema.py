@@ -77,7 +77,8 @@ END $$ LANGUAGE plpgsql;
 CREATE FUNCTION advance_saga(k text, stands text, following text) RETURNS text AS $$
 DECLARE stored text;
 BEGIN
-    UPDATE sagas SET state = following, at = now() WHERE key = k AND state = stands RETURNING state INTO stored;
+    UPDATE sagas SET state = following, at = now()
+        WHERE key = k AND state = stands RETURNING state INTO stored;
     IF NOT FOUND THEN SELECT state INTO stored FROM sagas WHERE key = k; END IF;
     RETURN stored;
 END $$ LANGUAGE plpgsql;
@@ -132,8 +133,8 @@ async def prepare(url: str, accounts: int, balance: int, allowance: int) -> None
 
 
 async def begin_anew(url: str, accounts: int, balance: int, allowance: int) -> None:
-    """The books as they were at the start, whatever was booked since; what still runs for a client that gave up
-    is ended. Then everything is written to disk, so that no trial pays for the pages of the one before."""
+    """The books as they were at the start, whatever was booked since; what still runs for a client that gave
+    up is ended. Then everything is written to disk, so that no trial pays for the pages of the one before."""
     connection: Any = await asyncpg.connect(url)
     try:
         await connection.execute(_END_OTHERS)

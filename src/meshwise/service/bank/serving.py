@@ -121,7 +121,8 @@ def _arrived(held: Resources, origin: Origin) -> None:
 def _application(held: Resources, protocol: Protocol, handlers: Mapping[str, Handler]) -> Starlette:
     def route(method: str, handler: Handler) -> Route:
         async def endpoint(request: Request) -> Response:
-            fields = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
+            raw = request.headers.raw
+            fields = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
             _arrived(held, Origin.of(protocol, fields))
             given = await answer(handler, await request.body())
             return Response(calls.encode(given.body), given.status, media_type="application/json")

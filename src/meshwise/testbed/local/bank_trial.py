@@ -72,6 +72,9 @@ def once_more(
         warmup_ns=0,
         duration_ns=AGAIN_GAP_NS * len(requests),
         timeout_ns=AGAIN_TIMEOUT_NS,
+        shape=None,
+        trace=None,
+        think=None,
     )
     with ExitStack() as stack:
         instrument = start(again, directory / "out")

@@ -1,14 +1,14 @@
 """What the bank's clients ask in a trial, and the judgement of the books after it.
 
 Laws of this file:
-- All trials of a block ask the same, in the same order (common random numbers); only the idempotency keys are a
-  trial's own.
-- A client that did not learn what became of its transfer comes back: after the measured window it asks again
-  with the same key, over the same way, until it knows or has asked three times. What it still does not know is
-  kept as unknown, never counted as failed or done.
-- A refusal of the bank (an overdraft, a saga undone because its payee takes no notifications) is an answer, not
-  an error.
-- A violation is never explained away: it flags the trial, and whoever ran the study is told by the exit status.
+- All trials of a block ask the same, in the same order (common random numbers); only the idempotency keys
+  are a trial's own.
+- A client that did not learn what became of its transfer comes back: after the measured window it asks
+  again with the same key, by the same way, until it knows or has asked three times. What it still does not
+  know is kept as unknown, never counted as failed or done.
+- A refusal of the bank (an overdraft, a saga undone because its payee takes no notifications) is an answer,
+  not an error.
+- A violation is never explained away: it flags the trial, and the exit status tells whoever ran the study.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from meshwise.archive.outcome import BOOKS_VIOLATED, Check, Measurement
-from meshwise.load.schedule import arrival_times_ns
+from meshwise.load.intended import intended_times
 from meshwise.load.script import Line, write_script
 from meshwise.load.spec import LoadSpec
 from meshwise.load.wire.seam import GRPC_STATUS_BASE
@@ -48,11 +48,11 @@ AskAgain = Callable[[Sequence[Request]], Sequence[int]]
 
 def asked_by(spec: LoadSpec, weights: Mapping[Operation, float], run: str) -> list[Request]:
     """The requests of one client, one for each time of its schedule."""
-    span_ns = spec.warmup_ns + spec.duration_ns
     if spec.arrivals is Arrivals.CLOSED:
+        span_ns = spec.warmup_ns + spec.duration_ns
         count = int(span_ns / 1e9 * _CLOSED_RPS) + 1
     else:
-        count = int(arrival_times_ns(spec.arrivals, spec.rate_rps, span_ns, spec.seed).size)
+        count = int(intended_times(spec).size)
     return draw(Mix(weights, ACCOUNTS), max(count, 1), spec.seed, run)
 
 

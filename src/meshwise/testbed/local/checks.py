@@ -93,7 +93,7 @@ def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
 
 def preflight(study: Study) -> None:
     """Raise the first thing that keeps this study from running, before anything starts: MW504, MW403 (no
-    Envoy), MW811 or MW423 (no linkerd2-proxy), MW911, MW912 or MW914 (no store, nothing to talk to it with)."""
+    Envoy), MW811 or MW423 (no linkerd2-proxy), MW911, MW912 or MW914 (no store, or nothing to talk to it)."""
     if MeshName.ISTIO in study.environments:
         envoy_binary.facts(envoy_binary.envoy_path())
     if MeshName.LINKERD in study.environments:

@@ -54,8 +54,8 @@ def measure(
     accidents: Accidents | None = None,
 ) -> Measurement:
     """Warm up, measure, gather. `processes`: those of the trial's environment, which must live; of these
-    the ones in `used_pods` are sampled, for only they serve the trial's topology. `accidents`: what is done to
-    them meanwhile."""
+    the ones in `used_pods` are sampled, for only they serve the trial's topology. `accidents`: what is done
+    to them meanwhile."""
     processes = list(processes)
     with ExitStack() as stack:
         instruments = start_instruments(stack)

@@ -67,8 +67,8 @@ def due_starts(
     services: Sequence[ProcessPlan] | None = None,
 ) -> list[Start]:
     """All processes of an environment, in a random order. Writes the nodes' specs into `directory`. `draws`
-    seeds what nodes draw: the same in every environment, so that they meet the same chances. `services`: instead
-    of nodes."""
+    seeds what nodes draw: the same in every environment, so that they meet the same chances. `services`:
+    instead of nodes."""
     if services is None:
         services = _service_plans(environment, directory, draws)
     plans = [*mesh.processes(environment.placement, workers), *services]
