@@ -48,6 +48,14 @@ def parse_rate_rps(text: str) -> float:
     return float(match[1]) / _RATE_SECONDS[match[2]]
 
 
+def parse_multiple(text: str) -> float:
+    """`2x`, `0.5x` -> 2.0, 0.5. Raises MW101."""
+    match = re.fullmatch(_NUMBER + r"x\s*", text)
+    if not match:
+        raise messages.BAD_UNIT.error(text=text, kind="multiple of the rate", example="`2x` or `0.5x`")
+    return float(match[1])
+
+
 def parse_share(text: str) -> float:
     """`10%` or `0.1` -> 0.1. Raises MW101 outside [0, 1]."""
     match = re.fullmatch(_NUMBER + r"(%?)\s*", text)
