@@ -18,6 +18,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from meshwise.study.load_shape import LoadShape, Think
 from meshwise.study.model import Arrivals, Protocol
 from meshwise.study.payload import Payload, parse_payload
 from meshwise.study.protocol import Streaming
@@ -59,7 +60,7 @@ class LoadSpec:
     """A request unanswered this long after its intended time is an error of kind `timeout`."""
     grpc_message: bytes | None = None
     response_bytes: int = 0
-    """The payload that is asked for: tcp by its framing, HTTP where path or headers say `{response_bytes}`."""
+    """The payload asked for: tcp by its framing, HTTP where path or headers say `{response_bytes}`."""
     tls: TlsSpec | None = None
     cpu: int | None = None
     """Pin the instrument's process to this CPU."""
@@ -84,6 +85,12 @@ class LoadSpec:
     """Per stream; 0 with `server`: as many as come."""
     script: str | None = None
     """A file (`load.script`) with path and body of every request; then `path` and the payloads are not read."""
+    shape: LoadShape | None = None
+    """How the rate moves in the measured window; not of a trace of times."""
+    trace: str | None = None
+    """A file (`load.trace`) with every intended time of the measured window; `rate_rps`: of the warm-up."""
+    think: Think | None = None
+    """Of closed arrivals: how long a slot rests after an answer."""
 
     @property
     def request_payload(self) -> int | Payload:
@@ -96,6 +103,7 @@ class LoadSpec:
     def to_json(self) -> str:
         """The spec file's text; bytes travel as base64."""
         values = dataclasses.asdict(self)
+        values["shape"] = self.shape and self.shape.to_values()
         if self.grpc_message is not None:
             values["grpc_message"] = base64.b64encode(self.grpc_message).decode()
         return json.dumps(values, indent=1)
@@ -114,4 +122,8 @@ class LoadSpec:
             values["grpc_message"] = base64.b64decode(values["grpc_message"])
         if values.get("tls") is not None:
             values["tls"] = TlsSpec(**values["tls"])
+        if values.get("shape") is not None:
+            values["shape"] = LoadShape.of_values(values["shape"])
+        if values.get("think") is not None:
+            values["think"] = Think(**values["think"])
         return cls(**values)
