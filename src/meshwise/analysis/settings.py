@@ -28,6 +28,8 @@ class Settings:
     not_applicable: tuple[NotApplicable, ...] = ()
     search: Search | None = None
     """Of a saturation study."""
+    load_shape: str = ""
+    """How the load moves within a trial, in words; empty if it does not."""
 
     @classmethod
     def of(cls, study: Study, design: Sequence[Trial]) -> Settings:
@@ -42,6 +44,7 @@ class Settings:
             design=tuple(design),
             not_applicable=study.not_applicable,
             search=study.search,
+            load_shape=study.trial.shape.words if study.trial.shape else "",
         )
 
     @property
@@ -55,7 +58,8 @@ class Settings:
         return float(match[1]) if match else None
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        moving = {"load_shape": self.load_shape} if self.load_shape else {}
+        return moving | {
             "name": self.name,
             "seed": self.seed,
             "primary_metrics": list(self.primary_metrics),

@@ -1,0 +1,85 @@
+"""`--shape`, `--trace` and `--think` of `meshwise load`: from what was typed to what the instrument takes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshwise.core import messages
+from meshwise.core.errors import MeshwiseError
+from meshwise.core.units import format_duration
+from meshwise.load.spec import LoadSpec
+from meshwise.load.trace import write_trace
+from meshwise.study.load_shape import MOST_RPS, LoadShape, TraceFile
+from meshwise.study.model import Arrivals
+from meshwise.study.movement import beyond
+from meshwise.study.shape_load import parse_think
+from meshwise.study.shape_text import parse_shape
+from meshwise.study.trace import read_trace
+
+LONGEST_NS = 3600 * 10**9
+
+ShapeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="How the rate moves, as in a study: '{spike: {at: 3s, lasts: 1s, height: 5x}}'",
+        metavar="YAML",
+    ),
+]
+TraceOption = Annotated[
+    Path | None,
+    typer.Option(help="Replay a CSV of times, or of rates; --rate is then the trace's.", metavar="FILE"),
+]
+ThinkOption = Annotated[
+    str | None,
+    typer.Option(help="Of closed arrivals, after each answer: 100ms, or 'exponential 100ms'", metavar="TIME"),
+]
+
+
+@contextmanager
+def moving(spec: LoadSpec, shape: str | None, trace: Path | None, think: str | None) -> Iterator[LoadSpec]:
+    """The spec with how its load moves; what a trace needs on disk goes when the block is left."""
+    if think is not None:
+        spec = replace(spec, think=parse_think(think))
+    if shape is not None and trace is not None:
+        raise _option("--shape and --trace both say the rate", "keep one of them")
+    if (shape or trace) and spec.duration_ns > LONGEST_NS:
+        raise _option("a load that moves lasts at most an hour", f"--duration {format_duration(LONGEST_NS)}")
+    if shape is not None:
+        yield replace(
+            spec,
+            shape=parse_shape(shape, "--shape", spec.arrivals, spec.rate_rps, spec.duration_ns, spec.seed),
+        )
+    elif trace is not None:
+        with tempfile.TemporaryDirectory(prefix="meshwise-trace-") as directory:
+            yield _replaying(spec, trace, Path(directory) / "trace")
+    else:
+        yield spec
+
+
+def _replaying(spec: LoadSpec, path: Path, compiled: Path) -> LoadSpec:
+    found = read_trace(path, spec.duration_ns)
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)
+    if spec.arrivals is Arrivals.CLOSED:
+        raise _option("a closed loop replays no trace", "leave out --arrivals")
+    shape = LoadShape(rates=found.rates, times=found.times)
+    if beyond(shape, found.rate_rps, spec.duration_ns):
+        what = f"{path} goes beyond the {MOST_RPS:.0f}/s that the instrument sends, or sends nothing"
+        raise _option(what, "replay another part, or divide it among several runs")
+    if found.times is None:
+        return replace(spec, rate_rps=found.rate_rps, shape=shape)
+    if spec.arrivals is not Arrivals.CONSTANT:
+        raise _option(f"{path} says every time, so arrivals are not drawn", "leave out --arrivals")
+    write_trace(TraceFile(path.name, str(path), found.sha256), spec.duration_ns, compiled)
+    return replace(spec, rate_rps=found.rate_rps, trace=str(compiled))
+
+
+def _option(what: str, remedy: str) -> MeshwiseError:
+    return messages.BAD_LOAD_OPTION.error(what=what, remedy=remedy)
