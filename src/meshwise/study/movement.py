@@ -12,6 +12,7 @@ from pathlib import Path as FilePath
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_duration
+from meshwise.study.document import Path
 from meshwise.study.load_shape import (
     MOST_RPS,
     IdleBurst,
@@ -27,7 +28,7 @@ from meshwise.study.load_shape import (
 from meshwise.study.model import Arrivals, Cell
 from meshwise.study.problems import Problem, impossible
 from meshwise.study.profile import profile
-from meshwise.study.shape import StudyFile
+from meshwise.study.shape import Factors, StudyFile
 from meshwise.study.shape_load import MovingLoad
 from meshwise.study.trace import read_trace
 
@@ -61,19 +62,18 @@ def moving_load(
 
 def shape_of(given: MovingLoad, duration_ns: int, seed: int) -> LoadShape:
     """All but a trace."""
+    steps, ramp, day, spike = given.steps, given.ramp, given.sinusoid, given.spike
+    bursts, states, idle = given.on_off, given.markov.states if given.markov else [], given.idle_burst
     return LoadShape(
-        steps=given.steps and Steps(tuple(given.steps.levels)),
-        ramp=given.ramp and Ramp(given.ramp.start, given.ramp.end),
-        sinusoid=given.sinusoid and Sinusoid(given.sinusoid.swing, given.sinusoid.period or duration_ns),
-        on_off=given.on_off and OnOff(given.on_off.on, given.on_off.off, given.on_off.high, given.on_off.low),
-        spike=given.spike and Spike(given.spike.at, given.spike.lasts, given.spike.height),
-        markov=given.markov
-        and Markov(
-            tuple(state.level for state in given.markov.states),
-            tuple(state.stays for state in given.markov.states),
-            seed,
-        ),
-        idle_burst=given.idle_burst and IdleBurst(given.idle_burst.idle, float(given.idle_burst.burst)),
+        steps=Steps(tuple(steps.levels)) if steps else None,
+        ramp=Ramp(ramp.start, ramp.end) if ramp else None,
+        sinusoid=Sinusoid(day.swing, day.period or duration_ns) if day else None,
+        on_off=OnOff(bursts.on, bursts.off, bursts.high, bursts.low) if bursts else None,
+        spike=Spike(spike.at, spike.lasts, spike.height) if spike else None,
+        markov=Markov(tuple(each.level for each in states), tuple(each.stays for each in states), seed)
+        if states
+        else None,
+        idle_burst=IdleBurst(idle.idle, float(idle.burst)) if idle else None,
     )
 
 
@@ -135,7 +135,7 @@ def _mistakes(file: StudyFile, given: MovingLoad) -> Iterator[Problem]:
 
 
 def _bad_lengths(file: StudyFile, given: MovingLoad) -> Iterator[Problem]:
-    lengths: list[tuple[tuple[str | int, ...], int, int]] = []
+    lengths: list[tuple[Path, int, int]] = []
     if given.sinusoid and given.sinusoid.period is not None:
         lengths.append((("sinusoid", "period"), given.sinusoid.period, SHORTEST_STAY_NS))
     if given.on_off:
@@ -168,7 +168,7 @@ def _replayed(
     if trace.times and file.load.arrivals is not Arrivals.CONSTANT:
         reason = f"{name} says every time, which leaves nothing to draw for `{file.load.arrivals}` arrivals"
         problems.append(impossible(("load", "arrivals"), reason, "remove it, or use a trace of rates"))
-    parts = [
+    parts: list[tuple[Path, Factors]] = [
         (("factors",), file.factors),
         *((("include", i), part) for i, part in enumerate(file.include or ())),
     ]

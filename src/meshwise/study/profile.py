@@ -205,7 +205,9 @@ def _idle_burst(bursts: IdleBurst, rate_rps: float, duration_ns: int) -> Pieces:
 
 def _markov(markov: Markov, duration_ns: int) -> Pieces:
     random = np.random.default_rng(markov.seed)
-    states, starts, levels = len(markov.levels), [], []
+    states = len(markov.levels)
+    starts: list[float] = []
+    levels: list[float] = []
     state, at_ns = 0, 0.0
     while at_ns < duration_ns:
         starts.append(at_ns)
