@@ -89,7 +89,6 @@ def assert_good(one: dict[str, Any]) -> None:
     assert (one["failure"], one["flags"], one["passed"]) == ("", [], [True, True]), one
     assert set(one["operation"]) == {"profile", "transfer", "notify", "statement"}
     assert set(one["error"]) == {""}, one
-    assert "no violation" not in one["checks"][1]
     acknowledged = int(one["checks"][1].split(" ")[0])
     assert acknowledged == one["operation"]["transfer"] + one["operation"]["notify"]
 
@@ -106,7 +105,8 @@ def test_the_bank_is_served_in_every_protocol_and_its_books_agree(mesh: str, per
         names |= {f"{mesh}/a/{store}/store" for store in ("postgres", "redis")} | {f"{mesh}/a/client/instrument"}
         if mesh != "none":
             names |= {f"{mesh}/a/{each}/proxy" for each in (*SERVICES, "client", "postgres", "redis")}
-        assert {source for source in one["cpu"] if not source.endswith("/controller")} == names
+        own = ("/controller", "/relay")
+        assert {source for source in one["cpu"] if not source.endswith(own)} == names
     assert left == {"left": []}
 
 
@@ -140,15 +140,16 @@ def test_a_database_whose_disk_is_full_loses_nothing_that_it_acknowledged(tmp_pa
     finally:
         directory.rmdir()
     assert full["error"].keys() - {""}, "nobody felt it"
-    if not full["failure"]:
+    if not full["failure"]:  # room was made before the judgement
         assert full["passed"] == [True, True], full
     assert_good(again)
 
 
 @pytest.mark.timeout(100)
 def test_a_cache_that_forgets_everything_costs_time_and_no_money(tmpdir_of: Any) -> None:
-    (one,) = scene(ME, tmpdir_of(ME), "evicting")
+    one, left = scene(ME, tmpdir_of(ME), "evicting")
     assert_good(one)
+    assert left["keys"] < 50, "the cache had room for what it was given"
 
 
 @pytest.mark.timeout(100)

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import redis
+
 from meshwise.core import linux
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio.mesh import IstioMesh
@@ -41,7 +43,12 @@ from tests.support.inside_world import say
 from tests.support.studies import cell, study, trial
 
 MESHES = {MeshName.NONE: NoneMesh, MeshName.ISTIO: IstioMesh, MeshName.LINKERD: LinkerdMesh}
-MIX = ((Operation.PROFILE, 40.0), (Operation.TRANSFER, 40.0), (Operation.NOTIFY, 15.0), (Operation.STATEMENT, 5.0))
+MIX = (
+    (Operation.PROFILE, 40.0),
+    (Operation.TRANSFER, 40.0),
+    (Operation.NOTIFY, 15.0),
+    (Operation.STATEMENT, 5.0),
+)
 PLAN = TrialPlan(500_000_000, 2 * 10**9, Arrivals.POISSON, 3 * 10**9, mix=MIX)
 STRICT, FINE = LADDER[2], LADDER[4]
 
@@ -137,50 +144,57 @@ def database_dies() -> int:
 
 
 def disk_full(directory: str) -> int:
-    """The database has a file system of its own, which fills up while money moves."""
-    linux.mount("meshwise-test", Path(directory), "tmpfs", linux.MS_NOSUID, "size=96m,mode=1777")
+    """The database has a file system of its own, which is full for some seconds while money moves."""
+    linux.mount("meshwise-test", Path(directory), "tmpfs", linux.MS_NOSUID, "size=160m,mode=1777")
     tempfile.tempdir = directory
-    one = of_bank()
+    busy, ordinary = of_bank(rate_rps=150.0), of_bank()
     filler = Path(directory) / "filler"
-    with testbed([one]) as bed:
+    made_room: list[bool] = []
+    with testbed([busy, ordinary], replace(PLAN, duration_ns=5 * 10**9)) as bed:
         bed.restart(0)
 
-        def observe(_: LiveProgress) -> None:
-            if not filler.exists():
+        def observe(live: LiveProgress) -> None:
+            if live.elapsed_s > 4 and filler.exists():
+                filler.unlink()
+                made_room.append(True)
+            elif not made_room and not filler.exists():
                 fill(filler)
 
-        run(bed, trial(0, one), observe)
-        filler.unlink()
+        run(bed, trial(0, busy), observe)
+        filler.unlink(missing_ok=True)
         bed.restart(0)
-        run(bed, trial(1, one))
+        run(bed, trial(1, ordinary))
     return 0
 
 
 def fill(path: Path) -> None:
-    with path.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(1 << 16))
-                file.flush()
-        except OSError:
-            return
+    """To the last page."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
 
 
 def evicting() -> int:
     """The cache may hold next to nothing."""
     one = of_bank()
     bed = testbed([one])
-    bed._bank = Bank(study([one]), {"redis": ("--maxmemory", "1500kb")})
+    bank = bed._bank = Bank(study([one]), {"redis": ("--maxmemory", "1mb")})
     with bed:
         bed.restart(0)
         run(bed, trial(0, one))
+        with redis.Redis.from_url(bank.cache_url("none/a")) as cache:
+            say(keys=cache.dbsize())
     return 0
 
 
 def late() -> int:
     """The clients have no patience: the bank answers after they gave up."""
     one = of_bank(rate_rps=60.0)
-    with testbed([one], replace(PLAN, timeout_ns=12_000_000)) as bed:
+    with testbed([one], replace(PLAN, timeout_ns=2_000_000)) as bed:
         bed.restart(0)
         run(bed, trial(0, one))
     return 0

@@ -28,6 +28,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 _INNER = Path(__file__).with_name("as_inner_user.py")
 _START_S = 60.0
 _STOP_S = 10.0
+_REMOVE_S = 5.0
 _USER = "bank"
 _LOCK = "owner.lock"
 _PREFIX = "meshwise-store-"
@@ -265,15 +267,34 @@ def _own_directory(directory: Path, name: str, as_whom: Unprivileged) -> Iterato
     and short, because the path of a Unix socket has at most 107 bytes."""
     directory.mkdir(parents=True, exist_ok=True)
     sweep()
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{name}-", ignore_cleanup_errors=False) as made:
-        home = Path(made)
+    home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}-"))
+    try:
         if as_whom.uid is not None:
             os.chown(home, as_whom.uid, as_whom.gid if as_whom.gid is not None else -1)
         with (home / _LOCK).open("x") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (home / _LOCK).exists():
-                raise FileNotFoundError(2, "another process removed it while it was made", made)
+                raise FileNotFoundError(2, "another process removed it while it was made", str(home))
             yield home
+    finally:
+        _remove(home)
+
+
+def _remove(home: Path) -> None:
+    """The children of a killed database end a moment after it, and until then they may write."""
+    deadline = time.monotonic() + _REMOVE_S
+    while True:
+        try:
+            shutil.rmtree(home)
+        except FileNotFoundError:
+            if not home.exists():
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(0.02)
 
 
 def sweep() -> None:

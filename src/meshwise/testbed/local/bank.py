@@ -190,6 +190,10 @@ class Bank:
         for service in Service:
             tell(pods[environment.pod_name(service)], f"/begin/{cell.stores}")
 
+    def cache_url(self, environment: str) -> str:
+        """Of the cache of an environment, by its name."""
+        return self._running[environment].redis.local
+
     def books(self, environment: Environment) -> str:
         """Where the judge reads."""
         return self._running[environment.name].postgres.local
