@@ -35,9 +35,14 @@ class Calls:
 class Talk:
     """An h2 client and our server codec, wired together."""
 
-    def __init__(self, protocol: Protocol = Protocol.HTTP2, heads: Heads | None = None) -> None:
+    def __init__(
+        self,
+        protocol: Protocol = Protocol.HTTP2,
+        heads: Heads | None = None,
+        server: type[Http2Server] = Http2Server,
+    ) -> None:
         self.calls = Calls()
-        self.server = Http2Server(heads or Heads(SPEC, 1.0, protocol), self.calls)
+        self.server = server(heads or Heads(SPEC, 1.0, protocol), self.calls)
         self.server.emit = self.hear
         config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
         self.client = h2.connection.H2Connection(config)

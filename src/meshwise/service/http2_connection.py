@@ -33,7 +33,8 @@ class Stream:
     """One stream that is open: being received, waiting for its answer, or being sent."""
 
     __slots__ = (
-        "context", "granted", "pieces", "received", "remote_closed", "sending", "sent", "tail", "window",
+        "context", "granted", "open_ended", "piecemeal", "pieces", "received", "remote_closed", "sending", "sent",
+        "step_bytes", "tail", "window",
     )  # fmt: skip
 
     def __init__(self, context: Any, window: int) -> None:
@@ -50,6 +51,12 @@ class Stream:
         self.sent = 0
         self.tail = b""
         """Frames that follow the body and end the stream; empty: the body's last frame ends it."""
+        self.open_ended = False
+        """What is being sent is not all: nothing ends the stream yet."""
+        self.step_bytes = 0
+        """What is being sent is cut into frames at multiples of this, too; 0: anywhere."""
+        self.piecemeal = False
+        """Each piece of what is received is told at once (`_on_piece`)."""
 
 
 class Http2Connection:
@@ -159,6 +166,9 @@ class Http2Connection:
         """Keep the payload (in `pieces`), or only count it?"""
         raise NotImplementedError
 
+    def _on_piece(self, stream_id: int, stream: Stream) -> None:
+        """Of a piecemeal stream: `pieces` has grown; takes them."""
+
     def _on_reset(self, stream_id: int, stream: Stream, code: int) -> None:
         raise NotImplementedError
 
@@ -227,6 +237,8 @@ class Http2Connection:
         stream.received += len(payload)
         if self._wants_data(stream):
             stream.pieces.append(payload)
+            if stream.piecemeal:
+                self._on_piece(stream_id, stream)
         if flags & frames.END_STREAM:
             stream.remote_closed = True
             self._on_end(stream_id, stream)
@@ -364,6 +376,13 @@ class Http2Connection:
         self._blocked[stream_id] = stream
         self._pump()
 
+    def _send_more(self, stream_id: int, stream: Stream, data: bytes) -> None:
+        """Sends `data` behind what is being sent, and leaves the stream open."""
+        stream.sending, stream.sent = stream.sending[stream.sent :] + data, 0
+        stream.open_ended = True
+        self._blocked[stream_id] = stream
+        self._pump()
+
     def _pump(self) -> None:
         ready = 0
         if self.stalled:
@@ -373,6 +392,8 @@ class Http2Connection:
             while True:
                 left = size - stream.sent
                 part = min(left, self._peer_frame_bytes, self._send_window, stream.window)
+                if stream.step_bytes:
+                    part = min(part, stream.step_bytes - stream.sent % stream.step_bytes)
                 if part <= 0 and left:
                     break
                 last = part == left
@@ -380,16 +401,17 @@ class Http2Connection:
                 stream.sent += part
                 stream.window -= part
                 self._send_window -= part
-                ends = last and not stream.tail
+                ends = last and not (stream.tail or stream.open_ended)
                 ready += part
                 if ready > SENT_AT_ONCE_BYTES and not last:
                     self.stalled = True
                 if piece or ends:
                     self._out.append(frames.frame(0, frames.END_STREAM if ends else 0, stream_id, piece))
                 if last:
-                    self._out.append(stream.tail)
                     del self._blocked[stream_id]
-                    self._on_sent(stream_id, stream)
+                    if not stream.open_ended:
+                        self._out.append(stream.tail)
+                        self._on_sent(stream_id, stream)
                     break
                 if self.stalled:
                     return

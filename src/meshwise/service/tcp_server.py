@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable
 from functools import lru_cache
 
-from meshwise.service.behaviour import MAX_BODY_BYTES, body_of
+from meshwise.service.behaviour import MAX_BODY_BYTES, SMALL_BODY_BYTES, body_of
 
 MAX_PAYLOAD_BYTES = MAX_BODY_BYTES
 ANSWERED_AT_ONCE_BYTES = 256 << 10
@@ -26,10 +26,17 @@ ANSWERED_AT_ONCE_BYTES = 256 << 10
 _HEAD = struct.Struct(">II")
 
 
-@lru_cache(maxsize=16)
 def answer_of(request_bytes: int, response_bytes: int) -> bytes:
     """The whole answer."""
+    make = _small_answer if response_bytes <= SMALL_BODY_BYTES else _answer
+    return make(request_bytes, response_bytes)
+
+
+def _answer(request_bytes: int, response_bytes: int) -> bytes:
     return _HEAD.pack(response_bytes, request_bytes) + body_of(response_bytes)
+
+
+_small_answer = lru_cache(maxsize=512)(_answer)
 
 
 class TcpServer:
