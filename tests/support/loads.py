@@ -12,11 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from meshwise.load.engine import Engine, RunFacts
+from meshwise.load.intended import intended_times
 from meshwise.load.records import RecordFile, open_columns, read_records
 from meshwise.load.report import LoadReport, report
-from meshwise.load.schedule import arrival_times_ns
 from meshwise.load.spec import LoadSpec
 from meshwise.study.model import Arrivals, Protocol
+from meshwise.study.protocol import Streaming
 
 MS = 10**6
 
@@ -46,10 +47,10 @@ def run_here(spec: LoadSpec, directory: Path, meanwhile: Callable[[Engine], None
     """One run in this very process; `meanwhile` runs beside it in a thread."""
     began = time.monotonic()
     closed = spec.arrivals is Arrivals.CLOSED
-    span_ns = spec.warmup_ns + spec.duration_ns
-    times = None if closed else arrival_times_ns(spec.arrivals, spec.rate_rps, span_ns, spec.seed)
+    times = None if closed else intended_times(spec)
     rows = 200_000 if times is None else times.size
-    records = RecordFile(directory / "records", rows)
+    streams = spec.streaming is not Streaming.NONE
+    records = RecordFile(directory / "records", rows, messages=streams)
     with Engine(spec, spec.connections) as engine:
         engine.connect(1000 * MS)
         start_ns = time.monotonic_ns() + 5 * MS

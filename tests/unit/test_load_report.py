@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from meshwise.load.engine import RunFacts
 from meshwise.load.records import Columns
 from meshwise.load.report import NOTHING, LoadReport, Percentiles, limited_by, percentiles, report
+from meshwise.load.setups import SetupLog
 from meshwise.load.spec import LoadSpec, TlsSpec
 from meshwise.load.wire.seam import ErrorKind, http_outcome, outcome
 from meshwise.study.model import Arrivals, Protocol
@@ -22,7 +23,7 @@ SPEC = LoadSpec(
     headers=(("a", "b"),), body_bytes=0, rate_rps=10, arrivals=Arrivals.CONSTANT, seed=1, warmup_ns=S,
     duration_ns=S, connections=1, streams=1, timeout_ns=S,
 )  # fmt: skip
-FACTS = RunFacts(20, (), {}, cpu_ns=100_000, cpu_requests=10, wall_ns=S, stopped=False)
+FACTS = RunFacts(20, SetupLog(), cpu_ns=100_000, cpu_requests=10, wall_ns=S, stopped=False)
 
 
 @given(st.lists(st.floats(0, 1e9), min_size=1, max_size=60))

@@ -1,9 +1,16 @@
 """One connection of the engine: set-up in steps that never block, then a socket and a `WireProtocol`.
 
-    CONNECTING -> (HANDSHAKE) -> WAITING (for the peer's SETTINGS) -> LIVE -> DEAD
+    (COLD) -> CONNECTING -> (HANDSHAKE) -> WAITING (for the peer's SETTINGS) -> LIVE -> DEAD
 
 A connection is never revived: its slot gets a new object, so that anything which still points to the
 old one finds it dead.
+
+A cold one is opened by the request that needs it: `start` takes the request, the engine "sends" (`transmit`
+of the pool opens the socket), and the request goes out when the connection is live. So its `sent` time is
+when connecting began, its lateness the instrument's own, and its response time has the set-up in it.
+
+A connection with a number of requests to live for (`expendable`) counts them in `start`; others, the plain
+case, have the protocol's own methods there and pay nothing.
 """
 
 from __future__ import annotations
@@ -12,35 +19,18 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
+from meshwise.load.setups import Setup, SetupError
 from meshwise.load.spec import LoadSpec
 from meshwise.load.transport import TlsStream, tcp_socket
-from meshwise.load.wire.seam import CONNECTION_SHIFT, ErrorKind, WireProtocol
+from meshwise.load.wire.seam import CONNECTION_SHIFT, Completion, ErrorKind, WireProtocol
 from meshwise.study.model import Protocol
 
-CONNECTING, HANDSHAKE, WAITING, LIVE, DEAD = range(5)
-
-
-class SetupError(Exception):
-    """The connection could not be made; `kind` is connect or tls."""
-
-    def __init__(self, kind: ErrorKind, what: str) -> None:
-        super().__init__(what)
-        self.kind = kind
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How long one set-up took. `at_ns` is when it began, CLOCK_MONOTONIC."""
-
-    slot: int
-    at_ns: int
-    connect_ns: int
-    tls_ns: int | None
-    alpn: str | None
-    tls_version: str | None
+COLD, CONNECTING, HANDSHAKE, WAITING, LIVE, DEAD = range(-1, 5)
+_COLD_MARK = b"\0"
+"""Stands for the bytes of a request that cannot be sent yet."""
+_ENDLESS = 1 << 62
 
 
 class Connection:
@@ -55,44 +45,76 @@ class Connection:
         clock: Callable[[], int],
         retry_ns: int,
     ) -> None:
-        """Begins to connect. `retry_ns` is how long its successor waits if this comes to nothing."""
+        """Cold. `retry_ns` is how long its successor waits if this comes to nothing."""
         self.slot = slot
         self.bits = slot << CONNECTION_SHIFT
         self.protocol = protocol
-        self.start = protocol.start
+        self.start: Callable[[int], bytes] = self._start_cold
         self.receive = protocol.receive
-        self.state = CONNECTING
-        self.unsent = b""
+        self.state = COLD
+        self.unsent: bytes | memoryview = _COLD_MARK
         self.retry_ns = retry_ns
         self.replaced = False
+        self.granted = -1
+        """Slots that the pool has given out for this connection."""
+        self.waiting_tag = -1
+        """The request that opened this connection and is not sent yet."""
         self.setup: Setup | None = None
+        self.left = _ENDLESS
+        """Requests that may still be started."""
+        self.began_ns = 0
+        self.fd = -1
         self._spec = spec
         self._context = context
         self._clock = clock
-        self.began_ns = clock()
         self._connected_ns = 0
-        try:
-            self.sock = tcp_socket(spec)
-        except OSError as error:
-            raise SetupError(ErrorKind.CONNECT, str(error)) from error
-        self.fd = self.sock.fileno()
         self._tls: TlsStream | None = None
         self.seal: Callable[[bytes], bytes] | None = None
+
+    def open(self, session: ssl.SSLSession | None) -> None:
+        """Begins to connect. Raises SetupError."""
+        self.began_ns = self._clock()
+        self._session = session
+        try:
+            self.sock = tcp_socket(self._spec)
+        except OSError as error:
+            raise SetupError(ErrorKind.CONNECT, str(error), error.errno) from error
+        self.state = CONNECTING
+        self.unsent = b""
+        self.fd = self.sock.fileno()
         self.recv: Callable[[int], bytes] = self.sock.recv
-        self.send: Callable[[bytes], int] = self.sock.send
+        self.send: Callable[[bytes | memoryview], int] = self.sock.send
+        self.start = self._start_counted if self.left < _ENDLESS else self.protocol.start
+
+    def expendable(self, requests: int | None) -> None:
+        """It may end before the run: after so many requests, or (None) when `retire` says so."""
+        self.left = _ENDLESS - 1 if requests is None else requests
+        self.receive = self._receive_counted
+        if self.state != COLD:
+            self.start = self._start_counted
+
+    def retire(self) -> None:
+        """No new request; it ends with its last answer."""
+        self.left = 0
+        self.protocol.closing = True
+        self.protocol.attention = True
+
+    def open_tags(self) -> list[int]:
+        """Requests without an answer."""
+        tags = self.protocol.open_tags()
+        return tags if self.waiting_tag < 0 else [self.waiting_tag, *tags]
 
     def advance(self, readable: bool) -> bool:
         """A step of the set-up after an event; True when the TCP and TLS part is done. Raises SetupError."""
         if self.state == CONNECTING:
             number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
-                raise SetupError(ErrorKind.CONNECT, os.strerror(number))
+                raise SetupError(ErrorKind.CONNECT, os.strerror(number), number)
             self._connected_ns = self._clock()
             if self._context is None:
                 return self._established(None)
-            self._tls = TlsStream(
-                self.sock, self._context, self._spec.tls.server_name if self._spec.tls else ""
-            )
+            name = self._spec.tls.server_name if self._spec.tls else ""
+            self._tls = TlsStream(self.sock, self._context, name, self._session)
             self.state = HANDSHAKE
             readable = False
         tls = self._tls
@@ -111,11 +133,15 @@ class Connection:
         connect_ns = self._connected_ns - self.began_ns
         tls_ns = now - self._connected_ns if tls else None
         version = tls.version() if tls else None
-        self.setup = Setup(self.slot, self.began_ns, connect_ns, tls_ns, alpn, version)
+        self.setup = Setup(connect_ns, tls_ns, alpn, version, resumed=tls is not None and tls.resumed())
         self.state = WAITING
         if tls:
             self.recv, self.seal = tls.recv, tls.seal
         return True
+
+    def session(self) -> ssl.SSLSession | None:
+        """What a later connection may offer; TLS 1.3 has one only after the server's first records."""
+        return self._tls.session() if self._tls else None
 
     def take_early(self) -> bytes:
         """What the server sent together with the end of its handshake."""
@@ -131,21 +157,55 @@ class Connection:
         if self.seal is not None:
             data = self.seal(data)
         if self.unsent:
-            self.unsent += data
+            self.unsent = bytes(self.unsent) + data
             return
         try:
             sent = self.send(data)
         except BlockingIOError:
             sent = 0
-        self.unsent = data[sent:]
+        self.unsent = memoryview(data)[sent:] if sent < len(data) else b""
 
     def transmit_rest(self) -> None:
         """After the socket became writable. Raises OSError."""
         with contextlib.suppress(BlockingIOError):
-            self.unsent = self.unsent[self.send(self.unsent) :]
+            self.unsent = memoryview(self.unsent)[self.send(self.unsent) :]
 
-    def close(self) -> None:
+    def part(self) -> None:
+        """Says what a client that closes in good order says, as far as the socket takes it at once."""
+        farewell = self.protocol.farewell()
+        with contextlib.suppress(OSError):
+            if farewell:
+                self.transmit(farewell)
+            if self._tls is not None and not self.unsent:
+                self.send(self._tls.close_notify())
+
+    def close(self) -> socket.socket | None:
+        """Of no more use; gives the socket, which the caller closes."""
         self.state = DEAD
         self.protocol.limit = 0
         self.protocol.closing = True  # a stale token finds that it may not start anything
-        self.sock.close()
+        return self.sock if self.fd >= 0 else None
+
+    # --- cold, and numbered --------------------------------------------------------------------
+
+    def _start_cold(self, tag: int) -> bytes:
+        if self.state != COLD or self.waiting_tag >= 0:
+            return b""
+        self.waiting_tag = tag
+        return _COLD_MARK
+
+    def _start_counted(self, tag: int) -> bytes:
+        if not self.left:
+            return b""
+        data = self.protocol.start(tag)
+        if data:
+            self.left -= 1
+            if not self.left:
+                self.protocol.closing = True
+        return data
+
+    def _receive_counted(self, data: bytes, now_ns: int) -> Sequence[Completion]:
+        answers = self.protocol.receive(data, now_ns)
+        if answers and not self.left:
+            self.protocol.attention = True
+        return answers

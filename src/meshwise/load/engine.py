@@ -21,18 +21,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from meshwise.core.linux import set_timer_slack_ns
-from meshwise.load.connection import WAITING, Connection, Setup, SetupError
+from meshwise.load.connection import WAITING, Connection
 from meshwise.load.pacing import Timer
 from meshwise.load.pool import NEVER, Pool
 from meshwise.load.records import RecordFile
 from meshwise.load.requests import encode
+from meshwise.load.setups import SetupError, SetupLog
 from meshwise.load.spec import LoadSpec
 from meshwise.load.wire.seam import ErrorKind, WireError, outcome
 from meshwise.study.model import Arrivals
 
 _TICK_NS = 25_000_000
 _STOP_DRAIN_NS = 10**9
+_TELLING_FAILURES = 256
 _FIRST_READ_BYTES, _LAST_READ_BYTES = 960, 240 * 1024  # small buffers are cheaper to allocate
 _MAX_EVENTS = 256
 _LONGEST_LEAD_NS = 60_000
@@ -46,8 +50,7 @@ class RunFacts:
     """What a run gives beside its records. CPU and wall time are from the end of the warm-up on."""
 
     count: int
-    setups: tuple[Setup, ...]
-    setup_failures: dict[str, int]
+    setups: SetupLog
     cpu_ns: int
     cpu_requests: int
     wall_ns: int
@@ -62,12 +65,16 @@ class Engine:
         self._poller = select.epoll()
         self._timer = Timer()
         self._poller.register(self._timer.fd, select.EPOLLIN | select.EPOLLET)
-        self._pool = Pool(spec, encode(spec), slots, self._poller, clock, self._fail)
+        encoded = encode(spec)
+        self._messages = encoded.messages
+        self._pool = Pool(spec, encoded, slots, self._poller, clock, self._fail)
         self._slots = slots
         self._records: RecordFile | None = None
         self._stop = False
         self._stop_deadline_ns = 0
         self._cpu_mark: tuple[int, int, int] | None = None
+        self._oldest_row = 0
+        """No row before it is still open."""
 
     def __enter__(self) -> Engine:
         return self
@@ -86,13 +93,18 @@ class Engine:
         self._records.outcome[tag] = outcome(0, kind) + connection.bits
 
     def connect(self, timeout_ns: int) -> SetupError | None:
-        """Opens the connections before a run. None: at least one takes requests; else why none does."""
-        pool, clock = self._pool, self._clock
+        """Opens the connections before a run. None: at least one takes requests; else why none does.
+
+        Where they are opened on demand, one shows that there is somebody, and is closed again.
+        """
+        pool, clock, on_demand = self._pool, self._clock, self._spec.requests_per_connection > 0
         deadline = clock() + timeout_ns
-        pool.open_all()
-        while pool.live < self._slots and not self._stop:
+        wanted = 1 if on_demand else self._slots
+        pool.open_all(wanted)
+        while pool.live < wanted and not self._stop:
             now = clock()
-            if now >= deadline or (pool.live == 0 and sum(pool.setup_failures.values()) >= self._slots):
+            failures = sum(pool.setups.failures.values())
+            if now >= deadline or (pool.live == 0 and failures >= min(wanted, _TELLING_FAILURES)):
                 break
             for fd, event in self._poller.poll(0.02):
                 connection = pool.by_fd.get(fd)
@@ -105,6 +117,8 @@ class Engine:
             if pool.next_retry_ns <= clock():
                 pool.reopen(clock())
         if pool.live:
+            if on_demand:
+                pool.go_cold()
             return None
         return pool.outage or SetupError(ErrorKind.CONNECT, "no connection became ready in time")
 
@@ -131,6 +145,8 @@ class Engine:
     def run(self, records: RecordFile, total: int, start_ns: int) -> RunFacts:
         """Sends `total` requests at the records' intended times (closed loop: up to `total`)."""
         self._records = records
+        self._messages.column = records.messages
+        self._pool.begin(start_ns)
         set_timer_slack_ns(1)
         gc.collect()
         gc.freeze()
@@ -143,8 +159,7 @@ class Engine:
         mark_cpu, mark_row, mark_ns = self._cpu_mark or (time.process_time_ns(), count, self._clock())
         return RunFacts(
             count=count,
-            setups=tuple(self._pool.setups),
-            setup_failures=dict(self._pool.setup_failures),
+            setups=self._pool.setups,
             cpu_ns=time.process_time_ns() - mark_cpu,
             cpu_requests=count - mark_row,
             wall_ns=self._clock() - mark_ns,
@@ -156,7 +171,8 @@ class Engine:
         intended, sent, first_byte, done = records.intended, records.sent, records.first, records.done
         outcomes, queued = records.outcome, records.queued
         ready, by_fd = pool.ready, pool.by_fd
-        take_token, give_token = ready.popleft, ready.append
+        thinking = pool.thinking
+        take_token, give_token = ready.popleft, ready.append if thinking is None else pool.rest
         poll, arm, timer_fd = self._poller.poll, self._timer.arm, self._timer.fd
         closed = spec.arrivals is Arrivals.CLOSED
         spin_ns, tick_s = spec.spin_ns, _TICK_NS / 1e9
@@ -281,10 +297,15 @@ class Engine:
                 if pool.outage is not None:
                     row = self._fail_due(records, row, total, now)
                     due = intended[row] if row < total else NEVER
+                if thinking is not None:
+                    thinking.release(now, ready)
                 if due <= now:
                     if ready:
                         continue
                     wait_s = tick_s
+                    if thinking is not None and armed_ns != thinking.next_ns:
+                        armed_ns = thinking.next_ns
+                        arm(armed_ns)
                 elif due == NEVER:
                     if not pool.outstanding():
                         return row
@@ -317,12 +338,33 @@ class Engine:
         if closed and now >= measured_ns + spec.duration_ns:
             total = row
         too_old_ns = now - spec.timeout_ns
-        self._pool.expire(records.intended, too_old_ns, now)
+        waiting = not (closed or self._pool.ready)
+        self._pool.expire_setups(now)
+        if self._oldest_open_ns(records, row) < too_old_ns:
+            self._pool.expire(records.intended, too_old_ns)
         while not closed and row < total and records.intended[row] < too_old_ns:
             records.outcome[row] = outcome(0, ErrorKind.TIMEOUT)
             row += 1
+        if waiting:
+            self._note_queued(records, row, min(total, row + len(self._pool.ready)), now)
         records.note_count(row)
         return row, total
+
+    def _note_queued(self, records: RecordFile, row: int, stop_row: int, now: int) -> None:
+        """These rows waited for the slots that have just come free, as far as their time had come."""
+        for late_row in range(row, stop_row):
+            if records.intended[late_row] <= now:
+                records.queued[late_row] = 1
+
+    def _oldest_open_ns(self, records: RecordFile, row: int) -> int:
+        """When the oldest request that is sent and not ended was meant to be sent; NEVER if there is none."""
+        first = self._oldest_row
+        ended = np.frombuffer(records.done, np.int64)[first:row] | np.frombuffer(
+            records.outcome, np.int64
+        )[first:row]
+        still_open = np.flatnonzero(ended == 0)
+        self._oldest_row = first + int(still_open[0]) if still_open.size else row
+        return int(records.intended[self._oldest_row]) if still_open.size else NEVER
 
     def _fail_due(self, records: RecordFile, row: int, total: int, now: int) -> int:
         """In an outage: what is due fails of it; a closed loop has one request fail for each attempt."""

@@ -20,26 +20,35 @@ from pathlib import Path
 from meshwise.core import messages
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.core.linux import die_with_parent
-from meshwise.load.connection import Setup
 from meshwise.load.engine import Engine, RunFacts
+from meshwise.load.intended import intended_times
+from meshwise.load.patterns import wrong_patterns
 from meshwise.load.records import RecordFile, open_columns, rows_for
 from meshwise.load.report import LoadReport, report
-from meshwise.load.schedule import Times, arrival_times_ns, share_of
+from meshwise.load.schedule import Times, share_of
+from meshwise.load.setups import SetupLog
 from meshwise.load.spec import LoadSpec
 from meshwise.study.model import Arrivals
+from meshwise.study.protocol import Streaming
 
 Say = Callable[[dict[str, object]], None]
 
 CONNECT_TIMEOUT_NS = 5 * 10**9
+CONNECT_TIMEOUT_EACH_NS = 1_000_000
+"""More, for each connection."""
 START_MARGIN_NS = 20_000_000
 CLOSED_ROWS_PER_S = 500_000
 """Above what one process can do; the file is sparse, so unused rows take no space."""
 _SPARE_DESCRIPTORS = 24
+_ENDING_DESCRIPTORS = 512
+"""Of connections that have an heir and are not closed yet."""
 
 
 def check_descriptors(spec: LoadSpec) -> None:
     """Raises the soft limit as far as needed and allowed. Raises MW307 before anything starts."""
     needed = -(-spec.connections // spec.processes) + _SPARE_DESCRIPTORS + 4 * spec.processes
+    if spec.requests_per_connection or spec.churn_per_s:
+        needed += min(needed, _ENDING_DESCRIPTORS)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if needed <= soft:
         return
@@ -86,9 +95,12 @@ def check_spec(spec: LoadSpec) -> None:
         (spec.warmup_ns < 0 or spec.spin_ns < 0, "warm-up and spin cannot be negative"),
         (spec.timeout_ns <= 0, "the time-out must be positive"),
         (spec.arrivals is not Arrivals.CLOSED and not spec.rate_rps > 0, "the rate must be positive"),
+        (spec.shape is not None and spec.arrivals is Arrivals.CLOSED, "a closed loop has no rate to shape"),
+        (spec.trace is not None and spec.arrivals is Arrivals.CLOSED, "a closed loop replays no trace"),
+        (spec.think is not None and spec.arrivals is not Arrivals.CLOSED, "only a closed loop thinks"),
         (not _cpus(spec) <= os.sched_getaffinity(0), f"not all of the CPUs {sorted(_cpus(spec))} are ours"),
     ]
-    for is_wrong, what in wrong:
+    for is_wrong, what in [*wrong, *wrong_patterns(spec)]:
         if is_wrong:
             raise messages.BAD_LOAD_OPTION.error(what=what, remedy="change that option")
 
@@ -104,7 +116,7 @@ class _Part:
         self._spec, self._index = spec, index
         if spec.cpu is not None:
             os.sched_setaffinity(0, {spec.cpu + index})
-        slots = len(range(index, spec.connections, spec.processes))
+        self._slots = len(range(index, spec.connections, spec.processes))
         self._times: Times | None = None
         span_ns = spec.warmup_ns + spec.duration_ns
         try:
@@ -112,14 +124,16 @@ class _Part:
             if spec.arrivals is Arrivals.CLOSED:
                 self._rows = rows_for(directory, int(span_ns / 1e9 * CLOSED_ROWS_PER_S) + 1)
             else:
-                whole = arrival_times_ns(spec.arrivals, spec.rate_rps, span_ns, spec.seed)
-                self._times = share_of(whole, index, spec.processes)
+                self._times = share_of(intended_times(spec), index, spec.processes)
                 self._rows = self._times.size
             path = _records_path(directory, index)
-            self._records = RecordFile(path, self._rows, reserve=self._times is not None)
+            streams = spec.streaming is not Streaming.NONE
+            self._records = RecordFile(path, self._rows, reserve=self._times is not None, messages=streams)
         except OSError as error:
             raise messages.CANNOT_WRITE_OUTPUT.error(where=str(directory), why=str(error)) from error
-        self._engine = Engine(spec, slots)
+        # Users of different processes do not think in step.
+        own = dataclasses.replace(spec, seed=spec.seed + index) if spec.think else spec
+        self._engine = Engine(own, self._slots)
 
     def __enter__(self) -> _Part:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -132,7 +146,7 @@ class _Part:
 
     def connect(self) -> None:
         """Raises MW306 when no connection could be made."""
-        failure = self._engine.connect(CONNECT_TIMEOUT_NS)
+        failure = self._engine.connect(CONNECT_TIMEOUT_NS + CONNECT_TIMEOUT_EACH_NS * self._slots)
         if failure is not None:
             spec = self._spec
             raise messages.CANNOT_CONNECT.error(
@@ -187,7 +201,7 @@ class _Other:
 
     def facts(self) -> RunFacts:
         values = self._line()
-        setups = tuple(Setup(**setup) for setup in values.pop("setups"))  # type: ignore[attr-defined]
+        setups = SetupLog.from_values(values.pop("setups"))  # type: ignore[arg-type]
         return RunFacts(setups=setups, **values)  # type: ignore[arg-type]
 
 
@@ -236,7 +250,8 @@ def _be_other(spec: LoadSpec, directory: Path, index: int, up: int, down: int) -
             line = os.read(down, 4096)
             if not line:
                 return 0
-            tell(dataclasses.asdict(part.run(json.loads(line)["start_ns"])))
+            facts = part.run(json.loads(line)["start_ns"])
+            tell({**dataclasses.asdict(facts), "setups": facts.setups.to_values()})
     except MeshwiseError as error:
         tell({name: getattr(error, name) for name in ("code", "fault", "what", "remedy", "where")})
         return error.exit_status

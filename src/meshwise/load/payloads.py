@@ -18,7 +18,7 @@ from meshwise.study.payload import Family, Payload
 POOL_ENTRIES = 256
 """At most; an entry's number is one byte."""
 LEAST_ENTRIES = 16
-POOL_BYTES = 128 * 2**20
+POOL_BYTES = 64 * 2**20
 """Of request bodies, over which the pool is made smaller, down to LEAST_ENTRIES."""
 ORDER_ENTRIES = 1 << 16
 """After so many requests the order begins anew."""

@@ -1,9 +1,10 @@
 """The raw record of every request: a file of int64 columns that the engine writes and others may watch.
 
-Layout of a records file (native byte order): a header of 4096 bytes (`_HEADER`, the rest zero), then
-five int64 columns of `capacity` rows each (intended, sent, first byte, done, outcome), then one uint8
-column (1 = the request waited for a free slot). Times in the file are CLOCK_MONOTONIC; 0 = has not
-happened. Rows below `count` exist. A run of n processes writes `records`, `records.1`, ... `records.<n-1>`.
+Layout of a records file (native byte order): a header of 4096 bytes (`_HEADER`, the rest zero), then five
+int64 columns of `capacity` rows each (intended, sent, first byte, done, outcome), where the header says so a
+sixth (messages of a gRPC stream), then one uint8 column (1 = the request waited for a free slot). Times in
+the file are CLOCK_MONOTONIC; 0 = has not happened. Rows below `count` exist. A run of n processes writes
+`records`, `records.1`, ... `records.<n-1>`.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from meshwise.load.wire.seam import (
 )
 
 MAGIC = b"meshwise records 1\n".ljust(24, b"\0")
-_HEADER = struct.Struct("@24sqqqqq")  # magic, capacity, count, start_ns, warmup_ns, finished
+_HEADER = struct.Struct("@24sqqqqqq")  # magic, capacity, count, start_ns, warmup_ns, finished, messages
 _HEADER_BYTES = 4096
-_ROW_BYTES = 5 * 8 + 1
+_COLUMNS = 5
+_ROW_BYTES = _COLUMNS * 8 + 1
 _COUNT_OFFSET = 24 + 8
 
 ANSWERED = (ErrorKind.NONE, ErrorKind.HTTP_STATUS, ErrorKind.GRPC_STATUS)
@@ -54,6 +56,8 @@ SCHEMA = pa.schema(
 """Times are nanoseconds from the end of the warm-up (warm-up requests: intended_ns < 0). `done_ns` is null
 unless an answer came whole. `status`: HTTP status; gRPC calls 1000 + gRPC status; 0 = none. `error`: empty
 or a kind. `queued`: no slot was free at the intended time, so `sent_ns` counts waiting for the server."""
+STREAM_SCHEMA = SCHEMA.append(pa.field("messages", pa.int32(), nullable=False))
+"""Of runs with gRPC streams: messages that went up (client streaming) or came down (the others)."""
 
 
 def rows_for(directory: Path, wanted: int) -> int:
@@ -64,10 +68,11 @@ def rows_for(directory: Path, wanted: int) -> int:
 class RecordFile:
     """The writing side, preallocated and memory-mapped. Columns are memoryviews of format `q`."""
 
-    def __init__(self, path: Path, capacity: int, *, reserve: bool = False) -> None:
-        """`reserve`: take the space now, so that a full disk is an OSError here and not a SIGBUS later."""
+    def __init__(self, path: Path, capacity: int, *, reserve: bool = False, messages: bool = False) -> None:
+        """`reserve`: take the space now, so that a full disk is an OSError here and not a SIGBUS later.
+        `messages`: with a column for the messages of streams."""
         self.capacity = max(capacity, 1)
-        size = _HEADER_BYTES + self.capacity * _ROW_BYTES
+        size = _HEADER_BYTES + self.capacity * (_ROW_BYTES + 8 * messages)
         with path.open("w+b") as file:
             os.ftruncate(file.fileno(), size)
             if reserve:
@@ -76,10 +81,12 @@ class RecordFile:
         self._view = memoryview(self._map)
         start = _HEADER_BYTES
         columns = []
-        for _ in range(5):
+        for _ in range(_COLUMNS + messages):
             columns.append(self._view[start : start + 8 * self.capacity].cast("q"))
             start += 8 * self.capacity
-        self.intended, self.sent, self.first, self.done, self.outcome = columns
+        self.intended, self.sent, self.first, self.done, self.outcome = columns[:_COLUMNS]
+        self.messages = columns[_COLUMNS] if messages else None
+        self._columns = columns
         self.queued = self._view[start:]
         self._write_header(0, 0, 0, False)
 
@@ -98,10 +105,11 @@ class RecordFile:
         self._write_header(count, self._start_ns, self._warmup_ns, True)
 
     def _write_header(self, count: int, start_ns: int, warmup_ns: int, finished: bool) -> None:
-        _HEADER.pack_into(self._map, 0, MAGIC, self.capacity, count, start_ns, warmup_ns, finished)
+        facts = (self.capacity, count, start_ns, warmup_ns, finished, self.messages is not None)
+        _HEADER.pack_into(self._map, 0, MAGIC, *facts)
 
     def close(self) -> None:
-        for view in (self.intended, self.sent, self.first, self.done, self.outcome, self.queued, self._view):
+        for view in (*self._columns, self.queued, self._view):
             view.release()
         self._map.close()
 
@@ -119,6 +127,8 @@ class Columns:
     done: npt.NDArray[np.int64]
     outcome: npt.NDArray[np.int64]
     queued: npt.NDArray[np.uint8]
+    messages: npt.NDArray[np.int64] | None = None
+    """Of streams: those that went up (client streaming) or came down (the others)."""
 
     @property
     def zero_ns(self) -> int:
@@ -151,18 +161,22 @@ def open_columns(path: Path) -> Columns:
     if size < _HEADER_BYTES:
         raise messages.BROKEN_RECORDS.error(where=str(path), why=f"it has only {size} bytes")
     data = np.memmap(path, np.uint8, "r")
-    magic, capacity, count, start_ns, warmup_ns, finished = _HEADER.unpack(data[: _HEADER.size].tobytes())
+    header = _HEADER.unpack(data[: _HEADER.size].tobytes())
+    magic, capacity, count, start_ns, warmup_ns, finished, counts_messages = header
     if magic != MAGIC:
         raise messages.BROKEN_RECORDS.error(where=str(path), why="it does not begin as a records file does")
-    if not 0 <= count <= capacity or size != _HEADER_BYTES + capacity * _ROW_BYTES:
+    row_bytes = _ROW_BYTES + 8 * bool(counts_messages)
+    if not 0 <= count <= capacity or size != _HEADER_BYTES + capacity * row_bytes:
         raise messages.BROKEN_RECORDS.error(where=str(path), why="its size does not fit its header")
     columns = []
-    for index in range(5):
+    for index in range(_COLUMNS + bool(counts_messages)):
         start = _HEADER_BYTES + index * 8 * capacity
         columns.append(data[start : start + 8 * count].view(np.int64))
-    intended, sent, first, done, outcome = columns
-    queued = data[_HEADER_BYTES + 40 * capacity :][:count]
-    return Columns(start_ns, warmup_ns, bool(finished), intended, sent, first, done, outcome, queued)
+    intended, sent, first, done, outcome = columns[:_COLUMNS]
+    queued = data[_HEADER_BYTES + 8 * len(columns) * capacity :][:count]
+    streamed = columns[_COLUMNS] if counts_messages else None
+    times = (intended, sent, first, done)
+    return Columns(start_ns, warmup_ns, bool(finished), *times, outcome, queued, streamed)
 
 
 def read_records(directory: Path) -> pa.Table:
@@ -188,7 +202,9 @@ def _table(columns: Columns) -> pa.Table:
         pa.array((columns.outcome >> CONNECTION_SHIFT & CONNECTION_MASK).astype(np.int32)),
         pa.array(columns.queued != 0),
     ]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    if columns.messages is None:
+        return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    return pa.Table.from_arrays([*arrays, pa.array(columns.messages.astype(np.int32))], schema=STREAM_SCHEMA)
 
 
 def peek(directory: Path) -> tuple[int, float | None]:

@@ -6,17 +6,19 @@ look better; a percentile that falls among them is null. Quantiles are of type 7
 1996). Lateness = sent - intended of those requests that found a free slot, which is the instrument's
 own doing; waiting for a slot is the server's (or of too few connections) and is reported as queueing.
 
-`limited_by`: *instrument* when its own lateness could distort the answer (P99 above 5 % of the response
-P99 and above 300 us) or when it used more than 80 % of its core; else *server* when requests queued for
-a slot (more than 5 %), and for every other closed loop; else *none*.
+`limited_by`: *instrument* when its own lateness could distort the answer (P99 above 5 % of the response P99
+and above 300 us), when it used more than 80 % of its core, or when this machine had no port, descriptor or
+memory left for a connection; else *server* when requests queued for a slot (more than 5 %; one that timed
+out in the queue was never sent, and counts), and for every other closed loop; else *none*.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,8 @@ from meshwise.study.model import Arrivals
 
 Floats = npt.NDArray[np.float64]
 LATE_SHARE, LATE_US, BUSY_SHARE, QUEUED_SHARE = 0.05, 300.0, 0.8, 0.05
+CHURN_SHARE = 0.95
+"""Of the asked replacements; below it the output says so."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,18 @@ class LoadReport:
     stopped_early: bool
     notes: tuple[str, ...]
     version: str = __version__
+    tls_resumed: int = 0
+    """Handshakes that took up an earlier session; `tls_us` has all, `tls_resumed_us` these."""
+    tls_resumed_us: Percentiles = NOTHING
+    connections_replaced: int = 0
+    """Ended because the pattern says so (requests per connection, churn)."""
+    setup_exhausted: int = 0
+    """Attempts that failed because this machine had no port, descriptor or memory left."""
+    late_requests: int = 0
+    """Sent more than 300 us after their time although a slot was free."""
+    unsent_requests: int = 0
+    messages: int = 0
+    """Of the good gRPC streams: those that went up (client streaming) or came down (the others)."""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -142,16 +158,20 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
     cpu_requests = sum(fact.cpu_requests for fact in facts)
     cpu_share = max(fact.cpu_ns / fact.wall_ns if fact.wall_ns > 0 else 0.0 for fact in facts)
     closed = spec.arrivals is Arrivals.CLOSED
-    setups = [setup for fact in facts for setup in fact.setups]
+    setups = [fact.setups for fact in facts]
     failures: Counter[str] = Counter()
-    for fact in facts:
-        failures.update(fact.setup_failures)
-    queued_share = queueing.size / response.size if response.size else 0.0
+    for log in setups:
+        failures.update(log.failures)
+    exhausted = sum(log.exhausted for log in setups)
+    replaced = sum(log.replaced for log in setups)
+    resumed_us = _us(log.resumed_tls_ns for log in setups)
+    waited = queueing.size + sum(part.unsent_timeouts for part in measured)
+    queued_share = waited / response.size if response.size else 0.0
     return LoadReport(
         requests=response.size,
         errors=dict(sorted(errors.items())),
         rate_achieved=good / duration_s if duration_s > 0 else 0.0,
-        rate_intended=None if closed else spec.rate_rps,
+        rate_intended=None if closed else _rate_intended(spec, response.size, duration_s),
         response_time_us=response_time,
         service_time_us=percentiles(np.concatenate([part.service_us for part in measured])),
         first_byte_us=percentiles(np.concatenate([part.first_byte_us for part in measured])),
@@ -160,29 +180,59 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
         queueing_us=percentiles(queueing),
         cpu_us_per_request=sum(f.cpu_ns for f in facts) / 1000 / cpu_requests if cpu_requests > 0 else None,
         cpu_share=cpu_share,
-        limited_by=limited_by(late, response_time, cpu_share, queued_share, closed=closed),
+        limited_by=limited_by(
+            late, response_time, cpu_share, queued_share, closed=closed, exhausted=exhausted > 0
+        ),
         closed_loop=closed,
         received_bytes=sum(part.received_bytes for part in measured),
         duration_s=duration_s,
-        connect_us=percentiles(np.array([setup.connect_ns / 1000 for setup in setups])),
-        tls_us=percentiles(np.array([s.tls_ns / 1000 for s in setups if s.tls_ns is not None])),
-        connections_made=len(setups),
+        connect_us=percentiles(_us(log.connect_ns for log in setups)),
+        tls_us=percentiles(np.concatenate([_us(log.full_tls_ns for log in setups), resumed_us])),
+        connections_made=sum(len(log.connect_ns) for log in setups),
         setup_failures=dict(failures),
-        tls=next((f"{s.tls_version} {s.alpn or 'no ALPN'}" for s in setups if s.tls_version), ""),
+        tls=next((log.tls for log in setups if log.tls), ""),
         spin_us=spec.spin_ns / 1000,
         processes=spec.processes,
         stopped_early=any(fact.stopped for fact in facts),
-        notes=_notes(response, response_time, closed=closed),
+        notes=(
+            *_notes(response, response_time, closed=closed),
+            *_pattern_notes(spec, measured, exhausted, replaced, duration_s),
+        ),
+        tls_resumed=resumed_us.size,
+        tls_resumed_us=percentiles(resumed_us),
+        connections_replaced=replaced,
+        setup_exhausted=exhausted,
+        late_requests=sum(part.late for part in measured),
+        unsent_requests=sum(part.unsent for part in measured),
+        messages=sum(part.messages for part in measured),
     )
 
 
+def _us(columns: Iterable[array[int]]) -> Floats:
+    """Of nanoseconds."""
+    return np.concatenate([np.empty(0), *(np.array(column, np.float64) / 1000 for column in columns)])
+
+
+def _rate_intended(spec: LoadSpec, requests: int, duration_s: float) -> float:
+    """Of a load that moves: what was intended over the time that was measured."""
+    if spec.shape is None and spec.trace is None:
+        return spec.rate_rps
+    return requests / duration_s if duration_s > 0 else 0.0
+
+
 def limited_by(
-    lateness: Percentiles, response: Percentiles, cpu_share: float, queued_share: float, *, closed: bool
+    lateness: Percentiles,
+    response: Percentiles,
+    cpu_share: float,
+    queued_share: float,
+    *,
+    closed: bool,
+    exhausted: bool = False,
 ) -> str:
     """The rules at the head of this file."""
     late = lateness.p99 or 0.0
     distorted = late > LATE_US and (response.p99 is None or late > LATE_SHARE * response.p99)
-    if cpu_share > BUSY_SHARE or (distorted and not closed):
+    if exhausted or cpu_share > BUSY_SHARE or (distorted and not closed):
         return "instrument"
     return "server" if closed or queued_share > QUEUED_SHARE else "none"
 
@@ -196,6 +246,10 @@ class _Measured:
     queueing_us: Floats
     errors: Counter[str]
     received_bytes: int
+    late: int
+    unsent: int
+    unsent_timeouts: int
+    messages: int
 
 
 def _measured(columns: Columns) -> _Measured:
@@ -216,6 +270,10 @@ def _measured(columns: Columns) -> _Measured:
         queueing_us=waited_us[queued],
         errors=Counter({kind.label: int(counts[kind]) for kind in ErrorKind if kind and counts[kind]}),
         received_bytes=int((columns.outcome[chosen] >> BYTES_SHIFT).sum()),
+        late=int(np.count_nonzero(waited_us[was_sent & ~queued] > LATE_US)),
+        unsent=int(np.count_nonzero(~was_sent)),
+        unsent_timeouts=int(np.count_nonzero(~was_sent & (kinds == ErrorKind.TIMEOUT))),
+        messages=0 if columns.messages is None else int(columns.messages[chosen][good].sum()),
     )
 
 
@@ -246,3 +304,19 @@ def _notes(response: Floats, percentile: Percentiles, *, closed: bool) -> tuple[
     if closed:
         notes.append("closed loop: requests wait for answers, so slow moments are under-counted")
     return tuple(notes)
+
+
+def _pattern_notes(
+    spec: LoadSpec, measured: Sequence[_Measured], exhausted: int, replaced: int, duration_s: float
+) -> list[str]:
+    """What was asked of connections and could not be had."""
+    notes = []
+    unsent = sum(part.unsent for part in measured)
+    if unsent:
+        notes.append(f"{unsent} requests were never sent: no slot came free, or no connection came about")
+    if exhausted:
+        notes.append(f"this machine had no port, descriptor or memory left for {exhausted} connections")
+    wanted = spec.churn_per_s * (spec.warmup_ns / 1e9 + duration_s)
+    if replaced < CHURN_SHARE * wanted - 1:
+        notes.append(f"only {replaced} connections were replaced where {wanted:.0f} should have been")
+    return notes

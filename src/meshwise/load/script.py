@@ -15,8 +15,8 @@ from pathlib import Path
 from meshwise.core import messages
 from meshwise.load.spec import LoadSpec
 from meshwise.load.wire import grpc, http1, http2_request
-from meshwise.load.wire.http2 import Http2
 from meshwise.load.wire.seam import WireProtocol
+from meshwise.load.wire.varied import VariedGrpc, VariedHttp1, VariedHttp2
 from meshwise.study.model import Protocol
 
 
@@ -56,57 +56,21 @@ def encode_script(spec: LoadSpec, path: Path) -> tuple[Callable[[], WireProtocol
             for line, body in zip(lines, bodies, strict=True)
         ]
         heads = http1.KnownHeads()
-        return lambda: ScriptedHttp1(raw, heads), sum(map(len, raw)) // len(raw)
+        return lambda: VariedHttp1(raw, range(len(raw)), heads), sum(map(len, raw)) // len(raw)
     if spec.protocol is Protocol.HTTP2:
         calls = [
             http2_request.encode_request(spec.method, scheme, line.path, spec.authority, spec.headers, body)
             for line, body in zip(lines, bodies, strict=True)
         ]
-        return lambda: ScriptedHttp2(calls, spec.streams), _mean_size(calls)
+        return lambda: VariedHttp2(calls, range(len(calls)), spec.streams), _mean_size(calls)
     if spec.protocol is Protocol.GRPC:
         calls = [
             grpc.encode_request(scheme, line.path, spec.authority, spec.headers, body)
             for line, body in zip(lines, bodies, strict=True)
         ]
-        return lambda: ScriptedGrpc(calls, spec.streams), _mean_size(calls)
+        return lambda: VariedGrpc(calls, range(len(calls)), spec.streams), _mean_size(calls)
     raise messages.BAD_LOAD_OPTION.error(what="opaque TCP has no script", remedy="use http1, http2 or grpc")
 
 
 def _mean_size(calls: Sequence[http2_request.Request]) -> int:
     return sum(len(bytes(4).join(call.pieces)) for call in calls) // len(calls)
-
-
-class ScriptedHttp1(http1.Http1):
-    """HTTP/1.1 whose request k is the script's (WireProtocol)."""
-
-    def __init__(self, requests: Sequence[bytes], heads: http1.KnownHeads) -> None:
-        super().__init__(b"", heads)
-        self._requests = requests
-
-    def start(self, tag: int) -> bytes:
-        self._request = self._requests[tag % len(self._requests)]
-        return super().start(tag)
-
-
-class ScriptedHttp2(Http2):
-    """HTTP/2 whose request k is the script's (WireProtocol)."""
-
-    def __init__(self, requests: Sequence[http2_request.Request], streams: int) -> None:
-        super().__init__(requests[0], streams)
-        self._requests = requests
-
-    def start(self, tag: int) -> bytes:
-        self._choose(tag)
-        return super().start(tag)
-
-    def _more_body(self, key: bytes) -> bytes:
-        self._choose(self._open[key])
-        return super()._more_body(key)
-
-    def _choose(self, tag: int) -> None:
-        self._request = self._requests[tag % len(self._requests)]
-        self._body_bytes = len(self._request.body)
-
-
-class ScriptedGrpc(ScriptedHttp2, grpc.Grpc):
-    """gRPC whose call k is the script's (WireProtocol)."""

@@ -7,6 +7,7 @@ system calls, here one call brings all that has come. `recv` and `send` keep the
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from pathlib import Path
@@ -63,10 +64,19 @@ def tcp_socket(spec: LoadSpec) -> socket.socket:
 class TlsStream:
     """TLS over a connected non-blocking socket."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, server_name: str) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        server_name: str,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
+        """`session`: of an earlier connection with this context, offered to the server."""
         self._sock = sock
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._in, self._out, server_hostname=server_name or None)
+        self._tls = context.wrap_bio(
+            self._in, self._out, server_hostname=server_name or None, session=session
+        )
         self._unsent = b""
 
     def handshake(self, readable: bool) -> bool:
@@ -93,6 +103,23 @@ class TlsStream:
 
     def version(self) -> str | None:
         return self._tls.version()
+
+    def resumed(self) -> bool:
+        """The server took the session that was offered."""
+        return bool(self._tls.session_reused)
+
+    def session(self) -> ssl.SSLSession | None:
+        """What a later connection may offer, if there is such a thing by now."""
+        session = self._tls.session
+        if session is None or (self._tls.version() == "TLSv1.3" and not session.has_ticket):
+            return None
+        return session
+
+    def close_notify(self) -> bytes:
+        """The records that end TLS in good order."""
+        with contextlib.suppress(ssl.SSLError):  # the peer has not said it yet
+            self._tls.unwrap()
+        return self._unsent + self._out.read()
 
     def recv(self, size: int) -> bytes:
         data = self._sock.recv(size)

@@ -66,7 +66,7 @@ class Payload:
             case Family.UNIFORM:
                 return sum(self.sizes) / 2
             case Family.LOGNORMAL:
-                return _lognormal_mean(*self.sizes, self.weights[0])
+                return _lognormal_mean(self.sizes[0], self.sizes[1], self.weights[0])
             case Family.EMPIRICAL:
                 products = (size * weight for size, weight in zip(self.sizes, self.weights, strict=True))
                 return sum(products) / sum(self.weights)

@@ -10,21 +10,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshwise.load.wire import http2_request
+from meshwise.load.wire.grpc_messages import PREFIX_BYTES
 from meshwise.load.wire.http2 import Http2
 from meshwise.load.wire.http2_stream import Stream
 from meshwise.load.wire.seam import GRPC_STATUS_BASE, ErrorKind, outcome
 
 OK, UNKNOWN, INTERNAL = 0, 2, 13
-PREFIX_BYTES = 5
 
 
 def encode_request(
-    scheme: str, path: str, authority: str, headers: Sequence[tuple[str, str]], message: bytes
+    scheme: str,
+    path: str,
+    authority: str,
+    headers: Sequence[tuple[str, str]],
+    message: bytes,
+    *,
+    messages: int = 1,
 ) -> http2_request.Request:
-    """`path` is `/package.Service/Method`; `message` is the serialised request, sent uncompressed."""
+    """`path` is `/package.Service/Method`; `message` is the serialised request, sent uncompressed, `messages`
+    times."""
     fields = [("te", "trailers"), ("content-type", "application/grpc"), *headers]
-    body = b"\0" + len(message).to_bytes(4, "big") + message
-    return http2_request.encode_request("POST", scheme, path, authority, fields, body, content_length=False)
+    body = (b"\0" + len(message).to_bytes(4, "big") + message) * messages
+    return http2_request.encode_request(
+        "POST", scheme, path, authority, fields, body, content_length=False, parts=messages
+    )
 
 
 def payload_message(size_bytes: int) -> bytes:
@@ -47,7 +56,11 @@ class Grpc(Http2):
             if stream.status != 200:
                 return outcome(stream.status, ErrorKind.HTTP_STATUS, size)
             code = UNKNOWN
-        elif code == OK and size < PREFIX_BYTES:
-            code = INTERNAL  # a unary call that is OK has exactly one message
+        elif code == OK and not self._is_complete(stream):
+            code = INTERNAL
         error = ErrorKind.GRPC_STATUS if code else ErrorKind.NONE
         return outcome(GRPC_STATUS_BASE + code, error, size)
+
+    def _is_complete(self, stream: Stream) -> bool:
+        """Whether an answer that is OK has what it must have: one message."""
+        return stream.body_bytes >= PREFIX_BYTES

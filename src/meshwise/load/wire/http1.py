@@ -158,6 +158,9 @@ class Http1:
     def take_control(self) -> bytes:
         return b""
 
+    def farewell(self) -> bytes:
+        return b""
+
     def cancel(self, tag: int) -> bool:
         self._tag = -1
         self.closing = True

@@ -62,6 +62,9 @@ _OPENING = (
 class Http2:
     """One HTTP/2 connection (WireProtocol)."""
 
+    _counts_messages = False
+    """Whether `_count_messages` wants to see the payload of DATA."""
+
     def __init__(self, request: Request, streams: int) -> None:
         self.ready = False
         self.closing = False
@@ -144,6 +147,9 @@ class Http2:
         self._control.clear()
         return control
 
+    def farewell(self) -> bytes:
+        return frames.goaway(0, frames.NO_ERROR)
+
     def cancel(self, tag: int) -> bool:
         for key, open_tag in self._open.items():
             if open_tag == tag:
@@ -203,6 +209,8 @@ class Http2:
             if self._block is not None and kind != CONTINUATION:
                 raise FramingError(frames.PROTOCOL_ERROR, "a header block that was not continued")
             if kind == DATA:
+                if self._counts_messages:
+                    self._count_messages(key, frames.unpad(kind, flags, data[offset + 9 : stop]))
                 if flags & PADDED:
                     frames.unpad(kind, flags, data[offset + 9 : stop])
                     self._on_data(key, flags, length - 1 - data[offset + 9], length, now_ns, done)
@@ -245,6 +253,9 @@ class Http2:
         if stream.unacknowledged >= _REPLENISH_BYTES:
             self._send(frames.window_update(int.from_bytes(key, "big"), stream.unacknowledged))
             stream.unacknowledged = 0
+
+    def _count_messages(self, key: bytes, payload: bytes) -> None:
+        """Told of each DATA before it is accounted for."""
 
     def _give_back_window(self) -> None:
         self._send(frames.window_update(0, self._unacknowledged))
@@ -398,7 +409,7 @@ class Http2:
     def _more_body(self, key: bytes) -> bytes:
         """As much of the body as both windows allow."""
         sent, body = self._held_back[key], self._request.body
-        size = min(len(body) - sent, self._send_window, self._stream_windows[key])
+        size = min(self._sendable_bytes(key) - sent, self._send_window, self._stream_windows[key])
         if size <= 0:
             return b""
         self._send_window -= size
@@ -409,6 +420,10 @@ class Http2:
         else:
             self._held_back[key] = sent + size
         return frames.data_frames(int.from_bytes(key, "big"), body[sent : sent + size], end_stream=last)
+
+    def _sendable_bytes(self, key: bytes) -> int:
+        """How much of the body may go up by now, whatever the windows allow."""
+        return len(self._request.body)
 
     def _send_held_back(self) -> None:
         for key in list(self._held_back):

@@ -33,8 +33,11 @@ def encode_request(
     body: bytes,
     *,
     content_length: bool = True,
+    parts: int = 1,
 ) -> Request:
-    """Pseudo-header fields first; hop-by-hop fields have no place in HTTP/2 and are left out."""
+    """Pseudo-header fields first; hop-by-hop fields have no place in HTTP/2 and are left out.
+
+    `parts`: the body is so many pieces of one size, each in DATA frames of its own."""
     names = {name.lower() for name, _ in headers}
     fields = [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)]
     if "user-agent" not in names:
@@ -44,7 +47,12 @@ def encode_request(
         fields.append(("content-length", str(len(body))))
     block = encode_block(fields)
     head = frames.headers_frames(0, block, end_stream=not body)
-    whole = head + frames.data_frames(0, body, end_stream=True) if body else head
+    size = len(body) // parts
+    data = [
+        frames.data_frames(0, body[at * size : (at + 1) * size], end_stream=at == parts - 1)
+        for at in range(parts if body else 0)
+    ]
+    whole = b"".join([head, *data])
     return Request(_without_ids(whole), _without_ids(head), body)
 
 

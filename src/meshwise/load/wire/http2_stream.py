@@ -5,12 +5,13 @@ from __future__ import annotations
 from meshwise.load.wire import frames
 from meshwise.load.wire.blocks import FieldList
 from meshwise.load.wire.frames import FramingError
+from meshwise.load.wire.grpc_messages import MessageReader
 
 
 class Stream:
     """An answer that is under way."""
 
-    __slots__ = ("body_bytes", "first_ns", "grpc_status", "status", "unacknowledged")
+    __slots__ = ("body_bytes", "first_ns", "grpc_status", "reader", "status", "unacknowledged")
 
     def __init__(self, first_ns: int) -> None:
         self.first_ns = first_ns
@@ -18,6 +19,7 @@ class Stream:
         self.grpc_status = -1
         self.body_bytes = 0
         self.unacknowledged = 0
+        self.reader: MessageReader | None = None
 
 
 Meaning = tuple[int, int]

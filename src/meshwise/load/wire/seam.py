@@ -104,6 +104,9 @@ class WireProtocol(Protocol):
     def take_control(self) -> bytes:
         """Bytes that the protocol itself has to send (acknowledgements, window updates, held-back body)."""
 
+    def farewell(self) -> bytes:
+        """The last bytes to send on a connection that we close in good order."""
+
     def cancel(self, tag: int) -> bool:
         """Gives up an open request. False: the connection cannot go on and must be closed."""
 

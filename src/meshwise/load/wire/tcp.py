@@ -34,21 +34,25 @@ class Tcp:
 
     def __init__(self, request: bytes) -> None:
         """`request` as `encode_request` makes it."""
-        request_bytes, response_bytes = _HEAD.unpack_from(request)
         self.ready = True
         self.closing = False
         self.limit = 1
         self.attention = False
         self.used = False
-        self._request = request
-        self._head = answer_head(request_bytes, response_bytes)
-        self._answer_bytes = HEAD_BYTES + response_bytes
-        self._outcome = outcome(0, body_bytes=response_bytes)
+        self._ask(request)
         self._tag = -1
         self._begun = b""
         """The part of a head that has come."""
         self._came_bytes = 0
         self._first_ns = 0
+
+    def _ask(self, request: bytes) -> None:
+        """What is sent from now on, and so what is expected."""
+        request_bytes, response_bytes = _HEAD.unpack_from(request)
+        self._request = request
+        self._head = answer_head(request_bytes, response_bytes)
+        self._answer_bytes = HEAD_BYTES + response_bytes
+        self._outcome = outcome(0, body_bytes=response_bytes)
 
     def opening(self) -> bytes:
         return b""
@@ -76,6 +80,9 @@ class Tcp:
         return ()
 
     def take_control(self) -> bytes:
+        return b""
+
+    def farewell(self) -> bytes:
         return b""
 
     def cancel(self, tag: int) -> bool:

@@ -1,0 +1,81 @@
+"""The record of how connections were set up: small however many there are, for another process to read."""
+
+from __future__ import annotations
+
+import errno
+from array import array
+from dataclasses import dataclass, field
+from typing import cast
+
+from meshwise.load.wire.seam import ErrorKind
+
+_EXHAUSTED = frozenset(
+    {errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+)
+
+
+class SetupError(Exception):
+    """The connection could not be made; `kind` is connect or tls."""
+
+    def __init__(self, kind: ErrorKind, what: str, number: int | None = None) -> None:
+        super().__init__(what)
+        self.kind = kind
+        self.exhausted = number in _EXHAUSTED
+        """This machine refused: no port, descriptor or memory was left."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How long one set-up took."""
+
+    connect_ns: int
+    tls_ns: int | None
+    alpn: str | None
+    tls_version: str | None
+    resumed: bool
+
+
+@dataclass
+class SetupLog:
+    """All set-ups of one process."""
+
+    connect_ns: array[int] = field(default_factory=lambda: array("q"))
+    full_tls_ns: array[int] = field(default_factory=lambda: array("q"))
+    resumed_tls_ns: array[int] = field(default_factory=lambda: array("q"))
+    failures: dict[str, int] = field(default_factory=dict)
+    exhausted: int = 0
+    """Failures that are this machine's: no port, descriptor or memory was left."""
+    tls: str = ""
+    """Version and ALPN of the first connection."""
+    replaced: int = 0
+    """Connections that were ended because the pattern says so."""
+
+    def note(self, setup: Setup) -> None:
+        self.connect_ns.append(setup.connect_ns)
+        if setup.tls_ns is not None:
+            (self.resumed_tls_ns if setup.resumed else self.full_tls_ns).append(setup.tls_ns)
+            self.tls = self.tls or f"{setup.tls_version} {setup.alpn or 'no ALPN'}"
+
+    def note_failure(self, error: SetupError) -> None:
+        label = error.kind.label
+        self.failures[label] = self.failures.get(label, 0) + 1
+        self.exhausted += error.exhausted
+
+    def to_values(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "connect_ns": self.connect_ns.tolist(),
+            "full_tls_ns": self.full_tls_ns.tolist(),
+            "resumed_tls_ns": self.resumed_tls_ns.tolist(),
+            "failures": self.failures,
+            "exhausted": self.exhausted,
+            "tls": self.tls,
+            "replaced": self.replaced,
+        }
+
+    @classmethod
+    def from_values(cls, values: dict[str, object]) -> SetupLog:
+        """The inverse of `to_values`."""
+        names = ("connect_ns", "full_tls_ns", "resumed_tls_ns")
+        columns = {name: array("q", cast(list[int], values.pop(name))) for name in names}
+        return cls(**columns, **values)  # type: ignore[arg-type]

@@ -1,0 +1,130 @@
+"""gRPC streaming from the client's side: client, server and bidirectional streams of messages.
+
+A stream is one request of the schedule: it is done with its trailers. Client: all messages go up at once,
+each in DATA frames of its own, and one comes down. Server: one goes up. Bidirectional: in turn, the next
+message goes up when the one before it is answered, so that the time of a stream is that of its round trips.
+The peer's windows hold throughout: what they do not allow waits, as any body does.
+
+A stream whose status is OK but which brought fewer messages than were asked for has failed (INTERNAL).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshwise.load.wire.grpc_messages import MessageReader
+from meshwise.load.wire.http2_request import Request
+from meshwise.load.wire.http2_stream import Stream
+from meshwise.load.wire.seam import Completion
+from meshwise.load.wire.varied import VariedGrpc
+from meshwise.study.protocol import Streaming
+
+_NEVER_FITS = 1 << 62
+
+
+class MessageLog:
+    """Where the messages of each stream are counted; the owner of the records puts their column there."""
+
+    def __init__(self) -> None:
+        self.column: memoryview | None = None
+
+    def note(self, tag: int, messages: int) -> None:
+        if self.column is not None:
+            self.column[tag] = messages
+
+
+class GrpcUpstream(VariedGrpc):
+    """Client streaming (WireProtocol). What is counted is what went up."""
+
+    def __init__(
+        self, calls: Sequence[Request], order: Sequence[int], streams: int, messages: int, log: MessageLog
+    ) -> None:
+        """`calls`: the body of each is `messages` messages of one size."""
+        super().__init__(calls, order, streams)
+        self._messages, self._log = messages, log
+
+    def start(self, tag: int) -> bytes:
+        key = self._next_id.to_bytes(4, "big")
+        data = super().start(tag)
+        if data and key not in self._held_back:
+            self._log.note(tag, self._messages)
+        return data
+
+    def _more_body(self, key: bytes) -> bytes:
+        more = super()._more_body(key)
+        body_bytes = self._body_bytes
+        sent_bytes = self._held_back.get(key, body_bytes)
+        self._log.note(self._open[key], sent_bytes * self._messages // body_bytes)
+        return more
+
+
+class GrpcDownstream(VariedGrpc):
+    """Server streaming (WireProtocol). What is counted is what came down."""
+
+    _counts_messages = True
+
+    def __init__(
+        self, calls: Sequence[Request], order: Sequence[int], streams: int, messages: int, log: MessageLog
+    ) -> None:
+        """`messages`: as many have to come; 0: as many as come."""
+        super().__init__(calls, order, streams)
+        self._messages, self._log = messages, log
+
+    def receive(self, data: bytes, now_ns: int) -> Sequence[Completion]:
+        done = super().receive(data, now_ns)
+        self._shape = None  # the short cut does not look for messages
+        return done
+
+    def _count_messages(self, key: bytes, payload: bytes) -> None:
+        stream = self._answers.get(key)
+        if stream is None:
+            return
+        if stream.reader is None:
+            stream.reader = MessageReader()
+        if stream.reader.feed(payload):
+            self._log.note(self._open[key], stream.reader.whole)
+            self._on_messages(key, stream.reader.whole)
+
+    def _on_messages(self, key: bytes, whole: int) -> None:
+        """So many have come by now."""
+
+    def _is_complete(self, stream: Stream) -> bool:
+        reader = stream.reader or MessageReader()
+        return not reader.partial and reader.whole >= self._messages
+
+
+class GrpcDialogue(GrpcDownstream):
+    """Bidirectional streaming in turn (WireProtocol). What is counted is what came down."""
+
+    def __init__(
+        self, calls: Sequence[Request], order: Sequence[int], streams: int, messages: int, log: MessageLog
+    ) -> None:
+        """`calls`: the body of each is `messages` messages of one size."""
+        super().__init__(calls, order, streams, messages, log)
+        self._answered: dict[bytes, int] = {}
+
+    def _choose(self, tag: int) -> None:
+        super()._choose(tag)
+        self._body_bytes = _NEVER_FITS  # the body is always held back, and goes up piece by piece
+
+    def _sendable_bytes(self, key: bytes) -> int:
+        turn = min(self._answered.get(key, 0) + 1, self._messages)
+        return len(self._request.body) * turn // self._messages
+
+    def _on_messages(self, key: bytes, whole: int) -> None:
+        self._answered[key] = whole
+        if key in self._held_back:
+            more = self._more_body(key)
+            if more:
+                self._send(more)
+
+    def _forget(self, key: bytes) -> int:
+        self._answered.pop(key, None)
+        return super()._forget(key)
+
+
+def protocol_class(streaming: Streaming) -> type[GrpcUpstream] | type[GrpcDownstream]:
+    """Of the kinds but `none`."""
+    if streaming is Streaming.CLIENT:
+        return GrpcUpstream
+    return GrpcDialogue if streaming is Streaming.BIDI else GrpcDownstream
