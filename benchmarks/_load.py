@@ -29,7 +29,7 @@ GRPC_PATH = "/t.Echo/Say"
 _GRPC_ANSWER = b"\0\0\0\0\5hello"
 _NGINX = """
 worker_processes 1; daemon off; error_log stderr crit; pid {root}/pid;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 16384; }}
 http {{
   access_log off; keepalive_requests 1000000000; open_file_cache max=10;
   client_body_temp_path {root}/a; proxy_temp_path {root}/b; fastcgi_temp_path {root}/c;

@@ -17,12 +17,25 @@ from rich.text import Text
 
 from meshwise.cli.load_options import Target, parse_headers, parse_url, read_message
 from meshwise.cli.load_output import open_outputs, print_summary
+from meshwise.cli.load_patterns import (
+    ChurnOption,
+    MessagesOption,
+    RequestBytesOption,
+    RequestsPerConnectionOption,
+    ResponseBytesOption,
+    ResumeOption,
+    StreamingOption,
+    parse_sizes,
+    patterned,
+)
+from meshwise.cli.load_shape import ShapeOption, ThinkOption, TraceOption, moving
 from meshwise.core import messages
-from meshwise.core.units import parse_duration_ns, parse_rate_rps, parse_size_bytes
+from meshwise.core.units import parse_duration_ns, parse_rate_rps
 from meshwise.load.launch import RunningLoad, running_load
 from meshwise.load.records import peek, read_records
 from meshwise.load.spec import LoadSpec, TlsSpec
 from meshwise.study.model import Arrivals, Protocol
+from meshwise.study.protocol import Streaming
 
 INTERRUPTED = 130
 _END_GRACE_S = 15.0
@@ -36,15 +49,18 @@ def load(
     rate: Annotated[str, typer.Option(help="Requests, like 1000/s; ignored by closed arrivals.")] = "1000/s",
     duration: Annotated[str, typer.Option(help="Measured time, like 10s.")] = "10s",
     warmup: Annotated[str, typer.Option(help="Time before it that is not counted.")] = "1s",
-    connections: Annotated[int, typer.Option(help="Kept open for the whole run.")] = 16,
+    connections: Annotated[int, typer.Option(help="Clients: open at once, kept unless told else.")] = 16,
     streams: Annotated[int, typer.Option(help="At once per connection (http2, grpc).")] = 1,
     arrivals: Annotated[
         Arrivals, typer.Option(help="How requests are spread over time.")
     ] = Arrivals.CONSTANT,
-    request_bytes: Annotated[str, typer.Option(help="Size of the body, like 1KiB or 512.")] = "0",
-    response_bytes: Annotated[
-        str, typer.Option(help="tcp: how much the framed echo is asked for, like 1KiB.")
-    ] = "0",
+    request_bytes: RequestBytesOption = "0",
+    response_bytes: ResponseBytesOption = "0",
+    requests_per_connection: RequestsPerConnectionOption = None,
+    churn: ChurnOption = None,
+    resume_tls: ResumeOption = False,
+    streaming: StreamingOption = Streaming.NONE,
+    messages_per_stream: MessagesOption = None,
     header: Annotated[list[str] | None, typer.Option(help="'name: value'; may be repeated.")] = None,
     method: Annotated[str | None, typer.Option(help="Default GET, or POST with a body.")] = None,
     grpc_method: Annotated[str | None, typer.Option(help="package.Service/Method", metavar="METHOD")] = None,
@@ -63,7 +79,10 @@ def load(
         int | None, typer.Option(help="Pin the instrument to this CPU (and the next ones).")
     ] = None,
     timeout: Annotated[str, typer.Option(help="An answer this late is an error.")] = "10s",
-    seed: Annotated[int, typer.Option(help="Of uniform and poisson arrivals.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of uniform and poisson arrivals, and of what a shape draws.")] = 1,
+    shape: ShapeOption = None,
+    trace: TraceOption = None,
+    think: ThinkOption = None,
     processes: Annotated[int, typer.Option(help="Divide the load among so many.")] = 1,
 ) -> None:
     """Send requests on schedule and say how long they took, counted from when they were meant to be sent.
@@ -75,14 +94,9 @@ def load(
     """
     target = parse_url(url)
     body = read_message(message) if message else None
-    size = _size_bytes(request_bytes)
+    request = parse_sizes(request_bytes)
     if target.opaque or protocol is Protocol.TCP:
         protocol = _opaque(target, protocol, header or method)
-    elif response_bytes != "0":
-        raise messages.BAD_LOAD_OPTION.error(
-            what=f"--response-bytes means nothing to {protocol}",
-            remedy="leave it out, or load tcp://HOST:PORT",
-        )
     tls = _tls(target, server_name, ca, cert, key)
     if (grpc_method or message) and protocol is not Protocol.GRPC:
         raise messages.BAD_LOAD_OPTION.error(
@@ -93,11 +107,10 @@ def load(
         port=target.port,
         authority=target.authority,
         protocol=protocol,
-        method=(method or ("POST" if size else "GET")).upper(),
+        method=(method or ("POST" if request != 0 else "GET")).upper(),
         path=_path(target, protocol, grpc_method),
         headers=parse_headers(header or []),
-        body_bytes=size,
-        response_bytes=_size_bytes(response_bytes),
+        body_bytes=0,
         rate_rps=parse_rate_rps(rate),
         arrivals=arrivals,
         seed=seed,
@@ -112,7 +125,17 @@ def load(
         spin_ns=parse_duration_ns(spin),
         processes=processes,
     )
-    with open_outputs(parquet, csv) as outputs:
+    spec = patterned(
+        spec,
+        request=request,
+        response=parse_sizes(response_bytes),
+        requests_per_connection=requests_per_connection,
+        churn=churn,
+        resume_tls=resume_tls,
+        streaming=streaming,
+        messages_per_stream=messages_per_stream,
+    )
+    with moving(spec, shape, trace, think) as spec, open_outputs(parquet, csv) as outputs:
         with running_load(spec) as running:
             interrupted = _watch(running)
             report = running.report()
@@ -125,10 +148,6 @@ def load(
         print_summary(report, spec, url)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
-
-
-def _size_bytes(text: str) -> int:
-    return parse_size_bytes(f"{text}B" if text.isdigit() else text)
 
 
 def _opaque(target: Target, protocol: Protocol, of_requests: object) -> Protocol:

@@ -18,6 +18,7 @@ from meshwise.core import messages
 from meshwise.core.units import format_duration, format_size
 from meshwise.load.report import LoadReport, Percentiles
 from meshwise.load.spec import LoadSpec
+from meshwise.study.protocol import Streaming
 
 Write = Callable[[pa.Table], None]
 
@@ -73,8 +74,8 @@ def print_summary(report: LoadReport, spec: LoadSpec, url: str) -> None:
     console = Console(highlight=False, emoji=False, markup=False)
     if not console.is_terminal:
         console = Console(highlight=False, emoji=False, markup=False, width=100)
-    slots = f"{spec.connections} connections" + (f" × {spec.streams} streams" if spec.streams > 1 else "")
-    how = "closed loop" if report.closed_loop else f"{spec.rate_rps:g}/s {spec.arrivals}"
+    slots = _slots(spec)
+    how = _how(report, spec)
     tls = f", {report.tls}" if report.tls else ""
     console.print(Text(f"{url}  {spec.protocol}{tls}", "bold"))
     console.print(f"{how} for {format_duration(spec.duration_ns)} over {slots}\n")
@@ -102,11 +103,40 @@ def _facts(report: LoadReport) -> Table:
         setup += f", TCP {report.connect_us.p50:,.0f} µs"
     if report.tls_us.p50 is not None:
         setup += f", TLS {report.tls_us.p50:,.0f} µs (medians)"
+    if report.tls_resumed_us.p50 is not None:
+        setup += f"; {report.tls_resumed:,} resumed, {report.tls_resumed_us.p50:,.0f} µs"
     grid.add_row("connections", setup)
+    if report.messages:
+        rate = f", {report.messages / report.duration_s:,.1f}/s" if report.duration_s else ""
+        grid.add_row("messages", f"{report.messages:,} in good streams{rate}")
     if report.cpu_us_per_request is not None:
         cpu = f"{report.cpu_us_per_request:.1f} µs of CPU per request, {report.cpu_share:.0%} of a core"
         grid.add_row("instrument", cpu + (f" ({report.processes} processes)" if report.processes > 1 else ""))
     return grid
+
+
+def _slots(spec: LoadSpec) -> str:
+    """Over what requests went, and how it was replaced."""
+    text = f"{spec.connections} connections" + (f" × {spec.streams} streams" if spec.streams > 1 else "")
+    if spec.requests_per_connection:
+        text += f", each for {spec.requests_per_connection} requests" * (spec.requests_per_connection > 1)
+        text += ", a new one per request" * (spec.requests_per_connection == 1)
+        text += ", TLS resumed" * spec.resume_tls
+    if spec.churn_per_s:
+        text += f", {spec.churn_per_s:g}/s of them replaced"
+    if spec.streaming is not Streaming.NONE:
+        text += f", {spec.streaming} streams of {spec.messages or 'any number of'} messages"
+    return text
+
+
+def _how(report: LoadReport, spec: LoadSpec) -> str:
+    """How requests were spread over time."""
+    if report.closed_loop:
+        return "closed loop" + (f", thinking {spec.think.words}" if spec.think else "")
+    if spec.trace is not None:
+        return f"{spec.rate_rps:g}/s on average, the times of a trace,"
+    moved = f", {spec.shape.words}," if spec.shape else ""
+    return f"{spec.rate_rps:g}/s {spec.arrivals}{moved}"
 
 
 def _times(report: LoadReport) -> Table:
