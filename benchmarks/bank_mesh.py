@@ -1,7 +1,7 @@
-"""The bank in pods, behind sidecars: how many transfers it carries, where the CPU goes, whether its books agree.
+"""The bank in pods, behind sidecars: transfers that it carries, where the CPU goes, whether its books agree.
 
     python benchmarks/bank_mesh.py            both, as below
-    python benchmarks/bank_mesh.py carry [--environment istio] [--posture strict] [--protocol http1] [--rate 160]
+    python benchmarks/bank_mesh.py carry [--environment istio] [--posture strict] [--protocol http1]
     python benchmarks/bank_mesh.py accidents [--transfers 100000] [--rate 100] [--every 10]
 
 `carry`: transfers only, open loop, Poisson. Reached when at least 150 a second were answered, in every trial,
@@ -147,7 +147,8 @@ def accidents(options: argparse.Namespace, directory: Path) -> int:
     duration = math.ceil(options.transfers / options.rate / blocks * 1.01) + 1
     events = f"events: [{{restart: proxy, every: {options.every:g}s}}]"
     reader, content = run(
-        study_text(options, "accidents", warmup="1s", duration=duration, events=events, blocks=blocks), directory
+        study_text(options, "accidents", warmup="1s", duration=duration, events=events, blocks=blocks),
+        directory,
     )
     asked = int(answered(reader)["asked"].sum())
     restarts = reader.events().height
@@ -172,9 +173,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--transfers", type=int, default=100_000)
     parser.add_argument("--every", type=float, default=10.0)
-    parser.add_argument("--keep", type=Path, help="a directory for the archive, which is thrown away otherwise")
+    parser.add_argument(
+        "--keep", type=Path, help="a directory for the archive, which is thrown away otherwise"
+    )
     options = parser.parse_args()
-    wanted = (carry, accidents) if options.what == "both" else ({"carry": carry, "accidents": accidents}[options.what],)
+    wanted = (
+        (carry, accidents)
+        if options.what == "both"
+        else ({"carry": carry, "accidents": accidents}[options.what],)
+    )
     given, statuses = options.rate, []
     for each in wanted:
         options.rate = given or (160.0 if each is carry else 100.0)

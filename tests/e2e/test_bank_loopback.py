@@ -31,9 +31,9 @@ from meshwise.service.bank.cache import Cache, balance_key
 from meshwise.service.bank.calls import Answer, Caller
 from meshwise.service.bank.driver import Done, Drive
 from meshwise.service.bank.invariants import Told
-from meshwise.service.bank.schema import MUTED_EVERY
 from meshwise.service.bank.loopback import Bank
 from meshwise.service.bank.mix import Mix, Operation
+from meshwise.service.bank.schema import MUTED_EVERY
 from meshwise.service.bank.spec import Service
 from meshwise.study.model import Protocol
 

@@ -94,15 +94,22 @@ def assert_good(one: dict[str, Any]) -> None:
 
 
 @pytest.mark.timeout(160)
-@pytest.mark.parametrize(("mesh", "person"), [("none", ROOT), ("none", ORDINARY), ("istio", ROOT), ("istio", ORDINARY), ("linkerd", ME)])
-def test_the_bank_is_served_in_every_protocol_and_its_books_agree(mesh: str, person: str, tmpdir_of: Any) -> None:
+@pytest.mark.parametrize(
+    ("mesh", "person"),
+    [("none", ROOT), ("none", ORDINARY), ("istio", ROOT), ("istio", ORDINARY), ("linkerd", ME)],
+)
+def test_the_bank_is_served_in_every_protocol_and_its_books_agree(
+    mesh: str, person: str, tmpdir_of: Any
+) -> None:
     need(mesh)
     *trials, left = scene(person, tmpdir_of(person), "trials", mesh)
     assert len(trials) == (3 if mesh == "none" else 4)
     for one in trials:
         assert_good(one)
         names = {f"{mesh}/a/{service}/service" for service in SERVICES}
-        names |= {f"{mesh}/a/{store}/store" for store in ("postgres", "redis")} | {f"{mesh}/a/client/instrument"}
+        names |= {f"{mesh}/a/{store}/store" for store in ("postgres", "redis")} | {
+            f"{mesh}/a/client/instrument"
+        }
         if mesh != "none":
             names |= {f"{mesh}/a/{each}/proxy" for each in (*SERVICES, "client", "postgres", "redis")}
         own = ("/controller", "/relay")
@@ -185,7 +192,9 @@ def test_what_a_killed_study_left_on_disk_is_removed_by_the_next(tmpdir_of: Any)
 
 def study_file(directory: Path) -> Path:
     path = directory / "study.yaml"
-    path.write_text("name: none\nenvironments: none\ntopology: bank\nblocks: 2\nfactors: {posture: none, rate: 10/s}\n")
+    path.write_text(
+        "name: none\nenvironments: none\ntopology: bank\nblocks: 2\nfactors: {posture: none, rate: 10/s}\n"
+    )
     return path
 
 
@@ -193,7 +202,9 @@ def study_file(directory: Path) -> Path:
     ("variable", "value", "code"),
     [("MESHWISE_POSTGRES", "/nowhere", "MW911"), ("MESHWISE_REDIS", "/nowhere/redis-server", "MW911")],
 )
-def test_a_study_without_a_store_says_so_at_once(tmp_path: Path, variable: str, value: str, code: str) -> None:
+def test_a_study_without_a_store_says_so_at_once(
+    tmp_path: Path, variable: str, value: str, code: str
+) -> None:
     done = subprocess.run(
         command_as(ME, "-c", CLI, "run", str(study_file(tmp_path)), "--out", str(tmp_path / "out")),
         env={**os.environ, variable: value}, capture_output=True, text=True, timeout=60, check=False,

@@ -58,7 +58,7 @@ def of_bank(posture: Posture = NO_MESH, protocol: Protocol = Protocol.HTTP1, **m
     return cell(posture, protocol, **{**levels, **more})
 
 
-def testbed(cells: Sequence[Cell], plan: TrialPlan = PLAN) -> LocalTestbed:
+def bank_testbed(cells: Sequence[Cell], plan: TrialPlan = PLAN) -> LocalTestbed:
     question = study(cells, trial=plan)
     return LocalTestbed(question, {name: MESHES[name]() for name in question.environments})
 
@@ -100,10 +100,13 @@ def trials(mesh: str) -> int:
         cells.append(of_bank(protocol=Protocol.HTTP2))
     else:
         cells = [
-            of_bank(STRICT), of_bank(FINE), of_bank(FINE, Protocol.GRPC), of_bank(STRICT, stores=Stores.DIRECT),
-        ]  # fmt: skip
+            of_bank(STRICT),
+            of_bank(FINE),
+            of_bank(FINE, Protocol.GRPC),
+            of_bank(STRICT, stores=Stores.DIRECT),
+        ]
         cells = [replace(each, mesh=MeshName(mesh)) for each in cells]
-    with testbed(cells) as bed:
+    with bank_testbed(cells) as bed:
         bed.restart(0)
         for number, one in enumerate(cells):
             run(bed, trial(number, one))
@@ -115,7 +118,7 @@ def accidents(mesh: str) -> int:
     """Sidecars are killed while money moves."""
     one = replace(of_bank(STRICT), mesh=MeshName(mesh))
     plan = replace(PLAN, duration_ns=8 * 10**9, restart_every_ns=1_500_000_000)
-    with testbed([one], plan) as bed:
+    with bank_testbed([one], plan) as bed:
         bed.restart(0)
         run(bed, trial(0, one))
     return 0
@@ -124,7 +127,7 @@ def accidents(mesh: str) -> int:
 def database_dies() -> int:
     """In a trial; the next one has a fresh one."""
     one = of_bank()
-    with testbed([one]) as bed:
+    with bank_testbed([one]) as bed:
         bed.restart(0)
         done: list[int] = []
 
@@ -150,7 +153,7 @@ def disk_full(directory: str) -> int:
     busy, ordinary = of_bank(rate_rps=150.0), of_bank()
     filler = Path(directory) / "filler"
     made_room: list[bool] = []
-    with testbed([busy, ordinary], replace(PLAN, duration_ns=5 * 10**9)) as bed:
+    with bank_testbed([busy, ordinary], replace(PLAN, duration_ns=5 * 10**9)) as bed:
         bed.restart(0)
 
         def observe(live: LiveProgress) -> None:
@@ -181,7 +184,7 @@ def fill(path: Path) -> None:
 def evicting() -> int:
     """The cache may hold next to nothing."""
     one = of_bank()
-    bed = testbed([one])
+    bed = bank_testbed([one])
     bank = bed._bank = Bank(study([one]), {"redis": ("--maxmemory", "1mb")})
     with bed:
         bed.restart(0)
@@ -194,7 +197,7 @@ def evicting() -> int:
 def late() -> int:
     """The clients have no patience: the bank answers after they gave up."""
     one = of_bank(rate_rps=60.0)
-    with testbed([one], replace(PLAN, timeout_ns=2_000_000)) as bed:
+    with bank_testbed([one], replace(PLAN, timeout_ns=2_000_000)) as bed:
         bed.restart(0)
         run(bed, trial(0, one))
     return 0
@@ -204,7 +207,7 @@ def hold() -> int:
     """Trials without end, for the test that kills them."""
     one = of_bank()
     say(pid_namespace=Path("/proc/self/ns/pid").stat().st_ino)
-    with testbed([one]) as bed:
+    with bank_testbed([one]) as bed:
         bed.restart(0)
         say(homes=[path.name for path in Path(tempfile.gettempdir()).glob("meshwise-store-*")])
         for number in range(100):
@@ -221,8 +224,7 @@ def pid_of(name: bytes) -> int:
 
 
 SCENES = {
-    scene.__name__: scene
-    for scene in (trials, accidents, database_dies, disk_full, evicting, late, hold)
+    scene.__name__: scene for scene in (trials, accidents, database_dies, disk_full, evicting, late, hold)
 }
 
 

@@ -5,7 +5,9 @@
 
 It writes one line of JSON to stdout, `{"port": N, "start_ns": N}`, and at SIGTERM `--record` as an array of
 rows (received_ns, due_ns, sent_ns) on CLOCK_MONOTONIC: the truth, with the server's own lateness in it.
-While an answer is due it polls without sleeping, so that what it promises is kept within microseconds.
+`received_ns` is when the kernel had the request for the server (SO_TIMESTAMPING), not when the server got
+round to reading it: a request that waits while another is read has already come. While an answer is due it
+polls without sleeping, so that what it promises is kept within microseconds.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import math
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -32,6 +35,11 @@ from scipy import stats
 from meshwise.core.units import parse_duration_ns
 
 _DRAWS = 1 << 16
+_SO_TIMESTAMPING = getattr(socket, "SO_TIMESTAMPING", 37)
+_RX_SOFTWARE = 1 << 3 | 1 << 4
+"""SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE (linux/net_tstamp.h)."""
+_STAMPS = struct.Struct("@6q")
+"""struct scm_timestamping: three timespecs, of which the first is the kernel's."""
 _GAP_NS = 2_000_000
 """With nothing due sooner than this, sleep instead of polling."""
 
@@ -110,6 +118,16 @@ class _Connection:
         self.sock = sock
         self.buffer = b""
 
+    def read(self) -> tuple[bytes, int]:
+        """What has come, and when the kernel had it (CLOCK_MONOTONIC). Raises OSError as recv does."""
+        data, ancillary, _, _ = self.sock.recvmsg(65536, socket.CMSG_SPACE(_STAMPS.size))
+        now_ns = time.monotonic_ns()
+        for _, kind, value in ancillary:
+            if kind == _SO_TIMESTAMPING:
+                seconds, nanoseconds, *_ = _STAMPS.unpack(value)
+                return data, now_ns - (time.time_ns() - (seconds * 10**9 + nanoseconds))
+        return data, now_ns
+
     def requests(self, data: bytes) -> int:
         """How many whole requests have come (content-length bodies are understood)."""
         self.buffer += data
@@ -172,28 +190,28 @@ def serve(arguments: argparse.Namespace) -> None:
                 sock, _peer = listener.accept()
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _RX_SOFTWARE)
                 connections[sock.fileno()] = _Connection(sock)
                 epoll.register(sock.fileno(), select.EPOLLIN)
                 continue
             connection = connections[fd]
             try:
-                data = connection.sock.recv(65536)
+                data, received_ns = connection.read()
             except OSError:
                 data = b""
             if not data:
                 epoll.unregister(fd)
                 connections.pop(fd).sock.close()
                 continue
-            now_ns = clock()
             for _ in range(connection.requests(data)):
                 order += 1
-                heapq.heappush(waiting, (due_of(now_ns), order, now_ns, connection))
+                heapq.heappush(waiting, (due_of(received_ns), order, received_ns, connection))
         while waiting and waiting[0][0] <= clock():
-            due_ns, _, received_ns, connection = heapq.heappop(waiting)
+            due_ns, _, came_ns, connection = heapq.heappop(waiting)
             if connection.sock.fileno() >= 0:
                 sent_ns = clock()
                 connection.sock.send(answer)
-                record.append((received_ns, due_ns, sent_ns))
+                record.append((came_ns, due_ns, sent_ns))
     if arguments.record:
         np.save(arguments.record, np.array(record, dtype=np.int64).reshape(-1, 3))
 

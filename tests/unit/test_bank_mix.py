@@ -56,7 +56,9 @@ def test_a_spec_survives_its_file_which_only_its_owner_reads(tmp_path: Path) -> 
     assert (tmp_path / "spec").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("change", [{"ports": {"tcp": 1}}, {"ports": {}}, {"service": "loans"}, {"colour": 1}])
+@pytest.mark.parametrize(
+    "change", [{"ports": {"tcp": 1}}, {"ports": {}}, {"service": "loans"}, {"colour": 1}]
+)
 def test_a_spec_that_is_none(tmp_path: Path, change: dict[str, object]) -> None:
     import json
 

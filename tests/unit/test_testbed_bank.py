@@ -72,7 +72,9 @@ def transfer(number: int) -> Request:
     return Request(Operation.TRANSFER, 1, 2, 100 + number, f"t-mesh-{number}")
 
 
-ASKED = books.Asked({"mesh": [transfer(0), Request(Operation.PROFILE, 7), transfer(1), transfer(2), transfer(3)]})
+ASKED = books.Asked(
+    {"mesh": [transfer(0), Request(Operation.PROFILE, 7), transfer(1), transfer(2), transfer(3)]}
+)
 
 
 def records(*statuses: int, sent: Sequence[bool] = ()) -> pa.Table:
@@ -80,7 +82,9 @@ def records(*statuses: int, sent: Sequence[bool] = ()) -> pa.Table:
         {
             "sent_ns": pa.array([1 if did else None for did in sent or [True] * len(statuses)], pa.int64()),
             "status": pa.array(statuses, pa.int32()),
-            "error": pa.array(["" if s in (200, 1000) else "http_status" for s in statuses]).dictionary_encode(),
+            "error": pa.array(
+                ["" if s in (200, 1000) else "http_status" for s in statuses]
+            ).dictionary_encode(),
         }
     )
     return ASKED.labelled("mesh", table).append_column("client", pa.array(["mesh"] * len(statuses)))
@@ -118,7 +122,9 @@ def books_with(*numbers: int) -> Books:
     for each in booked:
         balances[each.user] -= each.amount
         balances[each.target] += each.amount
-    terms = {each.key: (Transfer(each.key, each.user, each.target, each.amount), Outcome.MOVED) for each in booked}
+    terms = {
+        each.key: (Transfer(each.key, each.user, each.target, each.amount), Outcome.MOVED) for each in booked
+    }
     return Books(balances, {}, terms, {}, {}, {})
 
 
@@ -177,7 +183,9 @@ def test_a_trial_that_failed_is_not_judged() -> None:
     def never(_: Sequence[Request]) -> Sequence[int]:
         raise AssertionError("its processes cannot be trusted")
 
-    result = books.judged(measured(records(200, 0, 0, 0, 0), failure="istio/a/postgres/store killed"), ASKED, "", never)
+    result = books.judged(
+        measured(records(200, 0, 0, 0, 0), failure="istio/a/postgres/store killed"), ASKED, "", never
+    )
     assert result.checks == ()
 
 
@@ -230,7 +238,11 @@ def test_targets_are_restarted_in_turn_and_recorded() -> None:
     for _ in range(3):
         accidents.happen(0, running)
     assert started == ["b/proxy", "a/proxy", "b/proxy"]
-    assert [(each.name, each.pid) for each in running] == [("a/proxy", 101), ("b/proxy", 202), ("b/service", 3)]
+    assert [(each.name, each.pid) for each in running] == [
+        ("a/proxy", 101),
+        ("b/proxy", 202),
+        ("b/service", 3),
+    ]
     assert accidents.due_ns(0) == 4 * 10**9
     rows: list[dict[str, Any]] = accidents.events().to_pylist()
     assert [row["target"] for row in rows] == ["b/proxy", "a/proxy", "b/proxy"]

@@ -39,7 +39,7 @@ from meshwise.analysis.verdict import Evidence, judge
 
 FEW_UNITS = 5
 _EXPLORED, _BY_PLACE = "", "by place"
-"""What is held together that is no primary metric: places on their own, for they are many and move together."""
+"""What is held together that is no primary metric: places on their own: they are many and move together."""
 Adjusted = tuple[float | None, str, int]
 """Adjusted p, the name of the adjustment, and the size of the family."""
 

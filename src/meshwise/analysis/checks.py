@@ -4,7 +4,7 @@
 - `instrument`: trials in which the instrument, not the mesh, may be what was measured.
 - `position`, `previous_cell`: residuals after cell and block, tested for drift in a block and for carry-over.
 - `books`: of the bank, whether money or an acknowledged transfer was lost or doubled.
-- `steady`: last third of a trial against its first (over trials, never over requests); not where the load moves.
+- `steady`: last third of a trial against its first (over trials, not requests); not where the load moves.
 - `aa_claims`: identical cells must be claimed to differ in about alpha of comparisons, or the intervals are
   wrong.
 """
@@ -122,9 +122,9 @@ def books(grid: Grid, settings: Settings) -> Finding:
     return _count(
         "books", spoilt, total, settings,
         tuple(f"violated: {trial_id}: {words}" for trial_id, words in found),
-        f"After each of {total} trials the books of the bank agreed: no money and no acknowledged transfer was lost "
+        f"After each of {total} trials the bank's books agreed: no money, no acknowledged transfer was lost "
         "or doubled." if not spoilt else
-        f"After {spoilt} of {total} trials the books of the bank did not agree with what its clients were told.",
+        f"After {spoilt} of {total} trials the bank's books did not agree with what its clients were told.",
     )  # fmt: skip
 
 

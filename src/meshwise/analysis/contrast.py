@@ -17,7 +17,7 @@ from meshwise.analysis.finding import Kind, ScopeValue
 from meshwise.analysis.grid import Grid, execution_means
 from meshwise.analysis.interval import FloatArray
 from meshwise.analysis.metrics import Metric, Scale, split
-from meshwise.study.model import Authorization, Cell, MeshName, MtlsMode, Protocol
+from meshwise.study.model import Authorization, Cell, MeshName, MtlsMode, Protocol, Streaming
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -133,6 +133,8 @@ def context(cell: Cell) -> tuple[ScopeValue, ...]:
     return (
         cell.protocol, cell.rate_rps, cell.request_bytes, cell.response_bytes,
         cell.connections, cell.streams, cell.shape, cell.length,
+        cell.requests_per_connection, cell.churn_per_s, str(cell.streaming), cell.messages,
+        cell.request_sizes, cell.response_sizes,
     )  # fmt: skip
 
 
@@ -161,6 +163,9 @@ def cell_scope(cell: Cell) -> dict[str, ScopeValue]:
         "length": cell.length, "key_type": str(cell.key_type), "policy_count": cell.policy_count,
         "plaintext_share": cell.plaintext_share, "http1_transport": str(cell.http1_transport),
         "tls_group": str(cell.tls_group), "stores": str(cell.stores),
+        "requests_per_connection": cell.requests_per_connection, "churn_per_s": cell.churn_per_s,
+        "streaming": str(cell.streaming), "messages": cell.messages,
+        "request_sizes": cell.request_sizes, "response_sizes": cell.response_sizes,
     }  # fmt: skip
 
 
@@ -170,7 +175,12 @@ _SPOKEN = {
     "key_type": "{} keys",
     "policy_count": "{:d} policy entries", "plaintext_share": "{:.0%} plaintext clients",
     "http1_transport": "{} between sidecars", "tls_group": "TLS group {}", "stores": "{} stores",
+    "requests_per_connection": "{:d} requests per connection", "churn_per_s": "{:g}/s of connections new",
+    "streaming": "{} streams", "messages": "{:d} messages each",
+    "request_sizes": "requests {}", "response_sizes": "responses {}",
 }  # fmt: skip
+_UNSAID = ("requests_per_connection", "churn_per_s", "request_sizes", "response_sizes")
+"""Where they are 0 or empty nothing is said of them."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +220,9 @@ class Naming:
             silent.add("plaintext_share")
         if cell.posture.mtls is None:
             silent |= {"http1_transport", "stores"}
+        silent |= {factor for factor in _UNSAID if not scope[factor]}
+        if cell.streaming is Streaming.NONE:
+            silent |= {"streaming", "messages"}
         spoken = [
             text.format(scope[factor], shape=cell.shape)
             for factor, text in _SPOKEN.items()

@@ -60,7 +60,7 @@ def trial_course(trial: Trial, requests: pl.DataFrame, duration_ns: int) -> Tria
         outside = pl.col("client").cast(pl.String).fill_null("") == "outside"
     table = inside.select(pl.col("intended_ns"), response.alias("us"), outside.alias("outside"))
     window = table["intended_ns"].to_numpy() * WINDOWS // duration_ns
-    rate = np.bincount(window, minlength=WINDOWS) * (WINDOWS * 1e9 / duration_ns)
+    rate = np.bincount(window, minlength=WINDOWS).astype(np.float64) * (WINDOWS * 1e9 / duration_ns)
     own = ~table["outside"].to_numpy()
     times, window = table["us"].to_numpy()[own], window[own]
     order = np.lexsort((times, window))
@@ -83,6 +83,11 @@ def courses(trials: Iterable[TrialCourse]) -> tuple[Course, ...]:
     return tuple(_course(cell, members) for cell, members in by_cell.items())
 
 
+def _median(rows: Sequence[FloatArray]) -> FloatArray:
+    found: FloatArray = np.median(rows, axis=0)
+    return found
+
+
 def _course(cell: Cell, members: Sequence[TrialCourse]) -> Course:
     every = np.array([member.response_us for member in members])
     known = ~np.isnan(every)
@@ -93,8 +98,8 @@ def _course(cell: Cell, members: Sequence[TrialCourse]) -> Course:
     length_s = members[0].duration_ns / 1e9 / WINDOWS
     return Course(
         cell,
-        (np.arange(WINDOWS) + 0.5) * length_s,
-        np.median([member.intended_rps for member in members], axis=0),
+        (np.arange(WINDOWS, dtype=np.float64) + 0.5) * length_s,
+        _median([member.intended_rps for member in members]),
         middle,
         len(members),
     )

@@ -34,7 +34,11 @@ def interactions(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
             continue
         alike = (
             (authorization_alone, "policy_count"), (mtls_alone, "key_type"), (mtls_alone, "tls_group"),
-            *((part, factor) for part in (mtls_alone, authorization_alone, neither) for factor in ("http1_transport", "stores")),
+            *(
+                (part, factor)
+                for part in (mtls_alone, authorization_alone, neither)
+                for factor in ("http1_transport", "stores")
+            ),
         )  # fmt: skip
         if any(getattr(part, factor) != getattr(both, factor) for part, factor in alike):
             continue

@@ -48,7 +48,9 @@ METRICS: dict[str, Metric] = {
         *_percentiles("outside_response", "response time of clients outside the mesh", compared=False),
         Metric("throughput_rps", "1/s", "the throughput", more_is_worse=False),
         Metric("throughput_cv", "ratio", "the variation of throughput from second to second", compared=False),
-        Metric("offered_cv", "ratio", "the variation of what was offered from second to second", compared=False),
+        Metric(
+            "offered_cv", "ratio", "the variation of what was offered from second to second", compared=False
+        ),
         Metric("response_p99_cv", "ratio", "the variation of the P99 from window to window", compared=False),
         Metric("error_ratio", "ratio", "the share of failed requests", Scale.DIFFERENCE),
         Metric("cpu_us_per_request", "us", "the CPU time of all sidecars per request"),

@@ -184,9 +184,7 @@ def _worth(times: FloatArray, threshold: float, p: float) -> float:
     return float(len(times)) * (1 - p)  # so many failed that it is infinite: that is known well
 
 
-def _by_operation(
-    requests: pl.DataFrame, values: dict[str, float], exceedances: dict[str, float]
-) -> None:
+def _by_operation(requests: pl.DataFrame, values: dict[str, float], exceedances: dict[str, float]) -> None:
     """The same of each operation of the bank, of clients inside the mesh and outside together."""
     if "operation" not in requests.columns:
         return
@@ -273,9 +271,9 @@ def usage(trial: Trial, telemetry: pl.DataFrame, answered_ns: IntArray) -> tuple
                 f"telemetry_incomplete: no {what} reading of the sidecar of {', '.join(sorted(missing))}"
             )
             read.pop("proxy", None)
-    values = _usage_metrics(no_mesh, cpu, memory, controller)
-    proxies = (read.get("proxy", {}) for read in (cpu, memory["rss_bytes"]))
-    return values | by_place(cell, *proxies, measured="cpu_us_per_request" in values), gaps
+    found = _usage_metrics(no_mesh, cpu, memory, controller)
+    spent, held = cpu.get("proxy", {}), memory["rss_bytes"].get("proxy", {})
+    return found | by_place(cell, spent, held, measured="cpu_us_per_request" in found), gaps
 
 
 def _usage_metrics(
@@ -295,7 +293,7 @@ def _usage_metrics(
     values |= {f"proxy_cpu_us_per_request@{workload}": spent for workload, spent in proxies.items()}
     if services:
         values["service_cpu_us_per_request"] = sum(services.values())
-        values |= {"service_cpu_us_per_request": spent for workload, spent in services.items()}
+        values |= {f"service_cpu_us_per_request@{workload}": spent for workload, spent in services.items()}
     if stores := cpu.get("store"):
         values["store_cpu_us_per_request"] = sum(stores.values())
         values |= {f"store_cpu_us_per_request@{workload}": spent for workload, spent in stores.items()}

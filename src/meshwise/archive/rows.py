@@ -27,6 +27,7 @@ from meshwise.study.model import (
     ServiceGraph,
     Shape,
     Stores,
+    Streaming,
     TlsGroup,
     Trial,
 )
@@ -77,6 +78,12 @@ def cell_of(row: Mapping[str, Any]) -> Cell:
         tls_group=TlsGroup(row.get("tls_group") or TlsGroup.DEFAULT),
         graph=graph_of(row["graph"]) if row.get("graph") else None,
         stores=Stores(row.get("stores") or Stores.MESHED),
+        requests_per_connection=row.get("requests_per_connection") or 0,
+        churn_per_s=row.get("churn_per_s") or 0.0,
+        streaming=Streaming(row.get("streaming") or Streaming.NONE),
+        messages=row.get("messages") or 1,
+        request_sizes=row.get("request_sizes") or "",
+        response_sizes=row.get("response_sizes") or "",
     )
 
 

@@ -70,6 +70,17 @@ _CELL = (
     ("tls_group", TEXT, "group of the key exchange: `default`, `x25519`, `x25519mlkem768`", True),
     ("graph", NAME, "the service graph as JSON, where the shape is `graph`", True),
     ("stores", TEXT, "how the bank reaches database and cache: `meshed`, `direct`", True),
+    ("requests_per_connection", INT, "after so many a connection ends; 0: all are kept", True),
+    ("churn_per_s", pa.float64(), "kept connections that are replaced per second", True),
+    ("streaming", TEXT, "gRPC: `none`, `client`, `server`, `bidi`", True),
+    ("messages", INT, "messages per gRPC stream; 1 without", True),
+    (
+        "request_sizes",
+        TEXT,
+        "distribution of requests' sizes, of mean `request_bytes`; empty: one size",
+        True,
+    ),
+    ("response_sizes", TEXT, "the same of responses", True),
 )
 _TRIAL = (
     ("trial_id", TEXT, "block and position, counted from 0; `-r1` marks the re-try"),
@@ -112,7 +123,12 @@ TRIALS = _table(
     ("telemetry_sha256", TEXT, "digest of that file"),
     ("search", TEXT, "of a saturation study: the design's trial_id of the search; else empty", True),
     ("step", INT, "number of the trial in its search, from 0; null if it is in none", True),
-    ("phase", TEXT, "`ramp`, `bisect`, `confirm`, `soak`, `again`, `overload`, `down`; null if in no search", True),
+    (
+        "phase",
+        TEXT,
+        "`ramp`, `bisect`, `confirm`, `soak`, `again`, `overload`, `down`; else null",
+        True,
+    ),
     ("result", TEXT, "`held`, `broken`, `invalid`: what the search took the trial for; else empty", True),
     ("reason", TEXT, "why it is broken or invalid; else empty", True),
     ("checks", TEXT, "JSON: what was judged after the trial (name, expected, observed, passed)", True),
@@ -134,6 +150,7 @@ REQUESTS = _table(
 REQUESTS_EXTRA = (
     Column("connection", pa.int32(), "which of the instrument's connections carried it"),
     Column("queued", pa.bool_(), "no slot was free at its intended time, so its waiting is the server's"),
+    Column("messages", pa.int32(), "of a gRPC stream: those that went up (client streaming) or came down"),
     Column("client", TEXT, "`outside` for the load from outside the mesh (plaintext share), else `mesh`"),
     Column("operation", NAME, "what was asked of the bank: `profile`, `transfer`, `notify`, `statement`"),
     Column("request", INT, "number of the request in what its client asks of the bank, from 0"),

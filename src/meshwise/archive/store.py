@@ -178,7 +178,9 @@ class Archive:
         new = conform(table, EVENTS, trial_id)
         if path.exists():
             former = conform(pq.read_table(path), EVENTS)
-            complete = pc.is_in(former["trial_id"].cast(pa.string()), pa.array(list(self._statuses), pa.string()))
+            complete = pc.is_in(
+                former["trial_id"].cast(pa.string()), pa.array(list(self._statuses), pa.string())
+            )
             new = pa.concat_tables([former.filter(complete), new]).unify_dictionaries()
         if new.num_rows:
             write_aside(path, encode(new.combine_chunks()))

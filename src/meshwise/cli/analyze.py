@@ -45,7 +45,10 @@ def analyze(
     elif not quiet:
         typer.echo(summary(document))
         typer.echo(f"findings in {path}; show them with `meshwise report {directory}`", err=True)
-    if any(f.kind is Kind.CHECK and f.metric == "books" and f.verdict is Verdict.WARNING for f in document.findings):
+    if any(
+        f.kind is Kind.CHECK and f.metric == "books" and f.verdict is Verdict.WARNING
+        for f in document.findings
+    ):
         raise typer.Exit(ExitStatus.ANSWER_IS_NO)
 
 

@@ -79,7 +79,9 @@ def load(
         int | None, typer.Option(help="Pin the instrument to this CPU (and the next ones).")
     ] = None,
     timeout: Annotated[str, typer.Option(help="An answer this late is an error.")] = "10s",
-    seed: Annotated[int, typer.Option(help="Of uniform and poisson arrivals, and of what a shape draws.")] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Of uniform and poisson arrivals, and of what a shape draws.")
+    ] = 1,
     shape: ShapeOption = None,
     trace: TraceOption = None,
     think: ThinkOption = None,

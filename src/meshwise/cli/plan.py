@@ -33,20 +33,28 @@ from meshwise.study.estimate import (
 )
 from meshwise.study.factors import concerns
 from meshwise.study.file import load_study
-from meshwise.study.model import Cell, Protocol, Role, Search, Study, Trial
+from meshwise.study.model import Cell, Protocol, Role, Search, Streaming, Study, Trial
 from meshwise.study.search import GROWTH, RESOLUTION, most_steps, usual_steps
 
 FACTORS = (
     "mesh", "posture", "protocol", "rate_rps", "request_bytes", "response_bytes", "connections", "streams",
     "shape", "length", "key_type", "policy_count", "plaintext_share",
     "http1_transport", "tls_group", "stores",
+    "requests_per_connection", "churn_per_s", "streaming", "messages",
 )  # fmt: skip
-TEXT_FACTORS = ("mesh", "posture", "protocol", "shape", "key_type", "http1_transport", "tls_group", "stores")
+TEXT_FACTORS = (
+    "mesh", "posture", "protocol", "shape", "key_type", "http1_transport", "tls_group", "stores",
+    "streaming",
+)  # fmt: skip
 HEADINGS = {
     "mesh": "environment", "rate_rps": "rate", "request_bytes": "request", "response_bytes": "response",
     "key_type": "key", "policy_count": "policies", "plaintext_share": "plaintext", "shape": "topology",
-    "http1_transport": "http1 as", "tls_group": "TLS group",
+    "http1_transport": "http1 as", "tls_group": "TLS group", "requests_per_connection": "per connection",
+    "churn_per_s": "churn",
 }  # fmt: skip
+
+NEUTRAL = {"0", "0%", "default", "meshed", "kept", "0/s", "none"}
+"""Levels that need no word where every cell has them."""
 
 
 def plan(
@@ -219,7 +227,14 @@ def level(cell: Cell, factor: str) -> str:
         case "rate_rps":
             return f"{value:g}/s" if value else "searched"
         case "request_bytes" | "response_bytes":
-            return format_size(value)
+            drawn = cell.request_sizes if factor == "request_bytes" else cell.response_sizes
+            return drawn or format_size(value)
+        case "requests_per_connection":
+            return str(value) if value else "kept"
+        case "churn_per_s":
+            return f"{value:g}/s"
+        case "messages" if cell.streaming is Streaming.NONE:
+            return ""
         case "plaintext_share":
             return f"{value:.0%}"
         case "http1_transport" | "tls_group" | "stores" if not means(factor, cell):
@@ -237,13 +252,13 @@ def means(factor: str, cell: Cell) -> bool:
 def split_factors(cells: tuple[Cell, ...]) -> tuple[list[str], list[str]]:
     """Factors that vary (environment and posture always shown), and `name level` of those that do not."""
     levels = {factor: {level(cell, factor) for cell in cells} for factor in FACTORS}
-    for factor in ("http1_transport", "tls_group", "stores"):
+    for factor in ("http1_transport", "tls_group", "stores", "messages"):
         levels[factor] -= {""}
     varying = [factor for factor in FACTORS if len(levels[factor]) > 1 or factor in ("mesh", "posture")]
     constant = [
         f"{HEADINGS.get(factor, factor)} {next(iter(levels[factor]))}"
         for factor in FACTORS
-        if factor not in varying and not levels[factor] <= {"0", "0%", "default", "meshed"}
+        if factor not in varying and not levels[factor] <= NEUTRAL
     ]
     return varying, constant
 

@@ -33,7 +33,10 @@ YAML_FEATURE = Message("MW111", Fault.STUDY, "{feature} are not used in a study"
 MATCHES_NOTHING = Message("MW112", Fault.STUDY, "{what} matches no cell", "{remedy}")
 BAD_TRACE = Message("MW113", Fault.STUDY, "the trace: {what}", "{remedy}")
 UNREADABLE_GRAPH = Message(
-    "MW120", Fault.STUDY, "cannot read the service graph: {reason}", "check the path, it counts from the study file"
+    "MW120",
+    Fault.STUDY,
+    "cannot read the service graph: {reason}",
+    "check the path, it counts from the study file",
 )
 CANNOT_WRITE_DRAWING = Message(
     "MW121", Fault.ENVIRONMENT, "the drawing cannot be written: {reason}", "give a path where you may write"

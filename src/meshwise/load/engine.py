@@ -359,9 +359,10 @@ class Engine:
     def _oldest_open_ns(self, records: RecordFile, row: int) -> int:
         """When the oldest request that is sent and not ended was meant to be sent; NEVER if there is none."""
         first = self._oldest_row
-        ended = np.frombuffer(records.done, np.int64)[first:row] | np.frombuffer(
-            records.outcome, np.int64
-        )[first:row]
+        ended = (
+            np.frombuffer(records.done, np.int64)[first:row]
+            | np.frombuffer(records.outcome, np.int64)[first:row]
+        )
         still_open = np.flatnonzero(ended == 0)
         self._oldest_row = first + int(still_open[0]) if still_open.size else row
         return int(records.intended[self._oldest_row]) if still_open.size else NEVER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from meshwise.load.spec import LoadSpec
 from meshwise.study.model import Protocol
+from meshwise.study.payload import largest_bytes
 from meshwise.study.protocol import Streaming
 
 MAX_STREAM_BYTES = 64 * 2**20
@@ -16,8 +17,7 @@ def wrong_patterns(spec: LoadSpec) -> list[tuple[bool, str]]:
     """(is it so?, what is wrong), for `instrument.check_spec`."""
     streaming = spec.streaming is not Streaming.NONE
     sends_many = spec.streaming in (Streaming.CLIENT, Streaming.BIDI)
-    request = spec.request_payload
-    largest_bytes = request if isinstance(request, int) else request.largest_bytes
+    largest = largest_bytes(spec.request_payload)
     return [
         (spec.requests_per_connection < 0 or spec.churn_per_s < 0, "nothing can be replaced backwards"),
         (
@@ -34,7 +34,7 @@ def wrong_patterns(spec: LoadSpec) -> list[tuple[bool, str]]:
             f"messages must be 1 to {MAX_MESSAGES} per stream",
         ),
         (
-            sends_many and spec.messages * (largest_bytes + 16) > MAX_STREAM_BYTES,
+            sends_many and spec.messages * (largest + 16) > MAX_STREAM_BYTES,
             f"a stream may send {MAX_STREAM_BYTES >> 20} MiB in all",
         ),
     ]

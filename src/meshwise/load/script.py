@@ -1,7 +1,7 @@
 """A script: requests that differ from each other, each encoded once before the run.
 
 Request k of a run is line k of the script; after the last line it begins again. Everything else (authority,
-headers, method) is the spec's and the same for all. Answers are not looked into: a status tells what became of
+headers, method) is the spec's and the same for all. Answers are not read: a status tells what became of
 a request.
 """
 

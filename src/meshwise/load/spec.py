@@ -84,7 +84,7 @@ class LoadSpec:
     messages: int = 1
     """Per stream; 0 with `server`: as many as come."""
     script: str | None = None
-    """A file (`load.script`) with path and body of every request; then `path` and the payloads are not read."""
+    """A file (`load.script`) with path and body of every request; `path` and payloads are then not read."""
     shape: LoadShape | None = None
     """How the rate moves in the measured window; not of a trace of times."""
     trace: str | None = None

@@ -11,10 +11,10 @@ from functools import lru_cache
 
 from meshwise.mesh.seam import Headers
 from meshwise.mesh.tokens import tokens
-from meshwise.service.behaviour import ECHO_PATH, GRPC_PATH
+from meshwise.service.behaviour import ECHO_PATH, GRPC_PATH, STREAM_PATHS
 from meshwise.service.plan import HEADER as PLAN_HEADER
 from meshwise.service.plan import Plan
-from meshwise.study.model import Cell, Protocol, Shape, Workload
+from meshwise.study.model import Cell, Protocol, Shape, Streaming, Workload
 
 TENANT_HEADER = "x-tenant"
 TENANT = "blue"
@@ -27,7 +27,9 @@ def method_of(cell: Cell) -> str:
 
 
 def path_of(cell: Cell) -> str:
-    return GRPC_PATH if cell.protocol is Protocol.GRPC else ECHO_PATH
+    if cell.protocol is not Protocol.GRPC:
+        return ECHO_PATH
+    return STREAM_PATHS.get(cell.streaming, GRPC_PATH)
 
 
 def plan_of(cell: Cell) -> Plan:
@@ -36,7 +38,8 @@ def plan_of(cell: Cell) -> Plan:
         return Plan(bytes=cell.response_bytes, script=cell.topology.name)
     if cell.shape is Shape.FANOUT:
         return Plan(bytes=cell.response_bytes, fan=cell.length)
-    return Plan(bytes=cell.response_bytes, hops=cell.length - 1)
+    messages = cell.messages if cell.streaming is Streaming.SERVER else 1
+    return Plan(bytes=cell.response_bytes, hops=cell.length - 1, messages=messages)
 
 
 def request_of(cell: Cell) -> Headers:

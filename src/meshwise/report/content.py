@@ -23,6 +23,7 @@ from meshwise.report import words
 
 CONTEXT = (
     "protocol", "rate_rps", "request_bytes", "response_bytes", "connections", "streams", "shape", "length",
+    "requests_per_connection", "churn_per_s", "streaming", "messages", "request_sizes", "response_sizes",
 )  # fmt: skip
 """Factors that agree in whatever is compared: a slice for every combination of their levels."""
 
@@ -253,7 +254,8 @@ def _slice(key: tuple[Any, ...], varying: list[str], findings: tuple[Finding, ..
     ]
     metrics = dict.fromkeys(finding.metric for finding in mine if finding.kind is Kind.LEVEL)
     meshes = dict.fromkeys(str(finding.scope.get("mesh")) for finding in mine if finding.kind is Kind.LEVEL)
-    others = [words.level(name, levels[name]) for name in varying if name != "protocol"]
+    said = (words.level(name, levels[name]) for name in varying if name != "protocol")
+    others = [text for text in said if text]
     return Slice(
         levels=levels,
         label=" · ".join([str(levels["protocol"]), *others]),
@@ -284,7 +286,8 @@ def _ladder(metric: str, mine: list[Finding]) -> Ladder:
         tuple(
             finding
             for finding in mine
-            if finding.kind is Kind.DIFFERENCE and not {"factor", "interaction", "walk"} & finding.scope.keys()
+            if finding.kind is Kind.DIFFERENCE
+            and not {"factor", "interaction", "walk"} & finding.scope.keys()
         ),
         tuple(free),
     )

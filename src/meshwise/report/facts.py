@@ -81,13 +81,15 @@ def constant_levels(content: Content) -> list[str]:
     for name in CONTEXT[1:]:
         values = {part.levels.get(name) for part in content.slices}
         value = next(iter(values))
-        if len(values) > 1 or value is None or (name == "streams" and value == 1):
+        if len(values) > 1 or value is None or words.is_neutral(name, value):
             continue
         if name == "shape":
             continue
         if name == "length":
             shape = content.slices[0].levels.get("shape") or "chain"
-            given = {"graph": "a service graph", "bank": "the bank", "chain": "point to point" if value == 1 else ""}
+            given = {"graph": "a service graph", "bank": "the bank"}
+            if value == 1:
+                given["chain"] = "point to point"
             found.append(given.get(str(shape)) or f"{shape} of {value}")
         else:
             found.append(words.level(name, value))

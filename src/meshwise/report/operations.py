@@ -80,7 +80,9 @@ def _table(metric: str, mine: list[Finding]) -> OperationTable:
         further = [words.level(name, scope.get(name)) for name in varying if means(name, posture)]
         label = f"{posture} ({', '.join(further)})" if further else posture
         rows.append(
-            OperationRow(label, "" if mesh == "none" else mesh, tuple(levels.get(name) for name in operations))
+            OperationRow(
+                label, "" if mesh == "none" else mesh, tuple(levels.get(name) for name in operations)
+            )
         )
     return OperationTable(metric, operations, tuple(rows))
 

@@ -80,7 +80,9 @@ def _places(content: Content, part: Slice, console: Console) -> None:
         many = len(part.meshes) > 1
         table = _table(2, "", *(["mesh"] if many else []), *found.postures)
         for row in found.rows:
-            table.add_row(row.place, *([row.mesh] if many else []), *(t.replace(" ", UNBROKEN) for t in row.rungs))
+            table.add_row(
+                row.place, *([row.mesh] if many else []), *(t.replace(" ", UNBROKEN) for t in row.rungs)
+            )
         console.print(Padding(table, (0, 0, 0, 2)))
 
 

@@ -48,7 +48,7 @@ _TITLES = {
     "memory_bytes": ("resident memory of all sidecars", "sidecar memory"),
     "memory_pss_bytes": ("proportional memory of all sidecars", "sidecar memory (PSS)"),
     "proxy_memory_bytes": ("resident memory of this sidecar", "sidecar memory"),
-    "place_cpu_us_per_request": ("CPU of a sidecar per request, by place", "sidecar CPU per request by place"),
+    "place_cpu_us_per_request": ("CPU of a sidecar per request, by place", "sidecar CPU by place"),
     "place_memory_bytes": ("resident memory of a sidecar, by place", "sidecar memory by place"),
     "throughput_rps": ("throughput", "throughput"),
     "throughput_cv": ("variation of throughput from second to second", "throughput variation"),
@@ -56,7 +56,7 @@ _TITLES = {
     "response_p99_cv": ("variation of p99 from window to window", "p99 variation"),
     "error_ratio": ("failed requests", "failed requests"),
     "saturation_rps": ("highest rate that holds the objective", "saturation rate"),
-    "saturation_again_rps": ("first rate that holds coming down rested", "saturation rate coming down rested"),
+    "saturation_again_rps": ("first rate that holds coming down rested", "saturation rate, down rested"),
     "saturation_down_rps": ("first rate that holds again after overload", "saturation rate coming down"),
     "requests_per_cpu_s": ("requests per CPU-second of sidecars and services", "requests per CPU-second"),
     "operation_response_p50_us": ("response time p50 by operation", "p50"),
@@ -274,7 +274,21 @@ _LEVEL_FORMS: dict[str, Callable[[float], str]] = {
     "streams": lambda value: f"{plural(int(value), 'stream')} per connection",
     "length": lambda value: plural(int(value), "node"),
     "policy_count": lambda value: f"{value:g} policies",
+    "requests_per_connection": lambda value: (
+        f"{plural(int(value), 'request')} per connection" if value else "kept connections"
+    ),
+    "churn_per_s": lambda value: f"{value:g}/s of connections replaced" if value else "no churn",
+    "messages": lambda value: f"{plural(int(value), 'message')} per stream",
 }
+_NEUTRAL: dict[str, object] = {
+    "streams": 1, "requests_per_connection": 0, "churn_per_s": 0, "streaming": "none", "messages": 1,
+    "request_sizes": "", "response_sizes": "",
+}  # fmt: skip
+
+
+def is_neutral(factor: str, value: object) -> bool:
+    """Whether a level that everything has need not be said."""
+    return factor in _NEUTRAL and _NEUTRAL[factor] == value
 
 
 def varying(scopes: Sequence[Mapping[str, object]], names: Sequence[str]) -> list[str]:
@@ -290,13 +304,22 @@ def varying(scopes: Sequence[Mapping[str, object]], names: Sequence[str]) -> lis
     return found
 
 
-_TEXT_FORMS = {"http1_transport": "by {}", "tls_group": "TLS group {}", "key_type": "{} key", "stores": "{} stores"}
+_TEXT_FORMS = {
+    "http1_transport": "by {}",
+    "tls_group": "TLS group {}",
+    "key_type": "{} key",
+    "stores": "{} stores",
+}
 
 
 def level(factor: str, value: object) -> str:
     """A level of a factor, short: `800/s`, `request 1KiB`, `16 connections`."""
     if factor in _LEVEL_FORMS and isinstance(value, int | float):
         return _LEVEL_FORMS[factor](value)
+    if factor in ("request_sizes", "response_sizes"):
+        return f"{factor.partition('_')[0]}s {value}" if value else ""
+    if factor == "streaming":
+        return "unary" if value in (None, "none") else f"{value} streams"
     if factor in _TEXT_FORMS:
         return _TEXT_FORMS[factor].format(value)
     return f"{factor.replace('_', ' ')} {value}"

@@ -33,7 +33,8 @@ class Stream:
     """One stream that is open: being received, waiting for its answer, or being sent."""
 
     __slots__ = (
-        "context", "granted", "open_ended", "piecemeal", "pieces", "received", "remote_closed", "sending", "sent",
+        "context", "granted", "open_ended", "piecemeal", "pieces", "received", "remote_closed", "sending",
+        "sent",
         "step_bytes", "tail", "window",
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ TRIAL_FILE_BYTES = 60_000
 """What a trial costs beside its requests: telemetry, its row, Parquet's own parts."""
 
 NEEDED_REQUESTS = {"p50": 100, "p90": 400, "p99": 2_000, "p999": 20_000}
-"""Ten *effective* exceedances are the least that estimate a percentile (statistics: 2.1). They come in bursts:
+"""Ten *effective* exceedances are the least for a percentile (statistics: 2.1). They come in bursts:
 in trials of 600/s one beyond the P99 was worth half, one beyond the P90 or the median a quarter."""
 
 
@@ -155,7 +155,7 @@ def doubts(study: Study) -> tuple[str, ...]:
     asked = max((asked_errors(graph) for cell in study.cells if (graph := cell.topology.graph)), default=0.0)
     if asked:
         found.append(
-            f"the service graph makes {100 * asked:.3g} % of the requests fail by its own errors: percentiles above"
+            f"the service graph makes {100 * asked:.3g} % of the requests fail on purpose: percentiles above"
             " what is left cannot be told, and a saturation study counts them as failures"
         )
     if study.search:

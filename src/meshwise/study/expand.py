@@ -14,6 +14,8 @@ from typing import Any
 
 from meshwise.core import messages
 from meshwise.study.document import Path
+from meshwise.study.expand_pattern import DEFAULTS as PATTERN_DEFAULTS
+from meshwise.study.expand_pattern import check_patterns, settled_by_pattern
 from meshwise.study.expand_shape import check_shape, settled_by_shape
 from meshwise.study.factors import FIELD_OF, LADDER_NAMES, POSTURES, concerns, inexpressible
 from meshwise.study.match import matches, postures_named
@@ -50,6 +52,7 @@ DEFAULTS: dict[str, list[Any]] = {
     "http1_transport": [Http1Transport.DEFAULT],
     "tls_group": [TlsGroup.DEFAULT],
     "stores": [Stores.MESHED],
+    **PATTERN_DEFAULTS,
 }
 ISSUED_KEY = {
     MeshName.NONE: KeyType.RSA_2048,
@@ -96,6 +99,7 @@ def expand_cells(
     _check_parts(file, parts, problems)
     for part in parts:
         check_shape(file.shape, part.levels, part.said_at, problems)
+        check_patterns(file.shape, part.levels, part.said_at, problems)
     left = _without_excluded(file, tuple(cells), problems)
     if len(left) > MAX_CELLS:
         problems.append(_too_many(len(left)))
@@ -188,6 +192,7 @@ def _cells_of(file: StudyFile, part: Part, graph: ServiceGraph | None) -> list[C
             fields = dict(zip((FIELD_OF[name] for name in levels), combination, strict=True))
             if fields["protocol"] is not Protocol.HTTP1:  # only HTTP/1.1 has another way to travel
                 fields["http1_transport"] = Http1Transport.DEFAULT
+            fields = settled_by_pattern(fields)
             cells.append(Cell(mesh=mesh, posture=posture, shape=file.shape, graph=graph, **fields))
     return cells
 

@@ -9,6 +9,7 @@ from meshwise.core.units import format_size
 from meshwise.study.document import Path
 from meshwise.study.graph_laws import MAX_BYTES
 from meshwise.study.graph_sums import most_answer_bytes
+from meshwise.study.payload import largest_bytes
 from meshwise.study.problems import Problem, impossible
 from meshwise.study.protocol import Protocol
 from meshwise.study.topology import Shape, Topology
@@ -56,7 +57,7 @@ def _answers_fit(
 ) -> None:
     graph = Topology(Shape.AGGREGATION, max(levels["length"])).graph
     assert graph is not None
-    if (size := most_answer_bytes(graph, max(levels["response"]))) > MAX_BYTES:
+    if (size := most_answer_bytes(graph, max(map(largest_bytes, levels["response"])))) > MAX_BYTES:
         reason = f"answers of all leaves in one are {format_size(size)} (at most {format_size(MAX_BYTES)})"
         place = said_at.get("response") or said_at["length"]
         problems.append(impossible(place, reason, "a smaller `response`, or fewer leaves"))

@@ -26,6 +26,10 @@ FIELD_OF = {
     "http1_transport": "http1_transport",
     "tls_group": "tls_group",
     "stores": "stores",
+    "requests_per_connection": "requests_per_connection",
+    "churn": "churn_per_s",
+    "streaming": "streaming",
+    "messages": "messages",
 }
 """Factor in the study file -> field of `Cell`. Environment and posture are the other two."""
 

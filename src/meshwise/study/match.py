@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from meshwise.study.expand_pattern import level_of
 from meshwise.study.factors import FIELD_OF, LADDER_NAMES, POSTURES
 from meshwise.study.model import Cell, Posture
 from meshwise.study.shape import Factors, Match
@@ -26,6 +27,6 @@ def matches(match: Match, cell: Cell) -> bool:
     if said and cell.posture not in postures_named(match):
         return False
     return all(
-        (levels := getattr(match, name)) is None or getattr(cell, field) in levels
+        (levels := getattr(match, name)) is None or level_of(cell, field) in levels
         for name, field in FIELD_OF.items()
     )

@@ -18,6 +18,7 @@ from meshwise.study.load_shape import Think as Think
 from meshwise.study.protocol import SERVICE_PORTS as SERVICE_PORTS
 from meshwise.study.protocol import Level as Level
 from meshwise.study.protocol import Protocol as Protocol
+from meshwise.study.protocol import Streaming as Streaming
 from meshwise.study.security import LADDER as LADDER
 from meshwise.study.security import NO_MESH as NO_MESH
 from meshwise.study.security import Authorization as Authorization
@@ -72,7 +73,7 @@ class Cell:
     """Concurrent streams per connection; 1 for http1 and tcp."""
     shape: Shape
     length: int
-    """Nodes in the chain, leaves of a fan-out or aggregation, levels of the tree; 1 for a graph and the bank."""
+    """Nodes in the chain, leaves of a fan-out or aggregation, levels of the tree; 1 for graph and bank."""
     key_type: KeyType
     policy_count: int
     """Entries of the authorization policy scanned before the one that matches (0 = only that one)."""
@@ -84,6 +85,17 @@ class Cell:
     """Who calls whom, where the shape is `graph`."""
     stores: Stores = Stores.MESHED
     """How the services of the bank reach its stores; neutral without the bank, and without a mesh."""
+    requests_per_connection: int = 0
+    """After so many a connection ends; a new one is opened by the request that needs it. 0: all are kept."""
+    churn_per_s: float = 0.0
+    """So many of the kept connections are replaced per second."""
+    streaming: Streaming = Streaming.NONE
+    """grpc only; one stream is one request."""
+    messages: int = 1
+    """Per stream."""
+    request_sizes: str = ""
+    """A distribution (`study.payload`), whose mean is `request_bytes`; empty: all have that size."""
+    response_sizes: str = ""
 
     @cached_property
     def topology(self) -> Topology:
@@ -106,7 +118,21 @@ class Cell:
             parts.append(str(self.tls_group))
         if self.stores is not Stores.MESHED:
             parts.append(f"{self.stores}-stores")
+        parts += self._pattern_names()
         return "/".join(parts)
+
+    def _pattern_names(self) -> list[str]:
+        parts = []
+        if self.requests_per_connection:
+            parts.append(f"{self.requests_per_connection}each")
+        if self.churn_per_s:
+            parts.append(f"{self.churn_per_s:g}churned")
+        if self.streaming is not Streaming.NONE:
+            parts.append(f"{self.streaming}-{self.messages}")
+        for side, sizes in (("up", self.request_sizes), ("down", self.response_sizes)):
+            if sizes:
+                parts.append(f"{side}-{sizes.replace(' ', '')}")
+        return parts
 
 
 class Role(StrEnum):

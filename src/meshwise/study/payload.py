@@ -186,3 +186,8 @@ def _lognormal_mean(median: int, bound: int, sigma: float) -> float:
     at = math.log(bound / median) / sigma
     inside = median * math.exp(sigma**2 / 2) * _NORMAL.cdf(at - sigma)
     return inside + bound * (1 - _NORMAL.cdf(at))
+
+
+def largest_bytes(sizes: int | Payload) -> int:
+    """Of one size, or of a distribution."""
+    return sizes if isinstance(sizes, int) else sizes.largest_bytes

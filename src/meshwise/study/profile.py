@@ -168,7 +168,8 @@ def profile(shape: LoadShape, rate_rps: float, duration_ns: int) -> Profile:
         given.append((np.array(shape.rates.starts_ns, dtype=np.float64), np.array(shape.rates.levels)))
     if shape.times:
         tenths = np.array(shape.times.per_tenth, dtype=np.float64)
-        given.append((np.arange(tenths.size) * float(TENTH_NS), tenths * (1e9 / TENTH_NS / rate_rps)))
+        starts = np.arange(tenths.size, dtype=np.float64) * TENTH_NS
+        given.append((starts, tenths * (1e9 / TENTH_NS / rate_rps)))
     starts = np.unique(np.concatenate([starts for starts, _ in given]))
     starts = starts[starts < duration_ns]
     levels = np.ones(starts.size)
@@ -179,7 +180,7 @@ def profile(shape: LoadShape, rate_rps: float, duration_ns: int) -> Profile:
 
 def _steps(steps: Steps, duration_ns: int) -> Pieces:
     count = len(steps.levels)
-    return np.arange(count) * (duration_ns / count), np.array(steps.levels)
+    return np.arange(count, dtype=np.float64) * (duration_ns / count), np.array(steps.levels)
 
 
 def _spike(spike: Spike) -> Pieces:

@@ -21,7 +21,6 @@ from meshwise.core.units import (
     parse_multiple,
     parse_rate_rps,
     parse_share,
-    parse_size_bytes,
 )
 from meshwise.study.factors import did_you_mean
 from meshwise.study.load_shape import MOST_RPS
@@ -103,11 +102,6 @@ Duration = Annotated[
     int,
     BeforeValidator(unit(parse_duration_ns, 3600 * 1e9, "1h")),
     quantity(r"^[0-9.]+ *(ns|us|µs|ms|s|m|h)$", ["3s", "250ms"]),
-]
-Size = Annotated[
-    int,
-    BeforeValidator(unit(parse_size_bytes, 16 * 2**20, "16MiB")),
-    quantity(r"^[0-9.]+ *(B|KB|MB|KiB|MiB|GiB)$", ["512B", "1KiB"]),
 ]
 Rate = Annotated[
     float,

@@ -1,4 +1,4 @@
-"""What a posture is made of: mTLS mode and kind of authorization; and the ladder. `study.model` shows them."""
+"""What a posture is made of: mTLS mode, kind of authorization; and the ladder. `study.model` shows them."""
 
 from __future__ import annotations
 

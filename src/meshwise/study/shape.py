@@ -28,8 +28,9 @@ from meshwise.study.model import (
     Stores,
     TlsGroup,
 )
-from meshwise.study.scalars import Duration, Levels, Part, Rate, Share, Size, choice
+from meshwise.study.scalars import Duration, Levels, Part, Rate, Share, choice
 from meshwise.study.shape_load import MovingLoad, ThinkTime
+from meshwise.study.shape_pattern import Churn, Sizes, StreamingKind
 
 METRICS = (
     "response_p50_us", "response_p90_us", "response_p99_us", "response_p999_us", "response_mean_us",
@@ -73,8 +74,12 @@ class Factors(Part):
         default=None, description="Default: http1."
     )
     rate: Levels[Rate] | None = Field(default=None, description="Requests per second. Default: 500/s.")
-    request: Levels[Size] | None = Field(default=None, description="Payload of a request. Default: 128B.")
-    response: Levels[Size] | None = Field(default=None, description="Payload of a response. Default: 1KiB.")
+    request: Levels[Sizes] | None = Field(
+        default=None, description="Payload of a request: a size, or a distribution. Default: 128B."
+    )
+    response: Levels[Sizes] | None = Field(
+        default=None, description="Payload of a response: a size, or a distribution. Default: 1KiB."
+    )
     connections: Levels[Annotated[int, Field(ge=1, le=1024)]] | None = Field(
         default=None, description="Connections of the instrument. Default: 16."
     )
@@ -106,6 +111,20 @@ class Factors(Part):
     stores: Levels[Annotated[Stores, _stores, _stores_schema]] | None = Field(
         default=None,
         description="How the bank reaches its stores: through the sidecars, or past them. Default: meshed.",
+    )
+
+    requests_per_connection: Levels[Annotated[int, Field(ge=0, le=1_000_000)]] | None = Field(
+        default=None,
+        description="Open connections on demand, close each after so many requests. Default: 0, kept.",
+    )
+    churn: Levels[Churn] | None = Field(
+        default=None, description="Kept connections that are replaced per second. Default: 0/s."
+    )
+    streaming: Levels[StreamingKind] | None = Field(
+        default=None, description="Which side of a gRPC call sends many messages. Default: none."
+    )
+    messages: Levels[Annotated[int, Field(ge=1, le=100_000)]] | None = Field(
+        default=None, description="Messages per stream, where there is streaming. Default: 10."
     )
 
 
@@ -231,10 +250,9 @@ class StudyFile(Part):
     outliers: Annotated[
         str, Field(pattern=r"^(none|cause|hampel [0-9]+(\.[0-9]+)?)$", examples=["none", "cause", "hampel 5"])
     ] = "none"
-    primary: Annotated[
-        Levels[Annotated[str, _metric, _metric_schema]],
-        Field(description="Metrics that the verdicts are about."),
-    ] = ["response_p50_us", "cpu_us_per_request"]
+    primary: Levels[Annotated[str, _metric, _metric_schema]] = Field(
+        ["response_p50_us", "cpu_us_per_request"], description="Metrics that the verdicts are about."
+    )
     confidence: Share = 0.95
     margin: Annotated[
         Share | None,

@@ -85,7 +85,7 @@ class Workload:
         return f"{self.name}.{self.namespace}.svc.cluster.local"
 
     def port(self, protocol: Protocol) -> int:
-        """Where it is called in a cell of this protocol: a store that speaks only its own is called in that."""
+        """Where it is called in a cell of this protocol; a store, which speaks only its own, in that."""
         ports = dict(self.ports)
         return ports.get(protocol, self.ports[0][1])
 
@@ -167,7 +167,9 @@ class Topology:
         front = [CLIENT]
         while front:
             reached = [callee for name in front for callee in self[name].calls if callee not in found]
-            found |= {callee: found[name] + 1 for name in front for callee in self[name].calls if callee in reached}
+            found |= {
+                callee: found[name] + 1 for name in front for callee in self[name].calls if callee in reached
+            }
             front = list(dict.fromkeys(reached))
         return found
 
@@ -221,7 +223,8 @@ def _bank() -> tuple[Workload, ...]:
         "notifications": ("postgres",),
     }
     services = [
-        Workload(name, BACKEND, name, calls, spoken, operations=_asked(name)) for name, calls in called.items()
+        Workload(name, BACKEND, name, calls, spoken, operations=_asked(name))
+        for name, calls in called.items()
     ]
     ports = {"postgres": POSTGRES_PORT, "redis": REDIS_PORT}
     return (

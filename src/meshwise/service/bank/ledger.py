@@ -22,9 +22,7 @@ _CONFLICT = "conflict"
 
 async def transfer(connection: Any, asked: Transfer, *, overdraft: bool = False) -> Outcome:
     """Decide and book it, once for its key. Raises Conflict."""
-    outcome = await connection.fetchval(
-        "SELECT book_transfer($1, $2, $3, $4, $5)", *_terms(asked), overdraft
-    )
+    outcome = await connection.fetchval("SELECT book_transfer($1, $2, $3, $4, $5)", *_terms(asked), overdraft)
     return Outcome(_no_conflict(outcome, asked))
 
 

@@ -16,7 +16,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +158,10 @@ class Bank:
         if POSTGRES not in workload.calls:
             return {}
         running, placement = self._running[environment.name], environment.placement
-        ways = {Stores.MESHED: environment.address, Stores.DIRECT: lambda name: placement[name].pod_ip}
+        ways: Mapping[Stores, Callable[[str], str]] = {
+            Stores.MESHED: environment.address,
+            Stores.DIRECT: lambda name: placement[name].pod_ip,
+        }
         direct = placement.mesh is not MeshName.NONE
         ports = {Stores.MESHED: {port: port for port in DIRECT}, Stores.DIRECT: DIRECT if direct else {}}
         return {
@@ -213,4 +216,3 @@ def tell(pod: Pod, path: str) -> None:
         ) from error
     if not said.startswith(b"HTTP/1.1 200 "):
         raise messages.SERVICE_SILENT.error(name=pod.name, asked=path, reason=f"it answered {said!r}")
-

@@ -11,7 +11,7 @@ from meshwise.study.topology import POSTGRES_PORT, REDIS_PORT
 POSTGRES, REDIS = "postgres", "redis"
 DIRECT = {POSTGRES_PORT: 15432, REDIS_PORT: 16379}
 """Port of a store -> where it is reached past the sidecars. On a cluster the pods would be annotated to leave
-the port itself alone; here both ways stand side by side, so that a trial can take either without new rules."""
+the port itself alone; here both ways stand side by side, and a trial takes either without new rules."""
 _OWN = {POSTGRES: POSTGRES_PORT, REDIS: REDIS_PORT}
 
 

@@ -47,7 +47,9 @@ class BankTrial:
     def labelled(self, client: str, table: pa.Table) -> pa.Table:
         return books.Asked(self._asked).labelled(client, table)
 
-    def judged(self, measurement: Measurement, url: str, spec: LoadSpec, start: StartInstrument) -> Measurement:
+    def judged(
+        self, measurement: Measurement, url: str, spec: LoadSpec, start: StartInstrument
+    ) -> Measurement:
         """`spec`: of the client inside the mesh, as which every client comes back."""
         rounds = 0
 

@@ -90,7 +90,9 @@ class Asked:
         """A client's records, row k of which is its request k, with the columns `operation` and `request`."""
         asked = self.requests[client]
         names = list(Operation)
-        codes = np.array([names.index(asked[k % len(asked)].operation) for k in range(table.num_rows)], np.int8)
+        codes = np.array(
+            [names.index(asked[k % len(asked)].operation) for k in range(table.num_rows)], np.int8
+        )
         operation = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array([str(name) for name in names]))
         numbers = pa.array(np.arange(table.num_rows, dtype=np.int64))
         return table.append_column("operation", operation).append_column("request", numbers)

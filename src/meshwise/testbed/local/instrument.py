@@ -16,16 +16,20 @@ from pathlib import Path
 import pyarrow as pa
 
 from meshwise.core.process import OwnedProcess
+from meshwise.load.payloads import RESPONSE_SLOT
 from meshwise.load.records import SCHEMA, peek, read_records
 from meshwise.load.report import LoadReport
 from meshwise.load.spec import LoadSpec
 from meshwise.mesh.seam import Headers
-from meshwise.study.model import Study, Trial
+from meshwise.service.plan import HEADER as PLAN_HEADER
+from meshwise.study.model import Cell, Study, Trial
 from meshwise.testbed.local.layout import Environment
 from meshwise.testbed.local.pod import Pod
 
 START_TIMEOUT_S = 20.0
 """Python, its imports, and the connections of a cell."""
+_MORE_FILES = 1024
+"""Beside the connections: its own, and connections that end while their successors begin."""
 MESH_CLIENT, OUTSIDE_CLIENT = "mesh", "outside"
 
 
@@ -53,7 +57,7 @@ def load_spec(
         protocol=cell.protocol,
         method=request.method,
         path=request.path,
-        headers=tuple((name, value) for name, value in request.headers),
+        headers=_headers(cell, request),
         body_bytes=cell.request_bytes,
         response_bytes=cell.response_bytes,
         rate_rps=cell.rate_rps * (1 - cell.plaintext_share),
@@ -64,10 +68,27 @@ def load_spec(
         connections=cell.connections,
         streams=cell.streams,
         timeout_ns=study.trial.timeout_ns,
+        requests_per_connection=cell.requests_per_connection,
+        churn_per_s=cell.churn_per_s * (1 - cell.plaintext_share),
+        streaming=cell.streaming,
+        messages=cell.messages,
+        request_sizes=cell.request_sizes,
+        response_sizes=cell.response_sizes,
         shape=shape.shared(1 - cell.plaintext_share) if shape and not shape.times else None,
         trace=str(trace) if trace else None,
         think=study.trial.think,
         cpu=cpu,
+    )
+
+
+def _headers(cell: Cell, request: Headers) -> tuple[tuple[str, str], ...]:
+    """Where answers have drawn sizes, the plan says for each request how large its own is to be."""
+    if not cell.response_sizes:
+        return tuple(request.headers)
+    fixed, drawn = f"bytes={cell.response_bytes};", f"bytes={RESPONSE_SLOT};"
+    return tuple(
+        (name, value.replace(fixed, drawn, 1) if name == PLAN_HEADER else value)
+        for name, value in request.headers
     )
 
 
@@ -78,6 +99,7 @@ def outside_spec(inside: LoadSpec, trial: Trial, environment: Environment) -> Lo
         inside,
         address=environment.placement[cell.topology.entry.name].pod_ip,
         rate_rps=cell.rate_rps * cell.plaintext_share,
+        churn_per_s=cell.churn_per_s * cell.plaintext_share,
         connections=max(1, round(cell.connections * cell.plaintext_share)),
         seed=inside.seed ^ 1,
         shape=inside.shape and inside.shape.shared(cell.plaintext_share / (1 - cell.plaintext_share)),
@@ -109,7 +131,7 @@ class Instrument:
             dict(os.environ),
             directory / "log",
             cpus=cpus,
-            open_files=spec.connections + 256,
+            open_files=spec.connections + _MORE_FILES,
             pipe_stdout=True,
         )
         return cls(client, process, directory, spec)

@@ -67,7 +67,7 @@ def _make_bridge(route: Any) -> int:
 
 def _wire(route: Any, bridge: int, outer: str, pod: Pod) -> int:
     """Returns the index of the outer end."""
-    linux.in_network(pod.network_fd, _no_ipv6_chatter)
+    linux.in_network(pod.network_fd, _settle)
     peer = {"ifname": _POD_INTERFACE, "net_ns_fd": pod.network_fd}
     route.link("add", ifname=outer, kind="veth", peer=peer)
     index = _index(route, outer)
@@ -85,11 +85,14 @@ def _configure(ip: str) -> None:
         inside.route("add", dst=SERVICE_RANGE, oif=interface, prefsrc=ip)
 
 
-def _no_ipv6_chatter() -> None:
-    """New interfaces of this namespace send no router solicitations; `lo` keeps its ::1."""
-    setting = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
-    if setting.exists():
-        setting.write_text("1")
+def _settle() -> None:
+    """New interfaces of this namespace send no router solicitations (`lo` keeps its ::1). A port may be used
+    again a second after its connection ended, else a new connection for each request would have used up all
+    ports at some 470/s."""
+    for name, value in (("ipv6/conf/default/disable_ipv6", "1"), ("ipv4/tcp_tw_reuse", "1")):
+        setting = Path("/proc/sys/net", name)
+        if setting.exists():
+            setting.write_text(value)
 
 
 def _up(route: Any, name: str) -> int:

@@ -72,8 +72,8 @@ def measure(
             serving = [process for process in processes if process.name.rpartition("/")[0] in used_pods]
             pids = {p.name: p.pid for p in (*serving, *_own(instruments)) if p.running}
             trees = {name: pids.pop(name) for name in list(pids) if name.endswith(f"/{STORE}")}
-            others = [*starmap(ProcessSampler, pids.items()), *mesh_samplers, HostSampler()]
-            exact = [CpuSampler(pids), *starmap(TreeCpuSampler, trees.items())]
+            others: list[Sampler] = [*starmap(ProcessSampler, pids.items()), *mesh_samplers, HostSampler()]
+            exact: list[Sampler] = [CpuSampler(pids), *starmap(TreeCpuSampler, trees.items())]
             with Recording(window, exact, others) as recording:
                 failure = _watch(instruments, processes, window.t0_ns, observe, accidents)
                 if failure is not None:
