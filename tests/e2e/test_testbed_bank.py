@@ -156,7 +156,7 @@ def test_a_database_whose_disk_is_full_loses_nothing_that_it_acknowledged(tmp_pa
 def test_a_cache_that_forgets_everything_costs_time_and_no_money(tmpdir_of: Any) -> None:
     one, left = scene(ME, tmpdir_of(ME), "evicting")
     assert_good(one)
-    assert left["keys"] < 50, "the cache had room for what it was given"
+    assert left["evicted"] > 0, "the cache had room for what it was given"
 
 
 @pytest.mark.timeout(100)
