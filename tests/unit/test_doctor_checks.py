@@ -145,3 +145,14 @@ def test_facts_of_a_machine(tmp_path: Path) -> None:
 
 def test_free_space_of_a_directory_that_is_not_there_yet(tmp_path: Path) -> None:
     assert host.free_bytes(tmp_path / "not" / "yet") == pytest.approx(host.free_bytes(tmp_path), rel=0.05)
+
+
+def test_more_envoys_than_the_kernel_lets_watch_files_are_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checks, "inotify_limit", lambda: 128)
+    checks.require_watches(14)
+    with pytest.raises(MeshwiseError) as caught:
+        checks.require_watches(31)
+    assert (caught.value.code, caught.value.exit_status) == ("MW214", 3)
+    assert "fs.inotify.max_user_instances=512" in caught.value.remedy

@@ -76,6 +76,12 @@ NOT_READY = Message(
     "{name}: not {what} within {timeout:g} s; its log ends with:\n{tail}",
     "read the log above; on a busy machine wait until it is idle",
 )
+TOO_MANY_WATCHES = Message(
+    "MW214",
+    Fault.ENVIRONMENT,
+    "{envoys} Envoys watch their files with {needed} inotify instances, and a user may have {limit}",
+    "`sysctl fs.inotify.max_user_instances={wanted}` as root, or a smaller topology",
+)
 WILL_NOT_DIE = Message(
     "MW213",
     Fault.ENVIRONMENT,

@@ -39,8 +39,10 @@ MEMORY_BYTES = 1 << 30
 DISK_BYTES = 1 << 30
 OPEN_FILES = 4096
 TASKS = 1024
+INOTIFY_OF_ENVOY = 9
+"""What an Envoy makes to watch its configuration (counted in /proc/PID/fd), whatever its workers."""
 INOTIFY_INSTANCES = 64
-"""An Envoy makes five, whatever its workers; a chain of four beside its twin has ten Envoys of one user."""
+"""Enough for a study of two workloads and its twin; a larger one asks by itself (`require_watches`)."""
 
 
 class Grade(StrEnum):
@@ -266,11 +268,24 @@ def limits() -> tuple[CheckResult, ...]:
         _limit("tasks may run", tasks, TASKS, "`ulimit -Hu 4096` as root, or `nproc` in limits.conf"),
         _limit(
             "inotify instances per user",
-            int(Path("/proc/sys/fs/inotify/max_user_instances").read_text()),
+            inotify_limit(),
             INOTIFY_INSTANCES,
-            "`sysctl fs.inotify.max_user_instances=512` as root; every Envoy takes five",
+            f"`sysctl fs.inotify.max_user_instances=512` as root; an Envoy takes {INOTIFY_OF_ENVOY}",
         ),
     )
+
+
+def inotify_limit() -> int:
+    """Instances that one user may have."""
+    return int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+
+
+def require_watches(envoys: int) -> None:
+    """Raises MW214 where so many Envoys could not watch the files that their configuration comes in."""
+    needed, limit = INOTIFY_OF_ENVOY * envoys, inotify_limit()
+    if needed > limit:
+        wanted = max(512, 2 ** needed.bit_length())
+        raise messages.TOO_MANY_WATCHES.error(envoys=envoys, needed=needed, limit=limit, wanted=wanted)
 
 
 def _limit(what: str, limit: int, needed: int, remedy: str) -> CheckResult:

@@ -32,6 +32,7 @@ from meshwise.study.topology import CLIENT
 from meshwise.testbed.local import host, instrument, links, measure, processes
 from meshwise.testbed.local.accidents import Accidents
 from meshwise.testbed.local.bank_ports import has_bank, with_direct_way
+from meshwise.testbed.local.checks import require_watches
 from meshwise.testbed.local.layout import Environment, lay_out
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.world import current_world
@@ -69,12 +70,16 @@ class LocalTestbed:
         self._bank = _bank_of(study)
 
     def __enter__(self) -> Self:
-        """Make pods, links and rules. Raises MW201 outside a world, MW501 or MW502 if the kernel refuses."""
+        """Make pods, links and rules. Raises MW201 outside a world, MW214 where so many Envoys cannot
+        be, MW501 or MW502 if the kernel refuses."""
         world = current_world()
         self._privileged = world.privileged
         self._home = self._directory or world.secrets
         self._trace = self._write_trace()
         environments = lay_out(self._study, self._home / "environments")
+        require_watches(
+            sum(len(e.placement.workloads) for e in environments if e.placement.mesh is MeshName.ISTIO)
+        )
         self._environments = {(e.placement.mesh, e.placement.process_set): e for e in environments}
         with ExitStack() as stack:
             wanted = [pod for environment in environments for pod in environment.pods()]
