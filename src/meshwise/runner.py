@@ -250,7 +250,15 @@ def _start_execution(testbed: Testbed, execution: int) -> ExecutionStarted:
 
 
 def run_trial(trial: Trial, testbed: Testbed, observe: Observer) -> TrialOutcome:
-    """Apply, prove, measure; every way that this can end is an outcome."""
+    """Apply, prove, measure; every way that this can end is an outcome. What did not end well comes with the
+    state that it was in, before anything is torn down."""
+    outcome = _outcome(trial, testbed, observe)
+    if outcome.status is TrialStatus.OK:
+        return outcome
+    return dataclasses.replace(outcome, state=testbed.state(trial))
+
+
+def _outcome(trial: Trial, testbed: Testbed, observe: Observer) -> TrialOutcome:
     clock = time.monotonic_ns
     started_ns = clock()
     proof = Proof(())

@@ -66,6 +66,14 @@ def test_a_process_killed_during_a_trial_fails_it_and_it_is_tried_once_more(
     others = [row for row in rows if row not in (failed, again)]
     assert f"/{role} killed by {harm.name}" in str(failed["failure"])
     assert failed["requests_rows"] is not None, "what was recorded until then is kept"
+    kept = {
+        path.name: path.read_text()
+        for path in (directory / "out/failures" / str(failed["trial_id"])).iterdir()
+    }
+    assert any(name.endswith(".proxy.log") for name in kept)
+    dumps = [text for name, text in kept.items() if name.endswith(".config_dump.json")]
+    assert any("virtualInbound" in text for text in dumps), "the sidecar that lives on tells what it had"
+    assert not any("PRIVATE KEY" in text or "Bearer ey" in text for text in kept.values())
     if role == "proxy":
         assert "Caught Segmentation fault" in str(failed["log_tail"])
     assert again["trial_id"] == f"{failed['trial_id']}-r1"

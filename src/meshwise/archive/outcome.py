@@ -89,3 +89,6 @@ class TrialOutcome:
     """Of a step of a search: `held`, `broken`, `invalid`."""
     reason: str = ""
     """Why it is broken or invalid."""
+    state: Mapping[str, str] = field(default_factory=dict)
+    """Of a trial that failed or is unproven: what proxies and logs said before the processes ended, as file
+    name to text; without secrets."""

@@ -53,6 +53,7 @@ CHECKED_ENVIRONMENT = (
 """Facts of environment.json that must not change between the trials of one study; load and pressure may."""
 
 PROBE_NAME = ".probe"
+FAILURES = "failures"
 OWN_NAMES = {
     "study.yaml",
     "environment.json",
@@ -137,6 +138,7 @@ class Archive:
         if trial_id in self._statuses:
             raise messages.ALREADY_STORED.error(str(self.directory), trial_id=trial_id)
         with disk_troubles(self.directory):
+            self._keep_state(outcome)
             columns: dict[str, Any] = {"posture_file": self._keep_resources(outcome)}
             if outcome.measurement is not None:
                 columns |= self._keep_table(trial_id, outcome.measurement.requests, REQUESTS)
@@ -184,6 +186,16 @@ class Archive:
             new = pa.concat_tables([former.filter(complete), new]).unify_dictionaries()
         if new.num_rows:
             write_aside(path, encode(new.combine_chunks()))
+
+    def _keep_state(self, outcome: TrialOutcome) -> None:
+        """`failures/TRIAL/`: what there was to see of a trial that did not end well."""
+        if not outcome.state:
+            return
+        directory = self.directory / FAILURES / outcome.trial.trial_id
+        shutil.rmtree(directory, ignore_errors=True)  # of a run that was killed before the trial was complete
+        directory.mkdir(parents=True)
+        for name, text in outcome.state.items():
+            write_aside(directory / name, text.encode())
 
     def _keep_resources(self, outcome: TrialOutcome) -> str | None:
         """One file per different text; most trials share a few."""

@@ -179,6 +179,9 @@ class FakeTestbed:
     def resources(self, trial: Trial) -> str:
         return f"# fake resources\nposture: {trial.cell.posture.name}\nmesh: {trial.cell.mesh}\n"
 
+    def state(self, trial: Trial) -> Mapping[str, str]:
+        return {"fake.log": f"{trial.trial_id} did not end well\n"}
+
     def measure(self, trial: Trial, observe: Observe) -> Measurement:
         self._note(f"measure {trial.trial_id}")
         if trial.trial_id in self.interrupts:

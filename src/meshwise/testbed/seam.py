@@ -44,5 +44,9 @@ class Testbed(Protocol):
     def resources(self, trial: Trial) -> str:
         """The posture's own resources (YAML), for the archive."""
 
+    def state(self, trial: Trial) -> Mapping[str, str]:
+        """What proxies and logs say now, after a failure: file name to text, bounded, without secrets. Never
+        makes the failure worse: what does not answer is a file that says so."""
+
     def measure(self, trial: Trial, observe: Observe) -> Measurement:
         """Warm up and measure. Raises only when the testbed itself is broken, not when a trial fails."""

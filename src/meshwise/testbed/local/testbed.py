@@ -26,6 +26,7 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.core.process import OwnedProcess, stop_all
 from meshwise.load.spec import LoadSpec
 from meshwise.load.trace import write_trace
+from meshwise.mesh.dump import readable
 from meshwise.mesh.seam import OUTSIDER, Dial, Fidelity, Mesh, Proof
 from meshwise.study.model import MeshName, Study, Trial
 from meshwise.study.topology import CLIENT
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from meshwise.testbed.local.bank import Bank
     from meshwise.testbed.local.bank_trial import BankTrial
 
+STATE_LOG_BYTES = 32 << 10
+"""Of each process's log that is kept after a failure."""
 FIDELITY = (
     Fidelity(
         "local-one-machine",
@@ -179,6 +182,18 @@ class LocalTestbed:
 
     def resources(self, trial: Trial) -> str:
         return self._meshes[trial.cell.mesh].resources(trial.cell, self._of(trial).placement)
+
+    def state(self, trial: Trial) -> Mapping[str, str]:
+        environment = self._of(trial)
+        used = environment.part(trial.cell.topology)
+        names = used.pod_names()
+        found = {
+            f"{process.name.replace('/', '.')}.log": readable(process.log_tail(STATE_LOG_BYTES))
+            for process in self._watched(environment)
+            if process.name.rpartition("/")[0] in names
+        }
+        told = self._meshes[trial.cell.mesh].state(used.placement, trial.cell, self._dial(environment))
+        return {**found, **told}
 
     def measure(self, trial: Trial, observe: Observe) -> Measurement:
         environment = self._of(trial)
