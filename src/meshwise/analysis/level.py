@@ -128,7 +128,7 @@ def trial_flags(trials: Sequence[TrialResult], metric: str) -> list[str]:
     counts: Counter[str] = Counter()
     words: dict[str, str] = {}
     for result in trials:
-        for flag in set(result.flags):
+        for flag in dict.fromkeys(result.flags):
             code = flag.partition(":")[0]
             if code in INSTRUMENT_FLAGS and not lateness_concerns(metric, result):
                 continue

@@ -144,7 +144,7 @@ def broken_by(cell: CellSearches) -> str:
             for step in search["steps"]
             if step["result"] == "broken" and step["rate_rps"] == search.get("broken_rps")
         ]
-        for word in {part.split()[0] for reason in reasons for part in reason.split("; ")}:
+        for word in dict.fromkeys(part.split()[0] for reason in reasons for part in reason.split("; ")):
             shown = "backlog" if word == "a" else word
             counts[shown] = counts.get(shown, 0) + 1
     return _counted(counts)

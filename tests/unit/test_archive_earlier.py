@@ -1,0 +1,66 @@
+"""Archives that earlier versions made are read, analysed and reported with the same findings.
+
+`tests/fixtures/archives/README.md` says what they are. A difference here is a broken promise to whoever keeps
+an archive, unless it is listed in `MENDED`: what an earlier version computed or showed wrongly.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tests.support.earlier import NAMES, differences, unpacked
+from typer.testing import CliRunner
+
+from meshwise.archive.read import ArchiveReader
+from meshwise.cli.analyze import analyze_archive
+from meshwise.cli.main import app
+
+MENDED: dict[str, str] = {}
+"""Regular expression for the place of a difference -> why the value of today is the right one."""
+
+MENDED_TABLES: dict[str, str] = {}
+"""Name of an archive -> why the tables on the terminal are others today."""
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def earlier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpacked(request.param, tmp_path_factory.mktemp("earlier"))
+
+
+def unexpected(old: object, new: object) -> list[str]:
+    """What differs and is not declared."""
+    found = differences(old, new)
+    return [each for each in found if not any(re.search(pattern, each) for pattern in MENDED)]
+
+
+def test_there_are_archives_of_every_kind() -> None:
+    wanted = {"ladder", "factors", "saturation", "graph", "moving", "trace", "bank", "real"}
+    assert wanted <= set(NAMES)
+
+
+def test_the_findings_are_the_same(earlier: Path) -> None:
+    old = json.loads((earlier / "findings.json").read_text())
+    new = json.loads(json.dumps(analyze_archive(ArchiveReader.open(earlier)).as_json()))
+    assert len(old["findings"]) > 20
+    assert unexpected(old, new) == []
+
+
+def test_the_report_is_the_same(earlier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(earlier.parent)
+    shown = CliRunner().invoke(app, ["report", earlier.name, "--json"], catch_exceptions=False)
+    assert shown.exit_code == 0, shown.output
+    old = json.loads(Path("report.json").read_text())
+    assert unexpected(old, json.loads(shown.stdout)) == []
+    assert (earlier / "report.html").stat().st_size > 10_000
+    shown = CliRunner().invoke(app, ["report", earlier.name], catch_exceptions=False)
+    if earlier.name not in MENDED_TABLES:
+        assert tables(shown.stdout) == tables(Path("report.txt").read_text())
+
+
+def tables(text: str) -> list[list[str]]:
+    """The numbers of every row of a table on the terminal, in their order; sentences are left out."""
+    rows = [line for line in text.splitlines() if re.match(r"^  (\w|istio|linkerd|strict)\S*.*\s{2}", line)]
+    return [re.findall(r"[-+]?\d[\d.]*", re.sub(r"[¹²³⁴⁵⁶⁷⁸⁹⁰]", "", row)) for row in rows]
