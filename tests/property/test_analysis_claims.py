@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from tests.support.synthetic import cell, ladder_cells, requests_frame, telemetry_frame
 
-from meshwise.analysis.finding import Direction, Kind, Verdict
+from meshwise.analysis.finding import Kind
 from meshwise.analysis.finding_schema import schema
 from meshwise.analysis.findings import findings
-from meshwise.analysis.interval import holm
 from meshwise.analysis.sentence import number
 from meshwise.analysis.settings import Settings
-from meshwise.analysis.trial import TrialResult, measure, quantile
-from meshwise.analysis.verdict import Evidence, judge
+from meshwise.analysis.trial import TrialResult, measure
+from meshwise.stats.multiplicity import holm
+from meshwise.stats.quantile import quantile
+from meshwise.stats.verdict import Direction, Evidence, Verdict, judge
 from meshwise.study.model import MeshName, Role, Trial
 
 CELLS = ladder_cells(MeshName.ISTIO, MeshName.LINKERD)[::2]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from meshwise.analysis.finding import Direction, Finding, Kind, Verdict
+from meshwise.analysis.finding import Finding, Kind
+from meshwise.stats.verdict import Direction, Verdict
 
 POSTURES = ("plaintext", "permissive", "strict", "strict+namespace", "strict+fine")
 RUNG_COST = {

@@ -8,10 +8,11 @@ from tests.support.synthetic import cell, ladder_cells, synthetic_study
 
 from meshwise.analysis.compare import between_increments, between_meshes
 from meshwise.analysis.contrast import Naming, evaluate
-from meshwise.analysis.grid import Grid, execution_means
+from meshwise.analysis.grid import Grid
 from meshwise.analysis.increment import against_none, below, ladder
 from meshwise.analysis.interaction import interactions, only_describes
 from meshwise.analysis.trial import TrialResult
+from meshwise.stats.arrays import execution_means
 from meshwise.study.model import (
     Authorization,
     Cell,

@@ -12,11 +12,12 @@ from jsonschema import Draft202012Validator
 from tests.support.synthetic import cell, ladder_cells, requests_frame, synthetic_study, telemetry_frame
 
 from meshwise.analysis.checks import Outcome
-from meshwise.analysis.finding import Direction, Finding, Findings, Kind, Verdict
+from meshwise.analysis.finding import Finding, Findings, Kind
 from meshwise.analysis.finding_schema import schema
 from meshwise.analysis.findings import findings
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.trial import TrialResult, measure
+from meshwise.stats.verdict import Direction, Verdict
 from meshwise.study.model import Authorization, Cell, MeshName, MtlsMode, Posture, Role, Trial
 
 BOTH = ladder_cells(MeshName.ISTIO, MeshName.LINKERD)

@@ -10,8 +10,8 @@ import pytest
 from tests.support import simulate
 from tests.support.simulate import BOTH, LADDER, Rate, is_between_meshes, is_ladder
 
-from meshwise.analysis.finding import Verdict
-from meshwise.analysis.interval import bonferroni_t
+from meshwise.stats.interval import bonferroni_t
+from meshwise.stats.verdict import Verdict
 
 R = 300
 

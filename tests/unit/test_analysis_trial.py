@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from tests.support.synthetic import cell, requests_frame, telemetry_frame
 
-from meshwise.analysis.trial import effective_exceedances, measure, quantile, throughput_variation, usage
+from meshwise.analysis.trial import measure, throughput_variation, usage
+from meshwise.stats.quantile import effective_exceedances, quantile
 from meshwise.study.model import Cell, MeshName, Role, Trial
 
 NO_TELEMETRY = telemetry_frame(Trial("x", 0, 0, 0, cell()), end_ns=1, cpu_us={"proxy": 0.0}).clear()

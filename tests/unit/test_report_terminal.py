@@ -12,10 +12,11 @@ import pytest
 from rich.console import Console
 from tests.support.report_sample import NOT_APPLICABLE, STATUSES, chain, factorial, findings, policies
 
-from meshwise.analysis.finding import Direction, Finding, Kind, Verdict
+from meshwise.analysis.finding import Finding, Kind
 from meshwise.report import terminal
 from meshwise.report.content import content
 from meshwise.report.words import Footnotes, Form, form_for, verdict_words
+from meshwise.stats.verdict import Direction, Verdict
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "report"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import meshwise
 
 ROOMS = (
-    *("core", "study", "archive", "load", "service", "telemetry", "mesh", "testbed"),
-    *("runner", "analysis", "model", "advise", "report", "cli"),
+    *("core", "stats", "study", "archive", "load", "service", "telemetry", "mesh", "testbed"),
+    *("runner", "analysis", "report", "cli"),
 )
 ROOT = Path(meshwise.__file__).parent
 

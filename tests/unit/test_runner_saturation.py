@@ -10,13 +10,14 @@ import pytest
 from rich.console import Console
 from tests.support.saturation import TEXT, run, saturation_study
 
-from meshwise.analysis.finding import Findings, Kind, Verdict
+from meshwise.analysis.finding import Findings, Kind
 from meshwise.archive.read import ArchiveReader, read_table
 from meshwise.archive.schema import TRIALS
 from meshwise.cli.analyze import analyze_archive
 from meshwise.core.errors import MeshwiseError
 from meshwise.report.content import content
 from meshwise.report.saturation import section, show
+from meshwise.stats.verdict import Verdict
 from meshwise.testbed.fake import FakeTestbed, capacity_rps
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from tests.support.saturation import TEXT, analysed, run, saturation_study
 from typer.testing import CliRunner
 
-from meshwise.analysis.finding import Finding, Findings, Kind, Verdict
+from meshwise.analysis.finding import Finding, Findings, Kind
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.cli.main import app
@@ -20,6 +20,7 @@ from meshwise.report import terminal
 from meshwise.report.content import content
 from meshwise.report.growth import growths
 from meshwise.report.saturation import section
+from meshwise.stats.verdict import Verdict
 from meshwise.study.estimate import estimate, longest_search_s
 from meshwise.testbed.fake import FakeTestbed, capacity_rps, truth
 

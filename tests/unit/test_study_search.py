@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.support.searches import Answer, run_search, sharp, soft
 
-from meshwise.analysis.interval import t_interval
+from meshwise.stats.interval import t_interval
 from meshwise.study.model import Objective, Phase, Search
 from meshwise.study.search import (
     GROWTH,

@@ -18,28 +18,31 @@ from meshwise.analysis.finding import Companion, Finding, WithoutOutliers, exp, 
 from meshwise.analysis.floor import Control, floor_for
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.interaction import only_describes
-from meshwise.analysis.interval import (
-    FloatArray,
+from meshwise.analysis.metrics import Scale, split, workload_scope
+from meshwise.analysis.places import is_of_place
+from meshwise.analysis.settings import Settings
+from meshwise.stats.arrays import BoolArray, FloatArray
+from meshwise.stats.interval import (
     Interval,
-    benjamini_hochberg,
     bonferroni_t,
     clopper_pearson,
     hodges_lehmann,
-    holm,
     minimal_detectable,
     t_interval,
     t_p_value,
     tost,
 )
-from meshwise.analysis.metrics import Scale, split, workload_scope
-from meshwise.analysis.outliers import BoolArray
-from meshwise.analysis.places import is_of_place
-from meshwise.analysis.settings import Settings
-from meshwise.analysis.verdict import Evidence, judge
+from meshwise.stats.multiplicity import benjamini_hochberg, holm
+from meshwise.stats.verdict import Doubt, Evidence, judge
 
 FEW_UNITS = 5
 _EXPLORED, _BY_PLACE = "", "by place"
 """What is held together that is no primary metric: places on their own: they are many and move together."""
+_NOT_CLAIMED = {
+    Doubt.MULTIPLICITY: "its own interval excludes 0, but not after allowing for the whole family",
+    Doubt.BELOW_FLOOR: "its interval excludes 0, but the A/A control shows effects as large",
+    Doubt.SCALES_DISAGREE: "blocks are too uneven for ratio and difference to agree",
+}
 Adjusted = tuple[float | None, str, int]
 """Adjusted p, the name of the adjustment, and the size of the family."""
 
@@ -116,7 +119,11 @@ def _finding(
         more_is_worse=metric.more_is_worse,
     )
     companion = _companion(effect.absolute, confidence)
-    flags = [*contrast.flags, *_doubts(effect, found, adjustment), *judgement.reasons]
+    flags = [
+        *contrast.flags,
+        *_doubts(effect, found, adjustment),
+        *(f"{each}: {_NOT_CLAIMED[each]}" for each in judgement.doubts),
+    ]
     flags += _companion_disagrees(absolute, companion)
     higher = int((effect.absolute > 0).sum())
     votes = clopper_pearson(higher, n, confidence) if n else None

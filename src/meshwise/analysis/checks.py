@@ -18,15 +18,19 @@ import numpy as np
 from scipy import special
 
 from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.finding import Finding, Kind, Verdict
+from meshwise.analysis.finding import Finding, Kind
 from meshwise.analysis.floor import Control
-from meshwise.analysis.grid import Grid, execution_means
-from meshwise.analysis.interval import FloatArray, clopper_pearson, holm, t_interval, t_p_value
+from meshwise.analysis.grid import Grid
 from meshwise.analysis.level import cell_words
 from meshwise.analysis.metrics import Scale, split
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.trial import INSTRUMENT_FLAGS
 from meshwise.archive.outcome import BOOKS_VIOLATED
+from meshwise.stats.arrays import FloatArray, execution_means
+from meshwise.stats.interval import clopper_pearson, t_interval, t_p_value
+from meshwise.stats.multiplicity import holm
+from meshwise.stats.regression import dummies, f_test
+from meshwise.stats.verdict import Verdict
 from meshwise.study.model import Role, Shape, Trial
 
 UNSTEADY = 0.02
@@ -195,7 +199,7 @@ def order_effects(grid: Grid, metric_name: str, settings: Settings, tests: int) 
     if not len(rows):
         return
     y = np.log(values[usable]) if log else values[usable]
-    base = np.hstack([_dummies(rows), _dummies(columns)])
+    base = np.hstack([dummies(rows), dummies(columns)])
     at = {
         (result.trial.cell, result.trial.block): result.trial.position
         for result in grid.results
@@ -210,9 +214,9 @@ def order_effects(grid: Grid, metric_name: str, settings: Settings, tests: int) 
     words = {"position": "place in the block", "previous_cell": "the cell before it"}
     for name, extra in (
         ("position", position[:, None] / (span or 1.0)),
-        ("previous_cell", _dummies(previous)),
+        ("previous_cell", dummies(previous)),
     ):
-        test = _f_test(base, extra, y)
+        test = f_test(base, extra, y)
         if test is None:
             continue
         p, share, coefficient, error, df = test
@@ -234,48 +238,6 @@ def order_effects(grid: Grid, metric_name: str, settings: Settings, tests: int) 
             sentence=f"In a trial {metric.words} depends on {words[name]}: order matters here (p {p:.2g})."
             if warn else f"No sign that {metric.words} of a trial depends on {words[name]} (p {p:.2g}).",
         )  # fmt: skip
-
-
-def _dummies(labels: np.ndarray) -> FloatArray:
-    levels, index = np.unique(labels, return_inverse=True)
-    return np.asarray(np.eye(len(levels))[index])
-
-
-def _f_test(
-    base: FloatArray, extra: FloatArray, y: FloatArray
-) -> tuple[float, float, float, float, int] | None:
-    """p, share of residual sum of squares explained, coefficient and standard error of `extra`'s first
-    column, residual df. By projection: what `base` explains is taken out of `y` and `extra` (Frisch & Waugh
-    1933)."""
-    q, r, _ = _orthonormal(base)
-    residual = y - q @ (q.T @ y)
-    rest = extra - q @ (q.T @ extra)
-    q2, r2, _ = _orthonormal(rest)
-    df = len(y) - r - r2
-    total = float(residual @ residual)
-    if r2 == 0 or df < 5 or total <= 1e-18 * max(float(y @ y), 1e-300):
-        return None
-    explained = float(((q2.T @ residual) ** 2).sum())
-    left = max(total - explained, 0.0)
-    p = float(special.fdtrc(r2, df, (explained / r2) / (left / df))) if left > 0 else 0.0
-    first = rest[:, 0]
-    norm = float(first @ first)
-    coefficient = float(first @ residual) / norm if norm > 0 else 0.0
-    error = (left / df / norm) ** 0.5 if norm > 0 else 0.0
-    return p, explained / total, coefficient, error, df
-
-
-def _orthonormal(columns: FloatArray) -> tuple[FloatArray, int, FloatArray]:
-    """A basis of the column space, its dimension, the singular values."""
-    u, singular, _ = np.linalg.svd(columns, full_matrices=False)
-    rank = (
-        int((singular > 1e-9 * max(float(singular[0]), 1e-300) * max(columns.shape)).sum())
-        if len(singular)
-        else 0
-    )
-    if len(singular) and singular[0] < 1e-9:
-        rank = 0
-    return np.asarray(u[:, :rank]), rank, np.asarray(singular)
 
 
 def _count(

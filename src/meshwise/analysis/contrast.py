@@ -11,15 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from meshwise.analysis.finding import Kind, ScopeValue
-from meshwise.analysis.grid import Grid, execution_means
-from meshwise.analysis.interval import FloatArray
+from meshwise.analysis.grid import Grid
 from meshwise.analysis.metrics import Metric, Scale, split
+from meshwise.stats.arrays import BoolArray, FloatArray, execution_means
 from meshwise.study.model import Authorization, Cell, MeshName, MtlsMode, Protocol, Streaming
-
-BoolArray = npt.NDArray[np.bool_]
 
 FREE_FACTORS = ("key_type", "policy_count", "plaintext_share", "http1_transport", "tls_group", "stores")
 """Factors that mean nothing in some postures; all others must agree in what is compared."""

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from meshwise.analysis.interval import FloatArray
 from meshwise.analysis.trial import NEEDED_EXCEEDANCES
+from meshwise.stats.arrays import FloatArray
+from meshwise.stats.quantile import quantiles
 from meshwise.study.model import Cell, Role, Trial
 
 GRID: FloatArray = np.concatenate(
@@ -78,18 +79,7 @@ def trial_quantiles(
         pl.when(answered).then((pl.col("done_ns") - pl.col("intended_ns")) / 1e3).otherwise(float("inf"))
     )
     times = np.sort(chosen.select(response.alias("us"))["us"].to_numpy())
-    return TrialQuantiles(trial, _quantiles(times), len(times), started_unix_ns)
-
-
-def _quantiles(ascending: FloatArray) -> FloatArray:
-    """Type 7 at GRID; an infinite neighbour makes it infinite."""
-    if not len(ascending):
-        return np.full(len(GRID), np.nan)
-    place = (len(ascending) - 1) * GRID
-    below = place.astype(np.int64)
-    low, high = ascending[below], ascending[np.minimum(below + 1, len(ascending) - 1)]
-    step = np.where(low == high, 0.0, high - np.where(np.isfinite(low), low, 0.0))
-    return np.asarray(low + (place - below) * step)
+    return TrialQuantiles(trial, quantiles(times, GRID), len(times), started_unix_ns)
 
 
 def curves(trials: Iterable[TrialQuantiles]) -> tuple[Curve, ...]:

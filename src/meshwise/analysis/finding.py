@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from meshwise.stats.verdict import Direction, Verdict
+
 SCHEMA_VERSION = 1
 
 ScopeValue = str | float | int
@@ -24,22 +26,6 @@ class Kind(StrEnum):
     NOISE_FLOOR = "noise_floor"
     VARIANCE = "variance"
     CHECK = "check"
-
-
-class Verdict(StrEnum):
-    DISTINGUISHABLE = "distinguishable"
-    EQUIVALENT = "equivalent"
-    """Not distinguishable, and shown to lie within the declared margin."""
-    NOT_DISTINGUISHABLE = "not distinguishable"
-    NOT_ESTIMABLE = "not estimable"
-    OK = "ok"
-    WARNING = "warning"
-    """Of a check: the study's other findings are in doubt as its sentence says."""
-
-
-class Direction(StrEnum):
-    COSTS = "costs"
-    SAVES = "saves"
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 Two controls. `same`: the cell twice in a block on the same processes (time noise). `twin`: the cell on a
 second set of processes as well (what memory layout does), which counts wherever different processes are
-compared. The differences are known to have mean 0, so with m of them the floor of a comparison of n units is
-`t(.975, m) * sqrt(mean(a^2)) / sqrt(n)`; comparing with the mean of the A/A differences instead would let
-half of all nulls through. Control cells are pooled unless Levene's test objects; then the noisiest counts.
+compared. Control cells are pooled unless Levene's test objects; then the noisiest counts (`stats.floor`).
 """
 
 from __future__ import annotations
@@ -12,33 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from meshwise.analysis import sentence
 from meshwise.analysis.finding import Finding, Kind, exp
-from meshwise.analysis.grid import Grid, execution_means
-from meshwise.analysis.interval import FloatArray, levene_p, t_quantile
+from meshwise.analysis.grid import Grid
 from meshwise.analysis.metrics import Scale, split, workload_scope
+from meshwise.stats.arrays import FloatArray, execution_means
+from meshwise.stats.floor import Noise, claimed, pooled
+from meshwise.stats.interval import t_quantile
 from meshwise.study.model import Role
 
 CONTROL_NAMES = {Role.AA: "same", Role.TWIN: "twin"}
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Root mean square of m A/A differences, on one scale."""
-
-    rms: float
-    m: int
-
-    def floor(self, n: int, confidence: float) -> float:
-        return float(t_quantile(0.5 + confidence / 2, self.m) * self.rms / np.sqrt(n))
-
-    def range(self, confidence: float) -> tuple[float, float]:
-        """Interval of the rms itself (chi-square): a floor from few pairs is uncertain."""
-        tail = (1 - confidence) / 2
-        low, high = special.chdtri(self.m, tail), special.chdtri(self.m, 1 - tail)
-        return self.rms * float(np.sqrt(self.m / low)), self.rms * float(np.sqrt(self.m / high))
 
 
 @dataclass(frozen=True)
@@ -87,32 +69,15 @@ def control(grid: Grid, metric: str, role: Role, confidence: float) -> Control |
             logs.append(inferred)
             levels.append(float(np.log(one[both]).mean()))
         if len(inferred) >= 2:
-            claims.append(_claimed(inferred, confidence))
+            claims.append(claimed(inferred, confidence))
     if not absolute:
         return None
-    noise, pooled = _noise(absolute)
+    noise, alike = pooled(absolute)
     log_noise, level = None, None
     if len(logs) == len(absolute):
-        log_noise, pooled = _noise(logs)
+        log_noise, alike = pooled(logs)
         level = float(np.exp(np.mean(levels)))
-    return Control(role, noise, log_noise, level, tuple(cells), pooled, tuple(claims))
-
-
-def _claimed(differences: FloatArray, confidence: float) -> bool:
-    n = len(differences)
-    error = float(np.std(differences, ddof=1)) / n**0.5
-    return bool(abs(float(np.mean(differences))) > t_quantile(0.5 + confidence / 2, n - 1) * error)
-
-
-def _noise(differences: list[FloatArray]) -> tuple[Noise, bool]:
-    together = np.concatenate(differences)
-    several = [each for each in differences if len(each) >= 3]
-    p = levene_p(several)
-    if p is not None and p < 0.05:
-        squares = [(float(np.mean(each**2)), len(each)) for each in several]
-        greatest, m = max(squares)
-        return Noise(greatest**0.5, m), False
-    return Noise(float(np.mean(together**2)) ** 0.5, len(together)), True
+    return Control(role, noise, log_noise, level, tuple(cells), alike, tuple(claims))
 
 
 def floor_for(found: list[Control], scale: Scale, n: int, confidence: float, *, across: bool) -> float | None:

@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from meshwise.analysis.interval import FloatArray
 from meshwise.analysis.trial import NEEDED_EXCEEDANCES, TrialResult
+from meshwise.stats.arrays import FloatArray, IntArray
 from meshwise.study.model import Cell, Role
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -95,12 +92,3 @@ class Grid:
     def estimable(self, metric: str, cell: Cell) -> bool:
         count = self.exceedances(metric, cell)
         return count is None or count >= NEEDED_EXCEEDANCES
-
-
-def execution_means(d: FloatArray, executions: IntArray) -> FloatArray:
-    """Means over the blocks of each execution, the units of every interval. `d`: one value per block, no
-    NaN."""
-    lives, index = np.unique(executions, return_inverse=True)
-    if len(lives) == len(executions):
-        return d
-    return np.asarray(np.bincount(index, weights=d) / np.bincount(index))

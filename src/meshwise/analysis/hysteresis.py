@@ -15,23 +15,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.finding import Direction, Finding, Kind, Verdict, exp
-from meshwise.analysis.grid import execution_means
-from meshwise.analysis.interval import (
-    FloatArray,
-    clopper_pearson,
-    holm,
-    minimal_detectable,
-    t_interval,
-    t_p_value,
-)
+from meshwise.analysis.finding import Finding, Kind, exp
 from meshwise.analysis.level import cell_words
 from meshwise.analysis.saturation import Searched, by_cell, place_of
 from meshwise.analysis.sentence import number
 from meshwise.analysis.settings import Settings
+from meshwise.stats.arrays import FloatArray, execution_means
+from meshwise.stats.interval import clopper_pearson, minimal_detectable, sign_test, t_interval, t_p_value
+from meshwise.stats.multiplicity import holm
+from meshwise.stats.verdict import Direction, Verdict
 from meshwise.study.model import Cell, Phase
 from meshwise.study.search import Result
 
@@ -100,13 +94,6 @@ def _p(logs: FloatArray) -> float:
     """Of both the t and the sign test: the less sure of the two."""
     t = t_p_value(logs)
     return 1.0 if t is None else max(t, sign_test(logs))
-
-
-def sign_test(d: FloatArray) -> float:
-    """Two-sided exact p of as many values above 0 as below; ties say nothing."""
-    told = d[d != 0]
-    fewer = int(min((told > 0).sum(), (told < 0).sum()))
-    return min(1.0, 2 * float(special.bdtr(fewer, len(told), 0.5))) if len(told) else 1.0
 
 
 def _finding(

@@ -15,11 +15,13 @@ import numpy as np
 from meshwise.analysis import sentence
 from meshwise.analysis.asked import asked_flags
 from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.finding import Companion, Finding, Kind, Verdict, exp
-from meshwise.analysis.grid import Grid, execution_means
-from meshwise.analysis.interval import FloatArray, clopper_pearson, hodges_lehmann, t_interval
+from meshwise.analysis.finding import Companion, Finding, Kind, exp
+from meshwise.analysis.grid import Grid
 from meshwise.analysis.metrics import Metric, Scale, split, workload_scope
 from meshwise.analysis.trial import INSTRUMENT_FLAGS, LATE_SHARE, NEEDED_EXCEEDANCES, TrialResult
+from meshwise.stats.arrays import FloatArray, execution_means
+from meshwise.stats.interval import clopper_pearson, hodges_lehmann, t_interval
+from meshwise.stats.verdict import Verdict
 from meshwise.study.model import Cell, MeshName, Role
 
 

@@ -26,13 +26,15 @@ from meshwise.analysis.attribution import (
 )
 from meshwise.analysis.checks import Outcome
 from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.finding import Finding, Kind, Verdict
-from meshwise.analysis.grid import execution_means
-from meshwise.analysis.interval import FloatArray, holm, t_interval, t_p_value
+from meshwise.analysis.finding import Finding, Kind
 from meshwise.analysis.level import cell_words
 from meshwise.analysis.saturation import Searched, by_cell, place_of
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.trial import TrialResult
+from meshwise.stats.arrays import FloatArray, execution_means
+from meshwise.stats.interval import t_interval, t_p_value
+from meshwise.stats.multiplicity import holm
+from meshwise.stats.verdict import Verdict
 from meshwise.study.model import Cell, Phase
 from meshwise.study.search import Result
 

@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from meshwise.analysis.grid import Grid
-from meshwise.analysis.interval import FloatArray
 from meshwise.analysis.metrics import Scale, split
 from meshwise.analysis.settings import Settings
+from meshwise.stats.outliers import hampel
 from meshwise.study.model import Role
 
 BoolArray = npt.NDArray[np.bool_]
-LEAST_TRIALS = 5
 
 
 def flagged(grid: Grid, metric_name: str, settings: Settings) -> BoolArray | None:
@@ -37,16 +36,3 @@ def flagged(grid: Grid, metric_name: str, settings: Settings) -> BoolArray | Non
     else:
         return None
     return found if found.any() else None
-
-
-def hampel(x: FloatArray, k: float) -> BoolArray:
-    """True for values beyond k scaled MADs of the median. NaN is never flagged; infinite values are."""
-    present = ~np.isnan(x)
-    if int(present.sum()) < LEAST_TRIALS:
-        return np.zeros(len(x), dtype=np.bool_)
-    median = float(np.median(x[present]))
-    if not np.isfinite(median):
-        return np.zeros(len(x), dtype=np.bool_)
-    distance = np.abs(x - median)
-    spread = 1.4826 * float(np.median(distance[present]))
-    return np.asarray(present & (distance > k * spread) & (distance > 0))

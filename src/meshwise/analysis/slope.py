@@ -17,6 +17,7 @@ import numpy as np
 from meshwise.analysis.contrast import Contrast, Naming, cell_scope
 from meshwise.analysis.finding import Kind
 from meshwise.analysis.metrics import Scale
+from meshwise.stats.regression import slope_coefficients
 from meshwise.study.model import Cell, MeshName
 
 
@@ -50,7 +51,7 @@ def slopes(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
                 group,
                 step.factor,
                 naming,
-                _slope(x),
+                slope_coefficients(x),
                 "slope",
                 step.words.format(shape=group[0].shape),
                 step.unit,
@@ -59,19 +60,13 @@ def slopes(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
         if group[0].mesh is MeshName.NONE:
             continue
         rate = np.array([cell.rate_rps for cell in group])
-        slope = _slope(rate)
+        slope = slope_coefficients(rate)
         intercept = 1 / len(rate) - slope * rate.mean()
         for coefficients, part, words, unit in (
             (slope * rate, "per request", "each further request", ""),
             (intercept * rate, "idle", "idling", "/s"),
         ):
             yield _contrast(group, "rate_rps", naming, coefficients, part, words, unit)
-
-
-def _slope(x: np.ndarray) -> np.ndarray:
-    """Coefficients whose sum over y is the least-squares slope of y on x."""
-    centred = x - x.mean()
-    return np.asarray(centred / (centred**2).sum())
 
 
 def _groups(cells: Sequence[Cell], factor: str) -> list[list[Cell]]:

@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
-from meshwise.analysis.interval import FloatArray
+from meshwise.stats.arrays import FloatArray, IntArray
+from meshwise.stats.quantile import quantile_above
+from meshwise.stats.regression import pair_slopes
 
-IntArray = npt.NDArray[np.int64]
 SECOND_NS = 10**9
 WINDOWS = 10
 """Windows from which on a variation is told."""
@@ -59,7 +59,7 @@ def window_p99s(intended_ns: IntArray, response_us: FloatArray, seconds: int) ->
     number = intended_ns // (size * SECOND_NS)
     return np.array(
         [
-            float(np.quantile(response_us[number == window], TAIL, method="higher"))
+            quantile_above(np.sort(response_us[number == window]), TAIL)
             for window in range(seconds // size)
             if (number == window).any()
         ]
@@ -69,10 +69,9 @@ def window_p99s(intended_ns: IntArray, response_us: FloatArray, seconds: int) ->
 def change(values: FloatArray) -> float | None:
     """From the first to the last window, as a share of the middle of all; None where that is 0."""
     middle = float(np.median(values))
-    first, second = np.triu_indices(len(values), 1)
-    if not len(first) or middle <= 0:
+    if len(values) < 2 or middle <= 0:
         return None
-    slope = float(np.median((values[second] - values[first]) / (second - first)))
+    slope = float(np.median(pair_slopes(np.arange(len(values), dtype=np.float64), values)))
     return slope * (len(values) - 1) / middle
 
 

@@ -17,18 +17,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from meshwise.analysis.attribution import ATTRIBUTED_METRICS, Usage
-from meshwise.analysis.interval import FloatArray
 from meshwise.analysis.metrics import PERCENTILES
 from meshwise.analysis.places import by_place
 from meshwise.analysis.soak import throughput_variation, variability
+from meshwise.stats.arrays import BoolArray, FloatArray, IntArray
+from meshwise.stats.quantile import effective_exceedances, quantile
 from meshwise.study.model import MeshName, Phase, Trial
-
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 NEEDED_EXCEEDANCES = 10.0
 """Effective exceedances below which a percentile is `not estimable`; from 100 on it is good."""
@@ -62,30 +59,6 @@ class TrialResult:
     """Offered after warm-up."""
     usage: Usage | None = None
     """Who used the CPU; of a step of a search."""
-
-
-def quantile(ascending: FloatArray, p: float) -> float:
-    """Type-7 quantile of sorted values that may end in +inf; NaN for none."""
-    if not len(ascending):
-        return float("nan")
-    place = (len(ascending) - 1) * p
-    below = int(place)
-    low, high = float(ascending[below]), float(ascending[min(below + 1, len(ascending) - 1)])
-    share = place - below
-    return low if share == 0 or low == high else low + share * (high - low)
-
-
-def effective_exceedances(times: FloatArray, threshold: float) -> float:
-    """How many independent exceedances of `threshold` the serially dependent `times` are worth: exceedances
-    come in bursts, so they are batched by sqrt(n) and counted by how much the batches vary."""
-    above = (times > threshold).astype(np.float64)
-    n, share = len(above), float(above.mean()) if len(above) else 0.0
-    size = int(n**0.5)
-    if size < 2 or share in (0.0, 1.0):
-        return n * share
-    variance = size * float(above[: n // size * size].reshape(-1, size).mean(axis=1).var(ddof=1))
-    independent = min(float(n), n * share * (1 - share) / variance) if variance > 0 else float(n)
-    return independent * share
 
 
 def measure(

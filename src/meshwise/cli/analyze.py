@@ -11,7 +11,7 @@ import polars as pl
 import typer
 
 from meshwise.analysis.fairness import facts_of
-from meshwise.analysis.finding import Finding, Findings, Kind, Verdict
+from meshwise.analysis.finding import Finding, Findings, Kind
 from meshwise.analysis.findings import Tables, findings, measure_trials, outcomes_of, recorded_flags
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.trial import (
@@ -25,6 +25,7 @@ from meshwise.archive.outcome import TrialStatus
 from meshwise.archive.read import ArchiveReader
 from meshwise.core import messages
 from meshwise.core.errors import ExitStatus
+from meshwise.stats.verdict import Verdict
 
 
 def analyze(

@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from meshwise.load.report import BUSY_SHARE, LATE_SHARE, LATE_US, percentiles
+from meshwise.stats.quantile import quantile_above
+from meshwise.stats.regression import pair_slopes, surely_rising
 from meshwise.study.model import Objective
 from meshwise.study.search import Result
 
@@ -112,7 +114,7 @@ class _Window:
         ordered = np.sort(times_us)
         for p, limit_ns in objective.quantiles:
             # "higher" and not type 7: between a finite and an infinite time there is nothing to interpolate
-            value_us = float(ordered[int(np.ceil(p * (ordered.size - 1)))])
+            value_us = quantile_above(ordered, p)
             if value_us > limit_ns / 1e3:
                 shown = "among the failed" if np.isinf(value_us) else f"{value_us / 1e3:.1f} ms"
                 found.append(f"p{100 * p:g} {shown}, limit {limit_ns / 1e6:g} ms")
@@ -142,11 +144,7 @@ def backlog_growth(at_s: Floats, times_us: Floats) -> float | None:
     middles = np.array([at_s[part].mean() for part in slices])
     if not np.isfinite(medians).all():
         return None  # errors say it already
-    first, second = np.triu_indices(SLICES, 1)
-    slopes = np.sort((medians[second] - medians[first]) / (middles[second] - middles[first]))
-    # Sen (1968): Kendall's S has variance n(n-1)(2n+5)/18 without a trend.
-    spread = 1.96 * (SLICES * (SLICES - 1) * (2 * SLICES + 5) / 18) ** 0.5
-    lower = float(slopes[max(0, int((slopes.size - spread) / 2))])
+    lower = surely_rising(pair_slopes(middles, medians), SLICES)
     return lower * float(at_s[-1] - at_s[0]) if lower > 0 else None
 
 

@@ -30,6 +30,7 @@ from meshwise.load.engine import RunFacts
 from meshwise.load.records import Columns
 from meshwise.load.spec import LoadSpec
 from meshwise.load.wire.seam import BYTES_SHIFT, ErrorKind
+from meshwise.stats.quantile import quantile
 from meshwise.study.model import Arrivals
 
 Floats = npt.NDArray[np.float64]
@@ -58,25 +59,19 @@ def percentiles(values_us: Floats) -> Percentiles:
     if not values_us.size:
         return NOTHING
     ordered = np.sort(values_us)
-    finite = int(np.searchsorted(ordered, np.inf))
-    whole = finite == ordered.size
+    whole = bool(np.isfinite(ordered[-1]))
     return Percentiles(
-        p50=_quantile(ordered, finite, 0.5),
-        p90=_quantile(ordered, finite, 0.9),
-        p99=_quantile(ordered, finite, 0.99),
-        p999=_quantile(ordered, finite, 0.999),
+        p50=_finite(quantile(ordered, 0.5)),
+        p90=_finite(quantile(ordered, 0.9)),
+        p99=_finite(quantile(ordered, 0.99)),
+        p999=_finite(quantile(ordered, 0.999)),
         mean=float(ordered.mean()) if whole else None,
         max=float(ordered[-1]) if whole else None,
     )
 
 
-def _quantile(ordered: Floats, finite: int, share: float) -> float | None:
-    position = share * (ordered.size - 1)
-    low = int(position)
-    high = low if position == low else low + 1
-    if high >= finite:
-        return None
-    return float(ordered[low] + (position - low) * (ordered[high] - ordered[low]))
+def _finite(value: float) -> float | None:
+    return value if value < np.inf else None
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from meshwise.analysis.curves import Curve, DriftPoint
-from meshwise.analysis.finding import Finding, Verdict
+from meshwise.analysis.finding import Finding
 from meshwise.report import svg, words
 from meshwise.report.content import Ladder, Rung
+from meshwise.stats.verdict import Verdict
 
 WIDTH = 380.0
 LEFT = 118.0

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from meshwise.analysis.finding import SCHEMA_VERSION, Direction, Finding, Kind, Verdict
+from meshwise.analysis.finding import SCHEMA_VERSION, Finding, Kind
 from meshwise.core import messages
 from meshwise.report import words
+from meshwise.stats.verdict import Direction, Verdict
 
 CONTEXT = (
     "protocol", "rate_rps", "request_bytes", "response_bytes", "connections", "streams", "shape", "length",

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from meshwise.analysis.course import QUANTILES, Course
-from meshwise.analysis.interval import FloatArray
 from meshwise.report import svg, words
 from meshwise.report.charts import WIDTH, slug
+from meshwise.stats.arrays import FloatArray
 
 
 def course_chart(name: str, title: str, courses: Sequence[Course], quantile: float) -> str:

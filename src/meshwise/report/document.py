@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshwise.analysis.finding import Finding, Kind, Verdict
+from meshwise.analysis.finding import Finding, Kind
 from meshwise.report import facts, saturation, sentences
 from meshwise.report.content import Content, of_curve
+from meshwise.stats.verdict import Verdict
 
 
 def document(content: Content, page: str) -> dict[str, Any]:

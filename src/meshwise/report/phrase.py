@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from meshwise.analysis.finding import Finding, Verdict
+from meshwise.analysis.finding import Finding
 from meshwise.report.words import Form, titled
+from meshwise.stats.verdict import Verdict
 
 
 class Phrase(NamedTuple):

@@ -16,10 +16,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from meshwise.analysis.finding import Finding, Kind, Verdict
+from meshwise.analysis.finding import Finding, Kind
 from meshwise.report import svg, words
 from meshwise.report.charts import WIDTH, slug
 from meshwise.report.content import Content, of_curve
+from meshwise.stats.verdict import Verdict
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ They pick from findings, with each number's own interval and verdict; nothing is
 
 from __future__ import annotations
 
-from meshwise.analysis.finding import Verdict
 from meshwise.report import facts, growing
 from meshwise.report.content import Content, Ladder, Rung, Slice, variant_of
 from meshwise.report.phrase import Phrase, change, join, size, together
+from meshwise.stats.verdict import Verdict
 
 LATENCY = ("response_p50_us", "response_p90_us", "response_p99_us", "service_p50_us", "service_p99_us")
 

@@ -14,13 +14,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from meshwise.analysis.finding import Finding, Verdict
+from meshwise.analysis.finding import Finding
 from meshwise.report import facts, saturation, sentences
 from meshwise.report.content import Content, Ladder, Slice
 from meshwise.report.growth import IDLE, Growth, Together, growths, togethers
 from meshwise.report.operations import OperationTable, of_slice
 from meshwise.report.places import place_tables
 from meshwise.report.words import Footnotes, Form, VerdictWords, judged_words, verdict_words
+from meshwise.stats.verdict import Verdict
 
 PIPED_WIDTH = 100
 EXPLORATORY = " (exploratory: not a primary metric of the study)"

@@ -10,13 +10,14 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from meshwise.analysis.curves import Curve, DriftPoint
-from meshwise.analysis.finding import Finding, Kind, Verdict
+from meshwise.analysis.finding import Finding, Kind
 from meshwise.report import charts, facts, words
 from meshwise.report import operations as of_operations
 from meshwise.report.charts import slug as slug
 from meshwise.report.content import CONTEXT, FREE, Content, Ladder, Rung, Slice, free_of, means, variant_of
 from meshwise.report.record import Record
 from meshwise.report.words import Footnotes, Form, VerdictWords, judged_words, typeset, verdict_words
+from meshwise.stats.verdict import Verdict
 from meshwise.study.model import MeshName
 
 NO_VERDICT = VerdictWords("")

@@ -27,6 +27,7 @@ from meshwise.service.bank import calls
 from meshwise.service.bank.calls import Caller, Unreachable
 from meshwise.service.bank.mix import Mix, Operation, Request, draw
 from meshwise.service.bank.spec import Service
+from meshwise.stats.quantile import quantile
 from meshwise.study.model import Arrivals, Protocol
 
 UNKNOWN = 0
@@ -159,9 +160,7 @@ def summarize(results: Sequence[Done]) -> list[Summary]:
         of = [done for done in results if done.request.operation is operation]
         if not of:
             continue
-        latencies = np.array(
-            [(done.done_ns - done.intended_ns) / 1e6 for done in of if done.known] or [np.nan]
-        )
+        latencies = np.sort([(done.done_ns - done.intended_ns) / 1e6 for done in of if done.known])
         count = {
             status: sum(done.status == status for done in of) for status in (calls.OK, calls.REFUSED, UNKNOWN)
         }
@@ -174,8 +173,8 @@ def summarize(results: Sequence[Done]) -> list[Summary]:
                 unknown=count[UNKNOWN],
                 other=len(of) - sum(count.values()),
                 repeated=sum(done.attempts > 1 for done in of),
-                p50_ms=float(np.percentile(latencies, 50)),
-                p99_ms=float(np.percentile(latencies, 99)),
+                p50_ms=quantile(latencies, 0.5),
+                p99_ms=quantile(latencies, 0.99),
             )
         )
     return lines

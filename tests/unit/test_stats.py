@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
-from meshwise.analysis import interval
+from meshwise.stats import interval, multiplicity
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def test_holm_and_benjamini_hochberg_agree_with_statsmodels() -> None:
     for size in (1, 2, 7, 40):
         p = random.uniform(0, 0.2, size)
         p[size // 2] = p[0]  # ties
-        assert interval.holm(p) == pytest.approx(multipletests(p, method="holm")[1])
-        assert interval.benjamini_hochberg(p) == pytest.approx(multipletests(p, method="fdr_bh")[1])
+        assert multiplicity.holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+        assert multiplicity.benjamini_hochberg(p) == pytest.approx(multipletests(p, method="fdr_bh")[1])
 
 
 def test_tost_agrees_with_statsmodels() -> None:
@@ -111,7 +111,7 @@ def test_smallest_detectable_effect_is_the_textbooks(n: int, published: float) -
 
 def test_max_t_is_exact_over_all_sign_flips_and_refuses_too_many() -> None:
     d = np.random.default_rng(3).normal(0, 1, (6, 3))
-    adjusted, critical = interval.max_t(d)
+    adjusted, critical = multiplicity.max_t(d)
 
     def t_of(x: np.ndarray) -> np.ndarray:
         return np.abs(x.mean(0)) / (x.std(0, ddof=1) / np.sqrt(len(x)))
@@ -121,7 +121,7 @@ def test_max_t_is_exact_over_all_sign_flips_and_refuses_too_many() -> None:
     assert adjusted == pytest.approx([(greatest >= t - 1e-9).mean() for t in t_of(d)])
     assert critical == pytest.approx(np.quantile(greatest, 0.95))
     with pytest.raises(ValueError, match="at most 14"):
-        interval.max_t(np.zeros((15, 1)))
+        multiplicity.max_t(np.zeros((15, 1)))
 
 
 def test_units_for_half_width_is_the_first_that_suffices() -> None:

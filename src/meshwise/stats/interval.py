@@ -7,8 +7,8 @@ Laws of this file:
   units.
 - What cannot be had from so few numbers is None, never a number that looks like one.
 
-Sources: Hollander & Wolfe, Nonparametric Statistical Methods (signed-rank interval); Holm 1979; Benjamini &
-Hochberg 1995; Schuirmann 1987 (TOST); Clopper & Pearson 1934; Westfall & Young 1993 (max-t by sign flips).
+Sources: Hollander & Wolfe, Nonparametric Statistical Methods (signed-rank interval); Schuirmann 1987 (TOST);
+Clopper & Pearson 1934.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 from scipy import special
 
-FloatArray = npt.NDArray[np.float64]
+from meshwise.stats.arrays import FloatArray
 
 
 @dataclass(frozen=True)
@@ -103,46 +102,11 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
     return Interval(successes / n, low, high, confidence, n)
 
 
-def holm(p_values: FloatArray) -> FloatArray:
-    """Adjusted p-values that keep the family-wise error rate, step-down."""
-    m = len(p_values)
-    order = np.argsort(p_values, kind="stable")
-    stepped = np.maximum.accumulate(p_values[order] * (m - np.arange(m)))
-    adjusted = np.empty(m)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
-
-
-def benjamini_hochberg(p_values: FloatArray) -> FloatArray:
-    """Adjusted p-values that keep the false discovery rate: for what is exploratory."""
-    m = len(p_values)
-    order = np.argsort(p_values, kind="stable")[::-1]
-    stepped = np.minimum.accumulate(p_values[order] * m / (m - np.arange(m)))
-    adjusted = np.empty(m)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
-
-
-MAX_T_UNITS = 14
-"""All sign flips of more units are too many."""
-
-
-def max_t(d: FloatArray, confidence: float = 0.95) -> tuple[FloatArray, float]:
-    """Adjusted p-values and the critical |t| for columns of `d` (units x comparisons) that are correlated, by
-    all sign flips of whole units. Raises ValueError beyond MAX_T_UNITS units."""
-    n = len(d)
-    if n > MAX_T_UNITS:
-        raise ValueError(f"max_t enumerates sign flips: at most {MAX_T_UNITS} units, not {n}")
-    flips = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    squares = (d**2).sum(axis=0)
-
-    def t_of(means: FloatArray) -> FloatArray:
-        variance = np.maximum(squares - n * means**2, 1e-300) / (n - 1) / n
-        return np.asarray(np.abs(means) / np.sqrt(variance))
-
-    greatest = t_of(flips @ d / n).max(axis=1)
-    adjusted = (greatest[:, None] >= t_of(d.mean(axis=0)) - 1e-9).mean(axis=0)
-    return np.asarray(adjusted), float(np.quantile(greatest, confidence))
+def sign_test(d: FloatArray) -> float:
+    """Two-sided exact p of as many values above 0 as below; ties say nothing."""
+    told = d[d != 0]
+    fewer = int(min((told > 0).sum(), (told < 0).sum()))
+    return min(1.0, 2 * float(special.bdtr(fewer, len(told), 0.5))) if len(told) else 1.0
 
 
 def levene_p(samples: Sequence[FloatArray]) -> float | None:

@@ -9,8 +9,31 @@ been seen. A p above alpha is never a finding of "no effect".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from meshwise.analysis.finding import Direction, Verdict
+
+class Verdict(StrEnum):
+    DISTINGUISHABLE = "distinguishable"
+    EQUIVALENT = "equivalent"
+    """Not distinguishable, and shown to lie within the declared margin."""
+    NOT_DISTINGUISHABLE = "not distinguishable"
+    NOT_ESTIMABLE = "not estimable"
+    OK = "ok"
+    WARNING = "warning"
+    """Of a check: the study's other findings are in doubt as its sentence says."""
+
+
+class Direction(StrEnum):
+    COSTS = "costs"
+    SAVES = "saves"
+
+
+class Doubt(StrEnum):
+    """Why an interval that excludes 0 was still not claimed."""
+
+    MULTIPLICITY = "multiplicity"
+    BELOW_FLOOR = "below_floor"
+    SCALES_DISAGREE = "scales_disagree"
 
 
 @dataclass(frozen=True)
@@ -30,8 +53,7 @@ class Judgement:
     verdict: Verdict
     direction: Direction | None
     equivalent: bool
-    reasons: tuple[str, ...]
-    """Flags: why an interval that excludes 0 was still not claimed."""
+    doubts: tuple[Doubt, ...]
 
 
 def judge(evidence: Evidence, alpha: float, *, more_is_worse: bool) -> Judgement:
@@ -45,14 +67,12 @@ def judge(evidence: Evidence, alpha: float, *, more_is_worse: bool) -> Judgement
         return Judgement(
             Verdict.DISTINGUISHABLE, Direction.COSTS if worse else Direction.SAVES, equivalent, ()
         )
-    reasons = []
+    doubts = []
     if evidence.excludes_zero and not significant:
-        reasons.append(
-            "multiplicity: its own interval excludes 0, but not after allowing for the whole family"
-        )
+        doubts.append(Doubt.MULTIPLICITY)
     if evidence.excludes_zero and significant and not above_floor:
-        reasons.append("below_floor: its interval excludes 0, but the A/A control shows effects as large")
+        doubts.append(Doubt.BELOW_FLOOR)
     if significant and not evidence.excludes_zero:
-        reasons.append("scales_disagree: blocks are too uneven for ratio and difference to agree")
+        doubts.append(Doubt.SCALES_DISAGREE)
     verdict = Verdict.EQUIVALENT if equivalent else Verdict.NOT_DISTINGUISHABLE
-    return Judgement(verdict, None, equivalent, tuple(reasons))
+    return Judgement(verdict, None, equivalent, tuple(doubts))
