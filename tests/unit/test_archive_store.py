@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from tests.support.fake_study import run_fake, small_study
 
-from meshwise.archive import files, store
+from meshwise.archive import store
 from meshwise.archive.outcome import Check, Measurement, Proof
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.schema import REQUESTS, TELEMETRY, TRIALS
 from meshwise.archive.store import Archive, TrialOutcome, TrialStatus
+from meshwise.core import files
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.study.design import design
 from meshwise.study.estimate import REQUEST_ROW_BYTES, TRIAL_FILE_BYTES

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from meshwise.archive.files import disk_troubles, write_aside
 from meshwise.core import messages
+from meshwise.core.files import Folder, disk_troubles
 
 FINDINGS_NAME = "findings.json"
 
@@ -17,8 +17,8 @@ def write_findings(directory: Path, document: Mapping[str, Any]) -> Path:
     """Replace the findings; returns their path. Infinite and undefined numbers are refused (ValueError):
     JSON has none, write null."""
     path = directory / FINDINGS_NAME
-    with disk_troubles(directory):
-        write_aside(path, json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
+    with disk_troubles(directory), Folder.open(directory) as folder:
+        folder.write(FINDINGS_NAME, json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
     return path
 
 

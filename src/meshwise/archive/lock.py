@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from meshwise.core import messages
+from meshwise.core.files import Folder
 
 LOCK_NAME = ".lock"
 
@@ -47,10 +48,12 @@ def _lives(owner: dict[str, object]) -> bool:
 
 
 class ArchiveLock:
-    """Held from construction until `close`. Raises MW602 while another live run has it."""
+    """Held from construction until `close`. Raises MW602 while another live run has it, OSError if something
+    else than a plain file has its name."""
 
-    def __init__(self, directory: Path) -> None:
-        self._fd = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def __init__(self, folder: Folder) -> None:
+        directory = folder.path
+        self._fd = folder.own(LOCK_NAME)
         try:
             owner = self._owner()
             try:

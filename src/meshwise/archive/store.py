@@ -2,7 +2,7 @@
 
 Laws of this file:
 - A trial is complete when its row is in `trials.parquet`; its own files are durable before that.
-- Nothing is ever half there under its own name (`files.write_aside`); what a killed run left aside, or
+- Nothing is ever half there under its own name (`core.files`); what a killed run left aside, or
   stored without a row, is cleaned away on resume.
 - `design.parquet` is written last on creation: without it a directory is not yet an archive.
 - What could prevent writing (space, permission, another run, another study) is found before a trial starts.
@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +24,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from meshwise import __version__
-from meshwise.archive.files import ASIDE, copy_aside, disk_troubles, free_bytes, write_aside
 from meshwise.archive.lock import LOCK_NAME, ArchiveLock
 from meshwise.archive.outcome import TrialOutcome as TrialOutcome
 from meshwise.archive.outcome import TrialStatus as TrialStatus
@@ -32,6 +31,7 @@ from meshwise.archive.read import ArchiveReader
 from meshwise.archive.rows import design_table, outcome_row, trials_table
 from meshwise.archive.schema import EVENTS, REQUESTS, SCHEMA_VERSION, TELEMETRY, TableSpec, conform
 from meshwise.core import messages
+from meshwise.core.files import ASIDE, Folder, disk_troubles, free_bytes
 from meshwise.core.units import format_size
 from meshwise.study.estimate import disk_bytes
 from meshwise.study.model import Phase, Study, Trial
@@ -54,6 +54,7 @@ CHECKED_ENVIRONMENT = (
 
 PROBE_NAME = ".probe"
 FAILURES = "failures"
+POSTURES = "postures"
 OWN_NAMES = {
     "study.yaml",
     "environment.json",
@@ -71,8 +72,9 @@ OWN_NAMES = {
 class Archive:
     """An open archive, held by one run. A context manager; made by `start`."""
 
-    def __init__(self, directory: Path, lock: ArchiveLock, trials: pa.Table) -> None:
-        self.directory = directory
+    def __init__(self, folder: Folder, lock: ArchiveLock, trials: pa.Table) -> None:
+        self.directory = folder.path
+        self._folder = folder
         self._lock = lock
         self._trials = trials
         self._statuses = {
@@ -104,19 +106,18 @@ class Archive:
             if not found and directory.exists():
                 _require_empty(directory)
             directory.mkdir(parents=True, exist_ok=True)
-            lock = ArchiveLock(directory)
-            try:
-                _probe(directory)
+            with ExitStack() as held:
+                folder = held.enter_context(Folder.open(directory))
+                lock = held.enter_context(ArchiveLock(folder))
+                _probe(folder)
                 if found:
-                    stored = _continue(directory, study, trials, environment)
+                    stored = _continue(folder, study, trials, environment)
                     _require_space(directory, study, max(0, len(trials) - stored.num_rows))
                 else:
                     _require_space(directory, study, len(trials))
-                    stored = _create(directory, study, trials, environment)
-            except BaseException:
-                lock.close()
-                raise
-        return cls(directory, lock, stored)
+                    stored = _create(folder, study, trials, environment)
+                held.pop_all()  # all is well: they are the archive's
+        return cls(folder, lock, stored)
 
     def statuses(self) -> Mapping[str, TrialStatus]:
         """How each stored trial ended, by trial_id."""
@@ -147,11 +148,12 @@ class Archive:
                     self._keep_events(trial_id, outcome.measurement.events)
             row = trials_table([outcome_row(outcome, columns)])
             self._trials = pa.concat_tables([self._trials, row]).combine_chunks()
-            write_aside(self.directory / "trials.parquet", encode(self._trials))
+            self._folder.write("trials.parquet", encode(self._trials))
         self._statuses[trial_id] = outcome.status
 
     def close(self) -> None:
         self._lock.close()
+        self._folder.close()
 
     def __enter__(self) -> Self:
         return self
@@ -168,7 +170,8 @@ class Archive:
             raise messages.BAD_TABLE.error(
                 str(self.directory), trial_id=trial_id, reason=str(error)
             ) from error
-        write_aside(self.directory / spec.name / f"{trial_id}.parquet", content)
+        with self._folder.folder(spec.name, make=True) as folder:
+            folder.write(f"{trial_id}.parquet", content)
         return {
             f"{spec.name}_rows": table.num_rows,
             f"{spec.name}_sha256": hashlib.sha256(content).hexdigest(),
@@ -176,26 +179,27 @@ class Archive:
 
     def _keep_events(self, trial_id: str, table: pa.Table) -> None:
         """One file for all trials; what a killed run left of a trial without a row goes."""
-        path = self.directory / f"{EVENTS.name}.parquet"
+        name = f"{EVENTS.name}.parquet"
         new = conform(table, EVENTS, trial_id)
-        if path.exists():
-            former = conform(pq.read_table(path), EVENTS)
+        if self._folder.exists(name):
+            with self._folder.opened(name) as stream:
+                former = conform(pq.read_table(stream), EVENTS)
             complete = pc.is_in(
                 former["trial_id"].cast(pa.string()), pa.array(list(self._statuses), pa.string())
             )
             new = pa.concat_tables([former.filter(complete), new]).unify_dictionaries()
         if new.num_rows:
-            write_aside(path, encode(new.combine_chunks()))
+            self._folder.write(name, encode(new.combine_chunks()))
 
     def _keep_state(self, outcome: TrialOutcome) -> None:
         """`failures/TRIAL/`: what there was to see of a trial that did not end well."""
         if not outcome.state:
             return
-        directory = self.directory / FAILURES / outcome.trial.trial_id
-        shutil.rmtree(directory, ignore_errors=True)  # of a run that was killed before the trial was complete
-        directory.mkdir(parents=True)
-        for name, text in outcome.state.items():
-            write_aside(directory / name, text.encode())
+        with self._folder.folder(FAILURES, make=True) as failures:
+            failures.remove_tree(outcome.trial.trial_id)  # of a run that was killed before it was complete
+            with failures.folder(outcome.trial.trial_id, make=True) as folder:
+                for name, text in outcome.state.items():
+                    folder.write(name, text.encode())
 
     def _keep_resources(self, outcome: TrialOutcome) -> str | None:
         """One file per different text; most trials share a few."""
@@ -204,9 +208,9 @@ class Archive:
         text = outcome.resources.encode()
         cell = outcome.trial.cell
         name = f"{cell.mesh}-{cell.posture.name}-{hashlib.sha256(text).hexdigest()[:12]}.yaml"
-        path = self.directory / "postures" / name
-        if not path.exists():
-            write_aside(path, text)
+        with self._folder.folder(POSTURES, make=True) as folder:
+            if not folder.exists(name):
+                folder.write(name, text)
         return name
 
 
@@ -243,10 +247,10 @@ def _require_empty(directory: Path) -> None:
         raise messages.NOT_EMPTY.error(str(directory), names=", ".join(strangers[:5]))
 
 
-def _probe(directory: Path) -> None:
+def _probe(folder: Folder) -> None:
     """Write where the archive will be, so that what forbids it is known now."""
-    write_aside(directory / PROBE_NAME, b"x" * 4096)
-    (directory / PROBE_NAME).unlink()
+    folder.write(PROBE_NAME, b"x" * 4096)
+    folder.remove(PROBE_NAME)
 
 
 def _require_space(directory: Path, study: Study, missing_trials: int) -> None:
@@ -256,29 +260,29 @@ def _require_space(directory: Path, study: Study, missing_trials: int) -> None:
 
 
 def _create(
-    directory: Path, study: Study, trials: Sequence[Trial], environment: Mapping[str, object]
+    folder: Folder, study: Study, trials: Sequence[Trial], environment: Mapping[str, object]
 ) -> pa.Table:
-    for name in ("requests", "telemetry", "postures"):
-        shutil.rmtree(directory / name, ignore_errors=True)
-        (directory / name).mkdir()
+    for name in (REQUESTS.name, TELEMETRY.name, POSTURES):
+        folder.remove_tree(name)
+        folder.folder(name, make=True).close()
     stored = trials_table([])
     facts = {"schema_version": SCHEMA_VERSION, "meshwise": __version__, **environment}
-    _keep_trace(directory, study)
-    write_aside(directory / "study.yaml", study.source.encode())
-    write_aside(directory / "environment.json", json.dumps(facts, indent=2).encode() + b"\n")
-    write_aside(directory / "trials.parquet", encode(stored))
+    _keep_trace(folder, study)
+    folder.write("study.yaml", study.source.encode())
+    folder.write("environment.json", json.dumps(facts, indent=2).encode() + b"\n")
+    folder.write("trials.parquet", encode(stored))
     design = design_table(trials).replace_schema_metadata({"meshwise": json.dumps(_about(study))})
-    write_aside(directory / "design.parquet", encode(design))
+    folder.write("design.parquet", encode(design))
     return stored
 
 
-def _keep_trace(directory: Path, study: Study) -> None:
+def _keep_trace(folder: Folder, study: Study) -> None:
     """The trace of the load, as it was read: with it the directory says all that was asked."""
     trace = study.trial.shape.trace if study.trial.shape else None
     if trace is None:
         return
-    (directory / TRACES).mkdir(exist_ok=True)
-    found = copy_aside(Path(trace.path), directory / TRACES / Path(trace.name).name)
+    with folder.folder(TRACES, make=True) as traces, Path(trace.path).open("rb") as original:
+        found = traces.copy(original, Path(trace.name).name)
     if found != trace.sha256:
         raise messages.BAD_TRACE.error(
             trace.path, what="it was changed since the study was read", remedy="run the study again"
@@ -304,8 +308,9 @@ def _about(study: Study) -> dict[str, object]:
 
 
 def _continue(
-    directory: Path, study: Study, trials: Sequence[Trial], environment: Mapping[str, object]
+    folder: Folder, study: Study, trials: Sequence[Trial], environment: Mapping[str, object]
 ) -> pa.Table:
+    directory = folder.path
     reader = ArchiveReader.open(directory)
     if reader.study_text != study.source:
         raise messages.OTHER_STUDY.error(
@@ -326,7 +331,7 @@ def _continue(
     if differences:
         raise messages.OTHER_ENVIRONMENT.error(str(directory), differences="; ".join(differences))
     stored = reader.trials_arrow
-    _clean(directory, set(stored["trial_id"].to_pylist()))
+    _clean(folder, set(stored["trial_id"].to_pylist()))
     return stored.replace_schema_metadata(None)
 
 
@@ -347,13 +352,23 @@ def _fact(facts: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     return value
 
 
-def _clean(directory: Path, complete: set[str]) -> None:
+def _clean(folder: Folder, complete: set[str]) -> None:
     """Remove what a killed run left: files written aside, and tables of trials without a row."""
-    for path in directory.rglob(f"*{ASIDE}"):
-        log.info("removing %s, left by an interrupted run", path)
-        path.unlink()
-    for name in (REQUESTS.name, TELEMETRY.name):
-        for path in (directory / name).glob("*.parquet"):
-            if path.stem not in complete:
-                log.info("removing %s: its trial is not complete", path)
-                path.unlink()
+
+    def left(name: str) -> bool:
+        return name.endswith(ASIDE)
+
+    def left_or_without_a_row(name: str) -> bool:
+        return left(name) or (name.endswith(".parquet") and name.removesuffix(".parquet") not in complete)
+
+    _remove(folder, left)
+    for name in (REQUESTS.name, TELEMETRY.name, POSTURES, TRACES, FAILURES):
+        if folder.exists(name):
+            with folder.folder(name) as inner:
+                _remove(inner, left_or_without_a_row if name in (REQUESTS.name, TELEMETRY.name) else left)
+
+
+def _remove(folder: Folder, unwanted: Callable[[str], bool]) -> None:
+    for name in filter(unwanted, folder.names()):
+        log.info("removing %s, left by an interrupted run", folder.path / name)
+        folder.remove(name)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from meshwise.core import messages
+from meshwise.core.files import writing
 from meshwise.report.graph_svg import graph_drawing
 from meshwise.report.graph_words import tree
 from meshwise.study.graph_sums import asked_errors, most_calls, visits
@@ -51,7 +52,8 @@ def write_graph(study: Study, path: Path) -> None:
     """Raises MW121."""
     topology = largest_topology(study)
     try:
-        path.write_text(graph_drawing("graph", topology, alone=True), encoding="utf-8")
+        with writing(path) as stream:
+            stream.write(graph_drawing("graph", topology, alone=True).encode())
     except OSError as error:
         raise messages.CANNOT_WRITE_DRAWING.error(str(path), reason=error.strerror or str(error)) from error
 

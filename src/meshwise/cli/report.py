@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from meshwise.archive.files import disk_troubles, write_aside
 from meshwise.archive.findings import FINDINGS_NAME, read_findings
 from meshwise.archive.read import ArchiveReader
 from meshwise.core import messages
+from meshwise.core.files import Folder, disk_troubles, writing
 from meshwise.report import html as page
 from meshwise.report import terminal
 from meshwise.report.content import Content, content
@@ -43,7 +43,12 @@ def report(
     path = html or directory / REPORT_NAME
     text = page.render(found, read_record(reader), str(directory))
     with disk_troubles(path.parent):
-        write_aside(path, text.encode())
+        if html is None:
+            with Folder.open(directory) as folder:
+                folder.write(REPORT_NAME, text.encode())
+        else:
+            with writing(html) as stream:
+                stream.write(text.encode())
     if as_json:
         typer.echo(json.dumps(document(found, str(path)), indent=2))
         return

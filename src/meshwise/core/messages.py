@@ -315,6 +315,12 @@ BAD_TABLE = Message(
 ALREADY_STORED = Message(
     "MW613", Fault.MESHWISE, "trial {trial_id} is already stored", "please report this with the study file"
 )
+STRANGE_FILE = Message(
+    "MW614",
+    Fault.ENVIRONMENT,
+    "{reason}, where meshwise keeps a plain file or directory of its own",
+    "remove it if you do not know it: what is written there would land elsewhere; or give another directory",
+)
 
 # --- analysis and report -----------------------------------------------------------------------
 NOTHING_TO_ANALYZE = Message(
