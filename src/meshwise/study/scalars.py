@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import (
+    DURATION_PATTERN,
     parse_duration_ns,
     parse_multiple,
     parse_rate_rps,
@@ -101,12 +102,12 @@ Levels = Annotated[
 Duration = Annotated[
     int,
     BeforeValidator(unit(parse_duration_ns, 3600 * 1e9, "1h")),
-    quantity(r"^[0-9.]+ *(ns|us|µs|ms|s|m|h)$", ["3s", "250ms"]),
+    quantity(f"^{DURATION_PATTERN}$", ["3s", "250ms", "1m30s"]),
 ]
 Rate = Annotated[
     float,
     BeforeValidator(unit(_rate, MOST_RPS, f"{MOST_RPS:g}/s")),
-    quantity(r"^[0-9.]+ */ *(s|m|h)$", ["800/s"]),
+    quantity(r"^[0-9.]+(e[+-]?[0-9]+)? */ *(s|m|h)$", ["800/s"]),
 ]
 Share = Annotated[
     float,

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from meshwise.core.errors import MeshwiseError
-from meshwise.core.units import parse_duration_ns
+from meshwise.core.units import DURATION_PATTERN, parse_duration_ns
 from meshwise.study.load_shape import Think
 from meshwise.study.scalars import Duration, Multiple, Part, Share
 
@@ -34,7 +34,7 @@ ThinkTime = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": r"^(exponential )?[0-9.]+ *(ns|us|µs|ms|s|m|h)$",
+            "pattern": rf"^(exponential )?{DURATION_PATTERN}$",
             "examples": ["100ms", "exponential 100ms"],
         }
     ),
