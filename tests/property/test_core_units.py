@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import pytest
@@ -72,7 +73,5 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 @given(st.text("0123456789.ehms µKiB/%x", max_size=30))
 def test_any_text_is_a_value_or_bad_input(text: str) -> None:
     for parse in (parse_duration_ns, parse_size_bytes, parse_rate_rps, parse_share):
-        try:
+        with contextlib.suppress(MeshwiseError):
             assert 0 <= parse(text) < 2**1023  # type: ignore[operator]
-        except MeshwiseError as error:
-            assert error.code == "MW101"

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -90,32 +91,32 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     assert run_main(monkeypatch, "--version") == 0
-    assert capsys.readouterr().out == f"meshwise {__version__}\n"
+    assert capfd.readouterr().out == f"meshwise {__version__}\n"
 
 
 def test_help_is_shown_to_who_says_nothing(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_main(monkeypatch) == 2
-    said = capsys.readouterr()
+    said = capfd.readouterr()
     assert "Commands:" in said.out + said.err
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_option_is_bad_input(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run_main(monkeypatch, *name.split(), "--no-such-option") == 2
-    assert "--no-such-option" in capsys.readouterr().err
+    assert "--no-such-option" in capfd.readouterr().err
 
 
 def test_an_unknown_command_is_bad_input(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run_main(monkeypatch, "measure") == 2
-    assert "No such command 'measure'" in capsys.readouterr().err
+    assert "No such command 'measure'" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -133,13 +134,13 @@ def test_an_error_is_two_lines_and_a_status(
     status: int,
     code: str,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("MESHWISE_LINKERD_PROXY", raising=False)
     assert run_main(monkeypatch, *words) == status
-    said = capsys.readouterr()
+    said = capfd.readouterr()
     assert said.out == ""
     what, hint = said.err.splitlines()
     assert what.startswith("error: ")
@@ -162,7 +163,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None
-        assert (process.stderr.read(), process.wait()) == (b"", 0)
+        assert (process.stderr.read(), process.wait()) == (b"", -signal.SIGPIPE), "as the shell expects"
 
 
 def test_meshwise_errors_are_not_swallowed_on_the_way() -> None:
@@ -175,7 +176,7 @@ def test_meshwise_errors_are_not_swallowed_on_the_way() -> None:
 
 @pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("1", False), ("", False)])
 def test_no_color_is_obeyed(
-    no_color: str | None, coloured: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    no_color: str | None, coloured: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """no-color.org: present and not empty; here an empty one counts as well."""
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -185,7 +186,7 @@ def test_no_color_is_obeyed(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with pytest.raises(typer.Exit):
         doctor.doctor()
-    assert ("\033[3" in capsys.readouterr().out) is coloured
+    assert ("\033[3" in capfd.readouterr().out) is coloured
 
 
 def test_json_is_whole_and_alone_on_stdout() -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.support.report_sample import NOT_APPLICABLE, STATUSES, chain, factorial, findings, policies
 
 from meshwise.analysis.finding import Finding, Kind
-from meshwise.report import terminal
+from meshwise.report import edge, terminal
 from meshwise.report.content import content
 from meshwise.report.words import Footnotes, Form, form_for, verdict_words
 from meshwise.stats.verdict import Direction, Verdict
@@ -120,7 +120,7 @@ def test_color_never_carries_the_meaning_alone() -> None:
 
 def test_piped_output_is_100_columns_and_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", io.StringIO())
-    console = terminal.terminal()
+    console = edge.console()
     assert console.width == 100
     assert console.color_system is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,11 +41,13 @@ def analyze(
     Example: meshwise analyze my-study
     """
     document = analyze_archive(ArchiveReader.open(directory))
-    path = write_findings(directory, document.as_json())
+    values = document.as_json()
     if as_json:
-        typer.echo(path.read_text())
+        typer.echo(json.dumps(values, indent=1))
     elif not quiet:
         typer.echo(summary(document))
+    path = write_findings(directory, values)  # after it was said: a full disk must not take it
+    if not (as_json or quiet):
         typer.echo(f"findings in {path}; show them with `meshwise report {directory}`", err=True)
     if any(
         f.kind is Kind.CHECK and f.metric == "books" and f.verdict is Verdict.WARNING

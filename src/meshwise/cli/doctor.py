@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json as json_module
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from meshwise.core.errors import ExitStatus
+from meshwise.report import edge
 from meshwise.testbed.local.checks import CheckResult, Grade, all_checks
 
 _MARK = {Grade.OK: "√", Grade.WARNING: "‼", Grade.FAILED: "×"}
-_COLOUR = {Grade.OK: typer.colors.GREEN, Grade.WARNING: typer.colors.YELLOW, Grade.FAILED: typer.colors.RED}
+_COLOUR = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.FAILED: "red"}
 
 
 def doctor(
@@ -30,8 +30,10 @@ def doctor(
     Example: meshwise doctor
     """
     results = all_checks()
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    typer.echo(as_json(results) if json else as_text(results, colour=colour, short=short))
+    if json:
+        typer.echo(as_json(results))
+    else:
+        edge.console().print(coloured(as_text(results, short=short)), soft_wrap=True)
     raise typer.Exit(exit_status(results))
 
 
@@ -50,24 +52,31 @@ def verdict(results: Sequence[CheckResult]) -> str:
     return f"A study can run here{doubts}."
 
 
-def as_text(results: Sequence[CheckResult], *, colour: bool = False, short: bool = False) -> str:
+def coloured(text: str) -> Text:
+    """The text with its marks in colour."""
+    found = Text(text)
+    for grade, mark in _MARK.items():
+        found.highlight_regex(f"(?m)^{mark}", _COLOUR[grade])
+    return found
+
+
+def as_text(results: Sequence[CheckResult], *, short: bool = False) -> str:
     """Like `linkerd check`: category, one line per check, remedies only where they are needed.
 
     `short`: what holds is left out.
     """
     if short:
         troubles = [result for result in results if result.grade is not Grade.OK]
-        return "\n".join([*(_line(result, colour) for result in troubles), verdict(results)])
+        return "\n".join([*(_line(result) for result in troubles), verdict(results)])
     blocks = []
     for category, group in groupby(results, key=lambda result: result.category):
-        lines = [category, "-" * len(category), *(_line(result, colour) for result in group)]
+        lines = [category, "-" * len(category), *(_line(result) for result in group)]
         blocks.append("\n".join(lines))
     return "\n\n".join([*blocks, verdict(results)])
 
 
-def _line(result: CheckResult, colour: bool) -> str:
+def _line(result: CheckResult) -> str:
     mark = _MARK[result.grade]
-    mark = typer.style(mark, fg=_COLOUR[result.grade]) if colour else mark
     if result.grade is Grade.OK:
         return f"{mark} {result.name}" + (f": {result.detail}" if result.detail else "")
     return f"{mark} {result.name}\n    {result.detail or 'it does not hold'}\n    hint: {result.remedy}"
@@ -83,7 +92,7 @@ def as_json(results: Sequence[CheckResult]) -> str:
         "verdict": verdict(results),
         "categories": categories,
     }
-    return json_module.dumps(tree, indent=2, ensure_ascii=False)
+    return json_module.dumps(tree, indent=2)
 
 
 def _without_category(result: CheckResult) -> dict[str, str]:

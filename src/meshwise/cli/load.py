@@ -11,7 +11,6 @@ from typing import Annotated
 
 import pyarrow as pa
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
@@ -34,10 +33,10 @@ from meshwise.core.units import parse_duration_ns, parse_rate_rps
 from meshwise.load.launch import RunningLoad, running_load
 from meshwise.load.records import peek, read_records
 from meshwise.load.spec import LoadSpec, TlsSpec
+from meshwise.report import edge
 from meshwise.study.model import Arrivals, Protocol
 from meshwise.study.protocol import Streaming
 
-INTERRUPTED = 130
 _END_GRACE_S = 15.0
 
 
@@ -149,7 +148,7 @@ def load(
     else:
         print_summary(report, spec, url)
     if interrupted:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(edge.INTERRUPTED)
 
 
 def _opaque(target: Target, protocol: Protocol, of_requests: object) -> Protocol:
@@ -200,7 +199,7 @@ def _watch(running: RunningLoad) -> bool:
 
     The first Ctrl-C asks the instrument to stop, a second one ends it at once.
     """
-    spec, console = running.spec, Console(stderr=True, highlight=False)
+    spec, console = running.spec, edge.console(stderr=True)
     total_s = (spec.warmup_ns + spec.duration_ns) / 1e9
     limit_s = total_s + spec.timeout_ns / 1e9 + _END_GRACE_S
     with _interrupts() as interrupts, Live(console=console, transient=True, auto_refresh=False) as live:

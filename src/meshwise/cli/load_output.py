@@ -10,7 +10,6 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from meshwise.core import messages
 from meshwise.core.units import format_duration, format_size
 from meshwise.load.report import LoadReport, Percentiles
 from meshwise.load.spec import LoadSpec
+from meshwise.report import edge
 from meshwise.study.protocol import Streaming
 
 Write = Callable[[pa.Table], None]
@@ -71,9 +71,7 @@ _LIMITS = {
 
 def print_summary(report: LoadReport, spec: LoadSpec, url: str) -> None:
     """One screen: what was done, how long it took, what went wrong, whether to believe it."""
-    console = Console(highlight=False, emoji=False, markup=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, emoji=False, markup=False, width=100)
+    console = edge.console()
     slots = _slots(spec)
     how = _how(report, spec)
     tls = f", {report.tls}" if report.tls else ""

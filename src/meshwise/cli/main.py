@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import sys
 from typing import Any
 
@@ -16,13 +15,14 @@ import typer
 from typer.core import TyperGroup
 
 from meshwise import __version__
-from meshwise.core.errors import ExitStatus, MeshwiseError
+from meshwise.core.refusals import refusal
+from meshwise.report.edge import INTERRUPTED, run_command
 
 COMMANDS = ("doctor", "plan", "run", "analyze", "report", "load", "proxies", "schema")
 """In the order of `--help`. Each is the function, or the `Typer` of subcommands, of its own name in the file
 of its own name in this folder."""
 
-INTERRUPTED = 130
+log = logging.getLogger(__name__)
 
 
 class _Commands(TyperGroup):
@@ -45,15 +45,18 @@ class _Commands(TyperGroup):
         return typer.main.get_command(alone)
 
     def invoke(self, ctx: Any) -> Any:
-        """Here and not in `main`, because Typer would end the process without a word."""
+        """Here and not in `main`, because Typer would end the process without a word: on Ctrl-C, and on a
+        broken pipe, which here is never that of stdout (`report.edge`)."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:  # `| head` has seen enough; nothing may be flushed into the pipe at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            raise typer.Exit(ExitStatus.DONE) from None
+        except Exception as error:
+            if (refused := refusal(error)) is None:
+                raise
+            log.info("refused by the system", exc_info=error)
+            raise refused from error
 
 
 app = typer.Typer(
@@ -92,8 +95,4 @@ def common(
 def main() -> None:
     """Entry point. Exit status as DESIGN says: 0 done, 1 the answer is no, 2 bad input, 3 environment; and
     130 after Ctrl-C, as shells have it."""
-    try:
-        app()
-    except MeshwiseError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_status)
+    sys.exit(run_command(app))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import shlex
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +21,7 @@ from meshwise.cli.plan_graph import graph_document, show_graph, write_graph
 from meshwise.cli.plan_shape import load_document, load_lines
 from meshwise.cli.wiring import LevelOption, not_applicable
 from meshwise.core.units import format_duration, format_size
+from meshwise.report import edge
 from meshwise.study.design import block_tasks, design_block
 from meshwise.study.estimate import (
     Estimate,
@@ -71,12 +72,12 @@ def plan(
     Example: meshwise plan studies/quickstart.yaml
     """
     question = load_study(study, not_applicable, level)
-    if svg is not None:
-        write_graph(question, svg)
     if as_json:
         typer.echo(json.dumps(plan_document(question), indent=2))
     else:
-        show_plan(question, study, Console(file=sys.stdout, highlight=False))
+        show_plan(question, study, edge.console())
+    if svg is not None:
+        write_graph(question, svg)
 
 
 def plan_document(study: Study) -> dict[str, Any]:
@@ -160,7 +161,9 @@ def show_plan(study: Study, path: Path, console: Console) -> None:
     for mark, doubt in enumerate(doubts(study), start=1):
         console.print(Text(f"note {mark}: {doubt}"))
     cut = f" --level {study.level}" if study.level else ""
-    console.print(Text(f"\nnext: meshwise run {path} --out {study.name}-study{cut}"), soft_wrap=True)
+    console.print(
+        Text(f"\nnext: meshwise run {shlex.quote(str(path))} --out {study.name}-study{cut}"), soft_wrap=True
+    )
 
 
 def _show_size(study: Study, expected: Estimate, console: Console) -> None:

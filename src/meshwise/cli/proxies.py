@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from meshwise.mesh.binaries.known import LATEST_KNOWN, PROXIES, architecture_of,
 from meshwise.mesh.binaries.pull import add as add_binary
 from meshwise.mesh.binaries.pull import pull as pull_binary
 from meshwise.mesh.binaries.store import OVERRIDES, Store, Stored, locate
+from meshwise.report import edge
 
 proxies = typer.Typer(
     help="Get the real proxies and keep them.\n\nExample: meshwise proxies pull linkerd@latest-known",
@@ -66,10 +66,10 @@ def list_(as_json: _Json = False) -> None:
             entry.source,
             style=None,
         )
-    console = Console()
+    console = edge.console()
     console.print(table if stored else "no proxy is stored")
     for name in PROXIES:
-        console.print(f"newest known: {name}@{LATEST_KNOWN[name]}", highlight=False)
+        console.print(f"newest known: {name}@{LATEST_KNOWN[name]}")
 
 
 @proxies.command()
@@ -98,8 +98,13 @@ def pull(
     Example: meshwise proxies pull linkerd@edge-26.8.3
     """
     wanted = parse_wanted(name)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = edge.console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(str(wanted), total=None)
         stored = pull_binary(

@@ -13,8 +13,8 @@ from meshwise.archive.findings import FINDINGS_NAME, read_findings
 from meshwise.archive.read import ArchiveReader
 from meshwise.core import messages
 from meshwise.core.files import Folder, disk_troubles, writing
+from meshwise.report import edge, terminal
 from meshwise.report import html as page
-from meshwise.report import terminal
 from meshwise.report.content import Content, content
 from meshwise.report.document import document
 from meshwise.report.record import read_record
@@ -41,19 +41,20 @@ def report(
     reader = ArchiveReader.open(directory)
     found = read_content(reader)
     path = html or directory / REPORT_NAME
-    text = page.render(found, read_record(reader), str(directory))
-    with disk_troubles(path.parent):
+    if as_json:
+        typer.echo(json.dumps(document(found, str(path)), indent=2))
+    else:
+        terminal.show(found, edge.console())
+    text = edge.visible(page.render(found, read_record(reader), str(directory)))
+    with disk_troubles(path.parent):  # after it was shown: a full disk must not take it
         if html is None:
             with Folder.open(directory) as folder:
                 folder.write(REPORT_NAME, text.encode())
         else:
             with writing(html) as stream:
                 stream.write(text.encode())
-    if as_json:
-        typer.echo(json.dumps(document(found, str(path)), indent=2))
-        return
-    terminal.show(found, terminal.terminal())
-    typer.echo(f"the whole report, with distributions, proofs and environment: {path}", err=True)
+    if not as_json:
+        typer.echo(f"the whole report, with distributions, proofs and environment: {path}", err=True)
 
 
 def read_content(reader: ArchiveReader) -> Content:

@@ -21,6 +21,7 @@ from meshwise.cli.wiring import LevelOption, meshes_of, not_applicable
 from meshwise.core.errors import ExitStatus
 from meshwise.core.units import format_duration
 from meshwise.mesh.binaries.store import OVERRIDES
+from meshwise.report import edge
 from meshwise.runner import (
     Event,
     ExecutionStarted,
@@ -39,8 +40,6 @@ from meshwise.study.model import Level, Study, Trial
 from meshwise.testbed.local.checks import preflight
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
-
-INTERRUPTED = 130
 
 
 def run(
@@ -78,7 +77,7 @@ def replayed(question: Study) -> list[Path]:
 
 
 def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, resume: bool) -> int:
-    console = Console(stderr=True, highlight=False)
+    console = edge.console(stderr=True)
     statuses: Mapping[str, TrialStatus] = {}
     try:
         with (
@@ -93,7 +92,7 @@ def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, res
                 statuses = archive.statuses()
     except KeyboardInterrupt:
         console.print(stopped_line(len(statuses), study, out, question.level), soft_wrap=True)
-        return INTERRUPTED
+        return edge.INTERRUPTED
     console.print(closing_line(summary, statuses, out), soft_wrap=True)
     good = TrialStatus.OK in statuses.values() and not summary.violated
     return ExitStatus.DONE if good else ExitStatus.ANSWER_IS_NO

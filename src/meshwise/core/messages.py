@@ -89,6 +89,26 @@ WILL_NOT_DIE = Message(
     "it hangs in the kernel: look at `dmesg`",
 )
 
+REFUSED = Message("MW220", Fault.ENVIRONMENT, "the system refused: {what}", "{remedy}")
+NO_WORKING_DIRECTORY = Message(
+    "MW221", Fault.ENVIRONMENT, "the working directory does not exist any more", "`cd` to one that does"
+)
+NO_PROC = Message(
+    "MW222",
+    Fault.ENVIRONMENT,
+    "`{path}` is not there",
+    "mount the process file system: mount -t proc proc /proc",
+)
+NOT_UTF8 = Message(
+    "MW223", Fault.STUDY, "`{text}` is not UTF-8", "files of a study keep paths as UTF-8: give another name"
+)
+OUTPUT_LOST = Message(
+    "MW224",
+    Fault.ENVIRONMENT,
+    "standard output cannot be written: {why}; what it was to hold stands above",
+    "send it where there is space, or to a terminal",
+)
+
 # --- load --------------------------------------------------------------------------------------
 BAD_URL = Message(
     "MW301", Fault.STUDY, "`{text}` is not a URL to load: {why}", "write http://HOST:PORT/PATH or https://..."

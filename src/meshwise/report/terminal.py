@@ -23,21 +23,12 @@ from meshwise.report.places import place_tables
 from meshwise.report.words import Footnotes, Form, VerdictWords, judged_words, verdict_words
 from meshwise.stats.verdict import Verdict
 
-PIPED_WIDTH = 100
 EXPLORATORY = " (exploratory: not a primary metric of the study)"
 LEFT_ALIGNED = ("", "mesh", "at", "load", "features")
 MOST_POINTS = 4
 """Levels that have room beside a slope: the first, the last and those next to the first."""
 UNBROKEN = "\ue000"
 """Stands for a blank at which a cell is not wrapped: rich wraps at no-break spaces too."""
-
-
-def terminal(width: int | None = None) -> Console:
-    """A console on stdout: colour only on a terminal (and not with NO_COLOR); piped, 100 columns."""
-    console = Console(highlight=False, emoji=False, markup=False, width=width)
-    if width is None and not console.is_terminal:
-        console = Console(highlight=False, emoji=False, markup=False, width=PIPED_WIDTH)
-    return console
 
 
 def show(content: Content, console: Console) -> None:
