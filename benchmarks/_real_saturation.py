@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from meshwise.analysis.attribution import SYSTEM, WHO, Limit, Machine, Usage, attribute
 from meshwise.archive.outcome import TrialOutcome, TrialStatus
 from meshwise.cli.wiring import meshes_of
+from meshwise.measure.attribution import SYSTEM, WHO, Limit, Machine, Usage, attribute
 from meshwise.runner import judged, run_trial, step_of
 from meshwise.study.design import design
 from meshwise.study.file import parse_study

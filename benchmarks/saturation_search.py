@@ -28,7 +28,7 @@ import numpy as np
 
 import _real_saturation
 from meshwise.core.errors import ExitStatus, MeshwiseError
-from meshwise.load.objective import judge_window
+from meshwise.measure.window import judge_window
 from meshwise.mesh.istio.binary import envoy_path
 from meshwise.study.design import design
 from meshwise.study.file import load_study

@@ -18,7 +18,7 @@ from itertools import groupby
 
 from meshwise.archive.store import Archive, TrialOutcome, TrialStatus
 from meshwise.core.errors import Fault, MeshwiseError
-from meshwise.load.objective import judge_window
+from meshwise.measure.window import judge_window
 from meshwise.mesh.seam import Proof
 from meshwise.study.model import Phase, Study, Trial
 from meshwise.study.search import Result, Step, next_step, usual_steps

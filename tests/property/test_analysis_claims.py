@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from tests.support.synthetic import cell, ladder_cells, requests_frame, telemetry_frame
 
-from meshwise.analysis.finding import Kind
-from meshwise.analysis.finding_schema import schema
 from meshwise.analysis.findings import findings
 from meshwise.analysis.sentence import number
 from meshwise.analysis.settings import Settings
-from meshwise.analysis.trial import TrialResult, measure
+from meshwise.findings.finding import Kind
+from meshwise.findings.schema import schema
+from meshwise.measure.trial import TrialResult, measure
+from meshwise.mesh.traits import NAMES
 from meshwise.stats.multiplicity import holm
 from meshwise.stats.quantile import quantile
 from meshwise.stats.verdict import Direction, Evidence, Verdict, judge
@@ -30,7 +31,7 @@ VALUES = st.one_of(
     st.sampled_from([0.0, 1.0, 200.0, float("inf"), float("nan")]),
     st.floats(199.0, 201.0),
 )
-VALIDATOR = Draft202012Validator(schema())
+VALIDATOR = Draft202012Validator(schema(NAMES))
 REQUESTS = st.tuples(st.booleans(), st.booleans(), st.booleans(), st.sampled_from(["", "timeout", "reset"]))
 CLAIMS = re.compile(r"\b(adds|takes|higher with|lower with|more with|less with)\b")
 

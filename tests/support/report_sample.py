@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from meshwise.analysis.finding import Finding, Kind
+from meshwise.findings.finding import Finding, Kind
 from meshwise.stats.verdict import Direction, Verdict
 
 POSTURES = ("plaintext", "permissive", "strict", "strict+namespace", "strict+fine")

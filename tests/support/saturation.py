@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from meshwise.analysis.finding import Findings
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
 from meshwise.cli.analyze import analyze_archive
+from meshwise.findings.finding import Findings
 from meshwise.runner import RunSummary, run_saturation
 from meshwise.study.design import design
 from meshwise.study.file import parse_study

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from meshwise.analysis.contrast import Naming
-from meshwise.analysis.finding import Finding, Kind
 from meshwise.analysis.findings import comparisons, controls_of
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.settings import Settings
+from meshwise.findings.finding import Finding, Kind
 from meshwise.stats.interval import hodges_lehmann, t_interval, tost
 from meshwise.stats.verdict import Verdict
 from meshwise.study.model import MeshName

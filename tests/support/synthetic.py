@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from meshwise.analysis.trial import TrialResult
+from meshwise.measure.trial import TrialResult
 from meshwise.study.model import (
     LADDER,
     NO_MESH,

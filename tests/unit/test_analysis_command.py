@@ -11,11 +11,12 @@ import typer
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
-from meshwise.analysis.finding_schema import schema
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
 from meshwise.cli.analyze import analyze, analyze_archive
 from meshwise.core.errors import MeshwiseError
+from meshwise.findings.schema import schema
+from meshwise.mesh.traits import NAMES
 from meshwise.runner import run_study
 from meshwise.study.design import design
 from meshwise.study.file import parse_study
@@ -54,7 +55,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_archive_becomes_valid_findings_that_hold_the_truth(directory: Path) -> None:
     reader = ArchiveReader.open(directory)
     document = analyze_archive(reader).as_json()
-    assert list(Draft202012Validator(schema()).iter_errors(document)) == []
+    assert list(Draft202012Validator(schema(NAMES)).iter_errors(document)) == []
     levels = {cell.posture.name + str(cell.mesh): truth(cell).service_us for cell in reader.study().cells}
     found = {row["id"]: row for row in document["findings"]}
     step = found["increment/istio/plaintext..strict/http1/500rps/response_p50_us"]

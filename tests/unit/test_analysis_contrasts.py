@@ -11,7 +11,7 @@ from meshwise.analysis.contrast import Naming, evaluate
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.increment import against_none, below, ladder
 from meshwise.analysis.interaction import interactions, only_describes
-from meshwise.analysis.trial import TrialResult
+from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import execution_means
 from meshwise.study.model import (
     Authorization,

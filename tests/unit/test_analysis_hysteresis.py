@@ -12,11 +12,11 @@ from tests.support.synthetic import cell
 
 from meshwise.analysis.checks import Outcome
 from meshwise.analysis.contrast import Naming
-from meshwise.analysis.finding import Finding
 from meshwise.analysis.hysteresis import hysteresis
 from meshwise.analysis.saturation import Searched
 from meshwise.analysis.settings import Settings
-from meshwise.analysis.soak import change, throughput_variation, variability, window_p99s
+from meshwise.findings.finding import Finding
+from meshwise.measure.soak import change, throughput_variation, variability, window_p99s
 from meshwise.stats.interval import sign_test, t_interval
 from meshwise.stats.verdict import Verdict
 from meshwise.study.model import Objective, Phase, Search, Trial

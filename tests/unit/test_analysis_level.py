@@ -6,7 +6,7 @@ import pytest
 from tests.support.fake_study import small_study
 
 from meshwise.analysis.level import lateness_concerns, trial_flags
-from meshwise.analysis.trial import TrialResult
+from meshwise.measure.trial import TrialResult
 from meshwise.study.design import design
 
 FLAG = "late_sends: words"

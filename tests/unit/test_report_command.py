@@ -11,10 +11,10 @@ import pytest
 from tests.support.report_study import ladder_archive
 
 from meshwise.analysis.curves import GRID, curves, drift, trial_quantiles
-from meshwise.analysis.trial import measure
 from meshwise.archive.rows import trial_of
 from meshwise.cli.report import read_content, report
 from meshwise.core.errors import ExitStatus, MeshwiseError
+from meshwise.measure.trial import measure
 from meshwise.report.record import read_record
 
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from tests.support.report_sample import NOT_APPLICABLE, STATUSES, chain, factorial, findings, policies
 
-from meshwise.analysis.finding import Finding, Kind
+from meshwise.findings.finding import Finding, Kind
 from meshwise.report import edge, terminal
 from meshwise.report.content import content
 from meshwise.report.words import Footnotes, Form, form_for, verdict_words

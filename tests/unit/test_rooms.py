@@ -8,8 +8,8 @@ from pathlib import Path
 import meshwise
 
 ROOMS = (
-    *("core", "stats", "study", "archive", "load", "service", "telemetry", "mesh", "testbed"),
-    *("runner", "analysis", "report", "cli"),
+    *("core", "stats", "study", "findings", "archive", "load", "service", "telemetry", "mesh", "testbed"),
+    *("measure", "runner", "analysis", "report", "cli"),
 )
 ROOT = Path(meshwise.__file__).parent
 

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 from tests.support.saturation import TEXT, run, saturation_study
 
-from meshwise.analysis.finding import Findings, Kind
 from meshwise.archive.read import ArchiveReader, read_table
 from meshwise.archive.schema import TRIALS
 from meshwise.cli.analyze import analyze_archive
 from meshwise.core.errors import MeshwiseError
+from meshwise.findings.finding import Findings, Kind
 from meshwise.report.content import content
 from meshwise.report.saturation import section, show
 from meshwise.stats.verdict import Verdict

@@ -12,10 +12,10 @@ from rich.console import Console
 from tests.support.saturation import TEXT, analysed, run, saturation_study
 from typer.testing import CliRunner
 
-from meshwise.analysis.finding import Finding, Findings, Kind
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.cli.main import app
+from meshwise.findings.finding import Finding, Findings, Kind
 from meshwise.report import terminal
 from meshwise.report.content import content
 from meshwise.report.growth import growths

@@ -14,13 +14,13 @@ import numpy as np
 
 from meshwise.analysis import sentence
 from meshwise.analysis.contrast import Contrast, Effect, evaluate
-from meshwise.analysis.finding import Companion, Finding, WithoutOutliers, exp, finite
 from meshwise.analysis.floor import Control, floor_for
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.interaction import only_describes
-from meshwise.analysis.metrics import Scale, split, workload_scope
-from meshwise.analysis.places import is_of_place
 from meshwise.analysis.settings import Settings
+from meshwise.findings.finding import Companion, Finding, WithoutOutliers, exp, finite
+from meshwise.findings.metric import Scale, split, workload_scope
+from meshwise.measure.places import is_of_place
 from meshwise.stats.arrays import BoolArray, FloatArray
 from meshwise.stats.interval import (
     Interval,

@@ -18,14 +18,14 @@ import numpy as np
 from scipy import special
 
 from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.finding import Finding, Kind
 from meshwise.analysis.floor import Control
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.level import cell_words
-from meshwise.analysis.metrics import Scale, split
 from meshwise.analysis.settings import Settings
-from meshwise.analysis.trial import INSTRUMENT_FLAGS
 from meshwise.archive.outcome import BOOKS_VIOLATED
+from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.metric import Scale, split
+from meshwise.measure.trial import INSTRUMENT_FLAGS
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import clopper_pearson, t_interval, t_p_value
 from meshwise.stats.multiplicity import holm

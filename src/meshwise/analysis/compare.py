@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from meshwise.analysis.contrast import FREE_FACTORS, Contrast, Naming, cell_scope, partner
-from meshwise.analysis.finding import Kind
 from meshwise.analysis.increment import below
-from meshwise.analysis.metrics import Scale
+from meshwise.findings.finding import Kind
+from meshwise.findings.metric import Scale
 from meshwise.study.factors import concerns
 from meshwise.study.model import Cell, MeshName
 

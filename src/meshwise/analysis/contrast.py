@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meshwise.analysis.finding import Kind, ScopeValue
 from meshwise.analysis.grid import Grid
-from meshwise.analysis.metrics import Metric, Scale, split
+from meshwise.findings.finding import Kind, ScopeValue
+from meshwise.findings.metric import Metric, Scale, split
 from meshwise.stats.arrays import BoolArray, FloatArray, execution_means
 from meshwise.study.model import Authorization, Cell, MeshName, MtlsMode, Protocol, Streaming
 

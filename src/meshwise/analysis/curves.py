@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from meshwise.analysis.trial import NEEDED_EXCEEDANCES
+from meshwise.measure.trial import NEEDED_EXCEEDANCES
 from meshwise.stats.arrays import FloatArray
 from meshwise.stats.quantile import quantiles
 from meshwise.study.model import Cell, Role, Trial

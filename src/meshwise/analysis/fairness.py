@@ -20,11 +20,11 @@ from meshwise.analysis.compare import counterpart, pairs
 from meshwise.analysis.contrast import Contrast, has_mtls
 from meshwise.archive.outcome import TrialStatus
 from meshwise.archive.rows import cell_of
+from meshwise.findings.finding import CONFIGURED, OBSERVED
 from meshwise.mesh.traits import TRAITS, Trait
 from meshwise.study.model import Cell, Level, MeshName, Protocol
 
 UNKNOWN = "unknown"
-OBSERVED, CONFIGURED = "observed", "configured"
 _DEFAULT_LEVEL = "default"
 
 Facts = Mapping[Cell, Mapping[str, str]]

@@ -17,12 +17,10 @@ from typing import Any
 import polars as pl
 
 from meshwise.analysis.assess import assess
-from meshwise.analysis.attribution import Machine
 from meshwise.analysis.checks import Outcome, all_checks
 from meshwise.analysis.compare import between_increments, between_meshes
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
 from meshwise.analysis.fairness import Facts, fairness, unlike
-from meshwise.analysis.finding import Finding, Findings
 from meshwise.analysis.floor import Control, controls, floor_finding
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.hysteresis import hysteresis
@@ -30,16 +28,18 @@ from meshwise.analysis.increment import against_none, ladder
 from meshwise.analysis.interaction import interactions
 from meshwise.analysis.level import levels
 from meshwise.analysis.limits import limit_of, limits, soaks
-from meshwise.analysis.metrics import split
 from meshwise.analysis.outliers import flagged
-from meshwise.analysis.places import compared_by_workload
 from meshwise.analysis.rate_curve import along_the_rate
 from meshwise.analysis.saturation import as_results, bounds, curves, searches, unfinished
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.slope import slopes
-from meshwise.analysis.trial import TrialResult, measure
 from meshwise.analysis.variance import variance_findings
 from meshwise.archive.rows import trial_of
+from meshwise.findings.finding import Finding, Findings
+from meshwise.findings.metric import split
+from meshwise.measure.attribution import Machine
+from meshwise.measure.places import compared_by_workload
+from meshwise.measure.trial import TrialResult, measure
 from meshwise.study.model import Trial
 
 Tables = tuple[str, pl.DataFrame, pl.DataFrame]

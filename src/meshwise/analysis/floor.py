@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshwise.analysis import sentence
-from meshwise.analysis.finding import Finding, Kind, exp
 from meshwise.analysis.grid import Grid
-from meshwise.analysis.metrics import Scale, split, workload_scope
+from meshwise.findings.finding import Finding, Kind, exp
+from meshwise.findings.metric import Scale, split, workload_scope
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.floor import Noise, claimed, pooled
 from meshwise.stats.interval import t_quantile

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from meshwise.analysis.trial import NEEDED_EXCEEDANCES, TrialResult
+from meshwise.measure.trial import NEEDED_EXCEEDANCES, TrialResult
 from meshwise.stats.arrays import FloatArray, IntArray
 from meshwise.study.model import Cell, Role
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.finding import Finding, Kind, exp
 from meshwise.analysis.level import cell_words
 from meshwise.analysis.saturation import Searched, by_cell, place_of
 from meshwise.analysis.sentence import number
 from meshwise.analysis.settings import Settings
+from meshwise.findings.finding import Finding, Kind, exp
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import clopper_pearson, minimal_detectable, sign_test, t_interval, t_p_value
 from meshwise.stats.multiplicity import holm

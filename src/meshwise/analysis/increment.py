@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from meshwise.analysis.contrast import FREE_FACTORS, Contrast, Naming, cell_scope, context, partner
-from meshwise.analysis.finding import Kind
+from meshwise.findings.finding import Kind
 from meshwise.study.factors import concerns
 from meshwise.study.model import LADDER, Cell, MeshName
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from meshwise.analysis.contrast import Contrast, Naming, cell_scope, has_mtls, partner
-from meshwise.analysis.finding import Kind
-from meshwise.analysis.metrics import Scale, percentile_of
+from meshwise.findings.finding import Kind
+from meshwise.findings.metric import Scale, percentile_of
 from meshwise.study.model import Authorization, Cell, MtlsMode, Posture
 
 

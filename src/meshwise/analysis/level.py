@@ -15,10 +15,10 @@ import numpy as np
 from meshwise.analysis import sentence
 from meshwise.analysis.asked import asked_flags
 from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.finding import Companion, Finding, Kind, exp
 from meshwise.analysis.grid import Grid
-from meshwise.analysis.metrics import Metric, Scale, split, workload_scope
-from meshwise.analysis.trial import INSTRUMENT_FLAGS, LATE_SHARE, NEEDED_EXCEEDANCES, TrialResult
+from meshwise.findings.finding import Companion, Finding, Kind, exp
+from meshwise.findings.metric import Metric, Scale, split, workload_scope
+from meshwise.measure.trial import INSTRUMENT_FLAGS, LATE_SHARE, NEEDED_EXCEEDANCES, TrialResult
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import clopper_pearson, hodges_lehmann, t_interval
 from meshwise.stats.verdict import Verdict

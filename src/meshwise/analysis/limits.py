@@ -15,22 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from meshwise.analysis.attribution import (
-    SYSTEM,
-    WHO,
-    Attribution,
-    Limit,
-    Machine,
-    Seen,
-    limit_of_search,
-)
 from meshwise.analysis.checks import Outcome
 from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.finding import Finding, Kind
 from meshwise.analysis.level import cell_words
 from meshwise.analysis.saturation import Searched, by_cell, place_of
 from meshwise.analysis.settings import Settings
-from meshwise.analysis.trial import TrialResult
+from meshwise.findings.finding import Finding, Kind
+from meshwise.measure.attribution import SYSTEM, WHO, Attribution, Limit, Machine, Seen, limit_of_search
+from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import t_interval, t_p_value
 from meshwise.stats.multiplicity import holm
@@ -83,7 +75,7 @@ def limits(
             kind=Kind.CHECK, metric="limit", scope=cell_scope(cell) | {"limited_by": str(limit)},
             estimate=float(np.mean(used)) if used else None, low=None, high=None,
             confidence=settings.confidence, unit="ratio", n=len(told),
-            method="share of the pods' CPUs used at the lowest rate that broke; see analysis.attribution",
+            method="share of the pods' CPUs used at the lowest rate that broke; see measure.attribution",
             verdict=Verdict.OK if limit in SYSTEM else Verdict.WARNING,
             flags=tuple(f"limited_by: {WHO[each]}, in {count} of {len(told)} searches"
                         for each, count in counts.most_common()),

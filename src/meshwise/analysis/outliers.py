@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from meshwise.analysis.grid import Grid
-from meshwise.analysis.metrics import Scale, split
 from meshwise.analysis.settings import Settings
+from meshwise.findings.metric import Scale, split
 from meshwise.stats.outliers import hampel
 from meshwise.study.model import Role
 

@@ -17,13 +17,13 @@ from dataclasses import replace
 from meshwise.analysis.assess import assess
 from meshwise.analysis.checks import Outcome
 from meshwise.analysis.contrast import Contrast, Naming, evaluate
-from meshwise.analysis.finding import Finding
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.level import levels
 from meshwise.analysis.saturation import CURVE_METRICS, Searched, by_cell
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.slope import slopes
-from meshwise.analysis.trial import TrialResult
+from meshwise.findings.finding import Finding
+from meshwise.measure.trial import TrialResult
 from meshwise.study.search import UPWARD, Result
 
 PART = "curve"

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from meshwise.analysis.attribution import Attribution
 from meshwise.analysis.checks import Outcome
 from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.finding import Finding, Kind, finite
 from meshwise.analysis.level import cell_words
 from meshwise.analysis.settings import Settings
-from meshwise.analysis.trial import TrialResult
+from meshwise.findings.finding import Finding, Kind, finite
+from meshwise.measure.attribution import Attribution
+from meshwise.measure.trial import TrialResult
 from meshwise.stats.verdict import Verdict
 from meshwise.study.model import Cell, MeshName, Phase, Role, Search, Trial
 from meshwise.study.search import UPWARD, Knee, Result, Step, Tried, next_step

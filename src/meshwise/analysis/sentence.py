@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 
 from meshwise.analysis.contrast import Contrast
-from meshwise.analysis.finding import Finding, Kind
-from meshwise.analysis.metrics import Metric, Scale
 from meshwise.core.units import format_size
+from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.metric import Metric, Scale
 from meshwise.stats.verdict import Verdict
 
 

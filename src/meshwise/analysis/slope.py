@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from meshwise.analysis.contrast import Contrast, Naming, cell_scope
-from meshwise.analysis.finding import Kind
-from meshwise.analysis.metrics import Scale
+from meshwise.findings.finding import Kind
+from meshwise.findings.metric import Scale
 from meshwise.stats.regression import slope_coefficients
 from meshwise.study.model import Cell, MeshName
 

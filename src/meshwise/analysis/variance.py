@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from meshwise.analysis import sentence
-from meshwise.analysis.finding import Finding, Kind
 from meshwise.analysis.grid import Grid
-from meshwise.analysis.metrics import Scale, split, workload_scope
+from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.metric import Scale, split, workload_scope
 from meshwise.stats.components import Shares, decompose, resampled
 from meshwise.stats.quantile import quantile
 

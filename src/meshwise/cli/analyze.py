@@ -12,20 +12,20 @@ import polars as pl
 import typer
 
 from meshwise.analysis.fairness import facts_of
-from meshwise.analysis.finding import Finding, Findings, Kind
 from meshwise.analysis.findings import Tables, findings, measure_trials, outcomes_of, recorded_flags
 from meshwise.analysis.settings import Settings
-from meshwise.analysis.trial import (
-    OPTIONAL_REQUEST_COLUMNS,
-    REQUEST_COLUMNS,
-    TELEMETRY_COLUMNS,
-    TELEMETRY_METRICS,
-)
 from meshwise.archive.findings import write_findings
 from meshwise.archive.outcome import TrialStatus
 from meshwise.archive.read import ArchiveReader
 from meshwise.core import messages
 from meshwise.core.errors import ExitStatus
+from meshwise.findings.finding import Finding, Findings, Kind
+from meshwise.measure.trial import (
+    OPTIONAL_REQUEST_COLUMNS,
+    REQUEST_COLUMNS,
+    TELEMETRY_COLUMNS,
+    TELEMETRY_METRICS,
+)
 from meshwise.stats.verdict import Verdict
 
 

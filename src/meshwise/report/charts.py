@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from meshwise.analysis.curves import Curve, DriftPoint
-from meshwise.analysis.finding import Finding
+from meshwise.findings.finding import Finding
 from meshwise.report import svg, words
 from meshwise.report.content import Ladder, Rung
 from meshwise.stats.verdict import Verdict

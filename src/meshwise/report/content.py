@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from meshwise.analysis.finding import SCHEMA_VERSION, Finding, Kind
 from meshwise.core import messages
+from meshwise.findings.finding import SCHEMA_VERSION, Finding, Kind
 from meshwise.report import words
 from meshwise.stats.verdict import Direction, Verdict
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshwise.analysis.finding import Finding, Kind
+from meshwise.findings.finding import Finding, Kind
 from meshwise.report import facts, saturation, sentences
 from meshwise.report.content import Content, of_curve
 from meshwise.stats.verdict import Verdict

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from meshwise.analysis.finding import Finding, Kind
 from meshwise.core.units import format_size
+from meshwise.findings.finding import Finding, Kind
 from meshwise.report import words
 from meshwise.report.content import CONTEXT, Content, variant_of
 from meshwise.study.model import MeshName

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from meshwise.analysis.finding import Finding, Kind
 from meshwise.analysis.slope import STEPS
 from meshwise.core.units import format_size
+from meshwise.findings.finding import Finding, Kind
 from meshwise.report import words
 from meshwise.report.content import CONTEXT, FREE, Content, half_width, means, of_curve
 

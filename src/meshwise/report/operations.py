@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshwise.analysis.finding import Finding, Kind
+from meshwise.findings.finding import Finding, Kind
 from meshwise.report import words
 from meshwise.report.content import CONTEXT, FREE, Content, Slice, half_width, means
 

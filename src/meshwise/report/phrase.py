@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from meshwise.analysis.finding import Finding
+from meshwise.findings.finding import Finding
 from meshwise.report.words import Form, titled
 from meshwise.stats.verdict import Verdict
 

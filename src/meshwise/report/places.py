@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from meshwise.analysis.finding import Finding, Kind
+from meshwise.findings.finding import Finding, Kind
 from meshwise.report import words
 from meshwise.report.content import Content, Slice, half_width
 from meshwise.report.words import Form

@@ -12,10 +12,10 @@ from typing import Any
 
 from meshwise.analysis.course import Course, TrialCourse, courses, trial_course
 from meshwise.analysis.curves import Curve, DriftPoint, TrialQuantiles, curves, drift, trial_quantiles
-from meshwise.analysis.trial import REQUEST_COLUMNS
 from meshwise.archive.outcome import Check, TrialStatus
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.rows import trial_of
+from meshwise.measure.trial import REQUEST_COLUMNS
 from meshwise.report.words import rung_order
 from meshwise.study.model import Protocol, Role, Topology
 

@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from meshwise.analysis.finding import Finding, Kind
+from meshwise.findings.finding import Finding, Kind
 from meshwise.report import svg, words
 from meshwise.report.charts import WIDTH, slug
 from meshwise.report.content import Content, of_curve

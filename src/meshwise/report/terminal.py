@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from meshwise.analysis.finding import Finding
+from meshwise.findings.finding import Finding
 from meshwise.report import facts, saturation, sentences
 from meshwise.report.content import Content, Ladder, Slice
 from meshwise.report.growth import IDLE, Growth, Together, growths, togethers

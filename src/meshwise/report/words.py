@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from meshwise.analysis.finding import Finding, Kind
-from meshwise.analysis.metrics import METRICS
 from meshwise.core.units import format_size
+from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.metric import METRICS
 from meshwise.stats.verdict import Direction, Verdict
 
 MIB = 2**20

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from meshwise.analysis.curves import Curve, DriftPoint
-from meshwise.analysis.finding import Finding, Kind
+from meshwise.findings.finding import Finding, Kind
 from meshwise.report import charts, facts, words
 from meshwise.report import operations as of_operations
 from meshwise.report.charts import slug as slug

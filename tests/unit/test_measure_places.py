@@ -9,10 +9,10 @@ from tests.support.fake_study import run_fake
 from tests.support.synthetic import cell
 
 from meshwise.analysis.asked import asked_flags
-from meshwise.analysis.finding import Kind
-from meshwise.analysis.places import by_place, compared_by_workload, members
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
+from meshwise.findings.finding import Kind
+from meshwise.measure.places import by_place, compared_by_workload, members
 from meshwise.study.file import parse_study
 from meshwise.study.graph import Call, GraphService, ServiceGraph
 from meshwise.study.model import MeshName, Shape

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from meshwise.load.objective import Judged, backlog_growth, judge_window
+from meshwise.measure.window import Judged, backlog_growth, judge_window
 from meshwise.study.model import Objective
 from meshwise.study.search import Result
 

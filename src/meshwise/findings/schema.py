@@ -1,26 +1,29 @@
 """findings.json as JSON Schema (draft 2020-12), made from the dataclasses so that the two cannot part.
 
-`python -m meshwise.analysis.finding_schema > docs/findings.schema.json` renews the committed copy; a test
-compares.
+`python scripts/findings_schema.py > docs/findings.schema.json` renews the committed copy; a test compares.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from meshwise.analysis.fairness import CONFIGURED, OBSERVED
-from meshwise.analysis.finding import SCHEMA_VERSION, Companion, Finding, WithoutOutliers
-from meshwise.mesh.traits import NAMES
+from meshwise.findings.finding import (
+    CONFIGURED,
+    OBSERVED,
+    SCHEMA_VERSION,
+    Companion,
+    Finding,
+    WithoutOutliers,
+)
 
 
-def schema() -> dict[str, Any]:
-    """The schema of the whole document. Unknown keys are allowed: fields are only ever added."""
+def schema(traits: Sequence[str]) -> dict[str, Any]:
+    """The schema of the document, whose fairness card speaks of `traits`. Unknown keys are allowed: within one
+    version fields are only added."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "meshwise findings",
@@ -42,7 +45,7 @@ def schema() -> dict[str, Any]:
                     "type": "object",
                     "required": ["what", "trait", "equal", "basis", "effect", "removable", "why_not"],
                     "properties": {
-                        "trait": {"enum": list(NAMES)},
+                        "trait": {"enum": list(traits)},
                         "equal": {"type": "boolean"},
                         "basis": {"enum": [OBSERVED, CONFIGURED]},
                     },
@@ -77,8 +80,3 @@ def _typed(hint: Any, entry: Field[Any] | None = None) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": _typed(get_args(hint)[1])}
     plain = {str: "string", float: "number", int: "integer", type(None): "null"}[hint]
     return {"type": plain} | ({"minLength": 1} if entry and entry.default is MISSING and hint is str else {})
-
-
-if __name__ == "__main__":
-    json.dump(schema(), sys.stdout, indent=2)
-    sys.stdout.write("\n")

@@ -8,15 +8,7 @@ import polars as pl
 import pytest
 from tests.support.synthetic import cell
 
-from meshwise.analysis.attribution import (
-    Attribution,
-    Limit,
-    Machine,
-    Seen,
-    Usage,
-    attribute,
-    limit_of_search,
-)
+from meshwise.measure.attribution import Attribution, Limit, Machine, Seen, Usage, attribute, limit_of_search
 from meshwise.study.model import Trial
 
 PINNED = Machine(pods=(1,), cpus=2, workers=1)

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from meshwise.analysis.attribution import ATTRIBUTED_METRICS, Usage
-from meshwise.analysis.metrics import PERCENTILES
-from meshwise.analysis.places import by_place
-from meshwise.analysis.soak import throughput_variation, variability
+from meshwise.findings.metric import PERCENTILES
+from meshwise.measure.attribution import ATTRIBUTED_METRICS, Usage
+from meshwise.measure.places import by_place
+from meshwise.measure.soak import throughput_variation, variability
 from meshwise.stats.arrays import BoolArray, FloatArray, IntArray
 from meshwise.stats.quantile import effective_exceedances, quantile
 from meshwise.study.model import MeshName, Phase, Trial

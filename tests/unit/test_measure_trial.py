@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from tests.support.synthetic import cell, requests_frame, telemetry_frame
 
-from meshwise.analysis.trial import measure, throughput_variation, usage
+from meshwise.measure.trial import measure, throughput_variation, usage
 from meshwise.stats.quantile import effective_exceedances, quantile
 from meshwise.study.model import Cell, MeshName, Role, Trial
 

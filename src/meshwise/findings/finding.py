@@ -1,6 +1,6 @@
 """A finding: one thing that the study says, with how sure it is. The rows of findings.json.
 
-docs/findings.md explains the fields; `finding_schema` is the same as JSON Schema. Within one SCHEMA_VERSION
+docs/findings.md explains the fields; `schema` is the same as JSON Schema. Within one SCHEMA_VERSION
 fields are only added.
 """
 
@@ -15,6 +15,8 @@ from typing import Any
 from meshwise.stats.verdict import Direction, Verdict
 
 SCHEMA_VERSION = 1
+OBSERVED, CONFIGURED = "observed", "configured"
+"""Of an entry of the fairness card: what its values rest on."""
 
 ScopeValue = str | float | int
 

@@ -10,7 +10,7 @@ Laws of this file:
   used of them. With pinning these are theirs alone; without it the instrument is one of those who share them.
 - Else the host limits when tasks stood still for memory or disk for STALLED of the time.
 - Else it is not CPU (a lock, a pool of connections, waiting) and stays unattributed.
-- Trials that the instrument or the host spoiled were told by `load.objective` when they ran.
+- Trials that the instrument or the host spoiled were told by `measure.window` when they ran.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import polars as pl
 
-from meshwise.load.objective import HOST_REASONS, INSTRUMENT_REASONS
+from meshwise.measure.window import HOST_REASONS, INSTRUMENT_REASONS
 from meshwise.study.model import Trial
 from meshwise.telemetry.labels import read_labels
 
