@@ -22,7 +22,7 @@ from meshwise.findings.finding import (
 
 
 def schema(traits: Sequence[str]) -> dict[str, Any]:
-    """The schema of the document, whose fairness card speaks of `traits`. Unknown keys are allowed: within one
+    """The schema of a document whose fairness card speaks of `traits`. Unknown keys are allowed: within one
     version fields are only added."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
