@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 from tests.support import hostile
 from tests.support.loads import MS, load_spec, run_here
 
+from meshwise.load.engine import Engine
+from meshwise.load.wire import frames
+from meshwise.load.wire.blocks import encode_block
 from meshwise.study.model import Protocol
 
 SHORT = {"rate_rps": 100, "duration_ns": 100 * MS, "timeout_ns": 300 * MS}
@@ -87,3 +91,66 @@ def test_a_peer_that_reads_nothing_does_not_make_us_hoard(tmp_path: Path) -> Non
         spec = load_spec(port, body_bytes=4_000_000, method="POST", connections=1, **SHORT)
         ran = run_here(spec, tmp_path)
     assert set(ran.errors()) == {"timeout"}
+
+
+MALFORMED = [
+    *((Protocol.HTTP2, name, behaviour) for name, behaviour in hostile.MALFORMED.items()),
+    *((Protocol.GRPC, name, behaviour) for name, behaviour in hostile.MALFORMED_GRPC.items()),
+]
+
+
+@pytest.mark.parametrize(("protocol", "name", "behaviour"), MALFORMED, ids=lambda value: str(value))
+def test_malformed_answers_fail_one_by_one_on_connections_that_live(
+    protocol: Protocol, name: str, behaviour: hostile.Behaviour, tmp_path: Path
+) -> None:
+    with hostile.hostile(behaviour) as port:
+        ran = run_here(load_spec(port, protocol, path="/a.B/C", **SHORT), tmp_path)
+    assert ran.errors() == ["protocol"] * 10
+    assert (ran.report.connections_made, ran.report.setup_failures) == (4, {})
+    assert list(ran.report.reasons.values()) == [10]
+
+
+def test_neighbours_of_a_malformed_answer_are_answered(tmp_path: Path) -> None:
+    """One connection, several streams; every third answer has no status."""
+
+    def behaviour(sock: socket.socket) -> None:
+        peer, asked = hostile.Http2Peer(sock), []
+        while True:
+            asked.append(peer.next_request())
+            if len(asked) == 3:
+                first, *others = asked
+                sock.sendall(frames.headers_frames(first, encode_block([("x", "y")]), end_stream=False))
+                for stream_id in others:
+                    peer.answer(stream_id)
+                asked.clear()
+
+    with hostile.hostile(behaviour) as port:
+        changes = {"connections": 1, "streams": 3, "rate_rps": 300, "duration_ns": 100 * MS}
+        ran = run_here(load_spec(port, Protocol.HTTP2, **changes), tmp_path)
+    assert sorted(ran.errors()) == [""] * 20 + ["protocol"] * 10
+    assert ran.report.connections_made == 1
+
+
+NO_HTTP2 = "the server does not speak HTTP/2 here, it answers in"
+OTHERS = [
+    (Protocol.HTTP2, hostile.answers_http1, "protocol", f"{NO_HTTP2} HTTP/1"),
+    (Protocol.GRPC, hostile.answers_tls_alert, "protocol", f"{NO_HTTP2} TLS"),
+    (Protocol.GRPC, hostile.closes_after_reading, "reset", "closed by the server before its HTTP/2 SETTINGS"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("protocol", "behaviour", "kind", "reason"), OTHERS)
+def test_a_server_of_another_protocol_is_named_at_once(
+    protocol: Protocol, behaviour: hostile.Behaviour, kind: str, reason: str
+) -> None:
+    with hostile.hostile(behaviour) as port, Engine(load_spec(port, protocol, connections=2), 2) as engine:
+        failure = engine.connect(60_000 * MS)  # its end would be the test's own time-out
+    assert failure is not None
+    assert (failure.kind.label, str(failure)) == (kind, reason)
+
+
+def test_requests_to_a_server_of_another_protocol_fail_when_they_fall_due(tmp_path: Path) -> None:
+    """Not of a time-out, later."""
+    with hostile.hostile(hostile.banner) as port:
+        ran = run_here(load_spec(port, timeout_ns=20_000 * MS, connections=1), tmp_path)
+    assert set(ran.errors()) == {"protocol"}

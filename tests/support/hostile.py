@@ -122,6 +122,31 @@ def garbage(sock: socket.socket) -> None:
     _read_forever(sock)
 
 
+def answers_http1(sock: socket.socket) -> None:
+    read_request(sock)
+    sock.sendall(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+    _read_forever(sock)
+
+
+def answers_tls_alert(sock: socket.socket) -> None:
+    """As a server does that wants TLS and is spoken to without."""
+    sock.recv(65536)
+    sock.sendall(b"\x15\x03\x01\x00\x02\x02\x46")
+    sock.shutdown(socket.SHUT_WR)
+    _read_forever(sock)
+
+
+def closes_after_reading(sock: socket.socket) -> None:
+    sock.recv(65536)
+    sock.close()
+
+
+def banner(sock: socket.socket) -> None:
+    """It speaks first, and something else."""
+    sock.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+    _read_forever(sock)
+
+
 # --- HTTP/1.1 ------------------------------------------------------------------------------------
 
 
@@ -295,6 +320,59 @@ def zero_window(sock: socket.socket) -> None:
     Http2Peer(sock, {frames.INITIAL_WINDOW_SIZE: 0})
     _read_forever(sock)
 
+
+def http2_always(answer: Callable[[int], bytes]) -> Behaviour:
+    """Every request is answered like that; the connection stays."""
+
+    def behaviour(sock: socket.socket) -> None:
+        peer = Http2Peer(sock)
+        while True:
+            sock.sendall(answer(peer.next_request()))
+
+    return behaviour
+
+
+_TEN_BLOCK = encode_block([(":status", "200"), ("content-length", "10")])
+_GRPC_BLOCK = encode_block([(":status", "200"), ("content-type", "application/grpc")])
+_GRPC_OK = encode_block([("grpc-status", "0")])
+
+
+def _grpc_answer(stream_id: int, body: bytes, trailers: bytes = _GRPC_OK) -> bytes:
+    return (
+        frames.headers_frames(stream_id, _GRPC_BLOCK, end_stream=False)
+        + frames.data_frames(stream_id, body, end_stream=False)
+        + frames.headers_frames(stream_id, trailers, end_stream=True)
+    )
+
+
+short_body = http2_always(
+    lambda stream_id: (
+        frames.headers_frames(stream_id, _TEN_BLOCK, end_stream=False)
+        + frames.data_frames(stream_id, b"ok", end_stream=True)
+    )
+)
+no_body = http2_always(lambda stream_id: frames.headers_frames(stream_id, _TEN_BLOCK, end_stream=True))
+no_status = http2_always(
+    lambda stream_id: frames.headers_frames(stream_id, encode_block([("x", "y")]), end_stream=False)
+)
+data_first = http2_always(lambda stream_id: frames.data_frames(stream_id, b"x", end_stream=False))
+cut_message = http2_always(lambda stream_id: _grpc_answer(stream_id, b"\0\0\0\3\xe8"))
+two_messages = http2_always(lambda stream_id: _grpc_answer(stream_id, bytes(10)))
+no_trailers = http2_always(
+    lambda stream_id: (
+        frames.headers_frames(stream_id, _GRPC_BLOCK, end_stream=False)
+        + frames.data_frames(stream_id, bytes(5), end_stream=True)
+    )
+)
+
+MALFORMED: dict[str, Behaviour] = {
+    "short_body": short_body, "no_body": no_body, "no_status": no_status, "data_first": data_first,
+}  # fmt: skip
+"""HTTP/2: every request fails of kind `protocol`, and the connections live."""
+
+MALFORMED_GRPC: dict[str, Behaviour] = {
+    "cut_message": cut_message, "two_messages": two_messages, "no_trailers": no_trailers,
+}  # fmt: skip
 
 HTTP1: tuple[Behaviour, ...] = (
     never_answers, closes_at_once, resets_at_once, resets_after_request, garbage, closes_mid_head,

@@ -122,14 +122,15 @@ class Connection:
         try:
             done = tls.handshake(readable)
         except (OSError, EOFError, ValueError) as error:
-            raise SetupError(ErrorKind.TLS, str(error)) from error
+            raise SetupError(ErrorKind.TLS, tls.explained(error)) from error
         return self._established(tls) if done else False
 
     def _established(self, tls: TlsStream | None) -> bool:
         now = self._clock()
         alpn = tls.alpn() if tls else None
         if tls and self._spec.protocol in (Protocol.HTTP2, Protocol.GRPC) and alpn != "h2":
-            raise SetupError(ErrorKind.TLS, "the server did not choose h2 by ALPN")
+            chose = f"chose {alpn}" if alpn else "chose nothing"
+            raise SetupError(ErrorKind.TLS, f"the server {chose} by ALPN where HTTP/2 needs h2")
         connect_ns = self._connected_ns - self.began_ns
         tls_ns = now - self._connected_ns if tls else None
         version = tls.version() if tls else None
@@ -138,6 +139,18 @@ class Connection:
         if tls:
             self.recv, self.seal = tls.recv, tls.seal
         return True
+
+    def stuck(self) -> SetupError:
+        """What it still waits for, when the time of its set-up is over."""
+        if self.state == HANDSHAKE:
+            return SetupError(
+                ErrorKind.TLS, "connected, but nothing answers the TLS handshake: is TLS spoken here?"
+            )
+        if self.state == WAITING:
+            return SetupError(
+                ErrorKind.CONNECT, "connected, but no HTTP/2 SETTINGS came in time: is HTTP/2 spoken here?"
+            )
+        return SetupError(ErrorKind.CONNECT, "no answer in time")
 
     def session(self) -> ssl.SSLSession | None:
         """What a later connection may offer; TLS 1.3 has one only after the server's first records."""

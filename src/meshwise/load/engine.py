@@ -43,6 +43,7 @@ _LONGEST_LEAD_NS = 60_000
 _LEAD_SHARE = 0.05
 _LEAD_STEP_NS = 500
 _OUT = select.EPOLLOUT
+_CLOSED_EARLY = "closed by the server before it answered anything (a port that wants TLS may do so)"
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Engine:
             if on_demand:
                 pool.go_cold()
             return None
-        return pool.outage or SetupError(ErrorKind.CONNECT, "no connection became ready in time")
+        return pool.outage or pool.stuck()
 
     def _receive_off_schedule(self, connection: Connection) -> None:
         """Between set-up and the start no answer is due; only the protocol's own talk may come."""
@@ -128,6 +129,8 @@ class Engine:
             data = connection.recv(_FIRST_READ_BYTES)
             if data:
                 connection.receive(data, self._clock())
+            else:
+                connection.protocol.end_of_stream(self._clock())
         except BlockingIOError:
             return
         except ssl.SSLError:
@@ -135,10 +138,10 @@ class Engine:
         except OSError:
             self._pool.lose(connection, ErrorKind.RESET)
         except WireError as error:
-            self._pool.lose(connection, error.kind)
+            self._pool.lose(connection, error.kind, str(error))
         else:
             if not data:
-                self._pool.lose(connection, ErrorKind.RESET)
+                self._pool.lose(connection, ErrorKind.RESET, _CLOSED_EARLY)
             elif connection.protocol.attention:
                 self._pool.attend(connection)
 
@@ -261,7 +264,7 @@ class Engine:
                     pool.lose(connection, ErrorKind.RESET)
                     continue
                 except WireError as error:
-                    pool.lose(connection, error.kind)
+                    pool.lose(connection, error.kind, str(error))
                     continue
                 bits = connection.bits
                 for tag, first_ns, result in answers:
@@ -278,7 +281,7 @@ class Engine:
                 if connection.protocol.attention:
                     pool.attend(connection)
                 if not data:
-                    pool.lose(connection, ErrorKind.RESET)
+                    pool.lose(connection, ErrorKind.RESET, "" if connection.protocol.used else _CLOSED_EARLY)
                 elif len(data) >= size and size < _LAST_READ_BYTES:
                     size *= 2
 

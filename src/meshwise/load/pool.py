@@ -144,6 +144,9 @@ class Pool:
         """The protocol asked for attention: control bytes, readiness, a new limit, an end."""
         protocol = connection.protocol
         protocol.attention = False
+        for reason in protocol.reasons:
+            self.setups.note_reason(reason)
+        protocol.reasons.clear()
         control = protocol.take_control()
         if control and not self.transmit(connection, control):
             return
@@ -193,10 +196,21 @@ class Pool:
 
     # --- loss and repair -----------------------------------------------------------------------
 
-    def lose(self, connection: Connection, kind: ErrorKind) -> None:
+    def lose(self, connection: Connection, kind: ErrorKind, reason: str = "") -> None:
         """The connection is gone and its open requests with it; the slot gets a new one."""
         if connection.state == DEAD:
             return
+        if connection.state == WAITING and not connection.protocol.ready and reason:
+            self._abandon_setup(connection, SetupError(kind, reason))
+            return
+        for text in (*connection.protocol.reasons, *filter(None, [reason])):
+            self.setups.note_reason(text)
+        if (
+            kind is ErrorKind.PROTOCOL
+            and self.live <= 1
+            and not (self._on_demand or connection.protocol.used)
+        ):
+            self.outage = SetupError(kind, reason)  # it speaks something else: who comes next meets the same
         for tag in connection.open_tags():
             self._fail(tag, kind, connection)
         young = self._clock() - connection.began_ns < _YOUNG_NS
@@ -223,8 +237,14 @@ class Pool:
         """Gives up set-ups that take too long."""
         for connection in list(self._setting_up):
             if now_ns - connection.began_ns > self._setup_limit_ns:
-                kind = ErrorKind.TLS if connection.state == HANDSHAKE else ErrorKind.CONNECT
-                self._abandon_setup(connection, SetupError(kind, "no answer in time"))
+                self._abandon_setup(connection, connection.stuck())
+
+    def stuck(self) -> SetupError:
+        """Why no connection lives, when time is up."""
+        waiting = next(iter(self._setting_up), None)
+        if waiting is None:
+            return SetupError(ErrorKind.CONNECT, "no connection became ready in time")
+        return waiting.stuck()
 
     def expire(self, intended: memoryview, before_ns: int) -> None:
         """Gives up requests that were meant to be sent before `before_ns`. Looks at every connection."""
@@ -300,7 +320,7 @@ class Pool:
             try:
                 connection.receive(early, self._clock())
             except WireError as error:
-                self.lose(connection, error.kind)
+                self.lose(connection, error.kind, str(error))
                 return
         self.attend(connection)
 

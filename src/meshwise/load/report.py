@@ -35,6 +35,7 @@ from meshwise.study.model import Arrivals
 
 Floats = npt.NDArray[np.float64]
 LATE_SHARE, LATE_US, BUSY_SHARE, QUEUED_SHARE = 0.05, 300.0, 0.8, 0.05
+_REASONS_NOTED = 3
 CHURN_SHARE = 0.95
 """Of the asked replacements; below it the output says so."""
 
@@ -120,6 +121,8 @@ class LoadReport:
     unsent_requests: int = 0
     messages: int = 0
     """Of the good gRPC streams: those that went up (client streaming) or came down (the others)."""
+    reasons: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Why connections and requests failed, in words, where more is known than the kind of the error."""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -157,6 +160,9 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
     failures: Counter[str] = Counter()
     for log in setups:
         failures.update(log.failures)
+    reasons: Counter[str] = Counter()
+    for log in setups:
+        reasons.update(log.reasons)
     exhausted = sum(log.exhausted for log in setups)
     replaced = sum(log.replaced for log in setups)
     resumed_us = _us(log.resumed_tls_ns for log in setups)
@@ -192,6 +198,7 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
         notes=(
             *_notes(response, response_time, closed=closed),
             *_pattern_notes(spec, measured, exhausted, replaced, duration_s),
+            *(f"{count} × {reason}" for reason, count in reasons.most_common(_REASONS_NOTED)),
         ),
         tls_resumed=resumed_us.size,
         tls_resumed_us=percentiles(resumed_us),
@@ -200,6 +207,7 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
         late_requests=sum(part.late for part in measured),
         unsent_requests=sum(part.unsent for part in measured),
         messages=sum(part.messages for part in measured),
+        reasons=dict(reasons.most_common()),
     )
 
 

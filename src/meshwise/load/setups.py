@@ -12,10 +12,13 @@ from meshwise.load.wire.seam import ErrorKind
 _EXHAUSTED = frozenset(
     {errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 )
+MOST_REASONS = 16
+OTHER_REASONS = "other reasons"
+_REASON_CHARACTERS = 200
 
 
 class SetupError(Exception):
-    """The connection could not be made; `kind` is connect or tls."""
+    """The connection could not be made; `kind` is connect, tls, or what its protocol did not bear."""
 
     def __init__(self, kind: ErrorKind, what: str, number: int | None = None) -> None:
         super().__init__(what)
@@ -49,6 +52,8 @@ class SetupLog:
     """Version and ALPN of the first connection."""
     replaced: int = 0
     """Connections that were ended because the pattern says so."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Why connections and requests failed, in words, with how often; at most MOST_REASONS of them."""
 
     def note(self, setup: Setup) -> None:
         self.connect_ns.append(setup.connect_ns)
@@ -60,6 +65,14 @@ class SetupLog:
         label = error.kind.label
         self.failures[label] = self.failures.get(label, 0) + 1
         self.exhausted += error.exhausted
+        self.note_reason(str(error))
+
+    def note_reason(self, reason: str) -> None:
+        """For people; the kinds of errors are counted in the records."""
+        reason = reason[:_REASON_CHARACTERS]
+        if reason not in self.reasons and len(self.reasons) >= MOST_REASONS:
+            reason = OTHER_REASONS
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
     def to_values(self) -> dict[str, object]:
         """For JSON."""
@@ -71,6 +84,7 @@ class SetupLog:
             "exhausted": self.exhausted,
             "tls": self.tls,
             "replaced": self.replaced,
+            "reasons": self.reasons,
         }
 
     @classmethod

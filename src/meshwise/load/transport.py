@@ -14,6 +14,7 @@ from pathlib import Path
 
 from meshwise.core import messages
 from meshwise.load.spec import LoadSpec, TlsSpec
+from meshwise.load.wire.foreign import foreign
 from meshwise.study.model import Protocol
 
 _READ_BYTES = 256 * 1024
@@ -78,6 +79,8 @@ class TlsStream:
             self._in, self._out, server_hostname=server_name or None, session=session
         )
         self._unsent = b""
+        self._first = b""
+        """What the server sent first."""
 
     def handshake(self, readable: bool) -> bool:
         """Goes on with the handshake; True when it is done. Raises ssl.SSLError, OSError, EOFError."""
@@ -88,6 +91,7 @@ class TlsStream:
                 return False
             if not data:
                 raise EOFError("the server closed during the TLS handshake")
+            self._first = self._first or data[:64]
             self._in.write(data)
         try:
             self._tls.do_handshake()
@@ -97,6 +101,16 @@ class TlsStream:
         finally:
             self._flush()
         return done
+
+    def explained(self, error: Exception) -> str:
+        """Why the handshake failed, by name where it can be told."""
+        who = foreign(self._first)
+        if who != "TLS" and self._first:
+            return f"the server does not speak TLS here, it answers in {who or repr(self._first[:24])}"
+        text = str(error)
+        if "NO_APPLICATION_PROTOCOL" in text:
+            return "the server takes none of the protocols that were offered to it by ALPN"
+        return text
 
     def alpn(self) -> str | None:
         return self._tls.selected_alpn_protocol()

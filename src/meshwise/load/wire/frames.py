@@ -165,6 +165,8 @@ def parse_settings(payload: bytes) -> Iterator[tuple[int, int]]:
     for key, value in _SETTING.iter_unpack(payload):
         if key == INITIAL_WINDOW_SIZE and value > MAX_WINDOW_BYTES:
             raise FramingError(FLOW_CONTROL_ERROR, "initial window above 2^31-1")
+        if key == ENABLE_PUSH and value > 1:
+            raise FramingError(PROTOCOL_ERROR, f"a setting of push of {value}")
         if key == MAX_FRAME_SIZE and not DEFAULT_FRAME_BYTES <= value < 2**24:
             raise FramingError(PROTOCOL_ERROR, f"frame size setting of {value}")
         yield key, value

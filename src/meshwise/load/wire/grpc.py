@@ -1,7 +1,9 @@
 """gRPC unary calls over HTTP/2 (grpc/doc/PROTOCOL-HTTP2.md): one message up, one down, a status.
 
 The status comes in the trailers, or in the only HEADERS of the answer (trailers-only). An answer
-without a status is what a proxy gives that does not speak gRPC: then the HTTP status is the error.
+without a status is what a proxy gives that does not speak gRPC: then the HTTP status is the error, unless
+it is 200: that is an answer which was cut. An answer that says OK and has no message, more than one, or a
+message cut behind its prefix is malformed too; its status is recorded as it was sent.
 Received body bytes include the five bytes in front of the message.
 """
 
@@ -10,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshwise.load.wire import http2_request
-from meshwise.load.wire.grpc_messages import PREFIX_BYTES
+from meshwise.load.wire.grpc_messages import MessageReader
 from meshwise.load.wire.http2 import Http2
-from meshwise.load.wire.http2_stream import Stream
+from meshwise.load.wire.http2_stream import NO_STATUS, NOT_A_STATUS, Stream
 from meshwise.load.wire.seam import GRPC_STATUS_BASE, ErrorKind, outcome
 
-OK, UNKNOWN, INTERNAL = 0, 2, 13
+OK, INTERNAL = 0, 13
+_NO_MESSAGES = MessageReader()
 
 
 def encode_request(
@@ -48,19 +51,61 @@ def payload_message(size_bytes: int) -> bytes:
 
 
 class Grpc(Http2):
-    """One HTTP/2 connection whose answers are judged by their gRPC status (WireProtocol)."""
+    """One HTTP/2 connection whose answers are judged by their gRPC status and messages (WireProtocol)."""
+
+    _counts_messages = True
+
+    def _count_messages(self, key: bytes, payload: bytes) -> None:
+        stream = self._answers.get(key)
+        if stream is None:
+            return
+        if stream.reader is None:
+            stream.reader = MessageReader()
+        if stream.reader.feed(payload):
+            self._on_messages(key, stream.reader.whole)
+
+    def _on_messages(self, key: bytes, whole: int) -> None:
+        """So many have come by now on this stream."""
+
+    def _wrong(self, stream: Stream) -> str:
+        if stream.grpc_status == NOT_A_STATUS:
+            return "a grpc-status that is no number"
+        if stream.grpc_status == NO_STATUS and stream.status == 200:
+            return "an answer of gRPC without the grpc-status that belongs in its trailers"
+        if stream.grpc_status == OK:
+            reader = stream.reader or _NO_MESSAGES
+            if reader.partial:
+                return "a message of gRPC that is shorter than its prefix says"
+            if reader.malformed:
+                return "a message of gRPC whose prefix does not begin with 0 or 1"
+            problem = self._wrong_count(reader.whole)
+            if problem:
+                return problem
+        return super()._wrong(stream)
+
+    def _wrong_count(self, messages: int) -> str:
+        """Of an answer that is OK; a unary one has exactly one message."""
+        if messages == 1:
+            return ""
+        return (
+            "a unary answer of gRPC with more than one message"
+            if messages
+            else "a unary answer of gRPC without a message"
+        )
 
     def _outcome(self, stream: Stream) -> int:
         code, size = stream.grpc_status, stream.body_bytes
-        if code < 0:
-            if stream.status != 200:
-                return outcome(stream.status, ErrorKind.HTTP_STATUS, size)
-            code = UNKNOWN
-        elif code == OK and not self._is_complete(stream):
+        if code == NO_STATUS:
+            return outcome(stream.status, ErrorKind.HTTP_STATUS, size)
+        if code == OK and not self._is_complete(stream):
             code = INTERNAL
         error = ErrorKind.GRPC_STATUS if code else ErrorKind.NONE
         return outcome(GRPC_STATUS_BASE + code, error, size)
 
+    def _malformed(self, stream: Stream) -> int:
+        status = stream.status if stream.grpc_status < 0 else GRPC_STATUS_BASE + stream.grpc_status
+        return outcome(status, ErrorKind.PROTOCOL, stream.body_bytes)
+
     def _is_complete(self, stream: Stream) -> bool:
-        """Whether an answer that is OK has what it must have: one message."""
-        return stream.body_bytes >= PREFIX_BYTES
+        """Whether an answer that is OK has as many messages as were asked for."""
+        return True

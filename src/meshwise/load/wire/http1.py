@@ -110,6 +110,7 @@ class Http1:
         self.closing = False
         self.limit = 1
         self.attention = False
+        self.reasons: list[str] = []
         self._request = request
         self._heads = heads
         self._is_head_method = is_head_method

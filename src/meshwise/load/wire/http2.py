@@ -1,8 +1,13 @@
 """HTTP/2 from the client's side (RFC 9113): preassembled requests, minimal parsing, all of flow control.
 
-A request is `key.join(pieces)`: everything but the stream id is assembled once. Streams are known by
-the four bytes of their id, which spares the integer. What a header block means is looked up by its
-bytes (see `blocks` for why that is right), and an answer that repeats the last one takes a short cut.
+Streams are known by the four bytes of their id, which spares the integer. What a header block means is
+looked up by its bytes (see `blocks` for why that is right), and an answer that repeats the last one takes a
+short cut.
+
+An answer that is malformed (section 8.1.1: its fields, the order of its frames, a body that is not as long
+as its content-length) fails its own request, with RST_STREAM where the stream is still open; the connection
+and its other requests go on. What section 5.4.1 calls a connection error is a `WireError`. Frames on a stream
+that has ended are ignored, as nghttp2 and Go do: they may have been under way when we reset it.
 
 We ask for no dynamic table, no push, and the largest windows: bodies are counted and thrown away, so a
 window bounds nothing, and window updates would be work that is not the server's. Both directions of
@@ -15,6 +20,7 @@ from collections.abc import Sequence
 
 from meshwise.load.wire import frames
 from meshwise.load.wire.blocks import CACHE_BLOCK_BYTES, BlockDecoder
+from meshwise.load.wire.foreign import foreign
 from meshwise.load.wire.frames import (
     ACK,
     CONTINUATION,
@@ -36,13 +42,16 @@ from meshwise.load.wire.frames import (
     WINDOW_UPDATE,
     FramingError,
 )
+from meshwise.load.wire.grpc_messages import PREFIX_BYTES
 from meshwise.load.wire.http2_request import Request
+from meshwise.load.wire.http2_sending import Sending
 from meshwise.load.wire.http2_shortcut import Shape, learn
-from meshwise.load.wire.http2_stream import Meaning, Stream, meaning_of
-from meshwise.load.wire.seam import Completion, ErrorKind, WireError, http_outcome, outcome
+from meshwise.load.wire.http2_stream import Meaning, Stream, StreamError, begin, end, meaning_of, wrong_length
+from meshwise.load.wire.seam import Completion, ErrorKind, WireError, http_outcome, is_protocol_error, outcome
 
 MAX_HEADER_BYTES = 256 * 1024
 _REPLENISH_BYTES = 2**30
+_CONNECTION = b"\0\0\0\0"
 _KNOWN_BLOCKS = 512
 _LEARN_EVERY = 8  # of the receives that took the long way: answers that never repeat should cost little
 _OPENING = (
@@ -59,37 +68,27 @@ _OPENING = (
 )
 
 
-class Http2:
+class Http2(Sending):
     """One HTTP/2 connection (WireProtocol)."""
 
     _counts_messages = False
     """Whether `_count_messages` wants to see the payload of DATA."""
 
     def __init__(self, request: Request, streams: int) -> None:
-        self.ready = False
-        self.closing = False
-        self.limit = 0  # until the peer's SETTINGS have come
-        self.attention = False
-        self._streams_wanted, self._streams_allowed = streams, streams
-        self._request = request
-        self._body_bytes = len(request.body)
-        self._open: dict[bytes, int] = {}
+        super().__init__(request, streams)
+        self.reasons: list[str] = []
+        self._bodiless = request.bodiless
         self._answers: dict[bytes, Stream] = {}
-        self._held_back: dict[bytes, int] = {}  # key -> bytes of the body already sent
-        self._stream_windows: dict[bytes, int] = {}
-        self._next_id = 1
         self._rest = b""
         self._block: tuple[bytes, int, bytearray] | None = (
             None  # a header block that CONTINUATION goes on with
         )
-        self._send_window = DEFAULT_WINDOW_BYTES
-        self._initial_window = DEFAULT_WINDOW_BYTES
         self._unacknowledged = 0
-        self._control: list[bytes] = []
         self._decoder = BlockDecoder()
         self._meanings: dict[bytes, Meaning] = {}
         self._shape: Shape | None = None
         self._until_learning = 0
+        self._last_words = frames.goaway(0, frames.NO_ERROR)
 
     # --- the seam ------------------------------------------------------------------------------
 
@@ -99,22 +98,6 @@ class Http2:
 
     def opening(self) -> bytes:
         return _OPENING
-
-    def start(self, tag: int) -> bytes:
-        if len(self._open) >= self.limit:
-            return b""
-        stream_id = self._next_id
-        if stream_id >= MAX_STREAM_ID - 2:
-            self._end()  # ids are used up after a thousand million requests
-        self._next_id = stream_id + 2
-        key = stream_id.to_bytes(4, "big")
-        self._open[key] = tag
-        size = self._body_bytes
-        if size:
-            if size > self._send_window or size > self._initial_window:
-                return self._start_held_back(key)
-            self._send_window -= size
-        return key.join(self._request.pieces)
 
     def receive(self, data: bytes, now_ns: int) -> Sequence[Completion]:
         done: list[Completion] = []
@@ -128,27 +111,28 @@ class Http2:
             offset = self._receive_alike(shape, data, now_ns, done)
             if offset == len(data):
                 return done
+        if not self.ready:
+            self._look_at_the_first(data)
         try:
             first_end = self._receive_frames(data, offset, now_ns, done)
         except FramingError as error:
+            self._last_words = frames.goaway(0, error.code)
             raise WireError(ErrorKind.PROTOCOL, str(error)) from error
         if may_learn and first_end and not offset and generation == self._decoder.generation:
-            if not self._until_learning:
-                self._shape = learn(data[:first_end], done[0][2]) or self._shape
+            if not self._until_learning and not is_protocol_error(done[0][2]):
+                prefix_bytes = PREFIX_BYTES if self._counts_messages else 0
+                self._shape = learn(data[:first_end], done[0][2], prefix_bytes) or self._shape
             self._until_learning = (self._until_learning + 1) % _LEARN_EVERY
         return done
 
     def end_of_stream(self, now_ns: int) -> Sequence[Completion]:
+        if not self.ready:
+            raise WireError(ErrorKind.RESET, "closed by the server before its HTTP/2 SETTINGS")
         self._end()
         return ()
 
-    def take_control(self) -> bytes:
-        control = b"".join(self._control)
-        self._control.clear()
-        return control
-
     def farewell(self) -> bytes:
-        return frames.goaway(0, frames.NO_ERROR)
+        return self._last_words
 
     def cancel(self, tag: int) -> bool:
         for key, open_tag in self._open.items():
@@ -161,6 +145,12 @@ class Http2:
     def open_tags(self) -> list[int]:
         return list(self._open.values())
 
+    def _look_at_the_first(self, data: bytes) -> None:
+        """A server that speaks something else says so in its first bytes."""
+        who = foreign(data)
+        if who and who != "HTTP/2":
+            raise WireError(ErrorKind.PROTOCOL, f"the server does not speak HTTP/2 here, it answers in {who}")
+
     # --- receiving -----------------------------------------------------------------------------
 
     def _receive_alike(self, shape: Shape, data: bytes, now_ns: int, done: list[Completion]) -> int:
@@ -169,9 +159,12 @@ class Http2:
         size, starts, take = shape.size_bytes, data.startswith, self._open.pop
         head, middle, outcome = shape.head, shape.middle, shape.outcome
         second_id, tail_at = shape.second_id, shape.tail_at
+        prefix, prefix_at = shape.prefix, shape.second_id + 4
         while end - offset >= size and starts(head, offset) and starts(middle, offset + 9):
             key = data[offset + 5 : offset + 9]
             if second_id and not starts(key, offset + second_id):
+                break
+            if prefix and not starts(prefix, offset + prefix_at):
                 break
             if tail_at:
                 at = offset + tail_at
@@ -208,24 +201,27 @@ class Http2:
                 key = (int.from_bytes(key, "big") & MAX_STREAM_ID).to_bytes(4, "big")
             if self._block is not None and kind != CONTINUATION:
                 raise FramingError(frames.PROTOCOL_ERROR, "a header block that was not continued")
-            if kind == DATA:
-                if self._counts_messages:
-                    self._count_messages(key, frames.unpad(kind, flags, data[offset + 9 : stop]))
-                if flags & PADDED:
-                    frames.unpad(kind, flags, data[offset + 9 : stop])
-                    self._on_data(key, flags, length - 1 - data[offset + 9], length, now_ns, done)
+            try:
+                if kind == DATA:
+                    padding = 0
+                    if flags & PADDED:
+                        frames.unpad(kind, flags, data[offset + 9 : stop])
+                        padding = 1 + data[offset + 9]
+                    if self._counts_messages and length > padding:
+                        self._count_messages(key, frames.unpad(kind, flags, data[offset + 9 : stop]))
+                    self._on_data(key, flags, length - padding, length, done)
+                elif kind == HEADERS:
+                    block = data[offset + 9 : stop]
+                    if flags & ~(END_HEADERS | END_STREAM):
+                        block = frames.unpad(kind, flags, block)
+                    if flags & END_HEADERS:
+                        self._on_block(key, flags, block, now_ns, done)
+                    else:
+                        self._block = (key, flags, bytearray(block))
                 else:
-                    self._on_data(key, flags, length, length, now_ns, done)
-            elif kind == HEADERS:
-                block = data[offset + 9 : stop]
-                if flags & ~(END_HEADERS | END_STREAM):
-                    block = frames.unpad(kind, flags, block)
-                if flags & END_HEADERS:
-                    self._on_block(key, flags, block, now_ns, done)
-                else:
-                    self._block = (key, flags, bytearray(block))
-            else:
-                self._on_other(kind, flags, key, data[offset + 9 : stop], now_ns, done)
+                    self._on_other(kind, flags, key, data[offset + 9 : stop], now_ns, done)
+            except StreamError as error:
+                self._fail(key, error, now_ns, done)
             offset = stop
             if not first_end and done:
                 first_end = stop
@@ -233,22 +229,22 @@ class Http2:
             self._rest = data[offset:]
         return first_end
 
-    def _on_data(
-        self, key: bytes, flags: int, size: int, taken: int, now_ns: int, done: list[Completion]
-    ) -> None:
+    def _on_data(self, key: bytes, flags: int, size: int, taken: int, done: list[Completion]) -> None:
         self._unacknowledged += taken
         if self._unacknowledged >= _REPLENISH_BYTES:
             self._give_back_window()
         stream = self._answers.get(key)
         if stream is None or not stream.status:
             if key in self._open:
-                raise FramingError(frames.PROTOCOL_ERROR, "DATA before the response's HEADERS")
+                raise StreamError("DATA before the response's HEADERS")
             self._check_closed(key)
             return
         stream.body_bytes += size
         if flags & END_STREAM:
             self._finish(key, stream, done)
             return
+        if stream.body_bytes > stream.expected_bytes >= 0:
+            raise StreamError(wrong_length(stream))
         stream.unacknowledged += taken
         if stream.unacknowledged >= _REPLENISH_BYTES:
             self._send(frames.window_update(int.from_bytes(key, "big"), stream.unacknowledged))
@@ -262,31 +258,52 @@ class Http2:
         self._unacknowledged = 0
 
     def _on_block(self, key: bytes, flags: int, block: bytes, now_ns: int, done: list[Completion]) -> None:
-        meaning = self._meanings.get(block)
-        status, grpc_status = self._read_block(block) if meaning is None else meaning
+        meaning = self._meanings.get(block) or self._read_block(block)
         if key not in self._open:
             self._check_closed(key)
             return
+        if meaning[3]:
+            raise StreamError(meaning[3])
         stream = self._answers.get(key)
         if stream is None:
             stream = self._answers[key] = Stream(now_ns)
-        if grpc_status >= 0:
-            stream.grpc_status = grpc_status
-        if not stream.status:
-            if not status:
-                raise FramingError(frames.PROTOCOL_ERROR, "response HEADERS without a status")
-            if status >= 200:
-                stream.status = status
-            elif flags & END_STREAM:
-                raise FramingError(frames.PROTOCOL_ERROR, "an interim response that ends the stream")
-        elif not flags & END_STREAM:
-            raise FramingError(frames.PROTOCOL_ERROR, "trailers that do not end the stream")
-        if flags & END_STREAM:
+        ends = bool(flags & END_STREAM)
+        if stream.status:
+            end(stream, meaning, ends=ends)
+        else:
+            begin(stream, meaning, ends=ends, bodiless=self._bodiless)
+        if ends:
             self._finish(key, stream, done)
 
     def _finish(self, key: bytes, stream: Stream, done: list[Completion]) -> None:
         tag = self._forget(key)
-        done.append((tag, stream.first_ns, self._outcome(stream)))
+        problem = self._wrong(stream)
+        if problem:
+            self._note(problem)
+            done.append((tag, stream.first_ns, self._malformed(stream)))
+        else:
+            done.append((tag, stream.first_ns, self._outcome(stream)))
+
+    def _fail(self, key: bytes, error: StreamError, now_ns: int, done: list[Completion]) -> None:
+        """A stream error: this request has failed, whatever else comes of it is ignored."""
+        if key not in self._open:
+            return
+        stream = self._answers.get(key) or Stream(now_ns)
+        self._note(str(error))
+        done.append((self._forget_reset(key), stream.first_ns, self._malformed(stream)))
+        self._send(frames.rst_stream(int.from_bytes(key, "big"), error.code))
+
+    def _note(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self.attention = True
+
+    def _wrong(self, stream: Stream) -> str:
+        """What is malformed in an answer that has ended; empty: nothing."""
+        return wrong_length(stream)
+
+    def _malformed(self, stream: Stream) -> int:
+        """The outcome of an answer that is malformed: its status is the one that came."""
+        return outcome(stream.status, ErrorKind.PROTOCOL, stream.body_bytes)
 
     def _outcome(self, stream: Stream) -> int:
         return http_outcome(stream.status, stream.body_bytes)
@@ -301,12 +318,6 @@ class Http2:
             self.attention = True
         return self._open.pop(key)
 
-    def _check_closed(self, key: bytes) -> None:
-        """A frame on a stream that is not open: late on one that was cancelled, or plainly wrong."""
-        stream_id = int.from_bytes(key, "big")
-        if stream_id >= self._next_id or not stream_id & 1:
-            raise FramingError(frames.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which nobody opened")
-
     def _read_block(self, block: bytes) -> Meaning:
         generation = self._decoder.generation
         meaning = meaning_of(self._decoder.decode(block))
@@ -320,15 +331,17 @@ class Http2:
     def _on_other(
         self, kind: int, flags: int, key: bytes, payload: bytes, now_ns: int, done: list[Completion]
     ) -> None:
-        if kind == WINDOW_UPDATE:
-            self._on_window_update(key, frames.parse_increment(payload))
-        elif kind == SETTINGS:
-            self._on_settings(flags, payload)
+        if kind == SETTINGS:
+            self._on_settings(flags, key, payload)
         elif not self.ready:
             raise FramingError(frames.PROTOCOL_ERROR, "the connection does not begin with SETTINGS")
+        elif kind == WINDOW_UPDATE:
+            self._on_window_update(key, payload)
         elif kind == PING:
             if len(payload) != 8:
                 raise FramingError(frames.FRAME_SIZE_ERROR, "PING that is not 8 bytes long")
+            if key != _CONNECTION:
+                raise FramingError(frames.PROTOCOL_ERROR, "PING on a stream")
             if not flags & ACK:
                 self._send(frames.ping(payload, ack=True))
         elif kind == CONTINUATION:
@@ -341,11 +354,16 @@ class Http2:
                 error = outcome(stream.status, ErrorKind.RST_STREAM, stream.body_bytes)
                 done.append((self._forget_reset(key), stream.first_ns, error))
         elif kind == GOAWAY:
+            if key != _CONNECTION:
+                raise FramingError(frames.PROTOCOL_ERROR, "GOAWAY on a stream")
             self._on_goaway(payload, done)
         elif kind == PUSH_PROMISE:
             raise FramingError(frames.PROTOCOL_ERROR, "PUSH_PROMISE, which we had forbidden")
-        elif kind == PRIORITY and len(payload) != 5:
-            raise FramingError(frames.FRAME_SIZE_ERROR, "PRIORITY that is not 5 bytes long")
+        elif kind == PRIORITY:
+            if key == _CONNECTION:
+                raise FramingError(frames.PROTOCOL_ERROR, "PRIORITY of the connection")
+            if len(payload) != 5:
+                raise StreamError("PRIORITY that is not 5 bytes long", frames.FRAME_SIZE_ERROR)
 
     def _forget_reset(self, key: bytes) -> int:
         self._held_back.pop(key, None)
@@ -367,80 +385,8 @@ class Http2:
             self._block = None
             self._on_block(key, first_flags, bytes(block), now_ns, done)
 
-    def _on_settings(self, flags: int, payload: bytes) -> None:
-        if flags & ACK:
-            if payload:
-                raise FramingError(frames.FRAME_SIZE_ERROR, "SETTINGS acknowledgement with a payload")
-            return
-        for key, value in frames.parse_settings(payload):
-            if key == frames.MAX_CONCURRENT_STREAMS:
-                self._streams_allowed = value
-            elif key == frames.INITIAL_WINDOW_SIZE:
-                change, self._initial_window = value - self._initial_window, value
-                for stream in self._stream_windows:
-                    self._stream_windows[stream] += change
-        self.ready = True
-        self.limit = 0 if self.closing else min(self._streams_wanted, self._streams_allowed)
-        self._send(frames.SETTINGS_ACK)
-        self._send_held_back()
-
     def _on_goaway(self, payload: bytes, done: list[Completion]) -> None:
         last, _ = frames.parse_goaway(payload)
         self._end()
         for key in [key for key in self._open if int.from_bytes(key, "big") > last]:
             done.append((self._forget_reset(key), 0, outcome(0, ErrorKind.GOAWAY)))
-
-    # --- sending -------------------------------------------------------------------------------
-
-    def _end(self) -> None:
-        self.closing = True
-        self.limit = 0
-        self.attention = True
-
-    def _send(self, data: bytes) -> None:
-        self._control.append(data)
-        self.attention = True
-
-    def _start_held_back(self, key: bytes) -> bytes:
-        self._held_back[key] = 0
-        self._stream_windows[key] = self._initial_window
-        return key.join(self._request.head_pieces) + self._more_body(key)
-
-    def _more_body(self, key: bytes) -> bytes:
-        """As much of the body as both windows allow."""
-        sent, body = self._held_back[key], self._request.body
-        size = min(self._sendable_bytes(key) - sent, self._send_window, self._stream_windows[key])
-        if size <= 0:
-            return b""
-        self._send_window -= size
-        self._stream_windows[key] -= size
-        last = sent + size == len(body)
-        if last:
-            del self._held_back[key], self._stream_windows[key]
-        else:
-            self._held_back[key] = sent + size
-        return frames.data_frames(int.from_bytes(key, "big"), body[sent : sent + size], end_stream=last)
-
-    def _sendable_bytes(self, key: bytes) -> int:
-        """How much of the body may go up by now, whatever the windows allow."""
-        return len(self._request.body)
-
-    def _send_held_back(self) -> None:
-        for key in list(self._held_back):
-            more = self._more_body(key)
-            if more:
-                self._send(more)
-            if self._send_window <= 0:
-                break
-
-    def _on_window_update(self, key: bytes, increment: int) -> None:
-        if key == b"\0\0\0\0":
-            self._send_window += increment
-            if not increment or self._send_window > MAX_WINDOW_BYTES:
-                raise FramingError(frames.FLOW_CONTROL_ERROR, f"WINDOW_UPDATE of {increment}")
-        elif key in self._stream_windows:
-            self._stream_windows[key] += increment
-        else:
-            self._check_closed(key)
-        if self._held_back:
-            self._send_held_back()

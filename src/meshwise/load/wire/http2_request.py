@@ -22,6 +22,8 @@ class Request:
     head_pieces: tuple[bytes, ...]
     """The same for the HEADERS frame alone, when the body has to wait for the peer's window."""
     body: bytes
+    bodiless: bool = False
+    """The answer has no body, whatever its head says: the method is HEAD."""
 
 
 def encode_request(
@@ -53,7 +55,7 @@ def encode_request(
         for at in range(parts if body else 0)
     ]
     whole = b"".join([head, *data])
-    return Request(_without_ids(whole), _without_ids(head), body)
+    return Request(_without_ids(whole), _without_ids(head), body, bodiless=method == "HEAD")
 
 
 def _without_ids(data: bytes) -> tuple[bytes, ...]:

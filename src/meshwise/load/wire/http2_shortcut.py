@@ -2,9 +2,10 @@
 
 A `Shape` holds every byte of an answer except the stream ids and the content of DATA. When those bytes
 match at an offset that is a frame boundary, the lengths in them are right too, so the answer ends where
-the shape ends: comparing is as good as parsing. Header blocks in a shape mean what they meant when it
-was learned for as long as the peer's dynamic table stays as it is; the connection forgets its shape
-when that changes.
+the shape ends, and its body is as long as that of the answer that it was learned from: comparing is as good
+as parsing. Of a gRPC message, which is all of the DATA, the prefix is compared too. Header blocks in a shape
+mean what they meant when it was learned for as long as the peer's dynamic table stays as it is; the
+connection forgets its shape when that changes.
 """
 
 from __future__ import annotations
@@ -34,10 +35,14 @@ class Shape:
     size_bytes: int
     data_bytes: int
     outcome: int
+    prefix: bytes = b""
+    """How the content of DATA begins; empty = in any way."""
 
 
-def learn(data: bytes, outcome: int) -> Shape | None:
-    """The shape of `data`, which is exactly one answer; None if it has none of the three forms."""
+def learn(data: bytes, outcome: int, prefix_bytes: int = 0) -> Shape | None:
+    """The shape of `data`, exactly one answer that is not malformed; None if it has none of the three forms.
+
+    `prefix_bytes`: so much of the content of DATA belongs to the shape."""
     if len(data) > _SHAPE_BYTES:
         return None
     parts, rest = frames.split(data)
@@ -57,6 +62,9 @@ def learn(data: bytes, outcome: int) -> Shape | None:
         return Shape(data[:5], data[9:], 0, b"", 0, b"", len(data), 0, outcome)
     size = len(parts[1][3])
     shape = Shape(data[:5], data[9 : block_end + 5], block_end + 5, b"", 0, b"", len(data), size, outcome)
+    shape.prefix = parts[1][3][:prefix_bytes]
+    if len(shape.prefix) < prefix_bytes:
+        return None
     if len(parts) == 3:
         shape.tail_at = block_end + 9 + size
         shape.tail = data[shape.tail_at : shape.tail_at + 5]

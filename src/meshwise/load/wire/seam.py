@@ -65,6 +65,11 @@ def http_outcome(status: int, body_bytes: int) -> int:
     return outcome(status, ErrorKind.HTTP_STATUS if status >= 400 else ErrorKind.NONE, body_bytes)
 
 
+def is_protocol_error(packed: int) -> bool:
+    """Whether this outcome is that of a malformed answer."""
+    return packed >> ERROR_SHIFT & ERROR_MASK == ErrorKind.PROTOCOL
+
+
 class WireError(Exception):
     """The connection is of no more use; `kind` is what its open requests failed of."""
 
@@ -83,7 +88,10 @@ class WireProtocol(Protocol):
     limit: int
     """Requests that may be open at the same time, now."""
     attention: bool
-    """Set when `ready`, `closing`, `limit` or `take_control()` is worth a look; the caller clears it."""
+    """Set when `ready`, `closing`, `limit`, `reasons` or `take_control()` is worth a look; the caller clears
+    it."""
+    reasons: list[str]
+    """Why requests failed as malformed, one entry each; the caller empties it."""
 
     @property
     def used(self) -> bool:

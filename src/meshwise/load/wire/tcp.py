@@ -38,6 +38,7 @@ class Tcp:
         self.closing = False
         self.limit = 1
         self.attention = False
+        self.reasons: list[str] = []
         self.used = False
         self._ask(request)
         self._tag = -1
