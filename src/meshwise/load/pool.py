@@ -214,6 +214,8 @@ class Pool:
         for tag in connection.open_tags():
             self._fail(tag, kind, connection)
         young = self._clock() - connection.began_ns < _YOUNG_NS
+        if kind is ErrorKind.PROTOCOL and connection.state == LIVE:
+            connection.part()  # HTTP/2 says why
         self._drop(connection)
         if not connection.replaced or self._on_demand:
             log.info("connection %d lost: %s", connection.slot, kind.label)
