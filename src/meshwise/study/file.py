@@ -157,13 +157,13 @@ def _graph(
         return None
     path: Path = ("topology", "graph")
     if file.topology.file is None:
-        found = graph_of(document, path, "inline", problems)
+        found = graph_of(document, path, "inline", problems, file.topology.entry)
         if found is None:
             raise to_error(document, problems)
         return found
     if directory is not None:
         try:
-            return read_graph(directory / file.topology.file)
+            return read_graph(directory / file.topology.file, file.topology.entry)
         except FileNotFoundError:
             if kept is None:
                 raise messages.UNREADABLE_GRAPH.error(

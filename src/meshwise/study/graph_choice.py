@@ -19,6 +19,8 @@ class GraphChoice:
     """`topology: {graph: ...}`: the path of a file, or None when the graph stands in the study itself."""
 
     file: str | None
+    entry: str | None = None
+    """The service that the client calls, where the graph leaves a choice."""
 
 
 def graph_choice(value: object) -> Shape | GraphChoice:
@@ -26,15 +28,17 @@ def graph_choice(value: object) -> Shape | GraphChoice:
     if isinstance(value, Shape | GraphChoice):
         return value
     if isinstance(value, Mapping):
-        if set(value) != {"graph"}:
+        if "graph" not in value or not set(value) <= {"graph", "entry"}:
             raise _refused("a topology is a name, or `graph:` with a file or a graph",
-                           "for example `topology: {graph: graphs/shop.yaml}`")  # fmt: skip
-        graph = value["graph"]
+                           "`topology: {graph: graphs/shop.yaml}`, and `entry:` if wanted")  # fmt: skip
+        graph, entry = value["graph"], value.get("entry")
+        if entry is not None and not isinstance(entry, str):
+            raise _refused("`entry` is the name of a service", "for example `entry: front`")
         if isinstance(graph, Mapping):
-            return GraphChoice(None)
+            return GraphChoice(None, entry)
         if not isinstance(graph, str) or "\0" in graph:
             raise _refused("`graph` is a path or a graph", "for example `graph: graphs/shop.yaml`")
-        return GraphChoice(graph)
+        return GraphChoice(graph, entry)
     if value == Shape.GRAPH:
         raise _refused("which graph?", "for example `topology: {graph: graphs/shop.yaml}`")
     if value not in NAMED:
@@ -50,14 +54,15 @@ def graph_choice(value: object) -> Shape | GraphChoice:
 def graph_choice_schema() -> dict[str, Any]:
     graph = {
         "anyOf": [{"type": "string", "description": "Path from the study file."}, {"type": "object"}],
-        "description": "A service graph: isotope's YAML, or a list of calls; see docs/graphs.md.",
+        "description": "A service graph: isotope's YAML, a list of calls, ...; see docs/graphs.md.",
     }
+    entry = {"type": "string", "description": "The service that the client calls. Default: the graph's."}
     return {
         "anyOf": [
             {"type": "string", "enum": list(NAMED)},
             {
                 "type": "object",
-                "properties": {"graph": graph},
+                "properties": {"graph": graph, "entry": entry},
                 "required": ["graph"],
                 "additionalProperties": False,
             },

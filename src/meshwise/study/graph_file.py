@@ -1,13 +1,18 @@
 """A file that says who calls whom -> `ServiceGraph`, or one error that names every mistake with its place.
 
-Two forms. `.yaml`, `.yml`, `.json`: the service graphs of istio/tools' isotope (isotope/README.md and
+`.yaml`, `.yml`, `.json`: the service graphs of istio/tools' isotope (isotope/README.md and
 isotope/convert/pkg/graph there), with keys of meshwise's own for security: `mtls`, `authorization` and
-`aggregates` of a service, and `namespaces: {NAME: {mtls:, authorization:}}` for all of one. Any other
-ending: a plain list of calls (`study.graph_edges`). A graph may also stand in the study itself.
+`aggregates` of a service, and `namespaces: {NAME: {mtls:, authorization:}}` for all of one; or, known by what
+is in it, a tracing backend's dependencies (`study.graph_jaeger`), a work model of muBench
+(`study.graph_mubench`), or a ConfigMap that holds one of these (`study.graph_manifest`). `.dot`, `.gv`: a
+drawing (`study.graph_dot`). Any other ending: a plain list of calls (`study.graph_edges`). A graph may also
+stand in the study itself.
 
 Where it differs from isotope, on purpose:
 - A size that nobody says is the cell's (factors `request` and `response`), not 0.
 - `errorRate` and `probability` are drawn anew for each request; isotope answers every n-th with an error.
+- The client calls one service. Of several entrypoints it is the one that is asked for, or else the one that
+  leads to the most services; what only the others lead to is left out, and `notes` say so.
 - What has no meaning on one machine (`numReplicas`, `cluster`, ...) and `type` (the protocol is a factor of
   the study) is read, has no effect, and is said in `notes`.
 """
@@ -15,6 +20,7 @@ Where it differs from isotope, on purpose:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -22,8 +28,14 @@ from typing import Any
 from meshwise.core import messages
 from meshwise.study.document import MAX_CHARACTERS, Document, Path, parse_document
 from meshwise.study.graph import GraphService, ServiceGraph, Step
+from meshwise.study.graph_counted import CalledServices
+from meshwise.study.graph_dot import parse_dot
 from meshwise.study.graph_edges import parse_edges
+from meshwise.study.graph_entry import choose_entry
+from meshwise.study.graph_jaeger import dependencies_of, is_dependencies
 from meshwise.study.graph_laws import MAX_SERVICES, Places, check_graph, is_label, too_many
+from meshwise.study.graph_manifest import manifest_of
+from meshwise.study.graph_mubench import is_work_model, work_model_of
 from meshwise.study.graph_script import script_of
 from meshwise.study.graph_values import Node
 from meshwise.study.problems import Problem, to_error
@@ -31,6 +43,7 @@ from meshwise.study.security import Authorization, MtlsMode
 from meshwise.study.topology import BACKEND
 
 YAML_ENDINGS = (".yaml", ".yml", ".json")
+DOT_ENDINGS = (".dot", ".gv")
 
 _TOP = ("services", "defaults", "namespaces", "name")
 _TOP_WITHOUT_EFFECT = ("apiVersion", "kind")
@@ -51,8 +64,11 @@ class GraphFile:
     """What the file says and has no effect here, for whoever plans the study."""
 
 
-def read_graph(path: FilePath) -> GraphFile:
-    """Raises FileNotFoundError for a file that is gone, MW1xx for anything else that is wrong."""
+def read_graph(path: FilePath, entry: str | None = None) -> GraphFile:
+    """Raises FileNotFoundError for a file that is gone, MW1xx for anything else that is wrong.
+
+    `entry`: the service that the client calls, instead of those that the file says.
+    """
     try:
         with path.open("rb") as stream:
             text = stream.read(4 * MAX_CHARACTERS + 1).decode("utf-8-sig")
@@ -62,30 +78,43 @@ def read_graph(path: FilePath) -> GraphFile:
         raise messages.UNREADABLE_GRAPH.error(str(path), reason=error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise messages.UNREADABLE_GRAPH.error(str(path), reason=f"byte {error.start} is not UTF-8") from error
-    return parse_graph(text, str(path))
+    return parse_graph(text, str(path), entry)
 
 
-def parse_graph(text: str, name: str) -> GraphFile:
+def parse_graph(text: str, name: str, entry: str | None = None) -> GraphFile:
     """The same from text; `name` stands for the file in messages, and its ending tells the form."""
     problems: list[Problem] = []
-    stem = _label(FilePath(name).stem)
-    if FilePath(name).suffix.lower() in YAML_ENDINGS:
-        document = parse_document(text, name)
-        found = graph_of(document, (), stem, problems)
+    stem, ending = _label(FilePath(name).stem), FilePath(name).suffix.lower()
+    if ending in YAML_ENDINGS:
+        document = manifest_of(text, name) or parse_document(_json_tabs(text, ending), name)
+        found = graph_of(document, (), stem, problems, entry)
     else:
-        document, services, entrypoints, places = parse_edges(text, name, problems)
-        if not problems:
-            check_graph(services, entrypoints, places, problems)
-        found = None if problems else GraphFile(_graph(stem, services, entrypoints[0]))
+        document, called = (parse_dot if ending in DOT_ENDINGS else parse_edges)(text, name, problems)
+        found = None if problems else _called(called, (), stem, problems, entry)
     if found is None:
         raise to_error(document, problems)
     return found
 
 
-def graph_of(document: Document, root: Path, name: str, problems: list[Problem]) -> GraphFile | None:
+def graph_of(
+    document: Document, root: Path, name: str, problems: list[Problem], entry: str | None = None
+) -> GraphFile | None:
     """The graph that stands at `root`; None when `problems` has grown."""
-    before = len(problems)
     top = Node(_at(document.value, root), root, problems)
+    before = len(problems)
+    if is_dependencies(top.value):
+        called = dependencies_of(top, problems)
+        return None if len(problems) > before else _called(called, root, name, problems, entry)
+    if is_work_model(top.value):
+        services, roots, places, notes = work_model_of(top, problems)
+        if len(problems) > before:
+            return None
+        return _settled(services, roots, places, name, problems, entry, notes)
+    return _isotope(top, name, problems, entry)
+
+
+def _isotope(top: Node, name: str, problems: list[Problem], entry: str | None) -> GraphFile | None:
+    before = len(problems)
     reader = _Reader()
     keys = top.keys("a graph", _TOP, _TOP_WITHOUT_EFFECT, reader.notes)
     defaults = keys["defaults"].keys("`defaults`", _DEFAULTS, _DEFAULTS_WITHOUT_EFFECT, reader.notes) if (
@@ -108,16 +137,54 @@ def graph_of(document: Document, root: Path, name: str, problems: list[Problem])
     for item in items:
         reader.take_service(item)
     reader.check_namespaces()
-    if len(problems) == before:
-        places = Places(keys["services"].path, reader.services_at, reader.calls_at, reader.entrypoints_at)
-        check_graph(reader.services, reader.entrypoints, places, problems)
     if len(problems) > before:
         return None
-    return GraphFile(_graph(name, reader.services, reader.entrypoints[0]), reader.told())
+    places = Places(keys["services"].path, reader.services_at, reader.calls_at)
+    entrypoints = dict(zip(reader.entrypoints, reader.entrypoints_at, strict=True))
+    return _settled(reader.services, entrypoints, places, name, problems, entry, reader.told())
 
 
-def _graph(name: str, services: list[GraphService], entry: str) -> ServiceGraph:
+def _called(
+    called: CalledServices, root: Path, name: str, problems: list[Problem], entry: str | None
+) -> GraphFile | None:
+    if len(called.names) > MAX_SERVICES:
+        problems.append(too_many(root, len(called.names)))
+        return None
+    before = len(problems)
+    services = called.services(problems)
+    if len(problems) > before:
+        return None
+    notes = called.notes()
+    return _settled(services, called.entrypoints(), called.places(root), name, problems, entry, notes)
+
+
+def _settled(
+    services: list[GraphService],
+    entrypoints: Mapping[str, Path],
+    places: Places,
+    name: str,
+    problems: list[Problem],
+    entry: str | None,
+    notes: tuple[str, ...],
+) -> GraphFile | None:
+    """One entrypoint, and every law held."""
+    before = len(problems)
+    chosen = choose_entry(services, entrypoints, places, entry, problems)
+    if len(problems) > before:
+        return None
+    check_graph(chosen.services, chosen.entrypoints, chosen.places, problems)
+    if len(problems) > before:
+        return None
+    return GraphFile(_graph(name, chosen.services, chosen.entrypoints[0]), (*notes, *chosen.notes))
+
+
+def _graph(name: str, services: Sequence[GraphService], entry: str) -> ServiceGraph:
     return ServiceGraph(name, tuple(sorted(services, key=lambda service: service.name != entry)))
+
+
+def _json_tabs(text: str, ending: str) -> str:
+    """JSON may be indented with tabs, which YAML may not; inside its texts there are none."""
+    return text.replace("\t", " ") if ending == ".json" else text
 
 
 def _at(value: Any, path: Path) -> Any:

@@ -46,8 +46,6 @@ class Places:
     """Each service's name, in order."""
     calls: Mapping[tuple[str, str], Path]
     """By caller and callee, the first of their calls."""
-    entrypoints: Sequence[Path]
-    """Where an entrypoint is declared; its services are `entrypoints` of `check_graph`."""
 
 
 def is_label(text: str) -> bool:
@@ -58,7 +56,7 @@ def is_label(text: str) -> bool:
 def check_graph(
     services: Sequence[GraphService], entrypoints: Sequence[str], places: Places, problems: list[Problem]
 ) -> None:
-    """All laws; those that need a sound graph only where the others hold."""
+    """All laws; those that need a sound graph only where the others hold. At most one entrypoint."""
     before = len(problems)
     _names(services, places, problems)
     known = {service.name: service for service in services}
@@ -75,7 +73,7 @@ def check_graph(
         reason = f"the calls go round: {' -> '.join(cycle)}"
         problems.append(impossible(path, reason, "a request must come to an end; remove one of these calls"))
         return
-    reached = _reached(known, entrypoints[0])
+    reached = reached_from(known, entrypoints[0])
     for service, path in zip(services, places.services, strict=True):
         if service.name not in reached:
             reason = f"no request gets to `{service.name}`"
@@ -127,11 +125,7 @@ def _names(services: Sequence[GraphService], places: Places, problems: list[Prob
 def _entrypoint(
     services: Sequence[GraphService], entrypoints: Sequence[str], places: Places, problems: list[Problem]
 ) -> None:
-    if len(entrypoints) == 1:
-        return
     if entrypoints:
-        reason = f"`{entrypoints[1]}` is a second entrypoint, beside `{entrypoints[0]}`"
-        problems.append(impossible(places.entrypoints[1], reason, "the client calls one service; keep one"))
         return
     called = {callee for service in services for callee in service.callees}
     free = [service.name for service in services if service.name not in called]
@@ -159,10 +153,12 @@ def _cycle(known: Mapping[str, GraphService]) -> list[str]:
     return []
 
 
-def _reached(known: Mapping[str, GraphService], entry: str) -> set[str]:
+def reached_from(known: Mapping[str, GraphService], entry: str) -> set[str]:
+    """What requests to `entry` get to, itself included. Calls to what is no service are passed over."""
     found, front = {entry}, [entry]
     while front:
-        front = [callee for name in front for callee in known[name].callees if callee not in found]
+        front = [callee for name in front for callee in known[name].callees if callee in known]
+        front = list(dict.fromkeys(callee for callee in front if callee not in found))
         found |= set(front)
     return found
 

@@ -120,7 +120,8 @@ class Node:
         return share
 
     def probability(self) -> float | None:
-        """isotope's are whole per cent from 1 to 100; `2.5%` is understood as well."""
+        """isotope's are whole per cent from 0 to 100, and 0 is as if none was said: the call is always made
+        (isotope/service/pkg/srv/executable.go, shouldExecute). `2.5%` is understood as well."""
         text = self.value if isinstance(self.value, str) else ""
         number = text.removesuffix("%").strip()
         if not _NUMBER.fullmatch(number) or ("." in number and not text.endswith("%")):
@@ -129,11 +130,10 @@ class Node:
             )
             return None
         share = float(number) / 100
-        if not 0 < share <= 1:
-            self.bad(f"the probability {self._shown} is {'beyond 1' if share else '0'}",
-                     "per cent from 1 to 100; leave a call that never happens out")  # fmt: skip
+        if share > 1:
+            self.bad(f"the probability {self._shown} is beyond 1", "per cent from 1 to 100")
             return None
-        return share
+        return share or 1.0
 
     def duration_ns(self) -> int | None:
         text = self.value if isinstance(self.value, str) else ""
