@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from meshwise.core.errors import ExitStatus, MeshwiseError
-from meshwise.study import trace as traces
-from meshwise.study.trace import Ints, Trace, read_trace
+from meshwise.study import trace_rows
+from meshwise.study.trace import Trace, read_trace
+from meshwise.study.trace_rows import Ints
 
 S, MS = 10**9, 10**6
 
@@ -139,7 +140,7 @@ def refused(path: Path) -> MeshwiseError:
 
 
 def test_lines_are_counted_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(trace_rows, "_BLOCK_BYTES", 64)
     rows = [f"{k / 10}" for k in range(500)]
     rows[321] = "1"
     assert refused(written(tmp_path, "time_s\n" + "\n".join(rows) + "\n")).where.endswith("t.csv:323")
@@ -150,7 +151,7 @@ def test_lines_are_counted_across_blocks(tmp_path: Path, monkeypatch: pytest.Mon
 def test_blocks_do_not_change_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "time_s\n" + "".join(f"{k * 0.0137:.6f}\n" for k in range(3000))
     whole, times = read(tmp_path, text)
-    monkeypatch.setattr(traces, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(trace_rows, "_BLOCK_BYTES", 100)
     again, same = read(tmp_path, text)
     assert again == whole
     assert np.array_equal(times, same)
@@ -180,7 +181,7 @@ def endless(path: Path, block: bytes) -> None:
 def test_a_billion_rows_are_refused_at_the_bound_in_bounded_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(traces, "MOST_ROWS", 150_000)
+    monkeypatch.setattr(trace_rows, "MOST_ROWS", 150_000)
     path = tmp_path / "endless.csv"
     os.mkfifo(path)
     writer = threading.Thread(target=endless, args=(path, b"123.456\n" * 8000), daemon=True)
@@ -198,6 +199,6 @@ def test_a_billion_rows_are_refused_at_the_bound_in_bounded_memory(
 
 
 def test_more_intervals_than_a_study_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "MOST_INTERVALS", 10)
+    monkeypatch.setattr(trace_rows, "MOST_INTERVALS", 10)
     text = "time_s,rate_rps\n" + "".join(f"{k},1\n" for k in range(11))
     assert "more than 10 rows" in refused(written(tmp_path, text)).what

@@ -27,7 +27,16 @@ from meshwise.cli.load_patterns import (
     parse_sizes,
     patterned,
 )
-from meshwise.cli.load_shape import ShapeOption, ThinkOption, TraceOption, moving
+from meshwise.cli.load_shape import (
+    ShapeOption,
+    SortOption,
+    ThinkOption,
+    TimeColumnOption,
+    TraceOption,
+    UnitOption,
+    moving,
+    trace_form,
+)
 from meshwise.core import messages
 from meshwise.core.units import parse_duration_ns, parse_rate_rps
 from meshwise.load.launch import RunningLoad, running_load
@@ -83,6 +92,9 @@ def load(
     ] = 1,
     shape: ShapeOption = None,
     trace: TraceOption = None,
+    time_column: TimeColumnOption = None,
+    unit: UnitOption = None,
+    sort: SortOption = False,
     think: ThinkOption = None,
     processes: Annotated[int, typer.Option(help="Divide the load among so many.")] = 1,
 ) -> None:
@@ -136,7 +148,8 @@ def load(
         streaming=streaming,
         messages_per_stream=messages_per_stream,
     )
-    with moving(spec, shape, trace, think) as spec, open_outputs(parquet, csv) as outputs:
+    form = trace_form(trace, time_column, unit, sort)
+    with moving(spec, shape, trace, form, think) as spec, open_outputs(parquet, csv) as outputs:
         with running_load(spec) as running:
             interrupted = _watch(running)
             report = running.report()

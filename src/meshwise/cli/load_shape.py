@@ -16,7 +16,7 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_duration
 from meshwise.load.spec import LoadSpec
 from meshwise.load.trace import write_trace
-from meshwise.study.load_shape import MOST_RPS, LoadShape, TraceFile
+from meshwise.study.load_shape import MOST_RPS, OWN_FORM, TRACE_UNITS, LoadShape, TraceFile, TraceForm
 from meshwise.study.model import Arrivals
 from meshwise.study.movement import beyond
 from meshwise.study.shape_load import parse_think
@@ -36,14 +36,39 @@ TraceOption = Annotated[
     Path | None,
     typer.Option(help="Replay a CSV of times, or of rates; --rate is then the trace's.", metavar="FILE"),
 ]
+TimeColumnOption = Annotated[
+    str | None,
+    typer.Option(help="Of --trace: heading or number of the column with the times.", metavar="COLUMN"),
+]
+UnitOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the times in --trace: s, ms, us, ns, or date (ISO 8601, a server's log)", metavar="UNIT"
+    ),
+]
+SortOption = Annotated[
+    bool, typer.Option("--sort", help="Take the rows of --trace in the order of their times.")
+]
 ThinkOption = Annotated[
     str | None,
     typer.Option(help="Of closed arrivals, after each answer: 100ms, or 'exponential 100ms'", metavar="TIME"),
 ]
 
 
+def trace_form(trace: Path | None, column: str | None, unit: str | None, sort: bool) -> TraceForm:
+    """Of what was typed. Raises MW1xx for what fits no trace."""
+    form = TraceForm(column, unit, sort)
+    if trace is None and form != OWN_FORM:
+        raise _option("--time-column, --unit and --sort say how a trace is read", "add --trace FILE")
+    if unit is not None and unit not in TRACE_UNITS:
+        raise _option(f"`{unit[:20]}` is not a unit of times", f"one of {', '.join(TRACE_UNITS)}")
+    return form
+
+
 @contextmanager
-def moving(spec: LoadSpec, shape: str | None, trace: Path | None, think: str | None) -> Iterator[LoadSpec]:
+def moving(
+    spec: LoadSpec, shape: str | None, trace: Path | None, form: TraceForm, think: str | None
+) -> Iterator[LoadSpec]:
     """The spec with how its load moves; what a trace needs on disk goes when the block is left."""
     if think is not None:
         spec = replace(spec, think=parse_think(think))
@@ -58,13 +83,13 @@ def moving(spec: LoadSpec, shape: str | None, trace: Path | None, think: str | N
         )
     elif trace is not None:
         with tempfile.TemporaryDirectory(prefix="meshwise-trace-") as directory:
-            yield _replaying(spec, trace, Path(directory) / "trace")
+            yield _replaying(spec, trace, form, Path(directory) / "trace")
     else:
         yield spec
 
 
-def _replaying(spec: LoadSpec, path: Path, compiled: Path) -> LoadSpec:
-    found = read_trace(path, spec.duration_ns)
+def _replaying(spec: LoadSpec, path: Path, form: TraceForm, compiled: Path) -> LoadSpec:
+    found = read_trace(path, spec.duration_ns, form=form)
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     if spec.arrivals is Arrivals.CLOSED:
@@ -77,7 +102,7 @@ def _replaying(spec: LoadSpec, path: Path, compiled: Path) -> LoadSpec:
         return replace(spec, rate_rps=found.rate_rps, shape=shape)
     if spec.arrivals is not Arrivals.CONSTANT:
         raise _option(f"{path} says every time, so arrivals are not drawn", "leave out --arrivals")
-    write_trace(TraceFile(path.name, str(path), found.sha256), spec.duration_ns, compiled)
+    write_trace(TraceFile(path.name, str(path), found.sha256, form=form), spec.duration_ns, compiled)
     return replace(spec, rate_rps=found.rate_rps, trace=str(compiled))
 
 

@@ -33,7 +33,7 @@ def write_trace(source: TraceFile, duration_ns: int, path: Path) -> None:
             count += times.size
             out.write(times.astype(np.int64).tobytes())
 
-        found = read_trace(Path(source.path), duration_ns, keep)
+        found = read_trace(Path(source.path), duration_ns, keep, source.form)
         if found.sha256 != source.sha256:
             raise messages.BAD_TRACE.error(
                 source.path, what="it was changed since the study was read", remedy="run the study again"

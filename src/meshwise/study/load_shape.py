@@ -144,6 +144,23 @@ class Times:
 
 
 @dataclass(frozen=True)
+class TraceForm:
+    """How a trace is read that is not meshwise's own `time_s` or `time_s,rate_rps`. All at their defaults: as
+    its own heading says."""
+
+    column: str | None = None
+    """Of the time of each request: its heading, or its number from 1."""
+    unit: str | None = None
+    """One of `TRACE_UNITS`; None: what the heading ends with (`_ms`), or a date where it is one."""
+    sort: bool = False
+    """Take the rows in the order of their times; else disorder is a mistake."""
+
+
+OWN_FORM = TraceForm()
+TRACE_UNITS = ("s", "ms", "us", "ns", "date")
+
+
+@dataclass(frozen=True)
 class TraceFile:
     """The file behind `Rates` or `Times`."""
 
@@ -153,6 +170,7 @@ class TraceFile:
     sha256: str
     notes: tuple[str, ...] = ()
     """What a reader of the plan should know: gaps, a part that is not replayed."""
+    form: TraceForm = OWN_FORM
 
 
 _PARTS: dict[str, type[Any]] = {

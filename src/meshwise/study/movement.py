@@ -24,12 +24,13 @@ from meshwise.study.load_shape import (
     Spike,
     Steps,
     TraceFile,
+    TraceForm,
 )
 from meshwise.study.model import Arrivals, Cell
 from meshwise.study.problems import Problem, impossible
 from meshwise.study.profile import profile
 from meshwise.study.shape import Factors, StudyFile
-from meshwise.study.shape_load import MovingLoad
+from meshwise.study.shape_load import MovingLoad, TraceShape
 from meshwise.study.trace import read_trace
 
 SHORTEST_NS = 1_000_000
@@ -56,7 +57,7 @@ def moving_load(
     if found:
         return None, file
     if given.trace is not None:
-        return _replayed(file, given.trace, trace_path(given.trace), problems)
+        return _replayed(file, given.trace, trace_path(given.trace.file), problems)
     return shape_of(given, file.trial.duration, zlib.crc32(f"{file.seed} markov".encode())), file
 
 
@@ -157,11 +158,12 @@ def _bad_lengths(file: StudyFile, given: MovingLoad) -> Iterator[Problem]:
 
 
 def _replayed(
-    file: StudyFile, name: str, path: FilePath, problems: list[Problem]
+    file: StudyFile, given: TraceShape, path: FilePath, problems: list[Problem]
 ) -> tuple[LoadShape | None, StudyFile]:
-    at = (*_AT, "trace")
+    at, name = (*_AT, "trace"), given.file
+    form = TraceForm(given.time_column, given.unit, given.sort)
     try:
-        trace = read_trace(path, file.trial.duration)
+        trace = read_trace(path, file.trial.duration, form=form)
     except MeshwiseError as error:
         problems.append(impossible(at, f"{error.where}: {error.what}", error.remedy))
         return None, file
@@ -176,8 +178,7 @@ def _replayed(
         if part.rate is not None:
             reason = f"the rate is that of {name} ({trace.rate_rps:g}/s on average)"
             problems.append(impossible((*where, "rate"), reason, "remove it"))
-    shape = LoadShape(
-        times=trace.times, rates=trace.rates, trace=TraceFile(name, str(path), trace.sha256, trace.notes)
-    )
+    source = TraceFile(name, str(path), trace.sha256, trace.notes, form)
+    shape = LoadShape(times=trace.times, rates=trace.rates, trace=source)
     factors = file.factors.model_copy(update={"rate": [trace.rate_rps]})
     return shape, file.model_copy(update={"factors": factors})

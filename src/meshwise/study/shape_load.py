@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic.annotated_handlers import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import DURATION_PATTERN, parse_duration_ns
@@ -98,6 +100,36 @@ class IdleBurstShape(Part):
     burst: Annotated[int, Field(ge=1, le=1_000_000, description="Requests.")]
 
 
+class TraceShape(Part):
+    """A recorded load."""
+
+    file: Annotated[str, Field(min_length=1, description="Path from the study file.")]
+    time_column: Annotated[str, Field(min_length=1, description="Heading or number of the times.")] | None = (
+        None
+    )
+    unit: (
+        Annotated[
+            Literal["s", "ms", "us", "ns", "date"],
+            Field(description="Default: as the heading ends, or a date."),
+        ]
+        | None
+    ) = None
+    sort: Annotated[bool, Field(description="Take the rows in the order of their times.")] = False
+
+
+class _PathAlone:
+    """The path alone serves as well."""
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string", "minLength": 1}, handler(core)]}
+
+
+def _trace(value: object) -> object:
+    return {"file": value} if isinstance(value, str) else value
+
+
 class MovingLoad(Part):
     """How the rate moves within a trial. Shapes beside each other multiply; `idle_burst` and `trace` stand
     alone, and so does one of `ramp` and `sinusoid`."""
@@ -111,7 +143,10 @@ class MovingLoad(Part):
     idle_burst: IdleBurstShape | None = None
     trace: (
         Annotated[
-            str, Field(min_length=1, description="A CSV file of times or of rates; path from the study file.")
+            TraceShape,
+            BeforeValidator(_trace),
+            _PathAlone(),
+            Field(description="A file of times or of rates, or `{file:, time_column:, unit:, sort:}`."),
         ]
         | None
     ) = None
