@@ -28,7 +28,7 @@ CONTEXT = (
 )  # fmt: skip
 """Factors that agree in whatever is compared: a slice for every combination of their levels."""
 
-FREE = ("key_type", "policy_count", "http1_transport", "tls_group", "stores")
+FREE = ("key_type", "policy_count", "plaintext_share", "http1_transport", "tls_group", "stores")
 """Factors that mean something in some rungs only: where they vary, a rung for every level."""
 
 DEFAULT_PRIMARY = ("response_p50_us", "response_p99_us", "cpu_us_per_request", "memory_bytes")
@@ -38,6 +38,8 @@ def means(factor: str, posture: str) -> bool:
     """Whether a level of this factor of FREE means anything in this posture."""
     if factor == "policy_count":
         return "+" in posture
+    if factor == "plaintext_share":
+        return posture.partition("+")[0] == "permissive"
     if factor in ("key_type", "tls_group"):
         return posture.partition("+")[0] not in ("none", "plaintext")
     return posture != "none" or factor not in FREE

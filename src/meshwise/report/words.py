@@ -275,6 +275,9 @@ _LEVEL_FORMS: dict[str, Callable[[float], str]] = {
     "streams": lambda value: f"{plural(int(value), 'stream')} per connection",
     "length": lambda value: plural(int(value), "node"),
     "policy_count": lambda value: f"{value:g} policies",
+    "plaintext_share": lambda value: (
+        f"{100 * value:.3g}% plaintext clients" if value else "no plaintext clients"
+    ),
     "requests_per_connection": lambda value: (
         f"{plural(int(value), 'request')} per connection" if value else "kept connections"
     ),

@@ -1,0 +1,48 @@
+"""Factors from the study to the report: every level of every factor has its own row with its own numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support.fake_study import run_fake
+
+from meshwise.archive.read import ArchiveReader
+from meshwise.cli.analyze import analyze_archive
+from meshwise.report.content import Rung, content
+from meshwise.study.file import parse_study
+
+PLAINTEXT = """\
+name: plaintext
+seed: 5
+environments: [none, istio]
+factors:
+  posture: [none, plaintext, permissive, strict]
+  rate: 200/s
+  plaintext_share: [0%, 20%]
+trial: {warmup: 100ms, duration: 500ms}
+blocks: 4
+"""
+
+
+def test_each_share_of_plaintext_clients_has_its_own_row_and_numbers(tmp_path: Path) -> None:
+    run_fake(tmp_path / "out", parse_study(PLAINTEXT, "s.yaml"))
+    document = analyze_archive(ArchiveReader.open(tmp_path / "out")).as_json()
+    ladder = content(document).slices[0].ladder("response_p50_us")
+    assert ladder is not None
+    rows = [rung for rung in ladder.rungs if rung.posture == "permissive"]
+    assert [rung.label for rung in rows] == [
+        "permissive, no plaintext clients", "permissive, 20% plaintext clients",
+    ]  # fmt: skip
+
+    def own(rung: Rung) -> tuple[object, ...]:
+        assert rung.value is not None
+        assert rung.step is not None
+        assert rung.over_none is not None
+        return tuple(each.scope["plaintext_share"] for each in (rung.value, rung.step, rung.over_none))
+
+    assert [own(rung) for rung in rows] == [(0.0, 0.0, 0.0), (0.2, 0.2, 0.2)]
+    first, second = rows
+    assert first.step is not None
+    assert second.step is not None
+    assert first.step.estimate != pytest.approx(second.step.estimate)
