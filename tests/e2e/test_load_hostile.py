@@ -154,3 +154,46 @@ def test_requests_to_a_server_of_another_protocol_fail_when_they_fall_due(tmp_pa
     with hostile.hostile(hostile.banner) as port:
         ran = run_here(load_spec(port, timeout_ns=20_000 * MS, connections=1), tmp_path)
     assert set(ran.errors()) == {"protocol"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "behaviour"),
+    [(Protocol.HTTP1, hostile.refuses_bodies), (Protocol.HTTP2, hostile.http2_refuses_bodies)],
+)
+def test_an_answer_that_came_before_the_body_was_taken_counts(
+    protocol: Protocol, behaviour: hostile.Behaviour, tmp_path: Path
+) -> None:
+    """Sending fails, and the answer is there: its status is the request's."""
+    with hostile.hostile(behaviour) as port:
+        changes = {"body_bytes": 10 * 2**20, "method": "POST", "connections": 2, "timeout_ns": 5000 * MS}
+        ran = run_here(load_spec(port, protocol, rate_rps=20, duration_ns=500 * MS, **changes), tmp_path)
+    assert ran.table["status"].to_pylist() == [413] * 10
+    assert ran.errors() == ["http_status"] * 10
+    assert ran.report.connections_made >= 10
+
+
+LATER = {
+    "no stream": ({frames.MAX_CONCURRENT_STREAMS: 0}, {frames.MAX_CONCURRENT_STREAMS: 10}),
+    "no window": ({frames.INITIAL_WINDOW_SIZE: 0}, {frames.INITIAL_WINDOW_SIZE: 65535}),
+}
+
+
+@pytest.mark.parametrize("requests_per_connection", [0, 2])
+@pytest.mark.parametrize("limit", LATER)
+@pytest.mark.parametrize("protocol", [Protocol.HTTP2, Protocol.GRPC])
+def test_what_a_server_allows_later_is_waited_for(
+    protocol: Protocol, limit: str, requests_per_connection: int, tmp_path: Path
+) -> None:
+    with hostile.hostile(hostile.allows_later(*LATER[limit], after_s=0.15)) as port:
+        changes = {"body_bytes": 100, "method": "POST", "connections": 4, "timeout_ns": 5000 * MS}
+        changes |= {"requests_per_connection": requests_per_connection, "duration_ns": 100 * MS}
+        ran = run_here(load_spec(port, protocol, path="/a.B/C", **changes), tmp_path)
+    expected = "" if protocol is Protocol.HTTP2 else "protocol"  # that server says nothing of gRPC
+    assert ran.errors() == [expected] * 20
+    assert ran.table["status"].to_pylist() == [200] * 20
+
+
+def test_a_request_whose_new_connection_says_goaway_has_failed(tmp_path: Path) -> None:
+    with hostile.hostile(hostile.goaway_at_once) as port:
+        ran = run_here(load_spec(port, Protocol.HTTP2, requests_per_connection=1, **SHORT), tmp_path)
+    assert ran.errors() == ["goaway"] * 10

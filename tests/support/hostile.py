@@ -215,6 +215,18 @@ def drips(sock: socket.socket) -> None:
             sock.sendall(bytes([byte]))
 
 
+def refuses_bodies(sock: socket.socket) -> None:
+    """Says so after the head and closes; what was sent and not read makes the kernel send RST behind it."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        part = sock.recv(256)
+        if not part:
+            raise EOFError
+        head += part
+    sock.sendall(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    sock.close()
+
+
 # --- HTTP/2 --------------------------------------------------------------------------------------
 
 
@@ -313,6 +325,46 @@ stray_data = http2_then(
     0, lambda stream_id: frames.data_frames(stream_id + 100, b"x", end_stream=True), close=False
 )
 zero_increment = http2_then(0, lambda _: frames.window_update(0, 0), close=False)
+
+
+def allows_later(first: dict[int, int], then: dict[int, int], after_s: float) -> Behaviour:
+    """Settings that allow nothing at first; everything is answered once its body has come."""
+
+    def behaviour(sock: socket.socket) -> None:
+        peer = Http2Peer(sock, first)
+
+        def allow() -> None:
+            with contextlib.suppress(OSError):
+                sock.sendall(frames.settings(then))
+
+        timer = threading.Timer(after_s, allow)
+        timer.start()
+        try:
+            while True:
+                whole, peer.buffer = frames.split(peer.buffer)
+                for kind, flags, stream_id, _ in whole:
+                    if kind in (frames.HEADERS, frames.DATA) and flags & frames.END_STREAM:
+                        peer.answer(stream_id)
+                peer._more()
+        finally:
+            timer.join()
+
+    return behaviour
+
+
+def http2_refuses_bodies(sock: socket.socket) -> None:
+    """As `refuses_bodies`: the answer, and the connection closed with the body unread."""
+    peer = Http2Peer(sock, {frames.INITIAL_WINDOW_SIZE: 2**31 - 1})
+    sock.sendall(frames.window_update(0, 2**31 - 1 - 65535))
+    block = encode_block([(":status", "413")])
+    sock.sendall(frames.headers_frames(peer.next_request(), block, end_stream=True))
+    sock.close()
+
+
+def goaway_at_once(sock: socket.socket) -> None:
+    Http2Peer(sock)
+    sock.sendall(frames.goaway(0, frames.NO_ERROR))
+    _read_forever(sock)
 
 
 def zero_window(sock: socket.socket) -> None:

@@ -53,6 +53,8 @@ class Connection:
         self.receive = protocol.receive
         self.state = COLD
         self.unsent: bytes | memoryview = _COLD_MARK
+        self.muted = False
+        """The peer takes nothing more; what it has said is still to be read."""
         self.retry_ns = retry_ns
         self.replaced = False
         self.granted = -1
@@ -167,6 +169,8 @@ class Connection:
 
     def transmit(self, data: bytes) -> None:
         """Sends, or keeps in `unsent` what the socket does not take. Raises OSError."""
+        if self.muted:
+            return
         if self.seal is not None:
             data = self.seal(data)
         if self.unsent:
@@ -182,6 +186,14 @@ class Connection:
         """After the socket became writable. Raises OSError."""
         with contextlib.suppress(BlockingIOError):
             self.unsent = memoryview(self.unsent)[self.send(self.unsent) :]
+
+    def go_mute(self) -> None:
+        """Nothing more is sent and no request started."""
+        self.muted = True
+        self.unsent = b""
+        self.protocol.limit = 0
+        self.protocol.closing = True
+        self.protocol.attention = True
 
     def part(self) -> None:
         """Says what a client that closes in good order says, as far as the socket takes it at once."""

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshwise.core.linux import set_timer_slack_ns
-from meshwise.load.connection import WAITING, Connection
+from meshwise.load.connection import DEAD, WAITING, Connection
 from meshwise.load.pacing import Timer
 from meshwise.load.pool import NEVER, Pool
 from meshwise.load.records import RecordFile
@@ -42,7 +42,7 @@ _MAX_EVENTS = 256
 _LONGEST_LEAD_NS = 60_000
 _LEAD_SHARE = 0.05
 _LEAD_STEP_NS = 500
-_OUT = select.EPOLLOUT
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _CLOSED_EARLY = "closed by the server before it answered anything (a port that wants TLS may do so)"
 
 
@@ -216,16 +216,16 @@ class Engine:
                     now = clock()
                     pool.transmit(connection, data)
                 else:
-                    if connection.seal is not None:
-                        data = connection.seal(data)
-                    now = clock()
                     try:
+                        if connection.seal is not None:
+                            data = connection.seal(data)
+                        now = clock()
                         taken = connection.send(data)
                     except BlockingIOError:
                         taken = 0
                     except OSError:
                         taken = len(data)
-                        pool.lose(connection, ErrorKind.RESET)
+                        pool.mute(connection)
                     if taken != len(data):
                         pool.keep(connection, data[taken:])
                 while first_row < row:
@@ -246,8 +246,10 @@ class Engine:
                     continue
                 connection = found
                 if event & _OUT or connection.state < WAITING:
+                    setting_up = connection.state < WAITING
                     pool.on_event(connection, event)
-                    continue
+                    if setting_up or not event & _IN or connection.state == DEAD:
+                        continue
                 waited = due <= now
                 try:
                     data = connection.recv(size)

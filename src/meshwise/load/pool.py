@@ -135,7 +135,7 @@ class Pool:
         try:
             connection.transmit_rest()
         except OSError:
-            self.lose(connection, ErrorKind.RESET)
+            self.mute(connection)
             return
         if not connection.unsent:
             self._poller.modify(connection.fd, _IN)
@@ -160,8 +160,9 @@ class Pool:
             self.outage = None
             if self._churn_gap_ns:
                 self._note_age(connection)
-            if connection.waiting_tag >= 0 and not self._send_waiting(connection):
-                return
+        asked = connection.state == LIVE and connection.waiting_tag >= 0 and protocol.limit > 0
+        if asked and not self._send_waiting(connection):
+            return
         if connection.state == LIVE and protocol.limit != connection.granted:
             counted = self.ready.count(connection) if connection.granted >= 0 else 0
             if self.thinking is not None:
@@ -178,6 +179,9 @@ class Pool:
         try:
             connection.transmit(data)
         except OSError:
+            if connection.state == LIVE:
+                self.mute(connection)
+                return True
             self.lose(connection, ErrorKind.RESET)
             return False
         if len(connection.unsent) > self._unsent_limit_bytes:
@@ -186,6 +190,14 @@ class Pool:
         if connection.unsent and not kept_before:
             self._poller.modify(connection.fd, _IN | _OUT)
         return True
+
+    def mute(self, connection: Connection) -> None:
+        """The peer takes no more. What it has said before is still to be read: it may be the answer (a body
+        that is refused: 413 and close). Reading finds the connection's end; what is open then is lost."""
+        if connection.state == DEAD:
+            return
+        connection.go_mute()
+        self._poller.modify(connection.fd, _IN)
 
     def keep(self, connection: Connection, rest: bytes) -> None:
         """What the hot loop's own send left over of bytes that are sealed already."""
@@ -330,7 +342,7 @@ class Pool:
         """The request that opened this connection goes out; False when the connection was lost by it."""
         data = connection.start(connection.waiting_tag)
         if not data:
-            self.lose(connection, ErrorKind.PROTOCOL)  # it allows no request at all
+            self.lose(connection, ErrorKind.PROTOCOL, "the server allows no request on a new connection")
             return False
         connection.waiting_tag = -1
         return self.transmit(connection, data)
@@ -350,6 +362,9 @@ class Pool:
     def _retire(self, connection: Connection) -> None:
         """No new requests here: the successor is opened at once, this one goes with its last answer."""
         if connection.state == DEAD:
+            return
+        if connection.waiting_tag >= 0:
+            self.lose(connection, ErrorKind.GOAWAY)
             return
         if not connection.replaced:
             connection.replaced = True
