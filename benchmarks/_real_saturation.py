@@ -21,10 +21,19 @@ from meshwise.archive.outcome import TrialOutcome, TrialStatus
 from meshwise.cli.wiring import meshes_of
 from meshwise.measure.attribution import SYSTEM, WHO, Limit, Machine, Usage, attribute
 from meshwise.runner import judged, run_trial, step_of
-from meshwise.study.design import design
-from meshwise.study.file import parse_study
+from meshwise.study.design.blocks import design
+from meshwise.study.design.search import (
+    INVALID_TRIES,
+    RESOLUTION,
+    Knee,
+    Result,
+    Step,
+    Tried,
+    next_step,
+    round_rate,
+)
+from meshwise.study.file.read import parse_study
 from meshwise.study.model import Phase, Study, Trial
-from meshwise.study.search import INVALID_TRIES, RESOLUTION, Knee, Result, Step, Tried, next_step, round_rate
 from meshwise.testbed.local.testbed import LocalTestbed
 
 TEXT = """\

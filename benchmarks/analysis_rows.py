@@ -20,8 +20,8 @@ from pathlib import Path
 
 from meshwise.archive.store import Archive
 from meshwise.runner import run_study
-from meshwise.study.design import design
-from meshwise.study.file import parse_study
+from meshwise.study.design.blocks import design
+from meshwise.study.file.read import parse_study
 from meshwise.testbed.fake import FakeTestbed
 
 STUDY = """

@@ -29,9 +29,9 @@ from meshwise.load.intended import intended_times  # noqa: E402
 from meshwise.load.launch import running_load  # noqa: E402
 from meshwise.load.schedule import shaped_times_ns  # noqa: E402
 from meshwise.load.trace import write_trace  # noqa: E402
-from meshwise.study.load_shape import LoadShape, Markov, TraceFile  # noqa: E402
+from meshwise.study.load.profile import LoadShape, Markov, TraceFile  # noqa: E402
+from meshwise.study.load.trace import read_trace  # noqa: E402
 from meshwise.study.model import Arrivals, Protocol  # noqa: E402
-from meshwise.study.trace import read_trace  # noqa: E402
 
 RATE, MOST_NS = 1000.0, 1_000_000
 STATES = LoadShape(markov=Markov((0.25, 4.0), (400_000_000, 100_000_000), seed=1))

@@ -30,10 +30,10 @@ import _real_saturation
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.measure.window import judge_window
 from meshwise.mesh.istio.binary import envoy_path
-from meshwise.study.design import design
-from meshwise.study.file import load_study
+from meshwise.study.design.blocks import design
+from meshwise.study.design.search import RESOLUTION, Knee, Result, Tried, next_step, round_rate
+from meshwise.study.file.read import load_study
 from meshwise.study.model import Phase, Search, Study, Trial
-from meshwise.study.search import RESOLUTION, Knee, Result, Tried, next_step, round_rate
 from meshwise.testbed.fake import FakeTestbed
 from meshwise.testbed.local.world import enter_world
 

@@ -25,7 +25,7 @@ import polars as pl
 
 from meshwise.cli.wiring import meshes_of
 from meshwise.core.errors import MeshwiseError
-from meshwise.study.file import load_study
+from meshwise.study.file.read import load_study
 from meshwise.study.model import LADDER, Control, MeshName, Study, Trial
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world

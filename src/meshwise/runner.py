@@ -20,8 +20,8 @@ from meshwise.archive.store import Archive, TrialOutcome, TrialStatus
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.measure.window import judge_window
 from meshwise.mesh.seam import Proof
+from meshwise.study.design.search import Result, Step, next_step, usual_steps
 from meshwise.study.model import Phase, Study, Trial
-from meshwise.study.search import Result, Step, next_step, usual_steps
 from meshwise.testbed.seam import LiveProgress, Testbed
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from meshwise.load.intended import intended_times
 from meshwise.load.launch import running_load
 from meshwise.load.records import read_records
 from meshwise.load.trace import write_trace
-from meshwise.study.load_shape import LoadShape, Spike, Think, TraceFile
+from meshwise.study.load.profile import LoadShape, Spike, Think, TraceFile
+from meshwise.study.load.trace import read_trace
 from meshwise.study.model import Arrivals
-from meshwise.study.trace import read_trace
 
 S = 10**9
 

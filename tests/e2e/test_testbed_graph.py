@@ -12,8 +12,8 @@ from tests.support.people import ROOT, command_as, environment_as
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio.binary import envoy_path
-from meshwise.study.graph_file import read_graph
-from meshwise.study.graph_sums import asked_errors, visits
+from meshwise.study.graph.read import read_graph
+from meshwise.study.graph.sums import asked_errors, visits
 
 GRAPH = """\
 services:

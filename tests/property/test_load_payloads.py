@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from meshwise.load.payloads import LEAST_ENTRIES, ORDER_ENTRIES, POOL_BYTES, POOL_ENTRIES, draw_pool
-from meshwise.study.payload import MAX_PAYLOAD_BYTES, Family, Payload, parse_payload
+from meshwise.study.load.payload import MAX_PAYLOAD_BYTES, Family, Payload, parse_payload
 
 SIZES = some.integers(0, MAX_PAYLOAD_BYTES)
 

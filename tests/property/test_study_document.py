@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwise.core.errors import ExitStatus, MeshwiseError
-from meshwise.study.document import parse_document
-from meshwise.study.file import parse_study
-from meshwise.study.shape import StudyFile
+from meshwise.study.file.document import parse_document
+from meshwise.study.file.keys import StudyFile
+from meshwise.study.file.read import parse_study
 
 KEYS = [*StudyFile.model_fields, "rate", "posture", "same", "mtls", "x"]
 SCALARS = st.one_of(

@@ -17,9 +17,9 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.report.graph_layout import lay_out
 from meshwise.report.graph_svg import graph_drawing
 from meshwise.report.graph_words import tree
-from meshwise.study.graph import ServiceGraph, graph_of
-from meshwise.study.graph_file import parse_graph
-from meshwise.study.graph_sums import asked_errors, callees_first, longest_sleep_ns, most_calls, visits
+from meshwise.study.graph.model import ServiceGraph, graph_of
+from meshwise.study.graph.read import parse_graph
+from meshwise.study.graph.sums import asked_errors, callees_first, longest_sleep_ns, most_calls, visits
 from meshwise.study.model import Shape, Topology
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from meshwise.archive.store import Archive
 from meshwise.runner import RunSummary, run_study
-from meshwise.study.design import design
-from meshwise.study.file import parse_study
+from meshwise.study.design.blocks import design
+from meshwise.study.file.read import parse_study
 from meshwise.study.model import Study
 from meshwise.testbed.fake import FakeTestbed
 

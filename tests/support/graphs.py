@@ -6,8 +6,8 @@ import random
 
 from hypothesis import strategies as st
 
-from meshwise.study.graph import Call, Concurrent, GraphService, ServiceGraph, Sleep, Step
-from meshwise.study.graph_sums import steps_at_once
+from meshwise.study.graph.model import Call, Concurrent, GraphService, ServiceGraph, Sleep, Step
+from meshwise.study.graph.sums import steps_at_once
 from meshwise.study.model import Authorization, MtlsMode
 
 _MS = 10**6

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from meshwise.mesh.istio.mesh import IstioMesh
-from meshwise.study.graph_file import read_graph
+from meshwise.study.graph.read import read_graph
 from meshwise.study.model import LADDER, Arrivals, MeshName, Protocol, Shape, TrialPlan
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from meshwise.study.graph import Call, Concurrent, GraphService, ServiceGraph, Sleep, Step
+from meshwise.study.graph.model import Call, Concurrent, GraphService, ServiceGraph, Sleep, Step
 
 
 def as_yaml(graph: ServiceGraph) -> str:

@@ -22,7 +22,7 @@ import yaml
 from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import Mesh, PlacedWorkload, Placement
 from meshwise.mesh.traits import NAMES
-from meshwise.study.graph import GraphService
+from meshwise.study.graph.model import GraphService
 from meshwise.study.model import LADDER, NO_MESH, Cell, Protocol, Shape, Topology
 from tests.support.mesh_graph import SHOP
 from tests.support.mesh_graph import TOPOLOGY as SHOP_TOPOLOGY

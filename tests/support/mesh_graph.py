@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from meshwise.mesh.seam import PlacedWorkload, Placement
-from meshwise.study.graph import Call, Concurrent, GraphService, ServiceGraph
+from meshwise.study.graph.model import Call, Concurrent, GraphService, ServiceGraph
 from meshwise.study.model import (
     LADDER,
     Authorization,

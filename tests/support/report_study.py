@@ -8,7 +8,7 @@ from pathlib import Path
 from meshwise.archive.findings import write_findings
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
-from meshwise.study.file import parse_study
+from meshwise.study.file.read import parse_study
 from meshwise.study.model import Authorization, Cell, MeshName
 from meshwise.testbed.fake import FakeTestbed
 from tests.support.fake_study import run_fake

@@ -9,8 +9,8 @@ from meshwise.archive.store import Archive
 from meshwise.cli.analyze import analyze_archive
 from meshwise.findings.finding import Findings
 from meshwise.runner import RunSummary, run_saturation
-from meshwise.study.design import design
-from meshwise.study.file import parse_study
+from meshwise.study.design.blocks import design
+from meshwise.study.file.read import parse_study
 from meshwise.study.model import Study
 from meshwise.testbed.fake import FakeTestbed
 

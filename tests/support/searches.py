@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from meshwise.study.design.search import Knee, Result, Tried, next_step
 from meshwise.study.model import Phase, Search
-from meshwise.study.search import Knee, Result, Tried, next_step
 
 Answer = Callable[[float, Phase], Result]
 

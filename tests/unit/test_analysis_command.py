@@ -18,8 +18,8 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.findings.schema import schema
 from meshwise.mesh.traits import NAMES
 from meshwise.runner import run_study
-from meshwise.study.design import design
-from meshwise.study.file import parse_study
+from meshwise.study.design.blocks import design
+from meshwise.study.file.read import parse_study
 from meshwise.testbed.fake import FakeTestbed, truth
 
 STUDY = """

@@ -19,8 +19,8 @@ from meshwise.findings.finding import Finding
 from meshwise.measure.soak import change, throughput_variation, variability, window_p99s
 from meshwise.stats.interval import sign_test, t_interval
 from meshwise.stats.verdict import Verdict
+from meshwise.study.design.search import Knee, Result, Tried, next_step
 from meshwise.study.model import Objective, Phase, Search, Trial
-from meshwise.study.search import Knee, Result, Tried, next_step
 
 SEARCH = Search(
     objective=Objective(((0.99, 20_000_000),), 0.001, 0.99),

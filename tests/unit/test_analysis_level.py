@@ -7,7 +7,7 @@ from tests.support.fake_study import small_study
 
 from meshwise.analysis.level import lateness_concerns, trial_flags
 from meshwise.measure.trial import TrialResult
-from meshwise.study.design import design
+from meshwise.study.design.blocks import design
 
 FLAG = "late_sends: words"
 

@@ -19,8 +19,8 @@ from meshwise.archive.read import ArchiveReader
 from meshwise.archive.rows import cell_of, cell_row, trial_of, trial_row
 from meshwise.archive.schema import EVENTS, REQUESTS, REQUESTS_EXTRA, TABLES, conform
 from meshwise.core.errors import ExitStatus, MeshwiseError
-from meshwise.study.design import design
-from meshwise.study.file import load_study
+from meshwise.study.design.blocks import design
+from meshwise.study.file.read import load_study
 from meshwise.testbed.fake import FakeTestbed
 
 STUDY = small_study()

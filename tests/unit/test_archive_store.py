@@ -25,8 +25,8 @@ from meshwise.archive.schema import REQUESTS, TELEMETRY, TRIALS
 from meshwise.archive.store import Archive, TrialOutcome, TrialStatus
 from meshwise.core import files
 from meshwise.core.errors import ExitStatus, MeshwiseError
-from meshwise.study.design import design
-from meshwise.study.estimate import REQUEST_ROW_BYTES, TRIAL_FILE_BYTES
+from meshwise.study.design.blocks import design
+from meshwise.study.design.estimate import REQUEST_ROW_BYTES, TRIAL_FILE_BYTES
 from meshwise.study.model import Study, Trial
 from meshwise.testbed.fake import FakeTestbed
 

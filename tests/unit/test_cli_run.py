@@ -15,7 +15,7 @@ from meshwise.cli.wiring import all_meshes, not_applicable
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.runner import Observer, RunSummary, TrialLive, TrialStarted, run_study
-from meshwise.study.design import design
+from meshwise.study.design.blocks import design
 from meshwise.study.model import MeshName
 from meshwise.testbed.fake import FakeTestbed
 from meshwise.testbed.seam import LiveProgress

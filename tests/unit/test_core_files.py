@@ -16,7 +16,7 @@ from meshwise.archive.store import Archive
 from meshwise.cli.main import app
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.files import Folder, NotPlain, disk_troubles, writing
-from meshwise.study.design import design
+from meshwise.study.design.blocks import design
 
 STUDY = small_study()
 SECRET = "years of work"

@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 from meshwise.load.schedule import Times, arrival_times_ns, replayed_times_ns, shaped_times_ns
-from meshwise.study.load_shape import (
+from meshwise.study.load.profile import (
     IdleBurst,
     LoadShape,
     Markov,
@@ -27,8 +27,8 @@ from meshwise.study.load_shape import (
     Spike,
     Steps,
 )
+from meshwise.study.load.rate import profile
 from meshwise.study.model import Arrivals
-from meshwise.study.profile import profile
 
 Floats = npt.NDArray[np.float64]
 S, MS = 10**9, 10**6

@@ -16,9 +16,9 @@ from meshwise.load.intended import intended_times
 from meshwise.load.schedule import share_of
 from meshwise.load.spec import LoadSpec
 from meshwise.load.trace import MAGIC, open_trace, write_trace
-from meshwise.study.load_shape import IdleBurst, LoadShape, Spike, Think, TraceFile
+from meshwise.study.load.profile import IdleBurst, LoadShape, Spike, Think, TraceFile
+from meshwise.study.load.trace import read_trace
 from meshwise.study.model import Arrivals
-from meshwise.study.trace import read_trace
 
 S, MS = 10**9, 10**6
 

@@ -13,8 +13,8 @@ from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.findings.finding import Kind
 from meshwise.measure.places import by_place, compared_by_workload, members
-from meshwise.study.file import parse_study
-from meshwise.study.graph import Call, GraphService, ServiceGraph
+from meshwise.study.file.read import parse_study
+from meshwise.study.graph.model import Call, GraphService, ServiceGraph
 from meshwise.study.model import MeshName, Shape
 
 TREE = cell(shape=Shape.TREE, length=3)

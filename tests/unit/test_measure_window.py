@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from meshwise.measure.window import Judged, backlog_growth, judge_window
+from meshwise.study.design.search import Result
 from meshwise.study.model import Objective
-from meshwise.study.search import Result
 
 OBJECTIVE = Objective(((0.5, 5_000_000), (0.99, 20_000_000)), errors=0.001, completed=0.99)
 SECOND = 10**9

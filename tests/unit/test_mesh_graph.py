@@ -41,8 +41,8 @@ from meshwise.mesh.request import allowances
 from meshwise.mesh.tokens import tokens
 from meshwise.service.plan import Plan
 from meshwise.study.demands import effective_posture
-from meshwise.study.graph import Call as GraphCall
-from meshwise.study.graph import GraphService
+from meshwise.study.graph.model import Call as GraphCall
+from meshwise.study.graph.model import GraphService
 from meshwise.study.model import (
     LADDER,
     Authorization,

@@ -14,7 +14,7 @@ from meshwise.mesh.linkerd import posture as linkerd
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.study.factors import concerns
-from meshwise.study.file import parse_study
+from meshwise.study.file.read import parse_study
 from meshwise.study.model import LADDER, NO_MESH, Http1Transport, MeshName, Protocol, TlsGroup
 
 STRICT = LADDER[2]

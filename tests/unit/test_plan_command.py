@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from meshwise.cli.plan import controls_of, plan, plan_document, show_plan, split_factors, telling_factors
-from meshwise.study.design import design
-from meshwise.study.file import load_study, parse_study
+from meshwise.study.design.blocks import design
+from meshwise.study.file.read import load_study, parse_study
 from meshwise.study.model import Cell, MtlsMode, Study
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from meshwise.report.growing import of_growths
 from meshwise.report.growth import growths, togethers
 from meshwise.report.html import render
 from meshwise.report.record import Record, read_record
-from meshwise.study.file import parse_study
+from meshwise.study.file.read import parse_study
 from meshwise.testbed.fake import FakeTestbed
 
 STUDY = """\

@@ -21,7 +21,7 @@ from meshwise.report.content import content
 from meshwise.report.growth import growths
 from meshwise.report.saturation import section
 from meshwise.stats.verdict import Verdict
-from meshwise.study.estimate import estimate, longest_search_s
+from meshwise.study.design.estimate import estimate, longest_search_s
 from meshwise.testbed.fake import FakeTestbed, capacity_rps, truth
 
 SHORT = TEXT.replace("blocks: 6", "blocks: 3")

@@ -15,7 +15,7 @@ from meshwise.service.plan import Plan, PlanError, parse
 from meshwise.service.script import ASKED_ERROR, Player, Script, Stage
 from meshwise.service.sleeps import Sleeps
 from meshwise.service.spec import NodeSpec, Upstream
-from meshwise.study.graph import Call, Concurrent, GraphService, Sleep
+from meshwise.study.graph.model import Call, Concurrent, GraphService, Sleep
 from meshwise.study.model import Protocol
 
 A, B, C = (Upstream(f"10.96.0.{at}", f"{name}.test") for at, name in enumerate("abc", start=1))

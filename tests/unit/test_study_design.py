@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from meshwise.study.design import block_tasks, design, design_block
-from meshwise.study.estimate import doubts, estimate, ladder_steps, resolution
-from meshwise.study.file import parse_study
+from meshwise.study.design.blocks import block_tasks, design, design_block
+from meshwise.study.design.estimate import doubts, estimate, ladder_steps, resolution
+from meshwise.study.file.read import parse_study
 from meshwise.study.model import Role, Study
 
 GOLDEN_ORDER = [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from meshwise.study.file import parse_study
-from meshwise.study.shape import Factors, StudyFile
+from meshwise.study.file.keys import Factors, StudyFile
+from meshwise.study.file.read import parse_study
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/study-file.md").read_text()

@@ -10,7 +10,7 @@ from tests.support.fake_study import run_fake
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.report.content import Rung, content
-from meshwise.study.file import parse_study
+from meshwise.study.file.read import parse_study
 
 PLAINTEXT = """\
 name: plaintext

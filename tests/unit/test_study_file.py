@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshwise.core.errors import ExitStatus, MeshwiseError
-from meshwise.study.file import load_study, parse_study
+from meshwise.study.file.read import load_study, parse_study
 from meshwise.study.model import (
     Arrivals,
     Authorization,

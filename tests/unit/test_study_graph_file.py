@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from meshwise.core.errors import ExitStatus, MeshwiseError
-from meshwise.study.graph import Call, Concurrent, GraphService, Sleep
-from meshwise.study.graph_file import parse_graph, read_graph
-from meshwise.study.graph_sums import most_calls, visits
+from meshwise.study.graph.model import Call, Concurrent, GraphService, Sleep
+from meshwise.study.graph.read import parse_graph, read_graph
+from meshwise.study.graph.sums import most_calls, visits
 from meshwise.study.model import Authorization, MtlsMode
 
 STUDIES = Path(__file__).parents[2] / "studies"

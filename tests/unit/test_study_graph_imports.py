@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwise.core.errors import ExitStatus, MeshwiseError
-from meshwise.study.file import load_study
-from meshwise.study.graph import Call, Concurrent, Sleep
-from meshwise.study.graph_file import parse_graph
-from meshwise.study.graph_sums import visits
+from meshwise.study.file.read import load_study
+from meshwise.study.graph.model import Call, Concurrent, Sleep
+from meshwise.study.graph.read import parse_graph
+from meshwise.study.graph.sums import visits
 
 
 def failure(text: str, name: str, entry: str | None = None) -> MeshwiseError:

@@ -13,9 +13,9 @@ from meshwise.analysis.increment import ladder
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
 from meshwise.core.errors import MeshwiseError
-from meshwise.study.design import design
+from meshwise.study.design.blocks import design
 from meshwise.study.factors import inexpressible
-from meshwise.study.file import load_study, parse_study
+from meshwise.study.file.read import load_study, parse_study
 from meshwise.study.model import Level, Protocol, Study
 
 BOTH = """\

@@ -20,11 +20,11 @@ from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.report import html as page
 from meshwise.report.record import read_record
 from meshwise.report.spark import spark
-from meshwise.study.estimate import TRIAL_FILE_BYTES, disk_bytes
-from meshwise.study.file import load_study, parse_study
-from meshwise.study.load_shape import IdleBurst, LoadShape, OnOff, Ramp, Sinusoid, Spike, Steps, Think
+from meshwise.study.design.estimate import TRIAL_FILE_BYTES, disk_bytes
+from meshwise.study.file.profile_text import parse_shape
+from meshwise.study.file.read import load_study, parse_study
+from meshwise.study.load.profile import IdleBurst, LoadShape, OnOff, Ramp, Sinusoid, Spike, Steps, Think
 from meshwise.study.model import Arrivals, Study
-from meshwise.study.shape_text import parse_shape
 
 S, MS = 10**9, 10**6
 TOP = "name: x\nenvironments: [none, istio]\nfactors: {posture: [none, strict], rate: 200/s}\n"

@@ -12,7 +12,7 @@ from tests.support.studies import cell, study, trial
 from meshwise.archive.rows import cell_of, cell_row
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.request import path_of, request_of
-from meshwise.study.file import parse_study
+from meshwise.study.file.read import parse_study
 from meshwise.study.model import LADDER, Cell, Protocol, Streaming, Study
 from meshwise.testbed.local.instrument import load_spec, outside_spec
 from meshwise.testbed.local.layout import lay_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshwise.core.errors import MeshwiseError
-from meshwise.study.payload import MAX_PAYLOAD_BYTES, Family, Payload, is_distribution, parse_payload
+from meshwise.study.load.payload import MAX_PAYLOAD_BYTES, Family, Payload, is_distribution, parse_payload
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ import pytest
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.load.trace import open_trace, write_trace
-from meshwise.study import trace_rows
-from meshwise.study.file import load_study
-from meshwise.study.load_shape import TraceFile, TraceForm
-from meshwise.study.trace import read_trace
-from meshwise.study.trace_rows import Ints
+from meshwise.study.file.read import load_study
+from meshwise.study.load import trace_rows
+from meshwise.study.load.profile import TraceFile, TraceForm
+from meshwise.study.load.trace import read_trace
+from meshwise.study.load.trace_rows import Ints
 
 S, MS = 10**9, 10**6
 

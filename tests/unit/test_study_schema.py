@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from meshwise.cli.schema import schema
-from meshwise.study.schema import study_schema, study_schema_text
+from meshwise.study.file.schema import study_schema, study_schema_text
 
 STUDIES = Path(__file__).parents[2] / "studies"
 

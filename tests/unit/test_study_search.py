@@ -9,8 +9,7 @@ import pytest
 from tests.support.searches import Answer, run_search, sharp, soft
 
 from meshwise.stats.interval import t_interval
-from meshwise.study.model import Objective, Phase, Search
-from meshwise.study.search import (
+from meshwise.study.design.search import (
     GROWTH,
     INVALID_TRIES,
     RESOLUTION,
@@ -22,6 +21,7 @@ from meshwise.study.search import (
     next_step,
     usual_steps,
 )
+from meshwise.study.model import Objective, Phase, Search
 
 SEARCH = Search(
     objective=Objective(((0.99, 20_000_000),), 0.001, 0.99),

@@ -9,7 +9,7 @@ from tests.support.fake_study import run_fake
 
 from meshwise.archive.read import ArchiveReader, stored_graph
 from meshwise.core.errors import ExitStatus, MeshwiseError
-from meshwise.study.file import load_study, parse_study
+from meshwise.study.file.read import load_study, parse_study
 from meshwise.study.model import Shape, Study
 
 EDGES = "client -> a\na -> b\na -> c\n"

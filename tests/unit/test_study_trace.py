@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from meshwise.core.errors import ExitStatus, MeshwiseError
-from meshwise.study import trace_rows
-from meshwise.study.trace import Trace, read_trace
-from meshwise.study.trace_rows import Ints
+from meshwise.study.load import trace_rows
+from meshwise.study.load.trace import Trace, read_trace
+from meshwise.study.load.trace_rows import Ints
 
 S, MS = 10**9, 10**6
 

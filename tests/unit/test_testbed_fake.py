@@ -10,7 +10,7 @@ import pytest
 from tests.support.fake_study import run_fake, small_study
 
 from meshwise.archive.read import ArchiveReader
-from meshwise.study.design import design
+from meshwise.study.design.blocks import design
 from meshwise.study.model import Study, Trial
 from meshwise.testbed import seam
 from meshwise.testbed.fake import FakeTestbed, Noise, truth

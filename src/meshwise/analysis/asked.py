@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshwise.study.graph_sums import asked_errors
+from meshwise.study.graph.sums import asked_errors
 from meshwise.study.model import Cell
 
 _CONCERNED = ("error_ratio", "response_", "service_p", "service_mean", "throughput_rps", "saturation")

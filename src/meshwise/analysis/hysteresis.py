@@ -2,7 +2,8 @@
 
 Laws of this file (statistics: section 8):
 - What is compared, within each search, is the first rate that holds on two walks down from the knee by the
-  same rule: one rested, one straight from overload (`study.search`). Without hysteresis they differ by chance
+  same rule: one rested, one straight from overload (`study.design.search`). Without hysteresis they differ by
+  chance
   only, in either direction.
 - A walk on which nothing held counts with the lowest rate that it tried: more than that was lost.
 - Rates come in steps of twice the search's resolution, so a few blocks may well agree by chance, and a t test
@@ -26,8 +27,8 @@ from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import clopper_pearson, minimal_detectable, sign_test, t_interval, t_p_value
 from meshwise.stats.multiplicity import holm
 from meshwise.stats.verdict import Direction, Verdict
+from meshwise.study.design.search import Result
 from meshwise.study.model import Cell, Phase
-from meshwise.study.search import Result
 
 
 @dataclass(frozen=True)

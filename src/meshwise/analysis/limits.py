@@ -27,8 +27,8 @@ from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import t_interval, t_p_value
 from meshwise.stats.multiplicity import holm
 from meshwise.stats.verdict import Verdict
+from meshwise.study.design.search import Result
 from meshwise.study.model import Cell, Phase
-from meshwise.study.search import Result
 
 DRIFTS: Mapping[str, tuple[str, str, float]] = {
     "throughput_change": ("throughput_rps", "the throughput", 0.02),

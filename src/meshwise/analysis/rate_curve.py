@@ -24,7 +24,7 @@ from meshwise.analysis.settings import Settings
 from meshwise.analysis.slope import slopes
 from meshwise.findings.finding import Finding
 from meshwise.measure.trial import TrialResult
-from meshwise.study.search import UPWARD, Result
+from meshwise.study.design.search import UPWARD, Result
 
 PART = "curve"
 """`scope.part` of the levels made here: they stand at the rates of one search, not at rates of the study."""

@@ -1,7 +1,8 @@
 """Searches -> one result per cell and block, and the curve of latency and CPU against rate. Pure.
 
 Laws of this file (statistics: section 8):
-- A search is replayed by `study.search` from what its trials were taken for; nothing is judged anew here.
+- A search is replayed by `study.design.search` from what its trials were taken for; nothing is judged anew
+  here.
 - One knee per block, so that blocks are the units and knees are paired like any other metric.
 - CPU and memory are those of the trials that held at the knee, on the way up.
 - A search's variation of throughput and P99 is its soak's.
@@ -25,8 +26,8 @@ from meshwise.findings.finding import Finding, Kind, finite
 from meshwise.measure.attribution import Attribution
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.verdict import Verdict
+from meshwise.study.design.search import UPWARD, Knee, Result, Step, Tried, next_step
 from meshwise.study.model import Cell, MeshName, Phase, Role, Search, Trial
-from meshwise.study.search import UPWARD, Knee, Result, Step, Tried, next_step
 
 AT_THE_KNEE = ("cpu_us_per_request", "pod_cpu_us_per_request", "service_cpu_us_per_request", "memory_bytes",
                "instrument_cpu_us_per_request")  # fmt: skip

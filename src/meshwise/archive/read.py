@@ -31,9 +31,9 @@ from meshwise.archive.schema import (
     conform,
 )
 from meshwise.core import messages
-from meshwise.study.file import parse_study
+from meshwise.study.file.read import parse_study
+from meshwise.study.load.trace import TRACES
 from meshwise.study.model import Cell, Level, ServiceGraph, Study, Trial
-from meshwise.study.trace import TRACES
 
 
 @dataclass(frozen=True)

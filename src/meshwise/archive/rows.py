@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from meshwise.archive.outcome import Check, Proof, TrialOutcome
 from meshwise.archive.schema import DESIGN, TRIALS
-from meshwise.study.graph import graph_of
+from meshwise.study.graph.model import graph_of
 from meshwise.study.model import (
     Authorization,
     Cell,

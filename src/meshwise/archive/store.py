@@ -33,10 +33,10 @@ from meshwise.archive.schema import EVENTS, REQUESTS, SCHEMA_VERSION, TELEMETRY,
 from meshwise.core import messages
 from meshwise.core.files import ASIDE, Folder, disk_troubles, free_bytes
 from meshwise.core.units import format_size
-from meshwise.study.estimate import disk_bytes
+from meshwise.study.design.estimate import disk_bytes
+from meshwise.study.design.search import Result, Tried
+from meshwise.study.load.trace import TRACES
 from meshwise.study.model import Phase, Study, Trial
-from meshwise.study.search import Result, Tried
-from meshwise.study.trace import TRACES
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from meshwise.core.units import parse_rate_rps, parse_size_bytes
 from meshwise.load.payloads import RESPONSE_SLOT
 from meshwise.load.spec import LoadSpec
 from meshwise.service.plan import HEADER as PLAN_HEADER
+from meshwise.study.load.payload import Payload, is_distribution, parse_payload
 from meshwise.study.model import Protocol
-from meshwise.study.payload import Payload, is_distribution, parse_payload
 from meshwise.study.protocol import Streaming
 
 RequestBytesOption = Annotated[

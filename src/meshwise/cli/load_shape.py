@@ -16,12 +16,12 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_duration
 from meshwise.load.spec import LoadSpec
 from meshwise.load.trace import write_trace
-from meshwise.study.load_shape import MOST_RPS, OWN_FORM, TRACE_UNITS, LoadShape, TraceFile, TraceForm
+from meshwise.study.file.load_keys import parse_think
+from meshwise.study.file.movement import beyond
+from meshwise.study.file.profile_text import parse_shape
+from meshwise.study.load.profile import MOST_RPS, OWN_FORM, TRACE_UNITS, LoadShape, TraceFile, TraceForm
+from meshwise.study.load.trace import read_trace
 from meshwise.study.model import Arrivals
-from meshwise.study.movement import beyond
-from meshwise.study.shape_load import parse_think
-from meshwise.study.shape_text import parse_shape
-from meshwise.study.trace import read_trace
 
 LONGEST_NS = 3600 * 10**9
 

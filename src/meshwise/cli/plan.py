@@ -22,8 +22,8 @@ from meshwise.cli.plan_shape import load_document, load_lines
 from meshwise.cli.wiring import LevelOption, not_applicable
 from meshwise.core.units import format_duration, format_size
 from meshwise.report import edge
-from meshwise.study.design import block_tasks, design_block
-from meshwise.study.estimate import (
+from meshwise.study.design.blocks import block_tasks, design_block
+from meshwise.study.design.estimate import (
     Estimate,
     Resolution,
     doubts,
@@ -32,10 +32,10 @@ from meshwise.study.estimate import (
     longest_search_s,
     resolution,
 )
+from meshwise.study.design.search import GROWTH, RESOLUTION, most_steps, usual_steps
 from meshwise.study.factors import concerns
-from meshwise.study.file import load_study
+from meshwise.study.file.read import load_study
 from meshwise.study.model import Cell, Protocol, Role, Search, Streaming, Study, Trial
-from meshwise.study.search import GROWTH, RESOLUTION, most_steps, usual_steps
 
 FACTORS = (
     "mesh", "posture", "protocol", "rate_rps", "request_bytes", "response_bytes", "connections", "streams",

@@ -12,7 +12,7 @@ from meshwise.core import messages
 from meshwise.core.files import writing
 from meshwise.report.graph_svg import graph_drawing
 from meshwise.report.graph_words import tree
-from meshwise.study.graph_sums import asked_errors, most_calls, visits
+from meshwise.study.graph.sums import asked_errors, most_calls, visits
 from meshwise.study.model import Shape, Study, Topology
 
 _PLAIN = (Shape.CHAIN, Shape.FANOUT)

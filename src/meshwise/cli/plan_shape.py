@@ -7,8 +7,8 @@ from typing import Any
 
 from meshwise.core.units import format_duration
 from meshwise.report.spark import spark
+from meshwise.study.load.rate import Profile, profile
 from meshwise.study.model import Study
-from meshwise.study.profile import Profile, profile
 
 WIDTH = 60
 MOST_RATES = 4

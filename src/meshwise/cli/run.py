@@ -34,8 +34,8 @@ from meshwise.runner import (
     run_study,
     violates,
 )
-from meshwise.study.design import design
-from meshwise.study.file import load_study
+from meshwise.study.design.blocks import design
+from meshwise.study.file.read import load_study
 from meshwise.study.model import Level, Study, Trial
 from meshwise.testbed.local.checks import preflight
 from meshwise.testbed.local.testbed import LocalTestbed

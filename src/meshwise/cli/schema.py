@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from meshwise.study.schema import study_schema_text
+from meshwise.study.file.schema import study_schema_text
 
 
 def schema() -> None:

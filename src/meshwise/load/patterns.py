@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from meshwise.load.spec import LoadSpec
+from meshwise.study.load.payload import largest_bytes
 from meshwise.study.model import Protocol
-from meshwise.study.payload import largest_bytes
 from meshwise.study.protocol import Streaming
 
 MAX_STREAM_BYTES = 64 * 2**20

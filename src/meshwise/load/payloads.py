@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meshwise.study.payload import Family, Payload
+from meshwise.study.load.payload import Family, Payload
 
 POOL_ENTRIES = 256
 """At most; an entry's number is one byte."""

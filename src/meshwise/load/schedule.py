@@ -3,8 +3,8 @@
 An open-loop schedule does not depend on answers, which is what makes queueing visible. A closed loop
 has no schedule; asking for one is a mistake of the caller.
 
-Under a shape (`study.load_shape`) the arrivals are drawn for a constant rate, and their times are those at
-which as much work is done (`study.profile`): constant arrivals keep equal work between them, poisson ones
+Under a shape (`study.load.profile`) the arrivals are drawn for a constant rate, and their times are those at
+which as much work is done (`study.load.rate`): constant arrivals keep equal work between them, poisson ones
 become an inhomogeneous Poisson process with exactly that intensity.
 """
 
@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from meshwise.study.load_shape import LoadShape
+from meshwise.study.load.profile import LoadShape
+from meshwise.study.load.rate import profile
 from meshwise.study.model import Arrivals
-from meshwise.study.profile import profile
 
 Times = npt.NDArray[np.int64]
 SECOND_NS = 10**9

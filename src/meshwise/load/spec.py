@@ -18,9 +18,9 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from meshwise.study.load_shape import LoadShape, Think
+from meshwise.study.load.payload import Payload, parse_payload
+from meshwise.study.load.profile import LoadShape, Think
 from meshwise.study.model import Arrivals, Protocol
-from meshwise.study.payload import Payload, parse_payload
 from meshwise.study.protocol import Streaming
 
 
@@ -76,7 +76,7 @@ class LoadSpec:
     resume_tls: bool = False
     """Offer the TLS session of an earlier connection to new ones; else every handshake is a full one."""
     request_sizes: str = ""
-    """A distribution (`study.payload`) instead of `body_bytes`; `grpc_message` has no other size."""
+    """A distribution (`study.load.payload`) instead of `body_bytes`; `grpc_message` has no other size."""
     response_sizes: str = ""
     """The same instead of `response_bytes`. Where path or headers say `{response_bytes}`, the size is put."""
     streaming: Streaming = Streaming.NONE

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from itertools import count
 
 from meshwise.load.connection import Connection
-from meshwise.study.load_shape import Think
+from meshwise.study.load.profile import Think
 
 NEVER = 1 << 62
 

@@ -14,8 +14,8 @@ import numpy as np
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.load.schedule import Times
-from meshwise.study.load_shape import TraceFile
-from meshwise.study.trace import read_trace
+from meshwise.study.load.profile import TraceFile
+from meshwise.study.load.trace import read_trace
 
 MAGIC = b"meshwise trace 1\n".ljust(24, b"\0")
 _HEADER = struct.Struct("@24sqq")

@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 from meshwise.load.report import BUSY_SHARE, LATE_SHARE, LATE_US, percentiles
 from meshwise.stats.quantile import quantile_above
 from meshwise.stats.regression import pair_slopes, surely_rising
+from meshwise.study.design.search import Result
 from meshwise.study.model import Objective
-from meshwise.study.search import Result
 
 Floats = npt.NDArray[np.float64]
 STOLEN_SHARE = 0.05

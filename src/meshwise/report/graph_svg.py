@@ -13,8 +13,8 @@ from itertools import pairwise
 from meshwise.report.graph_layout import Layout, lay_out
 from meshwise.report.graph_words import demands, drawn
 from meshwise.report.svg import Point, drawing, number, rect, text
-from meshwise.study.graph import Call, GraphService, ServiceGraph
-from meshwise.study.graph_sums import steps_at_once
+from meshwise.study.graph.model import Call, GraphService, ServiceGraph
+from meshwise.study.graph.sums import steps_at_once
 from meshwise.study.topology import CLIENT, Topology
 
 BOX_WIDTH, GAP = 148.0, 64.0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from meshwise.core.units import format_duration, format_size
-from meshwise.study.graph import Call, Concurrent, GraphService, ServiceGraph, Sleep, Step
+from meshwise.study.graph.model import Call, Concurrent, GraphService, ServiceGraph, Sleep, Step
 from meshwise.study.topology import CLIENT, Topology
 
 

@@ -14,9 +14,9 @@ from meshwise.service import plan as plans
 from meshwise.service.script import ASKED_ERROR, Script, Stage
 from meshwise.service.spec import NodeSpec, Upstream
 from meshwise.service.work import rounds_for
-from meshwise.study.graph import Call as ScriptCall
-from meshwise.study.graph import Sleep, Step
-from meshwise.study.graph_sums import steps_at_once
+from meshwise.study.graph.model import Call as ScriptCall
+from meshwise.study.graph.model import Sleep, Step
+from meshwise.study.graph.sums import steps_at_once
 from meshwise.study.protocol import Streaming
 
 ECHO_PATH = "/echo"

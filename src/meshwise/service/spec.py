@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwise.core import messages
-from meshwise.study.graph import GraphService, service_of
+from meshwise.study.graph.model import GraphService, service_of
 from meshwise.study.model import SERVICE_PORTS, Protocol
 
 DEADLINE_NS = 5 * 10**9

@@ -1,6 +1,6 @@
 """The nouns of a study, in the glossary's words. Frozen values; no file, no process.
 
-`study.file` reads a YAML file into a `Study`; `study.design` expands it into `Trial`s.
+`study.file.read` reads a YAML file into a `Study`; `study.design.blocks` expands it into `Trial`s.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import cached_property
 from meshwise.study.bank import DEFAULT_WEIGHTS
 from meshwise.study.bank import Operation as Operation
 from meshwise.study.bank import Stores as Stores
-from meshwise.study.graph import ServiceGraph as ServiceGraph
-from meshwise.study.load_shape import LoadShape as LoadShape
-from meshwise.study.load_shape import Think as Think
+from meshwise.study.graph.model import ServiceGraph as ServiceGraph
+from meshwise.study.load.profile import LoadShape as LoadShape
+from meshwise.study.load.profile import Think as Think
 from meshwise.study.protocol import SERVICE_PORTS as SERVICE_PORTS
 from meshwise.study.protocol import Level as Level
 from meshwise.study.protocol import Protocol as Protocol
@@ -94,7 +94,7 @@ class Cell:
     messages: int = 1
     """Per stream."""
     request_sizes: str = ""
-    """A distribution (`study.payload`), whose mean is `request_bytes`; empty: all have that size."""
+    """A distribution (`study.load.payload`), whose mean is `request_bytes`; empty: all have that size."""
     response_sizes: str = ""
 
     @cached_property
@@ -182,7 +182,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Search:
-    """How a saturation study looks for the highest rate that holds its objective (`study.search`)."""
+    """How a saturation study looks for the highest rate that holds its objective (`study.design.search`)."""
 
     objective: Objective
     start_rps: float

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from meshwise.study.graph import ALL_PORTS, Call, Concurrent, GraphService, Ports, ServiceGraph
+from meshwise.study.graph.model import ALL_PORTS, Call, Concurrent, GraphService, Ports, ServiceGraph
 from meshwise.study.protocol import Protocol
 from meshwise.study.security import Authorization, MtlsMode
 

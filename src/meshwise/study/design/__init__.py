@@ -1,0 +1,1 @@
+"""In which order trials run: blocks, searches, and what they will take."""

@@ -1,0 +1,1 @@
+"""A study file: YAML to values, every mistake with its place."""

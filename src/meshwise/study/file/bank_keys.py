@@ -1,0 +1,57 @@
+"""What a study file says of the bank and of what is done to a trial: `load: mix` and `events`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from meshwise.study.bank import Operation
+from meshwise.study.file.problems import Problem, impossible
+from meshwise.study.file.scalars import Duration, Part
+from meshwise.study.topology import Shape
+
+Weight = Annotated[float, Field(ge=0, le=1_000_000)]
+SHORTEST_NS = 10**9
+"""A proxy takes most of a second to be back."""
+
+
+class MixShape(Part):
+    """What clients of the bank ask for, with weights; what is not named is not asked."""
+
+    profile: Annotated[Weight, Field(description="Read a user, mostly from the cache.")] = 0
+    transfer: Annotated[Weight, Field(description="Move money, in one database transaction.")] = 0
+    notify: Annotated[Weight, Field(description="Move money and tell the payee: a saga.")] = 0
+    statement: Annotated[Weight, Field(description="Gather from four services at once.")] = 0
+
+    @property
+    def weights(self) -> tuple[tuple[Operation, float], ...]:
+        """Without those of weight 0."""
+        return tuple((each, weight) for each in Operation if (weight := getattr(self, each)) > 0)
+
+
+class EventShape(Part):
+    """Something that is done in the measured window of every trial."""
+
+    restart: Annotated[
+        Literal["proxy"], Field(description="Kill a sidecar and start it again, one after the other.")
+    ]
+    every: Annotated[Duration, Field(description="From the start of the measured window on; at least 1s.")]
+
+
+def check_bank(
+    shape: Shape, mix: MixShape | None, events: list[EventShape], duration_ns: int, problems: list[Problem]
+) -> None:
+    """What these keys cannot mean, each where the file says it."""
+    if mix is not None and shape is not Shape.BANK:
+        reason = "only the bank has operations to mix"
+        problems.append(impossible(("load", "mix"), reason, "leave it out, or say `topology: bank`"))
+    elif mix is not None and not mix.weights:
+        problems.append(impossible(("load", "mix"), "a mix of nothing", "give an operation a weight above 0"))
+    for index, event in enumerate(events):
+        if event.every < SHORTEST_NS:
+            reason = "a proxy takes most of a second to be back"
+            problems.append(impossible(("events", index, "every"), reason, "restart at most once a second"))
+        elif event.every >= duration_ns:
+            reason = "the trial is over before the first restart"
+            problems.append(impossible(("events", index, "every"), reason, "longer trials, or more often"))

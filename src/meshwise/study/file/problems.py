@@ -1,0 +1,45 @@
+"""Problems of a study file, gathered so that all are shown at once, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from meshwise.core import messages
+from meshwise.core.errors import MeshwiseError, Message
+from meshwise.study.file.document import Document, Path
+
+MAX_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, at a path of the document."""
+
+    path: Path
+    message: Message
+    facts: Mapping[str, object]
+    at_key: bool = False
+    """Whether the key, not its value, is what is wrong."""
+
+
+def impossible(path: Path, reason: str, remedy: str) -> Problem:
+    return Problem(path, messages.IMPOSSIBLE, {"reason": reason, "remedy": remedy})
+
+
+def to_error(document: Document, problems: Sequence[Problem]) -> MeshwiseError:
+    """One problem is itself the error; several become one error that lists them in the file's order."""
+    errors = sorted(
+        (
+            problem.message.error(document.where(problem.path, key=problem.at_key), **problem.facts)
+            for problem in problems
+        ),
+        key=lambda error: [int(part) for part in error.where.rsplit(":", 2)[1:] if part.isdigit()],
+    )
+    errors = list({str(error): error for error in errors}.values())
+    if len(errors) == 1:
+        return errors[0]
+    lines = [f"{error.where}: {error.what} [{error.code}]\n  hint: {error.remedy}" for error in errors]
+    if len(lines) > MAX_SHOWN:
+        lines[MAX_SHOWN:] = [f"... and {len(lines) - MAX_SHOWN} more"]
+    return messages.STUDY_PROBLEMS.error(count=len(errors), problems="\n".join(lines))

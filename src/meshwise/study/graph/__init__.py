@@ -1,0 +1,1 @@
+"""Service graphs, and the forms in which they are read."""

@@ -1,0 +1,50 @@
+"""Which cells the A/A control repeats in each block: as the study says, or a default that is shown. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshwise.core import messages
+from meshwise.study.factors import weight
+from meshwise.study.file.keys import Match, StudyFile
+from meshwise.study.file.problems import Problem
+from meshwise.study.grid.match import matches
+from meshwise.study.model import Authorization, Cell, Control, Level, MeshName, MtlsMode, Posture
+
+
+def choose_control(
+    file: StudyFile, cells: Sequence[Cell], problems: list[Problem], level: Level | None = None
+) -> Control:
+    """The A/A control as the file says, or the default: same processes for the lightest and the heaviest
+    cell, twin processes for one cell of each mesh (statistics: floors differ with load, and layout bias
+    shows only between sets of processes). Cut to one level, a study may have lost what its file names; then
+    the default stands in."""
+    if not cells:
+        return Control()
+    searched = file.kind == "saturation"  # a search costs a dozen trials: repeated only where asked for
+    light, heavy = min(cells, key=weight), max(cells, key=weight)
+    same = (light,) if light == heavy else (light, heavy)
+    meshes = [mesh for mesh in dict.fromkeys(cell.mesh for cell in cells) if mesh is not MeshName.NONE]
+    twin = tuple(_typical([cell for cell in cells if cell.mesh is mesh]) for mesh in meshes) or (light,)
+    chosen = {"same": () if searched else same, "twin": () if searched else twin}
+    for name in chosen:
+        given: list[Match] | None = getattr(file.control, name)
+        if given is None:
+            continue
+        for index, match in enumerate(given):
+            if level is None and not any(matches(match, cell) for cell in cells):
+                facts: dict[str, object] = {
+                    "what": "this control",
+                    "remedy": "a control repeats cells of the study; `meshwise plan` lists them",
+                }
+                problems.append(Problem(("control", name, index), messages.MATCHES_NOTHING, facts))
+        named = tuple(cell for cell in cells if any(matches(match, cell) for match in given))
+        if named or not given:
+            chosen[name] = named
+    return Control(same=chosen["same"], twin=chosen["twin"])
+
+
+def _typical(cells: Sequence[Cell]) -> Cell:
+    """`strict` in its lightest form where the mesh has it, else the heaviest cell."""
+    strict = [cell for cell in cells if cell.posture == Posture(MtlsMode.STRICT, Authorization.NONE)]
+    return min(strict, key=weight) if strict else max(cells, key=weight)

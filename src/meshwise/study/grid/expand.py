@@ -1,0 +1,291 @@
+"""From the shape of a study file to its cells and controls. Pure; problems are gathered, not raised.
+
+The grid is the union of its parts (`include`; without it the one part `factors`). In each part an
+environment takes the postures that are its own: `none` belongs to the environment none and to no other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from meshwise.core import messages
+from meshwise.study.factors import FIELD_OF, LADDER_NAMES, POSTURES, concerns, inexpressible
+from meshwise.study.file.document import Path
+from meshwise.study.file.keys import SearchShape, StudyFile, SubGrid
+from meshwise.study.file.problems import Problem, impossible
+from meshwise.study.grid.match import matches, postures_named
+from meshwise.study.grid.pattern import DEFAULTS as PATTERN_DEFAULTS
+from meshwise.study.grid.pattern import check_patterns, settled_by_pattern
+from meshwise.study.grid.topology import check_shape, settled_by_shape
+from meshwise.study.model import (
+    NO_MESH,
+    Arrivals,
+    Cell,
+    Http1Transport,
+    KeyType,
+    Level,
+    MeshName,
+    NotApplicable,
+    Posture,
+    Protocol,
+    ServiceGraph,
+    Stores,
+    TlsGroup,
+)
+
+MAX_CELLS = 400
+
+DEFAULTS: dict[str, list[Any]] = {
+    "protocol": [Protocol.HTTP1],
+    "rate": [500.0],
+    "request": [128],
+    "response": [1024],
+    "connections": [16],
+    "streams": [1],
+    "length": [1],
+    "policies": [0],
+    "plaintext_share": [0.0],
+    "http1_transport": [Http1Transport.DEFAULT],
+    "tls_group": [TlsGroup.DEFAULT],
+    "stores": [Stores.MESHED],
+    **PATTERN_DEFAULTS,
+}
+ISSUED_KEY = {
+    MeshName.NONE: KeyType.RSA_2048,
+    MeshName.ISTIO: KeyType.RSA_2048,
+    MeshName.LINKERD: KeyType.ECDSA_P256,
+}
+"""What a mesh issues unless told otherwise (istio: pilot/pkg/features, ECC_SIGNATURE_ALGORITHM unset;
+linkerd: linkerd/app/core identity requests, always P-256)."""
+
+NotApplicableReason = Callable[[Cell], str | None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the grid with all its levels, and where the file says each."""
+
+    path: Path
+    environments: Sequence[MeshName]
+    postures: Sequence[Posture]
+    levels: dict[str, list[Any]]
+    said_at: dict[str, Path]
+
+    def combinations(self) -> int:
+        return len(self.environments) * len(self.postures) * math.prod(map(len, self.levels.values()))
+
+
+def expand_cells(
+    file: StudyFile, problems: list[Problem], graph: ServiceGraph | None = None
+) -> tuple[Cell, ...]:
+    """All cells of the study, exclusions applied, in the file's order; `graph` is that of its topology."""
+    parts = _parts(file, problems)
+    if sum(part.combinations() for part in parts) > 50 * MAX_CELLS:
+        problems.append(_too_many(sum(part.combinations() for part in parts)))
+        return ()
+    cells: dict[Cell, None] = {}
+    for part in parts:
+        made = _cells_of(file, part, graph)
+        if not made:
+            reason = "this part makes no cell: none of its postures belongs to its environments"
+            problems.append(
+                impossible(part.path, reason, "posture `none` goes with environment `none`, only")
+            )
+        cells |= dict.fromkeys(made)
+    _check_parts(file, parts, problems)
+    for part in parts:
+        check_shape(file.shape, part.levels, part.said_at, problems)
+        check_patterns(file.shape, part.levels, part.said_at, problems)
+    left = _without_excluded(file, tuple(cells), problems)
+    if len(left) > MAX_CELLS:
+        problems.append(_too_many(len(left)))
+    missing = [mesh for mesh in file.environments if left and not any(cell.mesh is mesh for cell in left)]
+    for mesh in missing:
+        path = ("environments", file.environments.index(mesh))
+        remedy = f"remove it, or add the posture `{'none' if mesh is MeshName.NONE else 'strict'}` for it"
+        problems.append(impossible(path, f"environment `{mesh}` has no cell", remedy))
+    return left
+
+
+def _too_many(count: int) -> Problem:
+    facts: dict[str, object] = {
+        "reason": f"{count} cells are more than one study can measure well (at most {MAX_CELLS})",
+        "remedy": "fewer levels, or parts of the grid under `include`",
+    }
+    return Problem(("factors",), messages.TOO_LARGE, facts)
+
+
+def _parts(file: StudyFile, problems: list[Problem]) -> list[Part]:
+    subgrids: list[tuple[Path, SubGrid]] = [(("factors",), SubGrid())]
+    if file.include is not None:
+        subgrids = [(("include", index), subgrid) for index, subgrid in enumerate(file.include)]
+    return [_part(file, path, subgrid, problems) for path, subgrid in subgrids]
+
+
+def _part(file: StudyFile, path: Path, subgrid: SubGrid, problems: list[Problem]) -> Part:
+    said_at: dict[str, Path] = {}
+    levels: dict[str, list[Any]] = {}
+    for name in FIELD_OF:
+        for source, place in ((subgrid, path), (file.factors, ("factors",))):
+            if (given := getattr(source, name)) is not None:
+                levels[name] = given
+                said_at[name] = (*place, name)
+                _check_once(given, (*place, name), problems)
+                break
+        else:
+            if name in DEFAULTS:
+                levels[name] = DEFAULTS[name]
+    if file.kind == "saturation":
+        levels["rate"] = [0.0]
+        if "rate" in said_at:
+            remedy = "remove it; `search: {start: 200/s}` says where to begin"
+            problems.append(impossible(said_at["rate"], "a saturation study searches the rate", remedy))
+    levels |= settled_by_shape(file.shape)
+    environments = [
+        mesh for mesh in file.environments if subgrid.environment is None or mesh in subgrid.environment
+    ]
+    for index, mesh in enumerate(subgrid.environment or ()):
+        if mesh not in file.environments:
+            reason, remedy = f"environment `{mesh}` is not in this study", f"add `{mesh}` to `environments`"
+            problems.append(impossible((*path, "environment", index), reason, remedy))
+    postures, none_said_at = _postures(file, path, subgrid, problems)
+    if none_said_at is not None and MeshName.NONE not in file.environments:
+        remedy = "add `none` to `environments`, or leave the posture out"
+        problems.append(impossible(none_said_at, "posture `none` needs the environment `none`", remedy))
+    return Part(path, environments, postures, levels, said_at)
+
+
+def _postures(
+    file: StudyFile, path: Path, subgrid: SubGrid, problems: list[Problem]
+) -> tuple[list[Posture], Path | None]:
+    """The postures of a part, and where `none` is said by name (else None)."""
+    for source, place in ((subgrid, path), (file.factors, ("factors",))):
+        if source.posture is not None and source.features is not None:
+            reason = "`posture` and `features` both say the postures"
+            problems.append(impossible((*place, "features"), reason, "keep one of them"))
+        if source.features is not None:
+            return [NO_MESH, *postures_named(source)], None
+        if source.posture is not None:
+            _check_once(source.posture, (*place, "posture"), problems)
+            said = (*place, "posture", source.posture.index("none")) if "none" in source.posture else None
+            return postures_named(source), said
+    return [POSTURES[name] for name in LADDER_NAMES], None
+
+
+def _check_once(levels: Sequence[Any], path: Path, problems: list[Problem]) -> None:
+    for index, level in enumerate(levels):
+        if level in levels[:index]:
+            problems.append(Problem((*path, index), messages.TWICE, {"what": "this level", "first": ""}))
+
+
+def _cells_of(file: StudyFile, part: Part, graph: ServiceGraph | None) -> list[Cell]:
+    cells = []
+    for mesh, posture in itertools.product(part.environments, part.postures):
+        if (mesh is MeshName.NONE) != (posture == NO_MESH):
+            continue
+        levels = {name: _settled(name, part.levels.get(name), mesh, posture) for name in FIELD_OF}
+        for combination in itertools.product(*levels.values()):
+            fields = dict(zip((FIELD_OF[name] for name in levels), combination, strict=True))
+            if fields["protocol"] is not Protocol.HTTP1:  # only HTTP/1.1 has another way to travel
+                fields["http1_transport"] = Http1Transport.DEFAULT
+            fields = settled_by_pattern(fields)
+            cells.append(Cell(mesh=mesh, posture=posture, shape=file.shape, graph=graph, **fields))
+    return cells
+
+
+def _settled(name: str, levels: list[Any] | None, mesh: MeshName, posture: Posture) -> list[Any]:
+    """The levels of a factor for one mesh and posture: one neutral level where it means nothing."""
+    if name == "key":
+        levels = levels or [ISSUED_KEY[mesh]]
+    assert levels
+    if concerns(FIELD_OF[name], posture):
+        return levels
+    return levels[:1] if name == "key" else DEFAULTS[name]
+
+
+def _check_parts(file: StudyFile, parts: Sequence[Part], problems: list[Problem]) -> None:
+    """Combinations that cannot be, each named where the file says it."""
+    for part in parts:
+        for protocol in (Protocol.HTTP1, Protocol.TCP):
+            if protocol in part.levels["protocol"] and max(part.levels["streams"]) > 1:
+                reason = f"{protocol} has one stream per connection"
+                remedy = "give http2 and grpc a part of their own under `include`, with `streams` there"
+                problems.append(impossible(part.said_at["streams"], reason, remedy))
+        slowest = min(part.levels["rate"]) or (file.search or SearchShape()).start
+        if file.trial.duration < 1e9 / slowest:
+            reason = f"a trial is shorter than the time between two requests at {slowest:g}/s"
+            problems.append(impossible(("trial", "duration"), reason, "longer trials, or a higher rate"))
+        if file.load.arrivals is Arrivals.CLOSED and len(part.levels["rate"]) > 1:
+            reason = "closed arrivals have no rate, so levels of it are the same cell"
+            problems.append(impossible(part.said_at["rate"], reason, "one level of `rate`, or open arrivals"))
+    for name, posture, remedy in (
+        ("plaintext_share", "permissive", "add the posture `permissive`, or leave `plaintext_share` out"),
+        (
+            "policies",
+            "with authorization",
+            "add `strict+namespace` or `strict+fine`, or leave `policies` out",
+        ),
+    ):
+        saying = [part for part in parts if name in part.said_at and max(part.levels[name]) > 0]
+        for path in {part.said_at[name] for part in saying}:
+            meant = [part for part in saying if part.said_at[name] == path]
+            if not any(concerns(FIELD_OF[name], each) for part in meant for each in part.postures):
+                reason = (
+                    f"`{name}` means something only in a posture that is {posture}, and there is none here"
+                )
+                problems.append(impossible(path, reason, remedy))
+
+
+def _without_excluded(file: StudyFile, cells: tuple[Cell, ...], problems: list[Problem]) -> tuple[Cell, ...]:
+    for index, match in enumerate(file.exclude):
+        if cells and not any(matches(match, cell) for cell in cells):
+            facts: dict[str, object] = {
+                "what": "this exclusion",
+                "remedy": "`meshwise plan` lists the cells; correct it or remove it",
+            }
+            problems.append(Problem(("exclude", index), messages.MATCHES_NOTHING, facts))
+    left = tuple(cell for cell in cells if not any(matches(match, cell) for match in file.exclude))
+    if cells and not left:
+        problems.append(impossible(("exclude",), "every cell is excluded", "exclude less"))
+    return left
+
+
+def of_level(
+    level: Level | None, cells: tuple[Cell, ...], file: StudyFile, problems: list[Problem]
+) -> tuple[tuple[Cell, ...], tuple[MeshName, ...]]:
+    """The cells of a level (all without one), and the environments that have any."""
+    if level is None:
+        return cells, tuple(file.environments)
+    left = tuple(cell for cell in cells if cell.protocol.level is level)
+    if cells and not left:
+        there = ", ".join(f"`{protocol}`" for protocol in dict.fromkeys(cell.protocol for cell in cells))
+        wanted = ", ".join(f"`{protocol}`" for protocol in Protocol if protocol.level is level)
+        reason = f"`--level {level}` keeps only cells of {wanted}, and the study has only {there}"
+        problems.append(impossible(("factors", "protocol"), reason, "leave it out, or add such a protocol"))
+    kept = {cell.mesh for cell in left}
+    return left, tuple(mesh for mesh in file.environments if mesh in kept)
+
+
+def split_applicable(
+    cells: Sequence[Cell], not_applicable: NotApplicableReason
+) -> tuple[tuple[Cell, ...], tuple[NotApplicable, ...]]:
+    """The cells that can be measured, and those that their mesh cannot express, with why."""
+    reasons = [(cell, inexpressible(cell) or not_applicable(cell)) for cell in cells]
+    return (
+        tuple(cell for cell, reason in reasons if not reason),
+        tuple(NotApplicable(cell, reason) for cell, reason in reasons if reason),
+    )
+
+
+def blocks_per_execution(file: StudyFile, problems: list[Problem]) -> int:
+    """Executions share the blocks evenly: the interval over executions is exact only when balanced."""
+    executions = file.executions or file.blocks
+    if file.blocks % executions:
+        reason = f"{file.blocks} blocks cannot be shared evenly by {executions} executions"
+        problems.append(impossible(("executions",), reason, "make `executions` a divisor of `blocks`"))
+        return 1
+    return file.blocks // executions

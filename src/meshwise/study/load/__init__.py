@@ -1,0 +1,1 @@
+"""How load moves and what it carries: profiles, traces, payloads."""
