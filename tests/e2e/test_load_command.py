@@ -51,7 +51,8 @@ def test_json_and_files(tmp_path: Path) -> None:
     assert (report["requests"], report["errors"]) == (100, {})
     for name in ("response_time_us", "service_time_us", "lateness_us"):
         assert set(report[name]) == {"p50", "p90", "p99", "p999", "mean", "max"}
-    assert report["limited_by"] in ("none", "instrument", "server")
+    assert report["limited_by"] in ("none", "instrument", "host", "server", "connection")
+    assert sum(report["statuses"].values()) == report["requests"]
     assert {"rate_achieved", "cpu_us_per_request", "version"} <= set(report)
     assert pq.read_table(parquet).num_rows == 120
     with table.open() as file:

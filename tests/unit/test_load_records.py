@@ -10,6 +10,7 @@ import pytest
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.load.records import SCHEMA, RecordFile, peek, read_records
+from meshwise.load.waits import Waited
 from meshwise.load.wire.seam import ErrorKind, http_outcome, outcome
 
 START, WARMUP = 10**12, 2000
@@ -29,7 +30,8 @@ def write(path: Path, rows: int = 4) -> RecordFile:
     file.outcome[1] = http_outcome(404, 77) + (3 << 16)
     file.sent[2], file.first[2], file.outcome[2] = START + 3500, START + 3600, outcome(0, ErrorKind.RESET)
     file.outcome[3] = outcome(0, ErrorKind.TIMEOUT)
-    file.queued[2] = 1
+    file.waited[0], file.waited[1] = Waited.SETUP, Waited.HOST
+    file.waited[2], file.waited[3] = Waited.SLOT, Waited.CONNECTION
     return file
 
 
@@ -48,7 +50,8 @@ def test_rows_come_back_relative_to_the_end_of_the_warm_up(tmp_path: Path) -> No
         "bytes": [1, 77, 0, 0],
         "error": ["", "http_status", "reset", "timeout"],
         "connection": [0, 3, 0, 0],
-        "queued": [False, False, True, False],
+        "queued": [False, False, True, True],
+        "waited_for": ["connection", "host", "slot", "connection"],
     }
 
 

@@ -138,6 +138,25 @@ def test_late_sends_are_flagged_against_the_response_time() -> None:
     assert any(flag.startswith("late_sends") for flag in late.flags)
 
 
+@pytest.mark.parametrize(
+    ("cause", "queued", "flag"),
+    [
+        ("", False, "late_sends"),
+        ("instrument", False, "late_sends"),
+        ("host", False, "host_late"),
+        ("slot", True, None),
+        ("connection", True, None),
+    ],
+)
+def test_late_sends_are_flagged_by_whose_doing_they_are(cause: str, queued: bool, flag: str | None) -> None:
+    frame = requests_frame(np.full(1000, 1000.0), late_us=600.0).with_columns(
+        queued=pl.lit(queued), waited_for=pl.lit(cause, dtype=pl.Categorical)
+    )
+    found = measure(trial_of(cell()), frame, NO_TELEMETRY).flags
+    late = [code for code in (each.partition(":")[0] for each in found) if code != "telemetry_incomplete"]
+    assert late == ([flag] if flag else [])
+
+
 def test_exceedances_that_come_in_one_burst_are_worth_one() -> None:
     scattered = np.ones(10_000)
     scattered[::100] = 9.0

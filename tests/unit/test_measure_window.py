@@ -22,6 +22,7 @@ def requests(
     failed: int = 0,
     unanswered: int = 0,
     queued: bool = False,
+    waited_for: str | None = None,
 ) -> pa.Table:
     """One second of requests. `response_ms` counts from the actual send."""
     intended = np.linspace(-0.2 * SECOND, SECOND, COUNT, endpoint=False).astype(np.int64)
@@ -32,7 +33,7 @@ def requests(
     missing = np.zeros(COUNT, dtype=bool)
     missing[COUNT - unanswered :] = True
     error[missing] = "timeout"
-    return pa.table(
+    table = pa.table(
         {
             "intended_ns": intended,
             "sent_ns": sent,
@@ -41,6 +42,9 @@ def requests(
             "queued": pa.array([queued] * COUNT),
         }
     )
+    if waited_for is None:  # an archive that names no cause
+        return table
+    return table.append_column("waited_for", pa.array([waited_for] * COUNT).dictionary_encode())
 
 
 def telemetry(own_s: float = 0.5, **modes_s: float) -> pa.Table:
@@ -110,6 +114,31 @@ def test_late_sends_do_not_excuse_a_system_that_breaks_counted_from_the_send_too
 
 def test_waiting_for_a_slot_is_the_servers_doing() -> None:
     assert judge(requests(late_ms=40.0, queued=True)).result is Result.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("cause", "result", "reason"),
+    [
+        ("instrument", Result.INVALID, "sends were late (P99 40,000 us)"),
+        ("host", Result.INVALID, "the host held sends up (P99 40,000 us)"),
+        ("connection", Result.BROKEN, "p50 41.0 ms"),
+        ("slot", Result.BROKEN, "p50 41.0 ms"),
+    ],
+)
+def test_only_what_instrument_or_host_caused_makes_a_break_invalid(
+    cause: str, result: Result, reason: str
+) -> None:
+    queued = cause in ("connection", "slot")
+    found = judge(requests(late_ms=40.0, queued=queued, waited_for=cause))
+    assert found.result is result
+    assert reason in found.reason
+
+
+def test_failed_requests_excuse_nothing() -> None:
+    """Late and failed: the errors break the objective, and lateness of what failed is no excuse."""
+    half = np.where(np.arange(COUNT) >= COUNT // 2, 40.0, 0.0)
+    table = requests(late_ms=half, failed=COUNT // 2, waited_for="instrument")
+    assert judge(table).result is Result.BROKEN
 
 
 def test_what_holds_although_the_instrument_was_late_holds() -> None:

@@ -12,7 +12,7 @@ from meshwise.testbed.local.measure import flat_reports, joined
 def requests(client: str, *intended_ns: int) -> pa.Table:
     rows = [
         {"intended_ns": t, "sent_ns": t + 1, "first_byte_ns": None, "done_ns": t + 5, "status": 200,
-         "bytes": 1, "error": "", "connection": 0, "queued": False}
+         "bytes": 1, "error": "", "connection": 0, "queued": False, "waited_for": ""}
         for t in intended_ns
     ]  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=SCHEMA)

@@ -65,8 +65,11 @@ def recorded_flags(trials: pl.DataFrame) -> dict[str, tuple[str, ...]]:
     flags = {}
     for row in trials.iter_rows(named=True):
         found = list(row.get("flags") or ())
-        if json.loads(row.get("instrument") or "{}").get("limited_by") == "instrument":
+        limit = json.loads(row.get("instrument") or "{}").get("limited_by")
+        if limit == "instrument":
             found.append("instrument_limited: the instrument itself was the limit")
+        elif limit == "host":
+            found.append("host_limited: other work on the host held the load generator up")
         flags[row["trial_id"]] = tuple(found)
     return flags
 

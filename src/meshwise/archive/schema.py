@@ -149,7 +149,13 @@ REQUESTS = _table(
 
 REQUESTS_EXTRA = (
     Column("connection", pa.int32(), "which of the instrument's connections carried it"),
-    Column("queued", pa.bool_(), "no slot was free at its intended time, so its waiting is the server's"),
+    Column("queued", pa.bool_(), "no slot was free at its intended time: the wait is not the instrument's"),
+    Column(
+        "waited_for",
+        NAME,
+        "why it was late, else empty: `slot` (all busy), `connection` (being set up or tried again), "
+        "`instrument`, `host` (it did not get the CPU)",
+    ),
     Column("messages", pa.int32(), "of a gRPC stream: those that went up (client streaming) or came down"),
     Column("client", TEXT, "`outside` for the load from outside the mesh (plaintext share), else `mesh`"),
     Column("operation", NAME, "what was asked of the bank: `profile`, `transfer`, `notify`, `statement`"),

@@ -64,8 +64,21 @@ _LIMITS = {
     "none": "",
     "instrument": "Limited by the instrument, not by the server: do not trust the times. "
     "Lower the rate, add --processes, or give it a CPU of its own with --cpu.",
+    "host": "Sends were late because the host did not give the instrument the CPU in time: do not trust the "
+    "times. Keep other work off this machine, or give the instrument a CPU of its own with --cpu.",
+    "connection": "Requests waited for connections that had to be made anew. That waiting is in the response "
+    "time.",
+    "unknown": "",
     "server": "Limited by the server or by too few connections: requests waited for a free one. "
     "That waiting is in the response time.",
+}
+
+
+_CAUSES = {
+    "slot": "a free slot",
+    "connection": "a connection",
+    "instrument": "the instrument",
+    "host": "the host",
 }
 
 
@@ -93,6 +106,11 @@ def _facts(report: LoadReport) -> Table:
     errors = ", ".join(f"{kind} {count:,}" for kind, count in report.errors.items()) or "none"
     grid.add_row("requests", f"{report.requests:,}")
     grid.add_row("errors", Text(errors, "red" if report.errors else ""))
+    if report.statuses:
+        statuses = ", ".join(f"{name}: {count:,}" for name, count in report.statuses.items())
+        grid.add_row("statuses", Text(statuses))
+    if waits := {cause: count for cause, count in report.waited_for.items() if count}:
+        grid.add_row("waited for", ", ".join(f"{_CAUSES[cause]} {count:,}" for cause, count in waits.items()))
     grid.add_row(
         "good answers", f"{report.rate_achieved:,.1f}/s, {format_size(report.received_bytes)} received"
     )
@@ -107,7 +125,7 @@ def _facts(report: LoadReport) -> Table:
     if report.messages:
         rate = f", {report.messages / report.duration_s:,.1f}/s" if report.duration_s else ""
         grid.add_row("messages", f"{report.messages:,} in good streams{rate}")
-    if report.cpu_us_per_request is not None:
+    if report.cpu_us_per_request is not None and report.cpu_share is not None:
         cpu = f"{report.cpu_us_per_request:.1f} µs of CPU per request, {report.cpu_share:.0%} of a core"
         grid.add_row("instrument", cpu + (f" ({report.processes} processes)" if report.processes > 1 else ""))
     return grid

@@ -6,6 +6,9 @@ request is the number of its row in the records. The queue of requests that foun
 stretch of rows between `row` and now: rows are sent in order, so nothing is ever put into a list.
 `sent` is read just before the system call that sends, `done` just after the one that received.
 
+Why a request was late is noted when the loop first finds it due and has no slot for it, or when it goes out
+late (`load.waits`): `marked` is the first row that is not yet judged. A closed loop has no lateness.
+
 Waiting. Until the next intended time the loop sleeps in epoll with a timer armed. A sleeping thread
 wakes some tens of microseconds late; the loop learns that delay (its lower quartile) and arms the timer
 so much earlier, then polls without sleeping until the time has come: it never sends early. The lead is
@@ -24,13 +27,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshwise.core.linux import set_timer_slack_ns
-from meshwise.load.connection import DEAD, WAITING, Connection
+from meshwise.load.connection import COLD, DEAD, WAITING, Connection
 from meshwise.load.pacing import Timer
 from meshwise.load.pool import NEVER, Pool
 from meshwise.load.records import RecordFile
 from meshwise.load.requests import encode
 from meshwise.load.setups import SetupError, SetupLog
 from meshwise.load.spec import LoadSpec
+from meshwise.load.waits import LATE_NS, MARK_NS, Waited, late_cause
 from meshwise.load.wire.seam import ErrorKind, WireError, outcome
 from meshwise.study.model import Arrivals
 
@@ -55,6 +59,7 @@ class RunFacts:
     cpu_ns: int
     cpu_requests: int
     wall_ns: int
+    """0: the end of the warm-up was not reached."""
     stopped: bool
 
 
@@ -159,20 +164,23 @@ class Engine:
         finally:
             gc.enable()
         records.finish(count)
-        mark_cpu, mark_row, mark_ns = self._cpu_mark or (time.process_time_ns(), count, self._clock())
+        stopped = self._stop or (self._spec.arrivals is Arrivals.CLOSED and count >= total)
+        if self._cpu_mark is None:
+            return RunFacts(count, self._pool.setups, cpu_ns=0, cpu_requests=0, wall_ns=0, stopped=stopped)
+        mark_cpu, mark_row, mark_ns = self._cpu_mark
         return RunFacts(
             count=count,
             setups=self._pool.setups,
             cpu_ns=time.process_time_ns() - mark_cpu,
             cpu_requests=count - mark_row,
             wall_ns=self._clock() - mark_ns,
-            stopped=self._stop or (self._spec.arrivals is Arrivals.CLOSED and count >= total),
+            stopped=stopped,
         )
 
     def _loop(self, records: RecordFile, total: int, start_ns: int) -> int:
         spec, pool, clock = self._spec, self._pool, self._clock
         intended, sent, first_byte, done = records.intended, records.sent, records.first, records.done
-        outcomes, queued = records.outcome, records.queued
+        outcomes, waits = records.outcome, records.waited
         ready, by_fd = pool.ready, pool.by_fd
         thinking = pool.thinking
         take_token, give_token = ready.popleft, ready.append if thinking is None else pool.rest
@@ -181,6 +189,8 @@ class Engine:
         spin_ns, tick_s = spec.spin_ns, _TICK_NS / 1e9
         size = _FIRST_READ_BYTES
         lead_ns, armed_ns = 0, 0
+        late_ns = NEVER if closed else LATE_NS
+        marked = 0
         mean_gap_ns = 0 if closed else 1e9 / spec.rate_rps * spec.processes
         longest_lead_ns = min(_LONGEST_LEAD_NS, round(_LEAD_SHARE * mean_gap_ns))
         events: list[tuple[int, int]] = []
@@ -190,6 +200,8 @@ class Engine:
         due = (
             (start_ns if closed else intended[0]) if total else NEVER
         )  # a closed loop: always due from then on
+        asleep_ns, woke_ns, slept_ns = now, now, 0
+        mark_ns, mark_cpu_ns = now, time.thread_time_ns()
 
         while True:
             # 1. Send what is due, as much as one connection takes.
@@ -198,7 +210,7 @@ class Engine:
                 data = connection.start(row)
                 if not data:
                     continue
-                first_row = row
+                first_row, asked_ns = row, due
                 row += 1
                 due = intended[row] if row < total else NEVER
                 if ready and ready[0] is connection and due <= now:
@@ -214,6 +226,8 @@ class Engine:
                     data = b"".join(parts)
                 if connection.unsent:
                     now = clock()
+                    if connection.state == COLD and not waits[first_row]:
+                        waits[first_row] = Waited.SETUP
                     pool.transmit(connection, data)
                 else:
                     try:
@@ -228,6 +242,17 @@ class Engine:
                         pool.mute(connection)
                     if taken != len(data):
                         pool.keep(connection, data[taken:])
+                if now - asked_ns > late_ns and marked <= first_row:
+                    cause = late_cause(
+                        now - asked_ns,
+                        max(0, woke_ns - max(asked_ns, asleep_ns)),
+                        now - mark_ns - slept_ns,
+                        time.thread_time_ns() - mark_cpu_ns,
+                    )
+                    marked = first_row
+                    while marked < total and intended[marked] <= now:
+                        waits[marked] = cause
+                        marked += 1
                 while first_row < row:
                     sent[first_row] = now
                     if closed:
@@ -250,10 +275,11 @@ class Engine:
                     pool.on_event(connection, event)
                     if setting_up or not event & _IN or connection.state == DEAD:
                         continue
-                waited = due <= now
+                if due <= now and not closed:
+                    marked = self._mark_blocked(records, row, marked, total, now)
                 try:
                     data = connection.recv(size)
-                    before, now = now, clock()
+                    now = clock()
                     answers = (
                         connection.receive(data, now) if data else connection.protocol.end_of_stream(now)
                     )
@@ -274,12 +300,6 @@ class Engine:
                     done[tag] = now
                     outcomes[tag] = result + bits
                     give_token(connection)
-                if waited and not closed:
-                    stop_row = min(row + len(answers), total)
-                    for late_row in range(row, stop_row):
-                        if intended[late_row] > before:
-                            break
-                        queued[late_row] = 1
                 if connection.protocol.attention:
                     pool.attend(connection)
                 if not data:
@@ -297,8 +317,10 @@ class Engine:
                     if self._stop_deadline_ns and now > self._stop_deadline_ns:
                         pool.give_up(ErrorKind.STOPPED)
                         return row
+                    now = clock()
                 if pool.next_retry_ns <= now:
                     pool.reopen(now)
+                    now = clock()
                 if pool.outage is not None:
                     row = self._fail_due(records, row, total, now)
                     due = intended[row] if row < total else NEVER
@@ -307,6 +329,8 @@ class Engine:
                 if due <= now:
                     if ready:
                         continue
+                    if not closed:
+                        marked = self._mark_blocked(records, row, marked, total, now)
                     wait_s = tick_s
                     if thinking is not None and armed_ns != thinking.next_ns:
                         armed_ns = thinking.next_ns
@@ -324,8 +348,15 @@ class Engine:
                         arm(armed_ns)
                 if pool.next_retry_ns != NEVER:
                     wait_s = min(wait_s, max(0.001, (pool.next_retry_ns - now) / 1e9))
+                asleep_ns = now
                 events = poll(wait_s, _MAX_EVENTS)
-                now = clock()
+                woke_ns = now = clock()
+                if closed:
+                    pass
+                elif now - mark_ns > MARK_NS:
+                    mark_ns, mark_cpu_ns, slept_ns = now, time.thread_time_ns(), 0
+                else:
+                    slept_ns += now - asleep_ns
                 if len(events) > 1:
                     events.reverse()  # taken from the end: the first to arrive comes first
 
@@ -343,23 +374,22 @@ class Engine:
         if closed and now >= measured_ns + spec.duration_ns:
             total = row
         too_old_ns = now - spec.timeout_ns
-        waiting = not (closed or self._pool.ready)
         self._pool.expire_setups(now)
         if self._oldest_open_ns(records, row) < too_old_ns:
             self._pool.expire(records.intended, too_old_ns)
         while not closed and row < total and records.intended[row] < too_old_ns:
             records.outcome[row] = outcome(0, ErrorKind.TIMEOUT)
             row += 1
-        if waiting:
-            self._note_queued(records, row, min(total, row + len(self._pool.ready)), now)
         records.note_count(row)
         return row, total
 
-    def _note_queued(self, records: RecordFile, row: int, stop_row: int, now: int) -> None:
-        """These rows waited for the slots that have just come free, as far as their time had come."""
-        for late_row in range(row, stop_row):
-            if records.intended[late_row] <= now:
-                records.queued[late_row] = 1
+    def _mark_blocked(self, records: RecordFile, row: int, marked: int, total: int, now: int) -> int:
+        """Rows that are due and have no slot get their cause, each once. Gives the new `marked`."""
+        marked = max(marked, row)
+        while marked < total and records.intended[marked] <= now:
+            records.waited[marked] = self._pool.blocked_cause(marked - row)
+            marked += 1
+        return marked
 
     def _oldest_open_ns(self, records: RecordFile, row: int) -> int:
         """When the oldest request that is sent and not ended was meant to be sent; NEVER if there is none."""

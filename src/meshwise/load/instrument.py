@@ -95,6 +95,7 @@ def check_spec(spec: LoadSpec) -> None:
         (spec.warmup_ns < 0 or spec.spin_ns < 0, "warm-up and spin cannot be negative"),
         (spec.timeout_ns <= 0, "the time-out must be positive"),
         (spec.arrivals is not Arrivals.CLOSED and not spec.rate_rps > 0, "the rate must be positive"),
+        (_too_few(spec), f"at {spec.rate_rps:g}/s less than one request falls into the measured time"),
         (spec.shape is not None and spec.arrivals is Arrivals.CLOSED, "a closed loop has no rate to shape"),
         (spec.trace is not None and spec.arrivals is Arrivals.CLOSED, "a closed loop replays no trace"),
         (spec.think is not None and spec.arrivals is not Arrivals.CLOSED, "only a closed loop thinks"),
@@ -103,6 +104,12 @@ def check_spec(spec: LoadSpec) -> None:
     for is_wrong, what in [*wrong, *wrong_patterns(spec)]:
         if is_wrong:
             raise messages.BAD_LOAD_OPTION.error(what=what, remedy="change that option")
+
+
+def _too_few(spec: LoadSpec) -> bool:
+    """Of a rate that stands still; shapes and traces are looked at where they are made."""
+    still = spec.arrivals is not Arrivals.CLOSED and spec.shape is None and spec.trace is None
+    return still and 0 < spec.rate_rps * spec.duration_ns < 1e9
 
 
 def _cpus(spec: LoadSpec) -> set[int]:

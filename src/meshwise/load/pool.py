@@ -32,6 +32,7 @@ from meshwise.load.setups import SetupError, SetupLog
 from meshwise.load.spec import LoadSpec
 from meshwise.load.think import Thinking
 from meshwise.load.transport import tls_context
+from meshwise.load.waits import Waited, blocked_cause
 from meshwise.load.wire.seam import ErrorKind, WireError
 from meshwise.study.model import Arrivals
 
@@ -277,6 +278,12 @@ class Pool:
                     self.rest(connection)
             if connection.state == LIVE and connection.protocol.attention:
                 self.attend(connection)
+
+    def blocked_cause(self, ahead: int) -> Waited:
+        """Why a request finds no free slot now, with so many waiting before it."""
+        if self._on_demand:
+            return Waited.SLOT  # a connection that is set up has a request, so its slot is taken
+        return blocked_cause(self.live, self._slots, self._spec.streams, ahead)
 
     def outstanding(self) -> int:
         """Requests without an answer yet."""

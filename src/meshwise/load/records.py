@@ -2,7 +2,7 @@
 
 Layout of a records file (native byte order): a header of 4096 bytes (`_HEADER`, the rest zero), then five
 int64 columns of `capacity` rows each (intended, sent, first byte, done, outcome), where the header says so a
-sixth (messages of a gRPC stream), then one uint8 column (1 = the request waited for a free slot). Times in
+sixth (messages of a gRPC stream), then one uint8 column (what it waited for: `load.waits.Waited`). Times in
 the file are CLOCK_MONOTONIC; 0 = has not happened. Rows below `count` exist. A run of n processes writes
 `records`, `records.1`, ... `records.<n-1>`.
 """
@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from meshwise.core import messages
+from meshwise.load.waits import CAUSES, Waited
 from meshwise.load.wire.seam import (
     BYTES_SHIFT,
     CONNECTION_MASK,
@@ -51,11 +52,13 @@ SCHEMA = pa.schema(
         pa.field("error", pa.dictionary(pa.int8(), pa.string()), nullable=False),
         pa.field("connection", pa.int32(), nullable=False),
         pa.field("queued", pa.bool_(), nullable=False),
+        pa.field("waited_for", pa.dictionary(pa.int8(), pa.string()), nullable=False),
     ]
 )
 """Times are nanoseconds from the end of the warm-up (warm-up requests: intended_ns < 0). `done_ns` is null
 unless an answer came whole. `status`: HTTP status; gRPC calls 1000 + gRPC status; 0 = none. `error`: empty
-or a kind. `queued`: no slot was free at the intended time, so `sent_ns` counts waiting for the server."""
+or a kind. `queued`: no slot was free at the intended time, so the wait until then is not
+the instrument's. `waited_for`: empty, or why it was not sent in time (`load.waits`)."""
 STREAM_SCHEMA = SCHEMA.append(pa.field("messages", pa.int32(), nullable=False))
 """Of runs with gRPC streams: messages that went up (client streaming) or came down (the others)."""
 
@@ -87,7 +90,7 @@ class RecordFile:
         self.intended, self.sent, self.first, self.done, self.outcome = columns[:_COLUMNS]
         self.messages = columns[_COLUMNS] if messages else None
         self._columns = columns
-        self.queued = self._view[start:]
+        self.waited = self._view[start:]
         self._write_header(0, 0, 0, False)
 
     def begin(self, intended_ns: npt.NDArray[np.int64] | None, start_ns: int, warmup_ns: int) -> None:
@@ -109,7 +112,7 @@ class RecordFile:
         _HEADER.pack_into(self._map, 0, MAGIC, *facts)
 
     def close(self) -> None:
-        for view in (*self._columns, self.queued, self._view):
+        for view in (*self._columns, self.waited, self._view):
             view.release()
         self._map.close()
 
@@ -126,7 +129,8 @@ class Columns:
     first: npt.NDArray[np.int64]
     done: npt.NDArray[np.int64]
     outcome: npt.NDArray[np.int64]
-    queued: npt.NDArray[np.uint8]
+    waited: npt.NDArray[np.uint8]
+    """`Waited`."""
     messages: npt.NDArray[np.int64] | None = None
     """Of streams: those that went up (client streaming) or came down (the others)."""
 
@@ -138,6 +142,11 @@ class Columns:
     @property
     def error(self) -> npt.NDArray[np.int64]:
         return self.outcome >> ERROR_SHIFT & ERROR_MASK
+
+    @property
+    def queued(self) -> npt.NDArray[np.bool_]:
+        """No slot was free at the intended time."""
+        return np.isin(self.waited, (Waited.SLOT, Waited.CONNECTION))
 
     @property
     def answered(self) -> npt.NDArray[np.bool_]:
@@ -173,10 +182,10 @@ def open_columns(path: Path) -> Columns:
         start = _HEADER_BYTES + index * 8 * capacity
         columns.append(data[start : start + 8 * count].view(np.int64))
     intended, sent, first, done, outcome = columns[:_COLUMNS]
-    queued = data[_HEADER_BYTES + 8 * len(columns) * capacity :][:count]
+    waited = data[_HEADER_BYTES + 8 * len(columns) * capacity :][:count]
     streamed = columns[_COLUMNS] if counts_messages else None
     times = (intended, sent, first, done)
-    return Columns(start_ns, warmup_ns, bool(finished), *times, outcome, queued, streamed)
+    return Columns(start_ns, warmup_ns, bool(finished), *times, outcome, waited, streamed)
 
 
 def read_records(directory: Path) -> pa.Table:
@@ -190,6 +199,8 @@ def read_records(directory: Path) -> pa.Table:
 def _table(columns: Columns) -> pa.Table:
     zero = columns.zero_ns
     kinds = pa.array([kind.label for kind in ErrorKind])
+    causes = pa.array(["", *CAUSES])
+    waited = np.where(columns.waited == Waited.SETUP, Waited.CONNECTION, columns.waited)
     answered = columns.answered
     arrays = [
         pa.array(columns.intended - zero),
@@ -200,7 +211,8 @@ def _table(columns: Columns) -> pa.Table:
         pa.array(columns.outcome >> BYTES_SHIFT),
         pa.DictionaryArray.from_arrays(pa.array(columns.error.astype(np.int8)), kinds),
         pa.array((columns.outcome >> CONNECTION_SHIFT & CONNECTION_MASK).astype(np.int32)),
-        pa.array(columns.queued != 0),
+        pa.array(columns.queued),
+        pa.DictionaryArray.from_arrays(pa.array(waited.astype(np.int8)), causes),
     ]
     if columns.messages is None:
         return pa.Table.from_arrays(arrays, schema=SCHEMA)

@@ -3,13 +3,8 @@
 Definitions. Warm-up requests are left out. Response time = done - intended, service time = done - sent;
 a request without a good answer counts as infinite in both, so that failures can never make percentiles
 look better; a percentile that falls among them is null. Quantiles are of type 7 (Hyndman and Fan,
-1996). Lateness = sent - intended of those requests that found a free slot, which is the instrument's
-own doing; waiting for a slot is the server's (or of too few connections) and is reported as queueing.
-
-`limited_by`: *instrument* when its own lateness could distort the answer (P99 above 5 % of the response P99
-and above 300 us), when it used more than 80 % of its core, or when this machine had no port, descriptor or
-memory left for a connection; else *server* when requests queued for a slot (more than 5 %; one that timed
-out in the queue was never sent, and counts), and for every other closed loop; else *none*.
+1996). Lateness = sent - intended of those requests that found a free slot; what others waited for is told
+by cause (`load.waits`). What limited the run: `load.verdict`.
 """
 
 from __future__ import annotations
@@ -29,12 +24,14 @@ from meshwise import __version__
 from meshwise.load.engine import RunFacts
 from meshwise.load.records import Columns
 from meshwise.load.spec import LoadSpec
-from meshwise.load.wire.seam import BYTES_SHIFT, ErrorKind
+from meshwise.load.statuses import count_statuses, redirects
+from meshwise.load.verdict import ENOUGH, LATE_US, Evidence, limited_by
+from meshwise.load.waits import CAUSES, Waited
+from meshwise.load.wire.seam import BYTES_SHIFT, STATUS_MASK, ErrorKind
 from meshwise.stats.quantile import quantile
 from meshwise.study.model import Arrivals
 
 Floats = npt.NDArray[np.float64]
-LATE_SHARE, LATE_US, BUSY_SHARE, QUEUED_SHARE = 0.05, 300.0, 0.8, 0.05
 _REASONS_NOTED = 3
 CHURN_SHARE = 0.95
 """Of the asked replacements; below it the output says so."""
@@ -92,8 +89,8 @@ class LoadReport:
     queueing_us: Percentiles
     """How long those that found no free slot waited for one."""
     cpu_us_per_request: float | None
-    cpu_share: float
-    """Of one core, per process."""
+    cpu_share: float | None
+    """Of one core, of the busiest process; None of fewer than ENOUGH requests."""
     limited_by: str
     closed_loop: bool
     received_bytes: int
@@ -123,6 +120,10 @@ class LoadReport:
     """Of the good gRPC streams: those that went up (client streaming) or came down (the others)."""
     reasons: dict[str, int] = dataclasses.field(default_factory=dict)
     """Why connections and requests failed, in words, where more is known than the kind of the error."""
+    waited_for: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Cause (`load.waits.CAUSES`) -> requests that were not sent in time because of it."""
+    statuses: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Status code by name (`200`, `grpc 14 UNAVAILABLE`) -> requests."""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -145,16 +146,18 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
     """`parts` and `facts`: one of each per process."""
     measured = [_measured(columns) for columns in parts]
     response = np.concatenate([part.response_us for part in measured])
-    lateness = np.concatenate([part.lateness_us for part in measured])
     queueing = np.concatenate([part.queueing_us for part in measured])
     errors: Counter[str] = Counter()
+    causes: Counter[str] = Counter()
     for part in measured:
         errors.update(part.errors)
+        causes.update(part.causes)
+    statuses = count_statuses(np.concatenate([part.statuses for part in measured]))
     duration_s = _duration_s(spec, parts, facts)
     good = sum(_good_in_window(columns, duration_s) for columns in parts)
-    response_time, late = percentiles(response), percentiles(lateness)
     cpu_requests = sum(fact.cpu_requests for fact in facts)
-    cpu_share = max(fact.cpu_ns / fact.wall_ns if fact.wall_ns > 0 else 0.0 for fact in facts)
+    shares = [fact.cpu_ns / fact.wall_ns for fact in facts if fact.cpu_requests >= ENOUGH]
+    cpu_share = max(shares) if shares else None
     closed = spec.arrivals is Arrivals.CLOSED
     setups = [fact.setups for fact in facts]
     failures: Counter[str] = Counter()
@@ -166,24 +169,20 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
     exhausted = sum(log.exhausted for log in setups)
     replaced = sum(log.replaced for log in setups)
     resumed_us = _us(log.resumed_tls_ns for log in setups)
-    waited = queueing.size + sum(part.unsent_timeouts for part in measured)
-    queued_share = waited / response.size if response.size else 0.0
     return LoadReport(
         requests=response.size,
         errors=dict(sorted(errors.items())),
         rate_achieved=good / duration_s if duration_s > 0 else 0.0,
         rate_intended=None if closed else _rate_intended(spec, response.size, duration_s),
-        response_time_us=response_time,
+        response_time_us=percentiles(response),
         service_time_us=percentiles(np.concatenate([part.service_us for part in measured])),
         first_byte_us=percentiles(np.concatenate([part.first_byte_us for part in measured])),
-        lateness_us=late,
+        lateness_us=percentiles(np.concatenate([part.lateness_us for part in measured])),
         queued_requests=queueing.size,
         queueing_us=percentiles(queueing),
         cpu_us_per_request=sum(f.cpu_ns for f in facts) / 1000 / cpu_requests if cpu_requests > 0 else None,
         cpu_share=cpu_share,
-        limited_by=limited_by(
-            late, response_time, cpu_share, queued_share, closed=closed, exhausted=exhausted > 0
-        ),
+        limited_by=limited_by(_evidence(measured, cpu_share, closed=closed, exhausted=exhausted > 0)),
         closed_loop=closed,
         received_bytes=sum(part.received_bytes for part in measured),
         duration_s=duration_s,
@@ -196,7 +195,7 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
         processes=spec.processes,
         stopped_early=any(fact.stopped for fact in facts),
         notes=(
-            *_notes(response, response_time, closed=closed),
+            *_notes(response, statuses, closed=closed),
             *_pattern_notes(spec, measured, exhausted, replaced, duration_s),
             *(f"{count} × {reason}" for reason, count in reasons.most_common(_REASONS_NOTED)),
         ),
@@ -208,6 +207,28 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
         unsent_requests=sum(part.unsent for part in measured),
         messages=sum(part.messages for part in measured),
         reasons=dict(reasons.most_common()),
+        waited_for={cause: causes[cause] for cause in CAUSES},
+        statuses=statuses,
+    )
+
+
+def _evidence(
+    measured: Sequence[_Measured], cpu_share: float | None, *, closed: bool, exhausted: bool
+) -> Evidence:
+    requests = sum(part.response_us.size for part in measured)
+    response = np.concatenate([part.response_us for part in measured])
+    late = np.concatenate([part.good_lateness_us for part in measured])
+    return Evidence(
+        requests=requests,
+        late_p99_us=percentiles(late).p99,
+        response_p99_us=percentiles(response[np.isfinite(response)]).p99,
+        late_by_instrument=sum(part.late_by_instrument for part in measured),
+        late_by_host=sum(part.late_by_host for part in measured),
+        cpu_share=cpu_share,
+        slot_share=sum(part.slot_waits for part in measured) / max(requests, 1),
+        connection_share=sum(part.causes["connection"] for part in measured) / max(requests, 1),
+        closed=closed,
+        exhausted=exhausted,
     )
 
 
@@ -223,23 +244,6 @@ def _rate_intended(spec: LoadSpec, requests: int, duration_s: float) -> float:
     return requests / duration_s if duration_s > 0 else 0.0
 
 
-def limited_by(
-    lateness: Percentiles,
-    response: Percentiles,
-    cpu_share: float,
-    queued_share: float,
-    *,
-    closed: bool,
-    exhausted: bool = False,
-) -> str:
-    """The rules at the head of this file."""
-    late = lateness.p99 or 0.0
-    distorted = late > LATE_US and (response.p99 is None or late > LATE_SHARE * response.p99)
-    if exhausted or cpu_share > BUSY_SHARE or (distorted and not closed):
-        return "instrument"
-    return "server" if closed or queued_share > QUEUED_SHARE else "none"
-
-
 @dataclass(frozen=True)
 class _Measured:
     response_us: Floats
@@ -251,32 +255,49 @@ class _Measured:
     received_bytes: int
     late: int
     unsent: int
-    unsent_timeouts: int
     messages: int
+    statuses: npt.NDArray[np.int64]
+    causes: Counter[str]
+    slot_waits: int
+    """Requests that waited for a slot and were sent, or never were because of that."""
+    good_lateness_us: Floats
+    late_by_instrument: int
+    """Of the good ones, as the next."""
+    late_by_host: int
 
 
 def _measured(columns: Columns) -> _Measured:
     chosen = columns.intended >= columns.zero_ns
     intended, sent = columns.intended[chosen], columns.sent[chosen]
     done, first = columns.done[chosen], columns.first[chosen]
-    kinds = columns.error[chosen]
+    kinds, waits = columns.error[chosen], columns.waited[chosen]
     good = (done > 0) & (kinds == ErrorKind.NONE)
     was_sent = sent > 0
-    queued = (columns.queued[chosen] != 0) & was_sent
+    queued = columns.queued[chosen] & was_sent
+    had_slot = was_sent & ~queued
     waited_us = (sent - intended) / 1000
     counts = np.bincount(kinds, minlength=len(ErrorKind))
+    causes: Counter[str] = Counter()
+    for cause, count in zip(*np.unique(waits[waits != 0], return_counts=True), strict=True):
+        causes[Waited(cause).label] += int(count)
+    timed_out = ~was_sent & (kinds == ErrorKind.TIMEOUT)
     return _Measured(
         response_us=np.where(good, (done - intended) / 1000, np.inf),
         service_us=np.where(good, (done - sent) / 1000, np.inf),
         first_byte_us=np.where(good, (first - intended) / 1000, np.inf),
-        lateness_us=waited_us[was_sent & ~queued],
+        lateness_us=waited_us[had_slot],
         queueing_us=waited_us[queued],
         errors=Counter({kind.label: int(counts[kind]) for kind in ErrorKind if kind and counts[kind]}),
         received_bytes=int((columns.outcome[chosen] >> BYTES_SHIFT).sum()),
-        late=int(np.count_nonzero(waited_us[was_sent & ~queued] > LATE_US)),
+        late=int(np.count_nonzero(waited_us[had_slot] > LATE_US)),
         unsent=int(np.count_nonzero(~was_sent)),
-        unsent_timeouts=int(np.count_nonzero(~was_sent & (kinds == ErrorKind.TIMEOUT))),
         messages=0 if columns.messages is None else int(columns.messages[chosen][good].sum()),
+        statuses=columns.outcome[chosen] & STATUS_MASK,
+        causes=causes,
+        slot_waits=int(np.count_nonzero((waits == Waited.SLOT) & (was_sent | timed_out))),
+        good_lateness_us=waited_us[had_slot & good],
+        late_by_instrument=int(np.count_nonzero(good & (waits == Waited.INSTRUMENT))),
+        late_by_host=int(np.count_nonzero(good & (waits == Waited.HOST))),
     )
 
 
@@ -295,8 +316,12 @@ def _duration_s(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFac
     return min(max(last, 0) / 1e9, spec.duration_ns / 1e9)
 
 
-def _notes(response: Floats, percentile: Percentiles, *, closed: bool) -> tuple[str, ...]:
+def _notes(response: Floats, statuses: dict[str, int], *, closed: bool) -> tuple[str, ...]:
     notes = []
+    if response.size < ENOUGH:
+        notes.append(f"fewer than {ENOUGH} requests were measured: what limited the run cannot be told")
+    if followed := redirects(statuses):
+        notes.append(f"{followed} answers are redirects; none is followed")
     failed = int(np.count_nonzero(np.isinf(response)))
     if failed:
         notes.append(

@@ -30,13 +30,13 @@ from meshwise.study.model import MeshName, Phase, Trial
 NEEDED_EXCEEDANCES = 10.0
 """Effective exceedances below which a percentile is `not estimable`; from 100 on it is good."""
 
-INSTRUMENT_FLAGS = ("late_sends", "instrument_limited")
-"""Flags of a trial whose load generator was late or at its limit."""
+INSTRUMENT_FLAGS = ("late_sends", "instrument_limited", "host_late", "host_limited")
+"""Flags of a trial whose load generator was late or at its limit, or was kept from the CPU by others."""
 LATE_SHARE = 0.05
 """P99 of send lateness above this share of the P99 of response time puts the trial in doubt."""
 
 REQUEST_COLUMNS = ("intended_ns", "sent_ns", "done_ns", "error")
-OPTIONAL_REQUEST_COLUMNS = ("client", "operation")
+OPTIONAL_REQUEST_COLUMNS = ("client", "operation", "queued", "waited_for")
 USAGE_METRICS = ("cpu_ns", "rss_bytes", "pss_bytes")
 TELEMETRY_METRICS = tuple(dict.fromkeys((*USAGE_METRICS, *ATTRIBUTED_METRICS)))
 TELEMETRY_COLUMNS = ("t_ns", "source", "metric", "labels", "value")
@@ -109,6 +109,11 @@ class _Requests:
     failed: BoolArray
     answered: BoolArray
     outside: BoolArray
+    queued: BoolArray
+    """No slot was free in time."""
+    by_instrument: BoolArray
+    by_host: BoolArray
+    """Whose doing a late send is; in archives that do not say it, nobody's."""
 
     @classmethod
     def of(cls, frame: pl.DataFrame) -> _Requests:
@@ -122,7 +127,14 @@ class _Requests:
         outside = np.zeros(frame.height, dtype=np.bool_)
         if "client" in frame.columns:
             outside = (frame["client"].cast(pl.String) == "outside").fill_null(False).to_numpy()
-        columns = (intended, sent, done, ~answered, answered, outside)
+        queued = np.zeros(frame.height, dtype=np.bool_)
+        if "queued" in frame.columns:
+            queued = frame["queued"].fill_null(False).to_numpy()
+        causes = pl.Series([""]).new_from_index(0, frame.height)
+        if "waited_for" in frame.columns:
+            causes = frame["waited_for"].cast(pl.String).fill_null("")
+        whose = ((causes == "instrument").to_numpy(), (causes == "host").to_numpy())
+        columns = (intended, sent, done, ~answered, answered, outside, queued, *whose)
         if frame.height > 1 and (np.diff(intended) < 0).any():
             order = np.argsort(intended, kind="stable")
             columns = tuple(column[order] for column in columns)  # type: ignore[assignment]
@@ -187,15 +199,16 @@ def _throughput(sent: _Requests, analysed: BoolArray) -> float:
 
 
 def _lateness(sent: _Requests, analysed: BoolArray, values: dict[str, float]) -> list[str]:
-    were_sent = analysed & (sent.sent >= 0)
-    late = np.sort((sent.sent[were_sent] - sent.intended[were_sent]) / 1e3)
+    """Of good requests that had a slot; a flag where that matters, with whose doing it is."""
+    had_slot = analysed & sent.answered & ~sent.queued
+    late = np.sort((sent.sent - sent.intended)[had_slot] / 1e3)
     values["lateness_p50_us"], values["lateness_p99_us"] = quantile(late, 0.5), quantile(late, 0.99)
-    if values["lateness_p99_us"] > LATE_SHARE * values["response_p99_us"]:
-        return [
-            f"late_sends: the P99 of send lateness exceeds {LATE_SHARE:.0%} of the P99 of response time, "
-            "which includes it"
-        ]
-    return []
+    if not values["lateness_p99_us"] > LATE_SHARE * values["response_p99_us"]:
+        return []
+    much = f"the P99 of send lateness exceeds {LATE_SHARE:.0%} of the P99 of response time, which includes it"
+    if (sent.by_host & had_slot).sum() > (sent.by_instrument & had_slot).sum():
+        return [f"host_late: the host held the load generator up: {much}"]
+    return [f"late_sends: {much}"]
 
 
 def _trend(response: FloatArray) -> float | None:

@@ -5,8 +5,9 @@ Laws of this file (statistics: 2.1, section 8):
   grows. Response time counts from the intended time, so a late instrument can only make it harder:
   what holds although the instrument was late does hold.
 - Broken must be the system's doing. A window that does not hold is *invalid* if the instrument used more
-  than BUSY_SHARE of a core, if it was late and the limits would hold counted from the actual send, if the
-  host lost CPU to its hypervisor, or if others than the study used it.
+  than BUSY_SHARE of a core, if good requests went out late by the instrument's or the host's doing
+  (`waited_for`) and the limits would hold without that, if the host lost CPU to its hypervisor, or if others
+  than the study used it. Waiting for a slot or a connection is the system's.
 - A failed request took +inf. A backlog grows if response times rise (Theil-Sen slope over SLICES medians, the
   lower bound of its 95 % interval above 0) by more than half of the tightest limit within the window.
 """
@@ -21,7 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from meshwise.load.report import BUSY_SHARE, LATE_SHARE, LATE_US, percentiles
+from meshwise.load.report import percentiles
+from meshwise.load.verdict import BUSY_SHARE, distorts
+from meshwise.load.waits import Waited
 from meshwise.stats.quantile import quantile_above
 from meshwise.stats.regression import pair_slopes, surely_rising
 from meshwise.study.design.search import Result
@@ -35,7 +38,7 @@ OTHERS_SHARE = 0.20
 SLICES = 20
 INSTRUMENT_REASONS = ("the instrument used", "sends were late")
 """How the reason of an invalid trial begins where the instrument is to blame; HOST_REASONS: the host."""
-HOST_REASONS = ("the hypervisor took", "others used")
+HOST_REASONS = ("the hypervisor took", "others used", "the host held sends up")
 _NEVER = -(2**62)
 
 
@@ -63,13 +66,11 @@ def judge_window(
         return Judged(Result.HELD)
     if spoiled := _spoiled(telemetry, instrument):
         return Judged(Result.INVALID, f"{spoiled}; {reasons[0]}")
-    late = window.lateness_us()
-    response_p99 = percentiles(window.response_us).p99
-    distorted = late > LATE_US and (response_p99 is None or late > LATE_SHARE * response_p99)
-    if distorted and not window.breaks(objective, window.service_us):
-        return Judged(
-            Result.INVALID, f"sends were late (P99 {late:,.0f} us) and account for the break; {reasons[0]}"
-        )
+    late = percentiles(window.good_lateness_us).p99
+    good_us = window.response_us[window.good]
+    if distorts(late, percentiles(good_us).p99) and not window.breaks(objective, window.in_time_us):
+        whose = "the host held sends up" if window.mostly_host else "sends were late"
+        return Judged(Result.INVALID, f"{whose} (P99 {late:,.0f} us) and account for the break; {reasons[0]}")
     return Judged(Result.BROKEN, "; ".join(reasons))
 
 
@@ -77,10 +78,13 @@ def judge_window(
 class _Window:
     intended: Floats
     response_us: Floats
-    service_us: Floats
+    in_time_us: Floats
+    """The response times if nothing had been late by the instrument's or the host's doing."""
     good: npt.NDArray[np.bool_]
-    sent_late_us: Floats
-    """Only of requests that did not queue for a slot, which is the server's doing."""
+    good_lateness_us: Floats
+    """Only of requests that had a slot."""
+    mostly_host: bool
+    """More good requests were late by the host's doing than by the instrument's."""
     end_ns: int
 
     @classmethod
@@ -92,21 +96,25 @@ class _Window:
         chosen = intended >= 0
         no_error = np.asarray(pc.equal(requests["error"].cast(pa.string()), "").to_numpy())
         good = (no_error & (done != _NEVER))[chosen]
-        intended, sent, done = intended[chosen], sent[chosen], done[chosen]
-        own = sent != _NEVER
+        had_slot = sent[chosen] != _NEVER
         if "queued" in requests.column_names:
-            own = own & ~np.asarray(pc.fill_null(requests["queued"], False).to_numpy())[chosen]
+            had_slot = had_slot & ~np.asarray(pc.fill_null(requests["queued"], False).to_numpy())[chosen]
+        late = dict.fromkeys((Waited.INSTRUMENT, Waited.HOST), had_slot)  # of archives that name no cause
+        if "waited_for" in requests.column_names:
+            causes = pc.fill_null(requests["waited_for"].cast(pa.string()), "")
+            late = {cause: np.asarray(pc.equal(causes, cause.label).to_numpy())[chosen] for cause in late}
+        intended, sent, done = intended[chosen], sent[chosen], done[chosen]
+        start = np.where(late[Waited.INSTRUMENT] | late[Waited.HOST], sent, intended)
+        by_host, by_instrument = (int((late[each] & good).sum()) for each in (Waited.HOST, Waited.INSTRUMENT))
         return cls(
             intended=intended.astype(np.float64),
             response_us=np.where(good, (done - intended) / 1e3, np.inf),
-            service_us=np.where(good, (done - sent) / 1e3, np.inf),
+            in_time_us=np.where(good, (done - start) / 1e3, np.inf),
             good=good,
-            sent_late_us=(sent - intended)[own] / 1e3,
+            good_lateness_us=(sent - intended)[had_slot & good] / 1e3,
+            mostly_host=by_host > by_instrument,
             end_ns=duration_ns,
         )
-
-    def lateness_us(self) -> float:
-        return percentiles(self.sent_late_us).p99 or 0.0
 
     def breaks(self, objective: Objective, times_us: Floats) -> list[str]:
         """What of the objective does not hold, in words."""

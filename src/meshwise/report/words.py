@@ -229,6 +229,8 @@ def plural(count: int, word: str) -> str:
 _REMEDIES = {
     "late_sends": "lower the rate, or give the load generator a CPU of its own",
     "instrument_limited": "lower the rate, or give the load generator a CPU of its own",
+    "host_late": "keep other work off this machine, or give the load generator a CPU of its own",
+    "host_limited": "keep other work off this machine, or give the load generator a CPU of its own",
     "lost_pairs": "look at the failed trials below, and continue the study with `--resume`",
     "multiplicity": "more blocks would tell: raise `blocks` in the study",
     "below_floor": "more blocks or a quieter machine lower the noise floor",
