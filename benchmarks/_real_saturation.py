@@ -20,7 +20,8 @@ import polars as pl
 from meshwise.archive.outcome import TrialOutcome, TrialStatus
 from meshwise.cli.wiring import meshes_of
 from meshwise.measure.attribution import SYSTEM, WHO, Limit, Machine, Usage, attribute
-from meshwise.runner import judged, run_trial, step_of
+from meshwise.runner.search import judged, step_of
+from meshwise.runner.trial import run_trial
 from meshwise.study.design.blocks import design
 from meshwise.study.design.search import (
     INVALID_TRIES,

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from meshwise.archive.store import Archive
-from meshwise.runner import run_study
+from meshwise.runner.loop import run_study, schedule_of
 from meshwise.study.design.blocks import design
 from meshwise.study.file.read import parse_study
 from meshwise.testbed.fake import FakeTestbed
@@ -65,7 +65,7 @@ def write(directory: Path, trials: int, rows: int) -> int:
         FakeTestbed(study) as testbed,
         Archive.start(directory, study, order, testbed.environment()) as archive,
     ):
-        run_study(study, order, testbed, archive, lambda event: None)
+        run_study(study, schedule_of(study, order), testbed, archive, lambda event: None)
     return len(order)
 
 

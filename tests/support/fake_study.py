@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from meshwise.archive.store import Archive
-from meshwise.runner import RunSummary, run_study
+from meshwise.runner.loop import RunSummary, run_study, schedule_of
 from meshwise.study.design.blocks import design
 from meshwise.study.file.read import parse_study
 from meshwise.study.model import Study
@@ -38,4 +38,4 @@ def run_fake(
         testbed,
         Archive.start(directory, study, trials, testbed.environment(), resume=resume) as archive,
     ):
-        return run_study(study, trials, testbed, archive, lambda event: None)
+        return run_study(study, schedule_of(study, trials), testbed, archive, lambda event: None)

@@ -8,7 +8,7 @@ from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
 from meshwise.cli.analyze import analyze_archive
 from meshwise.findings.finding import Findings
-from meshwise.runner import RunSummary, run_saturation
+from meshwise.runner.loop import RunSummary, run_study, schedule_of
 from meshwise.study.design.blocks import design
 from meshwise.study.file.read import parse_study
 from meshwise.study.model import Study
@@ -41,7 +41,8 @@ def run(
         testbed,
         Archive.start(directory, study, trials, testbed.environment(), resume=resume) as archive,
     ):
-        return run_saturation(study, trials, testbed, archive, lambda event: None, rest=lambda seconds: None)
+        schedule = schedule_of(study, trials)
+        return run_study(study, schedule, testbed, archive, lambda event: None, rest=lambda seconds: None)
 
 
 def analysed(directory: Path, study: Study, testbed: FakeTestbed | None = None) -> Findings:

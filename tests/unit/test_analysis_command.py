@@ -17,7 +17,7 @@ from meshwise.cli.analyze import analyze, analyze_archive
 from meshwise.core.errors import MeshwiseError
 from meshwise.findings.schema import schema
 from meshwise.mesh.traits import NAMES
-from meshwise.runner import run_study
+from meshwise.runner.loop import run_study, schedule_of
 from meshwise.study.design.blocks import design
 from meshwise.study.file.read import parse_study
 from meshwise.testbed.fake import FakeTestbed, truth
@@ -43,7 +43,7 @@ def archive(
         FakeTestbed(study, unproven=names if unproven == "all" else unproven, crashes=crashes) as testbed,
         Archive.start(directory, study, trials, testbed.environment()) as store,
     ):
-        run_study(study, trials, testbed, store, lambda event: None)
+        run_study(study, schedule_of(study, trials), testbed, store, lambda event: None)
     return directory
 
 

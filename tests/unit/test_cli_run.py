@@ -14,7 +14,7 @@ from meshwise.cli.run import ProgressLine, closing_line, progress, proxy_overrid
 from meshwise.cli.wiring import all_meshes, not_applicable
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
-from meshwise.runner import Observer, RunSummary, TrialLive, TrialStarted, run_study
+from meshwise.runner.loop import Observer, RunSummary, TrialLive, TrialStarted, run_study, schedule_of
 from meshwise.study.design.blocks import design
 from meshwise.study.model import MeshName
 from meshwise.testbed.fake import FakeTestbed
@@ -27,7 +27,7 @@ PER_BLOCK = len(TRIALS) // STUDY.blocks
 
 def run(directory: Path, testbed: FakeTestbed, observe: Observer) -> RunSummary:
     with testbed, Archive.start(directory, STUDY, TRIALS, testbed.environment()) as archive:
-        return run_study(STUDY, TRIALS, testbed, archive, observe)
+        return run_study(STUDY, schedule_of(STUDY, TRIALS), testbed, archive, observe)
 
 
 def shown(directory: Path, testbed: FakeTestbed, *, terminal: bool, width: int = 100) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from tests.support.fake_study import run_fake, small_study
 
 from meshwise.archive.read import ArchiveReader
-from meshwise.runner import RENEWED
+from meshwise.runner.loop import RENEWED
 from meshwise.study.design.blocks import design
 from meshwise.testbed.fake import FakeTestbed
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -28,15 +28,14 @@ from meshwise.archive.lock import LOCK_NAME, ArchiveLock
 from meshwise.archive.outcome import TrialOutcome as TrialOutcome
 from meshwise.archive.outcome import TrialStatus as TrialStatus
 from meshwise.archive.read import ArchiveReader
-from meshwise.archive.rows import design_table, outcome_row, trials_table
+from meshwise.archive.rows import design_table, outcome_row, trial_of, trials_table
 from meshwise.archive.schema import EVENTS, REQUESTS, SCHEMA_VERSION, TELEMETRY, TableSpec, conform
 from meshwise.core import messages
 from meshwise.core.files import ASIDE, Folder, disk_troubles, free_bytes
 from meshwise.core.units import format_size
 from meshwise.study.design.estimate import disk_bytes
-from meshwise.study.design.search import Result, Tried
 from meshwise.study.load.trace import TRACES
-from meshwise.study.model import Phase, Study, Trial
+from meshwise.study.model import Study, Trial
 
 log = logging.getLogger(__name__)
 
@@ -123,14 +122,10 @@ class Archive:
         """How each stored trial ended, by trial_id."""
         return dict(self._statuses)
 
-    def steps_of(self, search: str) -> tuple[Tried, ...]:
-        """The stored steps of a search, in their order."""
-        columns = ("search", "step", "rate_rps", "phase", "result")
-        rows = zip(*(self._trials[name].to_pylist() for name in columns), strict=True)
-        found = sorted(
-            (step, rate, phase, result) for own, step, rate, phase, result in rows if own == search
-        )
-        return tuple(Tried(rate, Phase(phase), Result(result)) for _, rate, phase, result in found)
+    def history(self) -> Iterator[tuple[Trial, TrialStatus, str]]:
+        """Every stored trial with how it ended and what its search took it for, in the order of storing."""
+        for row in self._trials.to_pylist():
+            yield trial_of(row), TrialStatus(row["status"]), row["result"] or ""
 
     def add(self, outcome: TrialOutcome) -> None:
         """Store one trial; on return it is on the disk. Raises MW607 when that is full, MW612 for tables

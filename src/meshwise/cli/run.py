@@ -22,7 +22,7 @@ from meshwise.core.errors import ExitStatus
 from meshwise.core.units import format_duration
 from meshwise.mesh.binaries.store import OVERRIDES
 from meshwise.report import edge
-from meshwise.runner import (
+from meshwise.runner.loop import (
     Event,
     ExecutionStarted,
     Observer,
@@ -30,8 +30,8 @@ from meshwise.runner import (
     TrialFinished,
     TrialLive,
     TrialStarted,
-    run_saturation,
     run_study,
+    schedule_of,
     violates,
 )
 from meshwise.study.design.blocks import design
@@ -86,8 +86,8 @@ def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, res
         ):
             try:
                 with progress(console, question) as observe:
-                    loop = run_saturation if question.search else run_study
-                    summary = loop(question, trials, testbed, archive, observe)
+                    schedule = schedule_of(question, trials)
+                    summary = run_study(question, schedule, testbed, archive, observe)
             finally:
                 statuses = archive.statuses()
     except KeyboardInterrupt:

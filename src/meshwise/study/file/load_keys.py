@@ -1,4 +1,4 @@
-"""`load: shape` and `load: think` of a study file: keys, types, units. Their meaning: `study.file.movement`."""
+"""`load: shape` and `load: think` of a study file: keys, types, units; their meaning: `study.file.movement`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The loop of a study, and the schedules that say what it does next."""
