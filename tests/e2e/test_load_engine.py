@@ -57,7 +57,8 @@ def test_a_stall_is_charged_to_every_request_that_was_meant_to_be_sent(tmp_path:
     if stalled > 0.1:  # else this machine was too slow to start inside the stall
         assert queued.sum() > 30
         assert np.count_nonzero(response > 20 * MS) > 30
-        assert ran.report.limited_by == "server"
+        assert ran.report.waited_for["slot"] > 30
+        assert ran.report.limited_by in ("server", "host")  # host: something else had this machine's CPU
 
 
 def test_closed_loop_sends_when_answers_come(tmp_path: Path) -> None:

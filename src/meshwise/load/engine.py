@@ -125,6 +125,8 @@ class Engine:
         if pool.live:
             if on_demand:
                 pool.go_cold()
+            gc.collect()  # before the start is agreed on, or the first requests wait for it
+            gc.freeze()
             return None
         return pool.outage or pool.stuck()
 
@@ -156,8 +158,6 @@ class Engine:
         self._messages.column = records.messages
         self._pool.begin(start_ns)
         set_timer_slack_ns(1)
-        gc.collect()
-        gc.freeze()
         gc.disable()
         try:
             count = self._loop(records, total, start_ns)
