@@ -29,12 +29,12 @@ from meshwise.load.intended import intended_times  # noqa: E402
 from meshwise.load.launch import running_load  # noqa: E402
 from meshwise.load.schedule import shaped_times_ns  # noqa: E402
 from meshwise.load.trace import write_trace  # noqa: E402
-from meshwise.study.load.profile import LoadShape, Markov, TraceFile  # noqa: E402
+from meshwise.study.load.profile import LoadProfile, Markov, TraceFile  # noqa: E402
 from meshwise.study.load.trace import read_trace  # noqa: E402
 from meshwise.study.model import Arrivals, Protocol  # noqa: E402
 
 RATE, MOST_NS = 1000.0, 1_000_000
-STATES = LoadShape(markov=Markov((0.25, 4.0), (400_000_000, 100_000_000), seed=1))
+STATES = LoadProfile(markov=Markov((0.25, 4.0), (400_000_000, 100_000_000), seed=1))
 """Four fifths of the time at 250/s, one fifth at 4000/s: 1000/s."""
 CONNECTIONS = 64
 

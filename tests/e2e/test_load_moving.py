@@ -19,7 +19,7 @@ from meshwise.load.intended import intended_times
 from meshwise.load.launch import running_load
 from meshwise.load.records import read_records
 from meshwise.load.trace import write_trace
-from meshwise.study.load.profile import LoadShape, Spike, Think, TraceFile
+from meshwise.study.load.profile import LoadProfile, Spike, Think, TraceFile
 from meshwise.study.load.trace import read_trace
 from meshwise.study.model import Arrivals
 
@@ -27,7 +27,7 @@ S = 10**9
 
 
 def test_a_shape_is_what_is_intended_by_two_processes_too(tmp_path: Path) -> None:
-    shape = LoadShape(spike=Spike(200 * MS, 100 * MS, 4.0))
+    shape = LoadProfile(spike=Spike(200 * MS, 100 * MS, 4.0))
     with hostile(answers) as port:
         spec = load_spec(port, shape=shape, warmup_ns=100 * MS, processes=2)
         with running_load(spec) as running:

@@ -20,7 +20,7 @@ from meshwise.report.graph_words import tree
 from meshwise.study.graph.model import ServiceGraph, graph_of
 from meshwise.study.graph.read import parse_graph
 from meshwise.study.graph.sums import asked_errors, callees_first, longest_sleep_ns, most_calls, visits
-from meshwise.study.model import Shape, Topology
+from meshwise.study.model import Topology, TopologyKind
 
 
 @given(graphs())
@@ -51,7 +51,7 @@ def test_callees_stand_before_their_callers(graph: ServiceGraph) -> None:
 @given(graphs(most=14))
 @settings(deadline=None)
 def test_every_service_and_call_is_drawn_once_and_to_the_right(graph: ServiceGraph) -> None:
-    topology = Topology(Shape.GRAPH, 1, graph)
+    topology = Topology(TopologyKind.GRAPH, 1, graph)
     layout = lay_out(topology)
     taken = [(layout.layer[name], round(layout.row[name], 6)) for name in layout.layer]
     assert len(set(taken)) == len(topology.workloads)

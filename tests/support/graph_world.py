@@ -19,7 +19,7 @@ from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.none.mesh import NoneMesh
 from meshwise.mesh.seam import Mesh
-from meshwise.study.model import LADDER, NO_MESH, Cell, MeshName, Protocol, Shape
+from meshwise.study.model import LADDER, NO_MESH, Cell, MeshName, Protocol, TopologyKind
 from meshwise.testbed.local.world import enter_world
 from tests.support.mesh_graph import POSTURES, SHOP, shop_cell
 from tests.support.mesh_world import Ground, ground, say, verdict
@@ -62,7 +62,7 @@ def shop(mesh: str) -> int:
 
 def wide(mesh: str) -> int:
     """31 services, each with a sidecar of two workers: start, changes of posture, proofs, memory."""
-    like = replace(shop_cell(MeshName(mesh)), shape=Shape.TREE, length=5, graph=None)
+    like = replace(shop_cell(MeshName(mesh)), shape=TopologyKind.TREE, length=5, graph=None)
     begun = time.monotonic()
     with ExitStack() as stack:
         here = stack.enter_context(ground(MESHES[mesh](), workers=2, like=like))

@@ -30,7 +30,7 @@ from meshwise.study.model import (
     MeshName,
     Posture,
     Protocol,
-    Shape,
+    TopologyKind,
     Trial,
     TrialPlan,
 )
@@ -54,7 +54,7 @@ STRICT, FINE = LADDER[2], LADDER[4]
 
 
 def of_bank(posture: Posture = NO_MESH, protocol: Protocol = Protocol.HTTP1, **more: object) -> Cell:
-    levels = {"shape": Shape.BANK, "rate_rps": 30.0, "request_bytes": 0, "response_bytes": 0}
+    levels = {"shape": TopologyKind.BANK, "rate_rps": 30.0, "request_bytes": 0, "response_bytes": 0}
     return cell(posture, protocol, **{**levels, **more})
 
 

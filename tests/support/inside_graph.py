@@ -16,7 +16,7 @@ from pathlib import Path
 
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.study.graph.read import read_graph
-from meshwise.study.model import LADDER, Arrivals, MeshName, Protocol, Shape, TrialPlan
+from meshwise.study.model import LADDER, Arrivals, MeshName, Protocol, TopologyKind, TrialPlan
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
 from meshwise.testbed.seam import LiveProgress, Measurement
@@ -34,7 +34,12 @@ def inside(file: str, protocol: str, posture: str, rate: str) -> int:
     graph = read_graph(Path(file)).graph
     rung = next(rung for rung in LADDER if rung.name == posture)
     one = cell(
-        rung, Protocol(protocol), shape=Shape.GRAPH, graph=graph, rate_rps=float(rate), request_bytes=32
+        rung,
+        Protocol(protocol),
+        shape=TopologyKind.GRAPH,
+        graph=graph,
+        rate_rps=float(rate),
+        request_bytes=32,
     )
     question = replace(
         study([one]), trial=TrialPlan(200_000_000, 2_000_000_000, Arrivals.CONSTANT, 2 * 10**9)

@@ -36,9 +36,9 @@ from meshwise.study.model import (
     Http1Transport,
     MeshName,
     Protocol,
-    Shape,
     TlsGroup,
     Topology,
+    TopologyKind,
 )
 from meshwise.telemetry.seam import Moment, Sample
 from meshwise.testbed.local import links
@@ -240,7 +240,7 @@ def fault(kind: str) -> int:
     """One pod whose proxy is given something wrong; says whether it is ready, how it ended, and its log."""
     world = current_world()
     mesh = LinkerdMesh()
-    placed = PlacedWorkload(Topology(Shape.CHAIN, 1).workloads[0], "10.244.1.1", "10.96.1.1")
+    placed = PlacedWorkload(Topology(TopologyKind.CHAIN, 1).workloads[0], "10.244.1.1", "10.96.1.1")
     placement = Placement(MeshName.LINKERD, "a", (placed,), "10.244.1.99", world.secrets / "linkerd")
     placement.directory.mkdir(mode=0o700)
     moment, life = dt.datetime.now(dt.UTC), dt.timedelta(days=1)

@@ -23,11 +23,11 @@ from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import Mesh, PlacedWorkload, Placement
 from meshwise.mesh.traits import NAMES
 from meshwise.study.graph.model import GraphService
-from meshwise.study.model import LADDER, NO_MESH, Cell, Protocol, Shape, Topology
+from meshwise.study.model import LADDER, NO_MESH, Cell, Protocol, Topology, TopologyKind
 from tests.support.mesh_graph import SHOP
 from tests.support.mesh_graph import TOPOLOGY as SHOP_TOPOLOGY
 
-CHAIN = Topology(Shape.CHAIN, 2)
+CHAIN = Topology(TopologyKind.CHAIN, 2)
 
 
 class MeshConformance:
@@ -82,7 +82,7 @@ class MeshConformance:
 
     def test_a_graph_with_demands_and_a_store_is_expressed(self, tmp_path: Path) -> None:
         mesh, placement = type(self).mesh(), self.placement(tmp_path, SHOP_TOPOLOGY)
-        cell = replace(self.cell, shape=Shape.GRAPH, length=1, graph=SHOP)
+        cell = replace(self.cell, shape=TopologyKind.GRAPH, length=1, graph=SHOP)
         assert mesh.not_applicable(cell) is None
         mesh.prepare(placement, cell)
         plain = replace(cell, graph=replace(SHOP, services=tuple(map(undemanding, SHOP.services))))

@@ -22,8 +22,8 @@ from meshwise.study.model import (
     MtlsMode,
     Posture,
     Protocol,
-    Shape,
     Topology,
+    TopologyKind,
 )
 from tests.support.mesh_samples import CELL
 
@@ -45,14 +45,14 @@ SHOP = ServiceGraph(
         ),
     ),
 )  # fmt: skip
-TOPOLOGY = Topology(Shape.GRAPH, 1, SHOP)
+TOPOLOGY = Topology(TopologyKind.GRAPH, 1, SHOP)
 POSTURES = (LADDER[0], LADDER[1], LADDER[2], LADDER[3])
 """`fine` for all would be for `legacy` too, which nobody can be told from."""
 
 
 def shop_cell(mesh: MeshName = MeshName.ISTIO, posture: Posture = LADDER[2]) -> Cell:
     key = KeyType.ECDSA_P256 if mesh is MeshName.LINKERD else KeyType.RSA_2048
-    return replace(CELL, mesh=mesh, posture=posture, key_type=key, shape=Shape.GRAPH, graph=SHOP)
+    return replace(CELL, mesh=mesh, posture=posture, key_type=key, shape=TopologyKind.GRAPH, graph=SHOP)
 
 
 def placed(

@@ -20,14 +20,14 @@ from meshwise.study.model import (
     MtlsMode,
     Posture,
     Protocol,
-    Shape,
     Topology,
+    TopologyKind,
 )
 
 CELL = Cell(
     mesh=MeshName.ISTIO, posture=LADDER[0], protocol=Protocol.HTTP1, rate_rps=100, request_bytes=64,
-    response_bytes=128, connections=1, streams=1, shape=Shape.CHAIN, length=1, key_type=KeyType.RSA_2048,
-    policy_count=0, plaintext_share=0.0,
+    response_bytes=128, connections=1, streams=1, shape=TopologyKind.CHAIN, length=1,
+    key_type=KeyType.RSA_2048, policy_count=0, plaintext_share=0.0,
 )  # fmt: skip
 
 POSTURES: tuple[Posture, ...] = tuple(
@@ -42,7 +42,7 @@ POSTURES: tuple[Posture, ...] = tuple(
 def placement(length: int = 2, directory: Path = Path("/run/meshwise")) -> Placement:
     placed = tuple(
         PlacedWorkload(workload, f"10.244.1.{index}", f"10.96.1.{index}")
-        for index, workload in enumerate(Topology(Shape.CHAIN, length).workloads, 1)
+        for index, workload in enumerate(Topology(TopologyKind.CHAIN, length).workloads, 1)
     )
     return Placement(MeshName.ISTIO, "a", placed, "10.244.1.99", directory)
 

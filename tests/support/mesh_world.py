@@ -30,12 +30,12 @@ from meshwise.study.model import (
     Cell,
     Http1Transport,
     KeyType,
-    Level,
+    Layer,
     MeshName,
     Protocol,
-    Shape,
     TlsGroup,
     Topology,
+    TopologyKind,
 )
 from meshwise.telemetry.seam import Moment, Sample
 from meshwise.testbed.local import links
@@ -68,7 +68,11 @@ class Ground:
 
 @contextmanager
 def ground(
-    mesh: Mesh, length: int = 2, shape: Shape = Shape.CHAIN, workers: int = 1, like: Cell | None = None
+    mesh: Mesh,
+    length: int = 2,
+    shape: TopologyKind = TopologyKind.CHAIN,
+    workers: int = 1,
+    like: Cell | None = None,
 ) -> Iterator[Ground]:
     """`like`: a cell whose topology is the one to make; else it is made of `shape` and `length`."""
     world = current_world()
@@ -111,7 +115,7 @@ def start_node(
     pod: Pod,
     placed: PlacedWorkload,
     following: Sequence[PlacedWorkload],
-    shape: Shape,
+    shape: TopologyKind,
     mesh: Mesh,
     log: Path,
 ) -> None:
@@ -119,7 +123,7 @@ def start_node(
         Upstream(other.pod_ip if mesh.name is MeshName.NONE else other.service_ip, other.workload.host)
         for other in following
     )
-    leaves = upstreams if shape is Shape.FANOUT else ()
+    leaves = upstreams if shape is TopologyKind.FANOUT else ()
     following_one = upstreams[0] if upstreams and not leaves else None
     ports = {Protocol.HTTP1: 8080, **dict(placed.workload.ports)}
     spec = placed.name + ".json"
@@ -223,10 +227,10 @@ def factors() -> int:
 
 def fanout() -> int:
     """One node that calls two leaves, with two workers per proxy: every rung, every protocol once."""
-    with ground(IstioMesh(), 2, Shape.FANOUT, workers=2) as here:
+    with ground(IstioMesh(), 2, TopologyKind.FANOUT, workers=2) as here:
         for protocol in (Protocol.HTTP1, Protocol.HTTP2, Protocol.GRPC):
             for posture in LADDER if protocol is Protocol.HTTP1 else (LADDER[0], LADDER[4]):
-                cell = replace(CELL, shape=Shape.FANOUT, length=2, protocol=protocol, posture=posture)
+                cell = replace(CELL, shape=TopologyKind.FANOUT, length=2, protocol=protocol, posture=posture)
                 here.apply(cell)
                 say(cell=cell.name, posture=posture.name, **verdict(here.prove(cell)))
     return 0
@@ -304,7 +308,7 @@ def flat(samples: Sequence[Sample]) -> dict[str, float]:
 def none() -> int:
     with ground(NoneMesh()) as here:
         for protocol in Protocol:
-            length = 1 if protocol.level is Level.L4 else 2
+            length = 1 if protocol.layer is Layer.L4 else 2
             cell = replace(CELL, mesh=MeshName.NONE, posture=NO_MESH, protocol=protocol, length=length)
             here.apply(cell)
             say(cell=cell.name, **verdict(here.prove(cell)))

@@ -15,8 +15,8 @@ from meshwise.study.model import (
     Posture,
     Protocol,
     Role,
-    Shape,
     Study,
+    TopologyKind,
     Trial,
     TrialPlan,
 )  # fmt: skip
@@ -29,7 +29,7 @@ def cell(posture: Posture = NO_MESH, protocol: Protocol = Protocol.HTTP1, **more
         "posture": posture, "protocol": protocol, "rate_rps": 300.0, "request_bytes": 64,
         "response_bytes": 512, "connections": 4,
         "streams": 1 if protocol in (Protocol.HTTP1, Protocol.TCP) else 4,
-        "shape": Shape.CHAIN, "length": 1, "key_type": KeyType.ECDSA_P256,
+        "shape": TopologyKind.CHAIN, "length": 1, "key_type": KeyType.ECDSA_P256,
         "policy_count": 0, "plaintext_share": 0.0,
     }  # fmt: skip
     return Cell(**{**levels, **more})

@@ -23,7 +23,7 @@ from meshwise.study.model import (
     Posture,
     Protocol,
     Role,
-    Shape,
+    TopologyKind,
     Trial,
 )
 
@@ -34,7 +34,7 @@ def cell(mesh: MeshName = MeshName.ISTIO, posture: Posture = STRICT, **levels: A
     """A cell with the quickstart's levels unless told otherwise."""
     usual: dict[str, Any] = {
         "protocol": Protocol.HTTP1, "rate_rps": 800.0, "request_bytes": 0, "response_bytes": 1024,
-        "connections": 8, "streams": 1, "shape": Shape.CHAIN, "length": 1,
+        "connections": 8, "streams": 1, "shape": TopologyKind.CHAIN, "length": 1,
         "key_type": KeyType.ECDSA_P256 if mesh is MeshName.LINKERD else KeyType.RSA_2048,
         "policy_count": 0, "plaintext_share": 0.0,
     }  # fmt: skip

@@ -18,7 +18,7 @@ from scipy import stats
 from meshwise.load.schedule import Times, arrival_times_ns, replayed_times_ns, shaped_times_ns
 from meshwise.study.load.profile import (
     IdleBurst,
-    LoadShape,
+    LoadProfile,
     Markov,
     OnOff,
     Ramp,
@@ -27,7 +27,7 @@ from meshwise.study.load.profile import (
     Spike,
     Steps,
 )
-from meshwise.study.load.rate import profile
+from meshwise.study.load.rate import rate_over_time
 from meshwise.study.model import Arrivals
 
 Floats = npt.NDArray[np.float64]
@@ -63,31 +63,32 @@ MARKOV = Markov((0.5, 4.0, 0.0), (2 * S, 300 * MS, 500 * MS), seed=5)
 
 def states(t: Floats) -> Floats:
     """The states that the seed drew: what is tested with them are the arrivals within (the states: below)."""
-    drawn = profile(LoadShape(markov=MARKOV), RATE, round(LENGTH_S * S))
+    drawn = rate_over_time(LoadProfile(markov=MARKOV), RATE, round(LENGTH_S * S))
     return np.asarray(drawn.levels[np.searchsorted(drawn.starts_ns, t * S, side="right") - 1])
 
 
-SHAPES: dict[str, tuple[LoadShape, Callable[[Floats], Floats]]] = {
-    "steps": (LoadShape(steps=Steps((0.5, 2.0, 1.0, 0.25))), stairs([0, 5, 10, 15], [0.5, 2.0, 1.0, 0.25])),
-    "ramp up": (LoadShape(ramp=Ramp(0.0, 2.0)), lambda t: 2 * t / LENGTH_S),
-    "ramp down": (LoadShape(ramp=Ramp(1.5, 0.0)), lambda t: 1.5 * (1 - t / LENGTH_S)),
-    "sinusoid": (LoadShape(sinusoid=Sinusoid(0.8, 10 * S)), day),
+SHAPES: dict[str, tuple[LoadProfile, Callable[[Floats], Floats]]] = {
+    "steps": (LoadProfile(steps=Steps((0.5, 2.0, 1.0, 0.25))), stairs([0, 5, 10, 15], [0.5, 2.0, 1.0, 0.25])),
+    "ramp up": (LoadProfile(ramp=Ramp(0.0, 2.0)), lambda t: 2 * t / LENGTH_S),
+    "ramp down": (LoadProfile(ramp=Ramp(1.5, 0.0)), lambda t: 1.5 * (1 - t / LENGTH_S)),
+    "sinusoid": (LoadProfile(sinusoid=Sinusoid(0.8, 10 * S)), day),
     "sinusoid down to 0": (
-        LoadShape(sinusoid=Sinusoid(1.0, 3 * S)), lambda t: 1 - np.cos(2 * np.pi * t / 3)
+        LoadProfile(sinusoid=Sinusoid(1.0, 3 * S)), lambda t: 1 - np.cos(2 * np.pi * t / 3)
     ),
-    "on and off": (LoadShape(on_off=OnOff(500 * MS, S, 3.0, 0.0)), bursts),
-    "spike": (LoadShape(spike=Spike(6 * S, 2 * S, 3.0)), spike),
+    "on and off": (LoadProfile(on_off=OnOff(500 * MS, S, 3.0, 0.0)), bursts),
+    "spike": (LoadProfile(spike=Spike(6 * S, 2 * S, 3.0)), spike),
     "spike on a day": (
-        LoadShape(spike=Spike(6 * S, 2 * S, 3.0), sinusoid=Sinusoid(0.8, 10 * S)), lambda t: day(t) * spike(t)
+        LoadProfile(spike=Spike(6 * S, 2 * S, 3.0), sinusoid=Sinusoid(0.8, 10 * S)),
+        lambda t: day(t) * spike(t)
     ),
     "bursts on a ramp": (
-        LoadShape(on_off=OnOff(500 * MS, S, 3.0, 0.0), ramp=Ramp(0.5, 1.5)),
+        LoadProfile(on_off=OnOff(500 * MS, S, 3.0, 0.0), ramp=Ramp(0.5, 1.5)),
         lambda t: bursts(t) * (0.5 + t / LENGTH_S),
     ),
-    "markov": (LoadShape(markov=MARKOV), states),
-    "idle, then burst": (LoadShape(idle_burst=IdleBurst(2 * S, 50.0)), idle_bursts),
+    "markov": (LoadProfile(markov=MARKOV), states),
+    "idle, then burst": (LoadProfile(idle_burst=IdleBurst(2 * S, 50.0)), idle_bursts),
     "rates of a trace": (
-        LoadShape(rates=Rates((0, 4 * S, 5 * S, 17 * S), (0.5, 6.0, 0.7, 0.0))),
+        LoadProfile(rates=Rates((0, 4 * S, 5 * S, 17 * S), (0.5, 6.0, 0.7, 0.0))),
         stairs([0, 4, 5, 17], [0.5, 6.0, 0.7, 0.0]),
     ),
 }  # fmt: skip
@@ -100,7 +101,7 @@ def cumulative(rate: Callable[[Floats], Floats], points: int = 2_000_001) -> tup
     return t, due
 
 
-def drawn(shape: LoadShape, arrivals: Arrivals, seed: int, warmup_ns: int = 0) -> Times:
+def drawn(shape: LoadProfile, arrivals: Arrivals, seed: int, warmup_ns: int = 0) -> Times:
     return shaped_times_ns(arrivals, RATE, shape, warmup_ns, round(LENGTH_S * S), seed)
 
 
@@ -188,7 +189,7 @@ def test_another_shape_would_be_found_out(name: str) -> None:
 
 def test_states_stay_exponentially_and_change_evenly() -> None:
     stays = (200 * MS, 50 * MS, 100 * MS)
-    path = profile(LoadShape(markov=Markov((1.0, 2.0, 3.0), stays, seed=9)), RATE, 3000 * S)
+    path = rate_over_time(LoadProfile(markov=Markov((1.0, 2.0, 3.0), stays, seed=9)), RATE, 3000 * S)
     lengths, before, after = np.diff(path.starts_ns), path.levels[:-1], path.levels[1:]
     p_values = [
         stats.kstest(lengths[before == state + 1] / mean, "expon").pvalue for state, mean in enumerate(stays)
@@ -205,7 +206,7 @@ def test_states_stay_exponentially_and_change_evenly() -> None:
 def test_a_modulated_process_is_burstier_than_poisson() -> None:
     """Index of dispersion of counts: 1 for Poisson; for two states as in Heffes and Lucantoni (1986)."""
     low, high, stay_s = 0.2, 1.8, 0.2
-    shape = LoadShape(markov=Markov((low, high), (200 * MS, 200 * MS), seed=3))
+    shape = LoadProfile(markov=Markov((low, high), (200 * MS, 200 * MS), seed=3))
     times = shaped_times_ns(Arrivals.POISSON, RATE, shape, 0, 2000 * S, 7)
     window_s = 0.1
     counts = np.histogram(times, np.arange(0, 2000 * S + 1, round(window_s * S)))[0]
@@ -220,7 +221,7 @@ def test_a_modulated_process_is_burstier_than_poisson() -> None:
 @pytest.mark.parametrize("arrivals", OPEN)
 def test_a_level_of_one_is_the_steady_load(arrivals: Arrivals) -> None:
     steady = arrival_times_ns(arrivals, RATE, 5 * S, 4)
-    shaped = shaped_times_ns(arrivals, RATE, LoadShape(steps=Steps((1.0, 1.0))), 2 * S, 3 * S, 4)
+    shaped = shaped_times_ns(arrivals, RATE, LoadProfile(steps=Steps((1.0, 1.0))), 2 * S, 3 * S, 4)
     assert steady.size == shaped.size
     assert np.abs(steady - shaped).max() <= 1
 
@@ -232,7 +233,7 @@ def test_the_warm_up_is_steady_and_the_shape_begins_after_it() -> None:
 
 
 def test_a_burst_has_its_requests_and_a_pause_none() -> None:
-    times = drawn(LoadShape(idle_burst=IdleBurst(2 * S, 50.0)), Arrivals.CONSTANT, 1)
+    times = drawn(LoadProfile(idle_burst=IdleBurst(2 * S, 50.0)), Arrivals.CONSTANT, 1)
     cycle = times // (2050 * MS)
     assert np.all(np.unique(cycle, return_counts=True)[1][:9] == 50)
     assert np.all(times % (2050 * MS) >= 2 * S)
@@ -240,14 +241,14 @@ def test_a_burst_has_its_requests_and_a_pause_none() -> None:
 
 def test_the_first_request_of_a_burst_is_at_its_start_not_at_the_end_of_the_last() -> None:
     """100 s of bursts whose work is a whole number of requests: rounding must not decide."""
-    shape = LoadShape(on_off=OnOff(100 * MS, 200 * MS, 1.0, 0.0))
+    shape = LoadProfile(on_off=OnOff(100 * MS, 200 * MS, 1.0, 0.0))
     times = shaped_times_ns(Arrivals.CONSTANT, 700.0, shape, 0, 100 * S, 1)
     assert np.all(np.unique(times // (300 * MS), return_counts=True)[1] == 70)
     assert np.all(times % (300 * MS) < 99 * MS)
 
 
 def test_two_clients_share_a_burst() -> None:
-    shape = LoadShape(idle_burst=IdleBurst(2 * S, 50.0))
+    shape = LoadProfile(idle_burst=IdleBurst(2 * S, 50.0))
     parts = [
         shaped_times_ns(Arrivals.CONSTANT, RATE * share, shape.shared(share), 0, 20 * S, 1).size
         for share in (0.9, 0.1)
@@ -258,7 +259,7 @@ def test_two_clients_share_a_burst() -> None:
 
 @pytest.mark.parametrize("arrivals", OPEN)
 def test_a_shape_that_ends_idle_ends_early(arrivals: Arrivals) -> None:
-    shape = LoadShape(rates=Rates((0, S), (1.0, 0.0)))
+    shape = LoadProfile(rates=Rates((0, S), (1.0, 0.0)))
     times = shaped_times_ns(arrivals, RATE, shape, 0, 3 * S, 1)
     assert times[-1] < S
     assert abs(times.size - 1000) < 200
@@ -274,7 +275,7 @@ def test_times_of_a_trace_are_what_they_were() -> None:
 
 def test_a_profile_knows_its_mean_and_peak() -> None:
     for name, (shape, rate) in SHAPES.items():
-        found = profile(shape, RATE, round(LENGTH_S * S))
+        found = rate_over_time(shape, RATE, round(LENGTH_S * S))
         t = np.linspace(0, LENGTH_S, 200_001)[:-1]
         assert found.mean == pytest.approx(rate(t).mean(), rel=1e-3), name
         assert found.peak == pytest.approx(rate(t).max(), rel=1e-3), name
@@ -287,5 +288,5 @@ def test_a_shape_survives_json() -> None:
     import json
 
     for name, (shape, _) in SHAPES.items():
-        assert LoadShape.of_values(json.loads(json.dumps(shape.to_values()))) == shape, name
+        assert LoadProfile.of_values(json.loads(json.dumps(shape.to_values()))) == shape, name
         assert shape.words, name

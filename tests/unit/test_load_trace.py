@@ -16,7 +16,7 @@ from meshwise.load.intended import intended_times
 from meshwise.load.schedule import share_of
 from meshwise.load.spec import LoadSpec
 from meshwise.load.trace import MAGIC, open_trace, write_trace
-from meshwise.study.load.profile import IdleBurst, LoadShape, Spike, Think, TraceFile
+from meshwise.study.load.profile import IdleBurst, LoadProfile, Spike, Think, TraceFile
 from meshwise.study.load.trace import read_trace
 from meshwise.study.model import Arrivals
 
@@ -92,7 +92,7 @@ def test_a_copy_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_spec_with_a_load_that_moves_survives_json() -> None:
-    shape = LoadShape(spike=Spike(S, S, 2.0), idle_burst=IdleBurst(S, 4.5))
+    shape = LoadProfile(spike=Spike(S, S, 2.0), idle_burst=IdleBurst(S, 4.5))
     for spec in (
         load_spec(1, shape=shape, trace="/t"),
         load_spec(1, arrivals=Arrivals.CLOSED, think=Think(5, exponential=True)),
@@ -103,7 +103,7 @@ def test_a_spec_with_a_load_that_moves_survives_json() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"shape": LoadShape(), "arrivals": Arrivals.CLOSED},
+        {"shape": LoadProfile(), "arrivals": Arrivals.CLOSED},
         {"trace": "/t", "arrivals": Arrivals.CLOSED},
         {"think": Think(5)},
     ],

@@ -15,9 +15,9 @@ from meshwise.findings.finding import Kind
 from meshwise.measure.places import by_place, compared_by_workload, members
 from meshwise.study.file.read import parse_study
 from meshwise.study.graph.model import Call, GraphService, ServiceGraph
-from meshwise.study.model import MeshName, Shape
+from meshwise.study.model import MeshName, TopologyKind
 
-TREE = cell(shape=Shape.TREE, length=3)
+TREE = cell(shape=TopologyKind.TREE, length=3)
 DIAMOND = ServiceGraph(
     "d",
     (
@@ -41,7 +41,7 @@ def test_places_of_a_tree_are_its_levels() -> None:
 
 
 def test_depth_is_the_shortest_way() -> None:
-    found = members(cell(shape=Shape.GRAPH, graph=DIAMOND))
+    found = members(cell(shape=TopologyKind.GRAPH, graph=DIAMOND))
     assert found["inner"] == ("b",)
     assert found["leaf"] == ("c", "d")
     assert found["depth 2"] == ("b", "c", "d")
@@ -60,7 +60,7 @@ def test_a_place_is_the_mean_of_its_sidecars_or_nothing() -> None:
     assert found["place_cpu_us_per_request@leaf"] == 5.5
     assert found["place_memory_bytes@edge"] == 5.0
     assert "place_memory_bytes@inner" not in found
-    bare = cell(MeshName.NONE, shape=Shape.TREE, length=3)
+    bare = cell(MeshName.NONE, shape=TopologyKind.TREE, length=3)
     assert set(by_place(bare, {}, {}, measured=True).values()) == {0.0}
     assert by_place(bare, {}, {}, measured=False) == {}
 
@@ -70,12 +70,12 @@ def test_the_number_of_comparisons_does_not_grow_with_the_number_of_services() -
     own = ["proxy_cpu_us_per_request@client", "proxy_memory_bytes@node-1"]
     services = ["service_cpu_us_per_request@node-1"]
     assert compared_by_workload(names + own + services, [cell(length=3)]) == names + own
-    big = cell(shape=Shape.TREE, length=4)
+    big = cell(shape=TopologyKind.TREE, length=4)
     assert compared_by_workload(names + own + services, [big]) == names
 
 
 def test_asked_errors_are_flagged_where_they_count() -> None:
-    one = cell(shape=Shape.GRAPH, graph=DIAMOND)
+    one = cell(shape=TopologyKind.GRAPH, graph=DIAMOND)
     (flag,) = asked_flags(one, "error_ratio")
     assert flag.startswith("errors_asked: the service graph makes 10 %")
     assert asked_flags(one, "response_p99_us") == [flag]

@@ -14,7 +14,7 @@ from meshwise.mesh.expectations import (
     expectations,
     meaning_of,
 )
-from meshwise.study.model import LADDER, NO_MESH, Authorization, Level, MtlsMode, Posture
+from meshwise.study.model import LADDER, NO_MESH, Authorization, Layer, MtlsMode, Posture
 
 EVERY = [Posture(mtls, authorization) for mtls in MtlsMode for authorization in Authorization]
 
@@ -66,13 +66,13 @@ def test_each_rung_is_told_apart_from_every_other() -> None:
 
 @pytest.mark.parametrize("posture", EVERY, ids=lambda posture: posture.name)
 def test_at_l4_only_callers_are_judged_and_as_at_l7(posture: Posture) -> None:
-    rows = expectations(posture, Level.L4)
+    rows = expectations(posture, Layer.L4)
     assert {row.what for row in rows} == {What.ALLOWED}
     assert rows == tuple(row for row in expectations(posture) if row.what is What.ALLOWED)
 
 
 def test_each_rung_of_the_ladder_is_told_apart_at_l4_too() -> None:
-    tables = {tuple(row.meaning for row in expectations(posture, Level.L4)) for posture in LADDER}
+    tables = {tuple(row.meaning for row in expectations(posture, Layer.L4)) for posture in LADDER}
     assert len(tables) == len(LADDER)
 
 

@@ -47,12 +47,12 @@ from meshwise.study.model import (
     LADDER,
     Authorization,
     Cell,
-    Level,
+    Layer,
     MeshName,
     MtlsMode,
     Posture,
     Protocol,
-    Shape,
+    TopologyKind,
     Workload,
 )
 
@@ -144,7 +144,7 @@ def test_istio_does_on_every_hop_what_the_callee_demands(
     cell = shop_cell(posture=posture)
     assert istio.not_applicable(cell) is None
     caller, callee = hop
-    wanted = expectations(effective_posture(cell, callee), callee.speaks(cell.protocol).level)
+    wanted = expectations(effective_posture(cell, callee), callee.speaks(cell.protocol).layer)
     for row in wanted:
         if row.who in ANYBODY:
             assert istio_walk(cell, caller, callee, row.who, row.what) is row.meaning, row.name
@@ -225,15 +225,15 @@ def test_linkerd_does_on_every_hop_what_the_callee_demands(
     assert linkerd.not_applicable(cell) is None
     caller, callee = hop
     answers, here = linkerd_snapshot(cell), placed(cell.topology, MeshName.LINKERD)
-    port, level = callee.port(cell.protocol), callee.speaks(cell.protocol).level
+    port, layer = callee.port(cell.protocol), callee.speaks(cell.protocol).layer
     entry = next(each for each in answers.workloads if each.token == workload_token(here[callee.name]))
     (endpoint,) = next(
         each for each in answers.services if each.authority == f"{callee.host}:{port}"
     ).endpoints.addrs
     demanded = effective_posture(cell, callee)
     assert endpoint.HasField("tls_identity") == (demanded.mtls is not MtlsMode.DISABLE)
-    assert (endpoint.protocol_hint.WhichOneof("protocol") == "opaque") == (level is Level.L4)
-    for row in rows(demanded, level):
+    assert (endpoint.protocol_hint.WhichOneof("protocol") == "opaque") == (layer is Layer.L4)
+    for row in rows(demanded, layer):
         if row.who not in (Who.MESH, Who.PLAINTEXT, Who.OTHER_NAMESPACE):
             continue
         asked = on_hop(cell, caller, callee, row.what, Plan())
@@ -312,7 +312,7 @@ def test_a_port_is_not_two_protocols() -> None:
     assert "port 8080 is http1 at one service and grpc at `a`" in (istio.not_applicable(cell) or "")
 
 
-BANK = replace(shop_cell(posture=LADDER[4]), shape=Shape.BANK, graph=None)
+BANK = replace(shop_cell(posture=LADDER[4]), shape=TopologyKind.BANK, graph=None)
 
 
 @pytest.mark.parametrize("protocol", [Protocol.HTTP1, Protocol.HTTP2, Protocol.GRPC])

@@ -9,7 +9,7 @@ from tests.support.mesh_samples import CELL, POSTURES, config
 
 from meshwise.mesh.istio import posture
 from meshwise.mesh.istio.resources import parse
-from meshwise.study.model import LADDER, NO_MESH, Authorization, Cell, MtlsMode, Posture, Shape
+from meshwise.study.model import LADDER, NO_MESH, Authorization, Cell, MtlsMode, Posture, TopologyKind
 
 FINE = replace(CELL, posture=LADDER[4])
 
@@ -37,7 +37,7 @@ def test_each_called_workload_lets_in_its_own_callers() -> None:
         ("cluster.local/ns/backend/sa/node-2",),
     ]
     fanned = parse(
-        posture.resources(replace(FINE, length=3, shape=Shape.FANOUT), "{}")
+        posture.resources(replace(FINE, length=3, shape=TopologyKind.FANOUT), "{}")
     ).authorization_policies
     assert {policy.rules[0].sources[0]["principals"] for policy in fanned[1:]} == {
         ("cluster.local/ns/backend/sa/node-1",)

@@ -77,7 +77,7 @@ def meaning(end: Reached | Refused) -> Meaning:
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.protocol}-{cell.posture.name}")
 def test_every_expectation_holds_in_the_configuration(cell: Cell) -> None:
-    for row in expectations(cell.posture, cell.protocol.level):
+    for row in expectations(cell.posture, cell.protocol.layer):
         end = walk(cell, row)
         assert meaning(end) is row.meaning, (row.name, end)
         if isinstance(end, Reached):

@@ -13,7 +13,7 @@ from meshwise.mesh.linkerd.caller import rows
 from meshwise.mesh.linkerd.names import identity_name, workload_token
 from meshwise.mesh.probe import variant
 from meshwise.service.plan import Plan
-from meshwise.study.model import LADDER, SERVICE_PORTS, Authorization, Cell, Level
+from meshwise.study.model import LADDER, SERVICE_PORTS, Authorization, Cell, Layer
 
 DOMAIN = "cluster.local"
 IDENTITY = {
@@ -44,11 +44,11 @@ def test_every_row_of_the_table(cell: Cell, policy_count: int) -> None:
     """Entries before the one that holds open nothing and close nothing."""
     if cell.posture.authorization is not Authorization.NONE:
         cell = replace(cell, policy_count=policy_count)
-    level = cell.protocol.level
-    in_tls = (Who.STRANGER, Who.NO_CERTIFICATE) if level is Level.L4 else (Who.STRANGER,)
+    layer = cell.protocol.layer
+    in_tls = (Who.STRANGER, Who.NO_CERTIFICATE) if layer is Layer.L4 else (Who.STRANGER,)
     wrong = [
         row.name
-        for row in rows(cell.posture, level)
+        for row in rows(cell.posture, layer)
         if row.who not in in_tls  # refused before any policy
         and walked(cell, row.who, row.what) != (row.meaning is Meaning.ANSWERED)
     ]
@@ -59,7 +59,7 @@ def test_linkerd_differs_from_the_common_table_only_where_it_says_so() -> None:
     differing = {
         (posture.name, row.who): row.meaning
         for posture in samples.POSTURES
-        for row in rows(posture, Level.L7)
+        for row in rows(posture, Layer.L7)
         if row.meaning is not meaning_of(posture, row.who, row.what)
     }
     plaintext = {
@@ -78,10 +78,10 @@ def test_linkerd_differs_from_the_common_table_only_where_it_says_so() -> None:
 
 
 def test_opaque_tcp_differs_in_what_the_proxys_own_port_demands() -> None:
-    l7, l4 = ({row.who: row.meaning for row in rows(LADDER[1], level)} for level in (Level.L7, Level.L4))
+    l7, l4 = ({row.who: row.meaning for row in rows(LADDER[1], layer)} for layer in (Layer.L7, Layer.L4))
     assert l7.items() - l4.items() == {(Who.NO_CERTIFICATE, Meaning.ANSWERED)}
 
 
 def test_no_row_asks_about_tokens() -> None:
-    asked = {row.what for posture in samples.POSTURES for row in rows(posture, Level.L7)}
+    asked = {row.what for posture in samples.POSTURES for row in rows(posture, Layer.L7)}
     assert asked == {What.ALLOWED, What.OTHER_METHOD, What.OTHER_PATH, What.OTHER_HEADER}

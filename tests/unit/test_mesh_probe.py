@@ -19,7 +19,7 @@ from meshwise.mesh.identity import Authority, IdentityFiles, make_key, store
 from meshwise.mesh.istio.caller import SIGNS
 from meshwise.mesh.probe import GREETINGS, Answer, Ask, TlsAs, ask, check_of, variant
 from meshwise.service.plan import Plan
-from meshwise.study.model import LADDER, KeyType, Level, Protocol
+from meshwise.study.model import LADDER, KeyType, Layer, Protocol
 
 HTTP1 = Ask(Protocol.HTTP1, "host:8080", "GET", "/echo", (("x-tenant", "blue"),))
 HTTP2 = replace(HTTP1, protocol=Protocol.HTTP2)
@@ -237,7 +237,7 @@ def test_opaque_tcp_has_one_request() -> None:
 # --- requests and checks -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", [each for each in Protocol if each.level is Level.L7])
+@pytest.mark.parametrize("protocol", [each for each in Protocol if each.layer is Layer.L7])
 def test_each_variant_differs_in_one_thing(protocol: Protocol) -> None:
     cell = replace(CELL, protocol=protocol)
     allowed = variant(cell, What.ALLOWED, "host", Plan())
@@ -254,8 +254,8 @@ def test_each_variant_differs_in_one_thing(protocol: Protocol) -> None:
 def test_a_check_passes_only_with_the_sign_of_its_meaning() -> None:
     row = next(row for row in expectations(LADDER[2]) if row.who is Who.PLAINTEXT)
     assert row.meaning is Meaning.PEER_REFUSED
-    assert check_of(row, Answer(Seen.CLOSED), SIGNS[Level.L7]).passed
-    failed = check_of(row, Answer(Seen.OK), SIGNS[Level.L7], "node-2: ")
+    assert check_of(row, Answer(Seen.CLOSED), SIGNS[Layer.L7]).passed
+    failed = check_of(row, Answer(Seen.OK), SIGNS[Layer.L7], "node-2: ")
     assert not failed.passed
     assert failed.name.startswith("node-2: outsider in plaintext")
     assert failed.observed == "200"

@@ -11,7 +11,7 @@ from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.none.mesh import NoneMesh
 from meshwise.mesh.request import request_of
 from meshwise.mesh.tokens import ISSUER, VALID_FOR_S, make_tokens, tokens, verify
-from meshwise.study.model import NO_MESH, MeshName, Protocol, Shape
+from meshwise.study.model import NO_MESH, MeshName, Protocol, TopologyKind
 
 NOW_S = 1_800_000_000
 
@@ -51,6 +51,6 @@ def test_the_request_follows_the_cell() -> None:
     assert request_of(replace(CELL, request_bytes=0)).method == "GET"
     assert request_of(replace(CELL, request_bytes=0, protocol=Protocol.GRPC)).method == "POST"
     chain = dict(request_of(replace(CELL, length=3)).headers)
-    fan = dict(request_of(replace(CELL, length=3, shape=Shape.FANOUT)).headers)
+    fan = dict(request_of(replace(CELL, length=3, shape=TopologyKind.FANOUT)).headers)
     assert chain["x-plan"] == "bytes=128;hops=2;fan=0;work_us=0"
     assert fan["x-plan"] == "bytes=128;hops=0;fan=3;work_us=0"

@@ -18,8 +18,8 @@ from meshwise.study.model import (
     MtlsMode,
     Posture,
     Protocol,
-    Shape,
     Study,
+    TopologyKind,
 )
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
@@ -77,7 +77,7 @@ def test_defaults() -> None:
         response_bytes=1024,
         connections=16,
         streams=1,
-        shape=Shape.CHAIN,
+        shape=TopologyKind.CHAIN,
         length=1,
         key_type=KeyType.RSA_2048,
         policy_count=0,

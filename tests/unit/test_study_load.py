@@ -23,7 +23,7 @@ from meshwise.report.spark import spark
 from meshwise.study.design.estimate import TRIAL_FILE_BYTES, disk_bytes
 from meshwise.study.file.profile_text import parse_shape
 from meshwise.study.file.read import load_study, parse_study
-from meshwise.study.load.profile import IdleBurst, LoadShape, OnOff, Ramp, Sinusoid, Spike, Steps, Think
+from meshwise.study.load.profile import IdleBurst, LoadProfile, OnOff, Ramp, Sinusoid, Spike, Steps, Think
 from meshwise.study.model import Arrivals, Study
 
 S, MS = 10**9, 10**6
@@ -38,20 +38,20 @@ def with_shape(shape: str, more: str = "", arrivals: str = "constant") -> str:
     )
 
 
-def shape_of(text: str) -> LoadShape:
+def shape_of(text: str) -> LoadProfile:
     found = parse_study(with_shape(text), "s.yaml").trial.shape
     assert found is not None
     return found
 
 
 def test_shapes_as_they_are_written() -> None:
-    assert shape_of("{steps: {levels: [0.5x, 1x, 2x]}}") == LoadShape(steps=Steps((0.5, 1.0, 2.0)))
-    assert shape_of("{ramp: {start: 0x, end: 2x}}") == LoadShape(ramp=Ramp(0.0, 2.0))
-    assert shape_of("{sinusoid: {swing: 80%}}") == LoadShape(sinusoid=Sinusoid(0.8, 6 * S))
-    assert shape_of("{sinusoid: {swing: 0.5, period: 2s}}") == LoadShape(sinusoid=Sinusoid(0.5, 2 * S))
-    assert shape_of("{on_off: {on: 500ms, off: 1s}}") == LoadShape(on_off=OnOff(500 * MS, S, 1.0, 0.0))
-    assert shape_of("{spike: {at: 2s, lasts: 1s, height: 5x}}") == LoadShape(spike=Spike(2 * S, S, 5.0))
-    assert shape_of("{idle_burst: {idle: 2s, burst: 50}}") == LoadShape(idle_burst=IdleBurst(2 * S, 50.0))
+    assert shape_of("{steps: {levels: [0.5x, 1x, 2x]}}") == LoadProfile(steps=Steps((0.5, 1.0, 2.0)))
+    assert shape_of("{ramp: {start: 0x, end: 2x}}") == LoadProfile(ramp=Ramp(0.0, 2.0))
+    assert shape_of("{sinusoid: {swing: 80%}}") == LoadProfile(sinusoid=Sinusoid(0.8, 6 * S))
+    assert shape_of("{sinusoid: {swing: 0.5, period: 2s}}") == LoadProfile(sinusoid=Sinusoid(0.5, 2 * S))
+    assert shape_of("{on_off: {on: 500ms, off: 1s}}") == LoadProfile(on_off=OnOff(500 * MS, S, 1.0, 0.0))
+    assert shape_of("{spike: {at: 2s, lasts: 1s, height: 5x}}") == LoadProfile(spike=Spike(2 * S, S, 5.0))
+    assert shape_of("{idle_burst: {idle: 2s, burst: 50}}") == LoadProfile(idle_burst=IdleBurst(2 * S, 50.0))
     both = shape_of("{sinusoid: {swing: 50%}, spike: {at: 3s, lasts: 500ms, height: 3x}}")
     assert both.words == "a sinusoid of ±50 % every 6s, times a spike of 3x at 3s for 500ms"
 
@@ -158,7 +158,7 @@ def test_a_shape_typed_alone() -> None:
     found = parse_shape(
         "{spike: {at: 2s, lasts: 1s, height: 5x}}", "--shape", Arrivals.POISSON, 100.0, 6 * S, 1
     )
-    assert found == LoadShape(spike=Spike(2 * S, S, 5.0))
+    assert found == LoadProfile(spike=Spike(2 * S, S, 5.0))
 
 
 @pytest.mark.parametrize(

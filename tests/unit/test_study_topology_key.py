@@ -10,7 +10,7 @@ from tests.support.fake_study import run_fake
 from meshwise.archive.read import ArchiveReader, stored_graph
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.study.file.read import load_study, parse_study
-from meshwise.study.model import Shape, Study
+from meshwise.study.model import Study, TopologyKind
 
 EDGES = "client -> a\na -> b\na -> c\n"
 FILE = """\
@@ -73,7 +73,7 @@ def test_a_graph_may_stand_in_the_study_itself() -> None:
 def test_every_shape_has_its_cells(shape: str) -> None:
     lengths = "" if shape == "bank" else "factors: {length: [1, 3]}\n"
     study = parse_study(f"name: x\nenvironments: istio\ntopology: {shape}\n{lengths}", "s.yaml")
-    assert {cell.shape for cell in study.cells} == {Shape(shape)}
+    assert {cell.shape for cell in study.cells} == {TopologyKind(shape)}
     assert {cell.length for cell in study.cells} == ({1} if shape == "bank" else {1, 3})
 
 

@@ -26,7 +26,7 @@ from meshwise.service.bank.domain import Outcome, Transfer
 from meshwise.service.bank.invariants import Books
 from meshwise.service.bank.mix import Request
 from meshwise.study.bank import Operation
-from meshwise.study.model import Protocol, Shape
+from meshwise.study.model import Protocol, TopologyKind
 from meshwise.testbed.local import books
 from meshwise.testbed.local.accidents import Accidents
 from meshwise.testbed.local.bank_ports import has_bank, with_direct_way
@@ -38,7 +38,7 @@ WEIGHTS = {Operation.TRANSFER: 2.0, Operation.PROFILE: 1.0}
 
 
 def spec_of(tmp_path: Path, protocol: Protocol = Protocol.HTTP1, block: int = 0) -> LoadSpec:
-    one = cell(protocol=protocol, shape=Shape.BANK, request_bytes=0, response_bytes=0)
+    one = cell(protocol=protocol, shape=TopologyKind.BANK, request_bytes=0, response_bytes=0)
     question = study([one])
     environment = lay_out(question, tmp_path)[0]
     headers = Headers("POST", "/", (("x-tenant", "blue"),))
@@ -215,7 +215,7 @@ def test_stores_are_reached_past_the_sidecars_at_ports_of_their_own() -> None:
 
 
 def test_which_studies_have_the_bank() -> None:
-    assert has_bank(study([cell(shape=Shape.BANK)]))
+    assert has_bank(study([cell(shape=TopologyKind.BANK)]))
     assert not has_bank(study([cell()]))
 
 

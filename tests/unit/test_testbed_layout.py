@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.support.studies import cell, study, trial
 
 from meshwise.mesh.request import request_of
-from meshwise.study.model import LADDER, NO_MESH, Control, MeshName, Protocol, Shape, Topology
+from meshwise.study.model import LADDER, NO_MESH, Control, MeshName, Protocol, Topology, TopologyKind
 from meshwise.testbed.local.instrument import load_spec, outside_spec
 from meshwise.testbed.local.layout import lay_out, merged
 from meshwise.testbed.local.processes import assign_cpus
@@ -50,18 +50,18 @@ def test_without_a_mesh_pods_are_dialled_with_one_services() -> None:
 
 @given(st.integers(1, 5), st.integers(1, 5))
 def test_chain_and_fanout_share_their_first_node(chain: int, leaves: int) -> None:
-    workloads = merged([cell(length=chain), cell(shape=Shape.FANOUT, length=leaves)])
+    workloads = merged([cell(length=chain), cell(shape=TopologyKind.FANOUT, length=leaves)])
     names = [workload.name for workload in workloads]
     assert names[0] == "client"
     assert len(set(names)) == len(names) == 1 + chain + leaves
-    for shape, length in ((Shape.CHAIN, chain), (Shape.FANOUT, leaves)):
+    for shape, length in ((TopologyKind.CHAIN, chain), (TopologyKind.FANOUT, leaves)):
         for workload in Topology(shape, length).workloads:
             assert set(workload.calls) <= set(workloads[names.index(workload.name)].calls)
 
 
 def test_a_part_has_only_what_a_smaller_topology_uses() -> None:
     [environment] = lay_out(study([cell(STRICT, length=3)]), HOME)
-    part = environment.part(Topology(Shape.CHAIN, 1))
+    part = environment.part(Topology(TopologyKind.CHAIN, 1))
     assert part.pod_names() == {"istio/a/client", "istio/a/node-1", "istio/a/outsider"}
 
 

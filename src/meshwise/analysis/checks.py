@@ -31,7 +31,7 @@ from meshwise.stats.interval import clopper_pearson, t_interval, t_p_value
 from meshwise.stats.multiplicity import holm
 from meshwise.stats.regression import dummies, f_test
 from meshwise.stats.verdict import Verdict
-from meshwise.study.model import Role, Shape, Trial
+from meshwise.study.model import Role, TopologyKind, Trial
 
 UNSTEADY = 0.02
 """A change of the median within trials below this share is no matter, however sure."""
@@ -58,7 +58,7 @@ def all_checks(
 ) -> Iterator[Finding]:
     yield from completeness(outcomes, settings)
     yield instrument(grid, settings)
-    if any(cell.shape is Shape.BANK for cell in grid.cells):
+    if any(cell.shape is TopologyKind.BANK for cell in grid.cells):
         yield books(grid, settings)
     if not settings.load_shape:  # under a load that moves the two thirds differ by intention
         yield from steady(grid, naming, settings)

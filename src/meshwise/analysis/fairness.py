@@ -22,7 +22,7 @@ from meshwise.archive.outcome import TrialStatus
 from meshwise.archive.rows import cell_of
 from meshwise.findings.finding import CONFIGURED, OBSERVED
 from meshwise.mesh.traits import TRAITS, Trait
-from meshwise.study.model import Cell, Level, MeshName, Protocol
+from meshwise.study.model import Cell, Layer, MeshName, Protocol
 
 UNKNOWN = "unknown"
 _DEFAULT_LEVEL = "default"
@@ -132,7 +132,7 @@ def _entry(
 
 def _concerns(trait: Trait, cell: Cell) -> bool:
     return not (
-        (trait.l7 and cell.protocol.level is Level.L4)
+        (trait.l7 and cell.protocol.layer is Layer.L4)
         or (trait.http1 and cell.protocol is not Protocol.HTTP1)
         or (trait.mtls and not has_mtls(cell))
     )

@@ -33,7 +33,7 @@ from meshwise.archive.schema import (
 from meshwise.core import messages
 from meshwise.study.file.read import parse_study
 from meshwise.study.load.trace import TRACES
-from meshwise.study.model import Cell, Level, ServiceGraph, Study, Trial
+from meshwise.study.model import Cell, Layer, ServiceGraph, Study, Trial
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,15 @@ class ArchiveReader:
             self.study_text,
             str(self.directory / "study.yaml"),
             lambda cell: reasons.get(cell.name),
-            self.level,
+            self.layer,
             next((trial.cell.graph for trial in self.design if trial.cell.graph), None),
             traces=self.directory / TRACES if self.about.get("trace") else None,
         )
 
     @property
-    def level(self) -> Level | None:
-        """The level that the study was cut to when it was run."""
-        return Level(name) if (name := self.about.get("level")) else None
+    def layer(self) -> Layer | None:
+        """The layer that the study was cut to when it was run."""
+        return Layer(name) if (name := self.about.get("level")) else None
 
     def scan_requests(self, trial_ids: Iterable[str] | None = None) -> pl.LazyFrame:
         """The request rows of these trials (default: of all), in no promised order across trials."""

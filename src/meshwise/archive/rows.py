@@ -25,10 +25,10 @@ from meshwise.study.model import (
     Protocol,
     Role,
     ServiceGraph,
-    Shape,
     Stores,
     Streaming,
     TlsGroup,
+    TopologyKind,
     Trial,
 )
 
@@ -68,7 +68,7 @@ def cell_of(row: Mapping[str, Any]) -> Cell:
         response_bytes=row["response_bytes"],
         connections=row["connections"],
         streams=row["streams"],
-        shape=Shape(row["shape"]),
+        shape=TopologyKind(row["shape"]),
         length=row["length"],
         key_type=KeyType(row["key_type"]),
         policy_count=row["policy_count"],

@@ -295,7 +295,7 @@ def _about(study: Study) -> dict[str, object]:
         "schema_version": SCHEMA_VERSION,
         "study": study.name,
         "seed": study.seed,
-        "level": study.level,
+        "level": study.layer,
         "study_sha256": hashlib.sha256(study.source.encode()).hexdigest(),
         "not_applicable": [{"cell": no.cell.name, "reason": no.reason} for no in study.not_applicable],
         "trace": _trace_facts(study),
@@ -311,8 +311,8 @@ def _continue(
         raise messages.OTHER_STUDY.error(
             str(directory), difference="its study.yaml differs from the file given"
         )
-    if reader.level is not study.level:
-        begun = f"with `--level {reader.level}`" if reader.level else "without `--level`"
+    if reader.layer is not study.layer:
+        begun = f"with `--level {reader.layer}`" if reader.layer else "without `--level`"
         raise messages.OTHER_STUDY.error(str(directory), difference=f"it was begun {begun}")
     if {trial.cell.graph for trial in reader.design} != {trial.cell.graph for trial in trials}:
         raise messages.OTHER_STUDY.error(

@@ -19,7 +19,7 @@ from meshwise.load.trace import write_trace
 from meshwise.study.file.load_keys import parse_think
 from meshwise.study.file.movement import beyond
 from meshwise.study.file.profile_text import parse_shape
-from meshwise.study.load.profile import MOST_RPS, OWN_FORM, TRACE_UNITS, LoadShape, TraceFile, TraceForm
+from meshwise.study.load.profile import MOST_RPS, OWN_FORM, TRACE_UNITS, LoadProfile, TraceFile, TraceForm
 from meshwise.study.load.trace import read_trace
 from meshwise.study.model import Arrivals
 
@@ -94,7 +94,7 @@ def _replaying(spec: LoadSpec, path: Path, form: TraceForm, compiled: Path) -> L
         typer.echo(f"note: {note}", err=True)
     if spec.arrivals is Arrivals.CLOSED:
         raise _option("a closed loop replays no trace", "leave out --arrivals")
-    shape = LoadShape(rates=found.rates, times=found.times)
+    shape = LoadProfile(rates=found.rates, times=found.times)
     if beyond(shape, found.rate_rps, spec.duration_ns):
         what = f"{path} goes beyond the {MOST_RPS:.0f}/s that the instrument sends, or sends nothing"
         raise _option(what, "replay another part, or divide it among several runs")

@@ -160,7 +160,7 @@ def show_plan(study: Study, path: Path, console: Console) -> None:
     _show_resolution(study, console)
     for mark, doubt in enumerate(doubts(study), start=1):
         console.print(Text(f"note {mark}: {doubt}"))
-    cut = f" --level {study.level}" if study.level else ""
+    cut = f" --level {study.layer}" if study.layer else ""
     console.print(
         Text(f"\nnext: meshwise run {shlex.quote(str(path))} --out {study.name}-study{cut}"), soft_wrap=True
     )

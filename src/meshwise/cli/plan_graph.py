@@ -13,9 +13,9 @@ from meshwise.core.files import writing
 from meshwise.report.graph_svg import graph_drawing
 from meshwise.report.graph_words import tree
 from meshwise.study.graph.sums import asked_errors, most_calls, visits
-from meshwise.study.model import Shape, Study, Topology
+from meshwise.study.model import Study, Topology, TopologyKind
 
-_PLAIN = (Shape.CHAIN, Shape.FANOUT)
+_PLAIN = (TopologyKind.CHAIN, TopologyKind.FANOUT)
 """Nothing to draw that the word does not say."""
 
 

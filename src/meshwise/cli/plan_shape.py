@@ -7,19 +7,19 @@ from typing import Any
 
 from meshwise.core.units import format_duration
 from meshwise.report.spark import spark
-from meshwise.study.load.rate import Profile, profile
+from meshwise.study.load.rate import RateOverTime, rate_over_time
 from meshwise.study.model import Study
 
 WIDTH = 60
 MOST_RATES = 4
 
 
-def profiles(study: Study) -> Iterator[tuple[float, Profile]]:
+def profiles(study: Study) -> Iterator[tuple[float, RateOverTime]]:
     """By rate of the cells, ascending; none where the load does not move."""
     shape = study.trial.shape
     if shape is not None:
         for rate in sorted({cell.rate_rps for cell in study.cells}):
-            yield rate, profile(shape, rate, study.trial.duration_ns)
+            yield rate, rate_over_time(shape, rate, study.trial.duration_ns)
 
 
 def load_lines(study: Study) -> list[str]:
@@ -39,7 +39,7 @@ def load_lines(study: Study) -> list[str]:
     ]
 
 
-def _peak(study: Study, rate_rps: float, moving: Profile) -> str:
+def _peak(study: Study, rate_rps: float, moving: RateOverTime) -> str:
     shape = study.trial.shape
     where = "" if shape and shape.trace else f" at {rate_rps:g}/s"
     over = " over a tenth of a second" if shape and shape.times else ""

@@ -36,7 +36,7 @@ from meshwise.runner.loop import (
 )
 from meshwise.study.design.blocks import design
 from meshwise.study.file.read import load_study
-from meshwise.study.model import Level, Study, Trial
+from meshwise.study.model import Layer, Study, Trial
 from meshwise.testbed.local.checks import preflight
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
@@ -91,14 +91,14 @@ def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, res
             finally:
                 statuses = archive.statuses()
     except KeyboardInterrupt:
-        console.print(stopped_line(len(statuses), study, out, question.level), soft_wrap=True)
+        console.print(stopped_line(len(statuses), study, out, question.layer), soft_wrap=True)
         return edge.INTERRUPTED
     console.print(closing_line(summary, statuses, out), soft_wrap=True)
     good = TrialStatus.OK in statuses.values() and not summary.violated
     return ExitStatus.DONE if good else ExitStatus.ANSWER_IS_NO
 
 
-def stopped_line(stored: int, study: Path, out: Path, level: Level | None = None) -> str:
+def stopped_line(stored: int, study: Path, out: Path, level: Layer | None = None) -> str:
     if not stored:
         return "stopped before a trial was complete"
     return (

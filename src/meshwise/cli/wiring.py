@@ -12,10 +12,10 @@ from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.none.mesh import NoneMesh
 from meshwise.mesh.seam import Mesh
-from meshwise.study.model import Cell, Level, MeshName, Study
+from meshwise.study.model import Cell, Layer, MeshName, Study
 
 LevelOption = Annotated[
-    Level | None, typer.Option("--level", help="Keep only opaque TCP (l4), or only http1, http2, grpc (l7).")
+    Layer | None, typer.Option("--level", help="Keep only opaque TCP (l4), or only http1, http2, grpc (l7).")
 ]
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from meshwise.study.load.profile import LoadShape
-from meshwise.study.load.rate import profile
+from meshwise.study.load.profile import LoadProfile
+from meshwise.study.load.rate import rate_over_time
 from meshwise.study.model import Arrivals
 
 Times = npt.NDArray[np.int64]
@@ -33,10 +33,10 @@ def arrival_times_ns(arrivals: Arrivals, rate_rps: float, duration_ns: int, seed
 
 
 def shaped_times_ns(
-    arrivals: Arrivals, rate_rps: float, shape: LoadShape, warmup_ns: int, duration_ns: int, seed: int
+    arrivals: Arrivals, rate_rps: float, shape: LoadProfile, warmup_ns: int, duration_ns: int, seed: int
 ) -> Times:
     """The same over warm-up, which is steady, and measured window, which has the shape."""
-    moving = profile(shape, rate_rps, duration_ns)
+    moving = rate_over_time(shape, rate_rps, duration_ns)
     work = _times_of_work(arrivals, rate_rps, warmup_ns + moving.total_ns, seed)
     begins = int(np.searchsorted(work, warmup_ns))
     shaped = warmup_ns + moving.times_ns(work[begins:] - warmup_ns)

@@ -19,7 +19,7 @@ import json
 from dataclasses import dataclass
 
 from meshwise.study.load.payload import Payload, parse_payload
-from meshwise.study.load.profile import LoadShape, Think
+from meshwise.study.load.profile import LoadProfile, Think
 from meshwise.study.model import Arrivals, Protocol
 from meshwise.study.protocol import Streaming
 
@@ -85,7 +85,7 @@ class LoadSpec:
     """Per stream; 0 with `server`: as many as come."""
     script: str | None = None
     """A file (`load.script`) with path and body of every request; `path` and payloads are then not read."""
-    shape: LoadShape | None = None
+    shape: LoadProfile | None = None
     """How the rate moves in the measured window; not of a trace of times."""
     trace: str | None = None
     """A file (`load.trace`) with every intended time of the measured window; `rate_rps`: of the warm-up."""
@@ -123,7 +123,7 @@ class LoadSpec:
         if values.get("tls") is not None:
             values["tls"] = TlsSpec(**values["tls"])
         if values.get("shape") is not None:
-            values["shape"] = LoadShape.of_values(values["shape"])
+            values["shape"] = LoadProfile.of_values(values["shape"])
         if values.get("think") is not None:
             values["think"] = Think(**values["think"])
         return cls(**values)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from meshwise.study.model import Cell, MeshName, Shape
+from meshwise.study.model import Cell, MeshName, TopologyKind
 from meshwise.study.topology import Place
 
 CPU_METRIC, MEMORY_METRIC = "place_cpu_us_per_request", "place_memory_bytes"
@@ -29,7 +29,7 @@ def members(cell: Cell) -> Mapping[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {str(place): [] for place in (Place.EDGE, Place.INNER, Place.LEAF)}
     for workload in services:
         found[str(topology.place(workload.name))].append(workload.name)
-    if topology.shape is not Shape.CHAIN:
+    if topology.shape is not TopologyKind.CHAIN:
         for workload in sorted(services, key=lambda each: topology.depths[each.name]):
             found.setdefault(f"depth {topology.depths[workload.name]}", []).append(workload.name)
     return {place: tuple(names) for place, names in found.items() if names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshwise.study.demands import effective_posture
-from meshwise.study.model import Authorization, Cell, Level, MtlsMode, Posture, Workload
+from meshwise.study.model import Authorization, Cell, Layer, MtlsMode, Posture, Workload
 
 IDENTITY_RULES = (Authorization.NAMESPACE, Authorization.FINE)
 """Kinds of authorization that ask who calls."""
@@ -38,6 +38,6 @@ def _of_workload(cell: Cell, workload: Workload, posture: Posture, mesh: str) ->
             f"{whose}without mutual TLS {mesh} sees no identity, so authorization by "
             f"{posture.authorization} refuses every call (use the kind `request`)"
         )
-    if protocol.level is Level.L4 and posture.authorization is Authorization.REQUEST:
+    if protocol.layer is Layer.L4 and posture.authorization is Authorization.REQUEST:
         return f"{whose}authorization `request` reads methods, paths and headers, and opaque TCP has none"
     return None

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from meshwise.study.model import Authorization, Level, MtlsMode, Posture
+from meshwise.study.model import Authorization, Layer, MtlsMode, Posture
 
 
 class Who(StrEnum):
@@ -143,7 +143,7 @@ _TOKEN_FIRST = (What.EXPIRED_TOKEN, What.FORGED_TOKEN)
 """A token that is present and not valid is refused before anyone asks who the caller is."""
 
 
-def expectations(posture: Posture, level: Level = Level.L7) -> tuple[Expectation, ...]:
+def expectations(posture: Posture, layer: Layer = Layer.L7) -> tuple[Expectation, ...]:
     """The rows of a posture that are proven before a trial: the allowed request by every caller, then
     every broken request by the client through its sidecar. The allowed call comes first. At L4 there is
     nothing in a request that could be broken: `fine` is what it makes of the callers."""
@@ -152,7 +152,7 @@ def expectations(posture: Posture, level: Level = Level.L7) -> tuple[Expectation
     else:
         callers = tuple(Who)
     by_caller = [(who, What.ALLOWED) for who in callers]
-    variants = VARIANT[posture.authorization] if level is Level.L7 else {}
+    variants = VARIANT[posture.authorization] if layer is Layer.L7 else {}
     by_request = [(Who.MESH, what) for what in variants if what is not What.ALLOWED]
     return tuple(
         Expectation(who, what, meaning_of(posture, who, what)) for who, what in [*by_caller, *by_request]

@@ -37,7 +37,7 @@ from meshwise.mesh.seam import Check
 from meshwise.mesh.tokens import tokens
 from meshwise.service.plan import HEADER as PLAN_HEADER
 from meshwise.service.plan import Plan
-from meshwise.study.model import Cell, Protocol, Shape, Workload
+from meshwise.study.model import Cell, Protocol, TopologyKind, Workload
 from meshwise.study.topology import POSTGRES_PORT, REDIS_PORT
 
 _GRPC_EMPTY_MESSAGE = bytes(5)
@@ -135,7 +135,7 @@ def on_hop(cell: Cell, caller: Workload, callee: Workload, what: What, plan: Pla
     protocol, port = callee.speaks(cell.protocol), callee.port(cell.protocol)
     authority = f"{callee.host}:{port}"
     if protocol is Protocol.TCP:
-        greeting = GREETINGS.get(port) if cell.shape is Shape.BANK else None
+        greeting = GREETINGS.get(port) if cell.shape is TopologyKind.BANK else None
         return Ask(protocol, authority, "", "", (), plan.bytes, greeting)
     return _fault(protocol, allowance_for(cell, caller, callee).requests[0], what, authority, plan)
 

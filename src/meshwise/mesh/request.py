@@ -14,7 +14,7 @@ from meshwise.mesh.tokens import tokens
 from meshwise.service.behaviour import ECHO_PATH, GRPC_PATH, STREAM_PATHS
 from meshwise.service.plan import HEADER as PLAN_HEADER
 from meshwise.service.plan import Plan
-from meshwise.study.model import Cell, Protocol, Shape, Streaming, Workload
+from meshwise.study.model import Cell, Protocol, Streaming, TopologyKind, Workload
 
 TENANT_HEADER = "x-tenant"
 TENANT = "blue"
@@ -36,7 +36,7 @@ def plan_of(cell: Cell) -> Plan:
     """What the first node is told to do: answer so many bytes, after the calls that the topology has."""
     if cell.topology.graph is not None:
         return Plan(bytes=cell.response_bytes, script=cell.topology.name)
-    if cell.shape is Shape.FANOUT:
+    if cell.shape is TopologyKind.FANOUT:
         return Plan(bytes=cell.response_bytes, fan=cell.length)
     messages = cell.messages if cell.streaming is Streaming.SERVER else 1
     return Plan(bytes=cell.response_bytes, hops=cell.length - 1, messages=messages)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from meshwise.study.model import LADDER, NO_MESH, Authorization, Cell, Level, MtlsMode, Posture
+from meshwise.study.model import LADDER, NO_MESH, Authorization, Cell, Layer, MtlsMode, Posture
 
 FIELD_OF = {
     "protocol": "protocol",
@@ -62,7 +62,7 @@ def concerns(factor: str, posture: Posture) -> bool:
 
 def inexpressible(cell: Cell) -> str | None:
     """Why no mesh can express the cell, or None."""
-    if cell.protocol.level is Level.L4 and cell.posture.authorization is Authorization.REQUEST:
+    if cell.protocol.layer is Layer.L4 and cell.posture.authorization is Authorization.REQUEST:
         return "authorization `request` reads methods, paths and headers, and opaque TCP has none"
     if cell.posture.mtls is MtlsMode.DISABLE and cell.posture.authorization in (
         Authorization.NAMESPACE,

@@ -13,10 +13,10 @@ from meshwise.study.bank import DEFAULT_WEIGHTS
 from meshwise.study.bank import Operation as Operation
 from meshwise.study.bank import Stores as Stores
 from meshwise.study.graph.model import ServiceGraph as ServiceGraph
-from meshwise.study.load.profile import LoadShape as LoadShape
+from meshwise.study.load.profile import LoadProfile as LoadProfile
 from meshwise.study.load.profile import Think as Think
 from meshwise.study.protocol import SERVICE_PORTS as SERVICE_PORTS
-from meshwise.study.protocol import Level as Level
+from meshwise.study.protocol import Layer as Layer
 from meshwise.study.protocol import Protocol as Protocol
 from meshwise.study.protocol import Streaming as Streaming
 from meshwise.study.security import LADDER as LADDER
@@ -24,8 +24,8 @@ from meshwise.study.security import NO_MESH as NO_MESH
 from meshwise.study.security import Authorization as Authorization
 from meshwise.study.security import MtlsMode as MtlsMode
 from meshwise.study.security import Posture as Posture
-from meshwise.study.topology import Shape as Shape
 from meshwise.study.topology import Topology as Topology
+from meshwise.study.topology import TopologyKind as TopologyKind
 from meshwise.study.topology import Workload as Workload
 
 
@@ -71,7 +71,7 @@ class Cell:
     connections: int
     streams: int
     """Concurrent streams per connection; 1 for http1 and tcp."""
-    shape: Shape
+    shape: TopologyKind
     length: int
     """Nodes in the chain, leaves of a fan-out or aggregation, levels of the tree; 1 for graph and bank."""
     key_type: KeyType
@@ -241,7 +241,7 @@ class TrialPlan:
     duration_ns: int
     arrivals: Arrivals
     timeout_ns: int
-    shape: LoadShape | None = None
+    shape: LoadProfile | None = None
     """How the rate moves within the measured window; None: it does not."""
     think: Think | None = None
     """Of closed arrivals; None: the next request follows its answer at once."""
@@ -287,8 +287,8 @@ class Study:
     confidence: float
     margin: float | None = None
     """Change that does not matter, as a share; None: none was declared, and nothing is called equivalent."""
-    level: Level | None = None
-    """Asked for beside the file: only cells of this level were kept."""
+    layer: Layer | None = None
+    """Asked for beside the file: only cells of this layer were kept."""
     search: Search | None = None
     """Of a saturation study, whose cells have no rate (0): it is what is searched for."""
     notes: tuple[str, ...] = ()

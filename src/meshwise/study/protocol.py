@@ -1,11 +1,11 @@
-"""Protocols, their level, and the ports on which workloads serve them. `study.model` shows them."""
+"""Protocols, their layer, and the ports on which workloads serve them. `study.model` shows them."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 
-class Level(StrEnum):
+class Layer(StrEnum):
     """What a proxy reads of the traffic: connections only (L4), or requests (L7)."""
 
     L4 = "l4"
@@ -20,8 +20,8 @@ class Protocol(StrEnum):
     """A framed echo over opaque TCP."""
 
     @property
-    def level(self) -> Level:
-        return Level.L4 if self is Protocol.TCP else Level.L7
+    def layer(self) -> Layer:
+        return Layer.L4 if self is Protocol.TCP else Layer.L7
 
 
 SERVICE_PORTS: dict[Protocol, int] = {

@@ -16,7 +16,7 @@ BACKEND, STORES = "backend", "stores"
 POSTGRES_PORT, REDIS_PORT = 5432, 6379
 
 
-class Shape(StrEnum):
+class TopologyKind(StrEnum):
     """The kind of call graph. `length` counts what the comment says."""
 
     CHAIN = "chain"
@@ -98,7 +98,7 @@ class Workload:
 class Topology:
     """The first workload is the client, where the instrument runs; it calls the second."""
 
-    shape: Shape
+    shape: TopologyKind
     length: int
     given: ServiceGraph | None = None
 
@@ -106,10 +106,10 @@ class Topology:
     def name(self) -> str:
         """`chain3`, `tree2`, `graph-shop`, `bank`."""
         match self.shape:
-            case Shape.GRAPH:
+            case TopologyKind.GRAPH:
                 assert self.given is not None
                 return f"graph-{self.given.name}"
-            case Shape.BANK:
+            case TopologyKind.BANK:
                 return "bank"
             case _:
                 return f"{self.shape}{self.length}"
@@ -118,11 +118,11 @@ class Topology:
     def graph(self) -> ServiceGraph | None:
         """What each node does; None where the plan of a request says it (chain, fan-out) and for the bank."""
         match self.shape:
-            case Shape.GRAPH:
+            case TopologyKind.GRAPH:
                 return self.given
-            case Shape.SEQUENTIAL | Shape.AGGREGATION:
-                return _star(self.name, self.length, at_once=self.shape is Shape.AGGREGATION)
-            case Shape.TREE:
+            case TopologyKind.SEQUENTIAL | TopologyKind.AGGREGATION:
+                return _star(self.name, self.length, at_once=self.shape is TopologyKind.AGGREGATION)
+            case TopologyKind.TREE:
                 return _tree(self.name, self.length)
             case _:
                 return None
@@ -130,7 +130,7 @@ class Topology:
     @cached_property
     def workloads(self) -> tuple[Workload, ...]:
         """The client in namespace `frontend`; all others with a service account each."""
-        if self.shape is Shape.BANK:
+        if self.shape is TopologyKind.BANK:
             nodes = _BANK
         elif self.graph is not None:
             nodes = tuple(_workload(service) for service in self.graph.services)
@@ -174,13 +174,13 @@ class Topology:
         return found
 
 
-def _planned(shape: Shape, length: int) -> tuple[Workload, ...]:
+def _planned(shape: TopologyKind, length: int) -> tuple[Workload, ...]:
     names = [f"node-{i}" for i in range(1, length + 1)]
-    if shape is Shape.FANOUT:
+    if shape is TopologyKind.FANOUT:
         names = ["node-1", *(f"leaf-{i}" for i in range(1, length + 1))]
 
     def calls(index: int) -> tuple[str, ...]:
-        if shape is Shape.CHAIN:
+        if shape is TopologyKind.CHAIN:
             return tuple(names[index + 1 : index + 2])
         return tuple(names[1:]) if index == 0 else ()
 

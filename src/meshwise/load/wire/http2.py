@@ -45,7 +45,7 @@ from meshwise.load.wire.frames import (
 from meshwise.load.wire.grpc_messages import PREFIX_BYTES
 from meshwise.load.wire.http2_request import Request
 from meshwise.load.wire.http2_sending import Sending
-from meshwise.load.wire.http2_shortcut import Shape, learn
+from meshwise.load.wire.http2_shortcut import AnswerForm, learn
 from meshwise.load.wire.http2_stream import Meaning, Stream, StreamError, begin, end, meaning_of, wrong_length
 from meshwise.load.wire.seam import Completion, ErrorKind, WireError, http_outcome, is_protocol_error, outcome
 
@@ -86,7 +86,7 @@ class Http2(Sending):
         self._unacknowledged = 0
         self._decoder = BlockDecoder()
         self._meanings: dict[bytes, Meaning] = {}
-        self._shape: Shape | None = None
+        self._shape: AnswerForm | None = None
         self._until_learning = 0
         self._last_words = frames.goaway(0, frames.NO_ERROR)
 
@@ -153,7 +153,7 @@ class Http2(Sending):
 
     # --- receiving -----------------------------------------------------------------------------
 
-    def _receive_alike(self, shape: Shape, data: bytes, now_ns: int, done: list[Completion]) -> int:
+    def _receive_alike(self, shape: AnswerForm, data: bytes, now_ns: int, done: list[Completion]) -> int:
         """Takes answers of this shape from the front; gives the offset behind the last of them."""
         offset, end = 0, len(data)
         size, starts, take = shape.size_bytes, data.startswith, self._open.pop

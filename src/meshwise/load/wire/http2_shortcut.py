@@ -1,6 +1,6 @@
 """The short cut through HTTP/2 parsing: an answer like one that was seen before, but for ids and body.
 
-A `Shape` holds every byte of an answer except the stream ids and the content of DATA. When those bytes
+An `AnswerForm` holds every byte of an answer except the stream ids and the content of DATA. When those bytes
 match at an offset that is a frame boundary, the lengths in them are right too, so the answer ends where
 the shape ends, and its body is as long as that of the answer that it was learned from: comparing is as good
 as parsing. Of a gRPC message, which is all of the DATA, the prefix is compared too. Header blocks in a shape
@@ -18,7 +18,7 @@ _SHAPE_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)  # not frozen: reading a frozen one is no slower, but making one at every change is
-class Shape:
+class AnswerForm:
     """HEADERS alone; HEADERS and one DATA; or those and trailers. Offsets are from the answer's start."""
 
     head: bytes
@@ -39,7 +39,7 @@ class Shape:
     """How the content of DATA begins; empty = in any way."""
 
 
-def learn(data: bytes, outcome: int, prefix_bytes: int = 0) -> Shape | None:
+def learn(data: bytes, outcome: int, prefix_bytes: int = 0) -> AnswerForm | None:
     """The shape of `data`, exactly one answer that is not malformed; None if it has none of the three forms.
 
     `prefix_bytes`: so much of the content of DATA belongs to the shape."""
@@ -59,9 +59,11 @@ def learn(data: bytes, outcome: int, prefix_bytes: int = 0) -> Shape | None:
         return None
     block_end = 9 + len(parts[0][3])
     if len(parts) == 1:
-        return Shape(data[:5], data[9:], 0, b"", 0, b"", len(data), 0, outcome)
+        return AnswerForm(data[:5], data[9:], 0, b"", 0, b"", len(data), 0, outcome)
     size = len(parts[1][3])
-    shape = Shape(data[:5], data[9 : block_end + 5], block_end + 5, b"", 0, b"", len(data), size, outcome)
+    shape = AnswerForm(
+        data[:5], data[9 : block_end + 5], block_end + 5, b"", 0, b"", len(data), size, outcome
+    )
     shape.prefix = parts[1][3][:prefix_bytes]
     if len(shape.prefix) < prefix_bytes:
         return None

@@ -11,7 +11,7 @@ from meshwise.mesh.probe import Answer, Handshake, TlsAs, ask, on_hop
 from meshwise.mesh.seam import OUTSIDER, Dial, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
 from meshwise.study.demands import effective_posture
-from meshwise.study.model import Cell, Level, Protocol
+from meshwise.study.model import Cell, Layer, Protocol
 
 _SIGNS: Signs = {
     Meaning.ANSWERED: frozenset({Seen.OK, Seen.DECLINED}),
@@ -20,9 +20,9 @@ _SIGNS: Signs = {
     Meaning.DENIED: frozenset({Seen.FORBIDDEN}),
     Meaning.TOKEN_REFUSED: frozenset({Seen.UNAUTHENTICATED}),
 }
-SIGNS: Mapping[Level, Signs] = {
-    Level.L7: _SIGNS,
-    Level.L4: {**_SIGNS, Meaning.DENIED: frozenset({Seen.CLOSED})},
+SIGNS: Mapping[Layer, Signs] = {
+    Layer.L7: _SIGNS,
+    Layer.L4: {**_SIGNS, Meaning.DENIED: frozenset({Seen.CLOSED})},
 }
 """How Istio refuses."""
 
@@ -72,11 +72,11 @@ class Caller:
     def try_beyond(self, target: PlacedWorkload) -> list[tuple[Expectation, Answer]]:
         """What its effective posture refuses, and refuses no more than that."""
         callee = self._cell.topology[target.name]
-        posture, level = effective_posture(self._cell, callee), callee.speaks(self._cell.protocol).level
+        posture, layer = effective_posture(self._cell, callee), callee.speaks(self._cell.protocol).layer
         rows = [
             Expectation(who, what, meaning_of(posture, who, what))
             for who, what in BEYOND
-            if what in VARIANT[posture.authorization] and (what is What.ALLOWED or level is Level.L7)
+            if what in VARIANT[posture.authorization] and (what is What.ALLOWED or layer is Layer.L7)
         ]
         return [(row, self.call(target, row.who, row.what)) for row in rows]
 

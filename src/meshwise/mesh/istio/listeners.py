@@ -12,7 +12,7 @@ from meshwise.mesh.istio import authorization, connection_manager, native, tls
 from meshwise.mesh.istio.clusters import INBOUND_PASSTHROUGH
 from meshwise.mesh.istio.routes import BLACK_HOLE, PASSTHROUGH, inbound_cluster, outbound_cluster
 from meshwise.mesh.istio.view import Json, Service, View
-from meshwise.study.model import Level, MtlsMode
+from meshwise.study.model import Layer, MtlsMode
 
 INBOUND_PORT = 15006
 OUTBOUND_PORT = 15001
@@ -42,7 +42,7 @@ def http_ports(services: Sequence[Service]) -> list[int]:
 
 
 def _is_opaque(service: Service, port: int) -> bool:
-    return service.ports[port].level is Level.L4
+    return service.ports[port].layer is Layer.L4
 
 
 # --- inbound -----------------------------------------------------------------------------------

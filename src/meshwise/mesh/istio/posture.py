@@ -31,7 +31,7 @@ from meshwise.study.model import (
     Authorization,
     Cell,
     Http1Transport,
-    Level,
+    Layer,
     MtlsMode,
     Posture,
     Protocol,
@@ -54,7 +54,7 @@ def _ambiguous_port(cell: Cell) -> str | None:
     for workload in cell.topology.workloads:
         for protocol, port in workload.ports:
             known = declared.setdefault(port, protocol)
-            if known is not protocol and Level.L7 in (known.level, protocol.level):
+            if known is not protocol and Layer.L7 in (known.layer, protocol.layer):
                 return f"port {port} is {known} at one service and {protocol} at `{workload.name}`"
     return None
 
@@ -110,7 +110,7 @@ def _destination(cell: Cell, workload: Workload, posture: Posture) -> Iterable[D
     is not to, MeshConfig.h2UpgradePolicy), and mTLS where auto mTLS is off."""
     policy: Document = {}
     upgraded = cell.http1_transport is Http1Transport.HTTP2
-    if upgraded and workload.speaks(cell.protocol).level is Level.L7:
+    if upgraded and workload.speaks(cell.protocol).layer is Layer.L7:
         policy["connectionPool"] = {"http": {"h2UpgradePolicy": "UPGRADE"}}
     auto = modes(cell).of_namespace(workload.namespace) is not MtlsMode.DISABLE
     if not auto and posture.mtls is not MtlsMode.DISABLE:
@@ -129,7 +129,7 @@ def _tokens(cell: Cell, called: Mapping[Workload, Posture], jwks: str) -> Iterab
     readers: dict[str, list[Workload]] = {}
     others: set[str] = set()
     for workload, posture in called.items():
-        if workload.speaks(cell.protocol).level is Level.L4:
+        if workload.speaks(cell.protocol).layer is Layer.L4:
             continue
         if posture.authorization in _TOKEN_RULES:
             readers.setdefault(workload.namespace, []).append(workload)
@@ -164,7 +164,7 @@ class _Rules:
         self._cell, self._workload, self._trust_domain = cell, workload, trust_domain
         self._authorization = posture.authorization
         self._by_request = (
-            posture.authorization in _TOKEN_RULES and workload.speaks(cell.protocol).level is Level.L7
+            posture.authorization in _TOKEN_RULES and workload.speaks(cell.protocol).layer is Layer.L7
         )
 
     def allowances(self) -> tuple[Allowance, ...]:

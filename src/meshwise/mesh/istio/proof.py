@@ -30,7 +30,7 @@ from meshwise.study.model import (
     Authorization,
     Cell,
     Http1Transport,
-    Level,
+    Layer,
     MtlsMode,
     Posture,
     Protocol,
@@ -65,8 +65,8 @@ def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str, worker
         hops = [(placement[w.name], placement[name]) for w in topology.workloads for name in w.calls]
         called = together(lambda hop: caller.call(hop[1], Who.MESH, What.ALLOWED, hop[0]), hops)
         between = _read(admins)
-        posture, level = _asked_of(cell, first)
-        table = expectations(posture, level)
+        posture, layer = _asked_of(cell, first)
+        table = expectations(posture, layer)
         answers = [
             (row, called[0] if row == table[0] else caller.call(first, row.who, row.what)) for row in table
         ]
@@ -77,7 +77,7 @@ def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str, worker
     seen = caller.handshake
     moved = {name: grown(before[name], between[name]) for name in admins}
     judged = {name: grown(before[name], after[name]) for name in admins}
-    checks = [check_of(row, answer, SIGNS[level]) for row, answer in answers]
+    checks = [check_of(row, answer, SIGNS[layer]) for row, answer in answers]
     for (source, target), answer in list(zip(hops, called, strict=True))[1:]:
         row = Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED)
         where = f"{source.name} -> {target.name}: "
@@ -108,10 +108,10 @@ def _read(admins: Mapping[str, Admin]) -> Mapping[str, Stats]:
     return dict(zip(names, together(lambda name: admins[name].stats(_COUNTERS), names), strict=True))
 
 
-def _asked_of(cell: Cell, placed: PlacedWorkload) -> tuple[Posture, Level]:
+def _asked_of(cell: Cell, placed: PlacedWorkload) -> tuple[Posture, Layer]:
     """The posture that a workload's callers meet, and what its proxy reads of what they send."""
     workload = cell.topology[placed.name]
-    return effective_posture(cell, workload), workload.speaks(cell.protocol).level
+    return effective_posture(cell, workload), workload.speaks(cell.protocol).layer
 
 
 # --- what the proxies counted --------------------------------------------------------------------
@@ -171,8 +171,8 @@ def _policies(
     cell: Cell, placed: PlacedWorkload, tried: Answered, server: Stats, where: str = ""
 ) -> list[Check]:
     """Refusals by policy were counted by the filter that has to make them, and nothing else was."""
-    posture, level = _asked_of(cell, placed)
-    opaque = level is Level.L4
+    posture, layer = _asked_of(cell, placed)
+    opaque = layer is Layer.L4
     filters, judged = ("tcp", "connections") if opaque else (r"http\.inbound_.*", "requests")
     denied = total(server, rf"{filters}\.rbac\.denied")
     allowed = total(server, rf"{filters}\.rbac\.allowed")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from meshwise.mesh.istio import telemetry
 from meshwise.mesh.istio.view import Json, Service, View
-from meshwise.study.model import Level, Protocol
+from meshwise.study.model import Layer, Protocol
 
 PASSTHROUGH = "PassthroughCluster"
 BLACK_HOLE = "BlackHoleCluster"
@@ -43,7 +43,7 @@ def outbound(view: View, client: Service, port: int) -> Json:
     hosts = [
         _virtual_host(client, service, port)
         for service in view.visible_to(client)
-        if service.ports.get(port, Protocol.TCP).level is Level.L7
+        if service.ports.get(port, Protocol.TCP).layer is Layer.L7
     ]
     table: Json = {
         "name": str(port),

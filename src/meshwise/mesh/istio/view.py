@@ -20,7 +20,7 @@ from meshwise.mesh.istio.resources import (
     Sidecar,
 )
 from meshwise.mesh.seam import Placement
-from meshwise.study.model import SERVICE_PORTS, Level, MtlsMode, Protocol
+from meshwise.study.model import SERVICE_PORTS, Layer, MtlsMode, Protocol
 
 ISTIO_HANDSHAKE_CURVES = ("X25519", "P-256")
 """What the Envoy of released Istio negotiates; upstream 1.40's own default is X25519MLKEM768."""
@@ -67,7 +67,7 @@ class Service:
     @property
     def is_store(self) -> bool:
         """Whether it carries no requests: a database, a cache."""
-        return all(protocol.level is Level.L4 for protocol in self.ports.values())
+        return all(protocol.layer is Layer.L4 for protocol in self.ports.values())
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class View:
         return next(
             protocol
             for service in self.services
-            if (protocol := service.ports.get(port, Protocol.TCP)).level is Level.L7
+            if (protocol := service.ports.get(port, Protocol.TCP)).layer is Layer.L7
         )
 
     # --- mutual TLS --------------------------------------------------------------------------------

@@ -21,15 +21,15 @@ from meshwise.mesh.probe import Answer, TlsAs, ask, on_hop
 from meshwise.mesh.seam import OUTSIDER, Dial, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
 from meshwise.study.demands import effective_posture
-from meshwise.study.model import Authorization, Cell, Level, MtlsMode, Posture
+from meshwise.study.model import Authorization, Cell, Layer, MtlsMode, Posture
 
-SIGNS: Mapping[Level, Signs] = {
-    Level.L7: {
+SIGNS: Mapping[Layer, Signs] = {
+    Layer.L7: {
         Meaning.ANSWERED: frozenset({Seen.OK, Seen.DECLINED}),
         Meaning.PEER_REFUSED: frozenset({Seen.FORBIDDEN, Seen.CLOSED, Seen.TLS_FAILED}),
         Meaning.DENIED: frozenset({Seen.FORBIDDEN}),
     },
-    Level.L4: {
+    Layer.L4: {
         Meaning.ANSWERED: frozenset({Seen.OK, Seen.DECLINED}),
         Meaning.PEER_REFUSED: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
         Meaning.DENIED: frozenset({Seen.CLOSED}),
@@ -41,16 +41,16 @@ certificate in TLS."""
 _TLS_CALLERS = (Who.TWIN, Who.OTHER_ACCOUNT, Who.OTHER_NAMESPACE, Who.NO_CERTIFICATE)
 
 
-def rows(posture: Posture, level: Level) -> tuple[Expectation, ...]:
+def rows(posture: Posture, layer: Layer) -> tuple[Expectation, ...]:
     """The table of expectations as Linkerd can be asked: without tokens, with its own rules for TLS."""
     return tuple(
-        Expectation(row.who, row.what, meaning(posture, level, row))
-        for row in expectations(posture, level)
+        Expectation(row.who, row.what, meaning(posture, layer, row))
+        for row in expectations(posture, layer)
         if row.what not in TOKEN_VARIANTS
     )
 
 
-def meaning(posture: Posture, level: Level, row: Expectation) -> Meaning:
+def meaning(posture: Posture, layer: Layer, row: Expectation) -> Meaning:
     """Where Linkerd differs from the common table, for a reason of its own:
 
     - A proxy takes mesh TLS from whoever names it, in every posture; what makes `plaintext` is that no
@@ -58,7 +58,7 @@ def meaning(posture: Posture, level: Level, row: Expectation) -> Meaning:
     - A client certificate is asked for, not demanded: without one the caller is like one in plaintext. On
       the proxy's own port, the only one that takes mesh TLS for an opaque port, it is demanded.
     """
-    if row.who is Who.STRANGER or (row.who is Who.NO_CERTIFICATE and level is Level.L4):
+    if row.who is Who.STRANGER or (row.who is Who.NO_CERTIFICATE and layer is Layer.L4):
         return Meaning.PEER_REFUSED
     if posture.mtls is MtlsMode.DISABLE and row.who in _TLS_CALLERS:
         return Meaning.ANSWERED
@@ -85,7 +85,7 @@ class Caller:
         if who is Who.MESH:
             return ask(lambda: self._dial(caller.name, target.service_ip, port), request)
         secure = None if who is Who.PLAINTEXT else self._tls(who, target)
-        if secure is not None and callee.speaks(cell.protocol).level is Level.L4:
+        if secure is not None and callee.speaks(cell.protocol).layer is Layer.L4:
             return ask(lambda: self._dial_directly(secure, target.pod_ip, port), request)
         answer = ask(lambda: self._dial(OUTSIDER, target.pod_ip, port), request, secure)
         if who is Who.TWIN and answer.handshake:
@@ -95,10 +95,10 @@ class Caller:
     def rows(self, target: PlacedWorkload) -> tuple[Expectation, ...]:
         """What the target has to make of every caller, by the posture that it demands itself."""
         callee = self._cell.topology[target.name]
-        return rows(effective_posture(self._cell, callee), self.level(target))
+        return rows(effective_posture(self._cell, callee), self.layer(target))
 
-    def level(self, target: PlacedWorkload) -> Level:
-        return self._cell.topology[target.name].speaks(self._cell.protocol).level
+    def layer(self, target: PlacedWorkload) -> Layer:
+        return self._cell.topology[target.name].speaks(self._cell.protocol).layer
 
     def _dial_directly(self, tls: TlsAs, address: str, port: int) -> socket.socket:
         secure = direct.wrap(self._dial(OUTSIDER, address, INBOUND_PORT), tls, port)

@@ -15,7 +15,7 @@ from meshwise.mesh.linkerd.names import identity_of, workload_token
 from meshwise.mesh.linkerd.posture import by_route, names_of
 from meshwise.mesh.seam import PlacedWorkload, Placement
 from meshwise.study.demands import effective_posture
-from meshwise.study.model import Authorization, Cell, Level, MtlsMode
+from meshwise.study.model import Authorization, Cell, Layer, MtlsMode
 
 OPEN = "tcp_open_connections"
 
@@ -30,19 +30,19 @@ class Counters:
     sent_labels: Mapping[str, str]
 
 
-OF_LEVEL: Mapping[Level, Counters] = {
-    Level.L7: Counters(
+OF_LAYER: Mapping[Layer, Counters] = {
+    Layer.L7: Counters(
         "inbound_http_authz_allow_total", "inbound_http_authz_deny_total",
         "request_total", {"direction": "outbound"},
     ),
-    Level.L4: Counters(
+    Layer.L4: Counters(
         "inbound_tcp_authz_allow_total", "inbound_tcp_authz_deny_total",
         "tcp_open_total", {"direction": "outbound", "peer": "dst"},
     ),
 }  # fmt: skip
 """Requests, or connections."""
 WATCHED = frozenset(
-    {OPEN, *(name for each in OF_LEVEL.values() for name in (each.allowed, each.denied, each.sent))}
+    {OPEN, *(name for each in OF_LAYER.values() for name in (each.allowed, each.denied, each.sent))}
 )
 
 Readings = Mapping[str, tuple[Series, ...]]
@@ -86,8 +86,8 @@ def _hop(
     cell: Cell, placement: Placement, caller: PlacedWorkload, callee: PlacedWorkload, snapshot: Any
 ) -> Hop:
     workload = cell.topology[callee.name]
-    posture, level = effective_posture(cell, workload), workload.speaks(cell.protocol).level
-    port, counters = workload.port(cell.protocol), OF_LEVEL[level]
+    posture, layer = effective_posture(cell, workload), workload.speaks(cell.protocol).layer
+    port, counters = workload.port(cell.protocol), OF_LAYER[layer]
     entry = next(each for each in snapshot.workloads if each.token == workload_token(callee))
     server = entry.ports[port]
     policy = {f"srv_{key}": value for key, value in server.labels.items()}
@@ -96,7 +96,7 @@ def _hop(
         source = cell.topology[caller.name]
         name = next(name for name, each in names_of(cell, workload).items() if source in each.callers)
         policy["authz_name"] = name
-        if by_route(posture.authorization, level):
+        if by_route(posture.authorization, layer):
             policy["route_name"] = name
     target = {"target_addr": f"{callee.pod_ip}:{port}"}
     if posture.mtls is MtlsMode.DISABLE:

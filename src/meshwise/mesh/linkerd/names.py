@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshwise.mesh.seam import PlacedWorkload, Placement
-from meshwise.study.model import Level, Workload
+from meshwise.study.model import Layer, Workload
 
 CONTROL_NAMESPACE = "linkerd"
 PROXY_UID = 2102
@@ -49,7 +49,7 @@ def workload_token(placed: PlacedWorkload) -> str:
 
 def opaque_ports(workload: Workload) -> tuple[int, ...]:
     """Those of its own ports that carry no requests."""
-    return tuple(port for protocol, port in workload.ports if protocol.level is Level.L4)
+    return tuple(port for protocol, port in workload.ports if protocol.layer is Layer.L4)
 
 
 def labels_of(workload: Workload) -> dict[str, str]:

@@ -37,7 +37,7 @@ from meshwise.study.model import (
     Cell,
     Http1Transport,
     KeyType,
-    Level,
+    Layer,
     MtlsMode,
     Protocol,
     TlsGroup,
@@ -117,8 +117,8 @@ def _in_plaintext(cell: Cell, workloads: Sequence[Workload]) -> bool:
 def names_of(cell: Cell, workload: Workload) -> dict[str, Allowance]:
     """The entries of a called workload by name, as resources and counters have it."""
     authorization = effective_posture(cell, workload).authorization
-    level = workload.speaks(cell.protocol).level
-    if not by_route(authorization, level):
+    layer = workload.speaks(cell.protocol).layer
+    if not by_route(authorization, layer):
         return {f"callers-of-{workload.name}": Allowance(cell.topology.callers(workload.name), ())}
     found = allowances(cell, workload)
     if len(found) == 1:
@@ -126,9 +126,9 @@ def names_of(cell: Cell, workload: Workload) -> dict[str, Allowance]:
     return {f"{'-'.join(caller.name for caller in each.callers)}-to-{workload.name}": each for each in found}
 
 
-def by_route(authorization: Authorization, level: Level) -> bool:
+def by_route(authorization: Authorization, layer: Layer) -> bool:
     """Whether entries are routes with policies of their own, or a policy of the Server."""
-    return authorization in (Authorization.FINE, Authorization.REQUEST) and level is Level.L7
+    return authorization in (Authorization.FINE, Authorization.REQUEST) and layer is Layer.L7
 
 
 class _Entries:
@@ -139,7 +139,7 @@ class _Entries:
         self._posture = effective_posture(cell, workload)
         self._protocol = workload.speaks(cell.protocol)
         self._server = f"{workload.name}-{self._protocol}"
-        self._by_route = by_route(self._posture.authorization, self._protocol.level)
+        self._by_route = by_route(self._posture.authorization, self._protocol.layer)
 
     def documents(self) -> Iterable[Document]:
         assert self._posture.mtls is not None
@@ -147,7 +147,7 @@ class _Entries:
             # Of one's own accord only what the namespace does not say; detection stays as it would be.
             wanted = _DEFAULT_POLICY[self._posture.mtls]
             if wanted != _DEFAULT_POLICY[modes(self._cell).of_namespace(self._workload.namespace)]:
-                yield self._server_with(wanted, "opaque" if self._protocol.level is Level.L4 else "unknown")
+                yield self._server_with(wanted, "opaque" if self._protocol.layer is Layer.L4 else "unknown")
             return
         yield self._server_with("deny", self._proxy_protocol())
         entries = names_of(self._cell, self._workload)

@@ -30,7 +30,7 @@ from meshwise.mesh.probe import Answer, check_of
 from meshwise.mesh.seam import OUTSIDER, Check, Dial, PlacedWorkload, Placement, Proof
 from meshwise.mesh.together import together
 from meshwise.study.demands import effective_posture
-from meshwise.study.model import Cell, Level, MtlsMode, TlsGroup
+from meshwise.study.model import Cell, Layer, MtlsMode, TlsGroup
 
 SETTLE_TIMEOUT_S = 5.0
 _POLL_S = 0.005
@@ -98,7 +98,7 @@ def prove(placement: Placement, cell: Cell, dial: Dial, snapshot: Any, status: M
         before = _read(admins, wanted)
         called = together(lambda hop: _on(caller, placement, hop), wanted)
         between = _read(admins, wanted)
-        table, level = caller.rows(first), caller.level(first)
+        table, layer = caller.rows(first), caller.layer(first)
         answers = [
             (row, called[0] if row == table[0] else caller.call(first, row.who, row.what)) for row in table
         ]
@@ -107,19 +107,19 @@ def prove(placement: Placement, cell: Cell, dial: Dial, snapshot: Any, status: M
         choice = _choice(placement, dial, first)
         facts = _facts_of_process(admins[wanted[0].caller].metrics(_BUILD))
     moved = _moved(before, between)
-    checks = [check_of(row, answer, SIGNS[level]) for row, answer in answers]
+    checks = [check_of(row, answer, SIGNS[layer]) for row, answer in answers]
     checks += [
-        check_of(_ANSWERED, answer, SIGNS[caller.level(placement[hop.callee])], f"{hop}: ")
+        check_of(_ANSWERED, answer, SIGNS[caller.layer(placement[hop.callee])], f"{hop}: ")
         for hop, answer in list(zip(wanted, called, strict=True))[1:]
     ]
     for placed, tried in zip(rest, beyond, strict=True):
         checks += [
-            check_of(row, answer, SIGNS[caller.level(placed)], f"{placed.name}: ") for row, answer in tried
+            check_of(row, answer, SIGNS[caller.layer(placed)], f"{placed.name}: ") for row, answer in tried
         ]
     checks += [check for hop in wanted for check in _hop_checks(hop, moved)]
     for placed, tried in zip((first, *rest), (answers, *beyond), strict=True):
         counted = grown(before[placed.name], after[placed.name])
-        checks.append(_denials(caller.level(placed), tried, counted, placed))
+        checks.append(_denials(caller.layer(placed), tried, counted, placed))
     checks += _tls_checks(cell, choice, caller)
     checks.append(_served(snapshot, status))
     facts = {**_facts_of_tls(cell, choice, wanted[0]), **facts}
@@ -159,16 +159,16 @@ def _hop_checks(hop: Hop, moved: Readings) -> list[Check]:
     ]
 
 
-def _denials(level: Level, answers: Answered, counted: Sequence[Series], placed: PlacedWorkload) -> Check:
+def _denials(layer: Layer, answers: Answered, counted: Sequence[Series], placed: PlacedWorkload) -> Check:
     """The policy of a node denied as many calls as had to be denied by policy, and not in TLS."""
     by_policy = {Meaning.DENIED, Meaning.PEER_REFUSED}
-    in_tls = {Who.STRANGER, Who.NO_CERTIFICATE} if level is Level.L4 else {Who.STRANGER}
-    denying = SIGNS[level][Meaning.DENIED]
+    in_tls = {Who.STRANGER, Who.NO_CERTIFICATE} if layer is Layer.L4 else {Who.STRANGER}
+    denying = SIGNS[layer][Meaning.DENIED]
     wanted = sum(
         row.meaning in by_policy and row.who not in in_tls and answer.seen in denying
         for row, answer in answers
     )
-    denied = total(counted, hops.OF_LEVEL[level].denied, target_ip=placed.pod_ip)
+    denied = total(counted, hops.OF_LAYER[layer].denied, target_ip=placed.pod_ip)
     return Check(f"{placed.name}: denied by policy", str(wanted), f"{denied:g}", denied == wanted)
 
 

@@ -83,7 +83,7 @@ class NoneMesh:
         client, entry = topology.workloads[0], topology.entry
         checks = [
             check_of(row, call(client, entry, client.name if row.who is Who.MESH else OUTSIDER), SIGNS)
-            for row in expectations(cell.posture, entry.speaks(cell.protocol).level)
+            for row in expectations(cell.posture, entry.speaks(cell.protocol).layer)
         ]
         further = [(each, topology[name]) for each in topology.workloads[1:] for name in each.calls]
         answered = Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED)

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from meshwise.report.content import Content, Slice
 from meshwise.report.graph_svg import graph_drawing
 from meshwise.report.places import PlaceTable, figures, place_tables
-from meshwise.study.model import Shape, Topology
+from meshwise.study.model import Topology, TopologyKind
 
-_PLAIN = (Shape.CHAIN, Shape.FANOUT)
+_PLAIN = (TopologyKind.CHAIN, TopologyKind.FANOUT)
 
 
 @dataclass(frozen=True)

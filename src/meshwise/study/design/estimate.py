@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from meshwise.study.design.blocks import block_tasks
 from meshwise.study.design.search import INVALID_TRIES, most_steps, usual_steps
 from meshwise.study.graph.sums import asked_errors
-from meshwise.study.load.rate import profile
+from meshwise.study.load.rate import rate_over_time
 from meshwise.study.model import NO_MESH, Cell, MeshName, Search, Study
 
 TRIAL_OVERHEAD_S = 0.35
@@ -69,7 +69,8 @@ def _longer_soak_s(study: Study, search: Search) -> float:
 def _mean_rps(study: Study, cell: Cell) -> float:
     """Of the measured window, where the load may move."""
     shape = study.trial.shape
-    return cell.rate_rps * (profile(shape, cell.rate_rps, study.trial.duration_ns).mean if shape else 1.0)
+    moving = rate_over_time(shape, cell.rate_rps, study.trial.duration_ns).mean if shape else 1.0
+    return cell.rate_rps * moving
 
 
 def longest_search_s(study: Study, search: Search) -> float:

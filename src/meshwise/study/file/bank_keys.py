@@ -9,14 +9,14 @@ from pydantic import Field
 from meshwise.study.bank import Operation
 from meshwise.study.file.problems import Problem, impossible
 from meshwise.study.file.scalars import Duration, Part
-from meshwise.study.topology import Shape
+from meshwise.study.topology import TopologyKind
 
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 SHORTEST_NS = 10**9
 """A proxy takes most of a second to be back."""
 
 
-class MixShape(Part):
+class MixPart(Part):
     """What clients of the bank ask for, with weights; what is not named is not asked."""
 
     profile: Annotated[Weight, Field(description="Read a user, mostly from the cache.")] = 0
@@ -30,7 +30,7 @@ class MixShape(Part):
         return tuple((each, weight) for each in Operation if (weight := getattr(self, each)) > 0)
 
 
-class EventShape(Part):
+class EventPart(Part):
     """Something that is done in the measured window of every trial."""
 
     restart: Annotated[
@@ -40,10 +40,14 @@ class EventShape(Part):
 
 
 def check_bank(
-    shape: Shape, mix: MixShape | None, events: list[EventShape], duration_ns: int, problems: list[Problem]
+    shape: TopologyKind,
+    mix: MixPart | None,
+    events: list[EventPart],
+    duration_ns: int,
+    problems: list[Problem],
 ) -> None:
     """What these keys cannot mean, each where the file says it."""
-    if mix is not None and shape is not Shape.BANK:
+    if mix is not None and shape is not TopologyKind.BANK:
         reason = "only the bank has operations to mix"
         problems.append(impossible(("load", "mix"), reason, "leave it out, or say `topology: bank`"))
     elif mix is not None and not mix.weights:

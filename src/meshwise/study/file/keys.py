@@ -14,7 +14,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from meshwise.study.factors import LADDER_NAMES, POSTURES
-from meshwise.study.file.bank_keys import EventShape, MixShape
+from meshwise.study.file.bank_keys import EventPart, MixPart
 from meshwise.study.file.load_keys import MovingLoad, ThinkTime
 from meshwise.study.file.pattern_keys import Churn, Sizes, StreamingKind
 from meshwise.study.file.scalars import Duration, Levels, Part, Rate, Share, choice
@@ -27,9 +27,9 @@ from meshwise.study.model import (
     MeshName,
     MtlsMode,
     Protocol,
-    Shape,
     Stores,
     TlsGroup,
+    TopologyKind,
 )
 
 METRICS = (
@@ -151,12 +151,12 @@ class Load(Part):
     think: ThinkTime | None = Field(
         default=None, description="What a closed loop waits after an answer before its next request."
     )
-    mix: MixShape | None = Field(
+    mix: MixPart | None = Field(
         default=None, description="What clients of the bank ask for. Default: 50, 30, 10, 10 in this order."
     )
 
 
-class TrialShape(Part):
+class TrialPart(Part):
     """How long a trial is."""
 
     warmup: Annotated[Duration, Field(description="Sent but not counted.")] = 10**9
@@ -178,7 +178,7 @@ class _AllNoneOrMany:
 Matches = Annotated[list[Match], BeforeValidator(_words_to_matches), Field(max_length=256), _AllNoneOrMany()]
 
 
-class ControlShape(Part):
+class ControlPart(Part):
     """The A/A control in each block. Left out: chosen by meshwise, and shown by `plan`."""
 
     same: Matches | None = Field(
@@ -191,7 +191,7 @@ class ControlShape(Part):
     )
 
 
-class ObjectiveShape(Part):
+class ObjectivePart(Part):
     """What a rate must hold for a whole trial, in a study of `kind: saturation`."""
 
     p50: Duration | None = Field(default=None, description="Most response time at the median.")
@@ -202,7 +202,7 @@ class ObjectiveShape(Part):
     completed: Annotated[Share, Field(description="Least share answered within the window.")] = 0.99
 
 
-class SearchShape(Part):
+class SearchPart(Part):
     """How the highest rate that holds the objective is searched for."""
 
     start: Annotated[Rate, Field(description="The first rate that is tried.")] = 200.0
@@ -225,8 +225,8 @@ class StudyFile(Part):
     )
     environments: Annotated[Levels[Environment], Field(description="The meshes that are compared.")]
     topology: Annotated[
-        Shape | GraphChoice, PlainValidator(graph_choice), WithJsonSchema(graph_choice_schema())
-    ] = Shape.CHAIN
+        TopologyKind | GraphChoice, PlainValidator(graph_choice), WithJsonSchema(graph_choice_schema())
+    ] = TopologyKind.CHAIN
     factors: Factors = Factors()
     include: Annotated[list[SubGrid], Field(max_length=64)] | None = Field(
         default=None,
@@ -234,17 +234,17 @@ class StudyFile(Part):
     )
     exclude: Annotated[list[Match], Field(max_length=64)] = Field([], description="Cells to leave out.")
     load: Load = Load()
-    trial: TrialShape = TrialShape()
+    trial: TrialPart = TrialPart()
     blocks: Annotated[int, Field(ge=2, le=1000, description="Passes over all cells; 8 or more.")] = 8
     executions: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="Lives of the processes, a divisor of `blocks`. Default: one per block."
     )
-    events: Annotated[list[EventShape], Field(max_length=1)] = Field(
+    events: Annotated[list[EventPart], Field(max_length=1)] = Field(
         [], description="What is done in the measured window of every trial. Default: nothing."
     )
-    control: ControlShape = ControlShape()
-    objective: ObjectiveShape | None = None
-    search: SearchShape | None = None
+    control: ControlPart = ControlPart()
+    objective: ObjectivePart | None = None
+    search: SearchPart | None = None
     workers: Annotated[int, Field(ge=1, le=64, description="Worker threads of each proxy.")] = 2
     pin: Annotated[bool, Field(description="Pin pods and instrument to CPUs.")] = False
     outliers: Annotated[
@@ -260,6 +260,6 @@ class StudyFile(Part):
     ] = None
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> TopologyKind:
         """The kind of topology; `graph` for one that is given."""
-        return Shape.GRAPH if isinstance(self.topology, GraphChoice) else self.topology
+        return TopologyKind.GRAPH if isinstance(self.topology, GraphChoice) else self.topology

@@ -1,4 +1,4 @@
-"""`load: shape` and `load: think` of a study file: keys, types, units; their meaning: `study.file.movement`."""
+"""`load: shape` and `load: think` of a study file: keys, types, units. What they mean: `file.movement`."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ ThinkTime = Annotated[
 ]
 
 
-class StepsShape(Part):
+class StepsPart(Part):
     """One level after another, all equally long."""
 
     levels: Annotated[list[Multiple], Field(min_length=2, max_length=100)]
 
 
-class RampShape(Part):
+class RampPart(Part):
     """In a straight line over the whole trial."""
 
     start: Multiple
     end: Multiple
 
 
-class SinusoidShape(Part):
+class SinusoidPart(Part):
     """Around the rate, lowest at the start: a compressed day."""
 
     swing: Annotated[Share, Field(description="Up and down by this share of the rate.")]
     period: Annotated[Duration, Field(description="Default: the trial's duration.")] | None = None
 
 
-class OnOffShape(Part):
+class OnOffPart(Part):
     """Bursts of equal length."""
 
     on: Duration
@@ -72,7 +72,7 @@ class OnOffShape(Part):
     low: Annotated[Multiple, Field(description="Level between them.")] = 0.0
 
 
-class SpikeShape(Part):
+class SpikePart(Part):
     """Higher once."""
 
     at: Annotated[Duration, Field(description="From the end of the warm-up.")]
@@ -80,27 +80,27 @@ class SpikeShape(Part):
     height: Multiple
 
 
-class StateShape(Part):
+class StatePart(Part):
     """One state of a Markov chain."""
 
     level: Multiple
     stays: Annotated[Duration, Field(description="Mean; the length is exponentially distributed.")]
 
 
-class MarkovShape(Part):
+class MarkovPart(Part):
     """Random states: with poisson arrivals a Markov-modulated Poisson process."""
 
-    states: Annotated[list[StateShape], Field(min_length=2, max_length=16)]
+    states: Annotated[list[StatePart], Field(min_length=2, max_length=16)]
 
 
-class IdleBurstShape(Part):
+class IdleBurstPart(Part):
     """Nothing for a while, then so many requests at the cell's rate, again and again."""
 
     idle: Duration
     burst: Annotated[int, Field(ge=1, le=1_000_000, description="Requests.")]
 
 
-class TraceShape(Part):
+class TracePart(Part):
     """A recorded load."""
 
     file: Annotated[str, Field(min_length=1, description="Path from the study file.")]
@@ -134,16 +134,16 @@ class MovingLoad(Part):
     """How the rate moves within a trial. Shapes beside each other multiply; `idle_burst` and `trace` stand
     alone, and so does one of `ramp` and `sinusoid`."""
 
-    steps: StepsShape | None = None
-    ramp: RampShape | None = None
-    sinusoid: SinusoidShape | None = None
-    on_off: OnOffShape | None = None
-    spike: SpikeShape | None = None
-    markov: MarkovShape | None = None
-    idle_burst: IdleBurstShape | None = None
+    steps: StepsPart | None = None
+    ramp: RampPart | None = None
+    sinusoid: SinusoidPart | None = None
+    on_off: OnOffPart | None = None
+    spike: SpikePart | None = None
+    markov: MarkovPart | None = None
+    idle_burst: IdleBurstPart | None = None
     trace: (
         Annotated[
-            TraceShape,
+            TracePart,
             BeforeValidator(_trace),
             _PathAlone(),
             Field(description="A file of times or of rates, or `{file:, time_column:, unit:, sort:}`."),

@@ -14,12 +14,12 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_duration
 from meshwise.study.file.document import Path
 from meshwise.study.file.keys import Factors, StudyFile
-from meshwise.study.file.load_keys import MovingLoad, TraceShape
+from meshwise.study.file.load_keys import MovingLoad, TracePart
 from meshwise.study.file.problems import Problem, impossible
 from meshwise.study.load.profile import (
     MOST_RPS,
     IdleBurst,
-    LoadShape,
+    LoadProfile,
     Markov,
     OnOff,
     Ramp,
@@ -29,7 +29,7 @@ from meshwise.study.load.profile import (
     TraceFile,
     TraceForm,
 )
-from meshwise.study.load.rate import profile
+from meshwise.study.load.rate import rate_over_time
 from meshwise.study.load.trace import read_trace
 from meshwise.study.model import Arrivals, Cell
 
@@ -46,7 +46,7 @@ TracePath = Callable[[str], FilePath]
 
 def moving_load(
     file: StudyFile, trace_path: TracePath, problems: list[Problem]
-) -> tuple[LoadShape | None, StudyFile]:
+) -> tuple[LoadProfile | None, StudyFile]:
     """The shape of the load, None if it is steady; and the file, with the rate of a trace as its rate."""
     _check_think(file, problems)
     given = file.load.shape
@@ -61,11 +61,11 @@ def moving_load(
     return shape_of(given, file.trial.duration, zlib.crc32(f"{file.seed} markov".encode())), file
 
 
-def shape_of(given: MovingLoad, duration_ns: int, seed: int) -> LoadShape:
+def shape_of(given: MovingLoad, duration_ns: int, seed: int) -> LoadProfile:
     """All but a trace."""
     steps, ramp, day, spike = given.steps, given.ramp, given.sinusoid, given.spike
     bursts, states, idle = given.on_off, given.markov.states if given.markov else [], given.idle_burst
-    return LoadShape(
+    return LoadProfile(
         steps=Steps(tuple(steps.levels)) if steps else None,
         ramp=Ramp(ramp.start, ramp.end) if ramp else None,
         sinusoid=Sinusoid(day.swing, day.period or duration_ns) if day else None,
@@ -79,7 +79,7 @@ def shape_of(given: MovingLoad, duration_ns: int, seed: int) -> LoadShape:
 
 
 def check_load(
-    file: StudyFile, shape: LoadShape | None, cells: Sequence[Cell], problems: list[Problem]
+    file: StudyFile, shape: LoadProfile | None, cells: Sequence[Cell], problems: list[Problem]
 ) -> None:
     """What only the cells tell: the highest rate, whether anything is sent, who sends a trace."""
     if shape is None:
@@ -93,9 +93,9 @@ def check_load(
         problems.append(impossible((*_AT, "trace"), reason, "use a trace of rates, or no `plaintext_share`"))
 
 
-def beyond(shape: LoadShape, rate_rps: float, duration_ns: int) -> list[Problem]:
+def beyond(shape: LoadProfile, rate_rps: float, duration_ns: int) -> list[Problem]:
     """Whether the instrument cannot send it, or sends nothing."""
-    found = profile(shape, rate_rps, duration_ns)
+    found = rate_over_time(shape, rate_rps, duration_ns)
     if (peak := found.peak * rate_rps) > MOST_RPS:
         most = f"the instrument sends at most {MOST_RPS:.0f}/s"
         reason = f"at {rate_rps:g}/s this has a peak of {peak:.0f}/s; {most}"
@@ -158,8 +158,8 @@ def _bad_lengths(file: StudyFile, given: MovingLoad) -> Iterator[Problem]:
 
 
 def _replayed(
-    file: StudyFile, given: TraceShape, path: FilePath, problems: list[Problem]
-) -> tuple[LoadShape | None, StudyFile]:
+    file: StudyFile, given: TracePart, path: FilePath, problems: list[Problem]
+) -> tuple[LoadProfile | None, StudyFile]:
     at, name = (*_AT, "trace"), given.file
     form = TraceForm(given.time_column, given.unit, given.sort)
     try:
@@ -179,6 +179,6 @@ def _replayed(
             reason = f"the rate is that of {name} ({trace.rate_rps:g}/s on average)"
             problems.append(impossible((*where, "rate"), reason, "remove it"))
     source = TraceFile(name, str(path), trace.sha256, trace.notes, form)
-    shape = LoadShape(times=trace.times, rates=trace.rates, trace=source)
+    shape = LoadProfile(times=trace.times, rates=trace.rates, trace=source)
     factors = file.factors.model_copy(update={"rate": [trace.rate_rps]})
     return shape, file.model_copy(update={"factors": factors})

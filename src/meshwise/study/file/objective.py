@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshwise.study.file.keys import SearchShape, StudyFile
+from meshwise.study.file.keys import SearchPart, StudyFile
 from meshwise.study.file.problems import Problem, impossible
 from meshwise.study.model import Arrivals, Objective, Search
 
@@ -44,7 +44,7 @@ def search_of(file: StudyFile, problems: list[Problem]) -> Search | None:
     if file.load.arrivals is Arrivals.CLOSED:
         reason = "a closed loop slows down with the system and so has no rate to search"
         problems.append(impossible(("load", "arrivals"), reason, "use `constant`, `uniform` or `poisson`"))
-    shape = file.search or SearchShape()
+    shape = file.search or SearchPart()
     if shape.limit <= shape.start:
         problems.append(
             impossible(("search",), "`limit` must lie above `start`", "the default is 200/s to 20000/s")

@@ -12,7 +12,7 @@ from meshwise.study.file.document import Document, parse_document
 from meshwise.study.file.movement import beyond, moving_load
 from meshwise.study.file.problems import Problem, impossible, to_error
 from meshwise.study.file.read import read_shape
-from meshwise.study.load.profile import LoadShape
+from meshwise.study.load.profile import LoadProfile
 from meshwise.study.model import Arrivals
 
 _AT = ("load", "shape")
@@ -20,7 +20,7 @@ _AT = ("load", "shape")
 
 def parse_shape(
     text: str, name: str, arrivals: Arrivals, rate_rps: float, duration_ns: int, seed: int
-) -> LoadShape:
+) -> LoadProfile:
     """`name` stands for the text in messages. Raises MW1xx with line and column."""
     typed = parse_document(text, name)
     value: dict[str, Any] = {

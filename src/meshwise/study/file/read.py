@@ -31,11 +31,11 @@ from meshwise.study.grid.expand import (
     NotApplicableReason,
     blocks_per_execution,
     expand_cells,
-    of_level,
+    of_layer,
     split_applicable,
 )
 from meshwise.study.load.trace import TRACES
-from meshwise.study.model import Cell, Level, Study, TrialPlan
+from meshwise.study.model import Cell, Layer, Study, TrialPlan
 
 
 def every_cell_applies(cell: Cell) -> str | None:
@@ -46,10 +46,10 @@ def every_cell_applies(cell: Cell) -> str | None:
 def load_study(
     path: FilePath,
     not_applicable: NotApplicableReason = every_cell_applies,
-    level: Level | None = None,
+    layer: Layer | None = None,
     kept_graph: ServiceGraph | None = None,
 ) -> Study:
-    """Read and check a study file; with a level, keep only its cells. Raises MW1xx.
+    """Read and check a study file; with a layer, keep only its cells. Raises MW1xx.
 
     `kept_graph`: as an archive holds it, for a study whose graph file is gone.
     """
@@ -61,14 +61,14 @@ def load_study(
         raise messages.UNREADABLE_STUDY.error(str(path), reason=error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise messages.NOT_YAML.error(str(path), reason=f"byte {error.start} is not UTF-8") from error
-    return parse_study(text, str(path), not_applicable, level, kept_graph, path.parent)
+    return parse_study(text, str(path), not_applicable, layer, kept_graph, path.parent)
 
 
 def parse_study(
     text: str,
     name: str,
     not_applicable: NotApplicableReason = every_cell_applies,
-    level: Level | None = None,
+    layer: Layer | None = None,
     kept_graph: ServiceGraph | None = None,
     directory: FilePath | None = None,
     traces: FilePath | None = None,
@@ -81,12 +81,12 @@ def parse_study(
     moving, file = moving_load(file, lambda said: _trace_path(said, directory, traces), problems)
     given = _graph(document, file, kept_graph, directory, problems)
     graph = given.graph if given else None
-    cells, environments = of_level(level, expand_cells(file, problems, graph), file, problems)
+    cells, environments = of_layer(layer, expand_cells(file, problems, graph), file, problems)
     applicable, not_expressed = split_applicable(cells, not_applicable)
     if cells and not applicable:
         reason = f"no cell can be expressed by its mesh: {not_expressed[0].reason}"
         problems.append(impossible(("factors", "posture"), reason, "choose postures that the meshes have"))
-    control = choose_control(file, applicable, problems, level)
+    control = choose_control(file, applicable, problems, layer)
     per_execution = blocks_per_execution(file, problems)
     if file.load.timeout == 0:
         problems.append(
@@ -126,7 +126,7 @@ def parse_study(
         primary_metrics=primary,
         confidence=file.confidence,
         margin=file.margin,
-        level=level,
+        layer=layer,
         search=search,
         notes=(
             *(given.notes if given else ()),

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from meshwise.study.factors import did_you_mean
-from meshwise.study.topology import Shape
+from meshwise.study.topology import TopologyKind
 
-NAMED = tuple(str(shape) for shape in Shape if shape is not Shape.GRAPH)
+NAMED = tuple(str(shape) for shape in TopologyKind if shape is not TopologyKind.GRAPH)
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class GraphChoice:
     """The service that the client calls, where the graph leaves a choice."""
 
 
-def graph_choice(value: object) -> Shape | GraphChoice:
+def graph_choice(value: object) -> TopologyKind | GraphChoice:
     """Raises PydanticCustomError."""
-    if isinstance(value, Shape | GraphChoice):
+    if isinstance(value, TopologyKind | GraphChoice):
         return value
     if isinstance(value, Mapping):
         if "graph" not in value or not set(value) <= {"graph", "entry"}:
@@ -39,7 +39,7 @@ def graph_choice(value: object) -> Shape | GraphChoice:
         if not isinstance(graph, str) or "\0" in graph:
             raise _refused("`graph` is a path or a graph", "for example `graph: graphs/shop.yaml`")
         return GraphChoice(graph, entry)
-    if value == Shape.GRAPH:
+    if value == TopologyKind.GRAPH:
         raise _refused("which graph?", "for example `topology: {graph: graphs/shop.yaml}`")
     if value not in NAMED:
         context = {
@@ -48,7 +48,7 @@ def graph_choice(value: object) -> Shape | GraphChoice:
             "meant": did_you_mean(value, NAMED) if isinstance(value, str) else "",
         }  # fmt: skip
         raise PydanticCustomError("level", "`{text}` is not a {kind}", context)
-    return Shape(str(value))
+    return TopologyKind(str(value))
 
 
 def graph_choice_schema() -> dict[str, Any]:

@@ -9,15 +9,15 @@ from meshwise.study.factors import weight
 from meshwise.study.file.keys import Match, StudyFile
 from meshwise.study.file.problems import Problem
 from meshwise.study.grid.match import matches
-from meshwise.study.model import Authorization, Cell, Control, Level, MeshName, MtlsMode, Posture
+from meshwise.study.model import Authorization, Cell, Control, Layer, MeshName, MtlsMode, Posture
 
 
 def choose_control(
-    file: StudyFile, cells: Sequence[Cell], problems: list[Problem], level: Level | None = None
+    file: StudyFile, cells: Sequence[Cell], problems: list[Problem], layer: Layer | None = None
 ) -> Control:
     """The A/A control as the file says, or the default: same processes for the lightest and the heaviest
     cell, twin processes for one cell of each mesh (statistics: floors differ with load, and layout bias
-    shows only between sets of processes). Cut to one level, a study may have lost what its file names; then
+    shows only between sets of processes). Cut to one layer, a study may have lost what its file names; then
     the default stands in."""
     if not cells:
         return Control()
@@ -32,7 +32,7 @@ def choose_control(
         if given is None:
             continue
         for index, match in enumerate(given):
-            if level is None and not any(matches(match, cell) for cell in cells):
+            if layer is None and not any(matches(match, cell) for cell in cells):
                 facts: dict[str, object] = {
                     "what": "this control",
                     "remedy": "a control repeats cells of the study; `meshwise plan` lists them",

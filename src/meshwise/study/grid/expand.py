@@ -15,7 +15,7 @@ from typing import Any
 from meshwise.core import messages
 from meshwise.study.factors import FIELD_OF, LADDER_NAMES, POSTURES, concerns, inexpressible
 from meshwise.study.file.document import Path
-from meshwise.study.file.keys import SearchShape, StudyFile, SubGrid
+from meshwise.study.file.keys import SearchPart, StudyFile, SubGrid
 from meshwise.study.file.problems import Problem, impossible
 from meshwise.study.grid.match import matches, postures_named
 from meshwise.study.grid.pattern import DEFAULTS as PATTERN_DEFAULTS
@@ -27,7 +27,7 @@ from meshwise.study.model import (
     Cell,
     Http1Transport,
     KeyType,
-    Level,
+    Layer,
     MeshName,
     NotApplicable,
     Posture,
@@ -215,7 +215,7 @@ def _check_parts(file: StudyFile, parts: Sequence[Part], problems: list[Problem]
                 reason = f"{protocol} has one stream per connection"
                 remedy = "give http2 and grpc a part of their own under `include`, with `streams` there"
                 problems.append(impossible(part.said_at["streams"], reason, remedy))
-        slowest = min(part.levels["rate"]) or (file.search or SearchShape()).start
+        slowest = min(part.levels["rate"]) or (file.search or SearchPart()).start
         if file.trial.duration < 1e9 / slowest:
             reason = f"a trial is shorter than the time between two requests at {slowest:g}/s"
             problems.append(impossible(("trial", "duration"), reason, "longer trials, or a higher rate"))
@@ -254,17 +254,17 @@ def _without_excluded(file: StudyFile, cells: tuple[Cell, ...], problems: list[P
     return left
 
 
-def of_level(
-    level: Level | None, cells: tuple[Cell, ...], file: StudyFile, problems: list[Problem]
+def of_layer(
+    layer: Layer | None, cells: tuple[Cell, ...], file: StudyFile, problems: list[Problem]
 ) -> tuple[tuple[Cell, ...], tuple[MeshName, ...]]:
-    """The cells of a level (all without one), and the environments that have any."""
-    if level is None:
+    """The cells of a layer (all without one), and the environments that have any."""
+    if layer is None:
         return cells, tuple(file.environments)
-    left = tuple(cell for cell in cells if cell.protocol.level is level)
+    left = tuple(cell for cell in cells if cell.protocol.layer is layer)
     if cells and not left:
         there = ", ".join(f"`{protocol}`" for protocol in dict.fromkeys(cell.protocol for cell in cells))
-        wanted = ", ".join(f"`{protocol}`" for protocol in Protocol if protocol.level is level)
-        reason = f"`--level {level}` keeps only cells of {wanted}, and the study has only {there}"
+        wanted = ", ".join(f"`{protocol}`" for protocol in Protocol if protocol.layer is layer)
+        reason = f"`--level {layer}` keeps only cells of {wanted}, and the study has only {there}"
         problems.append(impossible(("factors", "protocol"), reason, "leave it out, or add such a protocol"))
     kept = {cell.mesh for cell in left}
     return left, tuple(mesh for mesh in file.environments if mesh in kept)

@@ -12,7 +12,7 @@ from typing import Any
 from meshwise.study.file.document import Path
 from meshwise.study.file.problems import Problem, impossible
 from meshwise.study.load.payload import Payload, largest_bytes, parse_payload
-from meshwise.study.model import Cell, Protocol, Shape
+from meshwise.study.model import Cell, Protocol, TopologyKind
 from meshwise.study.protocol import Streaming
 
 MAX_STREAM_BYTES = 16 * 2**20
@@ -47,7 +47,7 @@ def level_of(cell: Cell, field: str) -> object:
 
 
 def check_patterns(
-    shape: Shape, levels: Mapping[str, list[Any]], said_at: Mapping[str, Path], problems: list[Problem]
+    shape: TopologyKind, levels: Mapping[str, list[Any]], said_at: Mapping[str, Path], problems: list[Problem]
 ) -> None:
     """Combinations of one part of the grid that cannot be, each named where the file says it."""
 
@@ -64,7 +64,7 @@ def check_patterns(
         return
     if Protocol.GRPC not in levels["protocol"]:
         refuse("streaming", "only grpc has streams of messages", "add `protocol: grpc`, or leave it out")
-    if shape is not Shape.CHAIN or max(levels["length"]) > 1:
+    if shape is not TopologyKind.CHAIN or max(levels["length"]) > 1:
         refuse(
             "streaming", "a stream goes to one node", "a part of its own, with `topology: chain`, `length: 1`"
         )

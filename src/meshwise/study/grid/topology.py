@@ -12,41 +12,41 @@ from meshwise.study.graph.laws import MAX_BYTES
 from meshwise.study.graph.sums import most_answer_bytes
 from meshwise.study.load.payload import largest_bytes
 from meshwise.study.protocol import Protocol
-from meshwise.study.topology import Shape, Topology
+from meshwise.study.topology import Topology, TopologyKind
 
 MAX_LEVELS = 5
 """Of a tree: 31 nodes."""
 
 _MEANINGLESS = {
-    Shape.GRAPH: {"length": (1, "a service graph has the services that it has")},
-    Shape.BANK: {
+    TopologyKind.GRAPH: {"length": (1, "a service graph has the services that it has")},
+    TopologyKind.BANK: {
         "length": (1, "the bank has the services that it has"),
         "request": (0, "the bank's operations have sizes of their own"),
         "response": (0, "the bank's operations have sizes of their own"),
     },
 }
-"""Shape -> factor -> (its neutral level, why it means nothing)."""
+"""Kind -> factor -> (its neutral level, why it means nothing)."""
 
 
-def settled_by_shape(shape: Shape) -> dict[str, list[Any]]:
+def settled_by_shape(shape: TopologyKind) -> dict[str, list[Any]]:
     """The one neutral level of each factor that means nothing here."""
     return {factor: [neutral] for factor, (neutral, _) in _MEANINGLESS.get(shape, {}).items()}
 
 
 def check_shape(
-    shape: Shape, levels: Mapping[str, list[Any]], said_at: Mapping[str, Path], problems: list[Problem]
+    shape: TopologyKind, levels: Mapping[str, list[Any]], said_at: Mapping[str, Path], problems: list[Problem]
 ) -> None:
     """Problems of one part of the grid, each where the file says it."""
     for factor, (_, reason) in _MEANINGLESS.get(shape, {}).items():
         if factor in said_at:
             problems.append(impossible(said_at[factor], reason, f"leave `{factor}` out"))
-    if shape is not Shape.BANK and "stores" in said_at:
+    if shape is not TopologyKind.BANK and "stores" in said_at:
         reason = "only the bank has stores"
         problems.append(impossible(said_at["stores"], reason, "leave `stores` out, or say `topology: bank`"))
-    if shape is Shape.TREE and max(levels["length"]) > MAX_LEVELS:
+    if shape is TopologyKind.TREE and max(levels["length"]) > MAX_LEVELS:
         reason = f"a tree of {max(levels['length'])} levels has {2 ** max(levels['length']) - 1} nodes"
         problems.append(impossible(said_at["length"], reason, f"at most {MAX_LEVELS} levels"))
-    elif shape is Shape.AGGREGATION:
+    elif shape is TopologyKind.AGGREGATION:
         _answers_fit(levels, said_at, problems)
     if Protocol.TCP in levels["protocol"]:
         _point_to_point(shape, levels, said_at, problems)
@@ -55,7 +55,7 @@ def check_shape(
 def _answers_fit(
     levels: Mapping[str, list[Any]], said_at: Mapping[str, Path], problems: list[Problem]
 ) -> None:
-    graph = Topology(Shape.AGGREGATION, max(levels["length"])).graph
+    graph = Topology(TopologyKind.AGGREGATION, max(levels["length"])).graph
     assert graph is not None
     if (size := most_answer_bytes(graph, max(map(largest_bytes, levels["response"])))) > MAX_BYTES:
         reason = f"answers of all leaves in one are {format_size(size)} (at most {format_size(MAX_BYTES)})"
@@ -64,11 +64,11 @@ def _answers_fit(
 
 
 def _point_to_point(
-    shape: Shape, levels: Mapping[str, list[Any]], said_at: Mapping[str, Path], problems: list[Problem]
+    shape: TopologyKind, levels: Mapping[str, list[Any]], said_at: Mapping[str, Path], problems: list[Problem]
 ) -> None:
     """Bytes that nobody reads carry no plan, so a node cannot be told to call another."""
-    if shape is not Shape.CHAIN:
-        word = "fan-out" if shape is Shape.FANOUT else f"`{shape}`"
+    if shape is not TopologyKind.CHAIN:
+        word = "fan-out" if shape is TopologyKind.FANOUT else f"`{shape}`"
         remedy = "a study of its own for tcp, with `topology: chain`"
         problems.append(impossible(said_at["protocol"], f"tcp has no {word}: it goes to one node", remedy))
     elif max(levels["length"]) > 1:

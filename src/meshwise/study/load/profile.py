@@ -180,7 +180,7 @@ _PARTS: dict[str, type[Any]] = {
 
 
 @dataclass(frozen=True)
-class LoadShape:
+class LoadProfile:
     """Parts beside each other multiply: a spike on a sinusoid is higher at noon."""
 
     steps: Steps | None = None
@@ -201,7 +201,7 @@ class LoadShape:
         told = ", times ".join(part.words for part in parts if part is not None)
         return f"{told}, {self.trace.name}" if self.trace else told
 
-    def shared(self, share: float) -> LoadShape:
+    def shared(self, share: float) -> LoadProfile:
         """The shape of one of two clients who send this share of the load."""
         if self.idle_burst is None:
             return self
@@ -214,7 +214,7 @@ class LoadShape:
         return {name: vars(part).copy() for name, part in parts.items() if part is not None}
 
     @classmethod
-    def of_values(cls, values: Mapping[str, Any]) -> LoadShape:
+    def of_values(cls, values: Mapping[str, Any]) -> LoadProfile:
         """The inverse of `to_values`. Raises KeyError or TypeError for what is none."""
         return cls(
             **{

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from meshwise.study.load.profile import (
     TENTH_NS,
     IdleBurst,
-    LoadShape,
+    LoadProfile,
     Markov,
     OnOff,
     Ramp,
@@ -42,7 +42,7 @@ would be sent at the end of the one before."""
 
 
 @dataclass(frozen=True)
-class Profile:
+class RateOverTime:
     """Levels over [0, duration_ns), in multiples of the cell's rate."""
 
     duration_ns: int
@@ -151,7 +151,7 @@ def _sinusoid_time(work_ns: Floats, swing: float, period_ns: int) -> Floats:
 
 
 @lru_cache(maxsize=64)
-def profile(shape: LoadShape, rate_rps: float, duration_ns: int) -> Profile:
+def rate_over_time(shape: LoadProfile, rate_rps: float, duration_ns: int) -> RateOverTime:
     """The levels of a shape at this rate of the cell, over the measured window."""
     given: list[Pieces] = [(np.zeros(1), np.ones(1))]
     if shape.steps:
@@ -175,7 +175,7 @@ def profile(shape: LoadShape, rate_rps: float, duration_ns: int) -> Profile:
     levels = np.ones(starts.size)
     for own, values in given:
         levels *= values[np.searchsorted(own, starts, side="right") - 1]
-    return Profile(duration_ns, starts, levels, shape.ramp or shape.sinusoid)
+    return RateOverTime(duration_ns, starts, levels, shape.ramp or shape.sinusoid)
 
 
 def _steps(steps: Steps, duration_ns: int) -> Pieces:

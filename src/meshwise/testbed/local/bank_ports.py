@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from meshwise.mesh.seam import Capture
-from meshwise.study.model import Shape, Study
+from meshwise.study.model import Study, TopologyKind
 from meshwise.study.topology import POSTGRES_PORT, REDIS_PORT
 
 POSTGRES, REDIS = "postgres", "redis"
@@ -16,7 +16,7 @@ _OWN = {POSTGRES: POSTGRES_PORT, REDIS: REDIS_PORT}
 
 
 def has_bank(study: Study) -> bool:
-    return any(cell.shape is Shape.BANK for cell in study.cells)
+    return any(cell.shape is TopologyKind.BANK for cell in study.cells)
 
 
 def with_direct_way(rules: Capture, workload: str) -> Capture:
