@@ -94,7 +94,8 @@ def test_churn_replaces_connections_and_loses_nothing(
 ) -> None:
     ran = run_here(at(node, protocol, churn_per_s=100), tmp_path)
     assert errors(ran) == set()
-    assert 35 <= ran.report.connections_replaced <= 51
+    most = ran.wall_s * 100 + 1  # a busy machine ends the run later
+    assert 35 <= ran.report.connections_replaced <= most
     assert ran.report.connections_made >= ran.report.connections_replaced
     assert {0, 1, 2, 3} == set(ran.table["connection"].to_pylist())
 

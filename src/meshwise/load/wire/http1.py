@@ -4,22 +4,40 @@ The fast path: a response that arrives whole, with a content length, and whose h
 byte for byte (heads repeat for as long as the date does) costs one comparison, or one search and one look-up.
 `heads` is shared by the connections of a run. Everything else takes the slow path, which alone knows chunked
 bodies, interim responses, bodies that end with the connection, and every way to be malformed.
+
+A response that ends before its framing says so is malformed (`protocol`), in whatever good order its
+connection was closed. So is one with more bytes behind it, but for line ends, which every client skips.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from meshwise.load.wire.seam import Completion, ErrorKind, WireError, http_outcome
+from meshwise.load.wire.http1_head import (
+    HEAD_END,
+    Head,
+    Malformed,
+    check_beginning,
+    check_trailers,
+    parse_head,
+)
+from meshwise.load.wire.seam import Completion, ErrorKind, WireError, http_outcome, outcome
 
-MAX_HEAD_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 128 * 1024
+"""Of a head, of the interim ones before it together, and of trailers."""
 MAX_CHUNK_LINE_BYTES = 4 * 1024
 KNOWN_HEADS = 1024
 
 _HEAD, _LENGTH, _CHUNK_SIZE, _CHUNK_DATA, _TRAILERS, _UNTIL_CLOSE = range(6)
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: |\r|$)")
+_WHERE = (
+    "in its head",
+    "before the end of its content-length",
+    "before its last chunk",
+    "in a chunk",
+    "in its trailers",
+)
+_CHUNK_SIZE_TEXT = re.compile(rb"[0-9a-fA-F]{1,15}")
 
 
 class KnownHeads:
@@ -43,16 +61,6 @@ class KnownHeads:
         self.by_bytes[head] = (len(head) + length, outcome)
 
 
-@dataclass(frozen=True)
-class Head:
-    """What the head of a response says about its framing."""
-
-    status: int
-    length: int | None
-    chunked: bool
-    keep_alive: bool
-
-
 def encode_request(
     method: str, path: str, authority: str, headers: Sequence[tuple[str, str]], body: bytes
 ) -> bytes:
@@ -66,40 +74,7 @@ def encode_request(
     lines += [f"{name}: {value}" for name, value in headers]
     if (body or method in ("POST", "PUT", "PATCH")) and "content-length" not in names:
         lines.append(f"content-length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
-
-
-def parse_head(head: bytes, *, is_head_method: bool) -> Head:
-    """`head` ends before the empty line. Raises WireError(protocol)."""
-    match = _STATUS_LINE.match(head)
-    if not match:
-        raise WireError(ErrorKind.PROTOCOL, f"not an HTTP/1 status line: {head[:40]!r}")
-    status = int(match[2])
-    lengths: set[bytes] = set()
-    codings: list[bytes] = []
-    connection: list[bytes] = []
-    for line in head.split(b"\r\n")[1:]:
-        name, colon, value = line.partition(b":")
-        if not colon:
-            raise WireError(ErrorKind.PROTOCOL, f"a header line without a colon: {line[:40]!r}")
-        name = name.lower()
-        if name == b"content-length":
-            lengths.update(part.strip() for part in value.split(b","))
-        elif name == b"transfer-encoding":
-            codings += [part.strip().lower() for part in value.split(b",")]
-        elif name == b"connection":
-            connection += [part.strip().lower() for part in value.split(b",")]
-    if len(lengths) > 1 or any(not text.isdigit() or len(text) > 18 for text in lengths):
-        raise WireError(ErrorKind.PROTOCOL, f"content-length {b', '.join(sorted(lengths))[:40]!r}")
-    keep_alive = b"close" not in connection and (match[1] == b"1" or b"keep-alive" in connection)
-    if status < 200 or status in (204, 304) or is_head_method:
-        return Head(status, 0, False, keep_alive)
-    if codings:
-        chunked = codings[-1] == b"chunked"
-        return Head(status, None, chunked, keep_alive and chunked and not lengths)
-    if lengths:
-        return Head(status, int(lengths.pop()), False, keep_alive)
-    return Head(status, None, False, False)
+    return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + body
 
 
 class Http1:
@@ -122,6 +97,7 @@ class Http1:
         self._first_ns = 0
         self._remaining = 0
         self._body_bytes = 0
+        self._interim_bytes = 0
 
     @property
     def used(self) -> bool:
@@ -152,9 +128,11 @@ class Http1:
 
     def end_of_stream(self, now_ns: int) -> Sequence[Completion]:
         self.closing = True
-        if self._state == _UNTIL_CLOSE and self._tag >= 0:
+        if self._tag < 0 or self._between:
+            return ()
+        if self._state == _UNTIL_CLOSE:
             return (self._finish(),)
-        return ()
+        return (self._give_up(f"the connection ended within a response, {_WHERE[self._state]}"),)
 
     def take_control(self) -> bytes:
         return b""
@@ -173,13 +151,35 @@ class Http1:
     # --- the slow path -------------------------------------------------------------------------
 
     def _receive_slowly(self, data: bytes, now_ns: int) -> Sequence[Completion]:
-        if self._tag < 0:
-            raise WireError(ErrorKind.PROTOCOL, f"bytes that no request asked for: {data[:40]!r}")
         if self._between:
+            if self.used:  # line ends behind a response are no part of the next one
+                data = data.lstrip(b"\r\n")
+                if not data:
+                    return ()
+            if self._tag < 0:
+                # A server may say why it ends an idle connection (408); anything else is not HTTP.
+                kind = ErrorKind.RESET if data.startswith(b"HTTP/1.") else ErrorKind.PROTOCOL
+                raise WireError(kind, f"bytes that no request asked for: {data[:40]!r}")
             self._between = False
             self._first_ns = now_ns
         data = self._rest + data
         self._rest = b""
+        try:
+            return self._read(data)
+        except Malformed as error:
+            if not self.used:  # it is no server of HTTP/1: the connection's fault rather than the response's
+                raise WireError(ErrorKind.PROTOCOL, str(error)) from error
+            return (self._give_up(str(error)),)
+
+    def _give_up(self, reason: str) -> Completion:
+        """The response is malformed: its request has failed, and the connection cannot be used again."""
+        self.reasons.append(reason)
+        self.closing = self.attention = True
+        tag, self._tag = self._tag, -1
+        status = 0 if self._state == _HEAD else self._head.status
+        return tag, self._first_ns, outcome(status, ErrorKind.PROTOCOL, self._body_bytes)
+
+    def _read(self, data: bytes) -> Sequence[Completion]:
         offset = 0
         while True:
             state = self._state
@@ -199,55 +199,65 @@ class Http1:
             offset = advanced
 
     def _read_head(self, data: bytes, offset: int) -> int:
-        end = data.find(b"\r\n\r\n", offset)
-        if end < 0 or end - offset > MAX_HEAD_BYTES:
-            if len(data) - offset > MAX_HEAD_BYTES:
-                raise WireError(ErrorKind.PROTOCOL, f"a response head of more than {MAX_HEAD_BYTES} bytes")
-            if not b"HTTP/1.".startswith(data[offset : offset + 7]):
-                raise WireError(ErrorKind.PROTOCOL, f"not HTTP/1: {data[offset : offset + 40]!r}")
+        found = HEAD_END.search(data, offset)
+        end = found.end() if found else len(data)
+        if end - offset + self._interim_bytes > MAX_HEAD_BYTES:
+            raise Malformed(f"response heads of more than {MAX_HEAD_BYTES} bytes")
+        if not found:
+            check_beginning(data[offset : offset + 24])
             return -1
-        head = parse_head(data[offset:end], is_head_method=self._is_head_method)
+        head = parse_head(data[offset : found.start()], is_head_method=self._is_head_method)
         if head.status == 101:
-            raise WireError(ErrorKind.PROTOCOL, "status 101, but no upgrade was asked for")
+            raise Malformed("status 101, but no upgrade was asked for")
         if head.status < 200:
-            return end + 4  # interim: the answer is still to come
+            self._interim_bytes += end - offset
+            return end  # the answer is still to come
         self._head = head
         self._body_bytes = 0
         if head.length is not None:
             self._state = _LENGTH
             self._remaining = head.length
             if head.keep_alive:
-                self._heads.learn(data[offset : end + 4], head.length, http_outcome(head.status, head.length))
+                self._heads.learn(data[offset:end], head.length, http_outcome(head.status, head.length))
         else:
             self._state = _CHUNK_SIZE if head.chunked else _UNTIL_CLOSE
-        return end + 4
+        return end
 
     def _read_plain_body(self, data: bytes, offset: int) -> Sequence[Completion]:
         came = len(data) - offset
-        self._body_bytes += came
         if self._state == _UNTIL_CLOSE:
+            self._body_bytes += came
             return ()
+        self._body_bytes += min(came, self._remaining)
         self._remaining -= came
         if self._remaining > 0:
             return ()
-        if self._remaining < 0:
-            raise WireError(ErrorKind.PROTOCOL, f"{-self._remaining} bytes more than the content length")
+        self._check_behind(data, len(data) + self._remaining)
         return (self._finish(),)
 
+    def _check_behind(self, data: bytes, end: int) -> None:
+        """Behind a response there is nothing, or line ends."""
+        if end < len(data) and data[end:].strip(b"\r\n"):
+            raise Malformed(f"more bytes than the response has, beginning with {data[end : end + 16]!r}")
+
     def _read_chunk_size(self, data: bytes, offset: int) -> int:
-        end = data.find(b"\r\n", offset)
-        if end < 0 or end - offset > MAX_CHUNK_LINE_BYTES:
-            if len(data) - offset > MAX_CHUNK_LINE_BYTES:
-                raise WireError(ErrorKind.PROTOCOL, "a chunk size line without an end")
+        end = data.find(b"\n", offset)
+        if end - offset > MAX_CHUNK_LINE_BYTES or (end < 0 and len(data) - offset > MAX_CHUNK_LINE_BYTES):
+            raise Malformed("a chunk size line without an end")
+        found = _CHUNK_SIZE_TEXT.match(data, offset)
+        if not found:
+            if offset < len(data):
+                raise Malformed(f"not a chunk size: {data[offset : offset + 40]!r}")
             return -1
-        text = data[offset:end].partition(b";")[0].strip()
-        if not re.fullmatch(rb"[0-9a-fA-F]{1,15}", text):
-            raise WireError(ErrorKind.PROTOCOL, f"not a chunk size: {text[:40]!r}")
-        size = int(text, 16)
+        if end < 0:
+            return -1
+        behind = data[found.end() : end]
+        if not behind.endswith(b"\r") or behind.lstrip(b" \t")[:1] not in (b"\r", b";"):
+            raise Malformed(f"not a chunk size: {data[offset : offset + 40]!r}")
+        size = int(found[0], 16)
         self._remaining = size + 2  # and its line end
         self._state = _CHUNK_DATA if size else _TRAILERS
-        self._body_bytes += size
-        return end + 2
+        return end + 1
 
     def _read_chunk_data(self, data: bytes, offset: int) -> int:
         came = len(data) - offset
@@ -255,10 +265,12 @@ class Http1:
             # The line end stays unread until it is whole, so that it can be checked.
             eaten = max(0, min(came, self._remaining - 2))
             self._remaining -= eaten
+            self._body_bytes += eaten
             return offset + eaten if eaten else -1
         end = offset + self._remaining
         if data[end - 2 : end] != b"\r\n":
-            raise WireError(ErrorKind.PROTOCOL, "a chunk that does not end where its size says")
+            raise Malformed("a chunk that does not end where its size says")
+        self._body_bytes += self._remaining - 2
         self._state = _CHUNK_SIZE
         return end
 
@@ -266,21 +278,22 @@ class Http1:
         if data.startswith(b"\r\n", offset):
             end = offset + 2
         else:
-            end = data.find(b"\r\n\r\n", offset)
-            if end < 0:
-                if len(data) - offset > MAX_HEAD_BYTES:
-                    raise WireError(ErrorKind.PROTOCOL, "trailers without an end")
+            found = HEAD_END.search(data, offset)
+            if data.startswith(b"\n", offset) or (not found and len(data) - offset > MAX_HEAD_BYTES):
+                raise Malformed("trailers without an end")
+            if not found:
                 self._rest = data[offset:]
                 return ()
-            end += 4
-        if end != len(data):
-            raise WireError(ErrorKind.PROTOCOL, f"{len(data) - end} bytes behind the last chunk")
+            check_trailers(data[offset : found.start()])
+            end = found.end()
+        self._check_behind(data, end)
         return (self._finish(),)
 
     def _finish(self) -> Completion:
         tag, self._tag = self._tag, -1
         self._between = True
         self._state = _HEAD
+        self._interim_bytes = 0
         if not self._head.keep_alive:
             self.closing = True
             self.attention = True
