@@ -23,7 +23,9 @@ MENDED: dict[str, str] = {
 }
 """Regular expression for the place of a difference -> why the value of today is the right one."""
 
-MENDED_TABLES: dict[str, str] = {}
+MENDED_TABLES: dict[str, str] = {
+    "factors": "rows of `permissive` say which share of plaintext clients they are of",
+}
 """Name of an archive -> why the tables on the terminal are others today."""
 
 

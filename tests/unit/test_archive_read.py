@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.support.fake_study import run_fake, small_study
+from tests.support.signed import replace_about, replace_column, sign
 
 from meshwise.archive.findings import read_findings, write_findings
 from meshwise.archive.read import ArchiveReader
@@ -184,24 +184,22 @@ def test_a_study_file_that_was_edited_afterwards_is_named(archive: Path) -> None
 def test_a_table_without_a_column_is_named_with_it(archive: Path) -> None:
     path = archive / "trials.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["status"]), path)
+    assert refusal(lambda: ArchiveReader.open(archive)).code == "MW609"
+    sign(archive)
     error = refusal(lambda: ArchiveReader.open(archive))
     assert (error.code, "`status`" in error.what) == ("MW608", True)
 
 
 def test_a_table_with_a_level_that_does_not_exist_is_named(archive: Path) -> None:
-    path = archive / "design.parquet"
-    table = pq.read_table(path)
-    place = table.column_names.index("mesh")
-    pq.write_table(table.set_column(place, "mesh", pa.array(["ambient"] * table.num_rows)), path)
+    for name in ("design.parquet", "trials.parquet"):
+        rows = pq.read_metadata(archive / name).num_rows
+        replace_column(archive, name, "mesh", pa.array(["ambient"] * rows))
     error = refusal(lambda: ArchiveReader.open(archive))
     assert (error.code, "ambient" in error.what) == ("MW608", True)
 
 
 def test_a_newer_archive_is_refused(archive: Path) -> None:
-    path = archive / "design.parquet"
-    table = pq.read_table(path)
-    about = json.loads(table.schema.metadata[b"meshwise"]) | {"schema_version": 99}
-    pq.write_table(table.replace_schema_metadata({"meshwise": json.dumps(about)}), path)
+    replace_about(archive, schema_version=99)
     assert refusal(lambda: ArchiveReader.open(archive)).code == "MW610"
 
 

@@ -86,7 +86,7 @@ def test_a_trial_is_stored_as_the_contract_says(tmp_path: Path) -> None:
 def test_the_environment_is_kept_with_the_version_of_the_format(tmp_path: Path) -> None:
     start(tmp_path / "a").close()
     kept = json.loads((tmp_path / "a/environment.json").read_text())
-    assert kept["schema_version"] == 1
+    assert kept["schema_version"] == 2
     assert kept["machine"]["kernel"] == "1.2.3"
 
 

@@ -1,15 +1,17 @@
 """The one reader of a study's directory: checks what it opens, then gives tables lazily.
 
-Every file of a complete trial is compared with the digest in its row before anything is read from it, so
-that a truncated or altered file is named (MW608, MW609) and never becomes a number, nor a traceback.
+Everything is compared with its digest (`archive.manifest`; a trial's own files with the digests in its row),
+its sizes with what is expected before it is decoded (`archive.decode`), its types, nulls and ranges with the
+schema, and the trials with the design (`archive.agreement`). So that what was truncated, altered or exchanged
+is named (MW608, MW609) and never becomes a number, nor a traceback. Archives of version 1 have no manifest:
+of them the trials' requests and telemetry have digests, the rest is checked as far as it can be.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -17,23 +19,31 @@ from typing import Any, Self
 import duckdb
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from meshwise.archive.agreement import check_design, check_trials
+from meshwise.archive.contents import MOST_BYTES, contents_of, held, opened, read, table_of, text_of
+from meshwise.archive.decode import MOST_ROW_BYTES, MOST_TABLE_BYTES, check_sizes, decode, require_one_trial
+from meshwise.archive.documents import check_about, check_environment, damaged, files_of, json_object
+from meshwise.archive.manifest import MANIFEST_NAME, Manifest, digest_of
+from meshwise.archive.resolved import STUDY_VALUES_NAME, of_values
 from meshwise.archive.rows import trial_of
 from meshwise.archive.schema import (
     DESIGN,
     EVENTS,
+    FIRST_WITH_MANIFEST,
     REQUESTS,
     SCHEMA_VERSION,
     TELEMETRY,
     TRIALS,
     TableSpec,
-    conform,
 )
 from meshwise.core import messages
+from meshwise.core.files import Folder
 from meshwise.study.file.read import parse_study
 from meshwise.study.load.trace import TRACES
 from meshwise.study.model import Cell, Layer, ServiceGraph, Study, Trial
+
+POSTURES = "postures"
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,12 @@ class ArchiveReader:
     design: tuple[Trial, ...]
     trials_arrow: pa.Table
     """`trials.parquet` as `archive.schema.TRIALS` says."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the files above; with those in the trials' rows of all that findings are made from."""
+    study_values: Mapping[str, Any] | None = field(default=None, repr=False)
+    """`study.json`; None in archives of version 1."""
+    manifest: Manifest | None = field(default=None, repr=False)
+    verified: bool = True
 
     @classmethod
     def open(cls, directory: Path, *, verify: bool = True) -> Self:
@@ -55,36 +71,54 @@ class ArchiveReader:
 
         `verify=False` skips the digests of the trials' own files.
         """
-        if not (directory / "design.parquet").is_file():
-            reason = "there is no design.parquet" if directory.is_dir() else "there is no such directory"
-            raise messages.NOT_AN_ARCHIVE.error(str(directory), reason=reason)
-        design = read_table(directory / "design.parquet", DESIGN)
-        about = _about(directory / "design.parquet", design)
-        study_text = _read(directory / "study.yaml")
-        if _digest(study_text.encode()) != about.get("study_sha256"):
+        with held(directory) as folder:
+            if not folder.exists("design.parquet"):
+                raise messages.NOT_AN_ARCHIVE.error(str(directory), reason="there is no design.parquet")
+            contents, manifest = contents_of(folder)
+        digests = {name: digest_of(content) for name, content in contents.items()}
+        path = {name: str(directory / name) for name in (*MOST_BYTES, "events.parquet")}
+        design = table_of(contents["design.parquet"], DESIGN, path["design.parquet"])
+        about = _about(path["design.parquet"], design)
+        if manifest is None and about["schema_version"] >= FIRST_WITH_MANIFEST:
+            raise damaged(path[MANIFEST_NAME], "it is not there")
+        if digests["study.yaml"] != about["study_sha256"]:
             raise messages.ALTERED.error(
-                str(directory / "study.yaml"), difference="its digest is not the one in design.parquet"
+                path["study.yaml"], difference="its digest is not the one in design.parquet"
             )
+        environment = json_object(contents["environment.json"], path["environment.json"])
+        check_environment(environment, path["environment.json"])
+        trials = table_of(contents["trials.parquet"], TRIALS, path["trials.parquet"])
+        planned = design.to_pylist()
+        check_design(planned, path["design.parquet"])
+        check_trials(trials.to_pylist(), planned, path["trials.parquet"])
+        values = contents.get(STUDY_VALUES_NAME)
         reader = cls(
             directory=directory,
-            study_text=study_text,
-            environment=_json_object(directory / "environment.json"),
+            study_text=text_of(contents["study.yaml"], path["study.yaml"]),
+            environment=environment,
             about=about,
-            design=_design(directory / "design.parquet", design),
-            trials_arrow=read_table(directory / "trials.parquet", TRIALS),
+            design=_design(path["design.parquet"], planned),
+            trials_arrow=trials,
+            digests=digests,
+            study_values=None if values is None else json_object(values, path[STUDY_VALUES_NAME]),
+            manifest=manifest,
+            verified=verify,
         )
         if verify:
             reader.verify()
         return reader
 
     def verify(self) -> None:
-        """Compare every trial's files with their digests. Raises MW609 naming all that differ."""
-        files = [*self._trace(), *self._files()]
-        troubles = [trouble for path, digest in files if (trouble := _difference(path, digest))]
+        """Compare the files of every trial with their digests. Raises MW609 naming all that differ."""
+        troubles = []
+        with held(self.directory) as folder:
+            for name, digest, most_bytes in (*self._trace(), *self._files()):
+                if trouble := _difference(folder, name, digest, most_bytes):
+                    troubles.append((str(self.directory / name), trouble))
         if troubles:
             first = troubles[0]
             more = "".join(f"\n{path}: {difference}" for path, difference in troubles[1:])
-            raise messages.ALTERED.error(str(first[0]), difference=first[1] + more)
+            raise messages.ALTERED.error(first[0], difference=first[1] + more)
 
     def trials(self) -> pl.DataFrame:
         """One row per complete trial, in the order of running."""
@@ -99,14 +133,25 @@ class ArchiveReader:
 
     def study(self) -> Study:
         """The study as it was asked; its not-applicable cells as the meshes said then."""
-        reasons = {entry["cell"]: entry["reason"] for entry in self.about.get("not_applicable", [])}
+        traces = self.directory / TRACES
+        if self.study_values is None:
+            return self._study_of_version_1(traces)
+        try:
+            return of_values(self.study_values, self.study_text, traces)
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"it is no study: {type(error).__name__}: {str(error).splitlines()[0]}"
+            raise damaged(str(self.directory / STUDY_VALUES_NAME), what) from error
+
+    def _study_of_version_1(self, traces: Path) -> Study:
+        """Version 1 stored the YAML only, so today's grammar reads it."""
+        reasons = {entry["cell"]: entry["reason"] for entry in self.about.get("not_applicable") or []}
         return parse_study(
             self.study_text,
             str(self.directory / "study.yaml"),
             lambda cell: reasons.get(cell.name),
             self.layer,
             next((trial.cell.graph for trial in self.design if trial.cell.graph), None),
-            traces=self.directory / TRACES if self.about.get("trace") else None,
+            traces=traces if self.about.get("trace") else None,
         )
 
     @property
@@ -123,8 +168,12 @@ class ArchiveReader:
 
     def events(self) -> pl.DataFrame:
         """What was done to trials; no rows if nothing was."""
-        path = self.directory / "events.parquet"
-        table = read_table(path, EVENTS) if path.exists() else EVENTS.arrow.empty_table()
+        name = f"{EVENTS.name}.parquet"
+        with held(self.directory) as folder:
+            contents, _ = contents_of(folder)
+        table = EVENTS.arrow.empty_table()
+        if name in contents:
+            table = table_of(contents[name], EVENTS, str(self.directory / name))
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
         return frame
@@ -135,7 +184,7 @@ class ArchiveReader:
         for name in ("design", "trials"):
             connection.from_parquet(str(self.directory / f"{name}.parquet")).create_view(name)
         for spec in (REQUESTS, TELEMETRY):
-            files = [str(path) for path in self._paths(spec, None)]
+            files = [str(path) for path in self._sized(spec, None)]
             if files:
                 connection.from_parquet(files, union_by_name=True).create_view(spec.name)
             else:
@@ -144,105 +193,130 @@ class ArchiveReader:
 
     def posture(self, file_name: str) -> str:
         """The mesh's own resources that a trial ran with, by its `posture_file`."""
-        return _read(self.directory / "postures" / Path(file_name).name)
+        name = f"{POSTURES}/{Path(file_name).name}"
+        with held(self.directory) as folder:
+            return text_of(read(folder, name, _SMALL_BYTES), str(self.directory / name))
 
     def _scan(self, spec: TableSpec, trial_ids: Iterable[str] | None) -> pl.LazyFrame:
-        paths = self._paths(spec, None if trial_ids is None else set(trial_ids))
-        if not paths:
-            frame = pl.from_arrow(spec.arrow.empty_table())
-            assert isinstance(frame, pl.DataFrame)
-            return frame.lazy()
-        return pl.scan_parquet(paths, missing_columns="insert", extra_columns="ignore", glob=False)
+        """One trial is decoded and checked at once. Of several the sizes are checked, and the rows read when
+        they are asked for, because together they may be larger than the memory."""
+        wanted = None if trial_ids is None else set(trial_ids)
+        names = [name for name in self._rows_of[spec.name] if wanted is None or name in wanted]
+        if len(names) > 1:
+            paths = self._sized(spec, set(names))
+            return pl.scan_parquet(paths, missing_columns="insert", extra_columns="ignore", glob=False)
+        table = self._checked(spec, names[0]) if names else spec.arrow.empty_table()
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame.lazy()
 
-    def _paths(self, spec: TableSpec, wanted: set[str] | None) -> list[Path]:
-        paths = self._paths_by_id[spec.name]
-        return list(paths.values()) if wanted is None else [paths[name] for name in wanted if name in paths]
+    def _checked(self, spec: TableSpec, trial_id: str) -> pa.Table:
+        rows, digest = self._rows_of[spec.name][trial_id]
+        name, most_bytes = f"{spec.name}/{trial_id}.parquet", _most_bytes(rows)
+        path = str(self.directory / name)
+        with held(self.directory) as folder:
+            content = read(folder, name, most_bytes)
+        if self.verified and digest_of(content) != digest:
+            raise messages.ALTERED.error(path, difference=OTHER_DIGEST)
+        table = decode(content, path, spec, rows=rows, most_bytes=most_bytes)
+        require_one_trial(table, trial_id, path)
+        return table.replace_schema_metadata(None)
+
+    def _sized(self, spec: TableSpec, wanted: set[str] | None) -> list[Path]:
+        """The files of these trials, each with as many rows as are recorded."""
+        paths = []
+        with held(self.directory) as folder:
+            for trial_id, (rows, _) in self._rows_of[spec.name].items():
+                if wanted is None or trial_id in wanted:
+                    name = f"{spec.name}/{trial_id}.parquet"
+                    path = self.directory / name
+                    content = read(folder, name, _most_bytes(rows))
+                    check_sizes(content, str(path), rows=rows, most_bytes=_most_bytes(rows))
+                    paths.append(path)
+        return paths
 
     @cached_property
-    def _paths_by_id(self) -> Mapping[str, Mapping[str, Path]]:
-        """Kept, because who reads trial by trial asks once per trial."""
-        return {
-            spec.name: {path.stem: path for path, _ in self._files(spec)} for spec in (REQUESTS, TELEMETRY)
-        }
+    def _rows_of(self) -> Mapping[str, Mapping[str, tuple[int, str]]]:
+        """Table -> trial_id -> rows and digest of its file. Kept, because who reads trial by trial asks once
+        per trial."""
+        found: dict[str, dict[str, tuple[int, str]]] = {REQUESTS.name: {}, TELEMETRY.name: {}}
+        for name, of_trial in found.items():
+            columns = (self.trials_arrow[each].to_pylist() for each in (f"{name}_rows", f"{name}_sha256"))
+            for trial_id, rows, digest in zip(
+                self.trials_arrow["trial_id"].to_pylist(), *columns, strict=True
+            ):
+                if digest is not None:
+                    of_trial[trial_id] = (rows, digest)
+        return found
 
-    def _trace(self) -> Iterable[tuple[Path, str]]:
+    def _trace(self) -> Iterable[tuple[str, str, int]]:
         """The trace that the load replayed, if it did, with its recorded digest."""
         if trace := self.about.get("trace"):
-            yield self.directory / TRACES / Path(trace["name"]).name, trace["sha256"]
+            yield f"{TRACES}/{Path(trace['name']).name}", trace["sha256"], _MOST_TRACE_BYTES
 
-    def _files(self, *specs: TableSpec) -> Iterable[tuple[Path, str]]:
-        """The files of complete trials with their recorded digests."""
-        for spec in specs or (REQUESTS, TELEMETRY):
-            ids = self.trials_arrow["trial_id"].to_pylist()
-            digests = self.trials_arrow[f"{spec.name}_sha256"].to_pylist()
-            for trial_id, digest in zip(ids, digests, strict=True):
-                if digest is not None:
-                    yield self.directory / spec.name / f"{trial_id}.parquet", digest
+    def _files(self) -> Iterator[tuple[str, str, int]]:
+        """The files of complete trials: name, recorded digest, the most bytes that they may have."""
+        for kind, of_trial in self._rows_of.items():
+            for trial_id, (rows, digest) in of_trial.items():
+                yield f"{kind}/{trial_id}.parquet", digest, _most_bytes(rows)
+        others: dict[str, str] = {}
+        columns = ("trial_id", "files", "posture_file")
+        for row in self.trials_arrow.select(columns).to_pylist():
+            others |= files_of(row, str(self.directory / "trials.parquet"))
+            if (
+                row["files"] is None and row["posture_file"] is not None
+            ):  # version 1: the digest is in its name
+                others.setdefault(f"{POSTURES}/{row['posture_file']}", _short_digest(row["posture_file"]))
+        for name, digest in others.items():
+            yield name, digest, _SMALL_BYTES
 
 
-def read_table(path: Path, spec: TableSpec) -> pa.Table:
-    """A whole Parquet file, in the spec's types. Raises MW608."""
+OTHER_DIGEST = "its digest is not the one recorded in trials.parquet"
+SHORTEST_DIGEST = 12
+"""Hexadecimal digits that version 1 kept of the digest of a posture, in its file's name."""
+_SMALL_BYTES, _MOST_TRACE_BYTES = 16 << 20, 4 << 30
+
+
+def _short_digest(posture_file: str) -> str:
+    return posture_file.removesuffix(".yaml").rpartition("-")[2]
+
+
+def _most_bytes(rows: int) -> int:
+    """Of a table of a trial."""
+    return (1 << 20) + rows * MOST_ROW_BYTES
+
+
+def _difference(folder: Folder, name: str, digest: str, most_bytes: int) -> str:
+    """What is wrong with a file; empty if nothing is."""
     try:
-        table = pq.read_table(path)
-        return conform(table, spec).select(spec.arrow.names).replace_schema_metadata(table.schema.metadata)
-    except FileNotFoundError as error:
-        raise messages.DAMAGED.error(str(path), reason="it is not there") from error
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise messages.DAMAGED.error(str(path), reason=str(error).splitlines()[0]) from error
+        with opened(folder, name, most_bytes) as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return "it is not there"
+    except OSError as error:
+        return error.strerror or str(error)
+    return "" if found.startswith(digest) and len(digest) >= SHORTEST_DIGEST else OTHER_DIGEST
 
 
-def _about(path: Path, design: pa.Table) -> Mapping[str, Any]:
-    try:
-        about = json.loads((design.schema.metadata or {})[b"meshwise"])
-        version = int(about["schema_version"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise messages.DAMAGED.error(
-            str(path), reason="its `meshwise` metadata is missing or unreadable"
-        ) from error
+def _about(path: str, design: pa.Table) -> Mapping[str, Any]:
+    metadata = (design.schema.metadata or {}).get(b"meshwise")
+    if metadata is None:
+        raise damaged(path, "its `meshwise` metadata is missing or unreadable")
+    about = json_object(metadata, path, "its `meshwise` metadata")
+    version = about.get("schema_version")
+    if not isinstance(version, int):
+        raise damaged(path, "its `meshwise` metadata has no version")
     if version > SCHEMA_VERSION:
-        raise messages.NEWER_SCHEMA.error(str(path.parent), found=version, known=SCHEMA_VERSION)
-    assert isinstance(about, dict)
+        raise messages.NEWER_SCHEMA.error(str(Path(path).parent), found=version, known=SCHEMA_VERSION)
+    check_about(about, path)
     return about
 
 
-def _design(path: Path, table: pa.Table) -> tuple[Trial, ...]:
+def _design(path: str, rows: Iterable[Mapping[str, Any]]) -> tuple[Trial, ...]:
     try:
-        return tuple(trial_of(row) for row in table.to_pylist())
-    except (KeyError, ValueError) as error:
-        raise messages.DAMAGED.error(str(path), reason=f"a row is no trial: {error}") from error
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8"
-        raise messages.DAMAGED.error(str(path), reason=reason) from error
-
-
-def _json_object(path: Path) -> Mapping[str, Any]:
-    try:
-        value = json.loads(_read(path))
-    except ValueError as error:
-        raise messages.DAMAGED.error(str(path), reason=f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise messages.DAMAGED.error(str(path), reason="not a JSON object")
-    return value
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _difference(path: Path, digest: str) -> tuple[Path, str] | None:
-    try:
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
-        return path, "it is not there"
-    except OSError as error:
-        return path, error.strerror or str(error)
-    return None if found == digest else (path, "its digest is not the one recorded in trials.parquet")
+        return tuple(trial_of(row) for row in rows)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise damaged(path, f"a row is no trial: {error}") from error
 
 
 def stored_graph(directory: Path) -> ServiceGraph | None:
@@ -251,5 +325,11 @@ def stored_graph(directory: Path) -> ServiceGraph | None:
     path = directory / "design.parquet"
     if not path.is_file():
         return None
-    design = _design(path, read_table(path, DESIGN))
+    design = _design(str(path), read_table(path, DESIGN).to_pylist())
     return next((trial.cell.graph for trial in design if trial.cell.graph), None)
+
+
+def read_table(path: Path, spec: TableSpec) -> pa.Table:
+    """A whole table of trials or events, in the spec's types. Raises MW608."""
+    with held(path.parent) as folder:
+        return table_of(read(folder, path.name, MOST_TABLE_BYTES), spec, str(path))

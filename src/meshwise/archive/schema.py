@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
-"""1: first version."""
+SCHEMA_VERSION = 2
+"""1: first version. 2: the manifest (`manifest.json`), and the study as values (`study.json`)."""
+FIRST_WITH_MANIFEST = 2
 
 TEXT = pa.string()
 NAME = pa.dictionary(pa.int32(), pa.string())
@@ -132,6 +133,7 @@ TRIALS = _table(
     ("result", TEXT, "`held`, `broken`, `invalid`: what the search took the trial for; else empty", True),
     ("reason", TEXT, "why it is broken or invalid; else empty", True),
     ("checks", TEXT, "JSON: what was judged after the trial (name, expected, observed, passed)", True),
+    ("files", TEXT, "JSON: SHA-256 of the trial's further files, by name in the directory", True),
 )
 
 REQUESTS = _table(

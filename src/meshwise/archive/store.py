@@ -4,13 +4,13 @@ Laws of this file:
 - A trial is complete when its row is in `trials.parquet`; its own files are durable before that.
 - Nothing is ever half there under its own name (`core.files`); what a killed run left aside, or
   stored without a row, is cleaned away on resume.
+- Every content that a file may have is named in `manifest.json` before the file has it.
 - `design.parquet` is written last on creation: without it a directory is not yet an archive.
 - What could prevent writing (space, permission, another run, another study) is found before a trial starts.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,10 +24,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from meshwise import __version__
+from meshwise.archive.contents import MOST_BYTES, table_of
 from meshwise.archive.lock import LOCK_NAME, ArchiveLock
+from meshwise.archive.manifest import ABSENT, MANIFEST_NAME, Manifest, digest_of
 from meshwise.archive.outcome import TrialOutcome as TrialOutcome
 from meshwise.archive.outcome import TrialStatus as TrialStatus
 from meshwise.archive.read import ArchiveReader
+from meshwise.archive.resolved import STUDY_VALUES_NAME, to_values
 from meshwise.archive.rows import design_table, outcome_row, trial_of, trials_table
 from meshwise.archive.schema import EVENTS, REQUESTS, SCHEMA_VERSION, TELEMETRY, TableSpec, conform
 from meshwise.core import messages
@@ -56,6 +59,8 @@ FAILURES = "failures"
 POSTURES = "postures"
 OWN_NAMES = {
     "study.yaml",
+    STUDY_VALUES_NAME,
+    MANIFEST_NAME,
     "environment.json",
     "trials.parquet",
     "requests",
@@ -71,11 +76,13 @@ OWN_NAMES = {
 class Archive:
     """An open archive, held by one run. A context manager; made by `start`."""
 
-    def __init__(self, folder: Folder, lock: ArchiveLock, trials: pa.Table) -> None:
+    def __init__(self, folder: Folder, lock: ArchiveLock, trials: pa.Table, digests: dict[str, str]) -> None:
         self.directory = folder.path
         self._folder = folder
         self._lock = lock
         self._trials = trials
+        self._digests = digests
+        """Of the files that the manifest names, as they are now."""
         self._statuses = {
             trial_id: TrialStatus(status)
             for trial_id, status in zip(
@@ -110,13 +117,13 @@ class Archive:
                 lock = held.enter_context(ArchiveLock(folder))
                 _probe(folder)
                 if found:
-                    stored = _continue(folder, study, trials, environment)
+                    stored, digests = _continue(folder, study, trials, environment)
                     _require_space(directory, study, max(0, len(trials) - stored.num_rows))
                 else:
                     _require_space(directory, study, len(trials))
-                    stored = _create(folder, study, trials, environment)
+                    stored, digests = _create(folder, study, trials, environment)
                 held.pop_all()  # all is well: they are the archive's
-        return cls(folder, lock, stored)
+        return cls(folder, lock, stored, digests)
 
     def statuses(self) -> Mapping[str, TrialStatus]:
         """How each stored trial ended, by trial_id."""
@@ -134,17 +141,30 @@ class Archive:
         if trial_id in self._statuses:
             raise messages.ALREADY_STORED.error(str(self.directory), trial_id=trial_id)
         with disk_troubles(self.directory):
-            self._keep_state(outcome)
-            columns: dict[str, Any] = {"posture_file": self._keep_resources(outcome)}
+            files = self._keep_state(outcome)
+            posture = self._keep_resources(outcome, files)
+            columns: dict[str, Any] = {"posture_file": posture, "files": json.dumps(files)}
+            growing: dict[str, memoryview] = {}
             if outcome.measurement is not None:
                 columns |= self._keep_table(trial_id, outcome.measurement.requests, REQUESTS)
                 columns |= self._keep_table(trial_id, outcome.measurement.telemetry, TELEMETRY)
                 if outcome.measurement.events is not None:
-                    self._keep_events(trial_id, outcome.measurement.events)
+                    growing |= self._with_events(trial_id, outcome.measurement.events)
             row = trials_table([outcome_row(outcome, columns)])
-            self._trials = pa.concat_tables([self._trials, row]).combine_chunks()
-            self._folder.write("trials.parquet", encode(self._trials))
+            trials = pa.concat_tables([self._trials, row]).combine_chunks()
+            self._replace(growing | {"trials.parquet": encode(trials)})
+        self._trials = trials
         self._statuses[trial_id] = outcome.status
+
+    def _replace(self, growing: Mapping[str, memoryview]) -> None:
+        """Files that grow with the study: first the manifest, which names what they are and what they are
+        about to be, then they, `trials.parquet` last; so that whatever a crash leaves is named."""
+        digests = {name: digest_of(content) for name, content in growing.items()}
+        about_to_be = {name: (self._digests.get(name, ABSENT), new) for name, new in digests.items()}
+        _keep_manifest(self._folder, self._digests, about_to_be)
+        for name, content in growing.items():
+            self._folder.write(name, content)
+            self._digests[name] = digests[name]
 
     def close(self) -> None:
         self._lock.close()
@@ -156,7 +176,12 @@ class Archive:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if kind is None:
+                with disk_troubles(self.directory):
+                    _keep_manifest(self._folder, self._digests)  # from now on nothing is about to change
+        finally:
+            self.close()
 
     def _keep_table(self, trial_id: str, table: pa.Table, spec: TableSpec) -> dict[str, Any]:
         try:
@@ -169,43 +194,46 @@ class Archive:
             folder.write(f"{trial_id}.parquet", content)
         return {
             f"{spec.name}_rows": table.num_rows,
-            f"{spec.name}_sha256": hashlib.sha256(content).hexdigest(),
+            f"{spec.name}_sha256": digest_of(content),
         }
 
-    def _keep_events(self, trial_id: str, table: pa.Table) -> None:
+    def _with_events(self, trial_id: str, table: pa.Table) -> dict[str, memoryview]:
         """One file for all trials; what a killed run left of a trial without a row goes."""
         name = f"{EVENTS.name}.parquet"
         new = conform(table, EVENTS, trial_id)
         if self._folder.exists(name):
-            with self._folder.opened(name) as stream:
-                former = conform(pq.read_table(stream), EVENTS)
+            path, most_bytes = str(self.directory / name), MOST_BYTES[name]
+            former = table_of(self._folder.read(name, most_bytes), EVENTS, path)
             complete = pc.is_in(
                 former["trial_id"].cast(pa.string()), pa.array(list(self._statuses), pa.string())
             )
             new = pa.concat_tables([former.filter(complete), new]).unify_dictionaries()
-        if new.num_rows:
-            self._folder.write(name, encode(new.combine_chunks()))
+        return {name: encode(new.combine_chunks())} if new.num_rows else {}
 
-    def _keep_state(self, outcome: TrialOutcome) -> None:
-        """`failures/TRIAL/`: what there was to see of a trial that did not end well."""
+    def _keep_state(self, outcome: TrialOutcome) -> dict[str, str]:
+        """`failures/TRIAL/`: what there was to see of a trial that did not end well. Returns the digests."""
         if not outcome.state:
-            return
+            return {}
+        trial_id, files = outcome.trial.trial_id, {}
         with self._folder.folder(FAILURES, make=True) as failures:
-            failures.remove_tree(outcome.trial.trial_id)  # of a run that was killed before it was complete
-            with failures.folder(outcome.trial.trial_id, make=True) as folder:
+            failures.remove_tree(trial_id)  # of a run that was killed before it was complete
+            with failures.folder(trial_id, make=True) as folder:
                 for name, text in outcome.state.items():
                     folder.write(name, text.encode())
+                    files[f"{FAILURES}/{trial_id}/{name}"] = digest_of(text.encode())
+        return files
 
-    def _keep_resources(self, outcome: TrialOutcome) -> str | None:
-        """One file per different text; most trials share a few."""
+    def _keep_resources(self, outcome: TrialOutcome, files: dict[str, str]) -> str | None:
+        """One file per different text; most trials share a few. Adds the digest to `files`."""
         if not outcome.resources:
             return None
         text = outcome.resources.encode()
         cell = outcome.trial.cell
-        name = f"{cell.mesh}-{cell.posture.name}-{hashlib.sha256(text).hexdigest()[:12]}.yaml"
+        name = f"{cell.mesh}-{cell.posture.name}-{digest_of(text)[:12]}.yaml"
         with self._folder.folder(POSTURES, make=True) as folder:
             if not folder.exists(name):
                 folder.write(name, text)
+        files[f"{POSTURES}/{name}"] = digest_of(text)
         return name
 
 
@@ -256,19 +284,37 @@ def _require_space(directory: Path, study: Study, missing_trials: int) -> None:
 
 def _create(
     folder: Folder, study: Study, trials: Sequence[Trial], environment: Mapping[str, object]
-) -> pa.Table:
-    for name in (REQUESTS.name, TELEMETRY.name, POSTURES):
+) -> tuple[pa.Table, dict[str, str]]:
+    """An archive without trials, and the digests of its files. `design.parquet` is written last: with it the
+    directory is an archive."""
+    for name in (REQUESTS.name, TELEMETRY.name, POSTURES, FAILURES):
         folder.remove_tree(name)
+    for name in (REQUESTS.name, TELEMETRY.name, POSTURES):
         folder.folder(name, make=True).close()
+    folder.remove("events.parquet", absent=True)
     stored = trials_table([])
     facts = {"schema_version": SCHEMA_VERSION, "meshwise": __version__, **environment}
-    _keep_trace(folder, study)
-    folder.write("study.yaml", study.source.encode())
-    folder.write("environment.json", json.dumps(facts, indent=2).encode() + b"\n")
-    folder.write("trials.parquet", encode(stored))
     design = design_table(trials).replace_schema_metadata({"meshwise": json.dumps(_about(study))})
-    folder.write("design.parquet", encode(design))
-    return stored
+    contents: dict[str, bytes | memoryview] = {
+        "study.yaml": study.source.encode(),
+        STUDY_VALUES_NAME: json.dumps(to_values(study), indent=1).encode() + b"\n",
+        "environment.json": json.dumps(facts, indent=2).encode() + b"\n",
+        "trials.parquet": encode(stored),
+        "design.parquet": encode(design),
+    }
+    digests = {name: digest_of(content) for name, content in contents.items()}
+    _keep_trace(folder, study)
+    _keep_manifest(folder, digests)
+    for name, content in contents.items():
+        folder.write(name, content)
+    return stored, digests
+
+
+def _keep_manifest(
+    folder: Folder, digests: Mapping[str, str], about_to_be: Mapping[str, tuple[str, ...]] | None = None
+) -> None:
+    files = {name: (digest,) for name, digest in digests.items()}
+    folder.write(MANIFEST_NAME, Manifest(files | dict(about_to_be or {})).encode())
 
 
 def _keep_trace(folder: Folder, study: Study) -> None:
@@ -296,7 +342,7 @@ def _about(study: Study) -> dict[str, object]:
         "study": study.name,
         "seed": study.seed,
         "level": study.layer,
-        "study_sha256": hashlib.sha256(study.source.encode()).hexdigest(),
+        "study_sha256": digest_of(study.source.encode()),
         "not_applicable": [{"cell": no.cell.name, "reason": no.reason} for no in study.not_applicable],
         "trace": _trace_facts(study),
     }
@@ -304,7 +350,7 @@ def _about(study: Study) -> dict[str, object]:
 
 def _continue(
     folder: Folder, study: Study, trials: Sequence[Trial], environment: Mapping[str, object]
-) -> pa.Table:
+) -> tuple[pa.Table, dict[str, str]]:
     directory = folder.path
     reader = ArchiveReader.open(directory)
     if reader.study_text != study.source:
@@ -327,7 +373,9 @@ def _continue(
         raise messages.OTHER_ENVIRONMENT.error(str(directory), differences="; ".join(differences))
     stored = reader.trials_arrow
     _clean(folder, set(stored["trial_id"].to_pylist()))
-    return stored.replace_schema_metadata(None)
+    digests = dict(reader.digests)
+    _keep_manifest(folder, digests)  # an archive of version 1 has one from now on
+    return stored.replace_schema_metadata(None), digests
 
 
 def _differences(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

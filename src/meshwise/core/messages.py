@@ -305,13 +305,13 @@ NO_SPACE = Message(
 DAMAGED = Message(
     "MW608",
     Fault.ENVIRONMENT,
-    "cannot be read: {reason}",
+    "damaged: {reason}",
     "restore the file from a copy; or remove it and run the study again with `--resume`",
 )
 ALTERED = Message(
     "MW609",
     Fault.ENVIRONMENT,
-    "is not as it was written: {difference}",
+    "damaged: not as it was written: {difference}",
     "restore the file from a copy, or run the study again into another directory",
 )
 NEWER_SCHEMA = Message(

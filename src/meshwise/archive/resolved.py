@@ -1,0 +1,107 @@
+"""`study.json`: the study as it was understood when it ran, as values.
+
+The YAML beside it is for people. A later grammar may read it otherwise or refuse it; what was measured stays
+what it was. Cells are stored as the rows of `design.parquet` have them, the service graph they share once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from meshwise.archive.rows import cell_of, cell_row
+from meshwise.study.graph.model import graph_of
+from meshwise.study.model import (
+    Cell,
+    Control,
+    Layer,
+    MeshName,
+    NotApplicable,
+    Search,
+    ServiceGraph,
+    Study,
+    TrialPlan,
+)
+
+STUDY_VALUES_NAME = "study.json"
+_PLAIN = (
+    "name", "seed", "blocks", "blocks_per_execution", "proxy_workers", "pin_cpus", "outlier_rule",
+    "confidence", "margin",
+)  # fmt: skip
+"""Fields of a study that are JSON as they are."""
+
+
+@cache
+def _plan() -> TypeAdapter[TrialPlan]:
+    return TypeAdapter(TrialPlan)
+
+
+@cache
+def _search() -> TypeAdapter[Search | None]:
+    return TypeAdapter(Search | None)
+
+
+def to_values(study: Study) -> dict[str, Any]:
+    """All of it but `source`, which is study.yaml, and `notes`, which were for whoever planned it."""
+    graph = next((cell.graph for cell in study.cells if cell.graph), None)
+
+    def rows(cells: Iterable[Cell]) -> list[dict[str, Any]]:
+        return [cell_row(cell) | {"graph": cell.graph is not None} for cell in cells]
+
+    return {name: getattr(study, name) for name in _PLAIN} | {
+        "graph": graph.to_json() if graph else None,
+        "environments": [str(mesh) for mesh in study.environments],
+        "cells": rows(study.cells),
+        "not_applicable": [
+            {"cell": rows([each.cell])[0], "reason": each.reason} for each in study.not_applicable
+        ],
+        "control": {"same": rows(study.control.same), "twin": rows(study.control.twin)},
+        "trial": _plan().dump_python(study.trial, mode="json"),
+        "search": _search().dump_python(study.search, mode="json"),
+        "primary_metrics": list(study.primary_metrics),
+        "layer": None if study.layer is None else str(study.layer),
+    }
+
+
+def of_values(values: Mapping[str, Any], source: str, traces: Path) -> Study:
+    """The inverse; `traces`: where the archive keeps the trace of its load. Raises KeyError, TypeError,
+    ValueError for what is none."""
+    graph = graph_of(values["graph"]) if values["graph"] else None
+    cell = _cells(graph)
+    return Study(
+        **{name: values[name] for name in _PLAIN},
+        environments=tuple(MeshName(name) for name in values["environments"]),
+        cells=tuple(cell(row) for row in values["cells"]),
+        not_applicable=tuple(
+            NotApplicable(cell(each["cell"]), str(each["reason"])) for each in values["not_applicable"]
+        ),
+        control=Control(
+            tuple(cell(row) for row in values["control"]["same"]),
+            tuple(cell(row) for row in values["control"]["twin"]),
+        ),
+        trial=_with_traces(_plan().validate_python(values["trial"]), traces),
+        search=_search().validate_python(values["search"]),
+        primary_metrics=tuple(values["primary_metrics"]),
+        layer=None if values["layer"] is None else Layer(values["layer"]),
+        source=source,
+    )
+
+
+def _cells(graph: ServiceGraph | None) -> Callable[[Mapping[str, Any]], Cell]:
+    def cell(row: Mapping[str, Any]) -> Cell:
+        made = cell_of({**row, "graph": None})
+        return replace(made, graph=graph) if row["graph"] else made
+
+    return cell
+
+
+def _with_traces(plan: TrialPlan, traces: Path) -> TrialPlan:
+    if plan.shape is None or plan.shape.trace is None:
+        return plan
+    trace = replace(plan.shape.trace, path=str(traces / Path(plan.shape.trace.name).name))
+    return replace(plan, shape=replace(plan.shape, trace=trace))
