@@ -50,7 +50,7 @@ def _response_us(load: LoadSpec) -> np.ndarray:
     with running_load(load) as running:
         running.process.wait(load.duration_ns / 1e9 + 60)
         running.report()
-        table = read_records(running.directory)
+        table = read_records(running.files)
     intended, done = np.array(table["intended_ns"]), np.array(table["done_ns"])
     return (done - intended)[intended >= 0] / 1000
 

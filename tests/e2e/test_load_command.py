@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -16,23 +17,9 @@ import pytest
 from tests.e2e.test_load_engine import answers
 from tests.support.hostile import hostile
 
-COMMAND = [
-    sys.executable,
-    "-c",
-    """
-import sys, typer
-from meshwise.cli.load import load
-from meshwise.core.errors import MeshwiseError
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(load)
-try:
-    app()
-except MeshwiseError as error:
-    typer.echo(f"error: {error}", err=True)
-    sys.exit(error.exit_status)
-""",
-]
+COMMAND = [sys.executable, "-c", "import sys; from meshwise.cli.main import main; main()", "load"]
 SHORT = ["--rate", "200/s", "--duration", "500ms", "--warmup", "100ms", "--connections", "2"]
+LONG = ["--rate", "200/s", "--duration", "60s", "--warmup", "0s"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -85,6 +72,12 @@ def test_the_summary_fits_a_screen_and_says_what_matters() -> None:
         (["http://127.0.0.1:1/", "--parquet", "/no/such/dir/file"], 3, "MW310"),
         (["http://127.0.0.1:1/"], 3, "MW306"),
         (["http://127.0.0.1:1/", "--arrivals", "sometimes"], 2, ""),
+        (["http://127.0.0.1:1/", "--seed", "-1"], 2, "--seed"),
+        (["http://127.0.0.1:1/", "--method", "GET / HTTP/1.1\r\nx: y"], 2, "--method"),
+        (["http://127.0.0.1:1/", "--protocol", "grpc", "--grpc-method", "пакет.S/M"], 2, "--grpc-method"),
+        (["https://127.0.0.1:1/", "--server-name", "a..b"], 2, "--server-name"),
+        (["http://127.0.0.1:1/", "--rate", "1000000/s", "--duration", "10h"], 2, "--rate and --duration"),
+        (["http://127.0.0.1:1/", "--csv", "-", "--parquet", "-"], 2, "--csv"),
         ([], 2, ""),
     ],
 )
@@ -96,32 +89,134 @@ def test_bad_input_and_no_server(arguments: list[str], status: int, code: str) -
     assert ended.stdout == ""
 
 
-def test_ctrl_c_prints_what_there_is() -> None:
+def heeding() -> None:
+    """Ctrl-C is ignored in what a script starts in the background; these tests may run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def nothing_has_a_name(pid: int, children: list[int], temporary: Path) -> bool:
+    """Of what the run keeps: so that no end of it, however sudden, can leave it."""
+    maps = "".join(Path(f"/proc/{process}/maps").read_text() for process in (pid, *children))
+    return "/memfd:meshwise-records" in maps and "/dev/shm/" not in maps and not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_prints_what_there_is_and_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     with hostile(answers) as port:
-        url = f"http://127.0.0.1:{port}/"
-        argv = [*COMMAND, url, "--rate", "200/s", "--duration", "60s", "--warmup", "0s", "--json"]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-            _wait_for_load(process.pid)
-            process.send_signal(signal.SIGINT)
+        argv = [*COMMAND, f"http://127.0.0.1:{port}/", *LONG, "--json"]
+        with subprocess.Popen(
+            argv,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            preexec_fn=heeding,
+        ) as process:
+            children = _wait_for_load(process.pid)
+            assert nothing_has_a_name(process.pid, children, tmp_path)
+            process.send_signal(number)
+            process.send_signal(number)  # as kernel and shell both do when a terminal closes
             output, _ = process.communicate(timeout=20)
     assert process.returncode == 130
     report = json.loads(output)
     assert report["stopped_early"]
     assert 0 < report["requests"] < 12_000
+    assert not list(tmp_path.iterdir())
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
 
-def _wait_for_load(pid: int) -> None:
-    """Until the instrument, the command's child, has connections (a `started` run), then a little more."""
+def test_killed_it_leaves_nothing_and_nobody(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time_s\n" + "".join(f"{number / 100}\n" for number in range(5900)))
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with hostile(answers) as port:
+        argv = [
+            *COMMAND,
+            f"http://127.0.0.1:{port}/",
+            "--trace",
+            str(trace),
+            "--duration",
+            "59s",
+            "--processes",
+            "2",
+        ]
+        environment = {**os.environ, "TMPDIR": str(temporary)}
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, env=environment) as process:
+            children = _wait_for_load(process.pid)
+            assert nothing_has_a_name(process.pid, children, temporary)
+            process.kill()
+        deadline = time.monotonic() + 10
+        while any(Path(f"/proc/{child}").exists() for child in children):
+            assert time.monotonic() < deadline, "the instrument outlives its owner"
+            time.sleep(0.02)
+    assert not list(temporary.iterdir())
+
+
+def test_an_instrument_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by SIGSTOP it heeds no SIGTERM; the second request to end kills it."""
+    with hostile(answers) as port:
+        argv = [*COMMAND, f"http://127.0.0.1:{port}/", *LONG]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            for child in _wait_for_load(process.pid):
+                os.kill(child, signal.SIGSTOP)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(1.2)
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=20)
+    assert (process.returncode, "[MW309]" in said) == (3, True), said
+
+
+def test_a_file_that_cannot_be_written_takes_neither_summary_nor_the_other_file(tmp_path: Path) -> None:
+    parquet = tmp_path / "r.parquet"
+    with hostile(answers) as port:
+        ended = run(f"http://127.0.0.1:{port}/", *SHORT, "--csv", "/dev/full", "--parquet", str(parquet))
+        piped = run(f"http://127.0.0.1:{port}/", *SHORT, "--json", "--parquet", "/dev/full")
+    assert (ended.returncode, piped.returncode) == (3, 3)
+    assert "Half of the requests were answered within" in ended.stdout
+    assert ended.stderr.startswith("error: /dev/full: the output cannot be written: ")
+    assert pq.read_table(parquet).num_rows == 120
+    assert json.loads(piped.stdout)["requests"] == 100
+
+
+def test_records_to_stdout_and_the_summary_beside_them() -> None:
+    with hostile(answers) as port:
+        url = f"http://127.0.0.1:{port}/"
+        ended = run(url, *SHORT, "--csv", "-")
+        words = [*COMMAND, url, *SHORT, "--csv", "-", "--json"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.close()
+            assert process.stderr is not None
+            report = json.loads(process.stderr.read())
+    assert ended.returncode == 0
+    assert len(list(csv.DictReader(ended.stdout.splitlines()))) == 120
+    assert "Half of the requests were answered within" in ended.stderr
+    assert (report["requests"], process.returncode) == (100, -signal.SIGPIPE)
+
+
+def _wait_for_load(pid: int) -> list[int]:
+    """Until the instruments, the command's descendants, have their connections, then a little more."""
     deadline = time.monotonic() + 20
-    children = Path(f"/proc/{pid}/task/{pid}/children")
     while time.monotonic() < deadline:
-        for child in children.read_text().split():
-            links = [fd.readlink() for fd in Path(f"/proc/{child}/fd").iterdir() if fd.is_symlink()]
-            if sum(str(link).startswith("socket:") for link in links) >= 16:
-                time.sleep(0.5)
-                return
+        found = _below(pid)
+        if sum(_sockets(child) for child in found) >= 16:
+            time.sleep(0.5)
+            return found
         time.sleep(0.02)
     raise AssertionError("the instrument did not connect")
+
+
+def _below(pid: int) -> list[int]:
+    try:
+        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return [*children, *(further for child in children for further in _below(child))]
+
+
+def _sockets(pid: int) -> int:
+    links = [fd.readlink() for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
+    return sum(str(link).startswith("socket:") for link in links)
 
 
 def test_a_port_that_accepts_and_says_nothing_is_no_http2_server() -> None:

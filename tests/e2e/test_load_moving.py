@@ -32,7 +32,7 @@ def test_a_shape_is_what_is_intended_by_two_processes_too(tmp_path: Path) -> Non
         spec = load_spec(port, shape=shape, warmup_ns=100 * MS, processes=2)
         with running_load(spec) as running:
             running.process.wait(30)
-            report, table = running.report(), read_records(running.directory)
+            report, table = running.report(), read_records(running.files)
     intended = np.array(table["intended_ns"])
     assert report.errors == {}
     assert np.array_equal(np.sort(intended), intended_times(spec) - 100 * MS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,24 @@ from pathlib import Path
 import pytest
 from tests.unit.test_load_report import SPEC
 
-from meshwise.cli.load_options import parse_headers, parse_url, read_message
+from meshwise.cli.load_options import (
+    ascii_name,
+    check_room,
+    parse_grpc_path,
+    parse_headers,
+    parse_method,
+    parse_server_name,
+    parse_url,
+    read_message,
+)
 from meshwise.core.errors import ExitStatus, MeshwiseError
+from meshwise.core.memory import available_bytes
 from meshwise.load.instrument import check_descriptors, check_spec
+from meshwise.load.records import PEAK_ROW_BYTES
 from meshwise.load.spec import TlsSpec
 from meshwise.load.transport import tls_context
+from meshwise.load.wire.blocks import encode_block
+from meshwise.load.wire.http1 import encode_request
 from meshwise.study.model import Arrivals, Protocol
 
 
@@ -48,7 +62,21 @@ def test_headers() -> None:
     assert parse_headers(["a:b", "C:  d:e "]) == (("a", "b"), ("C", "d:e"))
 
 
-@pytest.mark.parametrize("text", ["none", ": x", "a b: c", "a: b\r\nc: d", "a: ☃", "Content-Length: 3"])
+def test_a_header_s_value_is_sent_as_it_was_typed() -> None:
+    """In UTF-8, and a byte of another encoding as that byte."""
+    headers = parse_headers(["x-user: Jürgen ☃", os.fsdecode(b"x-old: J\xfcrgen")])
+    request = encode_request("GET", "/", "a", headers, b"")
+    block = encode_block(headers)
+    for sent in ("x-user: Jürgen ☃".encode(), b"x-old: J\xfcrgen"):
+        name, _, value = sent.partition(b": ")
+        assert sent + b"\r\n" in request
+        assert name in block
+        assert value in block
+
+
+@pytest.mark.parametrize(
+    "text", ["none", ": x", "a b: c", "a: b\r\nc: d", "a: \x1b", "a: b\x00", "é: x", "Content-Length: 3"]
+)
 def test_what_is_not_a_header(text: str) -> None:
     assert _code(lambda: parse_headers([text])) == "MW302"
 
@@ -120,3 +148,69 @@ def _error(call: Callable[[], object]) -> MeshwiseError:
 
 def _code(call: Callable[[], object]) -> str:
     return _error(call).code
+
+
+# --- what would cross into the child ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("shop.example", "shop.example"), ("例え.test", "xn--r8jz45g.test"), ("a_b.example.", "a_b.example."),
+        ("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("fe80::1%eth0", "fe80::1%eth0"),
+    ],
+)  # fmt: skip
+def test_names_of_hosts(host: str, name: str) -> None:
+    assert ascii_name(host) == name
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "a.-b", "a b", "a\nb", "a/b", ".".join(["a" * 63] * 5)])
+def test_what_is_no_name_of_a_host(host: str) -> None:
+    error = _error(lambda: parse_server_name(host))
+    assert (error.code, error.what.startswith("--server-name: ")) == ("MW303", True)
+    assert _code(lambda: parse_url(f"http://{host}/")) in ("MW301", "MW308")
+
+
+@pytest.mark.parametrize("text", ["", "GET / HTTP/1.1\r\nx: y", "GÉT", "G T"])
+def test_what_is_no_method(text: str) -> None:
+    error = _error(lambda: parse_method(text))
+    assert (error.exit_status, error.what.startswith("--method: ")) == (ExitStatus.BAD_INPUT, True)
+
+
+def test_grpc_methods() -> None:
+    assert parse_grpc_path("a.B/C", "") == parse_grpc_path("/a.B/C", "") == "/a.B/C"
+    for text in ("пакет.S/M", "a/b\r\nx", "a", "a/", "/a", "a/b/c", "a b/c", "//a"):
+        assert _error(lambda text=text: parse_grpc_path(text, "--grpc-method: ")).what.startswith(
+            "--grpc-method"
+        )
+
+
+def test_more_requests_than_memory_holds_are_refused() -> None:
+    spec = dataclasses.replace(SPEC, rate_rps=1000, warmup_ns=10**9, duration_ns=99 * 10**9)
+    check_room(spec, 100_000 * PEAK_ROW_BYTES)
+    error = _error(lambda: check_room(spec, 99_999 * PEAK_ROW_BYTES))
+    assert error.exit_status is ExitStatus.BAD_INPUT
+    assert error.what.startswith("--rate and --duration ask for 100,000 requests")
+    assert error.remedy == "lower --rate, or --duration to 1m 29s"
+    check_room(dataclasses.replace(spec, arrivals=Arrivals.CLOSED), 1)
+
+
+def test_memory_is_what_machine_and_groups_leave(tmp_path: Path) -> None:
+    """cgroup v2: the group inside has no limit, the one around it has; its page cache gives way."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    8000 kB\n")
+    assert available_bytes(tmp_path) == 8_192_000
+    (tmp_path / "proc/self/cgroup").write_text("0::/outer/inner\n")
+    outer = tmp_path / "sys/fs/cgroup/outer"
+    (outer / "inner").mkdir(parents=True)
+    (outer / "inner/memory.max").write_text("max\n")
+    (outer / "memory.max").write_text("5000000\n")
+    (outer / "memory.current").write_text("4000000\n")
+    (outer / "memory.stat").write_text("anon 1\ninactive_file 250000\n")
+    assert available_bytes(tmp_path) == 1_250_000
+    (tmp_path / "proc/self/cgroup").write_text("4:memory:/\n0::/outer/inner\n")
+    old = tmp_path / "sys/fs/cgroup/memory"
+    old.mkdir()
+    (old / "memory.limit_in_bytes").write_text("1000000\n")
+    (old / "memory.usage_in_bytes").write_text("1200000\n")
+    assert available_bytes(tmp_path) == 0

@@ -89,6 +89,11 @@ def test_an_encoding_without_the_letters_gets_plainer_ones() -> None:
     assert encoded("😀", "latin-1") == b"\\u1f600"
 
 
+def heeding() -> None:
+    """Ctrl-C is ignored in what a script starts in the background; these tests may run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_it_after_its_clean_up(number: signal.Signals, tmp_path: Path) -> None:
     script = snippet(
@@ -96,7 +101,10 @@ def test_a_signal_ends_it_after_its_clean_up(number: signal.Signals, tmp_path: P
         "finally:", f"    time.sleep(0.2); Path({str(tmp_path / 'cleaned')!r}).write_text('')",
     )  # fmt: skip
     with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=heeding,
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()

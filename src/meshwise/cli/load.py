@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
-import pyarrow as pa
 import typer
 from rich.live import Live
 from rich.text import Text
 
-from meshwise.cli.load_options import Target, parse_headers, parse_url, read_message
+from meshwise.cli.load_options import (
+    Target,
+    check_room,
+    parse_grpc_path,
+    parse_headers,
+    parse_method,
+    parse_server_name,
+    parse_url,
+    read_message,
+)
 from meshwise.cli.load_output import open_outputs, print_summary
 from meshwise.cli.load_patterns import (
     ChurnOption,
@@ -38,6 +48,7 @@ from meshwise.cli.load_shape import (
     trace_form,
 )
 from meshwise.core import messages
+from meshwise.core.memory import available_bytes
 from meshwise.core.units import parse_duration_ns, parse_rate_rps
 from meshwise.load.launch import RunningLoad, running_load
 from meshwise.load.records import peek, read_records
@@ -47,6 +58,8 @@ from meshwise.study.model import Arrivals, Protocol
 from meshwise.study.protocol import Streaming
 
 _END_GRACE_S = 15.0
+_MOST_STOPS = 2
+_SAME_STOP_S = 1.0
 
 
 def load(
@@ -80,7 +93,12 @@ def load(
     key: Annotated[Path | None, typer.Option(help="PEM of its key, if not in --cert.")] = None,
     server_name: Annotated[str | None, typer.Option(help="For TLS, if not the URL's host.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write every request there.", metavar="FILE")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write every request there.", metavar="FILE")] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help="Likewise; `-` (here too) is stdout, and the report goes to stderr.", metavar="FILE"
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     spin: Annotated[str, typer.Option(help="Poll this long before each send: less late, more CPU.")] = "0us",
     cpu: Annotated[
@@ -88,7 +106,14 @@ def load(
     ] = None,
     timeout: Annotated[str, typer.Option(help="An answer this late is an error.")] = "10s",
     seed: Annotated[
-        int, typer.Option(help="Of uniform and poisson arrivals, and of what a shape draws.")
+        int,
+        typer.Option(
+            help="Of uniform and poisson arrivals, and of what a shape draws.",
+            min=0,
+            max=2**63 - 1,
+            show_default="1",
+            metavar="N",
+        ),
     ] = 1,
     shape: ShapeOption = None,
     trace: TraceOption = None,
@@ -101,7 +126,8 @@ def load(
     """Send requests on schedule and say how long they took, counted from when they were meant to be sent.
 
     Exit status 0 when the run ended (failed requests are results), 2 for bad input, 3 when no connection
-    could be made, 130 after Ctrl-C (with a summary of what was sent by then).
+    could be made or an output not written, 130 after Ctrl-C, SIGTERM or SIGHUP (with a summary of what was
+    sent by then).
 
     Example: meshwise load http://127.0.0.1:8080/ --rate 2000/s --duration 10s --connections 16
     """
@@ -120,7 +146,7 @@ def load(
         port=target.port,
         authority=target.authority,
         protocol=protocol,
-        method=(method or ("POST" if request != 0 else "GET")).upper(),
+        method=parse_method(method if method is not None else "POST" if request != 0 else "GET"),
         path=_path(target, protocol, grpc_method),
         headers=parse_headers(header or []),
         body_bytes=0,
@@ -150,17 +176,17 @@ def load(
     )
     form = trace_form(trace, time_column, unit, sort)
     with moving(spec, shape, trace, form, think) as spec, open_outputs(parquet, csv) as outputs:
-        with running_load(spec) as running:
-            interrupted = _watch(running)
+        check_room(spec, available_bytes())
+        with running_load(spec) as running, _stops() as stops:
+            _watch(running, stops)
             report = running.report()
-            table = read_records(running.directory) if outputs else pa.table({})
-        for write in outputs:
-            write(table)
-    if json:
-        typer.echo(report.to_json())
-    else:
-        print_summary(report, spec, url)
-    if interrupted:
+            # Before the files: what was measured must not be lost to a full disk.
+            if json:
+                typer.echo(report.to_json(), err=outputs.takes_stdout)
+            else:
+                print_summary(report, spec, url, stderr=outputs.takes_stdout)
+            outputs.write(lambda: read_records(running.files))
+    if stops:
         raise typer.Exit(edge.INTERRUPTED)
 
 
@@ -180,13 +206,7 @@ def _opaque(target: Target, protocol: Protocol, of_requests: object) -> Protocol
 def _path(target: Target, protocol: Protocol, grpc_method: str | None) -> str:
     if protocol is not Protocol.GRPC:
         return target.path
-    path = f"/{grpc_method.lstrip('/')}" if grpc_method else target.path
-    if path.count("/") != 2 or path.endswith("/") or path.startswith("//"):
-        raise messages.BAD_LOAD_OPTION.error(
-            what=f"`{grpc_method or target.path}` is not a gRPC method",
-            remedy="write --grpc-method package.Service/Method",
-        )
-    return path
+    return parse_grpc_path(grpc_method or target.path, "--grpc-method: " if grpc_method else "")
 
 
 def _tls(
@@ -195,7 +215,7 @@ def _tls(
     if target.tls:
         if key and not cert:
             raise messages.BAD_LOAD_OPTION.error(what="--key without --cert", remedy="add --cert FILE")
-        name = target.host if server_name is None else server_name
+        name = target.host if server_name is None else parse_server_name(server_name)
         return TlsSpec(name, *(str(path) if path else None for path in (ca, cert, key)))
     if ca or cert or key or server_name:
         raise messages.BAD_LOAD_OPTION.error(
@@ -207,42 +227,58 @@ def _tls(
 # --- watching ------------------------------------------------------------------------------------
 
 
-def _watch(running: RunningLoad) -> bool:
-    """Until the run ends, with a line of progress on a terminal; True when Ctrl-C cut it short.
+def _watch(running: RunningLoad, stops: list[float]) -> None:
+    """Until the run ends, with a line of progress on a terminal; `stops`: when it was asked to end.
 
-    The first Ctrl-C asks the instrument to stop, a second one ends it at once.
+    The first stop asks the instrument, a second one ends it at once; so does an instrument that hangs.
     """
     spec, console = running.spec, edge.console(stderr=True)
-    total_s = (spec.warmup_ns + spec.duration_ns) / 1e9
-    limit_s = total_s + spec.timeout_ns / 1e9 + _END_GRACE_S
-    with _interrupts() as interrupts, Live(console=console, transient=True, auto_refresh=False) as live:
-        asked = 0
+    limit_s = (spec.warmup_ns + spec.duration_ns + spec.timeout_ns) / 1e9 + _END_GRACE_S
+    asked_s = math.inf
+    with Live(console=console, transient=True, auto_refresh=False) as live:
         while not running.process.wait(0.2 if console.is_terminal else 0.05):
             elapsed_s = (time.monotonic_ns() - running.start_ns) / 1e9
-            if len(interrupts) > asked or elapsed_s > limit_s:
-                asked = len(interrupts)
-                running.process.send(signal.SIGTERM if asked < 2 else signal.SIGKILL)
+            if len(stops) > 1 or elapsed_s > asked_s + _END_GRACE_S:
+                running.process.send(signal.SIGKILL)
+            elif math.isinf(asked_s) and (stops or elapsed_s > limit_s):
+                asked_s = elapsed_s
+                running.process.send(signal.SIGTERM)
             if console.is_terminal:
                 live.update(Text(_progress_line(running, elapsed_s), style="dim"), refresh=True)
-    return bool(interrupts)
 
 
 def _progress_line(running: RunningLoad, elapsed_s: float) -> str:
     spec = running.spec
     warmup_s, duration_s = spec.warmup_ns / 1e9, spec.duration_ns / 1e9
     phase = "warming up" if elapsed_s < warmup_s else "measuring"
-    answers, p50_us = peek(running.directory)
+    answers, p50_us = peek(running.files)
     typical = "" if p50_us is None else f" · P50 of the last second {p50_us:,.0f} µs"
     at_s = min(max(elapsed_s - warmup_s, 0.0), duration_s)
     return f"{phase} {at_s:.1f} of {duration_s:g} s · {answers:,} answers{typical} · Ctrl-C stops"
 
 
 @contextmanager
-def _interrupts() -> Iterator[list[float]]:
-    """The times of Ctrl-C inside the block, instead of KeyboardInterrupt."""
+def _stops() -> Iterator[list[float]]:
+    """The times of Ctrl-C, SIGTERM and SIGHUP inside the block, instead of KeyboardInterrupt: that comes with
+    the third, which gives up the summary. Those within a second are one: kernel and shell both send SIGHUP
+    when a terminal closes. What the caller ignores (SIGHUP under nohup) stays ignored."""
     times: list[float] = []
-    before = signal.signal(signal.SIGINT, lambda *_: times.append(time.monotonic()))
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not times or now > times[-1] + _SAME_STOP_S:
+            times.append(now)
+        if len(times) > _MOST_STOPS:
+            raise KeyboardInterrupt
+
+    heeded = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    ]
+    former = {number: signal.signal(number, note) for number in heeded}
     try:
         yield times
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in former.items():
+            signal.signal(number, handler)

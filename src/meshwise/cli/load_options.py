@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from meshwise.core import messages
+from meshwise.core.errors import MeshwiseError
+from meshwise.core.units import format_duration, format_size
+from meshwise.load.records import PEAK_ROW_BYTES
+from meshwise.load.spec import LoadSpec
+from meshwise.study.load.rate import rate_over_time
+from meshwise.study.model import Arrivals
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""All other characters are sent as typed, in UTF-8 (obs-text of RFC 9110 5.5)."""
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_LONGEST_NAME = 254
+_GRPC_PATH = re.compile(r"/?[!-.0-~]+/[!-.0-~]+")
+"""Printable and ASCII, with one slash between; what is around it is up to the server."""
 _OURS = frozenset({"content-length", "transfer-encoding", "connection"})
 
 
@@ -29,7 +43,7 @@ class Target:
 
     @property
     def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
@@ -52,11 +66,75 @@ def parse_url(text: str) -> Target:
     opaque = parts.scheme == "tcp"
     if opaque and (path not in ("/", "") or port is None):
         raise messages.BAD_URL.error(text=text, why="opaque TCP has a port and no path: tcp://HOST:PORT")
+    try:
+        host = ascii_name(parts.hostname)
+    except ValueError as error:
+        raise messages.BAD_URL.error(text=text, why=str(error)) from error
     tls = parts.scheme == "https"
     port = (443 if tls else 80) if port is None else port
     if port == 0:
         raise messages.BAD_URL.error(text=text, why="port 0 cannot be connected to")
-    return Target(tls, parts.hostname, _resolve(parts.hostname, port), port, path, opaque)
+    return Target(tls, host, _resolve(host, port), port, path, opaque)
+
+
+def ascii_name(host: str) -> str:
+    """A host's name as DNS, TLS and HTTP carry it (IDNA, RFC 3490); an address stays as it is. Raises
+    ValueError."""
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
+        return host
+    try:
+        name = host.encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise ValueError(f"`{host}` is no name of a host: {error.__cause__ or error}") from error
+    if len(name) > _LONGEST_NAME or not all(map(_LABEL.fullmatch, name.removesuffix(".").split("."))):
+        raise ValueError(f"`{host}` is no name of a host")
+    return name
+
+
+def parse_server_name(text: str) -> str:
+    """Of --server-name; empty: none is sent and none is checked. Raises MW303."""
+    try:
+        return ascii_name(text) if text else ""
+    except ValueError as error:
+        raise _option(f"--server-name: {error}", "write the name that the certificate bears") from error
+
+
+def parse_method(text: str) -> str:
+    """Of --method, a token (RFC 9110 9.1). Raises MW303."""
+    if not _TOKEN.fullmatch(text):
+        raise _option(f"--method: `{text}` is no HTTP method", "write a word like GET or PUT")
+    return text.upper()
+
+
+def parse_grpc_path(text: str, option: str) -> str:
+    """`package.Service/Method`, of --grpc-method or a URL, as the path of the request. Raises MW303."""
+    if not _GRPC_PATH.fullmatch(text):
+        raise _option(f"{option}`{text}` is not a gRPC method", "write --grpc-method package.Service/Method")
+    return f"/{text.lstrip('/')}"
+
+
+def check_room(spec: LoadSpec, available: int) -> None:
+    """Raises MW303 when the records of all requests do not fit into so many bytes of memory."""
+    if spec.arrivals is Arrivals.CLOSED:
+        return  # takes what there is, and ends early
+    mean = 1.0
+    if spec.shape is not None:
+        mean = rate_over_time(spec.shape, spec.rate_rps, spec.duration_ns).mean
+    per_s = spec.rate_rps * max(mean, 1e-9)
+    rows = spec.rate_rps * spec.warmup_ns / 1e9 + per_s * spec.duration_ns / 1e9
+    if rows * PEAK_ROW_BYTES > available:
+        longest_ns = 0.9e9 * (available / PEAK_ROW_BYTES - spec.rate_rps * spec.warmup_ns / 1e9) / per_s
+        raise _option(
+            f"--rate and --duration ask for {rows:,.0f} requests, whose records need"
+            f" {format_size(rows * PEAK_ROW_BYTES)} of memory; {format_size(available)} may be taken",
+            "lower --rate"
+            + (f", or --duration to {format_duration(longest_ns)}" if longest_ns > 10**9 else ""),
+        )
+
+
+def _option(what: str, remedy: str) -> MeshwiseError:
+    return messages.BAD_LOAD_OPTION.error(what=what, remedy=remedy)
 
 
 def _resolve(host: str, port: int) -> str:
@@ -79,10 +157,8 @@ def parse_headers(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
             raise messages.BAD_HEADER.error(text=text, why="it has no colon")
         if not _TOKEN.fullmatch(name):
             raise messages.BAD_HEADER.error(text=text, why=f"`{name}` cannot be a header name")
-        if any(character in value for character in "\r\n\0") or any(
-            ord(character) > 255 for character in value
-        ):
-            raise messages.BAD_HEADER.error(text=text, why="its value has characters that cannot be sent")
+        if _CONTROL.search(value):
+            raise messages.BAD_HEADER.error(text=text, why="its value has control characters")
         if name.lower() in _OURS:
             raise messages.BAD_HEADER.error(text=text, why="the instrument sets this one itself")
         headers.append((name, value))

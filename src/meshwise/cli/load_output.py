@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,39 +16,75 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwise.core import messages
+from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_duration, format_size
 from meshwise.load.report import LoadReport, Percentiles
 from meshwise.load.spec import LoadSpec
 from meshwise.report import edge
 from meshwise.study.protocol import Streaming
 
-Write = Callable[[pa.Table], None]
+STDOUT = Path("-")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files that were asked for, open."""
+
+    writers: tuple[Callable[[pa.Table], None], ...]
+    takes_stdout: bool
+    """One of them is stdout, so everything else goes to stderr."""
+
+    def write(self, read: Callable[[], pa.Table]) -> None:
+        """Each gets the table, whatever becomes of the others. Raises MW310 of the first that failed."""
+        failures = []
+        table = read() if self.writers else None
+        for writer in self.writers:
+            try:
+                writer(table)
+            except MeshwiseError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
 
 @contextmanager
-def open_outputs(parquet: Path | None, csv: Path | None) -> Iterator[list[Write]]:
-    """Writers of the asked-for files. A file that cannot be written is MW310 now, not after the run."""
+def open_outputs(parquet: Path | None, csv: Path | None) -> Iterator[Outputs]:
+    """A file that cannot be written is MW310 now, not after the run."""
+    if parquet == csv == STDOUT:
+        raise messages.BAD_LOAD_OPTION.error(
+            what="--parquet - and --csv - both take stdout", remedy="give one of them a file"
+        )
     with ExitStack() as stack:
-        outputs: list[Write] = []
+        writers: list[Callable[[pa.Table], None]] = []
         for path, write in ((parquet, _write_parquet), (csv, _write_csv)):
-            if path is None:
-                continue
-            try:
-                file = stack.enter_context(path.open("wb"))
-            except OSError as error:
-                raise messages.CANNOT_WRITE_OUTPUT.error(where=str(path), why=error.strerror) from error
-            outputs.append(_guarded(write, file, path))
-        yield outputs
+            if path == STDOUT:
+                writers.append(partial(write, file=edge.binary_stdout()))
+            elif path is not None:
+                try:
+                    file = path.open("wb")
+                except OSError as error:
+                    raise messages.CANNOT_WRITE_OUTPUT.error(where=str(path), why=error.strerror) from error
+                stack.callback(_close, file)
+                writers.append(_guarded(write, file, path))
+        yield Outputs(tuple(writers), STDOUT in (parquet, csv))
 
 
-def _guarded(write: Callable[[pa.Table, BinaryIO], None], file: BinaryIO, path: Path) -> Write:
+def _guarded(
+    write: Callable[[pa.Table, BinaryIO], None], file: BinaryIO, path: Path
+) -> Callable[[pa.Table], None]:
     def guarded(table: pa.Table) -> None:
         try:
             write(table, file)
+            file.flush()
         except OSError as error:
             raise messages.CANNOT_WRITE_OUTPUT.error(where=str(path), why=str(error)) from error
 
     return guarded
+
+
+def _close(file: BinaryIO) -> None:
+    with suppress(OSError):  # what could not be flushed has been said
+        file.close()
 
 
 def _write_parquet(table: pa.Table, file: BinaryIO) -> None:
@@ -82,9 +120,9 @@ _CAUSES = {
 }
 
 
-def print_summary(report: LoadReport, spec: LoadSpec, url: str) -> None:
+def print_summary(report: LoadReport, spec: LoadSpec, url: str, *, stderr: bool = False) -> None:
     """One screen: what was done, how long it took, what went wrong, whether to believe it."""
-    console = edge.console()
+    console = edge.console(stderr=stderr)
     slots = _slots(spec)
     how = _how(report, spec)
     tls = f", {report.tls}" if report.tls else ""

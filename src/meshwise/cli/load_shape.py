@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ import typer
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_duration
+from meshwise.load.files import nameless
 from meshwise.load.spec import LoadSpec
 from meshwise.load.trace import write_trace
 from meshwise.study.file.load_keys import parse_think
@@ -69,7 +69,7 @@ def trace_form(trace: Path | None, column: str | None, unit: str | None, sort: b
 def moving(
     spec: LoadSpec, shape: str | None, trace: Path | None, form: TraceForm, think: str | None
 ) -> Iterator[LoadSpec]:
-    """The spec with how its load moves; what a trace needs on disk goes when the block is left."""
+    """The spec with how its load moves; the copy of a trace goes when the block is left."""
     if think is not None:
         spec = replace(spec, think=parse_think(think))
     if shape is not None and trace is not None:
@@ -82,8 +82,8 @@ def moving(
             shape=parse_shape(shape, "--shape", spec.arrivals, spec.rate_rps, spec.duration_ns, spec.seed),
         )
     elif trace is not None:
-        with tempfile.TemporaryDirectory(prefix="meshwise-trace-") as directory:
-            yield _replaying(spec, trace, form, Path(directory) / "trace")
+        with nameless("trace") as (compiled,):
+            yield _replaying(spec, trace, form, compiled)
     else:
         yield spec
 

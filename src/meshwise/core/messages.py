@@ -105,7 +105,7 @@ NOT_UTF8 = Message(
 OUTPUT_LOST = Message(
     "MW224",
     Fault.ENVIRONMENT,
-    "standard output cannot be written: {why}; what it was to hold stands above",
+    "standard output cannot be written: {why}",
     "send it where there is space, or to a terminal",
 )
 

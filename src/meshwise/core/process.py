@@ -48,6 +48,8 @@ class LaunchPlan:
     gid: int | None = None
     cpus: tuple[int, ...] = ()
     open_files: int | None = None
+    descriptors: tuple[int, ...] = ()
+    """Passed on under the same numbers."""
 
 
 class OwnedProcess:
@@ -65,7 +67,7 @@ class OwnedProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE if pipe_stdout else output,
                     stderr=output,
-                    pass_fds=() if plan.network_fd is None else (plan.network_fd,),
+                    pass_fds=(*plan.descriptors, *(() if plan.network_fd is None else (plan.network_fd,))),
                     process_group=0,  # a terminal's Ctrl-C is for meshwise, which then stops this one
                 )
             except OSError as error:

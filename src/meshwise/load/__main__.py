@@ -1,4 +1,7 @@
-"""The instrument's process: `python -m meshwise.load --spec SPEC.json --out DIR` (contract: load/spec.py)."""
+"""The instrument's process: `python -m meshwise.load --spec SPEC.json --out DIR` (contract: load/spec.py).
+
+Instead of `--out DIR`: `--report FILE --records FILE ...`, a records file for each process.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,22 @@ def main() -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from meshwise.core import messages
     from meshwise.core.errors import MeshwiseError
+    from meshwise.load.files import RunFiles
     from meshwise.load.instrument import run_instrument
     from meshwise.load.spec import LoadSpec
 
     parser = argparse.ArgumentParser(prog="python -m meshwise.load")
     parser.add_argument("--spec", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--records", type=Path, nargs="+", default=())
     arguments = parser.parse_args()
     try:
         try:
             spec = LoadSpec.from_json(arguments.spec.read_text())
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise messages.BAD_LOAD_SPEC.error(where=str(arguments.spec), why=str(error)) from error
-        run_instrument(spec, arguments.out, _say)
+        run_instrument(spec, arguments.out or RunFiles(tuple(arguments.records), arguments.report), _say)
     except MeshwiseError as error:
         facts = {name: getattr(error, name) for name in ("code", "fault", "what", "remedy", "where")}
         _say({"event": "failed", **facts})

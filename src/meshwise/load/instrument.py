@@ -21,6 +21,7 @@ from meshwise.core import messages
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.core.linux import die_with_parent
 from meshwise.load.engine import Engine, RunFacts
+from meshwise.load.files import RunFiles
 from meshwise.load.intended import intended_times
 from meshwise.load.patterns import wrong_patterns
 from meshwise.load.records import RecordFile, open_columns, rows_for
@@ -57,11 +58,12 @@ def check_descriptors(spec: LoadSpec) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def run_instrument(spec: LoadSpec, directory: Path, say: Say) -> LoadReport:
-    """Runs `spec`, writes `directory/records*` and `directory/report.json`. Raises MeshwiseError."""
+def run_instrument(spec: LoadSpec, where: Path | RunFiles, say: Say) -> LoadReport:
+    """Runs `spec` and writes its files (into a directory, or where they are). Raises MeshwiseError."""
     check_spec(spec)
     check_descriptors(spec)
-    with _forked(spec, directory) as others, _Part(spec, directory, 0) as part:
+    files = RunFiles.of(where, spec.processes) if isinstance(where, Path) else where
+    with _forked(spec, files) as others, _Part(spec, files, 0) as part:
         part.connect()
         for other in others:
             other.wait_ready()
@@ -70,11 +72,8 @@ def run_instrument(spec: LoadSpec, directory: Path, say: Say) -> LoadReport:
             other.start(start_ns)
         say({"event": "started", "start_ns": start_ns})
         facts = [part.run(start_ns), *(other.facts() for other in others)]
-    parts = [open_columns(_records_path(directory, index)) for index in range(spec.processes)]
-    result = report(spec, parts, facts)
-    aside = directory / "report.json.new"
-    aside.write_text(result.to_json())
-    aside.replace(directory / "report.json")
+    result = report(spec, [open_columns(path) for path in files.records], facts)
+    files.write_report(result.to_json())
     return result
 
 
@@ -119,25 +118,25 @@ def _cpus(spec: LoadSpec) -> set[int]:
 class _Part:
     """One process's share of the run."""
 
-    def __init__(self, spec: LoadSpec, directory: Path, index: int) -> None:
+    def __init__(self, spec: LoadSpec, files: RunFiles, index: int) -> None:
         self._spec, self._index = spec, index
         if spec.cpu is not None:
             os.sched_setaffinity(0, {spec.cpu + index})
         self._slots = len(range(index, spec.connections, spec.processes))
         self._times: Times | None = None
         span_ns = spec.warmup_ns + spec.duration_ns
+        path = files.records[index]
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             if spec.arrivals is Arrivals.CLOSED:
-                self._rows = rows_for(directory, int(span_ns / 1e9 * CLOSED_ROWS_PER_S) + 1)
+                self._rows = rows_for(path, int(span_ns / 1e9 * CLOSED_ROWS_PER_S) + 1)
             else:
                 self._times = share_of(intended_times(spec), index, spec.processes)
                 self._rows = self._times.size
-            path = _records_path(directory, index)
             streams = spec.streaming is not Streaming.NONE
             self._records = RecordFile(path, self._rows, reserve=self._times is not None, messages=streams)
         except OSError as error:
-            raise messages.CANNOT_WRITE_OUTPUT.error(where=str(directory), why=str(error)) from error
+            raise messages.CANNOT_WRITE_OUTPUT.error(where=str(path.parent), why=str(error)) from error
         # Users of different processes do not think in step.
         own = dataclasses.replace(spec, seed=spec.seed + index) if spec.think else spec
         self._engine = Engine(own, self._slots)
@@ -167,10 +166,6 @@ class _Part:
     def run(self, start_ns: int) -> RunFacts:
         self._records.begin(self._times, start_ns, self._spec.warmup_ns)
         return self._engine.run(self._records, self._rows, start_ns)
-
-
-def _records_path(directory: Path, index: int) -> Path:
-    return directory / ("records" if index == 0 else f"records.{index}")
 
 
 # --- more than one process ---------------------------------------------------------------------
@@ -213,11 +208,11 @@ class _Other:
 
 
 @contextlib.contextmanager
-def _forked(spec: LoadSpec, directory: Path) -> Iterator[list[_Other]]:
+def _forked(spec: LoadSpec, files: RunFiles) -> Iterator[list[_Other]]:
     others: list[_Other] = []
     try:
         for index in range(1, spec.processes):
-            others.append(_fork(spec, directory, index))
+            others.append(_fork(spec, files, index))
         yield others
     finally:
         for other in others:
@@ -229,7 +224,7 @@ def _forked(spec: LoadSpec, directory: Path) -> Iterator[list[_Other]]:
             os.waitpid(other.pid, 0)
 
 
-def _fork(spec: LoadSpec, directory: Path, index: int) -> _Other:
+def _fork(spec: LoadSpec, files: RunFiles, index: int) -> _Other:
     up, down = os.pipe(), os.pipe()
     pid = os.fork()
     if pid:
@@ -241,17 +236,17 @@ def _fork(spec: LoadSpec, directory: Path, index: int) -> _Other:
         die_with_parent()  # one that is gone already is noticed by its closed pipes
         os.close(up[0])
         os.close(down[1])
-        status = _be_other(spec, directory, index, up[1], down[0])
+        status = _be_other(spec, files, index, up[1], down[0])
     finally:
         os._exit(status)
 
 
-def _be_other(spec: LoadSpec, directory: Path, index: int, up: int, down: int) -> int:
+def _be_other(spec: LoadSpec, files: RunFiles, index: int, up: int, down: int) -> int:
     def tell(value: dict[str, object]) -> None:
         os.write(up, json.dumps(value).encode() + b"\n")
 
     try:
-        with _Part(spec, directory, index) as part:
+        with _Part(spec, files, index) as part:
             part.connect()
             tell({})
             line = os.read(down, 4096)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pathlib import Path
 from meshwise.core import messages
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.core.process import LaunchPlan, OwnedProcess
+from meshwise.load.files import RunFiles, descriptor_of, nameless
 from meshwise.load.instrument import check_spec
 from meshwise.load.report import LoadReport
 from meshwise.load.spec import LoadSpec
@@ -24,37 +23,45 @@ _START_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class RunningLoad:
-    """A run that has started; `directory` is readable with `load.records` at any time."""
+    """A run that has started; `files` is readable with `load.records` at any time."""
 
     process: OwnedProcess
-    directory: Path
+    files: RunFiles
     spec: LoadSpec
     start_ns: int
 
     def report(self) -> LoadReport:
         """After the end of the process. Raises MW309 when it did not end well."""
-        path = self.directory / "report.json"
-        if not path.exists():
+        try:
+            return LoadReport.from_json(self.files.report.read_text())
+        except ValueError:  # empty, or cut off
             tail = self.process.log_tail().strip() or "it said nothing"
-            raise messages.INSTRUMENT_DIED.error(ending=self.process.ending, tail=tail)
-        return LoadReport.from_json(path.read_text())
+            raise messages.INSTRUMENT_DIED.error(ending=self.process.ending, tail=tail) from None
 
 
 @contextmanager
 def running_load(spec: LoadSpec) -> Iterator[RunningLoad]:
-    """Starts the instrument and waits until it sends. Its files (in memory if there is room) go at the end.
+    """Starts the instrument and waits until it sends. Its files are in memory and have no name: however this
+    process ends, nothing is left.
 
     Raises what the instrument raised: MW303 to MW310.
     """
     check_spec(spec)
-    with tempfile.TemporaryDirectory(prefix="meshwise-load-", dir=_roomy_directory()) as name:
-        directory = Path(name)
-        spec_file = directory / "spec.json"
+    records = [f"records-{index}" for index in range(spec.processes)]
+    with nameless("spec", "log", "report", *records) as (spec_file, log, report, *rows):
         spec_file.write_text(spec.to_json())
-        argv = (sys.executable, "-m", "meshwise.load", "--spec", str(spec_file), "--out", name)
-        plan = LaunchPlan("instrument", argv, dict(os.environ), log=directory / "log")
+        argv = (sys.executable, "-m", "meshwise.load", "--spec", str(spec_file), "--report", str(report))
+        further = [Path(spec.trace)] if spec.trace else []
+        passed = map(descriptor_of, (spec_file, report, *rows, *further))
+        plan = LaunchPlan(
+            "instrument",
+            (*argv, "--records", *map(str, rows)),
+            dict(os.environ),
+            log=log,
+            descriptors=tuple(descriptor for descriptor in passed if descriptor is not None),
+        )
         with OwnedProcess(plan, pipe_stdout=True) as process:
-            yield RunningLoad(process, directory, spec, _wait_started(process))
+            yield RunningLoad(process, RunFiles(tuple(rows), report), spec, _wait_started(process))
 
 
 def _wait_started(process: OwnedProcess) -> int:
@@ -68,11 +75,3 @@ def _wait_started(process: OwnedProcess) -> int:
     if event.pop("event") == "failed":
         raise MeshwiseError(**{**event, "fault": Fault(event["fault"])})
     return int(event["start_ns"])
-
-
-def _roomy_directory() -> str | None:
-    """Memory-backed if there is a gigabyte of it, so that writing back records never disturbs a run."""
-    shm = Path("/dev/shm")
-    if os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > 2**30:
-        return str(shm)
-    return None

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import shutil
 import struct
 import time
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from meshwise.core import messages
+from meshwise.load.files import RunFiles, free_bytes
 from meshwise.load.waits import CAUSES, Waited
 from meshwise.load.wire.seam import (
     BYTES_SHIFT,
@@ -63,9 +63,14 @@ STREAM_SCHEMA = SCHEMA.append(pa.field("messages", pa.int32(), nullable=False))
 """Of runs with gRPC streams: messages that went up (client streaming) or came down (the others)."""
 
 
-def rows_for(directory: Path, wanted: int) -> int:
-    """Rows of a sparse file that half of the free space could hold, at most `wanted`."""
-    return min(wanted, shutil.disk_usage(directory).free // 2 // _ROW_BYTES)
+PEAK_ROW_BYTES = 150
+"""Of memory for each request: its row and its intended time (up to 57), and what the report takes in the end
+(90, measured)."""
+
+
+def rows_for(path: Path, wanted: int) -> int:
+    """Rows of the sparse file `path` for which there is room, at most `wanted`."""
+    return min(wanted, free_bytes(path) // PEAK_ROW_BYTES)
 
 
 class RecordFile:
@@ -154,8 +159,15 @@ class Columns:
         return whole
 
 
-def record_paths(directory: Path) -> list[Path]:
+Source = Path | RunFiles
+"""Of a run: its directory, or its files."""
+
+
+def record_paths(source: Source) -> list[Path]:
     """The records files of a run, in order. Raises MW311 when there is none."""
+    if isinstance(source, RunFiles):
+        return list(source.records)
+    directory = source
     paths = [directory / "records"]
     while (directory / f"records.{len(paths)}").exists():
         paths.append(directory / f"records.{len(paths)}")
@@ -188,9 +200,9 @@ def open_columns(path: Path) -> Columns:
     return Columns(start_ns, warmup_ns, bool(finished), *times, outcome, waited, streamed)
 
 
-def read_records(directory: Path) -> pa.Table:
+def read_records(source: Source) -> pa.Table:
     """All requests of a run, by intended time, in the columns of SCHEMA."""
-    tables = [_table(open_columns(path)) for path in record_paths(directory)]
+    tables = [_table(open_columns(path)) for path in record_paths(source)]
     if len(tables) == 1:
         return tables[0]
     return pa.concat_tables(tables).sort_by("intended_ns").combine_chunks()
@@ -219,12 +231,12 @@ def _table(columns: Columns) -> pa.Table:
     return pa.Table.from_arrays([*arrays, pa.array(columns.messages.astype(np.int32))], schema=STREAM_SCHEMA)
 
 
-def peek(directory: Path) -> tuple[int, float | None]:
+def peek(source: Source) -> tuple[int, float | None]:
     """(answers so far, median response time in us over the last second or None), while a run goes on."""
     completed = 0
     recent: list[npt.NDArray[np.int64]] = []
     now_ns = time.monotonic_ns()
-    for path in record_paths(directory):
+    for path in record_paths(source):
         columns = open_columns(path)
         completed += int(np.count_nonzero(columns.done))
         last_second = columns.done > now_ns - 10**9

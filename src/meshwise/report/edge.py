@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -130,12 +130,15 @@ class _Outlet(io.TextIOBase):
 
     def write(self, text: str) -> int:
         self.kept.append(text)
+        self.write_bytes(encoded(text, self._encoding))
+        return len(text)
+
+    def write_bytes(self, data: bytes | memoryview) -> None:
         if self.failed is None:
             try:
-                write_all(self._fd, encoded(text, self._encoding))
+                write_all(self._fd, data)
             except OSError as error:
                 self.failed = error
-        return len(text)
 
 
 class _Text(io.TextIOBase):
@@ -163,6 +166,31 @@ class _Text(io.TextIOBase):
         if not isinstance(text, str):
             raise TypeError("text is written here, not bytes")
         return self.rich_proxied_file.write(visible(text))
+
+
+class _Bytes(io.RawIOBase):
+    """Data that go to an outlet as they are, and are not kept; `tell` counts them."""
+
+    def __init__(self, outlet: _Outlet) -> None:
+        self._outlet, self._written = outlet, 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._written
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._outlet.write_bytes(view)
+        self._written += view.nbytes
+        return view.nbytes
+
+
+def binary_stdout() -> BinaryIO:
+    """stdout for data: never raises, and what it did not take is said at the end."""
+    outlet = getattr(sys.stdout, "rich_proxied_file", None)
+    return cast(BinaryIO, _Bytes(outlet)) if isinstance(outlet, _Outlet) else sys.stdout.buffer
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -65,7 +65,7 @@ def encode_block(fields: Iterable[tuple[str | bytes, str | bytes]]) -> bytes:
 
 
 def _raw(text: str | bytes) -> bytes:
-    return text if isinstance(text, bytes) else text.encode("latin-1")
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
 
 
 # --- reading -----------------------------------------------------------------------------------
