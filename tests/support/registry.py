@@ -45,6 +45,12 @@ class Registry:
     """Break every blob's connection once after this many bytes."""
     token: str | None = None
     """Demand this bearer token, given out at /token."""
+    gives: object = None
+    """What /token gives out instead."""
+    token_needs_token: bool = False
+    """/token asks for a token as well."""
+    redirects: dict[str, str] = field(default_factory=dict)
+    """Path -> Location."""
     fail_first: int = 0
     """Answer 503 this many times."""
     requests: list[str] = field(default_factory=list)
@@ -80,8 +86,11 @@ class Registry:
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         self.requests.append(handler.path)
-        if handler.path.startswith("/token"):
-            return _send(handler, 200, json.dumps({"token": self.token}).encode(), "application/json")
+        if handler.path in self.redirects:
+            return _send(handler, 302, b"", "text/plain", {"Location": self.redirects[handler.path]})
+        if handler.path.startswith("/token") and not self.token_needs_token:
+            given = self.token if self.gives is None else self.gives
+            return _send(handler, 200, json.dumps({"token": given}).encode(), "application/json")
         if self.token and handler.headers.get("Authorization") != f"Bearer {self.token}":
             challenge = f'Bearer realm="{self.url}/token",service="test",scope="pull"'
             return _send(handler, 401, b"", "text/plain", {"WWW-Authenticate": challenge})

@@ -15,7 +15,9 @@ from rich.table import Table
 
 from meshwise.core import messages
 from meshwise.core.errors import ExitStatus
+from meshwise.core.units import format_duration, parse_duration_ns
 from meshwise.mesh.binaries.known import LATEST_KNOWN, PROXIES, architecture_of, parse_wanted
+from meshwise.mesh.binaries.limits import PULL_S, Deadline
 from meshwise.mesh.binaries.pull import add as add_binary
 from meshwise.mesh.binaries.pull import pull as pull_binary
 from meshwise.mesh.binaries.store import OVERRIDES, Store, Stored, locate
@@ -87,6 +89,9 @@ def pull(
     release_base: Annotated[
         str | None, typer.Option("--release-base", help="A mirror of the release downloads.")
     ] = None,
+    timeout: Annotated[
+        str, typer.Option(help="Give up when the whole pull has taken this long.")
+    ] = format_duration(PULL_S * 1e9),
     platform_: _Platform = None,
     as_json: _Json = False,
 ) -> None:
@@ -98,6 +103,7 @@ def pull(
     Example: meshwise proxies pull linkerd@edge-26.8.3
     """
     wanted = parse_wanted(name)
+    deadline = Deadline(parse_duration_ns(timeout) / 1e9)
     console = edge.console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -114,6 +120,7 @@ def pull(
             digest=digest,
             registry=registry,
             release_base=release_base,
+            deadline=deadline,
             progress=lambda received, total: bars.update(bar, completed=received, total=total),
         )
     _say(stored, as_json)

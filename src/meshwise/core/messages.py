@@ -79,7 +79,8 @@ NOT_READY = Message(
 TOO_MANY_WATCHES = Message(
     "MW214",
     Fault.ENVIRONMENT,
-    "{envoys} Envoys watch their files with {needed} inotify instances, and a user may have {limit}",
+    "{envoys} Envoys watch their files with {needed} inotify instances; all programs of a user may "
+    "have {limit} together",
     "`sysctl fs.inotify.max_user_instances={wanted}` as root, or a smaller topology",
 )
 WILL_NOT_DIE = Message(
@@ -446,6 +447,18 @@ NOT_A_BINARY = Message(
     "`{path}` is not an executable: {reason}",
     "give the path of the proxy's own binary",
 )
+DOWNLOAD_TOO_SLOW = Message(
+    "MW815",
+    Fault.ENVIRONMENT,
+    "the download was not done within {limit:g} s",
+    "give it longer with `--timeout`, or take another mirror with `--registry`",
+)
+CACHE_UNWRITABLE = Message(
+    "MW816",
+    Fault.ENVIRONMENT,
+    "the cache of proxies cannot be written: {reason}",
+    "free space, or set XDG_CACHE_HOME and XDG_CONFIG_HOME to directories where you may write",
+)
 
 # --- service -----------------------------------------------------------------------------------
 BAD_NODE_SPEC = Message(
@@ -496,4 +509,10 @@ STORE_SILENT = Message(
     Fault.PROXY,
     "the stores of {environment} do not answer: {reason}",
     "the trial is tried once more on processes started anew; look for a full disk",
+)
+STRANGE_STORE = Message(
+    "MW923",
+    Fault.ENVIRONMENT,
+    "`{path} --version` is not answered as a database would: {reason}",
+    "point MESHWISE_POSTGRES or MESHWISE_REDIS at the program itself",
 )

@@ -6,7 +6,6 @@ index -> manifest -> layer -> file. Each step's bytes are hashed and compared wi
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +14,9 @@ from typing import Any
 
 from meshwise.core import messages
 from meshwise.mesh.binaries.known import Image
+from meshwise.mesh.binaries.limits import DOCUMENT_BYTES, IMAGE_BYTES, parse_json
 from meshwise.mesh.binaries.tarball import extract_member
-from meshwise.mesh.binaries.transfer import (
-    MANIFEST_LIMIT_BYTES,
-    Progress,
-    Session,
-    sha256_of,
-    sha256_of_bytes,
-)
+from meshwise.mesh.binaries.transfer import Progress, Session, sha256_of, sha256_of_bytes
 
 _INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
@@ -33,6 +27,8 @@ _MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 _ACCEPT = ", ".join(_INDEX_TYPES + _MANIFEST_TYPES)
+_TOLD, _WORD = 20, 40
+"""How much of a list from outside stands in an error."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ def pull_file(
     """Put `image.path` of the image into `target` and return its chain of digests.
 
     `digest`: what the index (or the manifest of a single-platform image) must be, if the user gave one.
-    Raises MW802 to MW808.
+    Raises MW802 to MW808, MW815.
     """
     base = f"{_with_scheme(image.registry)}/v2/{image.repository}"
     source = f"{image.registry}/{image.repository}:{image.tag}"
@@ -81,7 +77,7 @@ def pull_file(
         with tempfile.TemporaryDirectory(dir=target.parent, prefix="layer-") as scratch:
             blob = Path(scratch) / "layer"
             session.file(f"{base}/blobs/{layer.digest}", blob, layer.digest, layer.size_bytes, progress)
-            found = extract_member(blob, image.path, target)
+            found = extract_member(blob, image.path, target, session.deadline, f"{source} {layer.digest}")
         if found == "extracted":
             return Chain(index_digest, manifest_digest, layer.digest, sha256_of(target))
         if found == "removed":
@@ -96,19 +92,16 @@ def _with_scheme(registry: str) -> str:
 
 def _parse(body: bytes, source: str) -> Mapping[str, Any]:
     try:
-        document = json.loads(body)
+        return parse_json(body, "it")
     except ValueError as error:
-        raise messages.BAD_MANIFEST.error(where=source, reason="it is not JSON") from error
-    if not isinstance(document, dict):
-        raise messages.BAD_MANIFEST.error(where=source, reason="it is not a JSON object")
-    return document
+        raise messages.BAD_MANIFEST.error(where=source, reason=error) from error
 
 
 def _descriptor(entry: object, source: str) -> _Descriptor:
     if not isinstance(entry, dict) or not is_digest(entry.get("digest")):
         raise messages.BAD_MANIFEST.error(where=source, reason="an entry has no sha256 digest")
     size = entry.get("size")
-    if not isinstance(size, int) or size < 0:
+    if type(size) is not int or size < 0:
         raise messages.BAD_MANIFEST.error(where=source, reason="an entry has no size")
     return _Descriptor(str(entry["digest"]), size)
 
@@ -125,11 +118,12 @@ def _platform(index: Mapping[str, Any], architecture: str, source: str) -> _Desc
         found.append(f"{platform.get('os')}/{platform.get('architecture')}")
         if found[-1] == f"linux/{architecture}":
             descriptor = _descriptor(entry, source)
-            if descriptor.size_bytes > MANIFEST_LIMIT_BYTES:
-                raise messages.DOWNLOAD_TOO_LARGE.error(where=source, limit=MANIFEST_LIMIT_BYTES)
+            if descriptor.size_bytes > DOCUMENT_BYTES:
+                raise messages.DOWNLOAD_TOO_LARGE.error(where=source, limit=DOCUMENT_BYTES)
             return descriptor
+    told = ", ".join([name[:_WORD] for name in found[:_TOLD]] + ["..."] * (len(found) > _TOLD))
     raise messages.NO_SUCH_PLATFORM.error(
-        where=source, platform=f"linux/{architecture}", found=", ".join(found) or "none"
+        where=source, platform=f"linux/{architecture}", found=told or "none"
     )
 
 
@@ -137,7 +131,10 @@ def _layers(manifest: Mapping[str, Any], source: str) -> Sequence[_Descriptor]:
     layers = manifest.get("layers")
     if not isinstance(layers, list) or not layers:
         raise messages.BAD_MANIFEST.error(where=source, reason="the manifest lists no layers")
-    return [_descriptor(layer, source) for layer in layers]
+    found = [_descriptor(layer, source) for layer in layers]
+    if sum(layer.size_bytes for layer in found) > IMAGE_BYTES:
+        raise messages.DOWNLOAD_TOO_LARGE.error(where=source, limit=IMAGE_BYTES)
+    return found
 
 
 def is_digest(text: object) -> bool:

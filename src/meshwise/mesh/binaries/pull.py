@@ -7,8 +7,9 @@ from pathlib import Path
 
 from meshwise.core import messages
 from meshwise.mesh.binaries.known import Release, Wanted, image_of, release_of
+from meshwise.mesh.binaries.limits import Deadline
 from meshwise.mesh.binaries.oci import Chain, is_digest, pull_file
-from meshwise.mesh.binaries.store import Store, Stored
+from meshwise.mesh.binaries.store import Store, Stored, copy_binary
 from meshwise.mesh.binaries.tarball import extract_member
 from meshwise.mesh.binaries.transfer import Progress, Session, sha256_of
 
@@ -23,16 +24,19 @@ def pull(
     release_base: str | None = None,
     progress: Progress = lambda received, total: None,
     pause_s: float = 1.0,
+    deadline: Deadline | None = None,
 ) -> Stored:
     """Pull one proxy, check its digest chain against the user's digest or the lock file, and store it.
 
     A linkerd version `vX.Y.Z` comes from the release archive, everything else from the image; `digest` is the
-    image index's (or the archive's). Raises MW801 to MW814; the cache is then as it was.
+    image index's (or the archive's). `deadline`: of all of it, half an hour if none is given. Raises MW801 to
+    MW816; the cache is then as it was.
     """
     if digest is not None and not is_digest(digest):
         raise messages.BAD_DIGEST.error(text=digest)
     release = release_of(wanted, architecture, release_base)
-    session = Session(pause_s)
+    session = Session(pause_s, deadline or Deadline())
+    store.entries()  # a list that is damaged is found before something is downloaded
     with store.scratch() as folder:
         binary = folder / "proxy"
         if release is not None:
@@ -43,7 +47,9 @@ def pull(
             source = f"{image.registry}/{image.repository}:{image.tag}"
             chain = pull_file(image, architecture, binary, digest=digest, session=session, progress=progress)
         store.check_lock(wanted, architecture, chain)
-        return store.keep(binary, wanted, architecture, source)
+        stored = store.keep(binary, wanted, architecture, source)
+        store.pin(wanted, architecture, chain)
+        return stored
 
 
 def _pull_release(
@@ -59,11 +65,14 @@ def _pull_release(
         raise messages.DIGEST_MISMATCH.error(where=release.checksum_url, expected=digest, found=published)
     archive = binary.with_name("archive")
     session.file(release.url, archive, published, None, progress)
-    if extract_member(archive, release.path, binary) != "extracted":
+    if extract_member(archive, release.path, binary, session.deadline, release.url) != "extracted":
         raise messages.NO_SUCH_FILE_IN_IMAGE.error(path=release.path, source=release.url)
     return Chain(index="", manifest="", layer=published, file=sha256_of(binary))
 
 
 def add(path: Path, wanted: Wanted, store: Store, architecture: str) -> Stored:
-    """Take a binary that the user has; its digest is recorded. Raises MW810, MW814."""
-    return store.keep(path, wanted, architecture, f"added from {path.resolve()}")
+    """Take a binary that the user has; its digest is recorded. Raises MW810, MW812, MW814, MW816."""
+    store.entries()
+    with store.scratch() as folder:
+        copy_binary(path, folder / "proxy")
+        return store.keep(folder / "proxy", wanted, architecture, f"added from {path.resolve()}")

@@ -1,30 +1,41 @@
 """The user's cache of proxies, by digest, and the lock file that pins what a name meant.
 
 $XDG_CACHE_HOME/meshwise/proxies/sha256-<hex>/proxy     the binary
+$XDG_CACHE_HOME/meshwise/proxies/incoming-*/            of one pull or add, locked while it is at work
 $XDG_CACHE_HOME/meshwise/proxies/index.json             name -> digest, source, chain
 $XDG_CONFIG_HOME/meshwise/proxies.lock.json             name/platform -> chain, written by the first pull
+
+Laws of this file: a binary gets its name when it is whole and checked, and only then is it listed, and only
+then pinned; lists are changed under a lock, and appear whole; what a killed pull left is removed by the next.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import platform
 import shutil
+import stat
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from meshwise.core import messages
+from meshwise.core.modes import make_directory
 from meshwise.mesh.binaries.known import Wanted, architecture_of, machine_of, parse_wanted
-from meshwise.mesh.binaries.oci import Chain
-from meshwise.mesh.binaries.transfer import sha256_of
+from meshwise.mesh.binaries.limits import BINARY_BYTES, DOCUMENT_BYTES, parse_json, read_bounded
+from meshwise.mesh.binaries.oci import Chain, is_digest
+from meshwise.mesh.binaries.transfer import own_files, sha256_of
 
 OVERRIDES = {"linkerd": "MESHWISE_LINKERD_PROXY", "istio": "MESHWISE_ENVOY"}
+_INCOMING = "incoming-"
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64", 40: "armv7l", 3: "i386", 243: "riscv64"}
 
 
@@ -57,9 +68,16 @@ class Store:
     def path_of(self, digest: str) -> Path:
         return self.directory / digest.replace(":", "-") / "proxy"
 
+    @property
+    def index(self) -> Path:
+        return self.directory / "index.json"
+
     def entries(self) -> tuple[Stored, ...]:
         """Newest first. Raises MW812."""
-        entries = [Stored(**entry) for entry in _read_json(self.directory / "index.json").get("proxies", [])]
+        listed = _read_json(self.index).get("proxies", [])
+        if not isinstance(listed, list):
+            raise messages.STORE_DAMAGED.error(where=str(self.index), reason="`proxies` is not a list")
+        entries = [_stored(entry, self.index) for entry in listed]
         return tuple(sorted(entries, key=lambda entry: entry.stored_at, reverse=True))
 
     def find(self, proxy: str, version: str | None = None) -> Path | None:
@@ -74,45 +92,75 @@ class Store:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A private folder on the cache's own file system, gone afterwards."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.directory, prefix="incoming-") as folder:
-            yield Path(folder)
+        """A private folder on the cache's own file system, gone afterwards; those of killed processes go too.
+
+        Raises MW816.
+        """
+        with own_files(self.directory):
+            make_directory(self.directory)
+            self._sweep()
+            folder, held = self._locked_folder()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
+
+    def _locked_folder(self) -> tuple[Path, int]:
+        while True:
+            folder = Path(tempfile.mkdtemp(dir=self.directory, prefix=_INCOMING))
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if folder.exists():  # else another process took it for a leftover before it was locked
+                return folder, held
+            os.close(held)
+
+    def _sweep(self) -> None:
+        for folder in self.directory.glob(f"{_INCOMING}*"):
+            with contextlib.suppress(OSError):  # another's at work, or just removed
+                held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+                finally:
+                    os.close(held)
 
     def keep(self, binary: Path, wanted: Wanted, architecture: str, source: str) -> Stored:
-        """Copy a checked binary into the cache and list it. Raises MW810, MW814 for anything else."""
-        machine = elf_machine(binary)
+        """Take a checked binary of `scratch` into the cache and list it; `source` says where it is from.
+
+        Raises MW810, MW814, MW816.
+        """
+        machine = elf_machine(binary, source)
         if machine != machine_of(architecture):
             raise messages.WRONG_ARCHITECTURE.error(
-                path=binary, found=machine, machine=machine_of(architecture)
+                path=source, found=machine, machine=machine_of(architecture)
             )
-        digest = sha256_of(binary)
         stored = Stored(
             wanted.proxy,
             wanted.version,
             architecture,
-            digest,
+            sha256_of(binary),
             source,
             datetime.now(UTC).isoformat(timespec="microseconds"),
         )
-        place = self.path_of(digest)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(binary, place.with_suffix(".new"))
-        place.with_suffix(".new").chmod(0o755)
-        place.with_suffix(".new").rename(place)
-        others = [entry for entry in self.entries() if _name(entry) != _name(stored)]
-        _write_json(
-            self.directory / "index.json", {"proxies": [asdict(entry) for entry in (stored, *others)]}
-        )
+        place = self.path_of(stored.digest)
+        with own_files(place):
+            binary.chmod(0o755)
+            make_directory(place.parent)
+            binary.rename(place)
+
+        def add(content: dict[str, Any]) -> dict[str, Any]:
+            others = [entry for entry in self.entries() if _name(entry) != _name(stored)]
+            return {"proxies": [asdict(entry) for entry in (stored, *others)]}
+
+        _change_json(self.index, add)
         return stored
 
     def check_lock(self, wanted: Wanted, architecture: str, chain: Chain) -> None:
-        """Compare with what the first pull of this name wrote, or write it. Raises MW809."""
-        pins = dict(_read_json(self.lock))
-        name = f"{wanted}/linux-{architecture}"
-        pinned = pins.get(name)
+        """Compare with what the first pull of this name wrote, if there was one. Raises MW809, MW812."""
+        name = _pin_name(wanted, architecture)
+        pinned = _read_json(self.lock).get(name)
         if pinned is None:
-            _write_json(self.lock, {**pins, name: asdict(chain)})
             return
         for what, found in asdict(chain).items():
             expected = pinned.get(what, "") if isinstance(pinned, dict) else ""
@@ -120,6 +168,15 @@ class Store:
                 raise messages.LOCK_MISMATCH.error(
                     where=str(self.lock), what=f"the {what}", name=name, found=found, expected=expected
                 )
+
+    def pin(self, wanted: Wanted, architecture: str, chain: Chain) -> None:
+        """Write down what this name means from now on, unless that is written: after `keep` has kept it.
+
+        Raises MW809, MW812, MW816.
+        """
+        name = _pin_name(wanted, architecture)
+        _change_json(self.lock, lambda pins: {name: asdict(chain), **pins})
+        self.check_lock(wanted, architecture, chain)  # another pull may have been the first
 
     def verify(self) -> Iterator[tuple[Stored, bool]]:
         """Hash every stored binary again: (entry, whether it still is what was stored)."""
@@ -138,15 +195,44 @@ def locate(proxy: str, environment: Mapping[str, str]) -> Path | None:
     return Store.of_user(environment).find(proxy)
 
 
-def elf_machine(path: Path) -> str:
-    """The machine name that an ELF executable is built for. Raises MW814."""
+def copy_binary(path: Path, target: Path) -> None:
+    """A copy of a regular file of a size that a proxy may have. Raises MW814, MW816."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise messages.NOT_A_BINARY.error(path=path, reason=error.strerror or str(error)) from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise messages.NOT_A_BINARY.error(path=path, reason="it is not a regular file")
+    with os.fdopen(descriptor, "rb", buffering=0) as given:
+        if found.st_size > BINARY_BYTES:
+            reason = f"it has {found.st_size} bytes; a proxy has at most {BINARY_BYTES}"
+            raise messages.NOT_A_BINARY.error(path=path, reason=reason)
+        _machine_of(given.read(20), str(path))  # before a gigabyte is copied
+        given.seek(0)
+        with own_files(target), target.open("wb") as out:
+            left = found.st_size
+            while left and (chunk := given.read(min(left, 1 << 20))):
+                out.write(chunk)
+                left -= len(chunk)
+        if left:
+            raise messages.NOT_A_BINARY.error(path=path, reason="it became shorter while it was read")
+
+
+def elf_machine(path: Path, source: str) -> str:
+    """The machine name that an ELF executable is built for. Raises MW814, which names `source`."""
     try:
         with path.open("rb") as binary:
             head = binary.read(20)
     except OSError as error:
-        raise messages.NOT_A_BINARY.error(path=path, reason=error.strerror or str(error)) from error
+        raise messages.NOT_A_BINARY.error(path=source, reason=error.strerror or str(error)) from error
+    return _machine_of(head, source)
+
+
+def _machine_of(head: bytes, source: str) -> str:
     if len(head) < 20 or head[:4] != b"\x7fELF":
-        raise messages.NOT_A_BINARY.error(path=path, reason="it is not an ELF file")
+        raise messages.NOT_A_BINARY.error(path=source, reason="it is not an ELF file")
     (machine,) = struct.unpack("<H" if head[5] == 1 else ">H", head[18:20])
     return _ELF_MACHINES.get(machine, f"ELF machine {machine}")
 
@@ -155,18 +241,45 @@ def _name(entry: Stored) -> tuple[str, str, str]:
     return entry.proxy, entry.version, entry.architecture
 
 
-def _read_json(path: Path) -> dict[str, list[dict[str, str]]]:
+def _pin_name(wanted: Wanted, architecture: str) -> str:
+    return f"{wanted}/linux-{architecture}"
+
+
+def _stored(entry: object, index: Path) -> Stored:
+    """One entry of the index. Its digest becomes a path, so it has to be one."""
+    names = {field.name for field in fields(Stored)}
+    if (
+        not isinstance(entry, dict)
+        or set(entry) != names
+        or not all(isinstance(value, str) for value in entry.values())
+        or not is_digest(entry["digest"])
+    ):
+        raise messages.STORE_DAMAGED.error(where=str(index), reason="an entry is not one of meshwise")
+    return Stored(**entry)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Empty if there is no such file. Raises MW812."""
     try:
-        content = json.loads(path.read_text()) if path.exists() else {}
+        return parse_json(read_bounded(path, DOCUMENT_BYTES), "it")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     except (OSError, ValueError) as error:
-        raise messages.STORE_DAMAGED.error(where=str(path), reason=str(error)) from error
-    if not isinstance(content, dict):
-        raise messages.STORE_DAMAGED.error(where=str(path), reason="it is not a JSON object")
-    return content
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise messages.STORE_DAMAGED.error(where=str(path), reason=reason) from error
 
 
-def _write_json(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    aside.rename(path)
+def _change_json(path: Path, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+    """Replace the file by what `change` makes of it, one process after the other. Raises MW812, MW816."""
+    with own_files(path):
+        make_directory(path.parent)
+        held = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        text = json.dumps(change(_read_json(path)), indent=2, sort_keys=True) + "\n"
+        aside = path.with_name(f".{path.name}.new")  # one name: what a killed process left is written over
+        with own_files(path):
+            aside.write_text(text)
+            aside.rename(path)
+    finally:
+        os.close(held)
