@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import random
+import resource
 import signal
 import subprocess
 import time
@@ -132,6 +133,75 @@ def test_control_c_on_a_terminal_reaches_the_runner_once(person: str) -> None:
             seen += tty.read(1024)
     os.waitpid(pid, 0)
     assert b'{"count": 1}' in seen
+
+
+@pytest.mark.parametrize("uid", [1337, 2102])
+def test_a_user_of_this_machine_with_a_sidecars_uid_reaches_nothing(uid: int) -> None:
+    """The meshes' own uids are used inside; outside somebody may have them."""
+    marker = uuid.uuid4().hex
+    with subprocess.Popen(
+        command_as(ROOT, *PROGRAM, "keep_keys"),
+        env=environment_as(ROOT, **{MARKER: marker}),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            told = json.loads(process.stdout.readline())
+            assert told["uids"] == [1337, 2102]
+            inside = marked(marker)
+            assert len(inside) == 6, "user's process, keeper, init, runner, two sidecars"
+            become = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups"]
+            for pid in inside:
+                for what in (f"root{told['secrets']}/{uid}/key", "environ", "mem", "fd/1", "cwd/."):
+                    read = [*become, "head", "-c", "64", f"/proc/{pid}/{what}"]
+                    done = subprocess.run(read, capture_output=True, text=True, check=False)
+                    assert "Permission denied" in done.stderr, (pid, what, done)
+                stop = [*become, "sh", "-c", f"kill -0 {pid}"]
+                assert subprocess.run(stop, capture_output=True, check=False).returncode != 0
+            assert told["own_users"] is True
+        finally:
+            process.kill()
+    wait_for_nobody(marker)
+
+
+def test_what_holds_the_keys_is_closed_to_its_own_user_and_leaves_no_core_file(
+    person: str, user_directory: Path
+) -> None:
+    def allow_core_files() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY and os.geteuid() != 0:
+        pytest.skip("needs core files to be allowed: `ulimit -Hc unlimited`")
+    done = subprocess.run(
+        command_as(person, *PROGRAM, "crash_hard", str(user_directory)), preexec_fn=allow_core_files,
+        env=environment_as(person), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == {"endings": [-signal.SIGABRT], "pod": "killed by SIGABRT"}
+    assert list(user_directory.iterdir()) == []
+
+    with subprocess.Popen(
+        command_as(person, *PROGRAM, "count_signals"),
+        env=environment_as(person), stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        init, runner = (int(pid) for pid in line_of(process.pid)[2:])
+        for pid in (init, runner):
+            read = subprocess.run(
+                command_as(person, "-c", f"open('/proc/{pid}/mem', 'rb')"),
+                env=environment_as(person), capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert ("PermissionError" in read.stderr) is (person == ORDINARY), "root may, as it may anything"
+        process.send_signal(signal.SIGINT)
+
+
+def line_of(pid: int) -> list[int]:
+    """The user's process, keeper, init, runner."""
+    found = [pid]
+    while children := Path(f"/proc/{found[-1]}/task/{found[-1]}/children").read_text().split():
+        found.append(int(children[0]))
+    return found
 
 
 def marked(marker: str) -> list[int]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from meshwise.core import linux, messages
 from meshwise.core.errors import MeshwiseError
+from meshwise.mesh.files import private_directory, write_private
 from meshwise.mesh.seam import Capture
 from meshwise.testbed.local import links
 from meshwise.testbed.local.kernel_probe import original_destination
@@ -90,6 +91,40 @@ def hold() -> int:
             pod.start("runaway", runaway, environment, log)
         say(ready=True)
         signal.pause()
+    return 0
+
+
+def keep_keys() -> int:
+    """A process with each mesh's uid, and a key that only this uid may read; then waits to be killed."""
+    world = current_world()
+    with links.network([("pod", "10.244.1.1")]) as pods:
+        started = []
+        for uid in (ISTIO.proxy_uid, LINKERD.proxy_uid):
+            directory = private_directory(world.secrets / str(uid), uid)
+            write_private(directory / "key", "secret", uid)
+            script = f"cat {directory}/key; exec sleep 300"
+            log = world.secrets / f"log-{uid}"
+            process = pods["pod"].start("proxy", ("/bin/sh", "-c", script), dict(os.environ), log, uid=uid)
+            process.wait_until(lambda log=log: log.read_text() == "secret", "having read its key", 10)
+            started.append(process)
+        owners = [Path(f"/proc/{process.pid}").stat().st_uid for process in started]
+        say(own_users=world.own_users, secrets=str(world.secrets), uids=owners)
+        signal.pause()
+    return 0
+
+
+def crash_hard(directory: str) -> int:
+    """The runner's child and a process in a pod end as by a defect, in a directory that may be written."""
+    os.chdir(directory)
+    child = os.fork()
+    if child == 0:
+        os.abort()
+    endings = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+    with links.network([("pod", "10.244.1.1")]) as pods:
+        script = ("/bin/sh", "-c", "kill -ABRT $$")
+        process = pods["pod"].start("proxy", script, dict(os.environ), current_world().secrets / "log")
+        process.wait(10)
+    say(endings=endings, pod=process.ending)
     return 0
 
 
@@ -177,7 +212,10 @@ class proxy_dial:
         self.process.stop()
 
 
-SCENES = {scene.__name__: scene for scene in (look, refuse, crash, count_signals, hold, capture)}
+SCENES = {
+    scene.__name__: scene
+    for scene in (look, refuse, crash, count_signals, hold, keep_keys, crash_hard, capture)
+}
 
 
 def main() -> int:

@@ -78,6 +78,8 @@ class RealRun:
     """Holds `study.yaml`, the archive `out`, and `tmp` for what programs put into TMPDIR."""
     person: str = ME
     options: tuple[str, ...] = ()
+    umask: int = -1
+    """-1: as these tests have it."""
     marker: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -91,7 +93,7 @@ class RealRun:
         with subprocess.Popen(
             command_as(self.person, *PROGRAM, *words),
             env=environment_as(self.person, **{MARKER: self.marker, "TMPDIR": str(self.directory / "tmp")}),
-            cwd=self.directory, process_group=0, text=True,
+            cwd=self.directory, process_group=0, text=True, umask=self.umask,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ) as process:  # fmt: skip
             try:

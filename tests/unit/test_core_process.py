@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -14,7 +15,16 @@ import pytest
 
 from meshwise.core import process as process_module
 from meshwise.core.errors import Fault, MeshwiseError
-from meshwise.core.process import LaunchPlan, OwnedProcess, describe_status, stop_all, tail, wait_any
+from meshwise.core.process import (
+    LaunchPlan,
+    OwnedProcess,
+    Said,
+    ask,
+    describe_status,
+    stop_all,
+    tail,
+    wait_any,
+)
 
 STUBBORN = """
 import signal, time
@@ -155,6 +165,56 @@ def test_a_child_of_another_process_is_not_started() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (126, "")
     assert "parent 1 has ended" in done.stderr
+
+
+def test_no_program_leaves_a_core_file(tmp_path: Path) -> None:
+    code = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
+    with OwnedProcess(python(tmp_path, code)) as owned:
+        assert owned.wait(10)
+        assert owned.log_tail() in ("(1, 1)\n", "(0, 0)\n"), "where 0 is the highest that is allowed"
+
+
+def test_one_that_floods_its_log_is_cut_off(tmp_path: Path) -> None:
+    code = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\nwhile True: print('x' * 1000)"
+    with OwnedProcess(python(tmp_path, code, file_bytes=10_000)) as owned:
+        assert owned.wait(10)
+        assert owned.ending == "killed by SIGXFSZ (it wrote more than it may into its log)"
+    assert (tmp_path / "log").stat().st_size == 10_000
+
+
+def test_asking_gives_what_was_said_and_how_it_ended() -> None:
+    said = ask(["/bin/sh", "-c", "echo $WORD; echo two >&2; exit 3"], 10, environment={"WORD": "one"})
+    assert said == Said(3, "one\ntwo\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("yes flood", "it said more than 65536 bytes"),
+        ("yes flood & exec 1>&-; exec sleep 60", "it said more than 65536 bytes"),
+        ("exec sleep 60", "it did not end within 0.2 s"),
+        ("exec 1>&- 2>&-; sleep 60", "it did not end within 0.2 s"),
+        ("sleep 60 & exit 0", "it did not end within 0.2 s"),
+    ],
+)
+def test_asking_a_program_that_does_not_answer_has_an_end_and_leaves_nothing(
+    tmp_path: Path, script: str, words: str
+) -> None:
+    mark = str(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        ask(["/bin/sh", "-c", script], 0.2 if "end" in words else 10, environment={"MARK": mark})
+    deadline = time.monotonic() + 10
+    while _with_environment(f"MARK={mark}"):
+        assert time.monotonic() < deadline
+
+
+def _with_environment(word: str) -> list[Path]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if word.encode() in (process / "environ").read_bytes():
+                found.append(process)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from tests.support.studies import cell, study
 
 from meshwise.cli.doctor import as_json, as_text, exit_status
+from meshwise.core import linux
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.study.model import MeshName
 from meshwise.testbed.local import checks, host
@@ -151,8 +152,12 @@ def test_more_envoys_than_the_kernel_lets_watch_files_are_refused_before_anythin
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(checks, "inotify_limit", lambda: 128)
+    monkeypatch.setattr(linux, "inotify_instances", lambda wanted: min(wanted, 126))
     checks.require_watches(14)
     with pytest.raises(MeshwiseError) as caught:
         checks.require_watches(31)
     assert (caught.value.code, caught.value.exit_status) == ("MW214", 3)
     assert "fs.inotify.max_user_instances=512" in caught.value.remedy
+    monkeypatch.setattr(linux, "inotify_instances", lambda wanted: min(wanted, 125))
+    with pytest.raises(MeshwiseError, match="MW214"):  # other programs of the user have three
+        checks.require_watches(14)

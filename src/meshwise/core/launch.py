@@ -5,7 +5,7 @@ threads may hang. It imports nothing heavy (about 10 ms) and nothing of meshwise
 site-packages; hence the two system calls that `core.linux` has as well.
 
 Options: --parent PID (required; whose child this must still be), --netns FD, --uid N, --gid N,
---cpus 0,1, --nofile N. The environment is passed on as it is.
+--cpus 0,1, --nofile N, --fsize BYTES. The environment is passed on as it is. No program writes a core file.
 
 Order matters: descriptors and limits while privileged, then the network, then the identity, and only
 then the bond to the parent, because a change of identity dissolves it (prctl(2), PR_SET_PDEATHSIG).
@@ -35,12 +35,22 @@ def _call(name: str, *arguments: object) -> None:
         raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
 
 
+def _limit(kind: int, wanted: int) -> None:
+    """Both limits; never above what is allowed."""
+    hard = resource.getrlimit(kind)[1]
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(kind, (allowed, allowed))
+
+
 def _become(options: dict[str, str], program: list[str]) -> None:
     if "--nofile" in options:
         wanted = int(options["--nofile"])
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if "--fsize" in options:
+        _limit(resource.RLIMIT_FSIZE, int(options["--fsize"]))
+    _limit(resource.RLIMIT_CORE, 1)  # not 0: see `core.linux.forbid_core_dumps`
     if "--cpus" in options:
         os.sched_setaffinity(0, {int(cpu) for cpu in options["--cpus"].split(",")})
     if "--netns" in options:

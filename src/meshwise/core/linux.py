@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import select
 import signal
 import threading
@@ -31,6 +32,7 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_TIMERSLACK = 29
 
 T = TypeVar("T")
@@ -47,6 +49,40 @@ def _check(result: int, call: str) -> None:
 def unshare(flags: int) -> None:
     """Move the calling thread into new namespaces (CLONE_NEWPID: its next children)."""
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def unshare_users(flags: int, uid_map: str, gid_map: str) -> None:
+    """`unshare` with CLONE_NEWUSER and these maps, which only a process that stays outside may write.
+
+    So a child that stays writes them. Raises OSError when the namespaces or the maps are refused.
+    """
+    wake, woken = os.pipe()
+    writer = os.fork()
+    if writer == 0:
+        os._exit(_write_maps(wake, woken, os.getppid(), uid_map, gid_map))
+    os.close(wake)
+    try:
+        unshare(flags | CLONE_NEWUSER)
+        os.write(woken, b"1")
+    finally:
+        os.close(woken)
+        code = os.waitstatus_to_exitcode(os.waitpid(writer, 0)[1])
+    if code:
+        raise OSError(code, f"the uid map of a user namespace: {os.strerror(code)}")
+
+
+def _write_maps(wake: int, woken: int, target: int, uid_map: str, gid_map: str) -> int:
+    """In the child: the errno with which it was refused, 0 if it was not."""
+    try:
+        os.close(woken)
+        if os.read(wake, 1):  # else there is no namespace to write for
+            Path(f"/proc/{target}/uid_map").write_text(uid_map)
+            Path(f"/proc/{target}/gid_map").write_text(gid_map)
+    except OSError as error:
+        return error.errno or 1
+    except BaseException:  # noqa: BLE001 - the last frame of this process
+        return 1
+    return 0
 
 
 def setns(fd: int, kind: int) -> None:
@@ -72,6 +108,26 @@ def die_with_parent() -> None:
     A parent that died before this call is not noticed: the caller must look (`parent_is_gone`).
     """
     _check(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def forbid_core_dumps() -> None:
+    """Neither this process nor what it starts leaves its memory, in which keys are, in a file.
+
+    A limit of 1 byte: it is below the least size of a core file, so none is written, and it is the one value
+    for which the kernel starts no program of core_pattern either; 0 does not keep that from being given the
+    memory (fs/coredump.c).
+    """
+    allowed = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    limit = 1 if allowed == resource.RLIM_INFINITY else min(allowed, 1)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+
+
+def hide_memory() -> None:
+    """No other process of this user may read this one's memory, and /proc/PID shows it to root only.
+
+    Children inherit it until they become another program, which is readable again.
+    """
+    _check(_libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0), 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
 
 
 def parent_is_gone(lifeline: int) -> bool:
@@ -134,6 +190,22 @@ def _in_thread(prepare: Callable[[], None], action: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     return results[0]
+
+
+def inotify_instances(wanted: int) -> int:
+    """How many of so many more may be made now: made, counted and closed again.
+
+    What one may have is of the user; in a user namespace it counts for who made the namespace as well, with
+    what that user has elsewhere.
+    """
+    made: list[int] = []
+    try:
+        while len(made) < wanted and (fd := _libc.inotify_init1(os.O_CLOEXEC)) >= 0:
+            made.append(fd)
+    finally:
+        for fd in made:
+            os.close(fd)
+    return len(made)
 
 
 _TFD_NONBLOCK = os.O_NONBLOCK

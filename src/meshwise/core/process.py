@@ -17,17 +17,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
 
 from meshwise.core import messages
+from meshwise.core.modes import make_directory
 
 log = logging.getLogger(__name__)
 
 _LAUNCH = Path(__file__).with_name("launch.py")
 _POLL_S = 0.004
 _TAIL_BYTES = 8192
+ANSWER_BYTES = 1 << 16
+"""More than any proxy says about itself."""
 GRACE_S = 5.0
 """How long a process may take to heed SIGTERM."""
 
@@ -50,6 +54,8 @@ class LaunchPlan:
     open_files: int | None = None
     descriptors: tuple[int, ...] = ()
     """Passed on under the same numbers."""
+    file_bytes: int | None = None
+    """No file that it writes, its log included, grows beyond this: it ends with SIGXFSZ."""
 
 
 class OwnedProcess:
@@ -58,7 +64,7 @@ class OwnedProcess:
     def __init__(self, plan: LaunchPlan, *, pipe_stdout: bool = False) -> None:
         """Starts it. Raises MW210 if not even the launcher can be run."""
         self.plan = plan
-        plan.log.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(plan.log.parent)
         with plan.log.open("ab") as output:
             try:
                 self._popen = subprocess.Popen(
@@ -179,6 +185,63 @@ def stop_all(processes: Iterable[OwnedProcess], grace_s: float = GRACE_S) -> Non
         process.close()
 
 
+_HINTS = {
+    int(signal.SIGKILL): " (out of memory, or someone killed it)",
+    int(signal.SIGXFSZ): " (it wrote more than it may into its log)",
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a program printed, on stdout and stderr together, and how it ended."""
+
+    status: int
+    text: str
+
+
+def ask(
+    argv: Sequence[str | Path],
+    timeout_s: float,
+    *,
+    environment: Mapping[str, str] | None = None,
+    limit_bytes: int = ANSWER_BYTES,
+) -> Said:
+    """Run a program that answers and ends, as `--version` does; it and its children are killed after that.
+
+    Raises OSError when it cannot be started, ValueError in words when it does not end in time or says more
+    than `limit_bytes`: what a user names as a proxy may be any program.
+    """
+    deadline = time.monotonic() + timeout_s
+    said = bytearray()
+    with subprocess.Popen(
+        list(map(str, argv)),
+        env=None if environment is None else dict(environment),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        bufsize=0, process_group=0,
+    ) as program:  # fmt: skip
+        pipe = program.stdout
+        assert pipe is not None
+        try:
+            while chunk := _read_until(pipe, deadline):
+                said += chunk
+                if len(said) > limit_bytes:
+                    raise ValueError(f"it said more than {limit_bytes} bytes")
+            program.wait(max(0.0, deadline - time.monotonic()))
+        except (TimeoutError, subprocess.TimeoutExpired):
+            raise ValueError(f"it did not end within {timeout_s:g} s") from None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+    return Said(program.returncode, said.decode(errors="replace"))
+
+
+def _read_until(pipe: IO[bytes], deadline: float) -> bytes:
+    """The next that comes; empty at the end. Raises TimeoutError."""
+    if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        raise TimeoutError
+    return pipe.read(1 << 16)
+
+
 def describe_status(status: int) -> str:
     """subprocess's return code in words."""
     if status < 0:
@@ -186,8 +249,7 @@ def describe_status(status: int) -> str:
             name = signal.Signals(-status).name
         except ValueError:
             name = f"signal {-status}"
-        hint = " (out of memory, or someone killed it)" if -status == signal.SIGKILL else ""
-        return f"killed by {name}{hint}"
+        return f"killed by {name}{_HINTS.get(-status, '')}"
     return f"ended with status {status}"
 
 
@@ -211,6 +273,7 @@ def _command(plan: LaunchPlan) -> Sequence[str]:
         "--gid": plan.gid,
         "--cpus": ",".join(map(str, plan.cpus)) or None,
         "--nofile": plan.open_files,
+        "--fsize": plan.file_bytes,
     }
     given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     return (sys.executable, "-I", "-S", str(_LAUNCH), *given, "--", *plan.argv)

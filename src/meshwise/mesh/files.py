@@ -12,14 +12,15 @@ import errno
 import os
 from pathlib import Path
 
+from meshwise.core.modes import PRIVATE_DIRECTORY, PRIVATE_FILE, make_directory
+
 _ONE_UID = {errno.EPERM, errno.EINVAL}
 """What chown says when the uid is not ours to give (ordinary user) or not mapped (user namespace)."""
 
 
 def private_directory(path: Path, uid: int | None = None) -> Path:
     """Makes `path` (mode 0700) and hands it to `uid` where that is possible."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.chmod(0o700)
+    make_directory(path, PRIVATE_DIRECTORY).chmod(PRIVATE_DIRECTORY)
     hand_over(path, uid)
     return path
 
@@ -28,8 +29,9 @@ def write_private(path: Path, content: str | bytes, uid: int | None = None) -> N
     """Replaces `path` atomically; mode 0600 before anything is in it. Raises OSError as writing does."""
     aside = path.with_name(f".{path.name}.new")
     aside.unlink(missing_ok=True)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
     with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, PRIVATE_FILE)  # a umask may have taken even the owner's right to read
         file.write(content.encode() if isinstance(content, str) else content)
     hand_over(aside, uid)
     aside.replace(path)

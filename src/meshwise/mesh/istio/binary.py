@@ -11,16 +11,17 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from meshwise.core import messages
+from meshwise.core.process import ask
 from meshwise.mesh.binaries.store import locate
 from meshwise.mesh.istio import native
 
 VARIABLE = "MESHWISE_ENVOY"
+_ANSWER_S = 20.0
 
 
 def envoy_path() -> Path:
@@ -48,13 +49,11 @@ def envoy_path() -> Path:
 def facts(path: Path) -> Mapping[str, str]:
     """`version`, `revision`, `tls_library`, `digest`. Raises MW403 for a program that is not Envoy."""
     try:
-        answer = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, errors="replace", timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
+        answer = ask([path, "--version"], _ANSWER_S)
+    except (OSError, ValueError) as error:
         raise messages.ENVOY_MISSING.error(path=path, reason=str(error)) from error
-    match = re.search(r"version: (\w+)/([^/]+)/([^/]+)/([^/]+)/(\S+)", answer.stdout)
-    if not match:
+    match = re.search(r"version: (\w+)/([^/]+)/([^/]+)/([^/]+)/(\S+)", answer.text)
+    if answer.status or not match:
         raise messages.ENVOY_MISSING.error(path=path, reason="its `--version` is not Envoy's")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -82,10 +81,8 @@ def _validates(path: Path, config: native.Json) -> bool:
     """Raises MW403 when the binary gives no answer. The configuration travels in the arguments: a file would
     stay behind when this process is killed."""
     try:
-        done = subprocess.run(
-            [path, "--mode", "validate", "--config-yaml", json.dumps(config), "--log-level", "off"],
-            capture_output=True, timeout=20, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
+        words = ["--mode", "validate", "--config-yaml", json.dumps(config), "--log-level", "off"]
+        done = ask([path, *words], _ANSWER_S)
+    except (OSError, ValueError) as error:
         raise messages.ENVOY_MISSING.error(path=path, reason=str(error)) from error
-    return done.returncode == 0
+    return done.status == 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from meshwise.core import messages
+from meshwise.core.process import ask
 from meshwise.mesh.binaries.known import LATEST_KNOWN
 from meshwise.mesh.binaries.store import OVERRIDES, locate
 
@@ -19,6 +19,7 @@ PINNED = ("v2.366.0",)
 TRIED_REVISIONS = ("29637b64",)
 """Builds of one's own that were tried, by the beginning of their commit: 7 commits after v2.366.0."""
 
+_ANSWER_S = 20.0
 _BANNER = re.compile(r"linkerd2_proxy: (\S+) (\S+) \(([0-9a-f]+)\)")
 
 
@@ -46,12 +47,10 @@ def facts(path: Path) -> Mapping[str, str]:
     configuration is missing (exit status 64).
     """
     try:
-        answer = subprocess.run(
-            [path], capture_output=True, text=True, errors="replace", timeout=20, env={}, check=False
-        )
-    except (OSError, subprocess.SubprocessError) as error:
+        answer = ask([path], _ANSWER_S, environment={})
+    except (OSError, ValueError) as error:
         raise messages.NOT_LINKERD.error(path=path, reason=str(error)) from error
-    match = _BANNER.search(answer.stdout + answer.stderr)
+    match = _BANNER.search(answer.text)
     if not match:
         raise messages.NOT_LINKERD.error(path=path, reason="it does not introduce itself as linkerd2-proxy")
     version = match[2] if match[2].startswith("v") else f"v{match[2]}"

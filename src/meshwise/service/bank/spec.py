@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwise.core import messages
+from meshwise.core.modes import write_private_text
 from meshwise.study.bank import Stores
 from meshwise.study.model import Protocol
 
@@ -77,9 +77,8 @@ class BankSpec:
     """The bound on how old a cached value can be when an invalidation was lost."""
 
     def write(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps(dataclasses.asdict(self), indent=1))
+        """For its owner only: it holds passwords."""
+        write_private_text(path, json.dumps(dataclasses.asdict(self), indent=1))
 
     @classmethod
     def read(cls, path: Path) -> BankSpec:

@@ -25,7 +25,6 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,7 +35,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from meshwise.core import linux, messages
-from meshwise.core.process import LaunchPlan, OwnedProcess
+from meshwise.core.modes import make_directory, write_private_text
+from meshwise.core.process import LaunchPlan, OwnedProcess, ask
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ _INNER = Path(__file__).with_name("as_inner_user.py")
 _START_S = 60.0
 _STOP_S = 10.0
 _REMOVE_S = 5.0
+_ANSWER_S = 10.0
 _USER = "bank"
 _LOCK = "owner.lock"
 _PREFIX = "meshwise-store-"
@@ -153,8 +154,7 @@ def cluster(directory: Path) -> Iterator[Cluster]:
 def _new_cluster(binaries: Path, home: Path, as_whom: Unprivileged) -> Cluster:
     password = secrets.token_hex(16)
     secret = home / "password"
-    secret.touch(0o600)
-    secret.write_text(password)
+    write_private_text(secret, password)
     if as_whom.uid is not None:
         os.chown(secret, as_whom.uid, as_whom.gid or -1)
     data = home / "data"
@@ -231,11 +231,11 @@ def redis(
     with _own_directory(directory, "redis", nobody) as home:
         password = secrets.token_hex(16)
         configuration = home / "redis.conf"
-        configuration.touch(0o600)
-        configuration.write_text(
+        write_private_text(
+            configuration,
             f'bind {address}\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\ndir {home}\n'
             f"unixsocket {home}/redis.sock\nunixsocketperm 700\n"
-            "maxmemory 256mb\nmaxmemory-policy allkeys-lru\n"
+            "maxmemory 256mb\nmaxmemory-policy allkeys-lru\n",
         )
         output = directory / f"{name.rpartition('/')[2]}.log"
         start = output.stat().st_size if output.exists() else 0
@@ -265,7 +265,7 @@ def free_port(address: str = "127.0.0.1") -> int:
 def _own_directory(directory: Path, name: str, as_whom: Unprivileged) -> Iterator[Path]:
     """A directory of the store's own user. Not below `directory`, which that user may not be able to enter;
     and short, because the path of a Unix socket has at most 107 bytes."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     sweep()
     home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}-"))
     try:
@@ -366,8 +366,8 @@ def _version(directory: Path) -> tuple[int, ...]:
 
 
 def build_of(binary: Path) -> str:
-    """What it says that it is."""
-    answer = subprocess.run(
-        [str(binary), "--version"], capture_output=True, text=True, timeout=10, check=False
-    )
-    return answer.stdout.strip()
+    """What it says that it is. Raises MW923."""
+    try:
+        return ask([binary, "--version"], _ANSWER_S).text.strip()
+    except ValueError as error:
+        raise messages.STRANGE_STORE.error(path=binary, reason=error) from error

@@ -24,6 +24,7 @@ from pathlib import Path
 import redis
 
 from meshwise.core import messages
+from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory
 from meshwise.core.process import OwnedProcess
 from meshwise.mesh.seam import ProcessPlan, Ready
 from meshwise.service.bank import schema, stores
@@ -123,7 +124,7 @@ class Bank:
 
     def service_plans(self, environment: Environment, directory: Path) -> list[ProcessPlan]:
         """The five services, which hold no connection until their first trial begins."""
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory, PRIVATE_DIRECTORY)
         plans = []
         for service in Service:
             path = directory / f"{service}.json"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from meshwise.core.errors import MeshwiseError
+from meshwise.core.modes import make_directory
 from meshwise.load.spec import LoadSpec
 from meshwise.service.bank.mix import Request
 from meshwise.study.bank import Operation
@@ -41,7 +42,7 @@ class BankTrial:
         """The load of one client, which asks the bank."""
         requests = books.asked_by(spec, self.weights, f"{self.run}-{client}")
         self._asked[client] = requests
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self.directory)
         return books.scripted(spec, requests, self.directory / f"{client}.script")
 
     def labelled(self, client: str, table: pa.Table) -> pa.Table:
@@ -65,7 +66,7 @@ def once_more(
     requests: Sequence[Request], spec: LoadSpec, directory: Path, start: StartInstrument
 ) -> Sequence[int]:
     """Send these, evenly spaced, and give a status each; zeros if the instrument does not get through."""
-    directory.mkdir(parents=True)
+    make_directory(directory)
     again = replace(
         books.scripted(replace(spec, script=None), requests, directory / "script"),
         headers=spec.headers,

@@ -281,9 +281,10 @@ def inotify_limit() -> int:
 
 
 def require_watches(envoys: int) -> None:
-    """Raises MW214 where so many Envoys could not watch the files that their configuration comes in."""
+    """Raises MW214 where so many Envoys could not watch the files that their configuration comes in: by the
+    limit, or because the user's other programs have taken of it."""
     needed, limit = INOTIFY_OF_ENVOY * envoys, inotify_limit()
-    if needed > limit:
+    if needed > limit or linux.inotify_instances(needed) < needed:
         wanted = max(512, 2 ** needed.bit_length())
         raise messages.TOO_MANY_WATCHES.error(envoys=envoys, needed=needed, limit=limit, wanted=wanted)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory, write_private_text
 from meshwise.core.process import OwnedProcess
 from meshwise.load.payloads import RESPONSE_SLOT
 from meshwise.load.records import SCHEMA, peek, read_records
@@ -122,8 +123,8 @@ class Instrument:
         cls, client: str, pod: Pod, spec: LoadSpec, directory: Path, cpus: tuple[int, ...]
     ) -> Instrument:
         """Returns when the process runs, not yet when it sends; the caller owns `process`."""
-        directory.mkdir(parents=True)
-        (directory / "spec.json").write_text(spec.to_json())
+        make_directory(directory, PRIVATE_DIRECTORY)
+        write_private_text(directory / "spec.json", spec.to_json())
         argv = (sys.executable, "-m", "meshwise.load", "--spec", str(directory / "spec.json"))
         process = pod.start(
             "instrument",

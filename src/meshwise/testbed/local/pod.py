@@ -48,6 +48,7 @@ class Pod:
         uid: int | None = None,
         cpus: tuple[int, ...] = (),
         open_files: int | None = None,
+        file_bytes: int | None = None,
         pipe_stdout: bool = False,
     ) -> OwnedProcess:
         """Start a process inside; the caller owns it. `uid` is its gid as well, as in the meshes' images."""
@@ -61,6 +62,7 @@ class Pod:
             gid=uid,
             cpus=cpus,
             open_files=open_files,
+            file_bytes=file_bytes,
         )
         return OwnedProcess(plan, pipe_stdout=pipe_stdout)
 

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from meshwise.core import messages
+from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory, write_private_text
 from meshwise.core.process import OwnedProcess
 from meshwise.mesh.seam import Mesh, ProcessPlan, Ready
 from meshwise.study.model import SERVICE_PORTS, Protocol
@@ -29,6 +30,8 @@ from meshwise.testbed.local.pod import Pod
 _PADDING_BYTES = 4096
 """A page: the initial stack position varies over all its offsets."""
 _OPEN_FILES = 65536
+_LOG_BYTES = 256 << 20
+"""A log lies in memory: a process that floods it ends before the machine does."""
 _INHERITED = ("PATH", "PYTHONPATH")
 SERVICE = "service"
 
@@ -76,12 +79,12 @@ def due_starts(
 
 
 def _service_plans(environment: Environment, directory: Path, draws: str) -> list[ProcessPlan]:
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory, PRIVATE_DIRECTORY)
     plans = []
     for node in environment.nodes:
         path = directory / f"{node.name}.json"
         seed = zlib.crc32(f"{draws} {node.name}".encode())
-        path.write_text(environment.node_spec(node.name, seed).to_json())
+        write_private_text(path, environment.node_spec(node.name, seed).to_json())
         plans.append(
             ProcessPlan(
                 pod=node.name,
@@ -112,6 +115,7 @@ def start(
         uid=plan.uid if privileged else None,
         cpus=cpus.others,
         open_files=_OPEN_FILES,
+        file_bytes=_LOG_BYTES,
     )
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self
 from meshwise import __version__
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
+from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory
 from meshwise.core.process import OwnedProcess, stop_all
 from meshwise.load.spec import LoadSpec
 from meshwise.load.trace import write_trace
@@ -76,7 +77,7 @@ class LocalTestbed:
         """Make pods, links and rules. Raises MW201 outside a world, MW214 where so many Envoys cannot
         be, MW501 or MW502 if the kernel refuses."""
         world = current_world()
-        self._privileged = world.privileged
+        self._privileged, self._own_users = world.privileged, world.own_users
         self._home = self._directory or world.secrets
         self._trace = self._write_trace()
         environments = lay_out(self._study, self._home / "environments")
@@ -112,6 +113,7 @@ class LocalTestbed:
             "meshwise": __version__,
             "machine": host.facts(),
             "privileged": self._privileged,
+            "own_users": self._own_users,
             "proxies": {str(name): dict(mesh.describe()) for name, mesh in self._meshes.items()},
             "traits": {
                 str(name): found for name, mesh in self._meshes.items() if (found := dict(mesh.traits()))
@@ -133,7 +135,7 @@ class LocalTestbed:
         for environment in self._environments.values():
             mesh, placement = self._meshes[environment.placement.mesh], environment.placement
             shutil.rmtree(placement.directory, ignore_errors=True)
-            placement.directory.mkdir(parents=True, mode=0o700)
+            make_directory(placement.directory, PRIVATE_DIRECTORY)
             mesh.prepare(placement, environment.first_cell)
             specs = self._home / "nodes" / environment.name
             services = None

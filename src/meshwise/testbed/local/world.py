@@ -2,16 +2,19 @@
 
     meshwise (the user's process) -> keeper -> init (PID 1 inside) -> runner (PID 2) -> everything else
 
-The keeper leaves the user's namespaces: user (unless root), network, mount, IPC, and, for its children,
-PID. Init is PID 1 of the new PID namespace: when it ends, however it ends, the kernel kills every process
-inside, and with the last process go the namespaces and all that lives in them: links, rules, mounts, and
-the memory-backed files that hold keys. So one bond per generation is enough to leave nothing behind:
-the keeper and init get SIGKILL when their parent dies (PR_SET_PDEATHSIG), init ends when the runner ends.
+The keeper leaves the user's namespaces: user, network, mount, IPC, and, for its children, PID. Init is PID 1
+of the new PID namespace: when it ends, however it ends, the kernel kills every process inside, and with the
+last process go the namespaces and all that lives in them: links, rules, mounts, and the memory-backed files
+that hold keys. So one bond per generation is enough to leave nothing behind: the keeper and init get SIGKILL
+when their parent dies (PR_SET_PDEATHSIG), init ends when the runner ends.
 
 Laws of this file:
 - Nothing is made that has a name outside: no /run/netns entry, no directory, no file.
 - The user's files stay where they are, writable as before: the mount tree is a private copy, and only
   one unimportant directory is covered (`SECRETS`), with a tmpfs.
+- Nobody outside but root can read keys: an ordinary user's world has that user's one uid, root's world has
+  uids that nobody outside has (`users`); what holds the keys of the authority is not dumpable, and nothing
+  inside leaves a core file.
 - A signal reaches the runner once. The world is a process group of its own, so that a terminal's Ctrl-C
   goes to the user's process only, which passes it on.
 - The runner is a fork, so `enter_world` must be called before the process has threads that hold locks.
@@ -21,6 +24,7 @@ Sources: namespaces(7), user_namespaces(7), pid_namespaces(7), prctl(2).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -36,6 +40,7 @@ from typing import NoReturn
 from meshwise.core import linux, messages
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.core.process import describe_status
+from meshwise.testbed.local import users
 
 Main = Callable[[], int]
 
@@ -44,7 +49,10 @@ COVERED_DIRECTORIES = tuple(map(Path, ("/run/lock", "/mnt", "/srv", "/media", "/
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _ISOLATED = linux.CLONE_NEWNET | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC
+_SECURE = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 _SECRETS_VARIABLE = "MESHWISE_WORLD"
+_HIGHEST_UID = 65534
+"""Who has this one has all that a mesh or a database may want."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ class World:
     """A private memory-backed directory."""
     privileged: bool
     """Whether more than one uid is mapped here, so that a proxy can have its own."""
+    own_users: bool
+    """Whether those uids are nobody's outside."""
 
 
 def current_world() -> World:
@@ -62,7 +72,9 @@ def current_world() -> World:
     secrets = os.environ.get(_SECRETS_VARIABLE)
     if secrets is None or os.getpid() == 1:
         raise messages.NO_WORLD.error(reason="this process is not inside one (`enter_world` makes it)")
-    return World(Path(secrets), privileged=linux.maps_uid(65534))
+    uid_map = Path("/proc/self/uid_map").read_text()
+    privileged = linux.maps_uid(_HIGHEST_UID, uid_map)
+    return World(Path(secrets), privileged, own_users=privileged and not users.are_the_machines(uid_map))
 
 
 def enter_world(main: Main, *, keep: Iterable[Path] = ()) -> int:
@@ -111,15 +123,9 @@ def _keeper(parent: int, main: Main, secrets: Path, report: int) -> int:
     os.setpgid(0, 0)
     # As a background group of the terminal it may still write there, whatever `stty tostop` says.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    uid, gid = os.geteuid(), os.getegid()
-    try:
-        _leave(privileged=uid == 0)
-    except PermissionError:
-        if uid != 0:
-            raise
-        _leave(privileged=False)  # root without capabilities, as in a container
-    if not linux.maps_uid(0):
-        _map_to_root(uid, gid)
+    linux.forbid_core_dumps()
+    _leave()
+    linux.hide_memory()  # not before: it would take /proc/self/uid_map away from an ordinary user
     linux.die_with_parent()  # here and not earlier: unshare() dissolves the bond
     if os.getppid() != parent:
         return _KILLED
@@ -134,8 +140,35 @@ def _keeper(parent: int, main: Main, secrets: Path, report: int) -> int:
     return _shell_status(os.waitpid(init, 0)[1])
 
 
-def _leave(*, privileged: bool) -> None:
-    linux.unshare(_ISOLATED | (0 if privileged else linux.CLONE_NEWUSER))
+def _leave() -> None:
+    """Root's way with users of its own; where that is refused, as root; else as an ordinary user."""
+    if os.geteuid() == 0 and linux.maps_uid(_HIGHEST_UID):
+        known = users.known_below(Path("/proc/self/uid_map").read_text())
+        own = "\n".join(map(str, users.world_map(known, users.taken_here())))
+        if _allows_users(own):
+            return linux.unshare_users(_ISOLATED, own, own)
+        with contextlib.suppress(PermissionError):  # root without capabilities, as in a container
+            return linux.unshare(_ISOLATED)
+    uid, gid = os.geteuid(), os.getegid()
+    linux.unshare(_ISOLATED | linux.CLONE_NEWUSER)
+    return _map_to_root(uid, gid)
+
+
+def _allows_users(own: str) -> bool:
+    """Tried in a child, because there is no way back: user.max_user_namespaces may be 0, and in a container
+    that covers parts of /proc a user namespace may not mount a /proc of its own."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == 0
+    status = 1
+    try:
+        linux.unshare_users(linux.CLONE_NEWNS | linux.CLONE_NEWPID, own, own)
+        if os.fork() == 0:
+            _mount_proc()
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.wait()[1])
+    finally:
+        os._exit(status & 0xFF)
 
 
 def _map_to_root(uid: int, gid: int) -> None:
@@ -166,10 +199,13 @@ def _init(lifeline: int, main: Main, secrets: Path, report: int) -> int:
 
 def _furnish(secrets: Path) -> None:
     """A /proc of our own and a place for keys, in a mount tree that tells no one outside."""
+    _mount_proc()
+    linux.mount("meshwise", secrets, "tmpfs", _SECURE, "mode=0755")
+
+
+def _mount_proc() -> None:
     linux.mount("none", Path("/"), None, linux.MS_REC | linux.MS_PRIVATE)
-    secure = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-    linux.mount("proc", Path("/proc"), "proc", secure)
-    linux.mount("meshwise", secrets, "tmpfs", secure, "mode=0755")
+    linux.mount("proc", Path("/proc"), "proc", _SECURE)
 
 
 def _directory_to_cover(keep: Iterable[Path]) -> Path:
