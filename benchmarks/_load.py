@@ -95,7 +95,7 @@ def spec(port: int, protocol: Protocol, seconds: float, **changes: object) -> Lo
         "port": port,
         "authority": f"127.0.0.1:{port}",
         "protocol": protocol,
-        "method": "GET",
+        "method": "POST" if protocol is Protocol.GRPC else "GET",
         "path": GRPC_PATH if protocol is Protocol.GRPC else "/",
         "headers": (),
         "body_bytes": 0,

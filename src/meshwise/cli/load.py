@@ -141,12 +141,13 @@ def load(
         raise messages.BAD_LOAD_OPTION.error(
             what=f"--grpc-method and --message mean nothing to {protocol}", remedy="add --protocol grpc"
         )
+    default_method = "POST" if request != 0 or protocol is Protocol.GRPC else "GET"
     spec = LoadSpec(
         address=target.address,
         port=target.port,
         authority=target.authority,
         protocol=protocol,
-        method=parse_method(method if method is not None else "POST" if request != 0 else "GET"),
+        method=parse_method(default_method if method is None else method),
         path=_path(target, protocol, grpc_method),
         headers=parse_headers(header or []),
         body_bytes=0,

@@ -21,6 +21,7 @@ from meshwise.core import messages
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.core.linux import die_with_parent
 from meshwise.load.engine import Engine, RunFacts
+from meshwise.load.fields import check_request
 from meshwise.load.files import RunFiles
 from meshwise.load.intended import intended_times
 from meshwise.load.patterns import wrong_patterns
@@ -103,6 +104,7 @@ def check_spec(spec: LoadSpec) -> None:
     for is_wrong, what in [*wrong, *wrong_patterns(spec)]:
         if is_wrong:
             raise messages.BAD_LOAD_OPTION.error(what=what, remedy="change that option")
+    check_request(spec)
 
 
 def _too_few(spec: LoadSpec) -> bool:

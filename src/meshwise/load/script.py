@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from meshwise.core import messages
+from meshwise.load.fields import check_path
 from meshwise.load.spec import LoadSpec
 from meshwise.load.wire import grpc, http1, http2_request
 from meshwise.load.wire.seam import WireProtocol
@@ -49,6 +51,8 @@ def read_script(path: Path) -> tuple[Line, ...]:
 def encode_script(spec: LoadSpec, path: Path) -> tuple[Callable[[], WireProtocol], int]:
     """What makes the protocol of a connection, and the mean size of a request on the wire."""
     lines, scheme = read_script(path), "https" if spec.tls else "http"
+    for target in {line.path for line in lines}:
+        check_path(target, spec.protocol)
     bodies = [line.body.encode() for line in lines]
     if spec.protocol is Protocol.HTTP1:
         raw = [
@@ -56,7 +60,9 @@ def encode_script(spec: LoadSpec, path: Path) -> tuple[Callable[[], WireProtocol
             for line, body in zip(lines, bodies, strict=True)
         ]
         heads = http1.KnownHeads()
-        return lambda: VariedHttp1(raw, range(len(raw)), heads), sum(map(len, raw)) // len(raw)
+        is_head = spec.method == "HEAD"
+        protocol = partial(VariedHttp1, raw, range(len(raw)), heads, is_head_method=is_head)
+        return protocol, sum(map(len, raw)) // len(raw)
     if spec.protocol is Protocol.HTTP2:
         calls = [
             http2_request.encode_request(spec.method, scheme, line.path, spec.authority, spec.headers, body)

@@ -30,9 +30,13 @@ def encode_request(
     *,
     messages: int = 1,
 ) -> http2_request.Request:
-    """`path` is `/package.Service/Method`; `message` is the serialised request, sent uncompressed, `messages`
+    """A field of the caller stands in place of a built-in one.
+
+    `path` is `/package.Service/Method`; `message` is the serialised request, sent uncompressed, `messages`
     times."""
-    fields = [("te", "trailers"), ("content-type", "application/grpc"), *headers]
+    names = {name.lower() for name, _ in headers}
+    built_in = (("te", "trailers"), ("content-type", "application/grpc"))
+    fields = [*(field for field in built_in if field[0] not in names), *headers]
     body = (b"\0" + len(message).to_bytes(4, "big") + message) * messages
     return http2_request.encode_request(
         "POST", scheme, path, authority, fields, body, content_length=False, parts=messages

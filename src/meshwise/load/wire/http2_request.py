@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from meshwise.load.wire import frames
 from meshwise.load.wire.blocks import encode_block
 
-_HOP_BY_HOP = frozenset(
-    {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "host"}
-)
-
 
 @dataclass(frozen=True)
 class Request:
@@ -37,14 +33,16 @@ def encode_request(
     content_length: bool = True,
     parts: int = 1,
 ) -> Request:
-    """Pseudo-header fields first; hop-by-hop fields have no place in HTTP/2 and are left out.
+    """Pseudo-header fields first. A field of the caller stands in place of a built-in one; its `host` is
+    `:authority`. Fields that HTTP/2 forbids are `load.fields`' to refuse.
 
     `parts`: the body is so many pieces of one size, each in DATA frames of its own."""
     names = {name.lower() for name, _ in headers}
+    authority = next((value for name, value in headers if name.lower() == "host"), authority)
     fields = [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)]
     if "user-agent" not in names:
         fields.append(("user-agent", "meshwise"))
-    fields += [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]
+    fields += [(name, value) for name, value in headers if name.lower() != "host"]
     if body and content_length and "content-length" not in names:
         fields.append(("content-length", str(len(body))))
     block = encode_block(fields)
