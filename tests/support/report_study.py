@@ -48,5 +48,5 @@ def ladder_archive(
     run_fake(directory, study, FakeTestbed(study, crashes=crashes, unproven=unproven))
     reader = ArchiveReader.open(directory)
     if analyzed:
-        write_findings(directory, analyze_archive(reader).as_json())
+        write_findings(directory, analyze_archive(reader).as_json(), reader.digests)
     return reader

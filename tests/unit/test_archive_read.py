@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 from tests.support.fake_study import run_fake, small_study
 from tests.support.signed import replace_about, replace_column, sign
 
-from meshwise.archive.findings import read_findings, write_findings
+from meshwise.archive.findings import outdated, read_findings, write_findings
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.rows import cell_of, cell_row, trial_of, trial_row
 from meshwise.archive.schema import EVENTS, REQUESTS, REQUESTS_EXTRA, TABLES, conform
@@ -215,11 +216,19 @@ def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path, name: str) -> Non
 
 def test_findings_come_back(tmp_path: Path) -> None:
     document = {"schema_version": 1, "findings": [{"id": "x", "estimate": 1.5, "low": None}]}
-    write_findings(tmp_path, document)
-    assert read_findings(tmp_path) == document
+    write_findings(tmp_path, document, {"trials.parquet": "ab"})
+    kept = read_findings(tmp_path)
+    assert {name: kept[name] for name in document} == document
+    assert kept["made_from"] == {"trials.parquet": "ab"}
+    assert outdated(kept, {"trials.parquet": "ab", "manifest.json": "of no concern"}) == ""
+    assert outdated(kept, {"trials.parquet": "cd"}) == "it was made from another trials.parquet"
+    assert "changed" in outdated(kept | {"findings": [{"id": "x", "estimate": -12345.0}]}, {})
+    assert "does not say" in outdated(document, {"trials.parquet": "ab"})
+    (tmp_path / "findings.json").write_text(json.dumps(kept, sort_keys=True))  # another layout only
+    assert outdated(read_findings(tmp_path), {"trials.parquet": "ab"}) == ""
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_findings(tmp_path, {"findings": [float("inf")]})
-    assert read_findings(tmp_path) == document
+        write_findings(tmp_path, {"findings": [float("inf")]}, {})
+    assert read_findings(tmp_path) == kept
 
 
 def test_absent_and_damaged_findings_are_named(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> ArchiveReader:
     study = parse_study(STUDY, "grows.yaml", lambda cell: None)
     run_fake(directory, study, FakeTestbed(study))
     found = ArchiveReader.open(directory)
-    write_findings(directory, analyze_archive(found).as_json())
+    write_findings(directory, analyze_archive(found).as_json(), found.digests)
     return found
 
 

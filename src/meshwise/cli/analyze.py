@@ -14,7 +14,7 @@ import typer
 from meshwise.analysis.fairness import facts_of
 from meshwise.analysis.findings import Tables, findings, measure_trials, outcomes_of, recorded_flags
 from meshwise.analysis.settings import Settings
-from meshwise.archive.findings import write_findings
+from meshwise.archive.findings import signed, write_findings
 from meshwise.archive.outcome import TrialStatus
 from meshwise.archive.read import ArchiveReader
 from meshwise.core import messages
@@ -40,13 +40,16 @@ def analyze(
 
     Example: meshwise analyze my-study
     """
-    document = analyze_archive(ArchiveReader.open(directory))
-    values = document.as_json()
+    reader = ArchiveReader.open(directory)
+    document = analyze_archive(reader)
+    values = signed(document.as_json(), reader.digests)
     if as_json:
         typer.echo(json.dumps(values, indent=1))
     elif not quiet:
         typer.echo(summary(document))
-    path = write_findings(directory, values)  # after it was said: a full disk must not take it
+    path = write_findings(
+        directory, values, reader.digests
+    )  # after it was said: a full disk must not take it
     if not (as_json or quiet):
         typer.echo(f"findings in {path}; show them with `meshwise report {directory}`", err=True)
     if any(

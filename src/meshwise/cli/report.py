@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from meshwise.archive.findings import FINDINGS_NAME, read_findings
+from meshwise.archive.findings import FINDINGS_NAME, outdated, read_findings, signed, write_findings
 from meshwise.archive.read import ArchiveReader
+from meshwise.cli.analyze import analyze_archive
 from meshwise.core import messages
+from meshwise.core.errors import MeshwiseError
 from meshwise.core.files import Folder, disk_troubles, writing
+from meshwise.findings.finding import SCHEMA_VERSION
 from meshwise.report import edge, terminal
 from meshwise.report import html as page
 from meshwise.report.content import Content, content
@@ -58,15 +62,34 @@ def report(
 
 
 def read_content(reader: ArchiveReader) -> Content:
-    """The findings of an archive, laid out. Raises MW701 without any; MW608, MW702, MW703 for bad ones."""
+    """The findings of an archive, laid out; made anew, with a word on stderr, if they are not of this state
+    of the archive. Raises MW701 without any; MW608, MW702, MW703 for bad ones."""
     directory = reader.directory
-    if not (directory / FINDINGS_NAME).is_file():
+    if not os.path.lexists(directory / FINDINGS_NAME):
         raise messages.NO_FINDINGS.error(
             str(directory), reason="it has no findings.json", directory=directory
         )
     return content(
-        read_findings(directory),
+        _current(reader),
         str(directory / FINDINGS_NAME),
         reader.about.get("not_applicable") or (),
         Counter(reader.trials()["status"].to_list()),
     )
+
+
+def _current(reader: ArchiveReader) -> dict[str, Any]:
+    """`findings.json` as the analysis makes it of the archive as it is now."""
+    found = read_findings(reader.directory)
+    version = found.get("schema_version")
+    newer = isinstance(version, int) and version > SCHEMA_VERSION
+    reason = outdated(found, reader.digests)
+    if newer or not reason:
+        return found
+    path = reader.directory / FINDINGS_NAME
+    typer.echo(f"{path} is not used: {reason}; the findings are made anew", err=True)
+    made = signed(analyze_archive(reader).as_json(), reader.digests)
+    try:
+        write_findings(reader.directory, made, reader.digests)
+    except MeshwiseError as error:  # they can be shown all the same
+        typer.echo(f"the new findings are not kept: {error}", err=True)
+    return made

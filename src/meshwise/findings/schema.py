@@ -38,6 +38,15 @@ def schema(traits: Sequence[str]) -> dict[str, Any]:
                 "required": ["name", "confidence", "primary_metrics", "blocks", "executions"],
             },
             "environment": {"type": "object", "description": "environment.json as it was recorded."},
+            "made_from": {
+                "type": "object",
+                "description": "SHA-256 of the archive's files that decide the findings.",
+                "additionalProperties": {"type": "string"},
+            },
+            "sha256": {
+                "type": "string",
+                "description": "Of all the rest as JSON with sorted keys and without blanks.",
+            },
             "fairness": {
                 "type": "array",
                 "description": "What is equal between the compared meshes; a value under each mesh's name.",
