@@ -72,6 +72,24 @@ def test_errors_cross_the_border(person: str) -> None:
     assert "ZeroDivisionError: on purpose" in stderr
 
 
+def test_what_the_system_refuses_inside_is_said_in_words(person: str) -> None:
+    status, [told], stderr = run(person, "without_threads")
+    assert (status, told["error"], stderr) == (3, "MW220", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGQUIT, signal.SIGKILL])
+def test_a_runner_that_is_killed_is_said_to_be(person: str, number: signal.Signals) -> None:
+    status, [told], _ = run(person, "die", str(int(number)))
+    assert (status, told["error"]) == (3, "MW202")
+    assert str(told["what"]).startswith(f"meshwise's own processes were killed by {number.name}")
+
+
+def test_a_terminal_that_closes_ends_it_in_order(person: str) -> None:
+    """SIGHUP is heeded as Ctrl-C is: the runner cleans up and keeps what is complete."""
+    status, told, stderr = run(person, "die", str(int(signal.SIGHUP)))
+    assert (status, told, stderr.splitlines()[-1]) == (-signal.SIGINT, [], "KeyboardInterrupt")
+
+
 def test_a_refused_world_says_why(person: str) -> None:
     """Without capabilities root falls back to a user namespace; without that as well, there is no world."""
     inner = command_as(person, *PROGRAM, "refuse")

@@ -63,6 +63,18 @@ def crash() -> int:
     raise ZeroDivisionError("on purpose")
 
 
+def die(number: str) -> int:
+    """The runner by itself, as by a crash."""
+    os.kill(os.getpid(), int(number))
+    time.sleep(10)
+    return 0
+
+
+def without_threads() -> int:
+    """As where pids.max is reached."""
+    raise RuntimeError("can't start new thread")
+
+
 def count_signals() -> int:
     """Counts SIGINT until half a second passes without one."""
     seen: list[int] = []
@@ -214,7 +226,18 @@ class proxy_dial:
 
 SCENES = {
     scene.__name__: scene
-    for scene in (look, refuse, crash, count_signals, hold, keep_keys, crash_hard, capture)
+    for scene in (
+        look,
+        refuse,
+        crash,
+        die,
+        without_threads,
+        count_signals,
+        hold,
+        keep_keys,
+        crash_hard,
+        capture,
+    )
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from typing import Any
 
@@ -52,7 +53,7 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
+        except BaseException as error:
             if (refused := refusal(error)) is None:
                 raise
             log.info("refused by the system", exc_info=error)
@@ -95,4 +96,7 @@ def common(
 def main() -> None:
     """Entry point. Exit status as DESIGN says: 0 done, 1 the answer is no, 2 bad input, 3 environment; and
     130 after Ctrl-C, as shells have it."""
+    # Before numpy is imported: nothing here multiplies large matrices, and where a limit of threads is
+    # reached OpenBLAS would end the process with SIGINT.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(run_command(app))

@@ -52,9 +52,9 @@ def run(
 ) -> None:
     """Run a study on real proxies and store every trial.
 
-    Needs root or an unprivileged user namespace (`meshwise doctor` tells). Ctrl-C or SIGTERM ends it after
-    clean-up and keeps what is complete (exit status 130); `--resume` continues there. Exit status 1 if no
-    trial could be measured, or if the books of the bank do not agree with what its clients were told.
+    Needs root or an unprivileged user namespace (`meshwise doctor` tells). Ctrl-C, SIGTERM or SIGHUP ends
+    it after clean-up and keeps what is complete (exit status 130); `--resume` continues there. Exit status 1
+    if no trial could be measured, or if the books of the bank do not agree with what its clients were told.
 
     Example: meshwise run studies/quickstart.yaml --out my-study
     """

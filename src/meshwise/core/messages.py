@@ -52,8 +52,8 @@ NO_WORLD = Message(
 WORLD_ENDED = Message(
     "MW202",
     Fault.ENVIRONMENT,
-    "meshwise's own processes were {ending} from outside",
-    "look for an out-of-memory kill (`dmesg`); what is complete is kept, go on with `--resume`",
+    "meshwise's own processes were {ending}",
+    "look for an out-of-memory kill or a crash (`dmesg`); what is complete is kept, go on with `--resume`",
 )
 NO_SECRETS_PLACE = Message(
     "MW203",

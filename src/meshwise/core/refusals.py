@@ -35,6 +35,8 @@ def refusal(error: BaseException) -> MeshwiseError | None:
         return _refused("no memory is left", errno.ENOMEM)
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return _refused("no further thread can be started", errno.EAGAIN)
+    if type(error).__name__ == "PanicException" and "Resource temporarily unavailable" in str(error):
+        return _refused("a library could start no thread", errno.EAGAIN)  # of polars, which is no Exception
     if not isinstance(error, OSError):
         return None
     if error.errno == errno.ENOENT and not _is_there(Path()):

@@ -40,6 +40,7 @@ from typing import NoReturn
 from meshwise.core import linux, messages
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.core.process import describe_status
+from meshwise.core.refusals import refusal
 from meshwise.testbed.local import users
 
 Main = Callable[[], int]
@@ -108,12 +109,17 @@ def enter_world(main: Main, *, keep: Iterable[Path] = ()) -> int:
             signal.signal(number, handler)
     if report:
         _raise_reported(report)
-    if status < 0 or status == _KILLED:
-        raise messages.WORLD_ENDED.error(ending=describe_status(min(status, -signal.SIGKILL)))
+    if status < 0 or (status > _SIGNALLED and status != _INTERRUPTED):
+        raise messages.WORLD_ENDED.error(
+            ending=describe_status(status if status < 0 else _SIGNALLED - status)
+        )
     return status
 
 
-_KILLED = 128 + signal.SIGKILL
+_SIGNALLED = 128
+_KILLED = _SIGNALLED + signal.SIGKILL
+_INTERRUPTED = _SIGNALLED + signal.SIGINT
+"""What `main` itself returns when it was stopped in order."""
 
 
 # --- the keeper: leaves the user's namespaces ------------------------------------------------------
@@ -233,8 +239,8 @@ def _runner(main: Main, secrets: Path) -> int:
     for number in _FORWARDED:
         signal.signal(number, signal.SIG_DFL)
     # One way to be stopped, for a person and for a supervisor: clean up and keep what is complete.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)  # one that waited comes here
         return main()
@@ -257,6 +263,8 @@ def _guarded(body: Callable[[], int], report: int, *, making_world: bool = True)
     except BaseException as error:  # noqa: BLE001 - the last frame of this process; the parent raises it
         if making_world and isinstance(error, OSError):
             _send(report, "error", **asdict(messages.NO_WORLD.error(reason=_words(error))))
+        elif refused := refusal(error):
+            _send(report, "error", **asdict(refused))
         else:
             _send(report, "defect", text=traceback.format_exc())
     finally:
