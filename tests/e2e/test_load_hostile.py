@@ -34,7 +34,7 @@ def test_every_request_ends_as_an_error_in_time(
     assert ran.table.num_rows == 10
     assert all(ran.errors()), f"{name}: {ran.errors()}"
     assert ran.table["done_ns"].null_count == 10
-    assert ran.wall_s < 5
+    assert ran.facts.wall_ns < 20 * 10**9  # it ends by itself: 0.4 s on a machine that does nothing else
 
 
 def test_what_is_malformed_is_called_so(tmp_path: Path) -> None:

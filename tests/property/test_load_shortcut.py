@@ -50,6 +50,8 @@ def taken(protocol: http2.Http2, pieces: list[bytes]) -> Outcome:
     try:
         for piece in pieces:
             answers += [answer_of(done) for done in protocol.receive(piece, 7)]
+            if protocol.broken is not None:
+                raise protocol.broken
     except WireError as error:
         failure = str(error)
     return answers, failure, protocol.open_tags(), protocol.take_control(), protocol.closing

@@ -160,6 +160,17 @@ def test_a_window_that_settings_make_too_large_ends_the_connection() -> None:
     assert protocol.farewell() == frames.goaway(0, frames.FLOW_CONTROL_ERROR)
 
 
+def test_answers_before_a_connection_error_are_answers() -> None:
+    """In one piece: the connection breaks behind them, and they are not lost with it."""
+    protocol = started()
+    assert feed(protocol, [headers(1, end=True) + frames.ping(b"short") + NEIGHBOUR]) == [
+        Answer(5, 200, ErrorKind.NONE, 0)
+    ]
+    assert protocol.broken is not None
+    assert protocol.broken.kind is ErrorKind.PROTOCOL
+    assert (protocol.attention, protocol.closing, protocol.open_tags()) == (True, True, [6])
+
+
 # --- gRPC ----------------------------------------------------------------------------------------
 
 TRAILING = headers(1, trailers(0), end=True)

@@ -148,6 +148,9 @@ class Pool:
         for reason in protocol.reasons:
             self.setups.note_reason(reason)
         protocol.reasons.clear()
+        if protocol.broken is not None:
+            self.lose(connection, protocol.broken.kind, str(protocol.broken))
+            return
         control = protocol.take_control()
         if control and not self.transmit(connection, control):
             return

@@ -86,6 +86,7 @@ class Http1:
         self.limit = 1
         self.attention = False
         self.reasons: list[str] = []
+        self.broken: WireError | None = None
         self._request = request
         self._heads = heads
         self._is_head_method = is_head_method
@@ -162,6 +163,8 @@ class Http1:
                 raise WireError(kind, f"bytes that no request asked for: {data[:40]!r}")
             self._between = False
             self._first_ns = now_ns
+        elif self._tag < 0:
+            return ()  # of a response that was given up
         data = self._rest + data
         self._rest = b""
         try:

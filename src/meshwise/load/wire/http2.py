@@ -77,6 +77,7 @@ class Http2(Sending):
     def __init__(self, request: Request, streams: int) -> None:
         super().__init__(request, streams)
         self.reasons: list[str] = []
+        self.broken: WireError | None = None
         self._bodiless = request.bodiless
         self._answers: dict[bytes, Stream] = {}
         self._rest = b""
@@ -117,7 +118,12 @@ class Http2(Sending):
             first_end = self._receive_frames(data, offset, now_ns, done)
         except FramingError as error:
             self._last_words = frames.goaway(0, error.code)
-            raise WireError(ErrorKind.PROTOCOL, str(error)) from error
+            broken = WireError(ErrorKind.PROTOCOL, str(error))
+            if not done:
+                raise broken from error
+            self.broken = broken  # the answers before it are answers
+            self._end()
+            return done
         if may_learn and first_end and not offset and generation == self._decoder.generation:
             if not self._until_learning and not is_protocol_error(done[0][2]):
                 prefix_bytes = PREFIX_BYTES if self._counts_messages else 0

@@ -92,6 +92,8 @@ class WireProtocol(Protocol):
     it."""
     reasons: list[str]
     """Why requests failed as malformed, one entry each; the caller empties it."""
+    broken: WireError | None
+    """The connection broke behind answers that `receive` still gave: as if it were raised now."""
 
     @property
     def used(self) -> bool:

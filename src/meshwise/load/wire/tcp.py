@@ -39,6 +39,7 @@ class Tcp:
         self.limit = 1
         self.attention = False
         self.reasons: list[str] = []
+        self.broken: WireError | None = None
         self.used = False
         self._ask(request)
         self._tag = -1
