@@ -16,8 +16,10 @@ from tests.support.synthetic import cell, ladder_cells, requests_frame, telemetr
 from meshwise.analysis.findings import findings
 from meshwise.analysis.sentence import number
 from meshwise.analysis.settings import Settings
-from meshwise.findings.finding import Kind
+from meshwise.findings.document import to_json
+from meshwise.findings.metric import MetricKey
 from meshwise.findings.schema import schema
+from meshwise.findings.subject import Kind
 from meshwise.measure.trial import TrialResult, measure
 from meshwise.mesh.traits import NAMES
 from meshwise.stats.multiplicity import holm
@@ -46,7 +48,7 @@ def studies(draw: st.DrawFn) -> list[TrialResult]:
             for role in (Role.CELL, Role.AA) if position == 1 else (Role.CELL,):
                 if draw(st.booleans()) or draw(st.booleans()):
                     trial = Trial(f"b{block}-p{position}-{role}", block, execution, position, what, role)
-                    values = {name: draw(VALUES) for name in ("response_p50_us", "error_ratio")}
+                    values = {MetricKey(name): draw(VALUES) for name in ("response_p50_us", "error_ratio")}
                     results.append(TrialResult(trial, values, requests=100))
     return results
 
@@ -59,7 +61,7 @@ def test_no_finding_claims_more_than_its_interval(
 ) -> None:
     asked = Settings("any", 1, ("response_p50_us",), outlier_rule=rule, margin=margin, cells=CELLS)
     document = findings(results, [], asked)
-    assert list(VALIDATOR.iter_errors(json.loads(json.dumps(document.as_json(), allow_nan=False)))) == []
+    assert list(VALIDATOR.iter_errors(json.loads(json.dumps(to_json(document), allow_nan=False)))) == []
     assert len({f.id for f in document.findings}) == len(document.findings)
     for f in document.findings:
         if f.low is not None and f.high is not None and f.estimate is not None:
@@ -136,7 +138,7 @@ def test_any_table_of_requests_can_be_measured(rows: list[tuple[bool, bool, bool
     values = measure(trial, frame, telemetry_frame(trial, end_ns=10**9, cpu_us={"proxy": 1e3})).values
     if rows:
         failed = sum(row[1] or bool(row[3]) for row in rows)
-        assert values["error_ratio"] == failed / len(rows)
+        assert values[MetricKey("error_ratio")] == failed / len(rows)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32))

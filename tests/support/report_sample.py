@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.document import row
+from meshwise.findings.finding import Finding
+from meshwise.findings.flag import DESCRIPTIVE
+from meshwise.findings.metric import MetricKey
+from meshwise.findings.subject import Kind, read_subject
 from meshwise.stats.verdict import Direction, Verdict
 
 POSTURES = ("plaintext", "permissive", "strict", "strict+namespace", "strict+fine")
@@ -45,12 +49,12 @@ def findings(
 ) -> dict[str, Any]:
     """A whole document. `meshes` without `none`."""
     found = [
-        entry.as_json()
+        row(entry)
         for protocol in protocols
         for metric in METRIC_BASE
         for entry in _of(metric, protocol, meshes, blocks)
     ]
-    found += [entry.as_json() for metric in METRIC_BASE for entry in _floors(metric, blocks)]
+    found += [row(entry) for metric in METRIC_BASE for entry in _floors(metric, blocks)]
     return {
         "schema_version": 1,
         "study": {
@@ -131,11 +135,11 @@ def factorial() -> dict[str, Any]:
             name |= {"interaction": "mtls=strict x authorization=request"}
             both = _finding(Kind.DIFFERENCE, metric, scope | name, extra, half, 12)
             described = metric == "response_p99_us"
-            flags = ("descriptive: percentiles do not add up",) if described else ()
+            flags = (DESCRIPTIVE(),) if described else ()
             found.append(replace(both, flags=flags) if described else _verdict(both, half))
     document = findings()
     document["study"] |= {"name": "features", "primary_metrics": ["response_p50_us", "response_p99_us"]}
-    return document | {"findings": [finding.as_json() for finding in found]}
+    return document | {"findings": [row(finding) for finding in found]}
 
 
 def policies() -> dict[str, Any]:
@@ -291,9 +295,8 @@ def _finding(
 ) -> Finding:
     return Finding(
         id="/".join([kind, metric, *(str(value) for value in scope.values())]),
-        kind=kind,
-        metric=metric,
-        scope=scope,
+        subject=read_subject(kind, scope),
+        key=MetricKey(metric),
         estimate=estimate,
         low=None if half is None else estimate - half,
         high=None if half is None else estimate + half,

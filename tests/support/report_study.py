@@ -8,6 +8,7 @@ from pathlib import Path
 from meshwise.archive.findings import write_findings
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
+from meshwise.findings.document import to_json
 from meshwise.study.file.read import parse_study
 from meshwise.study.model import Authorization, Cell, MeshName
 from meshwise.testbed.fake import FakeTestbed
@@ -48,5 +49,5 @@ def ladder_archive(
     run_fake(directory, study, FakeTestbed(study, crashes=crashes, unproven=unproven))
     reader = ArchiveReader.open(directory)
     if analyzed:
-        write_findings(directory, analyze_archive(reader).as_json(), reader.digests)
+        write_findings(directory, to_json(analyze_archive(reader)), reader.digests)
     return reader

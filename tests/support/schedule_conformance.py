@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from itertools import count
 
 from meshwise.archive.outcome import TrialStatus
+from meshwise.findings.metric import MetricKey
 from meshwise.runner.schedule import Done, History, Past, Rest, Round, Schedule
 from meshwise.study.model import Trial
 
@@ -18,12 +19,12 @@ def ok(trial: Trial) -> Past:
     return Past(trial, TrialStatus.OK)
 
 
-def no_values(trial_id: str) -> Mapping[str, float]:
+def no_values(trial_id: str) -> Mapping[MetricKey, float]:
     raise AssertionError(f"the numbers of {trial_id} are nothing to this schedule")
 
 
 def walk(
-    schedule: Schedule, answer: Answer = ok, values: Callable[[str], Mapping[str, float]] = no_values
+    schedule: Schedule, answer: Answer = ok, values: Callable[[str], Mapping[MetricKey, float]] = no_values
 ) -> list[Trial]:
     """Runs the schedule to its end as the loop does, holding every step against the seam's laws; the trials
     in their order."""

@@ -16,7 +16,8 @@ from meshwise.analysis.contrast import Naming
 from meshwise.analysis.findings import comparisons, controls_of
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.settings import Settings
-from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.finding import Finding
+from meshwise.findings.subject import Kind
 from meshwise.stats.interval import hodges_lehmann, t_interval, tost
 from meshwise.stats.verdict import Verdict
 from meshwise.study.model import MeshName

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from meshwise.findings.metric import MetricKey
 from meshwise.measure.trial import TrialResult
 from meshwise.study.model import (
     LADDER,
@@ -101,7 +102,8 @@ def synthetic_study(
                 * (3.0 if random.random() < tail else 1.0)
                 for metric in metrics
             }
-            results.append(TrialResult(trial, values))
+            keyed = {MetricKey.read(metric): value for metric, value in values.items()}
+            results.append(TrialResult(trial, keyed))
     return results
 
 

@@ -15,6 +15,7 @@ from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
 from meshwise.cli.analyze import analyze, analyze_archive
 from meshwise.core.errors import MeshwiseError
+from meshwise.findings.document import to_json
 from meshwise.findings.schema import schema
 from meshwise.mesh.traits import NAMES
 from meshwise.runner.loop import run_study, schedule_of
@@ -54,7 +55,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_archive_becomes_valid_findings_that_hold_the_truth(directory: Path) -> None:
     reader = ArchiveReader.open(directory)
-    document = analyze_archive(reader).as_json()
+    document = to_json(analyze_archive(reader))
     assert list(Draft202012Validator(schema(NAMES)).iter_errors(document)) == []
     levels = {cell.posture.name + str(cell.mesh): truth(cell).service_us for cell in reader.study().cells}
     found = {row["id"]: row for row in document["findings"]}
@@ -81,7 +82,7 @@ def test_the_command_writes_findings_and_prints_them_on_request(directory: Path)
 
 
 def test_analyzing_again_gives_the_same_bytes(directory: Path) -> None:
-    one, other = (json.dumps(analyze_archive(ArchiveReader.open(directory)).as_json()) for _ in range(2))
+    one, other = (json.dumps(to_json(analyze_archive(ArchiveReader.open(directory)))) for _ in range(2))
     assert one == other
 
 

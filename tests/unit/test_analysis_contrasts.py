@@ -11,6 +11,8 @@ from meshwise.analysis.contrast import Naming, evaluate
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.increment import against_none, below, ladder
 from meshwise.analysis.interaction import interactions, only_describes
+from meshwise.findings.metric import METRICS, MetricKey
+from meshwise.findings.subject import scope_of
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import execution_means
 from meshwise.study.model import (
@@ -31,7 +33,10 @@ NAMESPACE = Posture(MtlsMode.STRICT, Authorization.NAMESPACE)
 
 
 def steps(cells: tuple[Cell, ...]) -> list[str]:
-    return [f"{contrast.from_name}>{contrast.to_name}" for contrast in ladder(cells, Naming.of(cells))]
+    return [
+        f"{scope_of(contrast.subject)['from']}>{scope_of(contrast.subject)['to']}"
+        for contrast in ladder(cells, Naming.of(cells))
+    ]
 
 
 def test_the_ladder_climbs_rung_by_rung_from_no_mesh() -> None:
@@ -80,19 +85,19 @@ def test_the_share_of_plaintext_clients_compares_with_none_of_them() -> None:
 
 def test_against_none_leaves_out_what_the_ladder_has() -> None:
     cells = ladder_cells(MeshName.ISTIO)
-    found = [contrast.to_name for contrast in against_none(cells, Naming.of(cells))]
+    found = [scope_of(contrast.subject)["to"] for contrast in against_none(cells, Naming.of(cells))]
     assert found == ["permissive", "strict", "strict+namespace", "strict+fine"]
 
 
 def test_meshes_are_compared_at_equal_posture_and_what_is_unequal_is_said() -> None:
     cells = ladder_cells(MeshName.ISTIO, MeshName.LINKERD)
     found = list(between_meshes(cells, Naming.of(cells)))
-    assert [contrast.scope["posture"] for contrast in found] == [
+    assert [scope_of(contrast.subject)["posture"] for contrast in found] == [
         "plaintext", "permissive", "strict", "strict+namespace", "strict+fine",
     ]  # fmt: skip
-    assert all(contrast.scope["mesh"] == "istio - linkerd" for contrast in found)
+    assert all(scope_of(contrast.subject)["mesh"] == "istio - linkerd" for contrast in found)
     assert found[0].flags == ()
-    assert found[2].flags == ("unequal: key_type is rsa-2048 in istio, ecdsa-p256 in linkerd",)
+    assert list(map(str, found[2].flags)) == ["unequal: key_type is rsa-2048 in istio, ecdsa-p256 in linkerd"]
 
 
 def test_equal_keys_are_preferred_where_both_meshes_have_them() -> None:
@@ -125,8 +130,8 @@ def test_a_ladder_has_no_interaction_and_factorial_cells_have() -> None:
     assert {each.posture.name: coefficient for each, coefficient in found.terms} == {
         "strict+request": 1, "strict": -1, "plaintext+request": -1, "plaintext": 1,
     }  # fmt: skip
-    assert only_describes(found, "response_p99_us")
-    assert not only_describes(found, "response_p50_us")
+    assert only_describes(found.subject, METRICS["response_p99_us"])
+    assert not only_describes(found.subject, METRICS["response_p50_us"])
 
 
 def test_difference_of_differences_is_exact_without_noise() -> None:
@@ -134,7 +139,9 @@ def test_difference_of_differences_is_exact_without_noise() -> None:
     truth = [100.0, 200, 210, 240, 250, 280, 150, 155, 165, 170, 180]
     results = synthetic_study(cells, seed=0, truth=truth, s_b=0.0, s_block=0.0)
     grid = Grid.of(results, cells)
-    found = [evaluate(grid, c, "response_p50_us") for c in between_increments(cells, Naming.of(cells))]
+    found = [
+        evaluate(grid, c, MetricKey("response_p50_us")) for c in between_increments(cells, Naming.of(cells))
+    ]
     assert [float(effect.absolute[0]) for effect in found if effect] == pytest.approx([5, 20, 5, 20])
 
 
@@ -146,36 +153,43 @@ def test_a_failed_trial_costs_its_own_pairs_only() -> None:
     grid = Grid.of(kept, cells)
     lost = {}
     for contrast in ladder(cells, Naming.of(cells)):
-        effect = evaluate(grid, contrast, "response_p50_us")
+        effect = evaluate(grid, contrast, MetricKey("response_p50_us"))
         assert effect is not None
-        lost[contrast.to_name] = effect.lost_blocks
+        lost[scope_of(contrast.subject)["to"]] = effect.lost_blocks
     assert lost == {"plaintext": 0, "permissive": 0, "strict": 1, "strict+namespace": 1, "strict+fine": 0}
 
 
 def test_a_retry_takes_the_place_of_what_it_repeats() -> None:
     trial = Trial("b000-p00", 0, 0, 0, cell())
     again = Trial("b000-p00-r1", 0, 0, 0, cell(), attempt=1)
-    first, second = TrialResult(trial, {"response_p50_us": 1.0}), TrialResult(again, {"response_p50_us": 2.0})
+    first, second = (
+        TrialResult(trial, {MetricKey("response_p50_us"): 1.0}),
+        TrialResult(again, {MetricKey("response_p50_us"): 2.0}),
+    )
     for order in ((first, second), (second, first)):
-        assert Grid.of(order).values("response_p50_us")[0, 0] == 2.0
+        assert Grid.of(order).values(MetricKey("response_p50_us"))[0, 0] == 2.0
 
 
 def test_controls_are_not_cells() -> None:
     trial = Trial("b000-p01", 0, 0, 1, cell(), Role.AA)
-    grid = Grid.of([TrialResult(trial, {"response_p50_us": 3.0})])
-    assert np.isnan(grid.values("response_p50_us")).all()
-    assert grid.values("response_p50_us", Role.AA)[0, 0] == 3.0
+    grid = Grid.of([TrialResult(trial, {MetricKey("response_p50_us"): 3.0})])
+    assert np.isnan(grid.values(MetricKey("response_p50_us"))).all()
+    assert grid.values(MetricKey("response_p50_us"), Role.AA)[0, 0] == 3.0
 
 
 def test_a_percentile_is_estimable_in_a_cell_by_its_median_trial() -> None:
     def results(counts: list[float]) -> list[TrialResult]:
         return [
-            TrialResult(Trial(f"b{b}", b, b, 0, cell()), {"response_p99_us": 5.0}, {"response_p99_us": count})
+            TrialResult(
+                Trial(f"b{b}", b, b, 0, cell()),
+                {MetricKey("response_p99_us"): 5.0},
+                {MetricKey("response_p99_us"): count},
+            )
             for b, count in enumerate(counts)
         ]
 
-    assert not np.isnan(Grid.of(results([30, 8, 12])).values("response_p99_us")).any()
-    assert np.isnan(Grid.of(results([30, 8, 9])).values("response_p99_us")).all()
+    assert not np.isnan(Grid.of(results([30, 8, 12])).values(MetricKey("response_p99_us"))).any()
+    assert np.isnan(Grid.of(results([30, 8, 9])).values(MetricKey("response_p99_us"))).all()
 
 
 def test_blocks_are_averaged_within_their_execution() -> None:

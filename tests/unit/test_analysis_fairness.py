@@ -116,7 +116,7 @@ def test_entries_fit_the_schema() -> None:
 def test_a_comparison_says_what_differs_though_the_study_says_the_same() -> None:
     one, other = cell(MeshName.ISTIO), cell(MeshName.LINKERD)
     (contrast,) = between_meshes((one, other), Naming.of((one, other)))
-    assert unlike(contrast, TRAITS_OF, {}) == (
+    assert tuple(map(str, unlike(contrast, TRAITS_OF, {}))) == (
         "unequal: HTTP/1.1 between sidecars: http1 in istio, http2 in linkerd",
     )
     equal = [replace(each, http1_transport=Http1Transport.HTTP2) for each in (one, other)]

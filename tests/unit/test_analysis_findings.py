@@ -14,8 +14,12 @@ from tests.support.synthetic import cell, ladder_cells, requests_frame, syntheti
 from meshwise.analysis.checks import Outcome
 from meshwise.analysis.findings import findings
 from meshwise.analysis.settings import Settings
-from meshwise.findings.finding import Finding, Findings, Kind
+from meshwise.findings.document import to_json
+from meshwise.findings.finding import Finding, Findings
+from meshwise.findings.flag import Flag
+from meshwise.findings.metric import MetricKey
 from meshwise.findings.schema import schema
+from meshwise.findings.subject import Kind
 from meshwise.measure.trial import TrialResult, measure
 from meshwise.mesh.traits import NAMES
 from meshwise.stats.verdict import Direction, Verdict
@@ -51,12 +55,12 @@ def test_the_document_is_what_its_committed_schema_says(document: Findings) -> N
         "renew it: python scripts/findings_schema.py > docs/findings.schema.json"
     )
     Draft202012Validator.check_schema(committed)
-    text = json.dumps(document.as_json(), allow_nan=False)
+    text = json.dumps(to_json(document), allow_nan=False)
     assert list(Draft202012Validator(committed).iter_errors(json.loads(text))) == []
 
 
 def test_the_interfaces_keys_and_kinds_are_there(document: Findings) -> None:
-    row = document.as_json()["findings"][0]
+    row = to_json(document)["findings"][0]
     assert set(row) >= {
         "id", "kind", "metric", "scope", "estimate", "low", "high", "confidence", "unit", "n", "method",
         "verdict", "provenance", "flags",
@@ -71,7 +75,7 @@ def test_ids_are_unique_readable_and_the_same_again(document: Findings) -> None:
     assert len(set(ids)) == len(ids)
     assert "increment/istio/permissive..strict/http1/800rps/response_p50_us" in ids
     assert "difference/istio-linkerd/strict/http1/800rps/cpu_us_per_request" in ids
-    assert document.as_json() == analysed().as_json()
+    assert to_json(document) == to_json(analysed())
 
 
 def test_a_step_is_found_with_its_size_direction_and_words(document: Findings) -> None:
@@ -115,7 +119,7 @@ def test_meshes_differ_in_levels_and_in_steps(document: Findings) -> None:
     assert level.verdict is Verdict.DISTINGUISHABLE
     assert "higher with istio than with linkerd" in level.sentence
     assert level.scope["mesh"] == "istio - linkerd"
-    assert any(flag.startswith("unequal: key_type") for flag in level.flags)
+    assert any(str(flag).startswith("unequal: key_type") for flag in level.flags)
     step = one(document, "istio-linkerd/permissive..strict/http1/800rps/response_p50_us")
     assert step.low is not None
     assert step.high is not None
@@ -134,20 +138,20 @@ def test_across_processes_the_twin_floor_counts_and_within_them_it_does_not() ->
 def test_without_a_control_there_is_no_floor_and_it_is_said() -> None:
     found = one(analysed(same=(), twin=()), "istio/permissive..strict/http1/800rps/response_p50_us")
     assert found.floor is None
-    assert any(flag.startswith("no_floor") for flag in found.flags)
+    assert any(flag.code == "no_floor" for flag in found.flags)
 
 
 def test_blocks_of_one_execution_are_one_unit() -> None:
     found = one(analysed(K=5, B=4), "istio/permissive..strict/http1/800rps/response_p50_us")
     assert found.n == 5
-    assert any(flag.startswith("grouped: 20 blocks") for flag in found.flags)
+    assert any(str(flag).startswith("grouped: 20 blocks") for flag in found.flags)
 
 
 def test_two_units_have_an_interval_and_a_warning_and_one_has_none() -> None:
     end = "istio/permissive..strict/http1/800rps/response_p50_us"
     two, single = one(analysed(K=2), end), one(analysed(K=1), end)
     assert two.low is not None
-    assert any(flag.startswith("few_units") for flag in two.flags)
+    assert any(flag.code == "few_units" for flag in two.flags)
     assert single.low is None
     assert single.estimate is not None
     assert single.verdict is Verdict.NOT_ESTIMABLE
@@ -159,7 +163,7 @@ def test_a_lost_trial_is_counted_where_it_is_missed() -> None:
     )
     hit = one(document, "istio/permissive..strict/http1/800rps/response_p50_us")
     assert hit.n == 7
-    assert any(flag.startswith("lost_pairs: 1 blocks") for flag in hit.flags)
+    assert any(str(flag).startswith("lost_pairs: 1 blocks") for flag in hit.flags)
     spared = one(document, "/linkerd/permissive..strict/http1/800rps/response_p50_us")
     assert spared.n == 8
     assert not spared.flags
@@ -174,7 +178,7 @@ def test_failed_unproven_and_missing_trials_are_checks() -> None:
     document = findings(results[3:], outcomes, replace(SETTINGS, design=design))
     proofs, failed = one(document, "check/proofs"), one(document, "check/failed_trials")
     assert (proofs.estimate, proofs.verdict) == (1, Verdict.WARNING)
-    assert proofs.flags == (f"unproven: {design[1].cell.name}: tls: no",)
+    assert list(map(str, proofs.flags)) == [f"unproven: {design[1].cell.name}: tls: no"]
     assert (failed.estimate, failed.verdict) == (1, Verdict.WARNING)
     assert "1 were made good" in failed.sentence
     assert one(document, "check/completeness").estimate == 2
@@ -205,7 +209,7 @@ def test_an_outlier_is_flagged_and_shown_without_but_not_dropped() -> None:
 
 def test_trials_in_doubt_are_the_rule_cause() -> None:
     results = synthetic_study(BOTH, seed=4, truth=TRUTH, metrics=METRICS)
-    doubtful = [replace(r, flags=("late_sends: x",)) if r.trial.block == 0 else r for r in results]
+    doubtful = [replace(r, flags=(Flag.read("late_sends: x"),)) if r.trial.block == 0 else r for r in results]
     document = findings(doubtful, [], replace(SETTINGS, outlier_rule="cause"))
     found = one(document, "istio/permissive..strict/http1/800rps/response_p50_us")
     assert found.without_outliers is not None
@@ -216,20 +220,22 @@ def test_trials_in_doubt_are_the_rule_cause() -> None:
 def test_percentiles_that_failures_reach_are_not_numbers() -> None:
     results = synthetic_study(BOTH, seed=4, truth=TRUTH, metrics=METRICS)
     broken = [
-        replace(r, values=dict(r.values) | {"response_p90_us": np.inf}) if r.trial.cell == BOTH[3] else r
+        replace(r, values=dict(r.values) | {MetricKey("response_p90_us"): np.inf})
+        if r.trial.cell == BOTH[3]
+        else r
         for r in results
     ]
     document = findings(broken, [], SETTINGS)
     found = one(document, "istio/permissive..strict/http1/800rps/response_p90_us")
     assert (found.estimate, found.verdict) == (None, Verdict.NOT_ESTIMABLE)
-    assert any(flag.startswith("failures: in 8 of 8 blocks") for flag in found.flags)
+    assert any(str(flag).startswith("failures: in 8 of 8 blocks") for flag in found.flags)
     assert one(document, "level/istio/strict/http1/800rps/response_p90_us").estimate is None
-    json.dumps(document.as_json(), allow_nan=False)
+    json.dumps(to_json(document), allow_nan=False)
 
 
 def test_too_few_exceedances_are_not_estimable_and_said_in_the_level() -> None:
     results = [
-        replace(r, exceedances={"response_p90_us": 4.0})
+        replace(r, exceedances={MetricKey("response_p90_us"): 4.0})
         for r in synthetic_study(BOTH, seed=4, truth=TRUTH, metrics=METRICS)
     ]
     document = findings(results, [], SETTINGS)
@@ -251,7 +257,9 @@ def test_without_a_mesh_cpu_has_a_difference_and_no_ratio() -> None:
 def test_no_failure_is_no_certainty() -> None:
     def result(block: int, error_ratio: float) -> TrialResult:
         return TrialResult(
-            Trial(f"b{block}", block, block, 0, cell()), {"error_ratio": error_ratio}, requests=1000
+            Trial(f"b{block}", block, block, 0, cell()),
+            {MetricKey("error_ratio"): error_ratio},
+            requests=1000,
         )
 
     none = one(findings([result(b, 0.0) for b in range(8)], [], SETTINGS), "800rps/error_ratio")
@@ -274,7 +282,7 @@ def test_variance_shares_sum_to_one_and_name_where_it_comes_from() -> None:
     assert all(f.low is not None and f.high is not None for f in shares.values())
     confounded = [f for f in analysed().findings if f.kind is Kind.VARIANCE]
     assert "block" not in {f.scope["source"] for f in confounded}
-    assert all(any(flag.startswith("confounded") for flag in f.flags) for f in confounded)
+    assert all(any(flag.code == "confounded" for flag in f.flags) for f in confounded)
 
 
 def test_drift_within_blocks_and_carry_over_are_noticed() -> None:

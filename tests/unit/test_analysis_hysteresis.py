@@ -108,8 +108,8 @@ def test_a_system_that_never_comes_back_counts_with_the_lowest_rate_that_was_tri
     found = told([searched(block, lost) for block in range(6)])
     assert found.ratio is not None
     assert found.ratio < 0.7
-    assert any(flag.startswith("none_held: in 6 searches") for flag in found.flags)
-    assert any(flag.startswith("no_spread") for flag in found.flags)
+    assert any(str(flag).startswith("none_held: in 6 searches") for flag in found.flags)
+    assert any(flag.code == "no_spread" for flag in found.flags)
     assert found.verdict is Verdict.DISTINGUISHABLE
 
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.cli.main import app
+from meshwise.findings.document import to_json
 
 MENDED: dict[str, str] = {
     r"findings\[check/limit/.*\]\.method": "it names the module that attributes, which moved",
@@ -47,7 +48,7 @@ def test_there_are_archives_of_every_kind() -> None:
 
 def test_the_findings_are_the_same(earlier: Path) -> None:
     old = json.loads((earlier / "findings.json").read_text())
-    new = json.loads(json.dumps(analyze_archive(ArchiveReader.open(earlier)).as_json()))
+    new = json.loads(json.dumps(to_json(analyze_archive(ArchiveReader.open(earlier)))))
     assert len(old["findings"]) > 20
     assert unexpected(old, new) == []
 

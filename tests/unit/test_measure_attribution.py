@@ -10,6 +10,7 @@ from tests.support.synthetic import cell
 
 from meshwise.measure.attribution import Attribution, Limit, Machine, Seen, Usage, attribute, limit_of_search
 from meshwise.study.model import Trial
+from meshwise.telemetry.source import Source
 
 PINNED = Machine(pods=(1,), cpus=2, workers=1)
 """The instrument on CPU 0, all pods on CPU 1."""
@@ -53,7 +54,7 @@ def load(proxies: float, service: float, instrument: float = 0.1) -> dict[str, f
 
 def test_usage_is_read_per_process_and_per_cpu() -> None:
     found = usage(load(0.7, 0.2), {0: 0.9, 1: 0.05}, stalled=0.3)
-    assert found.by_process["node-1/proxy"] == pytest.approx(0.385)
+    assert found.by_process[Source("istio", "a", "node-1", "proxy")] == pytest.approx(0.385)
     assert found.idle == {0: pytest.approx(0.9), 1: pytest.approx(0.05)}
     assert found.stalled == pytest.approx(0.3), "pressure of memory and disk, never that of the CPU"
     other = Usage.of(trial(), telemetry({"node-1/proxy": 1.0}, {}, own="linkerd/a/"))

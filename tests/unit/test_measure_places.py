@@ -9,10 +9,13 @@ from tests.support.fake_study import run_fake
 from tests.support.synthetic import cell
 
 from meshwise.analysis.asked import asked_flags
+from meshwise.analysis.findings import compared
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
-from meshwise.findings.finding import Kind
-from meshwise.measure.places import by_place, compared_by_workload, members
+from meshwise.findings.finding import Method
+from meshwise.findings.metric import METRICS, MetricKey
+from meshwise.findings.subject import Kind
+from meshwise.measure.places import by_place, members
 from meshwise.study.file.read import parse_study
 from meshwise.study.graph.model import Call, GraphService, ServiceGraph
 from meshwise.study.model import MeshName, TopologyKind
@@ -56,31 +59,31 @@ def test_point_to_point_has_no_places_and_a_chain_no_depths() -> None:
 def test_a_place_is_the_mean_of_its_sidecars_or_nothing() -> None:
     cpu = {f"node-{k}": float(k) for k in range(1, 8)}
     found = by_place(TREE, cpu, {"node-1": 5.0}, measured=True)
-    assert found["place_cpu_us_per_request@inner"] == 2.5
-    assert found["place_cpu_us_per_request@leaf"] == 5.5
-    assert found["place_memory_bytes@edge"] == 5.0
-    assert "place_memory_bytes@inner" not in found
+    assert found[MetricKey("place_cpu_us_per_request", "inner")] == 2.5
+    assert found[MetricKey("place_cpu_us_per_request", "leaf")] == 5.5
+    assert found[MetricKey("place_memory_bytes", "edge")] == 5.0
+    assert MetricKey("place_memory_bytes", "inner") not in found
     bare = cell(MeshName.NONE, shape=TopologyKind.TREE, length=3)
     assert set(by_place(bare, {}, {}, measured=True).values()) == {0.0}
     assert by_place(bare, {}, {}, measured=False) == {}
 
 
 def test_the_number_of_comparisons_does_not_grow_with_the_number_of_services() -> None:
-    names = ["cpu_us_per_request", "place_cpu_us_per_request@edge"]
-    own = ["proxy_cpu_us_per_request@client", "proxy_memory_bytes@node-1"]
-    services = ["service_cpu_us_per_request@node-1"]
-    assert compared_by_workload(names + own + services, [cell(length=3)]) == names + own
+    names = [MetricKey("cpu_us_per_request"), MetricKey("place_cpu_us_per_request", "edge")]
+    own = [MetricKey("proxy_cpu_us_per_request", "client"), MetricKey("proxy_memory_bytes", "node-1")]
+    services = [MetricKey("service_cpu_us_per_request", "node-1")]
+    assert compared(names + own + services, [cell(length=3)]) == names + own
     big = cell(shape=TopologyKind.TREE, length=4)
-    assert compared_by_workload(names + own + services, [big]) == names
+    assert compared(names + own + services, [big]) == names
 
 
 def test_asked_errors_are_flagged_where_they_count() -> None:
     one = cell(shape=TopologyKind.GRAPH, graph=DIAMOND)
-    (flag,) = asked_flags(one, "error_ratio")
-    assert flag.startswith("errors_asked: the service graph makes 10 %")
-    assert asked_flags(one, "response_p99_us") == [flag]
-    assert asked_flags(one, "cpu_us_per_request") == []
-    assert asked_flags(TREE, "error_ratio") == []
+    (flag,) = asked_flags(one, METRICS["error_ratio"])
+    assert str(flag).startswith("errors_asked: the service graph makes 10 %")
+    assert asked_flags(one, METRICS["response_p99_us"]) == [flag]
+    assert asked_flags(one, METRICS["cpu_us_per_request"]) == []
+    assert asked_flags(TREE, METRICS["error_ratio"]) == []
 
 
 STUDY = """\
@@ -110,5 +113,5 @@ def test_a_study_has_increments_by_place_with_intervals(tmp_path: Path) -> None:
     assert leaf.low < (leaf.estimate or 0) < leaf.high
     assert "(leaf)" in leaf.sentence
     assert leaf.adjustment is not None
-    assert leaf.adjustment.startswith("bh")
+    assert leaf.adjustment.method is Method.BENJAMINI_HOCHBERG
     assert pytest.approx(0) != leaf.estimate

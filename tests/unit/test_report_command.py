@@ -17,6 +17,7 @@ from meshwise.archive.read import ArchiveReader
 from meshwise.archive.rows import trial_of
 from meshwise.cli.report import read_content, report
 from meshwise.core.errors import ExitStatus, MeshwiseError
+from meshwise.findings.metric import MetricKey
 from meshwise.measure.trial import measure
 from meshwise.report.record import read_record
 
@@ -158,7 +159,7 @@ def test_curves_agree_with_the_findings_own_percentiles(tmp_path: Path) -> None:
     for share, metric in ((0.5, "response_p50_us"), (0.9, "response_p90_us"), (0.99, "response_p99_us")):
         place = int(np.argmin(np.abs(GRID - share)))
         assert GRID[place] == pytest.approx(share)
-        assert mine.response_us[place] == pytest.approx(known[metric], rel=1e-6)
+        assert mine.response_us[place] == pytest.approx(known[MetricKey(metric)], rel=1e-6)
 
 
 def test_failures_reach_into_the_curve_as_infinity(tmp_path: Path) -> None:

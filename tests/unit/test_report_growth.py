@@ -13,6 +13,7 @@ from meshwise.archive.findings import write_findings
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.cli.report import read_content
+from meshwise.findings.document import to_json
 from meshwise.report.content import Content, content
 from meshwise.report.growing import of_growths
 from meshwise.report.growth import growths, togethers
@@ -43,7 +44,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> ArchiveReader:
     study = parse_study(STUDY, "grows.yaml", lambda cell: None)
     run_fake(directory, study, FakeTestbed(study))
     found = ArchiveReader.open(directory)
-    write_findings(directory, analyze_archive(found).as_json(), found.digests)
+    write_findings(directory, to_json(analyze_archive(found)), found.digests)
     return found
 
 

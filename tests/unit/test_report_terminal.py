@@ -12,7 +12,10 @@ import pytest
 from rich.console import Console
 from tests.support.report_sample import NOT_APPLICABLE, STATUSES, chain, factorial, findings, policies
 
-from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.finding import Finding
+from meshwise.findings.flag import Flag
+from meshwise.findings.metric import MetricKey
+from meshwise.findings.subject import CellLevel, LadderStep, MeshDifference
 from meshwise.report import edge, terminal
 from meshwise.report.content import content
 from meshwise.report.words import Footnotes, Form, form_for, verdict_words
@@ -148,9 +151,8 @@ def test_footnotes_are_one_per_text() -> None:
     first, second = (
         Finding(
             "i",
-            Kind.LEVEL,
-            "m",
-            {},
+            CellLevel({}),
+            MetricKey("m"),
             1.0,
             None,
             None,
@@ -158,7 +160,7 @@ def test_footnotes_are_one_per_text() -> None:
             "us",
             1,
             "",
-            flags=(f"late_sends: late (in {n} of 8 trials)",),
+            flags=(Flag.read(f"late_sends: late (in {n} of 8 trials)"),),
         )
         for n in (3, 4)
     )
@@ -169,9 +171,8 @@ def test_footnotes_are_one_per_text() -> None:
 def increment(**changes: object) -> Finding:
     finding = Finding(
         "i",
-        Kind.INCREMENT,
-        "response_p50_us",
-        {"from": "plaintext", "to": "strict"},
+        LadderStep({}, "plaintext", "strict"),
+        MetricKey("response_p50_us"),
         9.0,
         4.0,
         14.0,
@@ -196,8 +197,7 @@ def increment(**changes: object) -> Finding:
         (increment(verdict=Verdict.NOT_ESTIMABLE, estimate=None), "not estimable"),
         (
             increment(
-                kind=Kind.DIFFERENCE,
-                scope={"mesh": "istio - linkerd"},
+                subject=MeshDifference({}, "istio", "linkerd"),
                 verdict=Verdict.DISTINGUISHABLE,
                 direction=Direction.COSTS,
             ),

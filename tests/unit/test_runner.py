@@ -8,7 +8,7 @@ import pytest
 from tests.support.fake_study import run_fake, small_study
 
 from meshwise.archive.read import ArchiveReader
-from meshwise.runner.loop import RENEWED
+from meshwise.findings.flag import RENEWED
 from meshwise.study.design.blocks import design
 from meshwise.testbed.fake import FakeTestbed
 
@@ -20,7 +20,7 @@ def test_a_study_without_trouble_stores_its_design_in_order(tmp_path: Path) -> N
     assert trials["trial_id"].to_list() == [trial.trial_id for trial in design(study)]
     assert set(trials["status"]) == {"ok"}
     assert summary.ok == len(trials)
-    assert not any(RENEWED in flags for flags in trials["flags"])
+    assert not any(str(RENEWED()) in flags for flags in trials["flags"])
 
 
 def test_a_crash_is_tried_again_and_what_follows_in_its_execution_is_flagged(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_crash_is_tried_again_and_what_follows_in_its_execution_is_flagged(tmp
     assert rows[f"{victim}-r1"]["status"] == "ok"
     first_block = [trial.trial_id for trial in planned if trial.block == 0]
     assert trials["trial_id"].to_list()[: len(first_block) + 1] == [*first_block, f"{victim}-r1"]
-    renewed = {trial_id for trial_id, row in rows.items() if RENEWED in row["flags"]}
+    renewed = {trial_id for trial_id, row in rows.items() if str(RENEWED()) in row["flags"]}
     assert renewed == {*first_block[2:], f"{victim}-r1"}
 
 
@@ -58,5 +58,5 @@ def test_a_resumed_block_says_that_its_processes_are_new(tmp_path: Path) -> None
     run_fake(tmp_path / "out", study, resume=True)
     rows = list(ArchiveReader.open(tmp_path / "out").trials().iter_rows(named=True))
     assert [row["trial_id"] for row in rows] == [trial.trial_id for trial in planned]
-    renewed = {row["trial_id"] for row in rows if RENEWED in row["flags"]}
+    renewed = {row["trial_id"] for row in rows if str(RENEWED()) in row["flags"]}
     assert renewed == {trial.trial_id for trial in planned[3:] if trial.block == 0}

@@ -14,7 +14,9 @@ from meshwise.archive.read import ArchiveReader, read_table
 from meshwise.archive.schema import TRIALS
 from meshwise.cli.analyze import analyze_archive
 from meshwise.core.errors import MeshwiseError
-from meshwise.findings.finding import Findings, Kind
+from meshwise.findings.document import to_json
+from meshwise.findings.finding import Findings
+from meshwise.findings.subject import Kind
 from meshwise.report.content import content
 from meshwise.report.saturation import section, show
 from meshwise.stats.verdict import Verdict
@@ -74,7 +76,7 @@ def test_differences_are_paired_and_fewer_requests_per_second_is_a_cost(document
 
 
 def test_the_curves_are_in_the_findings(document: Findings) -> None:
-    told = document.as_json()["study"]["saturation"]
+    told = to_json(document)["study"]["saturation"]
     assert told["objective"].startswith("p99 <= 20 ms")
     assert len(told["searches"]) == 18
     steps = told["searches"][0]["steps"]
@@ -97,7 +99,7 @@ def test_an_archive_from_before_searches_is_read(archive: Path, tmp_path: Path) 
 
 
 def test_the_report_shows_knees_and_curves(document: Findings) -> None:
-    found = content(document.as_json())
+    found = content(to_json(document))
     text = StringIO()
     show(found, Console(file=text, width=100))
     told = text.getvalue()

@@ -14,6 +14,7 @@ from tests.support.schedule_conformance import ok, walk
 
 from meshwise.archive.outcome import TrialStatus
 from meshwise.archive.store import Archive
+from meshwise.findings.metric import MetricKey
 from meshwise.runner.blocks import BlockSchedule
 from meshwise.runner.loop import run_study
 from meshwise.runner.schedule import Done, History, Past, Round
@@ -90,7 +91,7 @@ class UntilSure:
             for name, past in history.trials.items()
             if (past.trial.block, past.trial.cell, past.trial.role) == wanted
         )
-        return history.values(name)["response_p50_us"]
+        return history.values(name)[MetricKey("response_p50_us")]
 
 
 def test_a_sequential_rule_is_a_schedule_of_the_same_loop(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.cli.main import app
-from meshwise.findings.finding import Finding, Findings, Kind
+from meshwise.findings.document import to_json
+from meshwise.findings.finding import Finding, Findings
+from meshwise.findings.subject import Kind
 from meshwise.report import terminal
 from meshwise.report.content import content
 from meshwise.report.growth import growths
@@ -60,7 +62,7 @@ def test_services_limit_without_a_mesh_and_sidecars_with_one(document: Findings)
     assert found["strict"].verdict is Verdict.OK
     assert "the sidecars limited it, in 3 of 3 searches; for one, at " in found["strict"].sentence
     assert "by sidecars" in found["strict"].sentence
-    searches = document.as_json()["study"]["saturation"]["searches"]
+    searches = to_json(document)["study"]["saturation"]["searches"]
     assert {search["limited_by"] for search in searches} == {"service", "proxy"}
     assert all(search["limit_words"] for search in searches)
 
@@ -130,7 +132,7 @@ def test_both_walks_down_are_told_and_a_queue_has_no_hysteresis(document: Findin
     assert [finding.scope["posture"] for finding in found] == ["none", "strict"]
     assert all(finding.verdict is Verdict.NOT_DISTINGUISHABLE for finding in found)
     assert all(finding.n == 3 for finding in found)
-    searches = document.as_json()["study"]["saturation"]["searches"]
+    searches = to_json(document)["study"]["saturation"]["searches"]
     assert all(search["again_rps"] and search["down_rps"] for search in searches)
     phases = [step["phase"] for step in searches[0]["steps"]]
     assert phases.index("soak") < phases.index("again") < phases.index("overload") < phases.index("down")
@@ -200,7 +202,7 @@ def test_two_meshes_are_compared_by_the_rate_that_they_sustain(tmp_path: Path) -
 
 
 def test_the_report_shows_what_limited_and_both_directions(document: Findings) -> None:
-    shown = content(document.as_json())
+    shown = content(to_json(document))
     assert len(shown.slices) == 1, "rates of the curve are no slices"
     text = StringIO()
     terminal.show(shown, Console(file=text, width=120, color_system=None))

@@ -9,6 +9,7 @@ from tests.support.fake_study import run_fake
 
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
+from meshwise.findings.document import to_json
 from meshwise.report.content import Rung, content
 from meshwise.study.file.read import parse_study
 
@@ -27,7 +28,7 @@ blocks: 4
 
 def test_each_share_of_plaintext_clients_has_its_own_row_and_numbers(tmp_path: Path) -> None:
     run_fake(tmp_path / "out", parse_study(PLAINTEXT, "s.yaml"))
-    document = analyze_archive(ArchiveReader.open(tmp_path / "out")).as_json()
+    document = to_json(analyze_archive(ArchiveReader.open(tmp_path / "out")))
     ladder = content(document).slices[0].ladder("response_p50_us")
     assert ladder is not None
     rows = [rung for rung in ladder.rungs if rung.posture == "permissive"]

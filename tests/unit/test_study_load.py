@@ -17,6 +17,7 @@ from meshwise.cli.analyze import analyze_archive
 from meshwise.cli.plan import plan_document, show_plan
 from meshwise.cli.report import read_content
 from meshwise.core.errors import ExitStatus, MeshwiseError
+from meshwise.findings.document import to_json
 from meshwise.report import html as page
 from meshwise.report.record import read_record
 from meshwise.report.spark import spark
@@ -335,7 +336,7 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> ArchiveReader:
     study = parse_study(text, "s.yaml")
     run_fake(directory, study)
     reader = ArchiveReader.open(directory)
-    write_findings(directory, analyze_archive(reader).as_json(), reader.digests)
+    write_findings(directory, to_json(analyze_archive(reader)), reader.digests)
     return reader
 
 
@@ -367,7 +368,7 @@ def test_a_steady_load_has_none_of_it(tmp_path: Path) -> None:
     study = parse_study(TOP + "trial: {warmup: 100ms, duration: 500ms}\nblocks: 2\n", "s.yaml")
     run_fake(tmp_path, study)
     reader = ArchiveReader.open(tmp_path)
-    write_findings(tmp_path, analyze_archive(reader).as_json(), reader.digests)
+    write_findings(tmp_path, to_json(analyze_archive(reader)), reader.digests)
     content = read_content(reader)
     assert "load_shape" not in content.study
     assert read_record(reader).courses == ()

@@ -17,8 +17,9 @@ pytest.importorskip("aiohttp", reason="pip install 'meshwise[bank]'")
 
 from tests.support.studies import cell, study, trial
 
-from meshwise.archive.outcome import BOOKS_VIOLATED, Measurement
+from meshwise.archive.outcome import Measurement
 from meshwise.core.process import OwnedProcess
+from meshwise.findings.flag import BOOKS_VIOLATED
 from meshwise.load.script import read_script
 from meshwise.load.spec import LoadSpec
 from meshwise.mesh.seam import Capture, Headers
@@ -156,7 +157,7 @@ def test_one_that_was_never_sent_is_not_asked_again(monkeypatch: pytest.MonkeyPa
 def test_an_acknowledged_transfer_that_is_lost_is_told_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
     result, _ = judged(monkeypatch, books_with(0, 1, 3), records(200, 200, 200, 200, 200))
     assert [check.passed for check in result.checks] == [True, False]
-    assert result.flags[0].startswith(f"{BOOKS_VIOLATED}: ")
+    assert result.flags[0].startswith(f"{BOOKS_VIOLATED.code}: ")
     assert "t-mesh-2 was acknowledged and is lost" in result.flags[0]
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from meshwise.findings.flag import ERRORS_ASKED, Flag
+from meshwise.findings.metric import Metric
 from meshwise.study.graph.sums import asked_errors
 from meshwise.study.model import Cell
-
-_CONCERNED = ("error_ratio", "response_", "service_p", "service_mean", "throughput_rps", "saturation")
 
 
 def asked_share(cell: Cell) -> float:
     return 0.0 if cell.topology.graph is None else asked_errors(cell.topology.graph)
 
 
-def asked_flags(cell: Cell, metric: str) -> list[str]:
+def asked_flags(cell: Cell, metric: Metric) -> list[Flag]:
     """The flag of a metric that such errors move."""
-    share = asked_share(cell) if metric.startswith(_CONCERNED) else 0.0
-    if not share:
-        return []
-    return [
-        f"errors_asked: the service graph makes {100 * share:.3g} % of the requests fail by its own errors"
-    ]
+    share = asked_share(cell) if metric.fails else 0.0
+    return [ERRORS_ASKED(percent=100 * share)] if share else []

@@ -7,20 +7,36 @@ else is exploratory: Benjamini-Hochberg over the family's other metrics, and fla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from meshwise.analysis import sentence
-from meshwise.analysis.contrast import Contrast, Effect, evaluate
+from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
 from meshwise.analysis.floor import Control, floor_for
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.interaction import only_describes
 from meshwise.analysis.settings import Settings
-from meshwise.findings.finding import Companion, Finding, WithoutOutliers, exp, finite
-from meshwise.findings.metric import Scale, split, workload_scope
-from meshwise.measure.places import is_of_place
+from meshwise.findings.finding import Adjustment, Companion, Finding, Method, WithoutOutliers, exp, finite
+from meshwise.findings.flag import (
+    BELOW_FLOOR,
+    DESCRIPTIVE,
+    EXPLORATORY,
+    FAILURES_IN_BLOCKS,
+    FEW_UNITS,
+    GROUPED,
+    LOST_PAIRS,
+    METHODS_DISAGREE,
+    MULTIPLICITY,
+    NO_FLOOR,
+    NO_SPREAD,
+    NO_TWIN,
+    SCALES_DISAGREE,
+    Flag,
+)
+from meshwise.findings.metric import MetricKey, PartOf, Scale
+from meshwise.findings.subject import Slope, kind_of
 from meshwise.stats.arrays import BoolArray, FloatArray
 from meshwise.stats.interval import (
     Interval,
@@ -34,54 +50,58 @@ from meshwise.stats.interval import (
 )
 from meshwise.stats.multiplicity import benjamini_hochberg, holm
 from meshwise.stats.verdict import Doubt, Evidence, judge
+from meshwise.study.model import Role
 
-FEW_UNITS = 5
+FEW = 5
 _EXPLORED, _BY_PLACE = "", "by place"
 """What is held together that is no primary metric: places on their own: they are many and move together."""
 _NOT_CLAIMED = {
-    Doubt.MULTIPLICITY: "its own interval excludes 0, but not after allowing for the whole family",
-    Doubt.BELOW_FLOOR: "its interval excludes 0, but the A/A control shows effects as large",
-    Doubt.SCALES_DISAGREE: "blocks are too uneven for ratio and difference to agree",
+    Doubt.MULTIPLICITY: MULTIPLICITY,
+    Doubt.BELOW_FLOOR: BELOW_FLOOR,
+    Doubt.SCALES_DISAGREE: SCALES_DISAGREE,
 }
-Adjusted = tuple[float | None, str, int]
-"""Adjusted p, the name of the adjustment, and the size of the family."""
+Adjusted = tuple[float | None, Adjustment]
+"""Adjusted p, and how."""
 
 
 def assess(
     effects: Sequence[Effect],
-    controls: Mapping[str, list[Control]],
+    controls: Mapping[MetricKey, list[Control]],
     settings: Settings,
     grid: Grid,
-    outliers: Mapping[str, BoolArray | None],
-    words: Callable[[Contrast], str],
+    outliers: Mapping[MetricKey, BoolArray | None],
+    naming: Naming,
 ) -> list[Finding]:
-    """One finding per effect, in their order. `controls` and `outliers` by metric name."""
-    adjusted = adjust(effects, settings.primary_metrics)
+    """One finding per effect, in their order. `controls` and `outliers` by metric."""
+    adjusted = adjust(effects, settings.primary)
     findings = []
     for effect, correction in zip(effects, adjusted, strict=True):
-        without = outliers.get(effect.metric_name)
-        again = None if without is None else evaluate(grid, effect.contrast, effect.metric_name, without)
-        found = _finding(effect, correction, controls.get(effect.metric_name, []), settings, again)
-        text = sentence.of_contrast(found, effect.contrast, effect.metric, words(effect.contrast))
+        without = outliers.get(effect.key)
+        again = None if without is None else evaluate(grid, effect.contrast, effect.key, without)
+        found = _finding(effect, correction, controls.get(effect.key, []), settings, again)
+        text = sentence.of_contrast(found, naming.setting(effect.contrast))
         findings.append(replace(found, sentence=text))
     return findings
 
 
-def adjust(effects: Sequence[Effect], primary: Sequence[str]) -> list[Adjusted]:
+def adjust(effects: Sequence[Effect], primary: Sequence[MetricKey]) -> list[Adjusted]:
     """Holm within family and primary metric, Benjamini-Hochberg within family for all other metrics."""
-    result: list[Adjusted] = [(None, "holm", 0)] * len(effects)
+    result: list[Adjusted] = [(None, Adjustment(Method.HOLM, 0))] * len(effects)
     groups: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for index, effect in enumerate(effects):
         p = t_p_value(effect.inferred)
-        if p is not None and not only_describes(effect.contrast, effect.metric_name):
-            held = effect.metric_name if effect.metric_name in primary else _EXPLORED
-            if is_of_place(effect.metric_name):
+        if p is not None and not only_describes(effect.contrast.subject, effect.metric):
+            held = effect.key.metric if effect.key in primary else _EXPLORED
+            if effect.metric.parts is PartOf.PLACE:
                 held = _BY_PLACE
             groups.setdefault((effect.contrast.family, held), []).append((index, p))
     for (_, held), members in groups.items():
-        name, method = ("bh", benjamini_hochberg) if held in (_EXPLORED, _BY_PLACE) else ("holm", holm)
-        for (index, _), value in zip(members, method(np.array([p for _, p in members])), strict=True):
-            result[index] = float(value), name, len(members)
+        explored = held in (_EXPLORED, _BY_PLACE)
+        method, adjusted = (
+            (Method.BENJAMINI_HOCHBERG, benjamini_hochberg) if explored else (Method.HOLM, holm)
+        )
+        for (index, _), value in zip(members, adjusted(np.array([p for _, p in members])), strict=True):
+            result[index] = float(value), Adjustment(method, len(members))
     return result
 
 
@@ -89,15 +109,15 @@ def _finding(
     effect: Effect, correction: Adjusted, found: list[Control], settings: Settings, again: Effect | None
 ) -> Finding:
     contrast, n, confidence = effect.contrast, effect.n, settings.confidence
-    metric, _ = split(effect.metric_name)
-    p_adjusted, adjustment, size = correction
+    metric = effect.metric
+    p_adjusted, adjustment = correction
     absolute = t_interval(effect.absolute, confidence)
     logs = None if effect.logs is None else t_interval(effect.logs, confidence)
     floors = {
         scale: _scaled(floor_for(found, scale, n, confidence, across=contrast.across_processes), contrast)
         for scale in Scale
     }
-    comparisons = size if adjustment == "holm" else 1
+    comparisons = adjustment.comparisons if adjustment.method is Method.HOLM else 1
     alpha = settings.alpha / max(comparisons, 1)
     inferred = effect.inferred
     equivalence = (
@@ -106,7 +126,7 @@ def _finding(
         else None
     )
     shown = [interval for interval in (absolute, logs) if interval is not None]
-    described = bool(n) and only_describes(contrast, effect.metric_name)
+    described = bool(n) and only_describes(effect.contrast.subject, effect.metric)
     judgement = judge(
         Evidence(
             estimate=float(np.mean(inferred)) if n else 0.0,
@@ -121,8 +141,8 @@ def _finding(
     companion = _companion(effect.absolute, confidence)
     flags = [
         *contrast.flags,
-        *_doubts(effect, found, adjustment),
-        *(f"{each}: {_NOT_CLAIMED[each]}" for each in judgement.doubts),
+        *_doubts(effect, found, adjustment.method),
+        *(_NOT_CLAIMED[each]() for each in judgement.doubts),
     ]
     flags += _companion_disagrees(absolute, companion)
     higher = int((effect.absolute > 0).sum())
@@ -133,15 +153,14 @@ def _finding(
         None if effect.logs is None else _largest(minimal_detectable(effect.logs, alpha), floors[Scale.LOG])
     )
     return Finding(
-        id=f"{contrast.kind}/{contrast.key}/{effect.metric_name}",
-        kind=contrast.kind,
-        metric=metric.name,
-        scope=dict(contrast.scope) | workload_scope(effect.metric_name),
+        id=f"{kind_of(contrast.subject)}/{contrast.key}/{effect.key}",
+        subject=contrast.subject,
+        key=effect.key,
         estimate=float(np.mean(effect.absolute)) if n else None,
         low=absolute.low if absolute else None,
         high=absolute.high if absolute else None,
         confidence=confidence,
-        unit=metric.unit + contrast.step_unit,
+        unit=metric.unit + (contrast.subject.step.unit if isinstance(contrast.subject, Slope) else ""),
         n=n,
         method=f"paired t over executions, verdict on {_scale_words(effect.scale)}",
         verdict=None if described else judgement.verdict,
@@ -156,7 +175,7 @@ def _finding(
         simultaneous_high=simultaneous.high if simultaneous else None,
         p=t_p_value(inferred),
         p_adjusted=p_adjusted,
-        adjustment=f"{adjustment}, {size} comparisons" if size else None,
+        adjustment=adjustment if adjustment.comparisons else None,
         floor=_as_cost(floors[Scale.LOG], effect.base, floors[Scale.DIFFERENCE]),
         floor_ratio=exp(floors[Scale.LOG]) if effect.logs is not None else None,
         mde=_as_cost(log_mde, effect.base, mde),
@@ -180,34 +199,28 @@ def _judged(effect: Effect, shown: list[Interval]) -> list[Interval]:
     )
 
 
-def _doubts(effect: Effect, found: list[Control], adjustment: str) -> list[str]:
+def _doubts(effect: Effect, found: list[Control], method: Method) -> list[Flag]:
     contrast, n = effect.contrast, effect.n
     flags = []
     if effect.infinite_blocks:
-        flags.append(
-            f"failures: in {effect.infinite_blocks} of {effect.blocks} blocks so many requests failed that "
-            "this is infinite; see error_ratio"
-        )
+        flags.append(FAILURES_IN_BLOCKS(count=effect.infinite_blocks, of=effect.blocks))
     if effect.lost_blocks:
-        flags.append(
-            f"lost_pairs: {effect.lost_blocks} blocks have no complete pair "
-            "(a trial failed, was unproven, or is missing)"
-        )
-    if 0 < n < FEW_UNITS:
-        flags.append(f"few_units: {n} executions; intervals are wide below {FEW_UNITS} and absent below 2")
+        flags.append(LOST_PAIRS(blocks=effect.lost_blocks))
+    if 0 < n < FEW:
+        flags.append(FEW_UNITS(n=n))
     if n and effect.blocks > n:
-        flags.append(f"grouped: {effect.blocks} blocks averaged within {n} executions")
+        flags.append(GROUPED(blocks=effect.blocks, n=n))
     if n >= 2 and float(np.ptp(effect.inferred)) == 0:
-        flags.append("no_spread: every execution gave the same value, so the interval is a point")
-    roles = {str(control.role) for control in found}
-    if n and "aa" not in roles and not (contrast.across_processes and "twin" in roles):
-        flags.append("no_floor: the study has no A/A control for this metric")
-    elif n and contrast.across_processes and "twin" not in roles and effect.blocks > n:
-        flags.append("no_twin: compares different processes without a twin control")
-    if only_describes(contrast, effect.metric_name):
-        flags.append("descriptive: percentiles of independent costs do not add up, so this is not judged")
-    elif adjustment == "bh":
-        flags.append("exploratory: not a primary metric of the study")
+        flags.append(NO_SPREAD())
+    roles = {control.role for control in found}
+    if n and Role.AA not in roles and not (contrast.across_processes and Role.TWIN in roles):
+        flags.append(NO_FLOOR())
+    elif n and contrast.across_processes and Role.TWIN not in roles and effect.blocks > n:
+        flags.append(NO_TWIN())
+    if only_describes(effect.contrast.subject, effect.metric):
+        flags.append(DESCRIPTIVE())
+    elif method is Method.BENJAMINI_HOCHBERG:
+        flags.append(EXPLORATORY())
     return flags
 
 
@@ -220,16 +233,13 @@ def _companion(d: FloatArray, confidence: float) -> Companion | None:
     return Companion("hodges-lehmann", estimate, interval.low, interval.high, interval.confidence)
 
 
-def _companion_disagrees(absolute: Interval | None, companion: Companion | None) -> list[str]:
+def _companion_disagrees(absolute: Interval | None, companion: Companion | None) -> list[Flag]:
     if absolute is None or companion is None or companion.low is None or companion.high is None:
         return []
     excludes = companion.low > 0 or companion.high < 0
     if excludes == absolute.excludes(0):
         return []
-    return [
-        "methods_disagree: the t and the Hodges-Lehmann interval differ on whether 0 is inside; "
-        "look at the trials"
-    ]
+    return [METHODS_DISAGREE()]
 
 
 def _without(effect: Effect, again: Effect | None, settings: Settings) -> WithoutOutliers | None:

@@ -22,10 +22,20 @@ from meshwise.analysis.floor import Control
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.level import cell_words
 from meshwise.analysis.settings import Settings
-from meshwise.archive.outcome import BOOKS_VIOLATED
-from meshwise.findings.finding import Finding, Kind
-from meshwise.findings.metric import Scale, split
-from meshwise.measure.trial import INSTRUMENT_FLAGS
+from meshwise.findings.finding import Adjustment, Finding, Method
+from meshwise.findings.flag import (
+    BOOKS_VIOLATED,
+    DEPENDENT,
+    FAILED,
+    IN_DOUBT,
+    MISSING,
+    UNPROVEN,
+    VIOLATED,
+    Flag,
+    FlagKind,
+)
+from meshwise.findings.metric import MetricKey, Scale
+from meshwise.findings.subject import CellCheck, OrderCheck, StudyCheck
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import clopper_pearson, t_interval, t_p_value
 from meshwise.stats.multiplicity import holm
@@ -52,7 +62,7 @@ class Outcome:
 def all_checks(
     grid: Grid,
     outcomes: Sequence[Outcome],
-    controls: Mapping[str, list[Control]],
+    controls: Mapping[MetricKey, list[Control]],
     settings: Settings,
     naming: Naming,
 ) -> Iterator[Finding]:
@@ -63,9 +73,9 @@ def all_checks(
     if not settings.load_shape:  # under a load that moves the two thirds differ by intention
         yield from steady(grid, naming, settings)
     yield from aa_claims(controls, settings)
-    asked = [name for name in settings.primary_metrics if name in grid.metrics]
-    for name in asked:
-        yield from order_effects(grid, name, settings, tests=2 * len(asked))
+    asked = [key for key in settings.primary if key in grid.metrics]
+    for key in asked:
+        yield from order_effects(grid, key, settings, tests=2 * len(asked))
 
 
 def completeness(outcomes: Sequence[Outcome], settings: Settings) -> Iterator[Finding]:
@@ -74,17 +84,15 @@ def completeness(outcomes: Sequence[Outcome], settings: Settings) -> Iterator[Fi
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     missing = [trial for trial in settings.design if _place(trial) not in ok]
     n = len(outcomes)
-    reasons = sorted({f"{outcome.trial.cell.name}: {_first_line(outcome.failure)}" for outcome in unproven})
     yield _count(
-        "proofs", len(unproven), n, settings, tuple(f"unproven: {reason}" for reason in reasons),
+        "proofs", len(unproven), n, settings, _reasons(UNPROVEN, unproven),
         "Every measured trial's posture was proven first."
         if not unproven else
         f"{len(unproven)} of {n} trials were not measured because their posture did not hold.",
     )  # fmt: skip
     retried = sum(_place(outcome.trial) in ok for outcome in failed)
-    reasons = sorted({f"{outcome.trial.cell.name}: {_first_line(outcome.failure)}" for outcome in failed})
     yield _count(
-        "failed_trials", len(failed), n, settings, tuple(f"failed: {reason}" for reason in reasons),
+        "failed_trials", len(failed), n, settings, _reasons(FAILED, failed),
         "No trial failed." if not failed else
         f"{len(failed)} of {n} trials failed; {retried} were made good by a re-try.",
     )  # fmt: skip
@@ -92,22 +100,18 @@ def completeness(outcomes: Sequence[Outcome], settings: Settings) -> Iterator[Fi
         planned = len(settings.design)
         cells = sorted({trial.cell.name for trial in missing})
         yield _count(
-            "completeness", len(missing), planned, settings, tuple(f"missing: {name}" for name in cells),
+            "completeness", len(missing), planned, settings, tuple(MISSING(cell=name) for name in cells),
             f"All {planned} planned trials were measured." if not missing else
             f"{len(missing)} of {planned} planned trials are missing; each comparison says what it lost.",
         )  # fmt: skip
 
 
 def instrument(grid: Grid, settings: Settings) -> Finding:
-    doubtful = [
-        result
-        for result in grid.results
-        if any(flag.partition(":")[0] in INSTRUMENT_FLAGS for flag in result.flags)
-    ]
+    doubtful = [result for result in grid.results if any(flag.kind.late for flag in result.flags)]
     total = len(grid.results)
     return _count(
         "instrument", len(doubtful), total, settings,
-        tuple(sorted({f"in_doubt: {result.trial.cell.name}" for result in doubtful})),
+        tuple(IN_DOUBT(cell=name) for name in sorted({result.trial.cell.name for result in doubtful})),
         "The instrument sent on time in every trial." if not doubtful else
         f"In {len(doubtful)} of {total} trials sends were late enough to show in the response time.",
     )  # fmt: skip
@@ -117,15 +121,15 @@ def books(grid: Grid, settings: Settings) -> Finding:
     """Of the bank: money and acknowledged transfers, judged after every trial."""
     total = len(grid.results)
     found = [
-        (result.trial.trial_id, flag.partition(": ")[2])
+        (result.trial.trial_id, flag.words)
         for result in grid.results
         for flag in result.flags
-        if flag.startswith(BOOKS_VIOLATED)
+        if flag.code == BOOKS_VIOLATED.code
     ]
     spoilt = len({trial_id for trial_id, _ in found})
     return _count(
         "books", spoilt, total, settings,
-        tuple(f"violated: {trial_id}: {words}" for trial_id, words in found),
+        tuple(VIOLATED(trial=trial_id, words=words) for trial_id, words in found),
         f"After each of {total} trials the bank's books agreed: no money, no acknowledged transfer was lost "
         "or doubled." if not spoilt else
         f"After {spoilt} of {total} trials the bank's books did not agree with what its clients were told.",
@@ -154,45 +158,44 @@ def steady(grid: Grid, naming: Naming, settings: Settings) -> Iterator[Finding]:
         where = f"{cell_words(cell)}, {naming.words(cell)}"
         yield Finding(
             id=f"check/steady/{cell_scope(cell)['mesh']}/{cell.posture.name}/{naming.key(cell)}",
-            kind=Kind.CHECK, metric="steady", scope=cell_scope(cell),
+            subject=CellCheck(cell_scope(cell)), key=MetricKey("steady"),
             estimate=ratio - 1, low=low - 1, high=high - 1, confidence=settings.confidence, unit="ratio",
             n=len(units), method="log median, last third over first; t over executions, Holm over cells",
             verdict=Verdict.WARNING if warn else Verdict.OK, p_adjusted=float(p),
-            adjustment=f"holm, {len(rows)} comparisons",
+            adjustment=Adjustment(Method.HOLM, len(rows)),
             sentence=f"{where}: from the first to the last third of a trial the median response time changes "
             f"by {100 * (ratio - 1):.1f} % ({100 * (low - 1):.1f} to {100 * (high - 1):.1f})"
             + ("; it was not steady." if warn else "."),
         )  # fmt: skip
 
 
-def aa_claims(controls: Mapping[str, list[Control]], settings: Settings) -> Iterator[Finding]:
+def aa_claims(controls: Mapping[MetricKey, list[Control]], settings: Settings) -> Iterator[Finding]:
     claims = [
         claim
-        for name, found in controls.items()
+        for key, found in controls.items()
         for control in found
         for claim in control.claims
-        if split(name)[0].compared
+        if key.entry.compared
     ]
     if not claims:
         return
     share = clopper_pearson(sum(claims), len(claims), settings.confidence)
     warn = share.low > settings.alpha
     yield Finding(
-        id="check/aa_claims", kind=Kind.CHECK, metric="aa_claims", scope={},
+        id="check/aa_claims", subject=StudyCheck(), key=MetricKey("aa_claims"),
         estimate=share.estimate, low=share.low, high=share.high, confidence=settings.confidence, unit="ratio",
         n=len(claims), method="share of A/A comparisons whose own t interval excludes 0; Clopper-Pearson",
         verdict=Verdict.WARNING if warn else Verdict.OK,
-        flags=("dependent: metrics of one trial go together, so the interval is too narrow",),
+        flags=(DEPENDENT(),),
         sentence=f"{sum(claims)} of {len(claims)} comparisons of a cell with itself would have been claimed "
         f"({settings.alpha:.0%} are expected)"
         + ("; intervals are too narrow on this machine." if warn else "."),
     )  # fmt: skip
 
 
-def order_effects(grid: Grid, metric_name: str, settings: Settings, tests: int) -> Iterator[Finding]:
+def order_effects(grid: Grid, key: MetricKey, settings: Settings, tests: int) -> Iterator[Finding]:
     """F tests of position and of the previous cell, on what cell and block leave over."""
-    metric, _ = split(metric_name)
-    values = grid.values(metric_name)
+    metric, values = key.entry, grid.values(key)
     log = metric.scale is Scale.LOG
     usable = np.isfinite(values) & ((values > 0) if log else True)
     rows, columns = np.nonzero(usable)
@@ -228,23 +231,23 @@ def order_effects(grid: Grid, metric_name: str, settings: Settings, tests: int) 
             change = [float(np.expm1(min(each, 700.0))) for each in change]
         estimate, low, high = change if slope else (share, None, None)
         yield Finding(
-            id=f"check/{name}/{metric_name}", kind=Kind.CHECK, metric=metric.name, scope={"check": name},
+            id=f"check/{name}/{key}", subject=OrderCheck(name), key=key,
             estimate=estimate, low=low, high=high, confidence=settings.confidence,
             unit="ratio" if log or not slope else metric.unit, n=len(y),
             method="F test on residuals of cell and block; estimate: "
             + ("change from first to last place" if slope else "share of residual variation explained"),
             verdict=Verdict.WARNING if warn else Verdict.OK, p=p, p_adjusted=min(1.0, p * tests),
-            adjustment=f"bonferroni, {tests} comparisons",
+            adjustment=Adjustment(Method.BONFERRONI, tests),
             sentence=f"In a trial {metric.words} depends on {words[name]}: order matters here (p {p:.2g})."
             if warn else f"No sign that {metric.words} of a trial depends on {words[name]} (p {p:.2g}).",
         )  # fmt: skip
 
 
 def _count(
-    name: str, count: int, of: int, settings: Settings, flags: tuple[str, ...], sentence: str
+    name: str, count: int, of: int, settings: Settings, flags: tuple[Flag, ...], sentence: str
 ) -> Finding:
     return Finding(
-        id=f"check/{name}", kind=Kind.CHECK, metric=name, scope={},
+        id=f"check/{name}", subject=StudyCheck(), key=MetricKey(name),
         estimate=float(count), low=None, high=None,
         confidence=settings.confidence, unit="trials", n=of, method="count",
         verdict=Verdict.WARNING if count else Verdict.OK, flags=flags, sentence=sentence,
@@ -253,6 +256,11 @@ def _count(
 
 def _place(trial: Trial) -> tuple[int, int]:
     return trial.block, trial.position
+
+
+def _reasons(kind: FlagKind, outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
+    told = sorted({(outcome.trial.cell.name, _first_line(outcome.failure)) for outcome in outcomes})
+    return tuple(kind(cell=cell, reason=reason) for cell, reason in told)
 
 
 def _first_line(text: str) -> str:

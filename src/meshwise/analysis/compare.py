@@ -11,8 +11,9 @@ from itertools import combinations
 
 from meshwise.analysis.contrast import FREE_FACTORS, Contrast, Naming, cell_scope, partner
 from meshwise.analysis.increment import below
-from meshwise.findings.finding import Kind
+from meshwise.findings.flag import UNEQUAL_LEVEL, Flag
 from meshwise.findings.metric import Scale
+from meshwise.findings.subject import MeshDifference, StepDifference
 from meshwise.study.factors import concerns
 from meshwise.study.model import Cell, MeshName
 
@@ -35,14 +36,10 @@ def between_meshes(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
         for cell in cells:
             other = counterpart(cell, second, cells) if cell.mesh is first else None
             if other is not None:
-                name = f"{first} - {second}"
                 yield Contrast(
-                    kind=Kind.DIFFERENCE,
-                    family=f"meshes/{name}",
+                    MeshDifference(cell_scope(cell), first, second),
+                    family=f"meshes/{first} - {second}",
                     terms=((cell, 1), (other, -1)),
-                    from_name=str(second),
-                    to_name=str(first),
-                    scope=cell_scope(cell) | {"mesh": name, "from": str(second), "to": str(first)},
                     key=f"{first}-{second}/{cell.posture.name}/{naming.key(cell)}",
                     across_processes=True,
                     flags=unequal(cell, other),
@@ -61,26 +58,27 @@ def between_increments(cells: Sequence[Cell], naming: Naming) -> Iterator[Contra
             other_lower = None if other_upper is None else below(other_upper, cells)
             if other_upper is None or other_lower is None or other_lower.posture != lower.posture:
                 continue
-            name = f"{first} - {second}"
-            steps = {"from": lower.posture.name, "to": upper.posture.name}
+            names = lower.posture.name, upper.posture.name
             yield Contrast(
-                kind=Kind.DIFFERENCE,
-                family=f"mesh increments/{name}",
+                StepDifference(cell_scope(upper), first, second, *names),
+                family=f"mesh increments/{first} - {second}",
                 terms=((upper, 1), (lower, -1), (other_upper, -1), (other_lower, 1)),
-                from_name=str(second),
-                to_name=str(first),
-                scope=cell_scope(upper) | {"mesh": name} | steps,
-                key=f"{first}-{second}/{steps['from']}..{steps['to']}/{naming.key(upper)}",
+                key=f"{first}-{second}/{names[0]}..{names[1]}/{naming.key(upper)}",
                 across_processes=True,
                 scale=Scale.DIFFERENCE,
                 flags=unequal(upper, other_upper),
             )
 
 
-def unequal(cell: Cell, other: Cell) -> tuple[str, ...]:
-    levels = "unequal: {} is {} in {}, {} in {}"
+def unequal(cell: Cell, other: Cell) -> tuple[Flag, ...]:
     return tuple(
-        levels.format(factor, getattr(cell, factor), cell.mesh, getattr(other, factor), other.mesh)
+        UNEQUAL_LEVEL(
+            factor=factor,
+            level=getattr(cell, factor),
+            mesh=cell.mesh,
+            other_level=getattr(other, factor),
+            other_mesh=other.mesh,
+        )
         for factor in FREE_FACTORS
         if getattr(cell, factor) != getattr(other, factor) and concerns(factor, cell.posture)
     )

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshwise.analysis.grid import Grid
-from meshwise.findings.finding import Kind, ScopeValue
-from meshwise.findings.metric import Metric, Scale, split
+from meshwise.findings.flag import Flag
+from meshwise.findings.metric import Metric, MetricKey, Scale
+from meshwise.findings.subject import ScopeValue, Slope, Subject
 from meshwise.stats.arrays import BoolArray, FloatArray, execution_means
 from meshwise.study.model import Authorization, Cell, MeshName, MtlsMode, Protocol, Streaming
 
@@ -24,16 +25,12 @@ FREE_FACTORS = ("key_type", "policy_count", "plaintext_share", "http1_transport"
 
 @dataclass(frozen=True)
 class Contrast:
-    """`sum(coefficient * cell)`, the coefficients of a comparison summing to 0. `from_name` -> `to_name` are
-    the words; `setting` is what both share."""
+    """`sum(coefficient * cell)`, the coefficients of a comparison summing to 0."""
 
-    kind: Kind
+    subject: Subject
     family: str
     """Comparisons whose claims are held together against multiplicity, beside the metric."""
     terms: tuple[tuple[Cell, float], ...]
-    from_name: str
-    to_name: str
-    scope: Mapping[str, ScopeValue]
     key: str
     """The finding's id without kind and metric."""
     across_processes: bool
@@ -41,11 +38,8 @@ class Contrast:
     scale: Scale | None = None
     """Scale of the verdict; None: the metric's own."""
     metrics: frozenset[str] | None = None
-    """Metrics that it is asked of, without workload; None: all."""
-    step_words: str = ""
-    """Of a slope: what one step is, in words; it is per `step_unit`, and has no ratio."""
-    step_unit: str = ""
-    flags: tuple[str, ...] = ()
+    """Metrics that it is asked of; None: all."""
+    flags: tuple[Flag, ...] = ()
 
     @property
     def noise_factor(self) -> float:
@@ -58,7 +52,7 @@ class Effect:
     """A contrast of one metric: one value per unit (execution), on both scales."""
 
     contrast: Contrast
-    metric_name: str
+    key: MetricKey
     absolute: FloatArray
     logs: FloatArray | None
     """Natural logs of the ratio; None where a value is 0."""
@@ -71,7 +65,7 @@ class Effect:
 
     @property
     def metric(self) -> Metric:
-        return split(self.metric_name)[0]
+        return self.key.entry
 
     @property
     def scale(self) -> Scale:
@@ -89,13 +83,13 @@ class Effect:
 
 
 def evaluate(
-    grid: Grid, contrast: Contrast, metric_name: str, without: BoolArray | None = None
+    grid: Grid, contrast: Contrast, key: MetricKey, without: BoolArray | None = None
 ) -> Effect | None:
     """The contrast's value per execution; None where a term was never measured, or all is 0 in every term.
     `without` (cells x blocks, true where a trial is to be left out) gives the variant without outliers."""
-    if contrast.metrics is not None and split(metric_name)[0].name not in contrast.metrics:
+    if contrast.metrics is not None and key.metric not in contrast.metrics:
         return None
-    values = grid.values(metric_name)
+    values = grid.values(key)
     rows = [grid.cells.index(cell) if cell in grid.cells else -1 for cell, _ in contrast.terms]
     if -1 in rows:
         return None
@@ -117,12 +111,12 @@ def evaluate(
         absolute = np.empty(0)
     else:
         absolute = execution_means(coefficients @ kept, executions)
-        if (kept > 0).all() and not contrast.step_words:
+        if (kept > 0).all() and not isinstance(contrast.subject, Slope):
             logs = execution_means(coefficients @ np.log(kept), executions)
             if len(rows) == 2:
                 base = float(np.exp(np.log(kept[coefficients < 0]).mean()))
     count = int(present.sum())
-    return Effect(contrast, metric_name, absolute, logs, count, planned - count, base, infinite)
+    return Effect(contrast, key, absolute, logs, count, planned - count, base, infinite)
 
 
 def context(cell: Cell) -> tuple[ScopeValue, ...]:
@@ -204,6 +198,11 @@ class Naming:
             without != "rate_rps" and cell.rate_rps > 0
         )
         return "/".join([*parts, *(f"{factor}={scope[factor]}" for factor in scope if factor in telling)])
+
+    def setting(self, contrast: Contrast) -> str:
+        """The words for what all cells of a contrast share."""
+        subject = contrast.subject
+        return self.words(contrast.terms[0][0], subject.factor if isinstance(subject, Slope) else "")
 
     def words(self, cell: Cell, without: str = "") -> str:
         """`http1 at 800/s, chain of 3`: what varies and means something in this posture."""

@@ -21,6 +21,7 @@ from meshwise.analysis.contrast import Contrast, has_mtls
 from meshwise.archive.outcome import TrialStatus
 from meshwise.archive.rows import cell_of
 from meshwise.findings.finding import CONFIGURED, OBSERVED
+from meshwise.findings.flag import UNEQUAL_TRAIT, Flag
 from meshwise.mesh.traits import TRAITS, Trait
 from meshwise.study.model import Cell, Layer, MeshName, Protocol
 
@@ -89,7 +90,7 @@ def fairness(
     return tuple(entry for entry in entries if entry is not None)
 
 
-def unlike(contrast: Contrast, traits: Mapping[str, Mapping[str, str]], facts: Facts) -> tuple[str, ...]:
+def unlike(contrast: Contrast, traits: Mapping[str, Mapping[str, str]], facts: Facts) -> tuple[Flag, ...]:
     """Flags of a comparison between two meshes: what differs though a study could make it equal, beside the
     levels that differ in the study itself (`compare.unequal`)."""
     first = contrast.terms[0][0]
@@ -103,7 +104,7 @@ def unlike(contrast: Contrast, traits: Mapping[str, Mapping[str, str]], facts: F
             entry = _entry(trait, [(first, other)], traits, facts)
             if entry and not entry.equal and UNKNOWN not in entry.values.values():
                 told = ", ".join(f"{value} in {mesh}" for mesh, value in entry.values.items())
-                flags.append(f"unequal: {trait.what}: {told}")
+                flags.append(UNEQUAL_TRAIT(what=trait.what, values=told))
     return tuple(flags)
 
 

@@ -36,12 +36,14 @@ from meshwise.analysis.slope import slopes
 from meshwise.analysis.variance import variance_findings
 from meshwise.archive.rows import trial_of
 from meshwise.findings.finding import Finding, Findings
-from meshwise.findings.metric import split
+from meshwise.findings.flag import HOST_LIMITED, INSTRUMENT_LIMITED, Flag
+from meshwise.findings.metric import MetricKey, PartsCompared
 from meshwise.measure.attribution import Machine
-from meshwise.measure.places import compared_by_workload
 from meshwise.measure.trial import TrialResult, measure
-from meshwise.study.model import Trial
+from meshwise.study.model import Cell, Trial
 
+MOST_COMPARED = 8
+"""Workloads, the client among them, up to which each sidecar's own metrics are compared."""
 Tables = tuple[str, pl.DataFrame, pl.DataFrame]
 """trial_id, its requests, its telemetry; frames as in `archive.schema`."""
 
@@ -60,22 +62,22 @@ def outcomes_of(trials: pl.DataFrame) -> tuple[Outcome, ...]:
     )
 
 
-def recorded_flags(trials: pl.DataFrame) -> dict[str, tuple[str, ...]]:
+def recorded_flags(trials: pl.DataFrame) -> dict[str, tuple[Flag, ...]]:
     """trial_id -> flags that the run itself put on the trial, and what its instrument reported."""
     flags = {}
     for row in trials.iter_rows(named=True):
-        found = list(row.get("flags") or ())
+        found = [Flag.read(text) for text in row.get("flags") or ()]
         limit = json.loads(row.get("instrument") or "{}").get("limited_by")
         if limit == "instrument":
-            found.append("instrument_limited: the instrument itself was the limit")
+            found.append(INSTRUMENT_LIMITED())
         elif limit == "host":
-            found.append("host_limited: other work on the host held the load generator up")
+            found.append(HOST_LIMITED())
         flags[row["trial_id"]] = tuple(found)
     return flags
 
 
 def measure_trials(
-    trials: Mapping[str, Trial], tables: Iterable[Tables], flags: Mapping[str, tuple[str, ...]]
+    trials: Mapping[str, Trial], tables: Iterable[Tables], flags: Mapping[str, tuple[Flag, ...]]
 ) -> Iterator[TrialResult]:
     """One result per entry of `tables`, as they come. `trials` and `flags` by trial_id."""
     for trial_id, requests, telemetry in tables:
@@ -113,9 +115,9 @@ def findings(
     found += comparisons(
         grid, by_metric, naming, settings, lambda contrast: unlike(contrast, traits, facts or {})
     )
-    for name in settings.primary_metrics:
-        if name in grid.metrics:
-            found += variance_findings(grid, name, confidence, settings.seed)
+    for key in settings.primary:
+        if key in grid.metrics:
+            found += variance_findings(grid, key, confidence, settings.seed)
     statuses = Counter(outcome.status for outcome in outcomes)
     study = settings.as_json() | {
         "trials": {status: statuses[status] for status in ("ok", "failed", "unproven")},
@@ -139,28 +141,30 @@ def findings(
     )
 
 
-def controls_of(grid: Grid, confidence: float) -> dict[str, list[Control]]:
+def controls_of(grid: Grid, confidence: float) -> dict[MetricKey, list[Control]]:
     """The A/A controls of every metric that is compared."""
-    names = compared_by_workload((n for n in grid.metrics if split(n)[0].compared), grid.cells)
-    return {name: controls(grid, name, confidence) for name in names}
+    return {key: controls(grid, key, confidence) for key in compared(grid.metrics, grid.cells)}
+
+
+def compared(keys: Iterable[MetricKey], cells: Sequence[Cell]) -> list[MetricKey]:
+    """Without what is only described, and without parts where they would be too many."""
+    small = max((len(cell.topology.workloads) for cell in cells), default=0) <= MOST_COMPARED
+    shown = (PartsCompared.ALWAYS, *((PartsCompared.IN_SMALL,) if small else ()))
+    return [key for key in keys if key.entry.compared and (not key.part or key.entry.parts_compared in shown)]
 
 
 def comparisons(
     grid: Grid,
-    by_metric: Mapping[str, list[Control]],
+    by_metric: Mapping[MetricKey, list[Control]],
     naming: Naming,
     settings: Settings,
-    flags: Callable[[Contrast], tuple[str, ...]] = lambda _: (),
+    flags: Callable[[Contrast], tuple[Flag, ...]] = lambda _: (),
 ) -> list[Finding]:
     """Increments and differences of the metrics in `by_metric`, each with the flags of its contrast."""
-
-    def setting(contrast: Contrast) -> str:
-        return naming.words(contrast.terms[0][0], without=str(contrast.scope.get("factor", "")))
-
     contrasts = [replace(each, flags=(*each.flags, *flags(each))) for each in contrasts_of(grid, naming)]
     effects = evaluate_all(grid, contrasts, list(by_metric))
-    outliers = {name: flagged(grid, name, settings) for name in by_metric}
-    return assess(effects, by_metric, settings, grid, outliers, setting)
+    outliers = {key: flagged(grid, key, settings) for key in by_metric}
+    return assess(effects, by_metric, settings, grid, outliers, naming)
 
 
 def contrasts_of(grid: Grid, naming: Naming) -> list[Contrast]:
@@ -175,12 +179,12 @@ def contrasts_of(grid: Grid, naming: Naming) -> list[Contrast]:
     ]
 
 
-def evaluate_all(grid: Grid, contrasts: Sequence[Contrast], names: Sequence[str]) -> list[Effect]:
-    effects = (evaluate(grid, contrast, name) for contrast in contrasts for name in names)
+def evaluate_all(grid: Grid, contrasts: Sequence[Contrast], keys: Sequence[MetricKey]) -> list[Effect]:
+    effects = (evaluate(grid, contrast, key) for contrast in contrasts for key in keys)
     return [effect for effect in effects if effect is not None]
 
 
-def _floors(by_metric: Mapping[str, list[Control]], grid: Grid, confidence: float) -> Iterator[Finding]:
+def _floors(by_metric: Mapping[MetricKey, list[Control]], grid: Grid, confidence: float) -> Iterator[Finding]:
     n = len(set(grid.executions.tolist()))
     for name, found in by_metric.items():
         for control in found:

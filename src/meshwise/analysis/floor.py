@@ -13,8 +13,10 @@ import numpy as np
 
 from meshwise.analysis import sentence
 from meshwise.analysis.grid import Grid
-from meshwise.findings.finding import Finding, Kind, exp
-from meshwise.findings.metric import Scale, split, workload_scope
+from meshwise.findings.finding import Finding, exp
+from meshwise.findings.flag import UNEQUAL_NOISE
+from meshwise.findings.metric import MetricKey, Scale
+from meshwise.findings.subject import NoiseFloor
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.floor import Noise, claimed, pooled
 from meshwise.stats.interval import t_quantile
@@ -42,13 +44,13 @@ class Control:
         return self.logs if scale is Scale.LOG else self.absolute
 
 
-def controls(grid: Grid, metric: str, confidence: float) -> list[Control]:
+def controls(grid: Grid, metric: MetricKey, confidence: float) -> list[Control]:
     """The A/A controls of a metric that the study has, `same` first."""
     found = (control(grid, metric, role, confidence) for role in CONTROL_NAMES)
     return [each for each in found if each is not None]
 
 
-def control(grid: Grid, metric: str, role: Role, confidence: float) -> Control | None:
+def control(grid: Grid, metric: MetricKey, role: Role, confidence: float) -> Control | None:
     base, again = grid.values(metric), grid.values(metric, role)
     absolute: list[FloatArray] = []
     logs: list[FloatArray] = []
@@ -91,29 +93,23 @@ def floor_for(found: list[Control], scale: Scale, n: int, confidence: float, *, 
     return max(floors) if floors else None
 
 
-def floor_finding(control: Control, metric_name: str, n: int, confidence: float) -> Finding:
+def floor_finding(control: Control, key: MetricKey, n: int, confidence: float) -> Finding:
     """The floor of a plain comparison of all `n` units, with the range that its own uncertainty leaves."""
-    metric, _ = split(metric_name)
+    metric = key.entry
     name = CONTROL_NAMES[control.role]
     costs: list[float | None] = list(_bounds(control.absolute, n, confidence))
     ratios: list[float | None] = [None, None, None]
     if control.logs is not None and control.level is not None and metric.scale is Scale.LOG:
         ratios = [exp(bound) for bound in _bounds(control.logs, n, confidence)]
         costs = [None if ratio is None else (ratio - 1) * control.level for ratio in ratios]
-    flags = (
-        ()
-        if control.pooled
-        else ("unequal_noise: the control cells differ in noise, so the noisiest counts",)
-    )
     return Finding(
-        id=f"noise_floor/{name}/{metric_name}",
-        kind=Kind.NOISE_FLOOR,
-        metric=metric.name,
-        scope={"control": name, "cells": "; ".join(control.cells)} | workload_scope(metric_name),
+        id=f"noise_floor/{name}/{key}",
+        subject=NoiseFloor(name, control.cells),
+        key=key,
         estimate=costs[0], low=costs[1], high=costs[2], confidence=confidence, unit=metric.unit,
         n=control.absolute.m,
         method="t(1-alpha/2, m) * rms of m A/A differences / sqrt(n); range by chi-square",
-        flags=flags,
+        flags=() if control.pooled else (UNEQUAL_NOISE(),),
         sentence=sentence.of_floor(metric, name, costs[0], ratios[0]),
         ratio=ratios[0], ratio_low=ratios[1], ratio_high=ratios[2],
     )  # fmt: skip

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from meshwise.findings.metric import MetricKey
 from meshwise.measure.trial import NEEDED_EXCEEDANCES, TrialResult
 from meshwise.stats.arrays import FloatArray, IntArray
 from meshwise.study.model import Cell, Role
@@ -47,12 +48,12 @@ class Grid:
         return cls(tuple(ordered), blocks, executions, kept)
 
     @cached_property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of all metrics seen, in the catalogue's order as trials gave them."""
-        names: dict[str, None] = {}
+    def metrics(self) -> tuple[MetricKey, ...]:
+        """All metrics seen, in the order as trials gave them."""
+        keys: dict[MetricKey, None] = {}
         for result in self.results:
-            names |= dict.fromkeys(result.values)
-        return tuple(names)
+            keys |= dict.fromkeys(result.values)
+        return tuple(keys)
 
     @cached_property
     def by_place(self) -> dict[tuple[Role, Cell], dict[int, TrialResult]]:
@@ -62,10 +63,10 @@ class Grid:
         return places
 
     @cached_property
-    def _arrays(self) -> dict[tuple[str, Role], FloatArray]:
+    def _arrays(self) -> dict[tuple[MetricKey, Role], FloatArray]:
         return {}
 
-    def values(self, metric: str, role: Role = Role.CELL) -> FloatArray:
+    def values(self, metric: MetricKey, role: Role = Role.CELL) -> FloatArray:
         """Cells x blocks; NaN where there is no trial or the cell's percentile is not estimable."""
         found = self._arrays.get((metric, role))
         if found is None:
@@ -80,7 +81,7 @@ class Grid:
             self._arrays[metric, role] = found
         return found
 
-    def exceedances(self, metric: str, cell: Cell) -> float | None:
+    def exceedances(self, metric: MetricKey, cell: Cell) -> float | None:
         """Median effective exceedances of the cell's trials; None for what is no percentile."""
         counts = [
             result.exceedances[metric]
@@ -89,6 +90,6 @@ class Grid:
         ]
         return float(np.median(counts)) if counts else None
 
-    def estimable(self, metric: str, cell: Cell) -> bool:
+    def estimable(self, metric: MetricKey, cell: Cell) -> bool:
         count = self.exceedances(metric, cell)
         return count is None or count >= NEEDED_EXCEEDANCES

@@ -22,7 +22,10 @@ from meshwise.analysis.level import cell_words
 from meshwise.analysis.saturation import Searched, by_cell, place_of
 from meshwise.analysis.sentence import number
 from meshwise.analysis.settings import Settings
-from meshwise.findings.finding import Finding, Kind, exp
+from meshwise.findings.finding import Adjustment, Finding, Method, exp
+from meshwise.findings.flag import FEW_UNITS, LOST_WALKS, NO_SPREAD, NONE_HELD
+from meshwise.findings.metric import MetricKey
+from meshwise.findings.subject import Walk
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import clopper_pearson, minimal_detectable, sign_test, t_interval, t_p_value
 from meshwise.stats.multiplicity import holm
@@ -106,23 +109,19 @@ def _finding(
     lower = float(np.mean(own.logs)) < 0
     flags = []
     if own.lost:
-        flags.append(f"lost_pairs: {own.lost} searches did not make both walks")
+        flags.append(LOST_WALKS(searches=own.lost))
     if own.none_held:
-        flags.append(
-            f"none_held: in {own.none_held} searches no rate that was tried held after overload, so more"
-            " was lost than the estimate says"
-        )
+        flags.append(NONE_HELD(count=own.none_held))
     if 0 < own.n < 5:
-        flags.append(f"few_units: {own.n} executions; intervals are wide below 5 and absent below 2")
+        flags.append(FEW_UNITS(n=own.n))
     if own.n >= 2 and not np.ptp(own.logs):
-        flags.append("no_spread: every execution gave the same value, so the interval is a point")
+        flags.append(NO_SPREAD())
     higher = int((own.logs > 0).sum())
     votes = clopper_pearson(higher, own.n, confidence)
     mde = minimal_detectable(own.logs, alpha)
     return Finding(
         id=f"difference/hysteresis/{place_of(cell)}/{naming.key(cell)}/saturation_rps",
-        kind=Kind.DIFFERENCE, metric="saturation_rps",
-        scope=cell_scope(cell) | {"from": "rested", "to": "after overload", "walk": "down"},
+        subject=Walk(cell_scope(cell)), key=MetricKey("saturation_rps"),
         estimate=float(np.mean(own.after_rps - own.rested_rps)),
         low=absolute.low if absolute else None, high=absolute.high if absolute else None,
         confidence=confidence, unit="1/s", n=own.n,
@@ -132,7 +131,7 @@ def _finding(
         direction=(Direction.COSTS if lower else Direction.SAVES) if claimed else None,
         ratio=exp(float(np.mean(own.logs))),
         ratio_low=exp(logs.low if logs else None), ratio_high=exp(logs.high if logs else None),
-        p=_p(own.logs), p_adjusted=p, adjustment=f"holm, {cells} comparisons",
+        p=_p(own.logs), p_adjusted=p, adjustment=Adjustment(Method.HOLM, cells),
         mde_ratio=exp(-mde) if mde is not None else None,
         higher_in=higher, higher_share_low=votes.low, higher_share_high=votes.high,
         sentence=_sentence(cell, own, naming, claimed, confidence),

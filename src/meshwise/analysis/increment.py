@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from meshwise.analysis.contrast import FREE_FACTORS, Contrast, Naming, cell_scope, context, partner
-from meshwise.findings.finding import Kind
+from meshwise.findings.subject import AgainstNone, LadderStep
 from meshwise.study.factors import concerns
 from meshwise.study.model import LADDER, Cell, MeshName
 
@@ -70,14 +70,11 @@ def against_none(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
 
 
 def step(lower: Cell, upper: Cell, naming: Naming, family: str) -> Contrast:
-    names = lower.posture.name, upper.posture.name
+    at, names = cell_scope(upper), (lower.posture.name, upper.posture.name)
     return Contrast(
-        kind=Kind.INCREMENT,
-        family=family,
+        AgainstNone(at, names[1]) if lower.mesh is MeshName.NONE else LadderStep(at, *names),
+        family,
         terms=((upper, 1), (lower, -1)),
-        from_name=names[0],
-        to_name=names[1],
-        scope=cell_scope(upper) | {"from": names[0], "to": names[1]},
         key=f"{upper.mesh}/{names[0]}..{names[1]}/{naming.key(upper)}",
         across_processes=lower.mesh != upper.mesh,
     )

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from meshwise.analysis.contrast import Contrast, Naming, cell_scope, has_mtls, partner
-from meshwise.findings.finding import Kind
-from meshwise.findings.metric import Scale, percentile_of
+from meshwise.findings.metric import Metric, Scale
+from meshwise.findings.subject import Interaction, Subject
 from meshwise.study.model import Authorization, Cell, MtlsMode, Posture
 
 
@@ -42,21 +42,16 @@ def interactions(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
         )  # fmt: skip
         if any(getattr(part, factor) != getattr(both, factor) for part, factor in alike):
             continue
-        name = f"mtls={mtls} x authorization={authorization}"
         yield Contrast(
-            kind=Kind.DIFFERENCE,
+            Interaction(cell_scope(both)),
             family=f"interaction/{both.mesh}",
             terms=((both, 1), (mtls_alone, -1), (authorization_alone, -1), (neither, 1)),
-            from_name="sum of the parts",
-            to_name="both together",
-            scope=cell_scope(both) | {"interaction": name},
             key=f"{both.mesh}/interaction/{mtls}+{authorization}/{naming.key(both)}",
             across_processes=False,
             scale=Scale.DIFFERENCE,
         )
 
 
-def only_describes(contrast: Contrast, metric_name: str) -> bool:
-    """Whether the interaction of this metric must not be judged."""
-    p = percentile_of(metric_name)
-    return "interaction" in contrast.scope and p is not None and p > 0.5
+def only_describes(subject: Subject, metric: Metric) -> bool:
+    """Whether it is an interaction, of a metric of which that must not be judged."""
+    return isinstance(subject, Interaction) and metric.percentile is not None and metric.percentile > 0.5

@@ -16,9 +16,11 @@ from meshwise.analysis import sentence
 from meshwise.analysis.asked import asked_flags
 from meshwise.analysis.contrast import Naming, cell_scope
 from meshwise.analysis.grid import Grid
-from meshwise.findings.finding import Companion, Finding, Kind, exp
-from meshwise.findings.metric import Metric, Scale, split, workload_scope
-from meshwise.measure.trial import INSTRUMENT_FLAGS, LATE_SHARE, NEEDED_EXCEEDANCES, TrialResult
+from meshwise.findings.finding import Companion, Finding, exp
+from meshwise.findings.flag import FAILURES_IN_TRIALS, NOT_ESTIMABLE, Flag
+from meshwise.findings.metric import Metric, MetricKey, Scale
+from meshwise.findings.subject import CellLevel
+from meshwise.measure.trial import LATE_SHARE, NEEDED_EXCEEDANCES, TrialResult
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import clopper_pearson, hodges_lehmann, t_interval
 from meshwise.stats.verdict import Verdict
@@ -29,10 +31,10 @@ def levels(grid: Grid, naming: Naming, confidence: float) -> Iterator[Finding]:
     """One finding per cell and metric that the cell has."""
     for row, cell in enumerate(grid.cells):
         trials = grid.by_place.get((Role.CELL, cell), {})
-        for name in grid.metrics:
-            if any(name in result.values for result in trials.values()):
+        for key in grid.metrics:
+            if any(key in result.values for result in trials.values()):
                 yield _level(
-                    grid, cell, grid.values(name)[row], name, list(trials.values()), naming, confidence
+                    grid, cell, grid.values(key)[row], key, list(trials.values()), naming, confidence
                 )
 
 
@@ -40,34 +42,29 @@ def _level(
     grid: Grid,
     cell: Cell,
     values: FloatArray,
-    name: str,
+    key: MetricKey,
     trials: list[TrialResult],
     naming: Naming,
     confidence: float,
 ) -> Finding:
-    metric, _ = split(name)
+    metric = key.entry
     present = ~np.isnan(values)
-    flags = trial_flags(trials, metric.name) + asked_flags(cell, metric.name)
+    flags = trial_flags(trials, metric) + asked_flags(cell, metric)
     where = cell_words(cell)
     posture = "none" if cell.mesh is MeshName.NONE else f"{cell.mesh}/{cell.posture.name}"
     found = Finding(
-        id=f"level/{posture}/{naming.key(cell)}/{name}",
-        kind=Kind.LEVEL, metric=metric.name,
-        scope=cell_scope(cell) | workload_scope(name),
+        id=f"level/{posture}/{naming.key(cell)}/{key}", subject=CellLevel(cell_scope(cell)), key=key,
         estimate=None, low=None, high=None, confidence=confidence, unit=metric.unit, n=0, method="",
     )  # fmt: skip
     if not present.any():
-        count = grid.exceedances(name, cell) or 0.0
-        flags.insert(
-            0,
-            f"not_estimable: {count:.1f} effective exceedances per trial, {NEEDED_EXCEEDANCES:.0f} needed"
-            + (f" ({NEEDED_EXCEEDANCES / count:.1f} times the requests)" if count else ""),
-        )
+        count = grid.exceedances(key, cell) or 0.0
+        times = f" ({NEEDED_EXCEEDANCES / count:.1f} times the requests)" if count else ""
+        flags.insert(0, NOT_ESTIMABLE(count=count, needed=NEEDED_EXCEEDANCES, times=times))
         found = replace(
             found, verdict=Verdict.NOT_ESTIMABLE, method="type-7 quantile per trial", flags=tuple(flags)
         )
     elif infinite := int(np.isinf(values[present]).sum()):
-        flags.insert(0, f"failures: infinite in {infinite} of {int(present.sum())} trials; see error_ratio")
+        flags.insert(0, FAILURES_IN_TRIALS(count=infinite, of=int(present.sum())))
         found = replace(
             found,
             n=int(present.sum()),
@@ -79,7 +76,7 @@ def _level(
         found = replace(
             _summary(found, values[present], grid.executions[present], metric, trials), flags=tuple(flags)
         )
-    return replace(found, sentence=sentence.of_level(found, metric, f"{where}, {naming.words(cell)}"))
+    return replace(found, sentence=sentence.of_level(found, f"{where}, {naming.words(cell)}"))
 
 
 def _summary(
@@ -125,29 +122,26 @@ def cell_words(cell: Cell) -> str:
     return "no mesh" if cell.mesh is MeshName.NONE else f"{cell.mesh} `{cell.posture.name}`"
 
 
-def trial_flags(trials: Sequence[TrialResult], metric: str) -> list[str]:
+def trial_flags(trials: Sequence[TrialResult], metric: Metric) -> list[Flag]:
     """The flags of a cell's trials that concern the metric, each once, with how many trials carry it."""
     counts: Counter[str] = Counter()
-    words: dict[str, str] = {}
+    found: dict[str, Flag] = {}
     for result in trials:
         for flag in dict.fromkeys(result.flags):
-            code = flag.partition(":")[0]
-            if code in INSTRUMENT_FLAGS and not lateness_concerns(metric, result):
+            if flag.kind.late and not lateness_concerns(metric, result):
                 continue
-            counts[code] += 1
-            words.setdefault(code, flag)
-    return [f"{words[code]} (in {count} of {len(trials)} trials)" for code, count in sorted(counts.items())]
+            counts[flag.code] += 1
+            found.setdefault(flag.code, flag)
+    return [replace(found[code], trials=(count, len(trials))) for code, count in sorted(counts.items())]
 
 
-def lateness_concerns(metric: str, result: TrialResult) -> bool:
+def lateness_concerns(metric: Metric, result: TrialResult) -> bool:
     """Whether late sends could move this metric of this trial.
 
     They are part of response times, which count from the intended time, but not of service times, CPU or
     memory. The median moves only if the median send was late by a share of it that matters.
     """
-    if not metric.startswith(("response_", "outside_response_", "throughput", "saturation")):
-        return False
-    if metric == "response_p50_us":
-        median = result.values.get("response_p50_us", 0.0)
-        return result.values.get("lateness_p50_us", 0.0) > LATE_SHARE * median
-    return True
+    median = result.values.get(MetricKey("response_p50_us"), 0.0)
+    if metric.name == "response_p50_us":
+        return result.values.get(MetricKey("lateness_p50_us"), 0.0) > LATE_SHARE * median
+    return metric.late

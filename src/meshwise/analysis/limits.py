@@ -20,7 +20,10 @@ from meshwise.analysis.contrast import Naming, cell_scope
 from meshwise.analysis.level import cell_words
 from meshwise.analysis.saturation import Searched, by_cell, place_of
 from meshwise.analysis.settings import Settings
-from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.finding import Adjustment, Finding, Method
+from meshwise.findings.flag import BROKEN, LIMITED_BY
+from meshwise.findings.metric import MetricKey
+from meshwise.findings.subject import CellCheck, LimitCheck, SoakDrift
 from meshwise.measure.attribution import SYSTEM, WHO, Attribution, Limit, Machine, Seen, limit_of_search
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import FloatArray, execution_means
@@ -30,9 +33,9 @@ from meshwise.stats.verdict import Verdict
 from meshwise.study.design.search import Result
 from meshwise.study.model import Cell, Phase
 
-DRIFTS: Mapping[str, tuple[str, str, float]] = {
-    "throughput_change": ("throughput_rps", "the throughput", 0.02),
-    "response_p99_change": ("response_p99_us", "the P99 of response time", 0.05),
+DRIFTS: Mapping[MetricKey, tuple[str, str, float]] = {
+    MetricKey("throughput_change"): ("throughput_rps", "the throughput", 0.02),
+    MetricKey("response_p99_change"): ("response_p99_us", "the P99 of response time", 0.05),
 }
 """Change over a soak -> metric, words, and the share below which it is no matter, however sure."""
 
@@ -72,12 +75,12 @@ def limits(
         )
         yield Finding(
             id=f"check/limit/{place_of(cell)}/{naming.key(cell)}",
-            kind=Kind.CHECK, metric="limit", scope=cell_scope(cell) | {"limited_by": str(limit)},
+            subject=LimitCheck(cell_scope(cell), str(limit)), key=MetricKey("limit"),
             estimate=float(np.mean(used)) if used else None, low=None, high=None,
             confidence=settings.confidence, unit="ratio", n=len(told),
             method="share of the pods' CPUs used at the lowest rate that broke; see measure.attribution",
             verdict=Verdict.OK if limit in SYSTEM else Verdict.WARNING,
-            flags=tuple(f"limited_by: {WHO[each]}, in {count} of {len(told)} searches"
+            flags=tuple(LIMITED_BY(who=WHO[each], count=count, of=len(told))
                         for each, count in counts.most_common()),
             sentence=f"{where}: {said}.",
         )  # fmt: skip
@@ -86,7 +89,7 @@ def limits(
 def soaks(found: Sequence[Searched], naming: Naming, settings: Settings) -> list[Finding]:
     """Per cell that soaked: whether it held, and whether throughput and P99 drifted."""
     made: list[Finding] = []
-    drifts: list[tuple[Cell, str, FloatArray]] = []
+    drifts: list[tuple[Cell, MetricKey, FloatArray]] = []
     for cell, own in by_cell(found, settings.cells).items():
         trials = [pair for searched in own if (pair := soak_of(searched)) is not None]
         if not trials:
@@ -127,17 +130,17 @@ def _held(
     reasons = sorted({outcome.reason for outcome in broken})
     return Finding(
         id=f"check/soak/{place_of(cell)}/{naming.key(cell)}/held",
-        kind=Kind.CHECK, metric="soak", scope=cell_scope(cell), estimate=float(len(broken)),
+        subject=CellCheck(cell_scope(cell)), key=MetricKey("soak"), estimate=float(len(broken)),
         low=None, high=None, confidence=settings.confidence, unit="trials", n=len(trials), method="count",
         verdict=Verdict.WARNING if broken else Verdict.OK,
-        flags=tuple(f"broken: {reason}" for reason in reasons),
+        flags=tuple(BROKEN(reason=reason) for reason in reasons),
         sentence=f"{where}: in {len(broken)} of {len(trials)} soaks of {length} the objective did not hold."
         if broken else f"{where}: the objective held in every soak of {length}, {len(trials)} in all.",
     )  # fmt: skip
 
 
 def _drift(
-    cell: Cell, name: str, units: FloatArray, p: float, tests: int, naming: Naming, settings: Settings
+    cell: Cell, name: MetricKey, units: FloatArray, p: float, tests: int, naming: Naming, settings: Settings
 ) -> Finding:
     metric, words, matters = DRIFTS[name]
     interval = t_interval(units, settings.confidence)
@@ -147,12 +150,12 @@ def _drift(
     ends = f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval else " (no interval)"
     return Finding(
         id=f"check/soak/{place_of(cell)}/{naming.key(cell)}/{metric}",
-        kind=Kind.CHECK, metric=metric, scope=cell_scope(cell) | {"check": "soak"},
+        subject=SoakDrift(cell_scope(cell)), key=MetricKey(metric),
         estimate=estimate, low=interval.low if interval else None, high=interval.high if interval else None,
         confidence=settings.confidence, unit="ratio", n=len(units),
         method="Theil-Sen slope over the windows times their span, per soak; t over executions",
         verdict=Verdict.WARNING if warn else Verdict.OK, p_adjusted=p,
-        adjustment=f"holm, {tests} comparisons",
+        adjustment=Adjustment(Method.HOLM, tests),
         sentence=f"{where}: over a soak {words} changes by {100 * estimate:.1f} %{ends}"
         + ("; it drifts." if warn else "."),
     )  # fmt: skip

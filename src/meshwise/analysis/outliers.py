@@ -13,18 +13,18 @@ import numpy.typing as npt
 
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.settings import Settings
-from meshwise.findings.metric import Scale, split
+from meshwise.findings.metric import MetricKey, Scale
 from meshwise.stats.outliers import hampel
 from meshwise.study.model import Role
 
 BoolArray = npt.NDArray[np.bool_]
 
 
-def flagged(grid: Grid, metric_name: str, settings: Settings) -> BoolArray | None:
+def flagged(grid: Grid, key: MetricKey, settings: Settings) -> BoolArray | None:
     """Cells x blocks, true where the rule flags the trial; None if nothing is flagged."""
     if settings.hampel_k is not None:
-        values = grid.values(metric_name)
-        log = split(metric_name)[0].scale is Scale.LOG and not (values <= 0).any()
+        values = grid.values(key)
+        log = key.entry.scale is Scale.LOG and not (values <= 0).any()
         found = np.array([hampel(np.log(row) if log else row, settings.hampel_k) for row in values])
     elif settings.outlier_rule == "cause":
         found = np.array(

@@ -16,18 +16,17 @@ from dataclasses import replace
 
 from meshwise.analysis.assess import assess
 from meshwise.analysis.checks import Outcome
-from meshwise.analysis.contrast import Contrast, Naming, evaluate
+from meshwise.analysis.contrast import Naming, evaluate
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.level import levels
 from meshwise.analysis.saturation import CURVE_METRICS, Searched, by_cell
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.slope import slopes
 from meshwise.findings.finding import Finding
+from meshwise.findings.subject import CurvePoint
 from meshwise.measure.trial import TrialResult
 from meshwise.study.design.search import UPWARD, Result
 
-PART = "curve"
-"""`scope.part` of the levels made here: they stand at the rates of one search, not at rates of the study."""
 Measured = dict[float, tuple[Outcome, TrialResult]]
 
 
@@ -55,7 +54,7 @@ def _first_at_each_rate(searched: Searched) -> Measured:
 
 
 def _of_curve(result: TrialResult) -> TrialResult:
-    kept = {name: value for name, value in result.values.items() if name.partition("@")[0] in CURVE_METRICS}
+    kept = {key: value for key, value in result.values.items() if key.metric in CURVE_METRICS}
     return replace(result, values=kept)
 
 
@@ -63,7 +62,7 @@ def _levels(results: list[TrialResult], settings: Settings) -> Iterator[Finding]
     grid = Grid.of(results)
     naming = Naming.of(grid.cells)
     for finding in levels(grid, naming, settings.confidence):
-        yield replace(finding, scope={**finding.scope, "part": PART})
+        yield replace(finding, subject=CurvePoint(finding.levels))
 
 
 def _slopes(results: list[TrialResult], settings: Settings) -> list[Finding]:
@@ -72,11 +71,7 @@ def _slopes(results: list[TrialResult], settings: Settings) -> list[Finding]:
     effects = [
         effect
         for contrast in slopes(grid.cells, naming)
-        for name in grid.metrics
-        if (effect := evaluate(grid, contrast, name)) is not None
+        for key in grid.metrics
+        if (effect := evaluate(grid, contrast, key)) is not None
     ]
-
-    def words(contrast: Contrast) -> str:
-        return naming.words(contrast.terms[0][0], without=str(contrast.scope.get("factor", "")))
-
-    return assess(effects, {}, settings, grid, {}, words)
+    return assess(effects, {}, settings, grid, {}, naming)

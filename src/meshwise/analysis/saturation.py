@@ -12,7 +12,7 @@ Laws of this file (statistics: section 8):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,10 @@ from meshwise.analysis.checks import Outcome
 from meshwise.analysis.contrast import Naming, cell_scope
 from meshwise.analysis.level import cell_words
 from meshwise.analysis.settings import Settings
-from meshwise.findings.finding import Finding, Kind, finite
+from meshwise.findings.finding import Finding, finite
+from meshwise.findings.flag import LIMITED, NOTHING_HELD, UNDECIDED
+from meshwise.findings.metric import MetricKey
+from meshwise.findings.subject import CellLevel, StudyCheck
 from meshwise.measure.attribution import Attribution
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.verdict import Verdict
@@ -31,9 +34,11 @@ from meshwise.study.model import Cell, MeshName, Phase, Role, Search, Trial
 
 AT_THE_KNEE = ("cpu_us_per_request", "pod_cpu_us_per_request", "service_cpu_us_per_request", "memory_bytes",
                "instrument_cpu_us_per_request")  # fmt: skip
+OF_PARTS_AT_THE_KNEE = ("proxy_cpu_us_per_request", "proxy_memory_bytes")
 AT_THE_SOAK = ("throughput_cv", "offered_cv", "response_p99_cv")
 CURVE_METRICS = ("response_p50_us", "response_p99_us", "throughput_rps", "error_ratio", "cpu_us_per_request",
                  "pod_cpu_us_per_request")  # fmt: skip
+KNEE = MetricKey("saturation_rps")
 WALKS = {Phase.AGAIN: ("saturation_again_rps", "again_rps"), Phase.DOWN: ("saturation_down_rps", "down_rps")}
 """A walk down from the knee -> its metric, and its end in `Knee`."""
 
@@ -112,16 +117,13 @@ def _is_bound(searched: Searched) -> bool:
 def _result(searched: Searched, bounded: set[Cell], sunk: set[tuple[Cell, Phase]]) -> TrialResult:
     knee = searched.knee
     assert knee is not None
-    values: dict[str, float] = {}
-    flags: list[str] = []
+    values: dict[MetricKey, float] = {}
     if searched.trial.cell not in bounded and knee.held_rps is not None:
-        values["saturation_rps"] = knee.held_rps
+        values[KNEE] = knee.held_rps
         for phase, (metric, name) in WALKS.items():
             rate = getattr(knee, name)
             if rate is not None and (searched.trial.cell, phase) not in sunk:
-                values[metric] = rate
-    if knee.undecided:
-        flags.append("undecided: the search ended before both ends of its bracket were confirmed")
+                values[MetricKey(metric)] = rate
     at_knee = [
         result
         for outcome, result in searched.steps
@@ -130,20 +132,16 @@ def _result(searched: Searched, bounded: set[Cell], sunk: set[tuple[Cell, Phase]
         and outcome.trial.phase in UPWARD
         and outcome.trial.cell.rate_rps == knee.held_rps
     ]
-    for name in dict.fromkeys(name for result in at_knee for name in result.values):
-        if name in AT_THE_KNEE or name.partition("@")[0] in (
-            "proxy_cpu_us_per_request",
-            "proxy_memory_bytes",
-        ):
-            values[name] = float(
-                np.mean([result.values[name] for result in at_knee if name in result.values])
-            )
-    if spent_us := values.get("pod_cpu_us_per_request"):
-        values["requests_per_cpu_s"] = 1e6 / spent_us
+    for key in dict.fromkeys(key for result in at_knee for key in result.values):
+        if key.metric in (OF_PARTS_AT_THE_KNEE if key.part else AT_THE_KNEE):
+            values[key] = float(np.mean([result.values[key] for result in at_knee if key in result.values]))
+    if spent_us := values.get(MetricKey("pod_cpu_us_per_request")):
+        values[MetricKey("requests_per_cpu_s")] = 1e6 / spent_us
     for outcome, result in searched.steps:
         if result and outcome.trial.phase is Phase.SOAK and outcome.result != Result.INVALID:
-            values |= {name: result.values[name] for name in AT_THE_SOAK if name in result.values}
-    return TrialResult(searched.trial, values, {}, tuple(flags), None, sum(r.requests for r in at_knee))
+            values |= {key: value for key, value in result.values.items() if key.metric in AT_THE_SOAK}
+    flags = (UNDECIDED(),) if knee.undecided else ()
+    return TrialResult(searched.trial, values, {}, flags, None, sum(r.requests for r in at_knee))
 
 
 def bounds(
@@ -163,17 +161,17 @@ def bounds(
         where = f"{cell_words(cell)}, {naming.words(cell)}"
         share = f"in {len(bound)} of {len(own)} searches"
         if low is None:
-            flag = f"nothing_held: not even the lowest rate held the objective ({share})"
+            flag = NOTHING_HELD(count=len(bound), of=len(own))
             told = f"{where}: not even the lowest rate that was tried held the objective, {share}."
         else:
-            flag = f"limited: at least {low:.0f}/s; {_why(bound, limit_rps)} ({share})"
+            flag = LIMITED(rate=low, why=_why(bound, limit_rps), count=len(bound), of=len(own))
             told = (
                 f"{where}: the highest rate that holds the objective is at least {low:.0f}/s;"
                 f" {_why(bound, limit_rps)} {share}, so it is not compared."
             )
         yield Finding(
             id=f"level/{place_of(cell)}/{naming.key(cell)}/saturation_rps",
-            kind=Kind.LEVEL, metric="saturation_rps", scope=cell_scope(cell),
+            subject=CellLevel(cell_scope(cell)), key=KNEE,
             estimate=None, low=low, high=None, confidence=confidence, unit="1/s", n=len(own),
             method="lower bound: geometric mean of the highest rates that held",
             verdict=Verdict.NOT_ESTIMABLE, flags=(flag,), sentence=told,
@@ -198,7 +196,7 @@ def unfinished(found: Sequence[Searched], settings: Settings) -> Finding:
     missing = [trial for trial in settings.design if trial.trial_id not in ended]
     n = len(settings.design)
     return Finding(
-        id="check/searches", kind=Kind.CHECK, metric="searches", scope={},
+        id="check/searches", subject=StudyCheck(), key=MetricKey("searches"),
         estimate=float(len(missing)), low=None, high=None, confidence=settings.confidence, unit="searches",
         n=n, method="count", verdict=Verdict.WARNING if missing else Verdict.OK,
         sentence=f"All {n} searches came to their end." if not missing else
@@ -233,11 +231,11 @@ def curves(found: Sequence[Searched], limits: Sequence[Attribution | None]) -> l
 
 
 def _point(outcome: Outcome, result: TrialResult | None) -> dict[str, Any]:
-    values: Mapping[str, float] = result.values if result else {}
+    values = result.values if result else {}
     return {
         "rate_rps": outcome.trial.cell.rate_rps,
         "phase": str(outcome.trial.phase),
         "result": outcome.result,
         "reason": outcome.reason,
-        **{name: finite(values.get(name)) for name in CURVE_METRICS},
+        **{name: finite(values.get(MetricKey(name))) for name in CURVE_METRICS},
     }

@@ -10,11 +10,21 @@ from __future__ import annotations
 
 import math
 
-from meshwise.analysis.contrast import Contrast
 from meshwise.core.units import format_size
-from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.finding import Finding
 from meshwise.findings.metric import Metric, Scale
-from meshwise.stats.verdict import Verdict
+from meshwise.findings.subject import (
+    AgainstNone,
+    Interaction,
+    LadderStep,
+    MeshDifference,
+    Slope,
+    SlopePart,
+    StepDifference,
+    Subject,
+    levels_of,
+)
+from meshwise.stats.verdict import Doubt, Verdict
 
 
 def number(value: float) -> str:
@@ -49,42 +59,61 @@ def between(estimate: float, low: float | None, high: float | None, unit: str, s
     return f"{quantity(sign * estimate, unit)} ({number(scale * ends[0])} to {number(scale * ends[1])})"
 
 
-def of_level(finding: Finding, metric: Metric, subject: str) -> str:
+def of_level(finding: Finding, where: str) -> str:
+    words = finding.key.entry.words
     if finding.estimate is None:
-        return f"{subject}: {metric.words} is not estimable ({'; '.join(finding.flags) or 'no measurement'})."
+        return f"{where}: {words} is not estimable ({_flags(finding) or 'no measurement'})."
     interval = between(finding.estimate, finding.low, finding.high, finding.unit)
-    return f"{subject}: {metric.words}{_whose(finding)} is {interval} over {_units(finding.n)}."
+    return f"{where}: {words}{_whose(finding)} is {interval} over {_units(finding.n)}."
 
 
 def _whose(finding: Finding) -> str:
     """` (node-1)`, ` (inner)`, ` (depth 2)`: of which workload or place, if of one."""
-    return f" ({workload})" if (workload := finding.scope.get("workload")) else ""
+    return f" ({finding.part})" if finding.part else ""
 
 
-def of_contrast(finding: Finding, contrast: Contrast, metric: Metric, setting: str) -> str:
-    what = metric.words
-    if contrast.scope.get("factor") == "rate_rps":
-        what = what.replace("per request", "per second" if contrast.scope["part"] == "idle" else "").strip()
-    what += _whose(finding)
-    topic = _topic(contrast, setting)
+def _flags(finding: Finding) -> str:
+    return "; ".join(map(str, finding.flags))
+
+
+def of_contrast(finding: Finding, setting: str) -> str:
+    subject, metric = finding.subject, finding.key.entry
+    topic, what = _topic(subject, setting), _what(finding)
     if finding.estimate is None or finding.verdict is Verdict.NOT_ESTIMABLE:
-        return f"{topic}: {what} cannot be compared ({'; '.join(finding.flags) or 'too little data'})."
+        return f"{topic}: {what} cannot be compared ({_flags(finding) or 'too little data'})."
     if finding.verdict is Verdict.DISTINGUISHABLE:
-        claim = _claim(finding, contrast, what)
-        return f"{topic}: {claim}{_ratio(finding, contrast)}; {_votes(finding, contrast)}."
-    unit = _unit(finding, contrast)
+        votes = "positive" if isinstance(subject, Slope) else "higher"
+        told = f"{votes} in {finding.higher_in} of {_units(finding.n)}"
+        return f"{topic}: {_claim(finding, what)}{_ratio(finding)}; {told}."
+    unit = _unit(finding)
     interval = between(finding.estimate, finding.low, finding.high, unit)
-    ratio = finding.mde_ratio if len(contrast.terms) == 2 and metric.scale is Scale.LOG else None
+    ratio = finding.mde_ratio if _is_a_pair(subject) and metric.scale is Scale.LOG else None
     unseen = _unseen(finding.mde, ratio, unit)
-    if contrast.step_words:
-        step = f"{topic}: what {contrast.step_words} adds to {what}"
+    if isinstance(subject, Slope):
+        step = f"{topic}: what {subject.words} adds to {what}"
         return f"{step} is not distinguishable from nothing: {interval}{unseen}."
-    about = f"{topic}: the change in {what} {_comparison(contrast)}"
+    about = f"{topic}: the change in {what} {_comparison(subject)}"
     if finding.verdict is Verdict.EQUIVALENT and finding.equivalent_within is not None:
         return f"{about} lies within {finding.equivalent_within:.0%} either way: {interval}."
     if finding.verdict is None:
         return f"{about} is {interval}, described but not judged."
     return f"{about} is not distinguishable from no change: {interval}{unseen}{_because(finding)}."
+
+
+def _what(finding: Finding) -> str:
+    """The metric, and of which part; where the rate varies, CPU is per second or of one request."""
+    metric, words = finding.key.entry, finding.key.entry.words
+    match finding.subject:
+        case Slope(_, _, SlopePart.IDLE):
+            words = f"{metric.without_per(words)} per second"
+        case Slope(_, _, SlopePart.REQUEST):
+            words = metric.without_per(words)
+    return words + _whose(finding)
+
+
+def _is_a_pair(subject: Subject) -> bool:
+    """Whether two cells are compared; else a ratio would be one of ratios."""
+    return isinstance(subject, LadderStep | AgainstNone | MeshDifference)
 
 
 def of_floor(metric: Metric, control: str, floor: float | None, ratio: float | None) -> str:
@@ -98,66 +127,78 @@ def of_floor(metric: Metric, control: str, floor: float | None, ratio: float | N
     )
 
 
-def _topic(contrast: Contrast, setting: str) -> str:
-    if contrast.kind is Kind.INCREMENT or "interaction" in contrast.scope:
-        return f"{contrast.scope['mesh']}, {setting}"
-    if contrast.step_words:
-        mesh, posture = contrast.scope["mesh"], contrast.scope["posture"]
-        return f"no mesh, {setting}" if mesh == "none" else f"{mesh} `{posture}`, {setting}"
-    if len(contrast.terms) > 2:
-        return f"`{contrast.scope['from']}` to `{contrast.scope['to']}`, {setting}"
-    return f"`{contrast.scope['posture']}`, {setting}"
+def _topic(subject: Subject, setting: str) -> str:
+    at = levels_of(subject)
+    match subject:
+        case LadderStep() | AgainstNone() | Interaction():
+            return f"{at['mesh']}, {setting}"
+        case Slope():
+            return (
+                f"no mesh, {setting}"
+                if at["mesh"] == "none"
+                else f"{at['mesh']} `{at['posture']}`, {setting}"
+            )
+        case StepDifference(_, _, _, lower, upper):
+            return f"`{lower}` to `{upper}`, {setting}"
+        case _:
+            return f"`{at['posture']}`, {setting}"
 
 
-def _comparison(contrast: Contrast) -> str:
-    if contrast.kind is Kind.INCREMENT:
-        return f"from `{contrast.from_name}` to `{contrast.to_name}`"
-    if "interaction" in contrast.scope:
-        return f"beyond the sum of the parts ({contrast.scope['interaction']})"
-    if len(contrast.terms) > 2:
-        return f"by this step, {contrast.to_name} less {contrast.from_name},"
-    return f"with {contrast.to_name} instead of {contrast.from_name}"
+def _comparison(subject: Subject) -> str:
+    match subject:
+        case LadderStep(_, lower, upper) | AgainstNone(_, upper, lower):
+            return f"from `{lower}` to `{upper}`"
+        case Interaction():
+            return f"beyond the sum of the parts ({subject.name})"
+        case StepDifference(_, first, second):
+            return f"by this step, {first} less {second},"
+        case MeshDifference(_, first, second):
+            return f"with {first} instead of {second}"
+        case _:
+            return ""
 
 
-def _claim(finding: Finding, contrast: Contrast, what: str) -> str:
+def _claim(finding: Finding, what: str) -> str:
     assert finding.estimate is not None
     up = finding.estimate > 0
-    size = between(finding.estimate, finding.low, finding.high, _unit(finding, contrast), 1 if up else -1)
+    size = between(finding.estimate, finding.low, finding.high, _unit(finding), 1 if up else -1)
     more = "more" if up else "less"
-    if contrast.kind is Kind.INCREMENT:
-        if up:
-            return f"`{contrast.to_name}` adds {size} to {what} over `{contrast.from_name}`"
-        return f"`{contrast.to_name}` takes {size} off {what} of `{contrast.from_name}`"
-    if contrast.step_words:
-        return f"{contrast.step_words} {f'adds {size} to' if up else f'takes {size} off'} {what}"
-    if "interaction" in contrast.scope:
-        parts = f"the sum of the parts ({contrast.scope['interaction']})"
-        return f"{what} is {size} {more} with both features than {parts}"
-    meshes = f"with {contrast.to_name} than with {contrast.from_name}"
-    if len(contrast.terms) > 2:
-        return f"this step changes {what} by {size} {more} {meshes}"
-    return f"{what} is {size} {'higher' if up else 'lower'} {meshes}"
+    match finding.subject:
+        case LadderStep(_, lower, upper) | AgainstNone(_, upper, lower):
+            if up:
+                return f"`{upper}` adds {size} to {what} over `{lower}`"
+            return f"`{upper}` takes {size} off {what} of `{lower}`"
+        case Slope() as slope:
+            return f"{slope.words} {f'adds {size} to' if up else f'takes {size} off'} {what}"
+        case Interaction() as both:
+            return f"{what} is {size} {more} with both features than the sum of the parts ({both.name})"
+        case StepDifference(_, first, second):
+            return f"this step changes {what} by {size} {more} with {first} than with {second}"
+        case MeshDifference(_, first, second):
+            return f"{what} is {size} {'higher' if up else 'lower'} with {first} than with {second}"
+        case _:
+            return f"{what} changes by {size}"
 
 
-def _ratio(finding: Finding, contrast: Contrast) -> str:
+def _ratio(finding: Finding) -> str:
     if finding.ratio is None or finding.ratio_low is None or finding.ratio_high is None:
         return ""
-    if len(contrast.terms) > 2 or contrast.step_words:  # a ratio of ratios helps nobody
+    if not _is_a_pair(finding.subject):  # a ratio of ratios helps nobody
         return ""
     return f", x{finding.ratio:.3g} ({finding.ratio_low:.3g} to {finding.ratio_high:.3g})"
 
 
-def _unit(finding: Finding, contrast: Contrast) -> str:
+def _unit(finding: Finding) -> str:
     """The unit as it is spoken: "each further node adds 12 us", not "12 us/node"."""
-    return finding.unit if contrast.step_unit == "/s" else finding.unit.removesuffix(contrast.step_unit)
+    match finding.subject:
+        case Slope(_, _, SlopePart.SLOPE):
+            return finding.key.entry.unit
+        case _:
+            return finding.unit
 
 
 _HOPELESS = 10.0
 """A smallest visible ratio beyond which its number tells nothing."""
-
-
-def _votes(finding: Finding, contrast: Contrast) -> str:
-    return f"{'positive' if contrast.step_words else 'higher'} in {finding.higher_in} of {_units(finding.n)}"
 
 
 def _unseen(mde: float | None, ratio: float | None, unit: str) -> str:
@@ -172,9 +213,9 @@ def _unseen(mde: float | None, ratio: float | None, unit: str) -> str:
 
 def _because(finding: Finding) -> str:
     """Why an interval that excludes 0 was not claimed: the flag's words."""
-    flags = dict(flag.partition(": ")[::2] for flag in finding.flags)
-    reasons = [flags[code] for code in ("multiplicity", "below_floor", "scales_disagree") if code in flags]
-    if "scales_disagree" in flags and finding.ratio and finding.ratio_low and finding.ratio_high:
+    found = {flag.code: flag.words for flag in finding.flags}
+    reasons = [found[doubt] for doubt in Doubt if doubt in found]
+    if Doubt.SCALES_DISAGREE in found and finding.ratio and finding.ratio_low and finding.ratio_high:
         reasons[-1] += f" (x{finding.ratio:.3g}, {finding.ratio_low:.3g} to {finding.ratio_high:.3g})"
     return "".join(f"; {reason}" for reason in reasons)
 

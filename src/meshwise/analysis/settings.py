@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from meshwise.findings.metric import MetricKey
 from meshwise.study.model import Cell, NotApplicable, Search, Study, Trial
 
 
@@ -46,6 +47,10 @@ class Settings:
             search=study.search,
             load_shape=study.trial.shape.words if study.trial.shape else "",
         )
+
+    @property
+    def primary(self) -> tuple[MetricKey, ...]:
+        return tuple(MetricKey(name) for name in self.primary_metrics)
 
     @property
     def alpha(self) -> float:

@@ -6,22 +6,24 @@ import numpy as np
 
 from meshwise.analysis import sentence
 from meshwise.analysis.grid import Grid
-from meshwise.findings.finding import Finding, Kind
-from meshwise.findings.metric import Scale, split, workload_scope
+from meshwise.findings.finding import Finding
+from meshwise.findings.flag import CONFOUNDED, INCOMPLETE, WITHOUT_ZEROS
+from meshwise.findings.metric import MetricKey, Scale
+from meshwise.findings.subject import VarianceShare
 from meshwise.stats.components import Shares, decompose, resampled
 from meshwise.stats.quantile import quantile
 
 
-def variance_findings(grid: Grid, metric_name: str, confidence: float, seed: int) -> list[Finding]:
+def variance_findings(grid: Grid, key: MetricKey, confidence: float, seed: int) -> list[Finding]:
     """Five findings (four shares and omega squared), or none where nothing can be said."""
-    metric, _ = split(metric_name)
-    values = grid.values(metric_name)
+    metric = key.entry
+    values = grid.values(key)
     kept = np.isfinite(values).any(axis=1)
     if metric.scale is Scale.LOG:
         kept &= ~(values <= 0).any(axis=1)
     flags = []
     if zeros := int((np.isfinite(values).any(axis=1) & ~kept).sum()):
-        flags.append(f"without_zeros: {zeros} cells are left out because a ratio to 0 does not exist")
+        flags.append(WITHOUT_ZEROS(cells=zeros))
     values = values[kept]
     whole = np.isfinite(values).all(axis=0)
     if not whole.any():
@@ -33,20 +35,17 @@ def variance_findings(grid: Grid, metric_name: str, confidence: float, seed: int
         return []
     drawn = resampled(y, executions, seed)
     if lost := len(grid.blocks) - int(whole.sum()):
-        flags.append(f"incomplete: {lost} blocks are left out because a cell is missing in them")
+        flags.append(INCOMPLETE(blocks=lost))
     if np.isnan(shares.share["block"]):
-        flags.append(
-            "confounded: every block is its own execution, so `execution` holds what blocks bring as well"
-        )
+        flags.append(CONFOUNDED())
     rows = [(source, value, [each.share[source] for each in drawn]) for source, value in shares.share.items()]
     rows.append(("omega_squared", shares.omega_squared, [each.omega_squared for each in drawn]))
     line = _line(metric.words, shares)
     return [
         Finding(
-            id=f"variance/{source}/{metric_name}",
-            kind=Kind.VARIANCE,
-            metric=metric.name,
-            scope={"source": source} | workload_scope(metric_name),
+            id=f"variance/{source}/{key}",
+            subject=VarianceShare(source),
+            key=key,
             estimate=value,
             low=_range(samples, (1 - confidence) / 2),
             high=_range(samples, (1 + confidence) / 2),

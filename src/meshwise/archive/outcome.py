@@ -58,10 +58,6 @@ class Measurement:
     """What was done to it meanwhile, columns as in `archive.schema.EVENTS`; None: nothing was meant to be."""
 
 
-BOOKS_VIOLATED = "books_violated"
-"""Code of the flag of a trial after which the books of the bank did not agree."""
-
-
 class TrialStatus(StrEnum):
     OK = "ok"
     FAILED = "failed"

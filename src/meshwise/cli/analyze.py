@@ -19,7 +19,9 @@ from meshwise.archive.outcome import TrialStatus
 from meshwise.archive.read import ArchiveReader
 from meshwise.core import messages
 from meshwise.core.errors import ExitStatus
-from meshwise.findings.finding import Finding, Findings, Kind
+from meshwise.findings.document import to_json
+from meshwise.findings.finding import Finding, Findings, Method
+from meshwise.findings.subject import Kind
 from meshwise.measure.trial import (
     OPTIONAL_REQUEST_COLUMNS,
     REQUEST_COLUMNS,
@@ -42,7 +44,7 @@ def analyze(
     """
     reader = ArchiveReader.open(directory)
     document = analyze_archive(reader)
-    values = signed(document.as_json(), reader.digests)
+    values = signed(to_json(document), reader.digests)
     if as_json:
         typer.echo(json.dumps(values, indent=1))
     elif not quiet:
@@ -84,7 +86,8 @@ def _tables(reader: ArchiveReader, trial_ids: list[str]) -> Iterator[Tables]:
 
 def _is_a_step(finding: Finding) -> bool:
     """Not the sums over several rungs: those are in findings.json and in the report."""
-    return "workload" not in finding.scope and (finding.adjustment or "").startswith("holm")
+    adjusted = finding.adjustment
+    return not finding.part and adjusted is not None and adjusted.method is Method.HOLM
 
 
 def summary(document: Findings) -> str:

@@ -16,6 +16,7 @@ from meshwise.cli.analyze import analyze_archive
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.files import Folder, disk_troubles, writing
+from meshwise.findings.document import to_json
 from meshwise.findings.finding import SCHEMA_VERSION
 from meshwise.report import edge, terminal
 from meshwise.report import html as page
@@ -87,7 +88,7 @@ def _current(reader: ArchiveReader) -> dict[str, Any]:
         return found
     path = reader.directory / FINDINGS_NAME
     typer.echo(f"{path} is not used: {reason}; the findings are made anew", err=True)
-    made = signed(analyze_archive(reader).as_json(), reader.digests)
+    made = signed(to_json(analyze_archive(reader)), reader.digests)
     try:
         write_findings(reader.directory, made, reader.digests)
     except MeshwiseError as error:  # they can be shown all the same

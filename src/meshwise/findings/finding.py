@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from meshwise.findings.flag import Flag, FlagKind
+from meshwise.findings.metric import MetricKey
+from meshwise.findings.subject import Kind, Levels, ScopeValue, Subject, kind_of, levels_of, scope_of
 from meshwise.stats.verdict import Direction, Verdict
 
 SCHEMA_VERSION = 1
 OBSERVED, CONFIGURED = "observed", "configured"
 """Of an entry of the fairness card: what its values rest on."""
-
-ScopeValue = str | float | int
-
-
-class Kind(StrEnum):
-    LEVEL = "level"
-    INCREMENT = "increment"
-    DIFFERENCE = "difference"
-    NOISE_FLOOR = "noise_floor"
-    VARIANCE = "variance"
-    CHECK = "check"
 
 
 @dataclass(frozen=True)
@@ -57,14 +49,39 @@ class WithoutOutliers:
     ratio_high: float | None
 
 
+class Method(StrEnum):
+    """How p-values are made to hold for several comparisons."""
+
+    HOLM = "holm"
+    """Of the declared family of a primary metric."""
+    BENJAMINI_HOCHBERG = "bh"
+    """Exploratory."""
+    BONFERRONI = "bonferroni"
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    method: Method
+    comparisons: int
+    """Size of the family."""
+
+    def __str__(self) -> str:
+        return f"{self.method}, {self.comparisons} comparisons"
+
+    @classmethod
+    def read(cls, text: str) -> Adjustment:
+        """The inverse of `str`. Raises ValueError for what is none."""
+        method, _, rest = text.partition(", ")
+        return cls(Method(method), int(rest.removesuffix(" comparisons")))
+
+
 @dataclass(frozen=True)
 class Finding:
     """None where something cannot be told or does not apply; infinite numbers never appear."""
 
     id: str
-    kind: Kind
-    metric: str
-    scope: Mapping[str, ScopeValue]
+    subject: Subject
+    key: MetricKey
     estimate: float | None
     low: float | None
     high: float | None
@@ -75,8 +92,7 @@ class Finding:
     method: str
     verdict: Verdict | None = None
     provenance: str = "measured"
-    flags: tuple[str, ...] = ()
-    """`code: words`."""
+    flags: tuple[Flag, ...] = ()
     sentence: str = ""
     direction: Direction | None = None
     """Of a distinguishable difference: whether `to` costs more than `from`, or saves."""
@@ -88,8 +104,7 @@ class Finding:
     simultaneous_high: float | None = None
     p: float | None = None
     p_adjusted: float | None = None
-    adjustment: str | None = None
-    """`holm` (declared family of a primary metric) or `bh` (exploratory), with the size of the family."""
+    adjustment: Adjustment | None = None
     floor: float | None = None
     """Noise floor for this comparison, in the unit of `estimate`."""
     floor_ratio: float | None = None
@@ -105,8 +120,31 @@ class Finding:
     companion: Companion | None = None
     without_outliers: WithoutOutliers | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        return {entry.name: _plain(getattr(self, entry.name)) for entry in fields(self)}
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.subject)
+
+    @property
+    def metric(self) -> str:
+        return self.key.metric
+
+    @property
+    def part(self) -> str:
+        """Of which workload, place or operation; empty: of everything."""
+        return self.key.part
+
+    @property
+    def levels(self) -> Levels:
+        """Of every factor, where it is about one cell or setting."""
+        return levels_of(self.subject)
+
+    @property
+    def scope(self) -> dict[str, ScopeValue]:
+        """What it is about, as findings.json has it."""
+        return scope_of(self.subject) | self.key.scope
+
+    def flagged(self, kind: FlagKind) -> bool:
+        return any(flag.code == kind.code for flag in self.flags)
 
 
 @dataclass(frozen=True)
@@ -120,15 +158,6 @@ class Findings:
     """What is equal between the compared meshes, and what is not (`analysis.fairness`)."""
     schema_version: int = field(default=SCHEMA_VERSION)
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "schema_version": self.schema_version,
-            "study": _plain(self.study),
-            "environment": _plain(self.environment),
-            "fairness": _plain(self.fairness),
-            "findings": [finding.as_json() for finding in self.findings],
-        }
-
 
 def finite(value: float | None) -> float | None:
     """None for what JSON cannot hold."""
@@ -138,17 +167,3 @@ def finite(value: float | None) -> float | None:
 def exp(log: float | None) -> float | None:
     """A ratio from its natural log; None for what JSON cannot hold."""
     return None if log is None or not log < 700 else math.exp(log)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, StrEnum):
-        return str(value)
-    if isinstance(value, (Companion, WithoutOutliers)):
-        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return finite(value)
-    return value

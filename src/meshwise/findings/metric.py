@@ -1,19 +1,44 @@
-"""What is measured per trial: unit, scale of inference, and the words for it.
+"""What is measured per trial: every metric once, with its unit, its words, and how it is compared.
 
 The scale is chosen here, before any trial: `LOG` for what is positive and varies in proportion (a finding has
-a ratio and a difference), `DIFFERENCE` for what may be 0 (a finding has a difference only). A metric of one
-workload's proxy is written `name@workload`; a finding carries the workload in its scope.
+a ratio and a difference), `DIFFERENCE` for what may be 0 (a finding has a difference only).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from typing import Any, NamedTuple
 
 
 class Scale(StrEnum):
     LOG = "log"
     DIFFERENCE = "difference"
+
+
+class Inference(StrEnum):
+    """What stands behind one value of a trial."""
+
+    SAMPLED = "sampled"
+    """It varies from trial to trial: an interval over executions says how sure it is."""
+    EXACT = "exact"
+    """It is counted, and the same whenever it is counted: a difference is one, or there is none."""
+
+
+class PartOf(StrEnum):
+    """What a part of a metric is: one sidecar or service, the sidecars of a place, one operation."""
+
+    WORKLOAD = "workload"
+    PLACE = "place"
+    OPERATION = "operation"
+
+
+class PartsCompared(StrEnum):
+    ALWAYS = "always"
+    IN_SMALL = "in small topologies"
+    """So that the number of comparisons does not grow with the number of services."""
+    NEVER = "never"
 
 
 @dataclass(frozen=True)
@@ -22,115 +47,167 @@ class Metric:
     unit: str
     words: str
     """As it stands in a sentence: "adds 12 us to <words>"."""
+    title: str
+    """As a heading."""
+    short: str
+    """As it stands beside others: "p50"."""
     scale: Scale = Scale.LOG
     compared: bool = True
     """Whether differences of it are findings; if not, only its level is."""
     more_is_worse: bool = True
+    inference: Inference = Inference.SAMPLED
+    parts: PartOf = PartOf.WORKLOAD
+    parts_compared: PartsCompared = PartsCompared.ALWAYS
+    percentile: float | None = None
+    fails: bool = False
+    """Whether failed requests move it."""
+    late: bool = False
+    """Whether late sends move it: what counts from the intended time."""
+    per: str = ""
+    """Per what it is, as its words, title and short name end: they stand without it where that varies."""
+
+    def without_per(self, text: str) -> str:
+        return text.removesuffix(f" {self.per}")
 
 
 PERCENTILES: dict[str, float] = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+_NUMBERED = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9"}
+_SPOKEN = {"p50": "median", "p90": "P90", "p99": "P99", "p999": "P99.9"}
+REQUEST = "per request"
 
 
-def _percentiles(kind: str, words: str, *, compared: bool = True) -> list[Metric]:
-    spoken = {"p50": "median", "p90": "P90", "p99": "P99", "p999": "P99.9"}
+def _times(kind: str, words: str, title: str, short: str, **more: Any) -> list[Metric]:
     return [
-        Metric(f"{kind}_{p}_us", "us", f"the {spoken[p]} {words}", compared=compared) for p in PERCENTILES
-    ]
+        Metric(
+            f"{kind}_{p}_us", "us", f"the {_SPOKEN[p]} {words}", f"{title} {_NUMBERED[p]}",
+            f"{short} {_NUMBERED[p]}".strip(), percentile=share, **more,
+        )
+        for p, share in PERCENTILES.items()
+    ]  # fmt: skip
+
+
+def _ratio(name: str, words: str, title: str, short: str, **more: Any) -> Metric:
+    """A share that is told and not compared."""
+    return Metric(name, "ratio", words, title, short, compared=False, **more)
+
+
+def _rate(name: str, words: str, title: str, short: str, **more: Any) -> Metric:
+    """Of what more is better."""
+    return Metric(name, "1/s", words, title, short, more_is_worse=False, **more)
+
+
+def _cpu(name: str, whose: str, title: str, short: str, **more: Any) -> Metric:
+    return Metric(
+        f"{name}cpu_us_per_request", "us", f"the CPU time of {whose} {REQUEST}", f"CPU of {title} {REQUEST}",
+        f"{short} CPU {REQUEST}", per=REQUEST, **more,
+    )  # fmt: skip
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in [
-        *_percentiles("response", "response time"),
-        *_percentiles("service", "service time"),
-        Metric("response_mean_us", "us", "the mean response time of what was answered"),
-        Metric("service_mean_us", "us", "the mean service time of what was answered"),
-        *_percentiles("outside_response", "response time of clients outside the mesh", compared=False),
-        Metric("throughput_rps", "1/s", "the throughput", more_is_worse=False),
-        Metric("throughput_cv", "ratio", "the variation of throughput from second to second", compared=False),
-        Metric(
-            "offered_cv", "ratio", "the variation of what was offered from second to second", compared=False
-        ),
-        Metric("response_p99_cv", "ratio", "the variation of the P99 from window to window", compared=False),
-        Metric("error_ratio", "ratio", "the share of failed requests", Scale.DIFFERENCE),
-        Metric("cpu_us_per_request", "us", "the CPU time of all sidecars per request"),
-        Metric("pod_cpu_us_per_request", "us", "the CPU time of sidecars and services per request"),
-        Metric("service_cpu_us_per_request", "us", "the CPU time of the services per request"),
-        Metric(
-            "instrument_cpu_us_per_request",
-            "us",
-            "the CPU time of the instrument per request",
-            compared=False,
-        ),
-        Metric(
-            "controller_cpu_share",
-            "ratio",
-            "the CPU share of the control plane",
-            Scale.DIFFERENCE,
-            compared=False,
-        ),
-        Metric("proxy_cpu_us_per_request", "us", "the CPU time of this sidecar per request"),
-        Metric("place_cpu_us_per_request", "us", "the CPU time of a sidecar per request, on average"),
-        Metric("place_memory_bytes", "bytes", "the resident memory of a sidecar, on average"),
-        Metric("memory_bytes", "bytes", "the resident memory of all sidecars"),
-        Metric("memory_pss_bytes", "bytes", "the proportional memory of all sidecars", compared=False),
-        Metric("proxy_memory_bytes", "bytes", "the resident memory of this sidecar"),
-        Metric("saturation_rps", "1/s", "the highest rate that holds the objective", more_is_worse=False),
-        Metric(
-            "saturation_again_rps",
-            "1/s",
-            "the first rate that holds it coming down rested",
-            compared=False,
-            more_is_worse=False,
-        ),
-        Metric(
-            "saturation_down_rps",
-            "1/s",
-            "the first rate that holds it again after overload",
-            more_is_worse=False,
-        ),
-        Metric(
-            "requests_per_cpu_s",
-            "1/s",
-            "the requests per CPU-second of sidecars and services",
-            more_is_worse=False,
-        ),
-        Metric("operation_response_p50_us", "us", "the median response time of this operation"),
-        Metric("operation_response_p99_us", "us", "the P99 response time of this operation"),
-        Metric("operation_rps", "1/s", "the rate of this operation", compared=False, more_is_worse=False),
-        Metric(
-            "operation_error_ratio",
-            "ratio",
-            "the share of failed requests of this operation",
-            Scale.DIFFERENCE,
-            compared=False,
-        ),
-        Metric("store_cpu_us_per_request", "us", "the CPU time of database and cache per request"),
-        Metric("lateness_p50_us", "us", "the median lateness of sends", compared=False),
-        Metric("lateness_p99_us", "us", "the P99 lateness of sends", compared=False),
+        *_times("response", "response time", "response time", "", fails=True, late=True),
+        *_times("service", "service time", "service time", "service", fails=True),
+        Metric("response_mean_us", "us", "the mean response time of what was answered", "response mean",
+               "response mean", fails=True, late=True),
+        Metric("service_mean_us", "us", "the mean service time of what was answered", "service mean",
+               "service mean", fails=True),
+        *_times("outside_response", "response time of clients outside the mesh", "outside response",
+                "outside response", compared=False, late=True),
+        _rate("throughput_rps", "the throughput", "throughput", "throughput", fails=True, late=True),
+        _ratio("throughput_cv", "the variation of throughput from second to second",
+               "variation of throughput from second to second", "throughput variation", late=True),
+        _ratio("offered_cv", "the variation of what was offered from second to second",
+               "variation of what was offered from second to second", "offered variation"),
+        _ratio("response_p99_cv", "the variation of the P99 from window to window",
+               "variation of p99 from window to window", "p99 variation", fails=True, late=True),
+        Metric("error_ratio", "ratio", "the share of failed requests", "failed requests", "failed requests",
+               Scale.DIFFERENCE, fails=True),
+        _cpu("", "all sidecars", "all sidecars", "sidecar"),
+        _cpu("pod_", "sidecars and services", "sidecars and services", "pod"),
+        _cpu("service_", "the services", "the services", "service", parts_compared=PartsCompared.NEVER),
+        _cpu("instrument_", "the instrument", "the load generator", "load generator", compared=False),
+        Metric("controller_cpu_share", "ratio", "the CPU share of the control plane",
+               "controller cpu share", "controller cpu share", Scale.DIFFERENCE, compared=False),
+        _cpu("proxy_", "this sidecar", "this sidecar", "sidecar", parts_compared=PartsCompared.IN_SMALL),
+        Metric("place_cpu_us_per_request", "us", "the CPU time of a sidecar per request, on average",
+               "CPU of a sidecar per request, by place", "sidecar CPU by place", parts=PartOf.PLACE),
+        Metric("place_memory_bytes", "bytes", "the resident memory of a sidecar, on average",
+               "resident memory of a sidecar, by place", "sidecar memory by place", parts=PartOf.PLACE),
+        Metric("memory_bytes", "bytes", "the resident memory of all sidecars",
+               "resident memory of all sidecars", "sidecar memory"),
+        Metric("memory_pss_bytes", "bytes", "the proportional memory of all sidecars",
+               "proportional memory of all sidecars", "sidecar memory (PSS)", compared=False),
+        Metric("proxy_memory_bytes", "bytes", "the resident memory of this sidecar",
+               "resident memory of this sidecar", "sidecar memory", parts_compared=PartsCompared.IN_SMALL),
+        _rate("saturation_rps", "the highest rate that holds the objective",
+              "highest rate that holds the objective", "saturation rate", fails=True, late=True),
+        _rate("saturation_again_rps", "the first rate that holds it coming down rested",
+              "first rate that holds coming down rested", "saturation rate, down rested", compared=False,
+              fails=True, late=True),
+        _rate("saturation_down_rps", "the first rate that holds it again after overload",
+              "first rate that holds again after overload", "saturation rate coming down", fails=True,
+              late=True),
+        _rate("requests_per_cpu_s", "the requests per CPU-second of sidecars and services",
+              "requests per CPU-second of sidecars and services", "requests per CPU-second"),
+        Metric("operation_response_p50_us", "us", "the median response time of this operation",
+               "response time p50 by operation", "p50", parts=PartOf.OPERATION, percentile=0.5),
+        Metric("operation_response_p99_us", "us", "the P99 response time of this operation",
+               "response time p99 by operation", "p99", parts=PartOf.OPERATION, percentile=0.99),
+        Metric("operation_rps", "1/s", "the rate of this operation", "requests per second by operation",
+               "requests per second", compared=False, more_is_worse=False, parts=PartOf.OPERATION),
+        Metric("operation_error_ratio", "ratio", "the share of failed requests of this operation",
+               "failed requests by operation", "failed requests", Scale.DIFFERENCE, compared=False,
+               parts=PartOf.OPERATION),
+        Metric("store_cpu_us_per_request", "us", "the CPU time of database and cache per request",
+               "CPU per request, database and cache", "CPU of the stores"),
+        Metric("lateness_p50_us", "us", "the median lateness of sends", "lateness of sends p50",
+               "lateness p50", compared=False, percentile=0.5),
+        Metric("lateness_p99_us", "us", "the P99 lateness of sends", "lateness of sends p99",
+               "lateness p99", compared=False, percentile=0.99),
     ]
-}
+}  # fmt: skip
+_UNITS = ("us", "ns", "bytes", "rps", "ratio")
 
 
-def split(name: str) -> tuple[Metric, str]:
-    """`proxy_memory_bytes@client` -> the metric and `client`; without a workload the second is empty."""
-    base, _, workload = name.partition("@")
-    return METRICS[base], workload
+@cache
+def metric_of(name: str) -> Metric:
+    """The metric of that name; one that this version does not know is read as words
+    (`tls_handshakes_total`)."""
+    known = METRICS.get(name)
+    stem, _, unit = name.rpartition("_")
+    plain = (stem if unit in _UNITS else name).replace("_", " ")
+    return known or Metric(name, unit if unit in _UNITS else "", plain, plain, plain)
 
 
-def workload_scope(name: str) -> dict[str, str]:
-    """Of a metric by its full name. A metric of a place, or of an operation, has that in both keys, so that
-    who looks for what is of everything leaves all kinds out by one."""
-    metric, workload = split(name)
-    if not workload:
-        return {}
-    kinds = {kind: workload for kind in ("place", "operation") if metric.name.startswith(f"{kind}_")}
-    return {"workload": workload} | kinds
+class MetricKey(NamedTuple):
+    """A metric of everything, or of one of its parts."""
 
+    metric: str
+    part: str = ""
+    """Name of the workload, place or operation."""
 
-def percentile_of(name: str) -> float | None:
-    """The p of a percentile metric, else None."""
-    for word, p in PERCENTILES.items():
-        if f"_{word}_" in name:
-            return p
-    return None
+    @property
+    def entry(self) -> Metric:
+        return metric_of(self.metric)
+
+    @property
+    def title(self) -> str:
+        return f"{self.entry.title}: {self.part}" if self.part else self.entry.title
+
+    @property
+    def scope(self) -> dict[str, str]:
+        """As findings.json has it. A place, or an operation, stands in both keys, so that who looks for what
+        is of everything leaves all kinds of parts out by one."""
+        if not self.part:
+            return {}
+        return {str(PartOf.WORKLOAD): self.part, str(self.entry.parts): self.part}
+
+    def __str__(self) -> str:
+        return f"{self.metric}@{self.part}" if self.part else self.metric
+
+    @classmethod
+    def read(cls, text: str) -> MetricKey:
+        """The inverse of `str`."""
+        metric, _, part = text.partition("@")
+        return cls(metric, part)

@@ -15,10 +15,13 @@ from meshwise.findings.finding import (
     CONFIGURED,
     OBSERVED,
     SCHEMA_VERSION,
+    Adjustment,
     Companion,
     Finding,
     WithoutOutliers,
 )
+from meshwise.findings.flag import Flag
+from meshwise.findings.subject import Kind, ScopeValue
 
 
 def schema(traits: Sequence[str]) -> dict[str, Any]:
@@ -69,11 +72,10 @@ def schema(traits: Sequence[str]) -> dict[str, Any]:
 
 def _object(cls: type) -> dict[str, Any]:
     hints = get_type_hints(cls)
-    return {
-        "type": "object",
-        "required": [entry.name for entry in fields(cls)],
-        "properties": {entry.name: _typed(hints[entry.name], entry) for entry in fields(cls)},
-    }
+    properties: dict[str, Any] = {}
+    for entry in fields(cls):
+        properties |= _WRITTEN.get(entry.name) or {entry.name: _typed(hints[entry.name], entry)}
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def _typed(hint: Any, entry: Field[Any] | None = None) -> dict[str, Any]:
@@ -81,6 +83,8 @@ def _typed(hint: Any, entry: Field[Any] | None = None) -> dict[str, Any]:
         return {"anyOf": [_typed(each) for each in get_args(hint)]}
     if get_origin(hint) is tuple:
         return {"type": "array", "items": _typed(get_args(hint)[0])}
+    if hint in (Flag, Adjustment):
+        return {"type": "string"}
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return {"enum": [str(each) for each in hint]}
     if is_dataclass(hint) and isinstance(hint, type):
@@ -89,3 +93,10 @@ def _typed(hint: Any, entry: Field[Any] | None = None) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": _typed(get_args(hint)[1])}
     plain = {str: "string", float: "number", int: "integer", type(None): "null"}[hint]
     return {"type": plain} | ({"minLength": 1} if entry and entry.default is MISSING and hint is str else {})
+
+
+_WRITTEN: dict[str, dict[str, Any]] = {
+    "subject": {"kind": _typed(Kind), "metric": {"type": "string", "minLength": 1}},
+    "key": {"scope": _typed(Mapping[str, ScopeValue])},
+}
+"""Fields of a finding that are written as others."""

@@ -26,6 +26,7 @@ import polars as pl
 from meshwise.measure.window import HOST_REASONS, INSTRUMENT_REASONS
 from meshwise.study.model import Trial
 from meshwise.telemetry.labels import read_labels
+from meshwise.telemetry.source import Source
 
 NEAR = 0.85
 STALLED = 0.2
@@ -68,8 +69,8 @@ WHO = {
 class Usage:
     """CPU used within one trial's window, in CPUs (1: one CPU all the time)."""
 
-    by_process: Mapping[str, float] = field(default_factory=dict)
-    """`node-1/proxy` -> CPUs, of the trial's own processes."""
+    by_process: Mapping[Source, float] = field(default_factory=dict)
+    """CPUs of the trial's own processes."""
     idle: Mapping[int, float] = field(default_factory=dict)
     """Number of the CPU -> share of the time that it was idle."""
     stalled: float = 0.0
@@ -78,13 +79,13 @@ class Usage:
     @classmethod
     def of(cls, trial: Trial, telemetry: pl.DataFrame) -> Usage:
         """`telemetry` as in `archive.schema`; without the column `labels` nothing is known of the host."""
-        prefix = f"{trial.cell.mesh}/{trial.process_set}/"
-        by_process: dict[str, float] = {}
+        by_process: dict[Source, float] = {}
         idle: dict[int, float] = {}
         stalled = 0.0
-        for source, metric, labels, share in _shares(telemetry):
-            if metric == "cpu_ns" and source.startswith(prefix):
-                by_process[source.removeprefix(prefix)] = share
+        for text, metric, labels, share in _shares(telemetry):
+            source = Source.read(text)
+            if metric == "cpu_ns" and source is not None and source.is_of(trial):
+                by_process[source] = share
             elif metric == "cpu_idle_ns":
                 idle[int(read_labels(labels)["cpu"])] = min(1.0, share)
             elif metric == "pressure_stall_ns" and _is_of_memory_or_disk(labels):
@@ -169,13 +170,9 @@ class Machine:
         return 1.0 if role == "service" else None
 
 
-def _pods(usage: Usage, *, instrument: bool) -> dict[str, float]:
+def _pods(usage: Usage, *, instrument: bool) -> dict[Source, float]:
     """Those who use the pods' CPUs."""
-    return {who: used for who, used in usage.by_process.items() if instrument or _role(who) != "instrument"}
-
-
-def _role(process: str) -> str:
-    return process.rpartition("/")[2]
+    return {who: used for who, used in usage.by_process.items() if instrument or who.role != "instrument"}
 
 
 @dataclass(frozen=True)
@@ -194,10 +191,12 @@ def attribute(usage: Usage, machine: Machine) -> Attribution:
         return Attribution(Limit.UNKNOWN, "there is no reading of CPU")
     told = _told(usage, machine, used)
     for who, spent in sorted(usage.by_process.items(), key=lambda each: -each[1]):
-        role, most = _role(who), machine.ceiling(_role(who))
+        role, most = who.role, machine.ceiling(who.role)
         if most and spent >= NEAR * most and role in ("proxy", "service"):
             of = "its one CPU" if most == 1 else f"the {most:g} CPUs that it can use"
-            return Attribution(Limit(role), f"{who} used {spent / most:.0%} of {of}; {told}", used)
+            return Attribution(
+                Limit(role), f"{who.workload}/{role} used {spent / most:.0%} of {of}; {told}", used
+            )
     if used >= NEAR:
         return Attribution(_dominant(usage, machine, used), told, used)
     if usage.stalled >= STALLED:
@@ -228,7 +227,7 @@ def _dominant(usage: Usage, machine: Machine, used: float) -> Limit:
 def _by_role(usage: Usage, machine: Machine) -> dict[str, float]:
     by_role: dict[str, float] = {}
     for who, spent in _pods(usage, instrument=not machine.pinned).items():
-        by_role[_role(who)] = by_role.get(_role(who), 0.0) + spent
+        by_role[who.role] = by_role.get(who.role, 0.0) + spent
     return by_role
 
 

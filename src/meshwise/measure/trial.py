@@ -19,19 +19,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from meshwise.findings.metric import PERCENTILES
+from meshwise.findings.flag import HOST_LATE, LATE_SENDS, TELEMETRY_INCOMPLETE, Flag
+from meshwise.findings.metric import PERCENTILES, MetricKey
 from meshwise.measure.attribution import ATTRIBUTED_METRICS, Usage
 from meshwise.measure.places import by_place
 from meshwise.measure.soak import throughput_variation, variability
 from meshwise.stats.arrays import BoolArray, FloatArray, IntArray
 from meshwise.stats.quantile import effective_exceedances, quantile
 from meshwise.study.model import MeshName, Phase, Trial
+from meshwise.telemetry.source import Source
 
 NEEDED_EXCEEDANCES = 10.0
 """Effective exceedances below which a percentile is `not estimable`; from 100 on it is good."""
 
-INSTRUMENT_FLAGS = ("late_sends", "instrument_limited", "host_late", "host_limited")
-"""Flags of a trial whose load generator was late or at its limit, or was kept from the CPU by others."""
 LATE_SHARE = 0.05
 """P99 of send lateness above this share of the P99 of response time puts the trial in doubt."""
 
@@ -42,17 +42,20 @@ TELEMETRY_METRICS = tuple(dict.fromkeys((*USAGE_METRICS, *ATTRIBUTED_METRICS)))
 TELEMETRY_COLUMNS = ("t_ns", "source", "metric", "labels", "value")
 
 
+Values = dict[MetricKey, float]
+
+
 @dataclass(frozen=True)
 class TrialResult:
     """A trial that was measured, as the rest of the analysis sees it."""
 
     trial: Trial
-    values: Mapping[str, float]
+    values: Mapping[MetricKey, float]
     """Metric -> value in the metric's unit; +inf where failures reach the percentile."""
-    exceedances: Mapping[str, float] = field(default_factory=dict)
+    exceedances: Mapping[MetricKey, float] = field(default_factory=dict)
     """Percentile metric -> effective exceedances behind it."""
-    flags: tuple[str, ...] = ()
-    """`code: words`, the archive's own and those found here."""
+    flags: tuple[Flag, ...] = ()
+    """The archive's own and those found here."""
     trend: float | None = None
     """Log of median response time in the last third over the first third; None if it cannot be told."""
     requests: int = 0
@@ -62,12 +65,12 @@ class TrialResult:
 
 
 def measure(
-    trial: Trial, requests: pl.DataFrame, telemetry: pl.DataFrame, flags: tuple[str, ...] = ()
+    trial: Trial, requests: pl.DataFrame, telemetry: pl.DataFrame, flags: tuple[Flag, ...] = ()
 ) -> TrialResult:
     """All metrics of one trial. Frames as in `archive.schema`; further columns are ignored."""
     sent = _Requests.of(requests)
-    values: dict[str, float] = {}
-    exceedances: dict[str, float] = {}
+    values: Values = {}
+    exceedances: Values = {}
     found = list(flags)
     analysed = sent.intended >= 0
     mesh = analysed & ~sent.outside
@@ -76,22 +79,23 @@ def measure(
     _percentiles("service", service, values, exceedances)
     answered = mesh & sent.answered
     if answered.any():
-        values["response_mean_us"] = float(sent.response_us(answered).mean())
-        values["service_mean_us"] = float(sent.service_us(answered).mean())
+        values[MetricKey("response_mean_us")] = float(sent.response_us(answered).mean())
+        values[MetricKey("service_mean_us")] = float(sent.service_us(answered).mean())
     if (outside := analysed & sent.outside).any():
         _percentiles("outside_response", sent.response_us(outside), values, exceedances)
     offered = int(analysed.sum())
     if offered:
-        values["error_ratio"] = float(sent.failed[analysed].mean())
-        values["throughput_rps"] = _throughput(sent, analysed)
+        values[MetricKey("error_ratio")] = float(sent.failed[analysed].mean())
+        values[MetricKey("throughput_rps")] = _throughput(sent, analysed)
         if (
             variation := throughput_variation(sent.done[analysed & sent.answered], sent.intended)
         ) is not None:
-            values["throughput_cv"] = variation
+            values[MetricKey("throughput_cv")] = variation
         found += _lateness(sent, analysed, values)
     _by_operation(requests, values, exceedances)
     if trial.phase is Phase.SOAK:
-        values |= variability(sent.intended[mesh], response, sent.done[answered])
+        soaked = variability(sent.intended[mesh], response, sent.done[answered])
+        values |= {MetricKey(name): value for name, value in soaked.items()}
     used, gaps = usage(trial, telemetry, np.sort(sent.done[sent.answered]))
     values |= used
     found += gaps
@@ -152,12 +156,10 @@ class _Requests:
         return np.asarray(times)
 
 
-def _percentiles(
-    kind: str, times: FloatArray, values: dict[str, float], exceedances: dict[str, float]
-) -> None:
+def _percentiles(kind: str, times: FloatArray, values: Values, exceedances: Values) -> None:
     ascending = np.sort(times)
     for word, p in PERCENTILES.items():
-        name = f"{kind}_{word}_us"
+        name = MetricKey(f"{kind}_{word}_us")
         values[name] = threshold = quantile(ascending, p)
         exceedances[name] = _worth(times, threshold, p)
 
@@ -169,7 +171,7 @@ def _worth(times: FloatArray, threshold: float, p: float) -> float:
     return float(len(times)) * (1 - p)  # so many failed that it is infinite: that is known well
 
 
-def _by_operation(requests: pl.DataFrame, values: dict[str, float], exceedances: dict[str, float]) -> None:
+def _by_operation(requests: pl.DataFrame, values: Values, exceedances: Values) -> None:
     """The same of each operation of the bank, of clients inside the mesh and outside together."""
     if "operation" not in requests.columns:
         return
@@ -181,12 +183,12 @@ def _by_operation(requests: pl.DataFrame, values: dict[str, float], exceedances:
         times = sent.response_us(np.ones(len(sent.intended), dtype=np.bool_))
         ascending = np.sort(times)
         for word in ("p50", "p99"):
-            name = f"operation_response_{word}_us@{operation}"
+            name = MetricKey(f"operation_response_{word}_us", operation)
             values[name] = threshold = quantile(ascending, PERCENTILES[word])
             exceedances[name] = _worth(times, threshold, PERCENTILES[word])
-        values[f"operation_error_ratio@{operation}"] = float(sent.failed.mean())
+        values[MetricKey("operation_error_ratio", operation)] = float(sent.failed.mean())
         if span_s > 0:
-            values[f"operation_rps@{operation}"] = len(times) / span_s
+            values[MetricKey("operation_rps", operation)] = len(times) / span_s
 
 
 def _throughput(sent: _Requests, analysed: BoolArray) -> float:
@@ -198,17 +200,16 @@ def _throughput(sent: _Requests, analysed: BoolArray) -> float:
     return float(answered.sum()) / (end / 1e9) if end > 0 else float("nan")
 
 
-def _lateness(sent: _Requests, analysed: BoolArray, values: dict[str, float]) -> list[str]:
+def _lateness(sent: _Requests, analysed: BoolArray, values: Values) -> list[Flag]:
     """Of good requests that had a slot; a flag where that matters, with whose doing it is."""
     had_slot = analysed & sent.answered & ~sent.queued
     late = np.sort((sent.sent - sent.intended)[had_slot] / 1e3)
-    values["lateness_p50_us"], values["lateness_p99_us"] = quantile(late, 0.5), quantile(late, 0.99)
-    if not values["lateness_p99_us"] > LATE_SHARE * values["response_p99_us"]:
+    values[MetricKey("lateness_p50_us")] = quantile(late, 0.5)
+    values[MetricKey("lateness_p99_us")] = p99 = quantile(late, 0.99)
+    if not p99 > LATE_SHARE * values[MetricKey("response_p99_us")]:
         return []
-    much = f"the P99 of send lateness exceeds {LATE_SHARE:.0%} of the P99 of response time, which includes it"
-    if (sent.by_host & had_slot).sum() > (sent.by_instrument & had_slot).sum():
-        return [f"host_late: the host held the load generator up: {much}"]
-    return [f"late_sends: {much}"]
+    by_host = (sent.by_host & had_slot).sum() > (sent.by_instrument & had_slot).sum()
+    return [(HOST_LATE if by_host else LATE_SENDS)(share=LATE_SHARE)]
 
 
 def _trend(response: FloatArray) -> float | None:
@@ -219,19 +220,18 @@ def _trend(response: FloatArray) -> float | None:
     return float(np.log(last / first)) if 0 < first < np.inf and 0 < last < np.inf else None
 
 
-def usage(trial: Trial, telemetry: pl.DataFrame, answered_ns: IntArray) -> tuple[dict[str, float], list[str]]:
+def usage(trial: Trial, telemetry: pl.DataFrame, answered_ns: IntArray) -> tuple[Values, list[Flag]]:
     """CPU and memory by role, of the trial's own mesh, process set and topology; flags for what is missing.
     `answered_ns` ascending."""
     cell = trial.cell
-    prefix = f"{cell.mesh}/{trial.process_set}/"
     workloads = {workload.name for workload in cell.topology.workloads}
     cpu: dict[str, dict[str, float]] = {}
     memory: dict[str, dict[str, dict[str, float]]] = {"rss_bytes": {}, "pss_bytes": {}}
     controller: list[float] = []
     for (source, metric), readings in _series(telemetry):
-        if not source.startswith(prefix):
+        if source is None or not source.is_of(trial):
             continue
-        workload, _, role = source.removeprefix(prefix).rpartition("/")
+        workload, role = source.workload, source.role
         if role in ("proxy", "service") and workload not in workloads:
             continue  # stands by, for cells with a larger topology
         times, values = readings
@@ -253,13 +253,11 @@ def usage(trial: Trial, telemetry: pl.DataFrame, answered_ns: IntArray) -> tuple
     for what, read in (("CPU", cpu), ("memory", memory["rss_bytes"])):
         missing = workloads - set(read.get("proxy", {}))
         if missing and not no_mesh:  # a sum over some of the sidecars would pass for the sum over all
-            gaps.append(
-                f"telemetry_incomplete: no {what} reading of the sidecar of {', '.join(sorted(missing))}"
-            )
+            gaps.append(TELEMETRY_INCOMPLETE(what=what, workloads=", ".join(sorted(missing))))
             read.pop("proxy", None)
     found = _usage_metrics(no_mesh, cpu, memory, controller)
     spent, held = cpu.get("proxy", {}), memory["rss_bytes"].get("proxy", {})
-    return found | by_place(cell, spent, held, measured="cpu_us_per_request" in found), gaps
+    return found | by_place(cell, spent, held, measured=MetricKey("cpu_us_per_request") in found), gaps
 
 
 def _usage_metrics(
@@ -267,38 +265,40 @@ def _usage_metrics(
     cpu: Mapping[str, Mapping[str, float]],
     memory: Mapping[str, Mapping[str, Mapping[str, float]]],
     controller: list[float],
-) -> dict[str, float]:
+) -> Values:
     """By role and workload -> metrics. Without a mesh the sidecars' sums are 0, not missing."""
-    values: dict[str, float] = {}
+    values: Values = {}
     proxies, services = cpu.get("proxy", {}), cpu.get("service", {})
     proxy_total = sum(proxies.values())
     if proxies or (no_mesh and services):
-        values["cpu_us_per_request"] = proxy_total
+        values[MetricKey("cpu_us_per_request")] = proxy_total
         if services:
-            values["pod_cpu_us_per_request"] = proxy_total + sum(services.values())
-    values |= {f"proxy_cpu_us_per_request@{workload}": spent for workload, spent in proxies.items()}
+            values[MetricKey("pod_cpu_us_per_request")] = proxy_total + sum(services.values())
+    values |= _of_each("proxy_cpu_us_per_request", proxies)
     if services:
-        values["service_cpu_us_per_request"] = sum(services.values())
-        values |= {f"service_cpu_us_per_request@{workload}": spent for workload, spent in services.items()}
+        values[MetricKey("service_cpu_us_per_request")] = sum(services.values())
+        values |= _of_each("service_cpu_us_per_request", services)
     if stores := cpu.get("store"):
-        values["store_cpu_us_per_request"] = sum(stores.values())
-        values |= {f"store_cpu_us_per_request@{workload}": spent for workload, spent in stores.items()}
+        values[MetricKey("store_cpu_us_per_request")] = sum(stores.values())
+        values |= _of_each("store_cpu_us_per_request", stores)
     if instrument := cpu.get("instrument"):
-        values["instrument_cpu_us_per_request"] = sum(instrument.values())
+        values[MetricKey("instrument_cpu_us_per_request")] = sum(instrument.values())
     if controller:
-        values["controller_cpu_share"] = sum(controller)
+        values[MetricKey("controller_cpu_share")] = sum(controller)
     for metric, name in (("rss_bytes", "memory_bytes"), ("pss_bytes", "memory_pss_bytes")):
         held = memory[metric].get("proxy", {})
         if held or (no_mesh and memory[metric]):
-            values[name] = sum(held.values())
-    values |= {
-        f"proxy_memory_bytes@{workload}": held
-        for workload, held in memory["rss_bytes"].get("proxy", {}).items()
-    }
-    return values
+            values[MetricKey(name)] = sum(held.values())
+    return values | _of_each("proxy_memory_bytes", memory["rss_bytes"].get("proxy", {}))
 
 
-def _series(telemetry: pl.DataFrame) -> list[tuple[tuple[str, str], tuple[IntArray, FloatArray]]]:
+def _of_each(metric: str, read: Mapping[str, float]) -> Values:
+    return {MetricKey(metric, workload): value for workload, value in read.items()}
+
+
+def _series(
+    telemetry: pl.DataFrame,
+) -> list[tuple[tuple[Source | None, str], tuple[IntArray, FloatArray]]]:
     """(source, metric) -> ascending times and their values, for the metrics used here."""
     names = telemetry["metric"].cast(pl.String)
     chosen = telemetry.filter(names.is_in(USAGE_METRICS))
@@ -312,6 +312,9 @@ def _series(telemetry: pl.DataFrame) -> list[tuple[tuple[str, str], tuple[IntArr
     ):
         readings.setdefault((source, metric), []).append((t_ns, value))
     return [
-        (key, (np.array([t for t, _ in each], dtype=np.int64), np.array([value for _, value in each])))
-        for key, each in ((key, sorted(each)) for key, each in sorted(readings.items()))
+        (
+            (Source.read(source), metric),
+            (np.array([t for t, _ in each], dtype=np.int64), np.array([value for _, value in each])),
+        )
+        for (source, metric), each in ((key, sorted(each)) for key, each in sorted(readings.items()))
     ]

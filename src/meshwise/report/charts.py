@@ -11,6 +11,7 @@ import numpy as np
 
 from meshwise.analysis.curves import Curve, DriftPoint
 from meshwise.findings.finding import Finding
+from meshwise.findings.subject import AgainstNone, LadderStep
 from meshwise.report import svg, words
 from meshwise.report.content import Ladder, Rung
 from meshwise.stats.verdict import Verdict
@@ -163,7 +164,8 @@ def _effects(
         assert finding.estimate is not None
         sure = finding.verdict is Verdict.DISTINGUISHABLE
         number, verdict = form.signed(finding.estimate), str(words.verdict_words(finding, form))
-        over = f" over {finding.scope['from']}" if "from" in finding.scope else ""
+        subject = finding.subject
+        over = f" over {subject.lower}" if isinstance(subject, LadderStep | AgainstNone) else ""
         told.append(f"{rung.mesh} {rung.label} {number} ({verdict})")
         interval = form.interval(finding.low, finding.high)
         tip = f"{rung.mesh} {rung.label}{over}: {number} {interval}, {verdict}"

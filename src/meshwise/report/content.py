@@ -13,14 +13,24 @@ A finding that lacks something is shown without it; what is no findings document
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from meshwise.core import messages
-from meshwise.findings.finding import SCHEMA_VERSION, Finding, Kind
+from meshwise.findings.document import read_finding
+from meshwise.findings.finding import SCHEMA_VERSION, Finding
+from meshwise.findings.flag import EXPLORATORY
+from meshwise.findings.metric import Metric, metric_of
+from meshwise.findings.subject import (
+    AgainstNone,
+    CurvePoint,
+    Kind,
+    LadderStep,
+    MeshDifference,
+    StepDifference,
+)
 from meshwise.report import words
-from meshwise.stats.verdict import Direction, Verdict
 
 CONTEXT = (
     "protocol", "rate_rps", "request_bytes", "response_bytes", "connections", "streams", "shape", "length",
@@ -47,7 +57,7 @@ def means(factor: str, posture: str) -> bool:
 
 def of_curve(finding: Finding) -> bool:
     """A level at one rate of a search: it stands in the curve, not in a ladder."""
-    return finding.kind is Kind.LEVEL and finding.scope.get("part") == "curve"
+    return isinstance(finding.subject, CurvePoint)
 
 
 def half_width(finding: Finding) -> float | None:
@@ -91,15 +101,13 @@ class Ladder:
     """Factors of FREE that have several levels at some rung."""
 
     @property
-    def titled(self) -> words.Titled:
-        return words.titled(self.metric)
+    def titled(self) -> Metric:
+        return metric_of(self.metric)
 
     @property
     def exploratory(self) -> bool:
         """Not among the metrics that the study declared before its first trial."""
-        return any(
-            flag.startswith("exploratory") for rung in self.rungs if rung.step for flag in rung.step.flags
-        )
+        return any(rung.step.flagged(EXPLORATORY) for rung in self.rungs if rung.step)
 
     @cached_property
     def form(self) -> words.Form:
@@ -199,51 +207,17 @@ def content(
     )
 
 
-_NUMBERS = (
-    "estimate",
-    "low",
-    "high",
-    "ratio",
-    "ratio_low",
-    "ratio_high",
-    "floor",
-    "mde",
-    "equivalent_within",
-)
-
-
-def read_finding(entry: Mapping[str, Any]) -> Finding:
-    """A row of findings.json. Fields that this version does not know are left out.
-
-    Raises KeyError, TypeError, ValueError for what is none.
-    """
-    known = {item.name: entry[item.name] for item in fields(Finding) if item.name in entry}
-    for name in _NUMBERS:
-        if known.get(name) is not None:
-            known[name] = float(known[name])
-    known |= {
-        "kind": Kind(entry["kind"]),
-        "verdict": Verdict(entry["verdict"]) if entry.get("verdict") else None,
-        "direction": Direction(entry["direction"]) if entry.get("direction") else None,
-        "flags": tuple(str(flag) for flag in entry.get("flags") or ()),
-        "scope": dict(entry["scope"]),
-        "companion": None,  # shown nowhere
-        "without_outliers": None,
-    }
-    return Finding(**known)
-
-
 def _slices(findings: tuple[Finding, ...]) -> tuple[Slice, ...]:
-    levels = [finding for finding in findings if finding.kind is Kind.LEVEL and "protocol" in finding.scope]
+    levels = [finding for finding in findings if finding.kind is Kind.LEVEL and "protocol" in finding.levels]
     levels = [finding for finding in levels if not of_curve(finding)]
-    meshed = [finding for finding in levels if finding.scope.get("mesh") != "none"] or levels
+    meshed = [finding for finding in levels if finding.levels.get("mesh") != "none"] or levels
     keys = list(dict.fromkeys(_context(finding) for finding in meshed))
     varying = words.varying([dict(zip(CONTEXT, key, strict=True)) for key in keys], CONTEXT)
     return tuple(_slice(key, varying, findings) for key in keys)
 
 
 def _context(finding: Finding) -> tuple[Any, ...]:
-    return tuple(finding.scope.get(name) for name in CONTEXT)
+    return tuple(finding.levels.get(name) for name in CONTEXT)
 
 
 def _slice(key: tuple[Any, ...], varying: list[str], findings: tuple[Finding, ...]) -> Slice:
@@ -251,12 +225,12 @@ def _slice(key: tuple[Any, ...], varying: list[str], findings: tuple[Finding, ..
     mine = [
         finding
         for finding in findings
-        if "workload" not in finding.scope
+        if not finding.part
         and not of_curve(finding)
-        and all(finding.scope.get(name) in (None, value) for name, value in levels.items())
+        and all(finding.levels.get(name) in (None, value) for name, value in levels.items())
     ]
     metrics = dict.fromkeys(finding.metric for finding in mine if finding.kind is Kind.LEVEL)
-    meshes = dict.fromkeys(str(finding.scope.get("mesh")) for finding in mine if finding.kind is Kind.LEVEL)
+    meshes = dict.fromkeys(str(finding.levels.get("mesh")) for finding in mine if finding.kind is Kind.LEVEL)
     said = (words.level(name, levels[name]) for name in varying if name != "protocol")
     others = [text for text in said if text]
     return Slice(
@@ -271,27 +245,22 @@ def _ladder(metric: str, mine: list[Finding]) -> Ladder:
     levels = [finding for finding in mine if finding.kind is Kind.LEVEL]
     increments = [finding for finding in mine if finding.kind is Kind.INCREMENT]
     free = free_of(levels)
-    meshes = list(dict.fromkeys(finding.scope["mesh"] for finding in levels))
+    meshes = list(dict.fromkeys(finding.levels["mesh"] for finding in levels))
 
     def place(finding: Finding) -> tuple[Any, ...]:
-        at = finding.scope
+        at = finding.levels
         levels_of_free = [at.get(name) or 0 for name in free]
         return (*words.rung_order(str(at["posture"])), *levels_of_free, meshes.index(at["mesh"]))
 
     ordered = sorted(levels, key=place)
     bottom: dict[Any, Any] = {}
     for finding in ordered:
-        bottom.setdefault(finding.scope["mesh"], finding.scope["posture"])
-    lowest = [finding for finding in ordered if bottom[finding.scope["mesh"]] == finding.scope["posture"]]
+        bottom.setdefault(finding.levels["mesh"], finding.levels["posture"])
+    lowest = [finding for finding in ordered if bottom[finding.levels["mesh"]] == finding.levels["posture"]]
     return Ladder(
         metric,
         tuple(_rung(finding, increments, free, finding in lowest) for finding in ordered),
-        tuple(
-            finding
-            for finding in mine
-            if finding.kind is Kind.DIFFERENCE
-            and not {"factor", "interaction", "walk"} & finding.scope.keys()
-        ),
+        tuple(finding for finding in mine if isinstance(finding.subject, MeshDifference | StepDifference)),
         tuple(free),
     )
 
@@ -309,26 +278,27 @@ def free_of(levels: Sequence[Finding]) -> list[str]:
 def _varies_within_a_posture(name: str, levels: Sequence[Finding]) -> bool:
     seen: dict[tuple[Any, Any], set[Any]] = {}
     for finding in levels:
-        if finding.scope.get("mesh") != "none":
-            seen.setdefault((finding.scope["mesh"], finding.scope["posture"]), set()).add(
-                finding.scope.get(name)
+        if finding.levels.get("mesh") != "none":
+            seen.setdefault((finding.levels["mesh"], finding.levels["posture"]), set()).add(
+                finding.levels.get(name)
             )
     return any(len(values) > 1 for values in seen.values())
 
 
 def _rung(level: Finding, increments: list[Finding], free: list[str], lowest: bool) -> Rung:
     """`lowest`: nothing but no mesh is below it."""
-    at = level.scope
+    at = level.levels
     own = [
-        finding
+        (finding, finding.subject)
         for finding in increments
-        if finding.scope.get("mesh") == at["mesh"]
-        and finding.scope.get("to") == at["posture"]
-        and all(finding.scope.get(name) == at.get(name) for name in FREE)
+        if isinstance(finding.subject, LadderStep | AgainstNone)
+        and finding.subject.upper == at["posture"]
+        and finding.levels.get("mesh") == at["mesh"]
+        and all(finding.levels.get(name) == at.get(name) for name in FREE)
     ]
-    own.sort(key=lambda finding: words.rung_order(str(finding.scope.get("from"))))
-    over_none = next((finding for finding in own if finding.scope.get("from") == "none"), None)
-    steps = [finding for finding in own if finding.scope.get("from") != "none" or lowest]
+    own.sort(key=lambda each: words.rung_order(each[1].lower))
+    over_none = next((finding for finding, subject in own if isinstance(subject, AgainstNone)), None)
+    steps = [finding for finding, subject in own if isinstance(subject, LadderStep) or lowest]
     posture = str(at["posture"])
     variant = variant_of(at, free)
     label = f"{posture}, {variant}" if variant else posture

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.finding import Finding
+from meshwise.findings.subject import Kind
 from meshwise.report import facts, saturation, sentences
 from meshwise.report.content import Content, of_curve
 from meshwise.stats.verdict import Verdict
@@ -31,7 +32,7 @@ def document(content: Content, page: str) -> dict[str, Any]:
         "primary": [
             _row(finding)
             for finding in content.of_kind(Kind.LEVEL, Kind.INCREMENT, Kind.DIFFERENCE)
-            if finding.metric in content.primary and "workload" not in finding.scope and not of_curve(finding)
+            if finding.metric in content.primary and not finding.part and not of_curve(finding)
         ],
     }
 

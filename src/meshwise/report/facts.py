@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from meshwise.core.units import format_size
-from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.finding import Finding
+from meshwise.findings.metric import metric_of
+from meshwise.findings.subject import MeshDifference, NoiseFloor, StepDifference
 from meshwise.report import words
 from meshwise.report.content import CONTEXT, Content, variant_of
 from meshwise.study.model import MeshName
@@ -144,52 +146,56 @@ def fidelity_line(content: Content) -> str:
     return "; ".join(told) or "no difference from the real mesh is recorded"
 
 
-def floors(content: Content) -> tuple[Finding, ...]:
-    """Noise floors of the primary metrics, `same` before `twin`."""
+def floors(content: Content) -> tuple[tuple[str, Finding], ...]:
+    """Control and noise floor of the primary metrics, `same` before `twin`."""
     found = [
-        finding
-        for finding in content.of_kind(Kind.NOISE_FLOOR)
-        if finding.metric in content.primary
-        and "workload" not in finding.scope
+        (finding.subject.control, finding)
+        for finding in content.findings
+        if isinstance(finding.subject, NoiseFloor)
+        and finding.metric in content.primary
+        and not finding.part
         and finding.estimate is not None
     ]
-    return tuple(sorted(found, key=lambda f: (str(f.scope.get("control")), content.primary.index(f.metric))))
+    found.sort(key=lambda each: (each[0], content.primary.index(each[1].metric)))
+    return tuple(found)
 
 
 def noise_line(content: Content) -> str:
     """What the A/A control shows, per metric for every control that was run; smaller effects are noise."""
     told: dict[str, list[Finding]] = {}
-    for finding in floors(content):
+    controls = floors(content)
+    for _, finding in controls:
         told.setdefault(finding.metric, []).append(finding)
     if not told:
         return "no A/A control was run, so no noise floor is known"
-    controls = dict.fromkeys(
-        str(finding.scope.get("control", "")) for found in told.values() for finding in found
-    )
     texts = []
     for metric, found in told.items():
         form = words.form_for(found[0].unit, [f.estimate for f in found], [f.estimate for f in found])
         numbers = " / ".join(form.value(finding.estimate) for finding in found)
-        texts.append(f"{words.titled(metric).short} {numbers} {form.unit}")
-    return f"A/A floor, {' / '.join(controls)} processes: {', '.join(texts)}"
+        texts.append(f"{metric_of(metric).short} {numbers} {form.unit}")
+    names = " / ".join(dict.fromkeys(control for control, _ in controls))
+    return f"A/A floor, {names} processes: {', '.join(texts)}"
 
 
 def difference_name(finding: Finding) -> str:
     """`istio - linkerd`."""
-    return str(finding.scope.get("mesh", "difference"))
+    match finding.subject:
+        case MeshDifference(_, first, second) | StepDifference(_, first, second):
+            return f"{first} - {second}"
+        case _:
+            return "difference"
 
 
 def difference_place(finding: Finding, free: Sequence[str] = ()) -> str:
     """At which rung, or of which step, two meshes are compared; `free`: the factors that vary at a rung."""
-    scope = finding.scope
-    if "interaction" in scope:
-        return str(scope["interaction"])
-    if "posture" in scope and scope.get("from") not in words.POSTURE_NAMES:
-        place = str(scope["posture"])
-    else:
-        place = f"{scope.get('from')} → {scope.get('to')}"
-    varying = [name for name in free if name in scope] if "posture" in scope else []
-    return ", ".join(part for part in (place, variant_of(scope, varying)) if part)
+    at = finding.levels
+    match finding.subject:
+        case StepDifference(_, _, _, lower, upper):
+            place = f"{lower} → {upper}"
+        case _:
+            place = str(at["posture"])
+    varying = [name for name in free if name in at] if "posture" in at else []
+    return ", ".join(part for part in (place, variant_of(at, varying)) if part)
 
 
 def not_applicable_lines(content: Content) -> list[str]:

@@ -14,14 +14,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from meshwise.analysis.slope import STEPS
 from meshwise.core.units import format_size
-from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.finding import Finding
+from meshwise.findings.flag import DESCRIPTIVE, EXPLORATORY
+from meshwise.findings.metric import Metric, metric_of
+from meshwise.findings.subject import Interaction, Kind, Slope, SlopePart
 from meshwise.report import words
 from meshwise.report.content import CONTEXT, FREE, Content, half_width, means, of_curve
 
 SETTING = (*CONTEXT, *FREE)
-IDLE = "idle"
 _FACTOR_WORDS = {
     "length": "nodes of the {shape}",
     "request_bytes": "size of the request",
@@ -42,6 +43,7 @@ class Line:
     levels: tuple[Finding | None, ...]
     """At each of the growth's points."""
     slope: Finding
+    subject: Slope
 
     @property
     def name(self) -> str:
@@ -52,8 +54,7 @@ class Line:
 @dataclass(frozen=True)
 class Growth:
     factor: str
-    part: str
-    """`slope`; for the rate `per request` and `idle`."""
+    part: SlopePart
     metric: str
     points: tuple[Any, ...]
     """Levels of the factor that the study has, ascending."""
@@ -62,22 +63,15 @@ class Growth:
     @property
     def step(self) -> str:
         """`each further chain node`; `idling`."""
-        if self.factor == "rate_rps":
-            return "idling" if self.part == IDLE else "each further request"
-        shape = str(self.lines[0].slope.scope.get("shape", "chain"))
-        return next(step.words for step in STEPS if step.factor == self.factor).format(shape=shape)
+        return self.lines[0].subject.words
 
     @property
-    def titled(self) -> words.Titled:
+    def titled(self) -> Metric:
         """The metric; without `per request` where the rate is what varies."""
-        known = words.titled(self.metric)
+        known = metric_of(self.metric)
         if self.factor != "rate_rps":
             return known
-        return replace(
-            known,
-            title=known.title.removesuffix(" per request"),
-            short=known.short.removesuffix(" per request"),
-        )
+        return replace(known, title=known.without_per(known.title), short=known.without_per(known.short))
 
     @property
     def point_names(self) -> tuple[str, ...]:
@@ -86,7 +80,7 @@ class Growth:
     @property
     def factor_words(self) -> str:
         """What the points count: `length of the chain`, `policy entries`."""
-        shape = str(self.lines[0].slope.scope.get("shape", "chain"))
+        shape = str(self.lines[0].slope.levels.get("shape", "chain"))
         return _FACTOR_WORDS[self.factor].format(shape=shape)
 
     @property
@@ -95,7 +89,7 @@ class Growth:
 
     @property
     def exploratory(self) -> bool:
-        return any(flag.startswith("exploratory") for line in self.lines for flag in line.slope.flags)
+        return any(line.slope.flagged(EXPLORATORY) for line in self.lines)
 
     @cached_property
     def form(self) -> words.Form:
@@ -106,19 +100,20 @@ class Growth:
     @cached_property
     def spoken_form(self) -> words.Form:
         """Of the slopes where the words say per what: `each further node adds 12 us`."""
-        step_unit = next((step.unit for step in STEPS if step.factor == self.factor), "")
-        return replace(self.form, unit=self.form.unit.removesuffix(step_unit))
+        step = self.lines[0].subject.step
+        per = step.unit if step.part is SlopePart.SLOPE else ""
+        return replace(self.form, unit=self.form.unit.removesuffix(per))
 
     @cached_property
     def level_form(self) -> words.Form:
         levels = [level for line in self.lines for level in line.levels if level]
-        unit = levels[0].unit if levels else words.titled(self.metric).unit
+        unit = levels[0].unit if levels else metric_of(self.metric).unit
         return words.form_for(unit, [f.estimate for f in levels], [half_width(f) for f in levels])
 
     @property
     def level_unit(self) -> str:
         """Of the values at each point; where the rate varies the title does not say per what."""
-        per = " per request" if self.titled.title != words.titled(self.metric).title else ""
+        per = f" {self.titled.per}" if self.factor == "rate_rps" and self.titled.per else ""
         return self.level_form.unit + per
 
     @cached_property
@@ -149,17 +144,17 @@ class Together:
     pairs: tuple[Pair, ...]
 
     @property
-    def titled(self) -> words.Titled:
-        return words.titled(self.metric)
+    def titled(self) -> Metric:
+        return metric_of(self.metric)
 
     @property
     def exploratory(self) -> bool:
-        return any(flag.startswith("exploratory") for pair in self.pairs for flag in pair.interaction.flags)
+        return any(pair.interaction.flagged(EXPLORATORY) for pair in self.pairs)
 
     @property
     def described(self) -> bool:
         """Not judged: percentiles beyond the median do not add up."""
-        return any(flag.startswith("descriptive") for pair in self.pairs for flag in pair.interaction.flags)
+        return any(pair.interaction.flagged(DESCRIPTIVE) for pair in self.pairs)
 
     @cached_property
     def form(self) -> words.Form:
@@ -174,38 +169,43 @@ class Together:
 
 def growths(content: Content) -> tuple[Growth, ...]:
     """Slopes of the primary metrics, by factor; CPU split by the rate for every primary CPU metric."""
-    found = [f for f in content.of_kind(Kind.DIFFERENCE) if "factor" in f.scope and "workload" not in f.scope]
-    groups: dict[tuple[str, str, str], list[Finding]] = {}
-    for finding in found:
-        place = (str(finding.scope["factor"]), str(finding.scope.get("part", "slope")), finding.metric)
-        if finding.metric in content.primary and finding.estimate is not None:
-            groups.setdefault(place, []).append(finding)
+    groups: dict[tuple[str, SlopePart, str], list[tuple[Finding, Slope]]] = {}
+    for finding in content.findings:
+        subject = finding.subject
+        told = finding.metric in content.primary and not finding.part and finding.estimate is not None
+        if isinstance(subject, Slope) and told:
+            place = (subject.factor, subject.part, finding.metric)
+            groups.setdefault(place, []).append((finding, subject))
     return tuple(_growth(*place, slopes, content) for place, slopes in groups.items())
 
 
-def _growth(factor: str, part: str, metric: str, slopes: list[Finding], content: Content) -> Growth:
+def _growth(
+    factor: str, part: SlopePart, metric: str, slopes: list[tuple[Finding, Slope]], content: Content
+) -> Growth:
     levels = _levels(content, metric)
     if factor == "rate_rps":  # of a saturation study: the levels along its searches
         levels = [finding for finding in levels if of_curve(finding)] or levels
-    meshed = [finding for finding in levels if finding.scope.get("mesh") != "none"] or levels
-    points = sorted({f.scope[factor] for f in meshed if f.scope.get(factor) is not None})
+    meshed = [finding for finding in levels if finding.levels.get("mesh") != "none"] or levels
+    points = sorted({f.levels[factor] for f in meshed if f.levels.get(factor) is not None})
     same = [name for name in SETTING if name != factor]
-    varying = _varying([slope for slope in slopes if slope.scope["mesh"] != "none"] or slopes, same)
+    found = [slope for slope, _ in slopes]
+    varying = _varying([slope for slope in found if slope.levels["mesh"] != "none"] or found, same)
     lines = []
-    for slope in slopes:
+    for slope, subject in slopes:
         own = [
             finding
             for finding in levels
-            if all(finding.scope.get(name) == slope.scope.get(name) for name in ("mesh", "posture", *same))
+            if all(finding.levels.get(name) == slope.levels.get(name) for name in ("mesh", "posture", *same))
         ]
-        by_point = {finding.scope.get(factor): finding for finding in own}
+        by_point = {finding.levels.get(factor): finding for finding in own}
         lines.append(
             Line(
                 _setting(slope, varying),
-                str(slope.scope["mesh"]),
-                str(slope.scope["posture"]),
+                str(slope.levels["mesh"]),
+                str(slope.levels["posture"]),
                 tuple(by_point.get(point) for point in points),
                 slope,
+                subject,
             )
         )
     settings = list(dict.fromkeys(line.setting for line in lines))
@@ -224,8 +224,8 @@ def togethers(content: Content) -> tuple[Together, ...]:
     """Interactions of the primary metrics."""
     groups: dict[str, list[Finding]] = {}
     for finding in content.of_kind(Kind.DIFFERENCE):
-        known = "interaction" in finding.scope and "workload" not in finding.scope
-        if known and finding.metric in content.primary and finding.estimate is not None:
+        told = finding.metric in content.primary and not finding.part and finding.estimate is not None
+        if isinstance(finding.subject, Interaction) and told:
             groups.setdefault(finding.metric, []).append(finding)
     ordered = [metric for metric in content.primary if metric in groups]
     return tuple(_together(metric, groups[metric], content) for metric in ordered)
@@ -236,13 +236,14 @@ def _together(metric: str, found: list[Finding], content: Content) -> Together:
     varying = _varying(found, SETTING)
     pairs = []
     for finding in found:
-        mtls, _, authorization = str(finding.scope["posture"]).partition("+")
+        assert isinstance(finding.subject, Interaction)
+        mtls, authorization = finding.subject.mtls, finding.subject.authorization
         postures = ("plaintext", mtls, f"plaintext+{authorization}", f"{mtls}+{authorization}")
         neither, one, other, both = (_at(finding, posture, levels) for posture in postures)
         pairs.append(
             Pair(
                 _setting(finding, varying),
-                str(finding.scope["mesh"]),
+                str(finding.levels["mesh"]),
                 mtls,
                 authorization,
                 (neither, one, other, both),
@@ -257,33 +258,33 @@ def _at(finding: Finding, posture: str, levels: Sequence[Finding]) -> Finding | 
     own = [
         level
         for level in levels
-        if level.scope.get("posture") == posture
-        and all(level.scope.get(name) == finding.scope.get(name) for name in ("mesh", *CONTEXT))
+        if level.levels.get("posture") == posture
+        and all(level.levels.get(name) == finding.levels.get(name) for name in ("mesh", *CONTEXT))
     ]
     return max(
-        own, key=lambda at: sum(at.scope.get(name) == finding.scope.get(name) for name in FREE), default=None
+        own,
+        key=lambda at: sum(at.levels.get(name) == finding.levels.get(name) for name in FREE),
+        default=None,
     )
 
 
 def _levels(content: Content, metric: str) -> list[Finding]:
     return [
-        finding
-        for finding in content.of_kind(Kind.LEVEL)
-        if finding.metric == metric and "workload" not in finding.scope
+        finding for finding in content.of_kind(Kind.LEVEL) if finding.metric == metric and not finding.part
     ]
 
 
 def _varying(found: Iterable[Finding], names: Sequence[str]) -> list[str]:
-    return words.varying([finding.scope for finding in found], names)
+    return words.varying([finding.levels for finding in found], names)
 
 
 def _setting(finding: Finding, varying: Sequence[str]) -> str:
     """Levels of what varies and means something in its posture."""
-    names = [name for name in varying if means(name, str(finding.scope["posture"]))]
+    names = [name for name in varying if means(name, str(finding.levels["posture"]))]
     return " · ".join(
-        str(finding.scope[name]) if name == "protocol" else words.level(name, finding.scope[name])
+        str(finding.levels[name]) if name == "protocol" else words.level(name, finding.levels[name])
         for name in names
-        if finding.scope.get(name) is not None
+        if finding.levels.get(name) is not None
     )
 
 

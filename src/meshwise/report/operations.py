@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.finding import Finding
+from meshwise.findings.metric import metric_of
+from meshwise.findings.subject import Kind
 from meshwise.report import words
 from meshwise.report.content import CONTEXT, FREE, Content, Slice, half_width, means
 
@@ -31,7 +33,7 @@ class OperationTable:
 
     @property
     def title(self) -> str:
-        return words.titled(self.metric).title
+        return metric_of(self.metric).title
 
     @property
     def form(self) -> words.Form:
@@ -60,7 +62,7 @@ def of_slice(content: Content, part: Slice) -> tuple[OperationTable, ...]:
             finding
             for finding in content.of_kind(Kind.LEVEL)
             if finding.metric == metric
-            and all(finding.scope.get(name) in (None, value) for name, value in part.levels.items())
+            and all(finding.levels.get(name) in (None, value) for name, value in part.levels.items())
         ]
         if any(finding.estimate or finding.estimate is None for finding in mine):
             found.append(_table(metric, mine))
@@ -68,14 +70,14 @@ def of_slice(content: Content, part: Slice) -> tuple[OperationTable, ...]:
 
 
 def _table(metric: str, mine: list[Finding]) -> OperationTable:
-    operations = tuple(dict.fromkeys(str(finding.scope["operation"]) for finding in mine))
+    operations = tuple(dict.fromkeys(finding.part for finding in mine))
     by_row: dict[tuple[object, ...], dict[str, Finding]] = {}
     for finding in sorted(mine, key=_place):
-        by_row.setdefault(_row_key(finding), {})[str(finding.scope["operation"])] = finding
-    varying = words.varying([finding.scope for finding in mine], FREE)
+        by_row.setdefault(_row_key(finding), {})[finding.part] = finding
+    varying = words.varying([finding.levels for finding in mine], FREE)
     rows = []
     for levels in by_row.values():
-        scope = next(iter(levels.values())).scope
+        scope = next(iter(levels.values())).levels
         posture, mesh = str(scope["posture"]), str(scope["mesh"])
         further = [words.level(name, scope.get(name)) for name in varying if means(name, posture)]
         label = f"{posture} ({', '.join(further)})" if further else posture
@@ -88,9 +90,9 @@ def _table(metric: str, mine: list[Finding]) -> OperationTable:
 
 
 def _row_key(finding: Finding) -> tuple[object, ...]:
-    return tuple(finding.scope.get(name) for name in ("mesh", "posture", *CONTEXT, *FREE))
+    return tuple(finding.levels.get(name) for name in ("mesh", "posture", *CONTEXT, *FREE))
 
 
 def _place(finding: Finding) -> tuple[object, ...]:
-    scope = finding.scope
+    scope = finding.levels
     return (*words.rung_order(str(scope["posture"])), str(scope["mesh"]), str(scope.get("stores")))

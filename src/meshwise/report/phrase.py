@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from meshwise.findings.finding import Finding
-from meshwise.report.words import Form, titled
+from meshwise.report.words import Form
 from meshwise.stats.verdict import Verdict
 
 
@@ -20,7 +20,7 @@ class Phrase(NamedTuple):
 
 def change(finding: Finding, form: Form, short: str = "") -> Phrase:
     """What the finding does to its metric, or that it is not told from noise. `short` names the metric."""
-    short = short or titled(finding.metric).short
+    short = short or finding.key.entry.short
     if finding.estimate is None:
         return Phrase("cannot be compared in", short)
     if finding.verdict is Verdict.NOT_ESTIMABLE:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.finding import Finding
+from meshwise.findings.metric import metric_of
+from meshwise.findings.subject import Kind, LadderStep
 from meshwise.report import words
 from meshwise.report.content import Content, Slice, half_width
 from meshwise.report.words import Form
 
-METRICS: Mapping[str, str] = {
-    "place_cpu_us_per_request": "CPU of a sidecar per request, by place",
-    "place_memory_bytes": "resident memory of a sidecar, by place",
-}
+METRICS = ("place_cpu_us_per_request", "place_memory_bytes")
 
 
 @dataclass(frozen=True)
@@ -33,25 +32,25 @@ class PlaceTable:
 
 def place_tables(content: Content, part: Slice) -> tuple[PlaceTable, ...]:
     """CPU first; none where the topology has no places."""
-    found = [_table(content, part, metric, title) for metric, title in METRICS.items()]
+    found = [_table(content, part, metric) for metric in METRICS]
     return tuple(table for table in found if table is not None)
 
 
-def _table(content: Content, part: Slice, metric: str, title: str) -> PlaceTable | None:
+def _table(content: Content, part: Slice, metric: str) -> PlaceTable | None:
     mine = [
         finding
         for finding in content.of_kind(Kind.LEVEL, Kind.INCREMENT)
         if finding.metric == metric
-        and finding.scope.get("mesh") != "none"
+        and finding.levels.get("mesh") != "none"
         and finding.estimate is not None
-        and all(finding.scope.get(name) in (None, value) for name, value in part.levels.items())
+        and all(finding.levels.get(name) in (None, value) for name, value in part.levels.items())
     ]
     levels = [finding for finding in mine if finding.kind is Kind.LEVEL]
     if not levels:
         return None
     steps = {_place(finding): finding for finding in mine if _is_a_step(finding)}
     form = words.form_for(levels[0].unit, [f.estimate for f in mine], [half_width(f) for f in mine])
-    postures = sorted({str(finding.scope["posture"]) for finding in levels}, key=words.rung_order)
+    postures = sorted({str(finding.levels["posture"]) for finding in levels}, key=words.rung_order)
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for finding in levels:
         mesh, posture, place = _place(finding)
@@ -59,7 +58,7 @@ def _table(content: Content, part: Slice, metric: str, title: str) -> PlaceTable
             posture, _cell(form, finding, steps.get((mesh, posture, place)))
         )
     return PlaceTable(
-        f"{title}, {form.unit}",
+        f"{metric_of(metric).title}, {form.unit}",
         tuple(postures),
         tuple(
             PlaceRow(place, mesh, tuple(texts.get(posture, "") for posture in postures))
@@ -69,13 +68,13 @@ def _table(content: Content, part: Slice, metric: str, title: str) -> PlaceTable
 
 
 def _place(finding: Finding) -> tuple[str, str, str]:
-    scope = finding.scope
-    return str(scope["mesh"]), str(scope.get("to") or scope["posture"]), str(scope["place"])
+    at = finding.levels
+    return str(at["mesh"]), str(at["posture"]), finding.part
 
 
 def _is_a_step(finding: Finding) -> bool:
     """Over the rung below; what a first rung adds to nothing is its value."""
-    return finding.kind is Kind.INCREMENT and finding.scope.get("from") != "none"
+    return isinstance(finding.subject, LadderStep)
 
 
 def _cell(form: Form, level: Finding, step: Finding | None) -> str:
@@ -92,31 +91,31 @@ def figures(content: Content, part: Slice) -> dict[str, list[str]]:
     levels = [
         finding
         for finding in content.of_kind(Kind.LEVEL)
-        if finding.scope.get("workload")
+        if finding.part
         and finding.estimate is not None
-        and all(finding.scope.get(name) in (None, value) for name, value in part.levels.items())
+        and all(finding.levels.get(name) in (None, value) for name, value in part.levels.items())
     ]
     for mesh in part.meshes:
         own = _of(levels, "proxy_cpu_us_per_request", mesh)
-        top = max((str(f.scope["posture"]) for f in own), key=words.rung_order, default="")
+        top = max((str(f.levels["posture"]) for f in own), key=words.rung_order, default="")
         for finding in own:
-            if finding.scope["posture"] == top:
-                lines = found.setdefault(str(finding.scope["workload"]), [])
+            if finding.levels["posture"] == top:
+                lines = found.setdefault(finding.part, [])
                 label = "sidecar" if len(part.meshes) == 1 else mesh
                 lines.append(f"{label} {_us(finding)}")
     for mesh in ("none", *part.meshes):
         services = _of(levels, "service_cpu_us_per_request", mesh)
-        lowest = min((str(f.scope["posture"]) for f in services), key=words.rung_order, default="")
+        lowest = min((str(f.levels["posture"]) for f in services), key=words.rung_order, default="")
         for finding in services:
-            if finding.scope["posture"] == lowest:
-                found.setdefault(str(finding.scope["workload"]), []).append(f"service {_us(finding)}")
+            if finding.levels["posture"] == lowest:
+                found.setdefault(finding.part, []).append(f"service {_us(finding)}")
         if services:
             break
     return found
 
 
 def _of(levels: Sequence[Finding], metric: str, mesh: str) -> list[Finding]:
-    return [f for f in levels if f.metric == metric and f.scope.get("mesh") == mesh]
+    return [f for f in levels if f.metric == metric and f.levels.get("mesh") == mesh]
 
 
 def _us(finding: Finding) -> str:

@@ -16,7 +16,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.finding import Finding
+from meshwise.findings.subject import CellCheck, LimitCheck, SoakDrift, Walk
 from meshwise.report import svg, words
 from meshwise.report.charts import WIDTH, slug
 from meshwise.report.content import Content, of_curve
@@ -126,14 +127,15 @@ def beside_the_knee(content: Content) -> list[str]:
     return [
         finding.sentence
         for finding in content.findings
-        if "walk" in finding.scope or _is_quiet_check(finding)
+        if isinstance(finding.subject, Walk) or _is_quiet_check(finding)
     ]
 
 
 def _is_quiet_check(finding: Finding) -> bool:
     """Warnings are told with all other warnings."""
-    own = finding.metric in ("limit", "soak") or finding.scope.get("check") == "soak"
-    return own and finding.kind is Kind.CHECK and finding.verdict is not Verdict.WARNING
+    held = isinstance(finding.subject, CellCheck) and finding.metric == "soak"
+    own = held or isinstance(finding.subject, LimitCheck | SoakDrift)
+    return own and finding.verdict is not Verdict.WARNING
 
 
 def broken_by(cell: CellSearches) -> str:
@@ -261,10 +263,10 @@ def _means(cell: CellSearches, metric: str, findings: Sequence[Finding]) -> list
     """(rate, level) along the cell's searches, ascending."""
     fixed = {name: value for name, value in cell.scope.items() if name != "rate_rps"}
     return sorted(
-        (float(finding.scope["rate_rps"]), finding.estimate)
+        (float(finding.levels["rate_rps"]), finding.estimate)
         for finding in findings
         if of_curve(finding)
         and finding.metric == metric
         and finding.estimate
-        and all(finding.scope.get(name) == value for name, value in fixed.items())
+        and all(finding.levels.get(name) == value for name, value in fixed.items())
     )

@@ -5,6 +5,7 @@ They pick from findings, with each number's own interval and verdict; nothing is
 
 from __future__ import annotations
 
+from meshwise.findings.subject import MeshDifference
 from meshwise.report import facts, growing
 from meshwise.report.content import Content, Ladder, Rung, Slice, variant_of
 from meshwise.report.phrase import Phrase, change, join, size, together
@@ -75,18 +76,19 @@ def of_meshes(content: Content, part: Slice) -> str:
     """Where two meshes differ at the highest rung that both have."""
     told = []
     at = ""
-    name = ""
     for metric in content.primary:
         ladder = part.ladder(metric)
-        levels = [f for f in ladder.differences if "posture" in f.scope] if ladder else []
-        levels = [f for f in levels if f.scope.get("from") in part.meshes]
+        levels = [
+            (f, f.subject)
+            for f in (ladder.differences if ladder else ())
+            if isinstance(f.subject, MeshDifference)
+        ]
         if ladder is None or not levels:
             continue
-        finding = levels[-1]
-        variant = variant_of(finding.scope, ladder.free)
-        at, name = str(finding.scope["posture"]), str(finding.scope["to"])
+        finding, subject = levels[-1]
+        variant = variant_of(finding.levels, ladder.free)
+        at, name, other = str(finding.levels["posture"]), subject.first, subject.second
         at += f" ({variant})" if variant else ""
-        other = str(finding.scope["from"])
         if finding.verdict is not Verdict.DISTINGUISHABLE or finding.estimate is None:
             told.append(f"{ladder.titled.short} is not distinguishable")
             continue

@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwise.findings.finding import Finding
+from meshwise.findings.subject import SlopePart
 from meshwise.report import facts, saturation, sentences
 from meshwise.report.content import Content, Ladder, Slice
-from meshwise.report.growth import IDLE, Growth, Together, growths, togethers
+from meshwise.report.growth import Growth, Together, growths, togethers
 from meshwise.report.operations import OperationTable, of_slice
 from meshwise.report.places import place_tables
 from meshwise.report.words import Footnotes, Form, VerdictWords, judged_words, verdict_words
@@ -209,7 +210,7 @@ def _growth(growth: Growth, notes: Footnotes, console: Console) -> None:
         f"{growth.step}: {titled.title}", growth.exploratory, notes.title_mark(growth.common_notes), console
     )
     meshes = len({line.mesh for line in growth.lines} - {"none"}) > 1
-    shown = _few(len(growth.points)) if growth.part != IDLE else []
+    shown = _few(len(growth.points)) if growth.part is not SlopePart.IDLE else []
     table = _table(
         1,
         "",

@@ -7,85 +7,15 @@ what is not distinguishable is never called zero; a flag always comes with what 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshwise.core.units import format_size
-from meshwise.findings.finding import Finding, Kind
-from meshwise.findings.metric import METRICS
+from meshwise.findings.finding import Finding
+from meshwise.findings.subject import Interaction, MeshDifference, StepDifference
 from meshwise.stats.verdict import Direction, Verdict
 
 MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Titled:
-    """A metric as a heading (`response time p50`) and in a sentence (`p50`)."""
-
-    title: str
-    short: str
-    unit: str
-    more_is_worse: bool
-
-
-_TITLES = {
-    "response_p50_us": ("response time p50", "p50"),
-    "response_p90_us": ("response time p90", "p90"),
-    "response_p99_us": ("response time p99", "p99"),
-    "response_p999_us": ("response time p99.9", "p99.9"),
-    "service_p50_us": ("service time p50", "service p50"),
-    "service_p90_us": ("service time p90", "service p90"),
-    "service_p99_us": ("service time p99", "service p99"),
-    "service_p999_us": ("service time p99.9", "service p99.9"),
-    "cpu_us_per_request": ("CPU of all sidecars per request", "sidecar CPU per request"),
-    "pod_cpu_us_per_request": ("CPU of sidecars and services per request", "pod CPU per request"),
-    "service_cpu_us_per_request": ("CPU of the services per request", "service CPU per request"),
-    "instrument_cpu_us_per_request": (
-        "CPU of the load generator per request",
-        "load generator CPU per request",
-    ),
-    "proxy_cpu_us_per_request": ("CPU of this sidecar per request", "sidecar CPU per request"),
-    "memory_bytes": ("resident memory of all sidecars", "sidecar memory"),
-    "memory_pss_bytes": ("proportional memory of all sidecars", "sidecar memory (PSS)"),
-    "proxy_memory_bytes": ("resident memory of this sidecar", "sidecar memory"),
-    "place_cpu_us_per_request": ("CPU of a sidecar per request, by place", "sidecar CPU by place"),
-    "place_memory_bytes": ("resident memory of a sidecar, by place", "sidecar memory by place"),
-    "throughput_rps": ("throughput", "throughput"),
-    "throughput_cv": ("variation of throughput from second to second", "throughput variation"),
-    "offered_cv": ("variation of what was offered from second to second", "offered variation"),
-    "response_p99_cv": ("variation of p99 from window to window", "p99 variation"),
-    "error_ratio": ("failed requests", "failed requests"),
-    "saturation_rps": ("highest rate that holds the objective", "saturation rate"),
-    "saturation_again_rps": ("first rate that holds coming down rested", "saturation rate, down rested"),
-    "saturation_down_rps": ("first rate that holds again after overload", "saturation rate coming down"),
-    "requests_per_cpu_s": ("requests per CPU-second of sidecars and services", "requests per CPU-second"),
-    "operation_response_p50_us": ("response time p50 by operation", "p50"),
-    "operation_response_p99_us": ("response time p99 by operation", "p99"),
-    "operation_error_ratio": ("failed requests by operation", "failed requests"),
-    "operation_rps": ("requests per second by operation", "requests per second"),
-    "store_cpu_us_per_request": ("CPU per request, database and cache", "CPU of the stores"),
-    "lateness_p50_us": ("lateness of sends p50", "lateness p50"),
-    "lateness_p99_us": ("lateness of sends p99", "lateness p99"),
-}
-_UNIT_WORDS = {"us", "ns", "bytes", "rps", "ratio"}
-
-
-def titled(metric: str) -> Titled:
-    """`name` or `name@workload`; an unknown name is read as words (`tls_handshakes_total`)."""
-    name, _, workload = metric.partition("@")
-    known = METRICS.get(name)
-    stem, _, unit = name.rpartition("_")
-    plain = (stem if unit in _UNIT_WORDS else name).replace("_", " ")
-    title, short = _TITLES.get(name, (plain, plain))
-    if workload:
-        title, short = f"{title}: {workload}", f"{short} of {workload}"
-    return Titled(
-        title,
-        short,
-        known.unit if known else unit if unit in _UNIT_WORDS else "",
-        known.more_is_worse if known else True,
-    )
 
 
 @dataclass(frozen=True)
@@ -226,49 +156,6 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-_REMEDIES = {
-    "late_sends": "lower the rate, or give the load generator a CPU of its own",
-    "instrument_limited": "lower the rate, or give the load generator a CPU of its own",
-    "host_late": "keep other work off this machine, or give the load generator a CPU of its own",
-    "host_limited": "keep other work off this machine, or give the load generator a CPU of its own",
-    "lost_pairs": "look at the failed trials below, and continue the study with `--resume`",
-    "multiplicity": "more blocks would tell: raise `blocks` in the study",
-    "below_floor": "more blocks or a quieter machine lower the noise floor",
-    "scales_disagree": "more blocks would tell: raise `blocks` in the study",
-    "methods_disagree": "look at the order of the trials for one that stands apart; more blocks would tell",
-    "few_units": "raise `blocks` in the study to 8 or more",
-    "renewed": "nothing to do if few trials are; if many are, look at the failed trials",
-    "grouped": "leave `executions` out of the study to restart the proxies for every block",
-    "no_floor": "let `control` of the study name a cell",
-    "no_twin": "let `control: twin` of the study name a cell of each mesh",
-    "not_estimable": "lengthen the trial, or raise the rate",
-    "unequal": "give both meshes the same level in the study",
-    "unequal_noise": "nothing to do: the safer floor is used",
-    "telemetry_incomplete": "look whether the process ended early, in the failed trials below",
-    "no_spread": "nothing to do if the value really is constant",
-}
-_SAID_ONCE = {
-    "not_estimable": "too few requests beyond this percentile to estimate it",
-    "few_units": "so few executions that intervals are wide (below 5) or absent (below 2)",
-    "lost_pairs": "not every block has a complete pair here (a trial failed, was unproven, or is missing)",
-}
-"""Flags whose own words differ from row to row by numbers that the table does not need."""
-_COUNTS = re.compile(r"\s*\(in \d+ of \d+ trials\)")
-UNMARKED = ("exploratory", "descriptive")
-"""Flags that the title of a table says once for all its rows."""
-
-
-def remedy(flag: str) -> str:
-    """What to do about a flag `code: words`."""
-    return _REMEDIES.get(flag.partition(":")[0], "")
-
-
-def flag_words(flag: str) -> str:
-    """Without its code and without counts that differ from row to row."""
-    code, colon, text = _COUNTS.sub("", flag).partition(":")
-    return _SAID_ONCE.get(code) or (text.strip() if colon else code)
-
-
 _LEVEL_FORMS: dict[str, Callable[[float], str]] = {
     "rate_rps": lambda value: f"{value:g}/s" if value else "rate searched",
     "request_bytes": lambda value: f"request {format_size(value)}",
@@ -349,11 +236,12 @@ def verdict_words(finding: Finding | None, form: Form) -> VerdictWords:
         return VerdictWords("")
     if finding.verdict is Verdict.DISTINGUISHABLE:
         word = str(finding.direction or _direction(finding))
-        if "interaction" in finding.scope:
-            word = f"{word} more together" if word == Direction.COSTS else f"{word} together"
-        elif finding.kind is Kind.DIFFERENCE and "factor" not in finding.scope:
-            mesh = str(finding.scope.get("mesh", "")).partition(" - ")[0]
-            word = f"{mesh} {word} more" if word == Direction.COSTS else f"{mesh} {word}"
+        more = " more" if word == Direction.COSTS else ""
+        match finding.subject:
+            case Interaction():
+                word = f"{word}{more} together"
+            case MeshDifference(_, first) | StepDifference(_, first):
+                word = f"{first} {word}{more}"
         return VerdictWords(word, sure=True)
     if finding.verdict is Verdict.EQUIVALENT and finding.equivalent_within is not None:
         return VerdictWords("~ equivalent", f"within\u00a0{100 * finding.equivalent_within:g}%")
@@ -377,7 +265,7 @@ def judged_words(step: Finding | None, over_none: Finding | None, form: Form) ->
 
 def _direction(finding: Finding) -> Direction:
     more = (finding.estimate or 0.0) > 0
-    return Direction.COSTS if more == titled(finding.metric).more_is_worse else Direction.SAVES
+    return Direction.COSTS if more == finding.key.entry.more_is_worse else Direction.SAVES
 
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -388,8 +276,9 @@ Note = tuple[str, str]
 
 
 def notes_of(finding: Finding | None) -> list[Note]:
-    flags = finding.flags if finding else ()
-    return [(flag_words(flag), remedy(flag)) for flag in flags if flag.partition(":")[0] not in UNMARKED]
+    """Of each flag that the title of its table does not say for all rows."""
+    kinds = [(flag, flag.kind) for flag in finding.flags] if finding else []
+    return [(kind.in_tables or flag.words, kind.remedy) for flag, kind in kinds if not kind.whole_table]
 
 
 def common_notes(findings: Iterable[Finding | None]) -> list[Note]:

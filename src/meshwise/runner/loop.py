@@ -19,6 +19,8 @@ from types import MappingProxyType
 from meshwise.archive.outcome import TrialOutcome, TrialStatus
 from meshwise.archive.store import Archive
 from meshwise.core.errors import Fault, MeshwiseError
+from meshwise.findings.flag import RENEWED
+from meshwise.findings.metric import MetricKey
 from meshwise.runner.blocks import BlockSchedule
 from meshwise.runner.schedule import Done, History, Past, Rest, Schedule
 from meshwise.runner.search import SearchSchedule, judged
@@ -61,9 +63,6 @@ class TrialFinished:
 Event = ExecutionStarted | TrialStarted | TrialLive | TrialFinished
 Observer = Callable[[Event], None]
 
-RENEWED = "renewed: ran on processes started anew within its execution, after a failure or a resume"
-"""A flag of trials whose processes are not those of the execution's first trials."""
-
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -101,7 +100,7 @@ def run_study(
         trial.trial_id: Past(trial, status, result) for trial, status, result in archive.history()
     }
 
-    def values(trial_id: str) -> Mapping[str, float]:
+    def values(trial_id: str) -> Mapping[MetricKey, float]:
         return stored_values(archive.directory, stored[trial_id].trial)
 
     history = History(MappingProxyType(stored), values)
@@ -123,7 +122,7 @@ def run_study(
             observe(TrialStarted(trial, number, step.total))
             outcome = run_trial(trial, testbed, _live(trial, observe))
             if renewed:
-                outcome = flagged(outcome, RENEWED)
+                outcome = flagged(outcome, str(RENEWED()))
             if study.search is not None:
                 outcome = judged(study, outcome)
             archive.add(outcome)

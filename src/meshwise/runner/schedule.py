@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from meshwise.archive.outcome import TrialStatus
+from meshwise.findings.metric import MetricKey
 from meshwise.study.model import Trial
 
 
@@ -25,7 +26,7 @@ class Past:
     """Of a step of a search: `held`, `broken`, `invalid`."""
 
 
-Values = Callable[[str], Mapping[str, float]]
+Values = Callable[[str], Mapping[MetricKey, float]]
 """trial_id of a stored trial that is `ok` -> its numbers by metric (`measure.trial.TrialResult.values`)."""
 
 

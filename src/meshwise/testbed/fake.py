@@ -25,6 +25,7 @@ from meshwise.core import messages
 from meshwise.load.schedule import shaped_times_ns
 from meshwise.mesh.seam import Check, Proof
 from meshwise.study.model import Authorization, Cell, MtlsMode, Protocol, Study, Trial, TrialPlan
+from meshwise.telemetry.source import Source
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe
 
 HOP_US = 90.0
@@ -191,7 +192,7 @@ class FakeTestbed:
         observe(
             LiveProgress(self.study.window_ns(trial) / 1e9, requests.num_rows, truth(trial.cell).service_us)
         )
-        proxy = f"{trial.cell.mesh}/{trial.process_set}/{trial.cell.topology.entry.name}/proxy"
+        proxy = str(Source(trial.cell.mesh, trial.process_set, trial.cell.topology.entry.name, "proxy"))
         return Measurement(
             requests=requests,
             telemetry=self._telemetry(trial),

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from meshwise.findings.subject import SlopePart
 from meshwise.report import charts
 from meshwise.report.charts import slug
 from meshwise.report.content import Content, Rung
-from meshwise.report.growth import IDLE, Growth, Pair, Together, growths, togethers
+from meshwise.report.growth import Growth, Pair, Together, growths, togethers
 from meshwise.report.html.sections import Figure
 from meshwise.report.words import Footnotes, Form, VerdictWords, typeset, verdict_words
 
@@ -84,7 +85,7 @@ def _growth_section(group: list[Growth], notes: Footnotes) -> EffectSection:
 
 def _about(growth: Growth) -> str:
     """How the slope comes about, and how to read the levels beside it."""
-    if growth.part == IDLE:
+    if growth.part is SlopePart.IDLE:
         return (
             "CPU per second is fitted on the rate within each block; this is what is left of it at no load."
         )
@@ -125,7 +126,7 @@ def _growth_figures(name: str, growth: Growth) -> Iterator[Figure]:
 
 def _growth_table(growth: Growth, notes: Footnotes) -> EffectTable:
     marks = notes.title_mark(growth.common_notes)
-    shown = growth.part != IDLE
+    shown = growth.part is not SlopePart.IDLE
     rows, before = [], ""
     for line in growth.lines:
         levels = tuple(growth.level_form.value(at.estimate) if at else "" for at in line.levels)

@@ -10,7 +10,9 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from meshwise.analysis.curves import Curve, DriftPoint
-from meshwise.findings.finding import Finding, Kind
+from meshwise.findings.finding import Finding
+from meshwise.findings.metric import metric_of
+from meshwise.findings.subject import Kind
 from meshwise.report import charts, facts, words
 from meshwise.report import operations as of_operations
 from meshwise.report.charts import slug as slug
@@ -228,21 +230,21 @@ def _usage(name: str, content: Content, part: Slice) -> Iterator[Figure]:
             for finding in content.of_kind(Kind.LEVEL)
             if finding.metric == metric
             and finding.estimate is not None
-            and all(finding.scope.get(key) in (None, value) for key, value in part.levels.items())
+            and all(finding.levels.get(key) in (None, value) for key, value in part.levels.items())
         ]
-        workloads = dict.fromkeys(str(finding.scope.get("workload", "")) for finding in own)
+        workloads = dict.fromkeys(finding.part for finding in own)
         if metric == "service_cpu_us_per_request" or len(workloads) > MOST_BARS:
             workloads = {"": None} if "" in workloads else {}  # the call graph shows them
         for workload in workloads:
-            mine = [finding for finding in own if str(finding.scope.get("workload", "")) == workload]
+            mine = [finding for finding in own if finding.part == workload]
             if metric == "memory_bytes" and _shown_per_workload(content, part):
                 continue
             free = free_of(mine)
             mine.sort(
                 key=lambda f: (
-                    words.rung_order(str(f.scope["posture"])),
-                    *(f.scope.get(name) or 0 for name in free),
-                    str(f.scope["mesh"]),
+                    words.rung_order(str(f.levels["posture"])),
+                    *(f.levels.get(name) or 0 for name in free),
+                    str(f.levels["mesh"]),
                 )
             )
             rows = [(_rung_of(finding, free), finding) for finding in mine]
@@ -255,18 +257,18 @@ def _usage(name: str, content: Content, part: Slice) -> Iterator[Figure]:
 
 def _shown_per_workload(content: Content, part: Slice) -> bool:
     shown = {
-        finding.scope.get("workload")
+        finding.part
         for finding in content.of_kind(Kind.LEVEL)
         if finding.metric == "proxy_memory_bytes"
-        and all(finding.scope.get(key) in (None, value) for key, value in part.levels.items())
+        and all(finding.levels.get(key) in (None, value) for key, value in part.levels.items())
     }
     return 0 < len(shown) <= MOST_BARS
 
 
 def _rung_of(finding: Finding, free: Sequence[str]) -> Rung:
-    posture, variant = str(finding.scope["posture"]), variant_of(finding.scope, free)
+    posture, variant = str(finding.levels["posture"]), variant_of(finding.levels, free)
     label = f"{posture}, {variant}" if variant else posture
-    return Rung(str(finding.scope["mesh"]), posture, label, finding, variant=variant)
+    return Rung(str(finding.levels["mesh"]), posture, label, finding, variant=variant)
 
 
 def _drift(name: str, part: Slice, points: Sequence[DriftPoint]) -> Iterator[Figure]:
@@ -304,7 +306,7 @@ def summary(content: Content) -> tuple[tuple[str, ...], tuple[SummaryRow, ...]]:
                 found.append((change, _interval(form, finding), verdict_words(finding, form)))
             if top:
                 rows.append(SummaryRow(part.label, mesh, top, tuple(found)))
-    return tuple(words.titled(metric).short for metric in content.primary), tuple(rows)
+    return tuple(metric_of(metric).short for metric in content.primary), tuple(rows)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from meshwise.archive.outcome import BOOKS_VIOLATED, Check, Measurement
+from meshwise.archive.outcome import Check, Measurement
+from meshwise.findings.flag import BOOKS_VIOLATED
 from meshwise.load.intended import intended_times
 from meshwise.load.script import Line, write_script
 from meshwise.load.spec import LoadSpec
@@ -123,7 +124,8 @@ def judged(measurement: Measurement, asked: Asked, url: str, ask_again: AskAgain
     except schema.ERRORS as error:
         return replace(measurement, failure=f"the books could not be read: {type(error).__name__}: {error}")
     checks = checks_of(settled, verdict, repeated)
-    flags = tuple(f"{BOOKS_VIOLATED}: {check.name}: {check.observed}" for check in checks if not check.passed)
+    wrong = [check for check in checks if not check.passed]
+    flags = tuple(str(BOOKS_VIOLATED(words=f"{check.name}: {check.observed}")) for check in wrong)
     return replace(measurement, checks=checks, flags=(*measurement.flags, *flags))
 
 

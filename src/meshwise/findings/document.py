@@ -1,0 +1,84 @@
+"""How findings are written as JSON and read back; docs/findings.md explains the fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from enum import StrEnum
+from typing import Any
+
+from meshwise.findings.finding import Adjustment, Companion, Finding, Findings, WithoutOutliers, finite
+from meshwise.findings.flag import Flag
+from meshwise.findings.metric import MetricKey, PartOf
+from meshwise.findings.subject import Kind, read_subject
+from meshwise.stats.verdict import Direction, Verdict
+
+
+def to_json(document: Findings) -> dict[str, Any]:
+    return {
+        "schema_version": document.schema_version,
+        "study": plain(document.study),
+        "environment": plain(document.environment),
+        "fairness": plain(document.fairness),
+        "findings": [row(finding) for finding in document.findings],
+    }
+
+
+def row(finding: Finding) -> dict[str, Any]:
+    """One of `findings`: the subject is its kind and scope, the key its metric and the part in its scope."""
+    rest = {entry.name: plain(getattr(finding, entry.name)) for entry in fields(finding)}
+    first = {"id": rest.pop("id"), "kind": str(finding.kind), "metric": finding.metric}
+    del rest["subject"], rest["key"]
+    return first | {"scope": plain(finding.scope)} | rest
+
+
+def read_finding(entry: Mapping[str, Any]) -> Finding:
+    """The inverse of `row`. Fields that this version does not know are left out.
+
+    Raises KeyError, TypeError, ValueError for what is none.
+    """
+    known = {item.name: entry[item.name] for item in fields(Finding) if item.name in entry}
+    for name in _NUMBERS:
+        if known.get(name) is not None:
+            known[name] = float(known[name])
+    scope, adjustment = dict(entry["scope"]), entry.get("adjustment")
+    parts = [scope.pop(str(part), "") for part in PartOf]
+    known |= {
+        "subject": read_subject(Kind(entry["kind"]), scope),
+        "key": MetricKey(str(entry["metric"]), str(parts[0])),
+        "verdict": Verdict(entry["verdict"]) if entry.get("verdict") else None,
+        "direction": Direction(entry["direction"]) if entry.get("direction") else None,
+        "flags": tuple(Flag.read(str(flag)) for flag in entry.get("flags") or ()),
+        "adjustment": Adjustment.read(adjustment) if adjustment else None,
+        "companion": None,  # shown nowhere
+        "without_outliers": None,
+    }
+    return Finding(**known)
+
+
+_NUMBERS = (
+    "estimate",
+    "low",
+    "high",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "floor",
+    "mde",
+    "equivalent_within",
+)
+
+
+def plain(value: Any) -> Any:
+    """As JSON can hold it."""
+    if isinstance(value, StrEnum | Flag | Adjustment):
+        return str(value)
+    if isinstance(value, Companion | WithoutOutliers):
+        return {entry.name: plain(getattr(value, entry.name)) for entry in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float):
+        return finite(value)
+    return value

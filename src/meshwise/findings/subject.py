@@ -1,0 +1,309 @@
+"""What a finding is about. Code matches on these; findings.json has them as `kind` and `scope`.
+
+`at` are the levels of all factors there, as a finding carries them: of a comparison those of the cell that is
+compared, of a slope those of the cell with the lowest level, the factor itself as `1 to 4`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from meshwise.study.factors import POSTURES
+from meshwise.study.model import NO_MESH, MeshName
+
+ScopeValue = str | float | int
+Levels = Mapping[str, ScopeValue]
+
+
+class Kind(StrEnum):
+    LEVEL = "level"
+    INCREMENT = "increment"
+    DIFFERENCE = "difference"
+    NOISE_FLOOR = "noise_floor"
+    VARIANCE = "variance"
+    CHECK = "check"
+
+
+@dataclass(frozen=True)
+class CellLevel:
+    """How high a metric is in one cell."""
+
+    at: Levels
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """How high it is at one rate of the searches of a cell: a point of a curve, not a level of the study."""
+
+    at: Levels
+
+
+@dataclass(frozen=True)
+class LadderStep:
+    """What one posture adds to the one below it in the same mesh."""
+
+    at: Levels
+    lower: str
+    upper: str
+
+
+@dataclass(frozen=True)
+class AgainstNone:
+    """What a posture adds to no mesh."""
+
+    at: Levels
+    upper: str
+    lower: str = NO_MESH.name
+
+
+@dataclass(frozen=True)
+class MeshDifference:
+    """First mesh less second, at one posture."""
+
+    at: Levels
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class StepDifference:
+    """What a step adds in the first mesh less what it adds in the second."""
+
+    at: Levels
+    first: str
+    second: str
+    lower: str
+    upper: str
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """What both features of a posture cost together beyond the sum of each alone."""
+
+    at: Levels
+
+    @property
+    def mtls(self) -> str:
+        return str(POSTURES[str(self.at["posture"])].mtls)
+
+    @property
+    def authorization(self) -> str:
+        return str(POSTURES[str(self.at["posture"])].authorization)
+
+    @property
+    def name(self) -> str:
+        return f"mtls={self.mtls} x authorization={self.authorization}"
+
+
+class SlopePart(StrEnum):
+    SLOPE = "slope"
+    REQUEST = "per request"
+    """Of the rate: what a further request costs."""
+    IDLE = "idle"
+    """Of the rate: what is left at no load."""
+
+
+@dataclass(frozen=True)
+class SlopeStep:
+    """One step of a factor that grows, in words and as a unit."""
+
+    factor: str
+    size: int
+    words: str
+    unit: str
+    part: SlopePart = SlopePart.SLOPE
+
+
+STEPS = (
+    SlopeStep("length", 1, "each further {shape} node", "/node"),
+    SlopeStep("request_bytes", 1024, "each further KiB of request", "/KiB"),
+    SlopeStep("response_bytes", 1024, "each further KiB of response", "/KiB"),
+    SlopeStep("policy_count", 100, "each further hundred policy entries", "/100 entries"),
+    SlopeStep("rate_rps", 1, "each further request", "", SlopePart.REQUEST),
+    SlopeStep("rate_rps", 1, "idling", "/s", SlopePart.IDLE),
+)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """What one step more of a factor costs."""
+
+    at: Levels
+    factor: str
+    part: SlopePart = SlopePart.SLOPE
+
+    @property
+    def step(self) -> SlopeStep:
+        return next(each for each in STEPS if (each.factor, each.part) == (self.factor, self.part))
+
+    @property
+    def words(self) -> str:
+        """`each further chain node`."""
+        return self.step.words.format(shape=self.at.get("shape", "chain"))
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What holds coming down from overload, less what holds coming down rested."""
+
+    at: Levels
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """What an A/A control shows: `same` or `twin` processes."""
+
+    control: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VarianceShare:
+    """Of the variation of a metric, by its source."""
+
+    source: str
+
+
+@dataclass(frozen=True)
+class StudyCheck:
+    """A check of the whole study, named by its metric."""
+
+
+@dataclass(frozen=True)
+class CellCheck:
+    """A check of one cell, named by its metric."""
+
+    at: Levels
+
+
+@dataclass(frozen=True)
+class OrderCheck:
+    """Whether a metric depends on the order of the trials: `position`, `previous_cell`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class LimitCheck:
+    """What limited the searches of a cell."""
+
+    at: Levels
+    limited_by: str
+
+
+@dataclass(frozen=True)
+class SoakDrift:
+    """Whether a metric drifts over the soaks of a cell."""
+
+    at: Levels = field(default_factory=dict)
+
+
+Level = CellLevel | CurvePoint
+Increment = LadderStep | AgainstNone
+Difference = MeshDifference | StepDifference | Interaction | Slope | Walk
+Check = StudyCheck | CellCheck | OrderCheck | LimitCheck | SoakDrift
+Subject = Level | Increment | Difference | NoiseFloor | VarianceShare | Check
+
+
+def kind_of(subject: Subject) -> Kind:
+    match subject:
+        case CellLevel() | CurvePoint():
+            return Kind.LEVEL
+        case LadderStep() | AgainstNone():
+            return Kind.INCREMENT
+        case MeshDifference() | StepDifference() | Interaction() | Slope() | Walk():
+            return Kind.DIFFERENCE
+        case NoiseFloor():
+            return Kind.NOISE_FLOOR
+        case VarianceShare():
+            return Kind.VARIANCE
+        case _:
+            return Kind.CHECK
+
+
+def levels_of(subject: Subject) -> Levels:
+    """Empty where it is not about one cell or setting."""
+    match subject:
+        case NoiseFloor() | VarianceShare() | StudyCheck() | OrderCheck():
+            return {}
+        case _:
+            return subject.at
+
+
+def scope_of(subject: Subject) -> dict[str, ScopeValue]:
+    """The subject as findings.json has it."""
+    scope = dict(levels_of(subject))
+    match subject:
+        case CurvePoint():
+            return scope | {"part": "curve"}
+        case LadderStep(_, lower, upper) | AgainstNone(_, upper, lower):
+            return scope | {"from": lower, "to": upper}
+        case MeshDifference(_, first, second):
+            return scope | {"mesh": f"{first} - {second}", "from": second, "to": first}
+        case StepDifference(_, first, second, lower, upper):
+            return scope | {"mesh": f"{first} - {second}", "from": lower, "to": upper}
+        case Interaction():
+            return scope | {"interaction": subject.name}
+        case Slope(_, factor, part):
+            return scope | {"factor": factor, "part": str(part)}
+        case Walk():
+            return scope | {"from": "rested", "to": "after overload", "walk": "down"}
+        case NoiseFloor(control, cells):
+            return {"control": control, "cells": "; ".join(cells)}
+        case VarianceShare(source):
+            return {"source": source}
+        case OrderCheck(name):
+            return {"check": name}
+        case LimitCheck(_, limited_by):
+            return scope | {"limited_by": limited_by}
+        case SoakDrift():
+            return scope | {"check": "soak"}
+        case _:
+            return scope
+
+
+def read_subject(kind: Kind, scope: Mapping[str, Any]) -> Subject:
+    """The inverse of `kind_of` and `scope_of`; parts of a metric (`workload`, ...) are left out before.
+
+    Raises KeyError for a scope that is none of `kind`.
+    """
+    at = {name: value for name, value in scope.items() if name not in _TELLING}
+    match kind:
+        case Kind.LEVEL:
+            return CurvePoint(at) if scope.get("part") == "curve" else CellLevel(at)
+        case Kind.INCREMENT if scope["from"] == NO_MESH.name:
+            return AgainstNone(at, str(scope["to"]))
+        case Kind.INCREMENT:
+            return LadderStep(at, str(scope["from"]), str(scope["to"]))
+        case Kind.DIFFERENCE:
+            return _read_difference(at, scope)
+        case Kind.NOISE_FLOOR:
+            return NoiseFloor(str(scope["control"]), tuple(str(scope.get("cells", "")).split("; ")))
+        case Kind.VARIANCE:
+            return VarianceShare(str(scope["source"]))
+        case Kind.CHECK:
+            if "limited_by" in scope:
+                return LimitCheck(at, str(scope["limited_by"]))
+            if "check" in scope:
+                return SoakDrift(at) if scope["check"] == "soak" else OrderCheck(str(scope["check"]))
+            return CellCheck(at) if at else StudyCheck()
+
+
+def _read_difference(at: dict[str, Any], scope: Mapping[str, Any]) -> Difference:
+    if "walk" in scope:
+        return Walk(at)
+    if "interaction" in scope:
+        return Interaction(at)
+    if "factor" in scope:
+        return Slope(at, str(scope["factor"]), SlopePart(scope.get("part", SlopePart.SLOPE)))
+    lower, upper = str(scope["from"]), str(scope["to"])
+    first, _, second = str(scope["mesh"]).partition(" - ")
+    if upper in tuple(MeshName):
+        return MeshDifference(at | {"mesh": first}, first, second)
+    return StepDifference(at | {"mesh": first}, first, second, lower, upper)
+
+
+_TELLING = ("from", "to", "part", "interaction", "factor", "walk", "limited_by", "check")
