@@ -205,6 +205,12 @@ ADMIN_SILENT = Message(
     "{pod}'s proxy does not answer on its administration port: {reason}",
     "the proxy may have ended: its log is kept with the trial",
 )
+RESOURCE_REFUSED = Message(
+    "MW407",
+    Fault.STUDY,
+    "`{what}` would be refused by the mesh: {reason}",
+    "{remedy}",
+)
 DANGLING_REFERENCE = Message(
     "MW420",
     Fault.STUDY,

@@ -19,8 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import yaml
-
 from meshwise.mesh.applicable import contradiction
 from meshwise.mesh.linkerd.names import DEFAULT_OPAQUE_PORTS, labels_of, opaque_ports
 from meshwise.mesh.linkerd.resources import (
@@ -31,6 +29,7 @@ from meshwise.mesh.linkerd.resources import (
     WITHHELD_ANNOTATION,
 )
 from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances
+from meshwise.mesh.writing import written
 from meshwise.study.demands import effective_posture, modes
 from meshwise.study.model import (
     Authorization,
@@ -75,11 +74,8 @@ def not_applicable(cell: Cell) -> str | None:
 
 def resources(cell: Cell) -> str:
     """Multi-document YAML, as one would apply it."""
-    text = yaml.dump_all(_documents(cell), Dumper=_DUMPER, sort_keys=False, width=100, explicit_start=True)
-    return (_PLAINTEXT_REMARK if WITHHELD_ANNOTATION in text else "") + str(text)
-
-
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text = written(_documents(cell))
+    return (_PLAINTEXT_REMARK if WITHHELD_ANNOTATION in text else "") + text
 
 
 def _documents(cell: Cell) -> Iterable[Document]:
