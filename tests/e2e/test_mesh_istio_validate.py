@@ -21,7 +21,8 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "istio"
 UNDERSTOOD = (
     "authorization-patterns", "authorization-deny-before-allow", "authorization-tcp", "authorization-request",
     "jwt-two-issuers", "cluster-outbound-pool", "cluster-outbound-tls-off", "routes-outbound-registry-only",
-    "listener-inbound-port-level",
+    "listener-inbound-port-level", "listener-inbound-undeclared-port", "authorization-conditions",
+    "authorization-dry-run", "jwt-places", "cluster-inbound-pool", "routes-outbound-mixed-upgrade",
 )  # fmt: skip
 
 

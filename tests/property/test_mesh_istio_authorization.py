@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fnmatch
+import ipaddress
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwise.mesh.istio import authorization, rbac_walk
-from meshwise.mesh.istio.resources import Condition, Rule
+from meshwise.mesh.istio.kinds import Action, AuthorizationPolicy, Condition, Meta, Rule, Scope
 from meshwise.mesh.tokens import verify
 
 plain = st.text(alphabet="abz019.-_/+()[]|$^\\ ", min_size=1, max_size=12)
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 names = st.text(alphabet="abcxyz019-.", min_size=1, max_size=8)
 
 
@@ -18,7 +22,8 @@ def facts(**more: object) -> rbac_walk.Facts:
 
 
 def matches(rule: Rule, seen: rbac_walk.Facts) -> bool:
-    return rbac_walk.allows({"action": "ALLOW", "policies": {"one": authorization.entry(rule)}}, seen)
+    made = authorization.entry(rule, authorization.Owner("backend", "cluster.local"))
+    return rbac_walk.allows({"action": "ALLOW", "policies": {"one": made}}, seen)
 
 
 @given(plain, plain)
@@ -63,3 +68,122 @@ def test_claims_match_text_and_lists(wanted: str, found: str, as_list: bool) -> 
 @given(st.text(max_size=60))
 def test_no_text_is_a_token_by_chance(text: str) -> None:
     assert verify(text, '{"keys":[]}', 0) is None
+
+
+# --- what the other fields mean, said without Envoy's matchers ---------------------------------------
+
+segments = st.text(alphabet="ab.-", min_size=1, max_size=3)
+paths = st.lists(segments, max_size=4).map(lambda parts: "/" + "/".join(parts))
+templates = st.tuples(
+    st.lists(st.sampled_from(("a", "b", "{*}")), min_size=1, max_size=3), st.sampled_from(("", "/{**}"))
+)
+
+
+@given(templates, paths)
+def test_a_template_takes_segments_one_by_one(template: tuple[list[str], str], path: str) -> None:
+    parts, rest = template
+    written = "/" + "/".join(parts) + rest
+    found = path[1:].split("/")
+    fits = len(found) >= len(parts) + bool(rest) if rest else len(found) == len(parts)
+    wanted = fits and all(part in ("{*}", given) for part, given in zip(parts, found, strict=False))
+    if "{*}" not in written and "{**}" not in written:
+        wanted = path == written
+    elif "" in found[: len(parts)]:
+        wanted = False
+    rule = Rule((), ({"paths": (written,)},), ())
+    assert matches(rule, facts(path=path + "?x=/a/b")) == wanted
+    assert matches(Rule((), ({"notPaths": (written,)},), ()), facts(path=path)) != wanted
+
+
+addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
+
+
+@given(addresses, addresses, st.data())
+def test_an_address_is_a_block_of_one(address: Address, other: Address, data: st.DataObject) -> None:
+    length = data.draw(st.integers(0, address.max_prefixlen))
+    block = ipaddress.ip_network(f"{address}/{length}", strict=False)
+    fields = {"ipBlocks": "source_ip", "remoteIpBlocks": "remote_ip"}
+    keys = {"source.ip": "source_ip", "remote.ip": "remote_ip", "destination.ip": "destination_ip"}
+    for seen in (address, other):
+        for field, fact in fields.items():
+            one, many = (Rule(({field: (text,)},), (), ()) for text in (str(address), f"{address}/{length}"))
+            assert matches(one, facts(**{fact: str(seen)})) == (seen == address)
+            assert matches(many, facts(**{fact: str(seen)})) == (seen in block)
+        for key, fact in keys.items():
+            rule = Rule((), (), (Condition(key, (), (f"{address}/{length}",)),))
+            assert matches(rule, facts(**{fact: str(seen)})) == (seen not in block)
+
+
+@given(names, names, names)
+def test_an_account_without_a_namespace_is_of_the_policys_own(
+    account: str, namespace: str, wanted: str
+) -> None:
+    peer = f"spiffe://cluster.local/ns/{namespace}/sa/{account}"
+    for rule in (
+        Rule(({"serviceAccounts": (wanted,)},), (), ()),
+        Rule((), (), (Condition("source.serviceAccount", (wanted,), ()),)),
+    ):
+        assert matches(rule, facts(peer=peer)) == (account == wanted and namespace == "backend")
+
+
+@given(names, names, st.sampled_from(("{}", "{}*", "*{}", "*")))
+def test_trust_domains(domain: str, wanted: str, shape: str) -> None:
+    pattern = shape.format(wanted)
+    peer = f"spiffe://{domain}/ns/a/sa/b"
+    rule = Rule(({"trustDomains": (pattern,)},), (), ())
+    assert matches(rule, facts(peer=peer)) == fnmatch.fnmatchcase(domain, pattern)
+    assert not matches(rule, facts(peer=None))
+
+
+@given(names, names, names, names)
+def test_a_request_principal_is_issuer_and_subject(issuer: str, subject: str, iss: str, sub: str) -> None:
+    claims = {"iss": f"https://{iss}/x", "sub": sub}
+    same_issuer, same_subject = issuer == iss, subject == sub
+
+    def says(value: str) -> bool:
+        fields = Rule(({"requestPrincipals": (value,)},), (), ())
+        when = Rule((), (), (Condition("request.auth.principal", (value,), ()),))
+        found = {matches(rule, facts(claims=claims)) for rule in (fields, when)}
+        assert len(found) == 1
+        return found.pop()
+
+    assert says(f"https://{issuer}/x/{subject}") == (same_issuer and same_subject)
+    assert says(f"https://{issuer}/x/*") == same_issuer
+    assert says(f"*/{subject}") == same_subject
+    assert says("*")
+    assert not matches(Rule(({"requestPrincipals": ("*",)},), (), ()), facts())
+    plain = Rule(({"requestPrincipals": (issuer,)},), (), ())
+    assert matches(plain, facts(claims={"iss": iss, "sub": ""})) == same_issuer, "no slash: an issuer"
+
+
+@given(names, names, st.booleans())
+def test_audiences_and_presenters(wanted: str, found: str, as_list: bool) -> None:
+    for key, claim in (("request.auth.audiences", "aud"), ("request.auth.presenter", "azp")):
+        value = ["zz zz", found] if as_list else found
+        rule = Rule((), (), (Condition(key, (wanted, "yy yy"), ()),))
+        assert matches(rule, facts(claims={claim: value})) == (wanted == found)
+        refused = Rule((), (), (Condition(key, (), (wanted,)),))
+        assert matches(refused, facts(claims={claim: value})) == (wanted != found)
+        assert matches(refused, facts())
+
+
+@given(st.integers(1, 65535), st.integers(1, 65535), names, names)
+def test_ports_and_server_names(port: int, wanted: int, name: str, asked: str) -> None:
+    rule = Rule((), (), (Condition("destination.port", (str(wanted),), ()),))
+    assert matches(rule, facts(port=port)) == (port == wanted)
+    rule = Rule((), (), (Condition("connection.sni", (f"*.{name}",), ()),))
+    assert matches(rule, facts(server_name=f"x.{asked}")) == f"x.{asked}".endswith(f".{name}")
+
+
+@given(st.booleans(), st.booleans())
+def test_a_dry_run_refuses_nothing(enforced: bool, tried: bool) -> None:
+    def policy(name: str, *, dry_run: bool) -> AuthorizationPolicy:
+        return AuthorizationPolicy(
+            Meta(name, "backend"), Scope("backend"), Action.DENY, (Rule((), (), ()),), dry_run
+        )
+
+    policies = [policy("e", dry_run=False)] * enforced + [policy("t", dry_run=True)] * tried
+    filters = authorization.http_filters(policies, "cluster.local")
+    assert len(filters) == (enforced or tried)
+    for each in filters:
+        assert rbac_walk.passes(each["typed_config"], facts()) == (not enforced)

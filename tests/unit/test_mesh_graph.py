@@ -89,7 +89,7 @@ def test_istio_golden(posture: Posture) -> None:
         )
         port = workload.port(cell.protocol)
         lines = [line for line in brief(inbound)["filter_chains"].values() if f": {port} " in line]  # type: ignore[index]
-        cluster = clusters.outbound(here, service, port)
+        cluster = clusters.outbound(here, here.service("client"), service, port)
         sockets = [each["name"] for each in cluster.get("transport_socket_matches", ())]
         if "transport_socket" in cluster:
             sockets = ["ISTIO_MUTUAL"]
@@ -157,8 +157,8 @@ def test_a_client_of_a_service_that_takes_no_mtls_sends_plaintext_to_it_alone() 
         replace(each, namespace="backend") if each.name == "legacy" else each for each in SHOP.services
     )
     cell = replace(shop_cell(), graph=replace(SHOP, services=services))
-    here = istio_view(cell, "{}")
-    cluster = clusters.outbound(here, here.service("legacy"), 8080)
+    here = istio_view(cell, '{"keys":[]}')
+    cluster = clusters.outbound(here, here.service("pricing"), here.service("legacy"), 8080)
     assert [each["name"] for each in cluster["transport_socket_matches"]] == [
         "tlsMode-istio",
         "tlsMode-disabled",
@@ -169,13 +169,15 @@ def test_a_client_of_a_service_that_takes_no_mtls_sends_plaintext_to_it_alone() 
 
 
 def test_where_the_mesh_has_no_mtls_a_strict_service_tells_its_clients_by_a_destination_rule() -> None:
-    rules = parse_istio(istio.resources(shop_cell(posture=LADDER[0]), "{}")).destination_rules
-    assert {rule.host.partition(".")[0] for rule in rules if rule.tls is MtlsMode.STRICT} == {"pricing"}
-    assert not parse_istio(istio.resources(shop_cell(posture=LADDER[1]), "{}")).destination_rules
+    rules = parse_istio(istio.resources(shop_cell(posture=LADDER[0]), '{"keys":[]}')).destination_rules
+    assert {
+        rule.host.partition(".")[0] for rule in rules if rule.policy and rule.policy.tls is MtlsMode.STRICT
+    } == {"pricing"}
+    assert not parse_istio(istio.resources(shop_cell(posture=LADDER[1]), '{"keys":[]}')).destination_rules
 
 
 def test_every_proxy_knows_every_service_and_a_push_replaces_only_what_it_calls() -> None:
-    here = istio_view(shop_cell(), "{}")
+    here = istio_view(shop_cell(), '{"keys":[]}')
     made: clusters.Made = {}
     config = translate(here, "cart", made)
     generations = {

@@ -19,7 +19,6 @@ from meshwise.mesh.istio import authorization, clusters, connection_manager, jwt
 from meshwise.mesh.istio.bootstrap import bootstrap
 from meshwise.mesh.istio.native import NAMES, Native
 from meshwise.mesh.istio.view import Json, Options, View
-from meshwise.study.model import Protocol
 
 FOLDER = Path(__file__).parent.parent / "golden" / "istio"
 BECOMES = "# ---- becomes\n"
@@ -27,13 +26,15 @@ BECOMES = "# ---- becomes\n"
 
 def rbac(here: View) -> object:
     return [
-        each["typed_config"] for each in authorization.http_filters(here.policies_for(here.service("node-1")))
+        each["typed_config"]
+        for each in authorization.http_filters(here.policies_for(here.service("node-1")), here.trust_domain)
     ]
 
 
 def tcp_rbac(here: View) -> object:
     return [
-        each["typed_config"] for each in authorization.tcp_filters(here.policies_for(here.service("node-1")))
+        each["typed_config"]
+        for each in authorization.tcp_filters(here.policies_for(here.service("node-1")), here.trust_domain)
     ]
 
 
@@ -44,7 +45,7 @@ def tokens(here: View) -> object:
 
 
 def outbound_cluster(here: View) -> object:
-    return clusters.outbound(here, here.service("node-1"), 8081)
+    return clusters.outbound(here, here.service("client"), here.service("node-1"), 8081)
 
 
 def inbound_cluster(here: View) -> object:
@@ -60,13 +61,13 @@ def inbound_manager(here: View) -> object:
 
 
 def outbound_manager(here: View) -> object:
-    return connection_manager.outbound(here, here.service("client"), 8080, Protocol.HTTP1)
+    return connection_manager.outbound(here, here.service("client"), 8080)
 
 
 def native(here: View) -> object:
     """A sidecar whose Envoy is Istio's own: the filters of both directions, and what a cluster gets."""
     own = replace(here, options=Options(native=ISTIO_PROXY))
-    cluster = clusters.outbound(own, own.service("node-1"), 8080)
+    cluster = clusters.outbound(own, own.service("client"), own.service("node-1"), 8080)
     return {
         "inbound": inbound_manager(own), "outbound": outbound_manager(own),
         "cluster": {name: cluster[name] for name in ("filters", "metadata")},
@@ -85,7 +86,10 @@ def outbound_listeners(here: View) -> object:
 
 def outbound_tcp(here: View) -> object:
     node = here.service("node-1")
-    return [listeners.outbound_tcp(here, node, 8083), clusters.outbound(here, node, 8083)]
+    return [
+        listeners.outbound_tcp(here, node, 8083),
+        clusters.outbound(here, here.service("client"), node, 8083),
+    ]
 
 
 def inbound_tcp(here: View) -> object:
@@ -110,20 +114,27 @@ CONCEPTS: dict[str, Callable[[View], object]] = {
     "authorization-deny-before-allow": rbac,
     "authorization-no-rules": rbac,
     "authorization-patterns": rbac,
+    "authorization-conditions": rbac,
+    "authorization-dry-run": rbac,
     "authorization-tcp": tcp_rbac,
     "jwt-one-issuer": tokens,
     "jwt-two-issuers": tokens,
+    "jwt-places": tokens,
     "cluster-outbound": outbound_cluster,
     "cluster-outbound-tls-off": outbound_cluster,
     "cluster-outbound-pool": outbound_cluster,
     "cluster-inbound": inbound_cluster,
+    "cluster-inbound-pool": inbound_cluster,
     "routes-outbound": outbound_routes,
     "routes-outbound-registry-only": outbound_routes,
+    "routes-outbound-mixed-upgrade": outbound_routes,
     "manager-inbound": inbound_manager,
     "manager-outbound": outbound_manager,
     "native": native,
     "listeners-outbound": outbound_listeners,
     "listener-inbound-port-level": inbound_listener,
+    "listener-inbound-undeclared-port": inbound_listener,
+    "listeners-outbound-registry-only": outbound_listeners,
     "tcp-outbound": outbound_tcp,
     "tcp-inbound-permissive": inbound_tcp,
     "tcp-inbound-strict-fine": inbound_tcp,
@@ -179,7 +190,7 @@ def test_posture(each: object) -> None:
     """What a rung changes: the server's listener, and how the client's sidecar connects to it."""
     resources = posture.resources(replace(CELL, posture=each), '{"keys":[]}')  # type: ignore[arg-type]
     here = view(resources)
-    cluster = clusters.outbound(here, here.service("node-1"), 8080)
+    cluster = clusters.outbound(here, here.service("client"), here.service("node-1"), 8080)
     sockets = [
         {"match": one["match"], "transport_socket": one["transport_socket"]["name"]}
         for one in cluster.get("transport_socket_matches", ())

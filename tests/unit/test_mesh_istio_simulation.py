@@ -6,13 +6,15 @@ import time
 from dataclasses import replace
 
 import pytest
-from tests.support.mesh_samples import CELL, POSTURES, config, placement
+from tests.support.mesh_samples import CELL, POSTURES, config, placement, view
 
 from meshwise.mesh.expectations import Expectation, Meaning, Who, expectations
 from meshwise.mesh.identity import spiffe_id
 from meshwise.mesh.istio import simulate
 from meshwise.mesh.istio.simulate import Certificate, Connection, Reached, Refused, Request, Upstream
+from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.probe import variant
+from meshwise.mesh.tokens import tokens
 from meshwise.service.plan import Plan
 from meshwise.study.factors import inexpressible
 from meshwise.study.model import SERVICE_PORTS, Cell, Posture, Protocol
@@ -141,3 +143,131 @@ def test_an_unknown_host_and_an_unknown_port_pass_through() -> None:
     )
     assert isinstance(end, Reached)
     assert end.cluster == "InboundPassthroughCluster"
+
+
+# --- resources beyond the postures ---------------------------------------------------------------
+
+POLICY = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: one, namespace: backend}
+"""
+
+
+def arrive(resources: str, request: Request, **more: object) -> str:
+    """The cluster or the reason, at node-1's plaintext port 8080 unless told otherwise."""
+    here = view(resources)
+    connection = Connection(**{"port": 8080, "tls": False, "alpn": ("http/1.1",), **more})  # type: ignore[arg-type]
+    end = simulate.arrive(translate(here, "node-1"), connection, request, SERVER_ID, time.time())
+    return end.cluster if isinstance(end, Reached) else end.reason
+
+
+@pytest.mark.parametrize(
+    ("path", "end"),
+    [
+        ("/admin/users", simulate.DENIED),
+        ("/admin/users/7?x=1", simulate.DENIED),
+        ("/v1/7/info", simulate.DENIED),
+        ("/v1/7/8/info", "inbound|8080||"),
+        ("/admin", "inbound|8080||"),
+        ("/v1/{*}/info", "inbound|8080||"),
+    ],
+)
+def test_a_template_refuses_what_it_stands_for(path: str, end: str) -> None:
+    spec = "spec: {action: DENY, rules: [{to: [{operation: {paths: ['/admin/{**}', '/v1/{*}/info']}}]}]}\n"
+    assert arrive(POLICY + spec, Request("GET", path, "node-1", {})) == end
+
+
+@pytest.mark.parametrize(
+    ("address", "told", "end"),
+    [
+        ("2001:db8::1", None, simulate.DENIED),
+        ("2001:db8::2", None, "inbound|8080||"),
+        ("10.0.0.9", "192.168.1.7", simulate.DENIED),
+        ("10.0.0.9", "192.168.1.7, 10.0.0.1", "inbound|8080||"),
+    ],
+)
+def test_an_ipv6_address_is_one_address_and_the_caller_may_be_behind_another(
+    address: str, told: str | None, end: str
+) -> None:
+    sources = "[{source: {ipBlocks: ['2001:db8::1']}}, {source: {remoteIpBlocks: [192.168.0.0/16]}}]"
+    headers = {"x-forwarded-for": told} if told else {}
+    request = Request("GET", "/", "node-1", headers)
+    spec = f"spec: {{action: DENY, rules: [{{from: {sources}}}]}}\n"
+    assert arrive(POLICY + spec, request, source_ip=address) == end
+
+
+def test_a_port_that_no_service_declares_has_the_mode_of_its_own() -> None:
+    text = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: ports, namespace: backend}
+spec:
+  selector: {matchLabels: {app: node-1}}
+  mtls: {mode: STRICT}
+  portLevelMtls: {9000: {mode: DISABLE}}
+"""
+    request = Request("GET", "/", "node-1", {})
+    assert arrive(text, request, port=9000) == "InboundPassthroughCluster"
+    assert arrive(text, request, port=9001) == simulate.NO_CHAIN
+    secure = {"tls": True, "alpn": ("istio-http/1.1",), "certificate": CLIENT}
+    assert arrive(text, request, port=9001, **secure) == "InboundPassthroughCluster"
+
+
+PLACES = (
+    """
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: places, namespace: backend}
+spec:
+  jwtRules:
+  - issuer: https://issuer.meshwise.example
+    jwks: 'JWKS'
+    fromHeaders: [{name: x-token, prefix: "Token "}]
+    fromParams: [token]
+    fromCookies: [session]
+---
+"""
+    + POLICY
+    + "spec: {rules: [{when: [{key: 'request.auth.claims[role]', values: [caller]}]}]}\n"
+)
+
+
+def test_a_token_is_found_in_its_places_and_nowhere_else() -> None:
+    made = tokens()
+    text = PLACES.replace("JWKS", made.jwks)
+
+    def sent(token: str) -> dict[str, str]:
+        places = {
+            "header": Request("GET", "/", "node-1", {"X-Token": f"Token {token}"}),
+            "parameter": Request("GET", f"/?a=b&token={token}", "node-1", {}),
+            "cookie": Request("GET", "/", "node-1", {"cookie": f"a=b; session={token}"}),
+            "usual": Request("GET", "/", "node-1", {"authorization": f"Bearer {token}"}),
+            "prefix": Request("GET", "/", "node-1", {"x-token": token}),
+        }
+        return {place: arrive(text, request) for place, request in places.items()}
+
+    good, nothing = "inbound|8080||", simulate.DENIED
+    missed = {"usual": nothing, "prefix": nothing}
+    assert sent(made.valid) == {"header": good, "parameter": good, "cookie": good, **missed}
+    bad = simulate.BAD_TOKEN
+    assert sent(made.forged) == {"header": bad, "parameter": bad, "cookie": bad, **missed}
+    both = Request("GET", f"/?token={made.valid}", "node-1", {"x-token": f"Token {made.forged}"})
+    assert arrive(text, both) == bad, "every token that is there has to be valid"
+
+
+@pytest.mark.parametrize(("service", "offered"), [("node-1", "istio-h2"), ("node-2", "istio-http/1.1")])
+def test_only_the_service_of_the_rule_is_reached_over_http2(service: str, offered: str) -> None:
+    text = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: upgrade, namespace: backend}
+spec: {host: node-1, trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}}
+"""
+    host = f"{service}.backend.svc.cluster.local"
+    ours = translate(view(text), "client")
+    address = "10.96.1.2" if service == "node-1" else "10.96.1.3"
+    request = Request("GET", "/", f"{host}:8080", {})
+    out = simulate.leave(ours, address, 8080, request, CLIENT, "http/1.1")
+    assert isinstance(out, Upstream)
+    assert out.connection.alpn[0] == offered
+    assert out.connection.server_name == f"outbound_.8080_._.{host}"

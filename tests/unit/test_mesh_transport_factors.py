@@ -36,7 +36,9 @@ def test_istio_upgrades_by_a_destination_rule_and_only_where_it_is_asked_to() ->
     options = "typed_extension_protocol_options"
     assert "http2_protocol_options" in str(outbound(UPGRADED, 8080)[options])
     assert options not in outbound(replace(CELL, posture=STRICT), 8080)
-    assert options not in outbound(UPGRADED, 8083), "bytes of a tcp port are not HTTP"
+    assert "http2_protocol_options" in str(outbound(UPGRADED, 8083)[options]), (
+        "istiod upgrades every port of the rule's host; bytes of a tcp port are not HTTP and go as they are"
+    )
 
 
 def test_an_upgraded_port_goes_on_to_its_application_as_declared() -> None:

@@ -130,7 +130,7 @@ def _node_metadata(service: Service) -> Json:
         "OWNER": f"kubernetes://apis/apps/v1/namespaces/{service.namespace}/deployments/{service.name}",
         "SERVICE_ACCOUNT": service.service_account,
         "CLUSTER_ID": "Kubernetes",
-        "LABELS": {**service.labels, "service.istio.io/canonical-name": service.name},
+        "LABELS": dict(service.labels),
     }
 
 

@@ -7,7 +7,7 @@ Mirrors pilot/pkg/networking/core/cluster_builder.go, cluster_tls.go (auto mTLS)
 from __future__ import annotations
 
 from meshwise.mesh.istio import native, tls
-from meshwise.mesh.istio.resources import DestinationRule
+from meshwise.mesh.istio.kinds import DestinationRule, TrafficPolicy
 from meshwise.mesh.istio.routes import BLACK_HOLE, PASSTHROUGH, inbound_cluster, outbound_cluster
 from meshwise.mesh.istio.view import Json, Service, View
 from meshwise.study.model import MtlsMode, Protocol
@@ -18,6 +18,7 @@ INBOUND_SOURCE_IP = "127.0.0.6"
 
 _HTTP2 = (Protocol.HTTP2, Protocol.GRPC)
 _UNLIMITED = 4294967295
+_CONNECT_TIMEOUT = "10s"
 _NEVER_CLEANED = "9223372035s"
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _RAW: Json = {
@@ -28,8 +29,9 @@ _RAW: Json = {
 }
 
 
-Made = dict[tuple[str, int, bool], Json]
-"""Outbound clusters by service, port, and whether the client calls it: the same for every client."""
+Made = dict[tuple[str, int, bool, DestinationRule | None], Json]
+"""Outbound clusters by service, port, whether the client calls it, and the rule that it obeys: the same for
+every client."""
 
 UNCALLED = "uncalled"
 """Generation of clusters that have no connection to close: a push need not replace them."""
@@ -42,53 +44,53 @@ def all_clusters(view: View, owner: Service, made: Made | None = None) -> list[J
     found = []
     for service in view.visible_to(owner):
         called = service.name in owner.calls
+        rule = view.destination_rule_for(owner, service)
         for port in sorted(service.ports):
-            if (key := (service.name, port, called)) not in made:
-                made[key] = outbound(view, service, port, called=called)
+            if (key := (service.name, port, called, rule)) not in made:
+                made[key] = outbound(view, owner, service, port, called=called)
             found.append(made[key])
     return [
         *found,
         *(inbound(view, owner, port) for port in sorted(owner.ports)),
-        _passthrough(view, PASSTHROUGH),
+        {**_passthrough(view, PASSTHROUGH), **_exchange(view)},
         _bound(_passthrough(view, INBOUND_PASSTHROUGH)),
-        {"name": BLACK_HOLE, "type": "STATIC", "connect_timeout": "10s"},
+        {
+            "name": BLACK_HOLE,
+            "alt_stat_name": f"{BLACK_HOLE};",
+            "type": "STATIC",
+            "connect_timeout": _CONNECT_TIMEOUT,
+        },
     ]
 
 
-def outbound(view: View, service: Service, port: int, *, called: bool = True) -> Json:
-    rule = view.destination_rule_for(service)
-    http2 = view.transport_of(service, port) in _HTTP2
+def outbound(view: View, client: Service, service: Service, port: int, *, called: bool = True) -> Json:
+    policy = view.traffic_policy(client, service)
+    http2 = view.http2_to(client, service, port)
     name = outbound_cluster(service, port)
     endpoint: Json = {"endpoint": {"address": _address(service.pod_ip, port)}, "load_balancing_weight": 1}
     auto = view.auto_mtls(service)
-    if view.endpoint_takes_mtls(service, port):
+    if view.endpoint_takes_mtls(client, service, port):
         label = {"envoy.transport_socket_match": {"tlsMode": "istio"}}
         endpoint["metadata"] = {"filter_metadata": label}
     cluster: Json = {
         "name": name,
         "alt_stat_name": f"{name};",
         "type": "STATIC",
-        "connect_timeout": (rule and rule.connect_timeout) or "10s",
+        "connect_timeout": policy.connect_timeout or _CONNECT_TIMEOUT,
         "lb_policy": "LEAST_REQUEST",
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
-        "circuit_breakers": _breakers(rule),
-        "metadata": _metadata(view.generation if called else UNCALLED, service),
+        "circuit_breakers": _breakers(policy),
+        "metadata": _metadata(
+            view.generation if called else UNCALLED, service, view.destination_rule_for(client, service)
+        ),
+        **_exchange(view),
+        **_http_options(http2, policy),
     }
-    if view.options.telemetry and (exchange := view.options.native.tcp_metadata):
-        cluster["filters"] = [native.tcp_metadata(exchange)]
-    options = _http2_options() if http2 else {}
-    if rule and rule.max_requests_per_connection:
-        options.setdefault("explicit_http_config", {"http_protocol_options": {}})
-        options["common_http_protocol_options"] = {
-            "max_requests_per_connection": rule.max_requests_per_connection
-        }
-    if options:
-        cluster["typed_extension_protocol_options"] = _typed(options)
     mutual = tls.upstream(view, service, port, http2=http2)
-    explicit = rule.tls if rule else None
-    if explicit is MtlsMode.STRICT:
+    if policy.tls is MtlsMode.STRICT:
         cluster["transport_socket"] = mutual
-    elif explicit is None and auto:
+    elif policy.tls is None and auto:
         cluster["transport_socket_matches"] = [
             {"name": "tlsMode-istio", "match": {"tlsMode": "istio"}, "transport_socket": mutual},
             {"name": "tlsMode-disabled", "match": {}, "transport_socket": _RAW},
@@ -97,30 +99,35 @@ def outbound(view: View, service: Service, port: int, *, called: bool = True) ->
 
 
 def inbound(view: View, service: Service, port: int) -> Json:
-    """To the application beside us, at the address that the caller asked for."""
+    """To the application beside us, at the address that the caller asked for. The limits that a rule sets
+    for callers are the server's too."""
     name = inbound_cluster(port)
+    rule = view.inbound_rule(service)
+    policy = (rule and rule.policy) or TrafficPolicy()
     cluster: Json = {
         "name": name,
         "alt_stat_name": f"{name};",
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
-        "connect_timeout": "10s",
+        "common_lb_config": {},
+        "connect_timeout": policy.connect_timeout or _CONNECT_TIMEOUT,
         "cleanup_interval": _NEVER_CLEANED,
-        "circuit_breakers": _breakers(None),
-        "metadata": _metadata(view.generation, service),
+        "circuit_breakers": _breakers(policy),
+        "metadata": _metadata(view.generation, service, rule if rule and rule.policy else None),
+        **_http_options(service.ports[port] in _HTTP2, policy),
     }
-    if service.ports[port] in _HTTP2:
-        cluster["typed_extension_protocol_options"] = _typed(_http2_options())
     return _bound(cluster)
 
 
 def _passthrough(view: View, name: str) -> Json:
     return {
         "name": name,
+        # istiod gives both the name of the outbound one.
+        "alt_stat_name": f"{PASSTHROUGH};",
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
-        "connect_timeout": "10s",
-        "circuit_breakers": _breakers(None),
+        "connect_timeout": _CONNECT_TIMEOUT,
+        "circuit_breakers": _breakers(TrafficPolicy()),
         "metadata": _metadata(view.generation),
         "typed_extension_protocol_options": _typed(
             {
@@ -139,21 +146,31 @@ def _bound(cluster: Json) -> Json:
     return {**cluster, "upstream_bind_config": source}
 
 
-def _breakers(rule: DestinationRule | None) -> Json:
-    def limit(value: int | None) -> int:
-        return _UNLIMITED if value is None else value
+def _exchange(view: View) -> Json:
+    """Istio's metadata exchange of connections, in a binary that has it."""
+    name = view.options.native.tcp_metadata if view.options.telemetry else None
+    return {"filters": [native.tcp_metadata(name)]} if name else {}
 
+
+def _breakers(policy: TrafficPolicy) -> Json:
     threshold = {
-        "max_connections": limit(rule.max_connections if rule else None),
-        "max_pending_requests": limit(rule.max_pending_requests if rule else None),
-        "max_requests": limit(rule.max_requests if rule else None),
-        "max_retries": limit(rule.max_retries if rule else None),
+        "max_connections": policy.max_connections or _UNLIMITED,
+        "max_pending_requests": policy.max_pending_requests or _UNLIMITED,
+        "max_requests": policy.max_requests or _UNLIMITED,
+        "max_retries": policy.max_retries or _UNLIMITED,
     }
     return {"thresholds": [threshold]}
 
 
-def _http2_options() -> Json:
-    return {"explicit_http_config": {"http2_protocol_options": {}}}
+def _http_options(http2: bool, policy: TrafficPolicy) -> Json:
+    """Nothing for plain HTTP/1.1, or what is asked for."""
+    options: Json = {"explicit_http_config": {"http2_protocol_options": {}}} if http2 else {}
+    if policy.max_requests_per_connection:
+        options.setdefault("explicit_http_config", {"http_protocol_options": {}})
+        options["common_http_protocol_options"] = {
+            "max_requests_per_connection": policy.max_requests_per_connection
+        }
+    return {"typed_extension_protocol_options": _typed(options)} if options else {}
 
 
 def _typed(options: Json) -> Json:
@@ -164,10 +181,13 @@ def _address(ip: str, port: int) -> Json:
     return {"socket_address": {"address": ip, "port_value": port}}
 
 
-def _metadata(generation: str, service: Service | None = None) -> Json:
-    """Istio names the service for its metrics; the generation is ours (`View.generation`)."""
+def _metadata(generation: str, service: Service | None = None, rule: DestinationRule | None = None) -> Json:
+    """Istio names the service and the rule for its metrics; the generation is ours (`View.generation`)."""
     found: Json = {"meshwise": {"generation": generation}}
     if service:
         named = {"host": service.host, "name": service.name, "namespace": service.namespace}
         found["istio"] = {"services": [named]}
+    if rule:
+        path = f"namespaces/{rule.meta.namespace}/destination-rule/{rule.meta.name}"
+        found["istio"]["config"] = f"/apis/networking.istio.io/v1/{path}"
     return {"filter_metadata": found}

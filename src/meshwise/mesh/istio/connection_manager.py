@@ -2,30 +2,25 @@
 
 Mirrors buildHTTPConnectionManager in pilot/pkg/networking/core/listener_builder.go, listener_inbound.go
 and pilot/pkg/networking/util/proxy_headers.go. Filters that only istio-proxy has are there
-when the binary has them (`native`), else replaced (`telemetry`, `_alpn_override`); `fidelity` says which.
+when the binary has them (`native`), else replaced (`telemetry`, `alpn`); `fidelity` says which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshwise.mesh.istio import authorization, jwt, native, routes, telemetry
+from meshwise.mesh.istio import alpn, authorization, jwt, native, routes, telemetry, tracing
 from meshwise.mesh.istio.view import Json, Service, View
 from meshwise.study.model import Protocol
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
-_ALPN_BY_PROTOCOL = {
-    Protocol.HTTP1: "istio-http/1.1,istio,http/1.1",
-    Protocol.HTTP2: "istio-h2,istio,h2",
-    Protocol.GRPC: "istio-h2,istio,h2",
-}
 
 
 def security_filters(view: View, service: Service) -> list[Json]:
     """What every inbound chain of a workload has in common: tokens first, then policies."""
     return [
         *jwt.filters(view.request_authentications_for(service)),
-        *authorization.http_filters(view.policies_for(service)),
+        *authorization.http_filters(view.policies_for(service), view.trust_domain),
     ]
 
 
@@ -44,21 +39,23 @@ def inbound(view: View, service: Service, port: int, cluster: str, security: Seq
         "forward_client_cert_details": "APPEND_FORWARD",
         "set_current_client_cert_details": {"subject": True, "uri": True, "dns": True},
     }
-    return _manager(prefix, settings, filters, telemetry.access_log(view, service, "destination"))
+    if service.ports.get(port) in (Protocol.HTTP2, Protocol.GRPC):
+        settings["http2_protocol_options"] = {}
+    log = telemetry.access_log(view, service, "destination")
+    return _manager(view, service, prefix, settings, filters, log)
 
 
-def outbound(view: View, client: Service, port: int, protocol: Protocol) -> Json:
-    """For all services of a port; the table of routes comes by RDS. `protocol`: what the requests come in."""
+def outbound(view: View, client: Service, port: int) -> Json:
+    """For all services of a port; the table of routes comes by RDS."""
     settings: Json = {"rds": {"route_config_name": str(port), "config_source": routes_source(port)}}
     filters = [
         *_metadata(view, inbound=False),
         _grpc_stats(),
-        _alpn_override(view, _transport(view, port, protocol)),
+        *alpn.filters(view, client, port),
         *_last(_stats(view, inbound=False)),
     ]
-    return _manager(
-        f"outbound_0.0.0.0_{port};", settings, filters, telemetry.access_log(view, client, "source")
-    )
+    log = telemetry.access_log(view, client, "source")
+    return _manager(view, client, f"outbound_0.0.0.0_{port};", settings, filters, log)
 
 
 ROUTES_DIRECTORY = "/etc/meshwise-routes"
@@ -77,7 +74,9 @@ def routes_source(port: int) -> Json:
     }
 
 
-def _manager(prefix: str, settings: Json, filters: list[Json], log: list[Json]) -> Json:
+def _manager(
+    view: View, owner: Service, prefix: str, settings: Json, filters: list[Json], log: list[Json]
+) -> Json:
     config: Json = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3."
         "HttpConnectionManager",
@@ -89,11 +88,7 @@ def _manager(prefix: str, settings: Json, filters: list[Json], log: list[Json]) 
         "stream_idle_timeout": "0s",
         "proxy_100_continue": True,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "tracing": {
-            "client_sampling": {"value": 100},
-            "overall_sampling": {"value": 100},
-            "random_sampling": {"value": 1},
-        },
+        **tracing.settings(view, owner),
         **settings,
         "http_filters": filters,
     }
@@ -119,30 +114,6 @@ def _grpc_stats() -> Json:
             "@type": f"{_FILTERS}.grpc_stats.v3.FilterConfig",
             "emit_filter_state": True,
             "stats_for_all_methods": False,
-        },
-    }
-
-
-def _transport(view: View, port: int, protocol: Protocol) -> Protocol:
-    """What the port's services are reached by; a posture upgrades every called workload or none."""
-    upgraded = {view.transport_of(service, port) for service in view.services if port in service.ports}
-    return Protocol.HTTP2 if Protocol.HTTP2 in upgraded and protocol is Protocol.HTTP1 else protocol
-
-
-def _alpn_override(view: View, protocol: Protocol) -> Json:
-    """Istio's filter, or what it does per request fixed by the port's declared protocol: the server's
-    chains tell HTTP between sidecars from other TLS by these names."""
-    if view.options.native.alpn:
-        return native.alpn(view.options.native.alpn)
-    value = {
-        "object_key": "envoy.network.application_protocols",
-        "format_string": {"text_format_source": {"inline_string": _ALPN_BY_PROTOCOL[protocol]}},
-    }
-    return {
-        "name": "envoy.filters.http.set_filter_state",
-        "typed_config": {
-            "@type": f"{_FILTERS}.set_filter_state.v3.Config",
-            "on_request_headers": [value],
         },
     }
 

@@ -7,6 +7,7 @@ go away with a binary that has them. Texts are for the report's reader; docs/fid
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from meshwise.mesh.istio.view import Options
 from meshwise.mesh.seam import Fidelity
@@ -33,28 +34,45 @@ _TCP_METRICS = Fidelity(
     "none for HTTP and gRPC; opaque TCP lacks a little work when a connection opens and closes, and every "
     "few seconds between",
 )
+_DELIVERY = Fidelity(
+    "istio-delivery",
+    "configuration and certificates come from files, not from istiod and the agent",
+    "none per request; the agent's memory is missing beside the proxy's",
+)
+_ENDPOINTS = Fidelity(
+    "istio-endpoints",
+    "endpoints are part of their cluster (CDS), not delivered apart (EDS); their health, locality and the "
+    "workload's name for metrics are left out",
+    "none per request",
+)
+_PUSH_SCOPE = Fidelity(
+    "istio-push-scope",
+    "every posture change replaces all inbound chains and the clusters of called services, so that each "
+    "trial starts without connections and TLS sessions; istiod sends only what differs",
+    "none in a trial",
+)
+_SAN_TYPE = Fidelity(
+    "istio-san-type",
+    "a peer's name is looked for among the URIs of its certificate (match_typed_subject_alt_names); istiod "
+    "still sends the deprecated field, which looks among names of any kind",
+    "none: a certificate of the mesh has one name, a URI",
+)
+_TYPED_STRUCT = Fidelity(
+    "istio-typed-struct",
+    "Istio's own metadata exchange is configured by a TypedStruct of its present name (xds.type.v3); istiod "
+    "sends the former one (udpa.type.v1)",
+    "none: Envoy takes both for the same",
+)
 _ALWAYS = (
-    Fidelity(
-        "istio-delivery",
-        "configuration and certificates come from files, not from istiod and the agent",
-        "none per request; the agent's memory is missing beside the proxy's",
-    ),
-    Fidelity(
-        "istio-endpoints",
-        "endpoints are part of their cluster (CDS), not delivered apart (EDS)",
-        "none per request",
-    ),
+    _DELIVERY,
+    _ENDPOINTS,
+    _SAN_TYPE,
     Fidelity(
         "istio-drain",
         "a replaced configuration is dropped at once (--drain-time-s 0; Istio: 45 s)",
         "none in a trial; a posture change under load closes connections at once instead of slowly",
     ),
-    Fidelity(
-        "istio-push-scope",
-        "every posture change replaces all inbound chains and the clusters of called services, so that each "
-        "trial starts without connections and TLS sessions; istiod sends only what differs",
-        "none in a trial",
-    ),
+    _PUSH_SCOPE,
     Fidelity(
         "istio-statistics",
         "beside Istio's list of kept statistics, connection, request, TLS, RBAC and JWT counters of the "
@@ -104,7 +122,7 @@ _ONE_UID = Fidelity(
 
 ALL: Sequence[Fidelity] = (
     _UPSTREAM, _METADATA, _METRICS, _NO_TELEMETRY, _ALPN, _TCP_METADATA, _TCP_METRICS, _CURVES,
-    _DEFAULT_CURVES, *_ALWAYS, _ONE_UID,
+    _DEFAULT_CURVES, *_ALWAYS, _TYPED_STRUCT, _ONE_UID,
 )  # fmt: skip
 """Every difference that can apply."""
 
@@ -122,6 +140,43 @@ def differences(options: Options, *, privileged: bool) -> Sequence[Fidelity]:
         _TCP_METRICS: options.telemetry and native.tcp_stats is None,
         _CURVES: bool(options.curves),
         _DEFAULT_CURVES: not options.curves,
+        _TYPED_STRUCT: options.telemetry and (native.metadata or native.tcp_metadata) is not None,
         _ONE_UID: not privileged,
     }
     return tuple(each for each in ALL if applies.get(each, True))
+
+
+# --- in a sidecar's configuration ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field that istiod sets otherwise. `path`: a regular expression of the whole way to it, in protobuf's
+    JSON names, from `/clusters`, `/listeners` or `/routes` by the resource's name."""
+
+    code: str
+    """Of the difference above that speaks of it."""
+    path: str
+    values: tuple[object, object] | None = None
+    """istiod's and ours, None being absent; not given: whatever they are."""
+
+
+FIELDS: Sequence[Field] = (
+    Field(_SAN_TYPE.code, r".*/matchTypedSubjectAltNames/\d+/sanType", (None, "URI")),
+    Field(
+        _TYPED_STRUCT.code,
+        r".*/typedConfig/@type",
+        ("type.googleapis.com/udpa.type.v1.TypedStruct", "type.googleapis.com/xds.type.v3.TypedStruct"),
+    ),
+    Field(_CURVES.code, r".*/commonTlsContext/tlsParams/ecdhCurves"),
+    Field(_DELIVERY.code, r".*/sdsConfig/(apiConfigSource|pathConfigSource)/.*"),
+    Field(_DELIVERY.code, r"/listeners/.*/rds/configSource/(ads|pathConfigSource/.*)"),
+    Field(_ENDPOINTS.code, r"/clusters/outbound\|.*/type", ("EDS", None)),
+    Field(_ENDPOINTS.code, r"/clusters/outbound\|.*/edsClusterConfig/.*"),
+    Field(_ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/.*/healthStatus", ("HEALTHY", None)),
+    Field(_ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/endpoints/\d+/locality"),
+    Field(_ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/endpoints/\d+/loadBalancingWeight"),
+    Field(_ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/.*/filterMetadata/istio/workload"),
+    Field(_PUSH_SCOPE.code, r".*/filterMetadata/meshwise/generation"),
+)
+"""Every one; a test compares all postures with a real istiod and takes no other difference."""

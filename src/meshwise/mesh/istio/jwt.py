@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshwise.mesh.istio.authorization import JWT_FILTER
-from meshwise.mesh.istio.resources import JwtRule, RequestAuthentication
+from meshwise.mesh.istio.kinds import JwtRule, RequestAuthentication
 from meshwise.mesh.istio.view import Json
 
 _CONFIG = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
@@ -39,13 +39,26 @@ def _provider(rule: JwtRule) -> Json:
         "issuer": rule.issuer,
         "local_jwks": {"inline_string": rule.jwks},
         "payload_in_metadata": "payload",
-        "normalize_payload_in_metadata": {"space_delimited_claims": list(_SPACE_DELIMITED)},
+        "normalize_payload_in_metadata": {
+            "space_delimited_claims": sorted({*_SPACE_DELIMITED, *rule.space_delimited})
+        },
     }
-    if rule.audiences:
-        provider["audiences"] = list(rule.audiences)
-    if rule.forward:
-        provider["forward"] = True
-    return provider
+    given: Json = {
+        "audiences": list(rule.audiences),
+        "forward": rule.forward,
+        "from_headers": [_place(name, prefix) for name, prefix in rule.from_headers],
+        "from_params": list(rule.from_params),
+        "from_cookies": list(rule.from_cookies),
+        "forward_payload_header": rule.payload_header,
+        "claim_to_headers": [
+            {"header_name": header, "claim_name": claim} for header, claim in rule.claim_headers
+        ],
+    }
+    return {**provider, **{name: value for name, value in given.items() if value}}
+
+
+def _place(name: str, prefix: str) -> Json:
+    return {"name": name, "value_prefix": prefix} if prefix else {"name": name}
 
 
 def _requirement(names: Sequence[str]) -> Json:

@@ -6,9 +6,9 @@ filterchain_options.go (which chains a port gets in which mTLS mode).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from meshwise.mesh.istio import authorization, connection_manager, native, tls
+from meshwise.mesh.istio import authorization, connection_manager, inspectors, native, tls
 from meshwise.mesh.istio.clusters import INBOUND_PASSTHROUGH
 from meshwise.mesh.istio.routes import BLACK_HOLE, PASSTHROUGH, inbound_cluster, outbound_cluster
 from meshwise.mesh.istio.view import Json, Service, View
@@ -17,7 +17,8 @@ from meshwise.study.model import Layer, MtlsMode
 INBOUND_PORT = 15006
 OUTBOUND_PORT = 15001
 
-_LISTENER_FILTERS = "type.googleapis.com/envoy.extensions.filters.listener"
+_CONNECT_TIMEOUT = "15s"
+"""For the handshake of what a client's application opens; on plaintext, which it is, it ends at once."""
 
 
 def all_listeners(view: View, owner: Service) -> list[Json]:
@@ -51,8 +52,14 @@ def _is_opaque(service: Service, port: int) -> bool:
 def virtual_inbound(view: View, service: Service) -> Json:
     security = connection_manager.security_filters(view, service)
     chains = [
-        _black_hole("virtualInbound-blackhole", INBOUND_PORT),
-        *_undeclared_chains(view, service, security),
+        _black_hole(
+            "virtualInbound-blackhole", INBOUND_PORT, [*_exchange(view), *_tcp_stats(view, inbound=True)]
+        ),
+        *(
+            chain
+            for at in (None, *(each for each in view.ports_of_modes(service) if each not in service.ports))
+            for chain in _undeclared_chains(view, service, security, at)
+        ),
     ]
     for port in sorted(service.ports):
         chains += _port_chains(view, service, port, security)
@@ -60,7 +67,7 @@ def virtual_inbound(view: View, service: Service) -> Json:
         "name": "virtualInbound",
         "address": _any_address(INBOUND_PORT),
         "traffic_direction": "INBOUND",
-        "listener_filters": _inbound_filters(chains),
+        "listener_filters": inspectors.of_inbound(chains),
         "listener_filters_timeout": "0s",
         "continue_on_listener_filters_timeout": True,
         "max_connections_to_accept_per_socket_event": 1,
@@ -95,12 +102,17 @@ def _port_chains(view: View, service: Service, port: int, security: Sequence[Jso
 
 def _tcp_security(view: View, service: Service) -> list[Json]:
     """What an inbound chain that reads no HTTP has before its tcp_proxy."""
-    return [*authorization.tcp_filters(view.policies_for(service)), *_tcp_stats(view, inbound=True)]
+    filters = authorization.tcp_filters(view.policies_for(service), view.trust_domain)
+    return [*filters, *_tcp_stats(view, inbound=True)]
 
 
-def _undeclared_chains(view: View, service: Service, security: Sequence[Json]) -> list[Json]:
-    """Every other port: the protocol is found out, the destination is whatever was asked for."""
-    mode = view.mode_for(service, None)
+def _undeclared_chains(
+    view: View, service: Service, security: Sequence[Json], port: int | None
+) -> list[Json]:
+    """A port that no service declares: the protocol is found out, the destination is whatever was asked for.
+    `port`: one that has an mTLS mode of its own; None: every other."""
+    mode = view.mode_for(service, port)
+    at = {"destination_port": port} if port else {}
     manager = connection_manager.inbound(view, service, 0, INBOUND_PASSTHROUGH, security)
     http = [*_exchange(view), manager]
     tcp = [*_exchange(view), *_tcp_security(view, service), _tcp_proxy(INBOUND_PASSTHROUGH)]
@@ -109,10 +121,10 @@ def _undeclared_chains(view: View, service: Service, security: Sequence[Json]) -
     mesh_http = {"transport_protocol": "tls", "application_protocols": list(tls.HTTP_ALPN)}
 
     def for_http(match: Json, socket: Json | None = None) -> Json:
-        return _chain(view, "virtualInbound-catchall-http", match, http, socket)
+        return _chain(view, "virtualInbound-catchall-http", {**at, **match}, http, socket)
 
     def for_tcp(match: Json, socket: Json | None = None) -> Json:
-        return _chain(view, "virtualInbound", match, tcp, socket)
+        return _chain(view, "virtualInbound", {**at, **match}, tcp, socket)
 
     if mode is MtlsMode.STRICT:
         return [for_http(mesh_http, secure_http), for_tcp({"transport_protocol": "tls"}, secure_tcp)]
@@ -139,50 +151,10 @@ def _tcp_stats(view: View, *, inbound: bool) -> list[Json]:
     return [native.stats(name, inbound=inbound)] if name else []
 
 
-def _inbound_filters(chains: Sequence[Json]) -> list[Json]:
-    """Inspectors only where a chain needs what they find, and not for ports that do not."""
-    filters: list[Json] = [_listener_filter("original_dst", "original_dst.v3.OriginalDst")]
-    if any(_matches_tls(chain) for chain in chains):
-        inspector = _listener_filter(
-            "tls_inspector", "tls_inspector.v3.TlsInspector", {"initial_read_buffer_size": 512}
-        )
-        filters.append(_disabled_for(inspector, _ports_without(chains, _matches_tls)))
-    if any(_matches_plain_http(chain) for chain in chains):
-        inspector = _listener_filter("http_inspector", "http_inspector.v3.HttpInspector")
-        filters.append(_disabled_for(inspector, _ports_without(chains, _matches_plain_http)))
-    return filters
-
-
-def _matches_tls(chain: Json) -> bool:
-    return bool(chain["filter_chain_match"].get("transport_protocol") == "tls")
-
-
-def _matches_plain_http(chain: Json) -> bool:
-    return not set(tls.PLAIN_ALPN).isdisjoint(chain["filter_chain_match"].get("application_protocols", ()))
-
-
-def _ports_without(chains: Sequence[Json], needs: Callable[[Json], bool]) -> list[int]:
-    ports: dict[int, bool] = {}
-    for chain in chains:
-        if port := chain["filter_chain_match"].get("destination_port"):
-            ports[port] = ports.get(port, False) or needs(chain)
-    return sorted(port for port, needed in ports.items() if not needed)
-
-
-def _disabled_for(listener_filter: Json, ports: Sequence[int]) -> Json:
-    if not ports:
-        return listener_filter
-    rules = [{"destination_port_range": {"start": port, "end": port + 1}} for port in ports]
-    predicate = rules[0] if len(rules) == 1 else {"or_match": {"rules": rules}}
-    return {**listener_filter, "filter_disabled": predicate}
-
-
 # --- outbound ----------------------------------------------------------------------------------
 
 
 def virtual_outbound(view: View, client: Service) -> Json:
-    sidecar = view.sidecar_for(client)
-    rest = BLACK_HOLE if sidecar and sidecar.registry_only else PASSTHROUGH
     return {
         "name": "virtualOutbound",
         "address": _any_address(OUTBOUND_PORT),
@@ -190,11 +162,11 @@ def virtual_outbound(view: View, client: Service) -> Json:
         "use_original_dst": True,
         "max_connections_to_accept_per_socket_event": 1,
         "filter_chains": [
-            _black_hole("virtualOutbound-blackhole", OUTBOUND_PORT),
+            _black_hole("virtualOutbound-blackhole", OUTBOUND_PORT, _tcp_stats(view, inbound=False)),
             {
                 "name": "virtualOutbound-catchall-tcp",
                 "filter_chain_match": {},
-                "filters": [_tcp_proxy(rest)],
+                "filters": _elsewhere(view, client),
             },
         ],
     }
@@ -202,13 +174,12 @@ def virtual_outbound(view: View, client: Service) -> Json:
 
 def outbound_http(view: View, client: Service, port: int) -> Json:
     """Shared by all services of the port; virtualOutbound hands it the connections to that port."""
-    protocol = view.protocol_of(port)
     return {
         "name": f"0.0.0.0_{port}",
         "address": _any_address(port),
         "bind_to_port": False,
         "traffic_direction": "OUTBOUND",
-        "listener_filters": [_listener_filter("http_inspector", "http_inspector.v3.HttpInspector")],
+        "listener_filters": [inspectors.http()],
         "listener_filters_timeout": "0s",
         "continue_on_listener_filters_timeout": True,
         "filter_chains": [
@@ -217,11 +188,23 @@ def outbound_http(view: View, client: Service, port: int) -> Json:
                     "transport_protocol": "raw_buffer",
                     "application_protocols": list(tls.PLAIN_ALPN),
                 },
-                "filters": [connection_manager.outbound(view, client, port, protocol)],
+                "filters": [connection_manager.outbound(view, client, port)],
+                "transport_socket_connect_timeout": _CONNECT_TIMEOUT,
             }
         ],
-        "default_filter_chain": {"name": "PassthroughFilterChain", "filters": [_tcp_proxy(PASSTHROUGH)]},
+        "default_filter_chain": {
+            "name": "PassthroughFilterChain",
+            "filter_chain_match": {},
+            "filters": _elsewhere(view, client),
+        },
     }
+
+
+def _elsewhere(view: View, client: Service) -> list[Json]:
+    """What is not for a service: through, or to nowhere where a Sidecar allows only what is registered."""
+    sidecar = view.sidecar_for(client)
+    rest = BLACK_HOLE if sidecar and sidecar.registry_only else PASSTHROUGH
+    return [*_tcp_stats(view, inbound=False), _tcp_proxy(rest)]
 
 
 def outbound_tcp(view: View, service: Service, port: int) -> Json:
@@ -234,7 +217,13 @@ def outbound_tcp(view: View, service: Service, port: int) -> Json:
         "traffic_direction": "OUTBOUND",
         "listener_filters_timeout": "0s",
         "continue_on_listener_filters_timeout": True,
-        "filter_chains": [{"filter_chain_match": {}, "filters": network}],
+        "filter_chains": [
+            {
+                "filter_chain_match": {},
+                "filters": network,
+                "transport_socket_connect_timeout": _CONNECT_TIMEOUT,
+            }
+        ],
     }
 
 
@@ -251,12 +240,12 @@ def _chain(view: View, name: str, match: Json, filters: Sequence[Json], socket: 
     return {**chain, "transport_socket": socket} if socket else chain
 
 
-def _black_hole(name: str, port: int) -> Json:
+def _black_hole(name: str, port: int, before: Sequence[Json]) -> Json:
     """Stops a proxy from calling itself without end."""
     return {
         "name": name,
         "filter_chain_match": {"destination_port": port},
-        "filters": [_tcp_proxy(BLACK_HOLE)],
+        "filters": [*before, _tcp_proxy(BLACK_HOLE)],
     }
 
 
@@ -267,11 +256,6 @@ def _tcp_proxy(cluster: str) -> Json:
         "cluster": cluster,
     }
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
-
-
-def _listener_filter(name: str, kind: str, config: Json | None = None) -> Json:
-    typed = {"@type": f"{_LISTENER_FILTERS}.{kind}", **(config or {})}
-    return {"name": f"envoy.filters.listener.{name}", "typed_config": typed}
 
 
 def _any_address(port: int) -> Json:

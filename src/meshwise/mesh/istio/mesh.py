@@ -22,8 +22,9 @@ from meshwise.mesh.files import hand_over, private_directory, write_private
 from meshwise.mesh.istio import binary, bootstrap, clusters, delivery, fidelity, posture, proof, traits
 from meshwise.mesh.istio.admin import Admin, fetch_from
 from meshwise.mesh.istio.clusters import INBOUND_SOURCE_IP
+from meshwise.mesh.istio.kinds import Resources
 from meshwise.mesh.istio.listeners import INBOUND_PORT, OUTBOUND_PORT
-from meshwise.mesh.istio.resources import Resources, parse
+from meshwise.mesh.istio.resources import parse
 from meshwise.mesh.istio.translate import fingerprint, translate
 from meshwise.mesh.istio.view import Options, View, view_of
 from meshwise.mesh.istio.workloads import Identities, files_of_workload

@@ -20,12 +20,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-import yaml
-
 from meshwise.mesh.applicable import contradiction
-from meshwise.mesh.istio.resources import ROOT_NAMESPACE
+from meshwise.mesh.istio.kinds import ROOT_NAMESPACE
 from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances
 from meshwise.mesh.tokens import CLAIM, ISSUER, ROLE
+from meshwise.mesh.writing import written
 from meshwise.study.demands import effective_posture, modes
 from meshwise.study.model import (
     Authorization,
@@ -62,12 +61,7 @@ def _ambiguous_port(cell: Cell) -> str | None:
 @lru_cache(maxsize=64)
 def resources(cell: Cell, jwks: str, trust_domain: str = "cluster.local") -> str:
     """Multi-document YAML, as one would apply it; `jwks` is the public key set of the token issuer."""
-    return yaml.dump_all(
-        _documents(cell, jwks, trust_domain), Dumper=_DUMPER, sort_keys=False, width=100, explicit_start=True
-    )
-
-
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return written(_documents(cell, jwks, trust_domain))
 
 
 def _documents(cell: Cell, jwks: str, trust_domain: str) -> Iterable[Document]:

@@ -6,12 +6,15 @@ is not known raises: a rule must never be taken for one that matches, or for one
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from meshwise.mesh.istio.view import Json
+
+_NO_ADDRESS = "0.0.0.0"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,18 @@ class Facts:
     headers: Mapping[str, str]
     path: str
     claims: Mapping[str, object]
+    source_ip: str = _NO_ADDRESS
+    """Of the connection."""
+    remote_ip: str = _NO_ADDRESS
+    """Of the original caller, as far as the proxy believes what it is told."""
+    destination_ip: str = _NO_ADDRESS
+    server_name: str = ""
+    """Asked for in TLS."""
+
+
+def passes(config: Json, facts: Facts) -> bool:
+    """What a filter of either level does; shadow rules refuse nothing."""
+    return "rules" not in config or allows(config["rules"], facts)
 
 
 def allows(rules: Json, facts: Facts) -> bool:
@@ -57,6 +72,16 @@ def _matches(rule: Json, facts: Facts) -> bool:
             return _header(value, facts)
         case "url_path":
             return text_matches(value["path"], facts.path.partition("?")[0])
+        case "uri_template":
+            return template_matches(value["typed_config"]["path_template"], facts.path.partition("?")[0])
+        case "direct_remote_ip":
+            return _within(value, facts.source_ip)
+        case "remote_ip":
+            return _within(value, facts.remote_ip)
+        case "destination_ip":
+            return _within(value, facts.destination_ip)
+        case "requested_server_name":
+            return text_matches(value, facts.server_name)
         case "destination_port":
             return bool(value == facts.port)
         case "metadata":
@@ -66,8 +91,25 @@ def _matches(rule: Json, facts: Facts) -> bool:
             raise ValueError(f"RBAC matcher {kind} is not known")
 
 
+def _within(block: Json, address: str) -> bool:
+    network = ipaddress.ip_network(f"{block['address_prefix']}/{block['prefix_len']}", strict=False)
+    return ipaddress.ip_address(address) in network
+
+
+def template_matches(template: str, path: str) -> bool:
+    """`*` is one segment, not an empty one, and `**` what is left, be it nothing
+    (source/extensions/path/uri_template_lib/uri_template_internal.cc)."""
+    parts = re.split(r"(\*\*|\*)", template)
+    meanings = {"*": f"[{_SEGMENT}]+", "**": f"[{_SEGMENT}/]*"}
+    pattern = "".join(meanings.get(part) or re.escape(part) for part in parts)
+    return re.fullmatch(pattern, path) is not None
+
+
+_SEGMENT = r"a-zA-Z0-9\-._~%!$&'()+,;:@="
+
+
 def _header(matcher: Json, facts: Facts) -> bool:
-    found = facts.headers.get(matcher["name"])
+    found = facts.headers.get(matcher["name"].lower())
     if matcher.get("present_match"):
         return found is not None
     return found is not None and text_matches(matcher["string_match"], found)

@@ -5,7 +5,7 @@ Mirrors pilot/pkg/networking/core/httproute.go, route/route.go and route/retry/r
 
 from __future__ import annotations
 
-from meshwise.mesh.istio import telemetry
+from meshwise.mesh.istio import alpn, telemetry
 from meshwise.mesh.istio.view import Json, Service, View
 from meshwise.study.model import Layer, Protocol
 
@@ -27,6 +27,8 @@ _RETRY: Json = {
     "host_selection_retry_max_attempts": "5",
 }
 _INBOUND_RETRY: Json = {"retry_on": "reset-before-request", "num_retries": 2}
+_NO_LIMIT: Json = {"timeout": "0s", "max_grpc_timeout": "0s"}
+"""Outbound: no limit of ours; a caller's `grpc-timeout` is a deadline that this proxy keeps and tells."""
 _NO_STREAM_LIMIT: Json = {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"}
 
 
@@ -40,8 +42,13 @@ def inbound_cluster(port: int) -> str:
 
 def outbound(view: View, client: Service, port: int) -> Json:
     """The route table of one port: all services of that port, told apart by host, then the rest."""
+    upgraded = alpn.any_http2(view, client, port)
+
+    def offers(service: Service) -> Json:
+        return alpn.of_host(view, client, service, port) if upgraded else {}
+
     hosts = [
-        _virtual_host(client, service, port)
+        {**_virtual_host(client, service, port), **offers(service)}
         for service in view.visible_to(client)
         if service.ports.get(port, Protocol.TCP).layer is Layer.L7
     ]
@@ -65,9 +72,8 @@ def _virtual_host(client: Service, service: Service, port: int) -> Json:
         domains.insert(2, service.name)
     action = {
         "cluster": outbound_cluster(service, port),
-        "timeout": "0s",
+        **_NO_LIMIT,
         "retry_policy": _RETRY,
-        "max_stream_duration": _NO_STREAM_LIMIT,
     }
     return {
         "name": f"{service.host}:{port}",
@@ -89,7 +95,7 @@ def _rest(view: View, client: Service) -> Json:
     if sidecar and sidecar.registry_only:
         route: Json = {"direct_response": {"status": 502}}
     else:
-        route = {"route": {"cluster": PASSTHROUGH, "timeout": "0s", "max_stream_duration": _NO_STREAM_LIMIT}}
+        route = {"route": {"cluster": PASSTHROUGH, **_NO_LIMIT}}
     name = "block_all" if "direct_response" in route else "allow_any"
     return {
         "name": name,
@@ -107,7 +113,7 @@ def inbound(view: View, service: Service, port: int, cluster: str) -> Json:
     route: Json = {
         "name": "default",
         "match": {"prefix": "/"},
-        "decorator": {"operation": f"{service.host}:{port}/*"},
+        "decorator": {"operation": f"{service.host if port else ''}:{port}/*"},
         "route": action,
     }
     table: Json = {

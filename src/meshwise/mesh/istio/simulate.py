@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from meshwise.mesh.istio import rbac_walk
+from meshwise.mesh.istio import alpn as offers
+from meshwise.mesh.istio import inspectors, jwt_places, rbac_walk
 from meshwise.mesh.istio.translate import ProxyConfig
 from meshwise.mesh.istio.view import Json
 from meshwise.mesh.tokens import verify
@@ -47,6 +48,10 @@ class Connection:
     certificate: Certificate | None = None
     server_names: tuple[str, ...] | None = None
     """What the client accepts as the server's identity; None: anything."""
+    source_ip: str = "0.0.0.0"
+    destination_ip: str = "0.0.0.0"
+    server_name: str = ""
+    """Asked for in TLS (SNI)."""
 
 
 @dataclass(frozen=True)
@@ -116,16 +121,18 @@ def arrive(
     if manager is None:
         return _tcp(chain, connection, way)
     peer = connection.certificate.spiffe_id if connection.tls and connection.certificate else None
-    return _http(manager, request, peer, connection.port, now_s, way)
+    return _http(manager, request, connection, peer, now_s, way)
 
 
 def match_chain(listener: Json, connection: Connection) -> Json | None:
     """Envoy's order: destination port, transport protocol, application protocols; exact before any."""
     # An inspector that is switched off for the port leaves its property unknown.
-    sees_tls = _inspects(listener, "tls_inspector", connection.port)
+    sees_tls = inspectors.inspects(listener, "tls_inspector", connection.port)
     transport = "tls" if connection.tls and sees_tls else "raw_buffer"
     alpn: tuple[str, ...] = ()
-    if transport == "tls" or (not connection.tls and _inspects(listener, "http_inspector", connection.port)):
+    if transport == "tls" or (
+        not connection.tls and inspectors.inspects(listener, "http_inspector", connection.port)
+    ):
         alpn = connection.alpn
     candidates = _most_specific(listener["filter_chains"], "destination_port", connection.port)
     by_transport = _most_specific(candidates, "transport_protocol", transport)
@@ -146,16 +153,6 @@ def _most_specific(chains: Sequence[Json], criterion: str, value: object) -> lis
     return named or [chain for chain in chains if criterion not in chain["filter_chain_match"]]
 
 
-def _inspects(listener: Json, name: str, port: int) -> bool:
-    for each in listener.get("listener_filters", ()):
-        if each["name"] == f"envoy.filters.listener.{name}":
-            disabled = each.get("filter_disabled")
-            rules = disabled.get("or_match", {}).get("rules", [disabled]) if disabled else []
-            ranges = [rule["destination_port_range"] for rule in rules]
-            return not any(each["start"] <= port < each["end"] for each in ranges)
-    return False
-
-
 def _handshake(socket: Json, connection: Connection, server_id: str) -> str | None:
     config = socket["typed_config"]
     if not config.get("require_client_certificate"):
@@ -173,8 +170,9 @@ def _handshake(socket: Json, connection: Connection, server_id: str) -> str | No
 
 
 def _http(
-    manager: Json, request: Request, peer: str | None, port: int, now_s: float, way: tuple[str, ...]
-) -> End:
+    manager: Json, request: Request, connection: Connection, peer: str | None, now_s: float,
+    way: tuple[str, ...],
+) -> End:  # fmt: skip
     claims: Mapping[str, object] = {}
     for each in manager["http_filters"]:
         name, config = each["name"], each["typed_config"]
@@ -184,11 +182,7 @@ def _http(
                 return Refused(BAD_TOKEN, (*way, name))
             claims = found
         elif name == "envoy.filters.http.rbac":
-            facts = rbac_walk.Facts(
-                peer, port, {**request.headers, ":method": request.method, ":authority": request.authority},
-                request.path, claims,
-            )  # fmt: skip
-            if not rbac_walk.allows(config["rules"], facts):
+            if not rbac_walk.passes(config, _facts(connection, peer, request, claims)):
                 return Refused(DENIED, (*way, name))
         elif name not in _HARMLESS:
             raise Unknown(name)
@@ -201,16 +195,37 @@ _HARMLESS = {
 }
 
 
+def _facts(
+    connection: Connection, peer: str | None, request: Request, claims: Mapping[str, object]
+) -> rbac_walk.Facts:
+    """What RBAC sees. The original caller is who the last proxy before this one names, where one does."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    told = headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    return rbac_walk.Facts(
+        peer, connection.port, {**headers, ":method": request.method, ":authority": request.authority},
+        request.path, claims, connection.source_ip, told or connection.source_ip, connection.destination_ip,
+        connection.server_name if connection.tls else "",
+    )  # fmt: skip
+
+
 def _token(config: Json, request: Request, now_s: float) -> Mapping[str, object] | None:
     """The claims; none for a missing token (which passes); None for one that is not valid."""
-    text = request.headers.get("authorization", "")
-    if not text.startswith("Bearer "):
-        return {}
+    refused = False
     for provider in config["providers"].values():
-        claims = verify(text.removeprefix("Bearer "), provider["local_jwks"]["inline_string"], now_s)
-        if claims is not None and claims.get("iss") == provider["issuer"]:
-            return claims
-    return None
+        found = [
+            verify(token, provider["local_jwks"]["inline_string"], now_s)
+            for token in jwt_places.tokens(provider, request.path, request.headers)
+        ]
+        if found and all(claims and _meant_for(provider, claims) for claims in found):
+            return found[0]
+        refused = refused or bool(found)
+    return None if refused else {}
+
+
+def _meant_for(provider: Json, claims: Mapping[str, object]) -> bool:
+    asked, audiences = claims.get("aud", ()), provider.get("audiences")
+    named = {asked} if isinstance(asked, str) else set(asked) if isinstance(asked, list) else set()
+    return claims.get("iss") == provider["issuer"] and (not audiences or not named.isdisjoint(audiences))
 
 
 def _tcp(chain: Json, connection: Connection, way: tuple[str, ...]) -> End:
@@ -220,7 +235,7 @@ def _tcp(chain: Json, connection: Connection, way: tuple[str, ...]) -> End:
         if name == "envoy.filters.network.rbac":
             known = connection.certificate if ended else None
             peer = known.spiffe_id if known else None
-            if not rbac_walk.allows(config["rules"], rbac_walk.Facts(peer, connection.port, {}, "", {})):
+            if not rbac_walk.passes(config, _facts(connection, peer, Request("", "", "", {}), {})):
                 return Refused(DENIED, (*way, name))
         elif name == "envoy.filters.network.tcp_proxy":
             return Reached(config["cluster"], (*way, name), tls=connection.tls and not ended)
@@ -250,14 +265,8 @@ def leave(
     end = _route(table, request.authority.partition(":")[0], way)
     if isinstance(end, Refused):
         return end
-    override = next(
-        (
-            each["typed_config"]["on_request_headers"][0]["format_string"]["text_format_source"]
-            for each in manager["http_filters"]
-            if each["name"] == "envoy.filters.http.set_filter_state"
-        ),
-        {"inline_string": ""},
-    )["inline_string"]
+    host = next(each for each in table["virtual_hosts"] if each["name"] == end.way[-1])
+    override = offers.offered(manager, host)
     names = tuple(filter(None, override.split(",")))
     return _through(config, end, (address, port), identity, names, alpn)
 
@@ -280,7 +289,9 @@ def _through(
     endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
     place = endpoint["endpoint"]["address"]["socket_address"]
     socket = _socket_for(cluster, endpoint)
-    connection = Connection(place["port_value"], tls=False, alpn=(plain_alpn,))
+    connection = Connection(
+        place["port_value"], tls=False, alpn=(plain_alpn,), destination_ip=place["address"]
+    )
     if socket and socket["name"] == "envoy.transport_sockets.tls":
         common = socket["typed_config"]["common_tls_context"]
         names = common["combined_validation_context"]["default_validation_context"]
@@ -290,6 +301,7 @@ def _through(
             alpn=override or tuple(common["alpn_protocols"]),
             certificate=identity,
             server_names=tuple(each["matcher"]["exact"] for each in names["match_typed_subject_alt_names"]),
+            server_name=socket["typed_config"]["sni"],
         )
     return Upstream(cluster["name"], (place["address"], place["port_value"]), connection, way)
 

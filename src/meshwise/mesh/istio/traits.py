@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meshwise.mesh.istio import clusters, connection_manager, routes
-from meshwise.mesh.istio.resources import Resources
+from meshwise.mesh.istio.kinds import Resources
 from meshwise.mesh.istio.view import Json, Options, Service, View
 from meshwise.study.model import SERVICE_PORTS, Protocol
 
@@ -14,10 +14,10 @@ def traits(options: Options, tls_library: str) -> Mapping[str, str]:
     service = Service("node-1", "backend", "node-1.backend.svc.cluster.local", "10.96.0.1", "10.244.0.1", "x")
     view = View((service,), Resources(), "cluster.local", "traits", options)
     port = SERVICE_PORTS[Protocol.HTTP1]
-    cluster = clusters.outbound(view, service, port)
-    http2 = clusters.outbound(view, service, SERVICE_PORTS[Protocol.HTTP2])
+    cluster = clusters.outbound(view, service, service, port)
+    http2 = clusters.outbound(view, service, service, SERVICE_PORTS[Protocol.HTTP2])
     action = routes.outbound(view, service, port)["virtual_hosts"][0]["routes"][0]["route"]
-    manager = connection_manager.outbound(view, service, port, Protocol.HTTP1)["typed_config"]
+    manager = connection_manager.outbound(view, service, port)["typed_config"]
     retry, threshold = action["retry_policy"], cluster["circuit_breakers"]["thresholds"][0]
     return {
         "worker_model": "one event loop per worker, connections bound to it",

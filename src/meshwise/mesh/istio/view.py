@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from meshwise.mesh.istio.native import Json as Json
-from meshwise.mesh.istio.native import Native
-from meshwise.mesh.istio.resources import (
+from meshwise.mesh.istio.destinations import Destinations, host_matches
+from meshwise.mesh.istio.kinds import (
     ROOT_NAMESPACE,
     AuthorizationPolicy,
     DestinationRule,
+    PeerAuthentication,
     RequestAuthentication,
     Resources,
     Sidecar,
+    TrafficPolicy,
 )
+from meshwise.mesh.istio.native import Json as Json
+from meshwise.mesh.istio.native import Native
 from meshwise.mesh.seam import Placement
 from meshwise.study.model import SERVICE_PORTS, Layer, MtlsMode, Protocol
 
@@ -62,7 +66,13 @@ class Service:
 
     @property
     def labels(self) -> Mapping[str, str]:
-        return {"app": self.name}
+        """Of its pod: its own, and those of the injector."""
+        return {
+            "app": self.name,
+            "security.istio.io/tlsMode": "istio",
+            "service.istio.io/canonical-name": self.name,
+            "service.istio.io/canonical-revision": "latest",
+        }
 
     @property
     def is_store(self) -> bool:
@@ -90,49 +100,57 @@ class View:
         """Ports of all stores."""
         return frozenset(port for service in self.services if service.is_store for port in service.ports)
 
-    def protocol_of(self, port: int) -> Protocol:
-        """What the services that carry requests on this port declare it to be; they agree on it."""
-        return next(
-            protocol
-            for service in self.services
-            if (protocol := service.ports.get(port, Protocol.TCP)).layer is Layer.L7
-        )
-
     # --- mutual TLS --------------------------------------------------------------------------------
 
     def mode_for(self, service: Service, port: int | None) -> MtlsMode:
         """The mode of a port: the narrowest of workload, namespace and mesh; else PERMISSIVE."""
-        found = self.resources.peer_authentications
-        for_workload = [
-            peer
-            for peer in found
-            if peer.scope.labels and peer.scope.covers(service.namespace, service.labels)
-        ]
-        for peer in for_workload:
-            mode = peer.port_modes.get(port) if port is not None else None
-            if mode := mode or peer.mode:
-                return mode
-        return self._wide_mode(service.namespace) or MtlsMode.PERMISSIVE
+        mode = self._wide_mode(service.namespace)
+        if workload := self._of_workload(service):
+            mode = workload.mode or mode
+            mode = (port is not None and workload.port_modes.get(port)) or mode
+        return mode
+
+    def ports_of_modes(self, service: Service) -> tuple[int, ...]:
+        """Ports that its PeerAuthentication names, declared by the service or not."""
+        workload = self._of_workload(service)
+        return tuple(sorted(workload.port_modes)) if workload else ()
 
     def auto_mtls(self, service: Service) -> bool:
         """Whether clients can use mTLS unasked: unless namespace or mesh say DISABLE; workloads are not
         asked."""
         return self._wide_mode(service.namespace) is not MtlsMode.DISABLE
 
-    def endpoint_takes_mtls(self, service: Service, port: int) -> bool:
+    def endpoint_takes_mtls(self, client: Service, service: Service, port: int) -> bool:
         """What the label of an endpoint tells clients: a DestinationRule's word, else whether the mode of
         this port of this workload is anything but DISABLE."""
-        rule = self.destination_rule_for(service)
-        if rule and rule.tls:
-            return rule.tls is MtlsMode.STRICT
+        if explicit := self.traffic_policy(client, service).tls:
+            return explicit is MtlsMode.STRICT
         return self.mode_for(service, port) is not MtlsMode.DISABLE
 
-    def _wide_mode(self, namespace: str) -> MtlsMode | None:
+    def _of_workload(self, service: Service) -> PeerAuthentication | None:
+        """The oldest that selects the workload; one in the root namespace selects none."""
+        return next(
+            (
+                peer
+                for peer in self.resources.peer_authentications
+                if peer.scope.labels
+                and peer.meta.namespace != ROOT_NAMESPACE
+                and peer.scope.covers(service.namespace, service.labels)
+            ),
+            None,
+        )
+
+    def _wide_mode(self, namespace: str) -> MtlsMode:
+        """Of the namespace, else of the mesh. In each the oldest decides alone; UNSET inherits."""
         for wanted in (namespace, ROOT_NAMESPACE):
-            for peer in self.resources.peer_authentications:
-                if not peer.scope.labels and peer.meta.namespace == wanted and peer.mode:
-                    return peer.mode
-        return None
+            of_scope = (
+                peer
+                for peer in self.resources.peer_authentications
+                if not peer.scope.labels and peer.meta.namespace == wanted
+            )
+            if (oldest := next(of_scope, None)) and oldest.mode:
+                return oldest.mode
+        return MtlsMode.PERMISSIVE
 
     # --- what else applies to a workload -----------------------------------------------------------
 
@@ -144,37 +162,69 @@ class View:
         )
 
     def request_authentications_for(self, service: Service) -> tuple[RequestAuthentication, ...]:
-        return tuple(
+        """Those of its namespace before those of the mesh."""
+        found = [
             each
             for each in self.resources.request_authentications
             if each.scope.covers(service.namespace, service.labels)
-        )
+        ]
+        return tuple(sorted(found, key=lambda each: each.meta.namespace != service.namespace))
 
-    def destination_rule_for(self, service: Service) -> DestinationRule | None:
-        return next((rule for rule in self.resources.destination_rules if rule.host == service.host), None)
+    @cached_property
+    def _rules(self) -> Mapping[tuple[str, str], DestinationRule]:
+        """By the client's namespace and the service's host."""
+        destinations = Destinations(self.resources.destination_rules)
+        return {
+            (client, service.host): rule
+            for client in sorted({each.namespace for each in self.services})
+            for service in self.services
+            if (rule := destinations.rule_for(client, service.namespace, service.host))
+        }
 
-    def transport_of(self, service: Service, port: int) -> Protocol:
-        """What carries requests to the service's sidecar: HTTP/2 where a rule upgrades HTTP/1.1."""
-        rule, protocol = self.destination_rule_for(service), service.ports[port]
-        return Protocol.HTTP2 if protocol is Protocol.HTTP1 and rule and rule.h2_upgrade else protocol
+    def destination_rule_for(self, client: Service, service: Service) -> DestinationRule | None:
+        """What `client` obeys in its calls to `service`, which is in its scope."""
+        return self._rules.get((client.namespace, service.host))
+
+    def traffic_policy(self, client: Service, service: Service) -> TrafficPolicy:
+        rule = self.destination_rule_for(client, service)
+        return (rule and rule.policy) or _NO_POLICY
+
+    def inbound_rule(self, owner: Service) -> DestinationRule | None:
+        """The rule that also shapes the server's side: the one that its own sidecar would obey, if it sees
+        its own service."""
+        seen = any(each.host == owner.host for each in self.visible_to(owner))
+        return self.destination_rule_for(owner, owner) if seen else None
+
+    def http2_to(self, client: Service, service: Service, port: int) -> bool:
+        """Whether requests to the service's sidecar travel over HTTP/2: a rule upgrades every port."""
+        if service.ports[port] in (Protocol.HTTP2, Protocol.GRPC):
+            return True
+        return self.traffic_policy(client, service).h2_upgrade
 
     def sidecar_for(self, service: Service) -> Sidecar | None:
-        """The narrowest: one that selects the workload, then its namespace's, then the mesh's."""
-        found = [
-            each for each in self.resources.sidecars if each.scope.covers(service.namespace, service.labels)
-        ]
-        found.sort(key=lambda each: (not each.scope.labels, each.meta.namespace == ROOT_NAMESPACE))
-        return found[0] if found else None
+        """The oldest of its namespace, those with a selector first; else the mesh's, which has none."""
+        found = sorted(self.resources.sidecars, key=lambda each: not each.selects)
+        own = (
+            each
+            for each in found
+            if each.meta.namespace == service.namespace
+            and each.scope.covers(service.namespace, service.labels)
+        )
+        wide = (each for each in found if each.meta.namespace == ROOT_NAMESPACE and not each.selects)
+        return next(own, None) or next(wide, None)
 
     def visible_to(self, client: Service) -> tuple[Service, ...]:
         """The services in the client's scope: all, unless a Sidecar narrows them."""
         sidecar = self.sidecar_for(client)
         if sidecar is None:
             return self.services
+        includes = [each for each in sidecar.egress_hosts if not each.startswith("~")]
+        excludes = [each.removeprefix("~") for each in sidecar.egress_hosts if each.startswith("~")]
         return tuple(
             service
             for service in self.services
-            if any(_egress_matches(pattern, client, service) for pattern in sidecar.egress_hosts)
+            if any(_egress_matches(pattern, client, service) for pattern in includes)
+            and not any(_egress_matches(pattern, client, service) for pattern in excludes)
         )
 
 
@@ -197,7 +247,10 @@ def view_of(placement: Placement, resources: Resources, generation: str, options
 
 def _egress_matches(pattern: str, client: Service, service: Service) -> bool:
     namespace, _, host = pattern.partition("/")
-    in_namespace = namespace in ("*", service.namespace) or (
+    in_namespace = namespace in ("", "*", service.namespace) or (
         namespace == "." and service.namespace == client.namespace
     )
-    return in_namespace and host in ("*", service.host)
+    return in_namespace and host_matches(host, service.host)
+
+
+_NO_POLICY = TrafficPolicy()
