@@ -52,3 +52,28 @@ def replace_about(directory: Path, **facts: object) -> None:
         table.replace_schema_metadata({"meshwise": json.dumps(about)}), directory / "design.parquet"
     )
     sign(directory)
+
+
+def sign_trial_files(directory: Path) -> None:
+    """Digests and rows of `requests` and `telemetry` as the files are, as far as `trials.parquet` can hold
+    them."""
+    path = directory / "trials.parquet"
+    table = pq.read_table(path)
+    for kind in ("requests", "telemetry"):
+        if not {"trial_id", f"{kind}_sha256", f"{kind}_rows"} <= set(table.column_names):
+            continue
+        digests, rows = [], []
+        for trial_id, old, old_rows in zip(
+            *(table[name].to_pylist() for name in ("trial_id", f"{kind}_sha256", f"{kind}_rows")), strict=True
+        ):
+            file = directory / kind / f"{trial_id}.parquet"
+            there = old is not None and file.is_file()
+            digests.append(hashlib.sha256(file.read_bytes()).hexdigest() if there else old)
+            rows.append(pq.read_metadata(file).num_rows if there else old_rows)
+        for name, values in ((f"{kind}_sha256", digests), (f"{kind}_rows", rows)):
+            try:
+                changed = pa.array(values, table[name].type)
+            except (pa.ArrowException, TypeError, ValueError):  # the column itself is what was altered
+                continue
+            table = table.set_column(table.column_names.index(name), name, changed)
+    pq.write_table(table, path)

@@ -138,7 +138,7 @@ class ArchiveReader:
             return self._study_of_version_1(traces)
         try:
             return of_values(self.study_values, self.study_text, traces)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:
             what = f"it is no study: {type(error).__name__}: {str(error).splitlines()[0]}"
             raise damaged(str(self.directory / STUDY_VALUES_NAME), what) from error
 

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import pyarrow as pa
 from pydantic import TypeAdapter
 
+from meshwise.archive.decode import check_laws
 from meshwise.archive.rows import cell_of, cell_row
+from meshwise.archive.schema import CELL_COLUMNS, DESIGN
 from meshwise.study.graph.model import graph_of
 from meshwise.study.model import (
     Cell,
@@ -31,9 +34,12 @@ from meshwise.study.model import (
 STUDY_VALUES_NAME = "study.json"
 _PLAIN = (
     "name", "seed", "blocks", "blocks_per_execution", "proxy_workers", "pin_cpus", "outlier_rule",
-    "confidence", "margin",
+    "confidence", "margin", "primary_metrics",
 )  # fmt: skip
-"""Fields of a study that are JSON as they are."""
+"""Fields of a study that JSON holds as they are."""
+_CELL_COLUMNS = pa.schema(
+    [(column.name, column.type) for column in DESIGN.columns if column.name in CELL_COLUMNS]
+)
 
 
 @cache
@@ -63,7 +69,6 @@ def to_values(study: Study) -> dict[str, Any]:
         "control": {"same": rows(study.control.same), "twin": rows(study.control.twin)},
         "trial": _plan().dump_python(study.trial, mode="json"),
         "search": _search().dump_python(study.search, mode="json"),
-        "primary_metrics": list(study.primary_metrics),
         "layer": None if study.layer is None else str(study.layer),
     }
 
@@ -72,9 +77,9 @@ def of_values(values: Mapping[str, Any], source: str, traces: Path) -> Study:
     """The inverse; `traces`: where the archive keeps the trace of its load. Raises KeyError, TypeError,
     ValueError for what is none."""
     graph = graph_of(values["graph"]) if values["graph"] else None
-    cell = _cells(graph)
+    cell = _cells(graph, str(traces.parent / STUDY_VALUES_NAME))
     return Study(
-        **{name: values[name] for name in _PLAIN},
+        **_plain_values(values),
         environments=tuple(MeshName(name) for name in values["environments"]),
         cells=tuple(cell(row) for row in values["cells"]),
         not_applicable=tuple(
@@ -86,15 +91,25 @@ def of_values(values: Mapping[str, Any], source: str, traces: Path) -> Study:
         ),
         trial=_with_traces(_plan().validate_python(values["trial"]), traces),
         search=_search().validate_python(values["search"]),
-        primary_metrics=tuple(values["primary_metrics"]),
         layer=None if values["layer"] is None else Layer(values["layer"]),
         source=source,
     )
 
 
-def _cells(graph: ServiceGraph | None) -> Callable[[Mapping[str, Any]], Cell]:
+def _plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    hints = get_type_hints(Study)
+    found = {name: TypeAdapter(hints[name]).validate_python(values[name]) for name in _PLAIN}
+    if not (0.5 <= found["confidence"] < 1 and found["blocks"] > 0 and found["blocks_per_execution"] > 0):
+        raise ValueError("`confidence` or `blocks` cannot be")
+    return found
+
+
+def _cells(graph: ServiceGraph | None, path: str) -> Callable[[Mapping[str, Any]], Cell]:
     def cell(row: Mapping[str, Any]) -> Cell:
-        made = cell_of({**row, "graph": None})
+        plain = {**row, "graph": None}
+        table = pa.Table.from_pylist([plain], schema=_CELL_COLUMNS)  # refuses other types
+        check_laws(table, path, DESIGN, _CELL_COLUMNS.names)
+        made = cell_of(plain)
         return replace(made, graph=graph) if row["graph"] else made
 
     return cell

@@ -92,6 +92,9 @@ _TRIAL = (
     ("process_set", TEXT, "`a`, or `b` for the twin set of processes"),
 )
 
+CELL_COLUMNS = frozenset(name for name, *_ in _CELL)
+"""Columns that say which cell it is."""
+
 DESIGN = _table(
     "design", "every trial in the order of the design, written before the first one", *_TRIAL, *_CELL
 )
