@@ -211,10 +211,10 @@ def test_a_machine_without_ports_left_is_the_instrument_s_limit(
 ) -> None:
     real, calls = connections.tcp_socket, iter(range(10**9))
 
-    def scarce(spec: LoadSpec) -> socket.socket:
+    def scarce(address: str, port: int) -> socket.socket:
         if next(calls) % 3 == 2:
             raise OSError(errno.EADDRNOTAVAIL, "no port left")
-        return real(spec)
+        return real(address, port)
 
     monkeypatch.setattr(connections, "tcp_socket", scarce)
     ran = run_here(at(node, Protocol.HTTP1, requests_per_connection=1), tmp_path)

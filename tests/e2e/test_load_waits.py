@@ -125,12 +125,11 @@ def answers(sock: socket.socket) -> None:
 
 def test_a_request_that_opens_its_own_connection_waited_for_it(tmp_path: Path) -> None:
     with hostile.hostile(answers) as port:
-        ran = run_here(load_spec(port, requests_per_connection=2, connections=32), tmp_path)
+        ran = run_here(load_spec(port, requests_per_connection=2, connections=100), tmp_path)
     causes = Counter(ran.table["waited_for"].to_pylist())
-    queued = Counter(ran.table["queued"].to_pylist())
     assert causes["connection"] + causes["instrument"] + causes["host"] >= 45
-    assert causes["connection"] > 20
-    assert queued[True] < 20, "a cold slot is a free slot"
+    assert causes["connection"] > 0
+    assert set(ran.table["queued"].to_pylist()) == {False}, "a cold slot is a free slot"
     assert ran.report.limited_by != "server"
 
 

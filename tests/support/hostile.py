@@ -27,9 +27,9 @@ _OK_BLOCK = encode_block([(":status", "200")])
 
 
 @contextmanager
-def hostile(behaviour: Behaviour, address: str = "127.0.0.1") -> Iterator[int]:
+def hostile(behaviour: Behaviour, address: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """Yields the port of a server of which every connection behaves like that."""
-    listener = socket.create_server((address, 0), backlog=256)
+    listener = socket.create_server((address, port), backlog=256)
     taken: list[socket.socket] = []
     threads: list[threading.Thread] = []
 

@@ -50,7 +50,7 @@ def run_here(spec: LoadSpec, directory: Path, meanwhile: Callable[[Engine], None
     times = None if closed else intended_times(spec)
     rows = 200_000 if times is None else times.size
     streams = spec.streaming is not Streaming.NONE
-    records = RecordFile(directory / "records", rows, messages=streams)
+    records = RecordFile(directory / "records", rows, messages=streams, addresses=spec.targets)
     with Engine(spec, spec.connections) as engine:
         engine.connect(1000 * MS)
         start_ns = time.monotonic_ns() + 5 * MS
@@ -61,6 +61,8 @@ def run_here(spec: LoadSpec, directory: Path, meanwhile: Callable[[Engine], None
         facts = engine.run(records, rows, start_ns)
         if helper:
             helper.join()
+        if len(spec.targets) > 1:
+            records.note_addresses(facts.setups.attempts, on_demand=spec.requests_per_connection > 0)
     records.close()
     found = report(spec, [open_columns(directory / "records")], [facts])
     return Ran(read_records(directory), found, facts, time.monotonic() - began)

@@ -124,7 +124,7 @@ def test_tls_files_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_opaque_tcp_is_a_port_without_a_path() -> None:
     target = parse_url("tcp://127.0.0.1:8083")
-    assert (target.opaque, target.tls, target.address, target.port) == (True, False, "127.0.0.1", 8083)
+    assert (target.opaque, target.tls, target.addresses, target.port) == (True, False, ("127.0.0.1",), 8083)
     assert _code(lambda: parse_url("tcp://127.0.0.1:8083/echo")) == "MW301"
     assert _code(lambda: parse_url("tcp://127.0.0.1")) == "MW301"
 
@@ -156,7 +156,8 @@ def _code(call: Callable[[], object]) -> str:
 @pytest.mark.parametrize(
     ("host", "name"),
     [
-        ("shop.example", "shop.example"), ("例え.test", "xn--r8jz45g.test"), ("a_b.example.", "a_b.example."),
+        ("shop.example", "shop.example"), ("例え.test", "xn--r8jz45g.test"),
+        ("Faß.DE", "xn--fa-hia.de"), ("a_b.example.", "a_b.example."),
         ("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("fe80::1%eth0", "fe80::1%eth0"),
     ],
 )  # fmt: skip

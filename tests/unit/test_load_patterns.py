@@ -47,7 +47,7 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, object]) -> None:
 def test_what_can_be() -> None:
     check_spec(changed(requests_per_connection=1, tls=TlsSpec("a"), resume_tls=True))
     check_spec(changed(churn_per_s=10.0, request_sizes=VARIED, response_sizes=VARIED))
-    check_spec(changed(protocol=Protocol.GRPC, streaming=Streaming.SERVER, messages=0))
+    check_spec(changed(protocol=Protocol.GRPC, method="POST", streaming=Streaming.SERVER, messages=0))
 
 
 def test_a_spec_survives_its_file() -> None:
@@ -108,9 +108,9 @@ def test_opaque_tcp_expects_the_answer_that_it_asked_for() -> None:
 
 def test_the_log_of_set_ups_survives_a_pipe() -> None:
     log = SetupLog()
-    log.note(Setup(5, 70, "h2", "TLSv1.3", resumed=False))
-    log.note(Setup(6, 7, "h2", "TLSv1.3", resumed=True))
-    log.note(Setup(8, None, None, None, resumed=False))
+    log.note(Setup(5, 70, "h2", "TLSv1.3", resumed=False), "127.0.0.1")
+    log.note(Setup(6, 7, "h2", "TLSv1.3", resumed=True), "127.0.0.1")
+    log.note(Setup(8, None, None, None, resumed=False), "127.0.0.1")
     log.note_failure(SetupError(ErrorKind.CONNECT, "none left", 99))
     log.note_failure(SetupError(ErrorKind.TLS, "not trusted"))
     assert (log.connect_ns.tolist(), log.full_tls_ns.tolist()) == ([5, 6, 8], [70])

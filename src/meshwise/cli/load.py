@@ -33,6 +33,7 @@ from meshwise.cli.load_patterns import (
     RequestsPerConnectionOption,
     ResponseBytesOption,
     ResumeOption,
+    SpreadOption,
     StreamingOption,
     parse_sizes,
     patterned,
@@ -101,6 +102,7 @@ def load(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     spin: Annotated[str, typer.Option(help="Poll this long before each send: less late, more CPU.")] = "0us",
+    spread: SpreadOption = False,
     cpu: Annotated[
         int | None, typer.Option(help="Pin the instrument to this CPU (and the next ones).")
     ] = None,
@@ -143,7 +145,9 @@ def load(
         )
     default_method = "POST" if request != 0 or protocol is Protocol.GRPC else "GET"
     spec = LoadSpec(
-        address=target.address,
+        address=target.addresses[0],
+        addresses=target.addresses if len(target.addresses) > 1 else (),
+        spread=spread,
         port=target.port,
         authority=target.authority,
         protocol=protocol,

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import idna
+
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_duration, format_size
-from meshwise.load.records import PEAK_ROW_BYTES
+from meshwise.load.addresses import in_turn
+from meshwise.load.records import MOST_ADDRESSES, PEAK_ROW_BYTES
 from meshwise.load.spec import LoadSpec
 from meshwise.study.load.rate import rate_over_time
 from meshwise.study.model import Arrivals
@@ -35,7 +38,8 @@ class Target:
 
     tls: bool
     host: str
-    address: str
+    addresses: tuple[str, ...]
+    """In the order in which they are tried."""
     port: int
     path: str
     opaque: bool = False
@@ -78,15 +82,17 @@ def parse_url(text: str) -> Target:
 
 
 def ascii_name(host: str) -> str:
-    """A host's name as DNS, TLS and HTTP carry it (IDNA, RFC 3490); an address stays as it is. Raises
-    ValueError."""
+    """A host's name as DNS, TLS and HTTP carry it; an address stays as it is. Raises ValueError.
+
+    IDNA 2008 with the mapping of UTS 46, as browsers and curl have it. (Python's own codec is that of 2003,
+    for which `faß.de` is `fass.de`: another host.)"""
     with suppress(ValueError):
         ipaddress.ip_address(host)
         return host
     try:
-        name = host.encode("idna").decode("ascii")
-    except UnicodeError as error:
-        raise ValueError(f"`{host}` is no name of a host: {error.__cause__ or error}") from error
+        name = host if host.isascii() else idna.encode(host, uts46=True).decode("ascii")
+    except idna.IDNAError as error:
+        raise ValueError(f"`{host}` is no name of a host: {error}") from error
     if len(name) > _LONGEST_NAME or not all(map(_LABEL.fullmatch, name.removesuffix(".").split("."))):
         raise ValueError(f"`{host}` is no name of a host")
     return name
@@ -137,14 +143,12 @@ def _option(what: str, remedy: str) -> MeshwiseError:
     return messages.BAD_LOAD_OPTION.error(what=what, remedy=remedy)
 
 
-def _resolve(host: str, port: int) -> str:
+def _resolve(host: str, port: int) -> tuple[str, ...]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise messages.CANNOT_RESOLVE.error(host=host, why=str(error)) from error
-    # IPv4 first: `localhost` servers that listen on ::1 alone are rare, the other way round is common.
-    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    return str(found[0][4][0])
+    return in_turn([str(address[0]) for *_, address in found])[:MOST_ADDRESSES]
 
 
 def parse_headers(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:

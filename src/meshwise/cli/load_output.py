@@ -128,7 +128,7 @@ def print_summary(report: LoadReport, spec: LoadSpec, url: str, *, stderr: bool 
     tls = f", {report.tls}" if report.tls else ""
     console.print(Text(f"{url}  {spec.protocol}{tls}", "bold"))
     console.print(f"{how} for {format_duration(spec.duration_ns)} over {slots}\n")
-    console.print(_facts(report))
+    console.print(_facts(report, spec))
     console.print()
     console.print(_times(report))
     console.print()
@@ -137,7 +137,7 @@ def print_summary(report: LoadReport, spec: LoadSpec, url: str, *, stderr: bool 
         console.print(Text(f"  {note}", "yellow"))
 
 
-def _facts(report: LoadReport) -> Table:
+def _facts(report: LoadReport, spec: LoadSpec) -> Table:
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
@@ -153,6 +153,8 @@ def _facts(report: LoadReport) -> Table:
         "good answers", f"{report.rate_achieved:,.1f}/s, {format_size(report.received_bytes)} received"
     )
     setup = f"{report.connections_made:,} made"
+    if len(spec.targets) > 1:
+        setup += " (" + ", ".join(f"{count:,} to {name}" for name, count in report.addresses.items()) + ")"
     if report.connect_us.p50 is not None:
         setup += f", TCP {report.connect_us.p50:,.0f} µs"
     if report.tls_us.p50 is not None:

@@ -43,6 +43,12 @@ ChurnOption = Annotated[
 ResumeOption = Annotated[
     bool, typer.Option("--resume-tls/--fresh-tls", help="Offer an earlier TLS session to new connections.")
 ]
+SpreadOption = Annotated[
+    bool,
+    typer.Option(
+        "--spread/--one-address", help="Over all addresses of the name that answer, or to the first."
+    ),
+]
 StreamingOption = Annotated[
     Streaming, typer.Option(help="gRPC: which side sends many messages; a stream is one request.")
 ]

@@ -19,18 +19,21 @@ import contextlib
 import os
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Sequence
 
+from meshwise.load.addresses import tcp_socket
+from meshwise.load.decide import Known, State
 from meshwise.load.setups import Setup, SetupError
 from meshwise.load.spec import LoadSpec
-from meshwise.load.transport import TlsStream, tcp_socket
+from meshwise.load.transport import TlsStream
 from meshwise.load.wire.seam import CONNECTION_SHIFT, Completion, ErrorKind, WireProtocol
 from meshwise.study.model import Protocol
 
-COLD, CONNECTING, HANDSHAKE, WAITING, LIVE, DEAD = range(-1, 5)
 _COLD_MARK = b"\0"
 """Stands for the bytes of a request that cannot be sent yet."""
 _ENDLESS = 1 << 62
+_YOUNG_NS = 50_000_000
 
 
 class Connection:
@@ -43,19 +46,22 @@ class Connection:
         protocol: WireProtocol,
         context: ssl.SSLContext | None,
         clock: Callable[[], int],
-        retry_ns: int,
+        failed: int = 0,
     ) -> None:
-        """Cold. `retry_ns` is how long its successor waits if this comes to nothing."""
+        """Cold. `failed` attempts of its slot came before it."""
         self.slot = slot
         self.bits = slot << CONNECTION_SHIFT
         self.protocol = protocol
         self.start: Callable[[int], bytes] = self._start_cold
         self.receive = protocol.receive
-        self.state = COLD
+        self.state = State.COLD
         self.unsent: bytes | memoryview = _COLD_MARK
         self.muted = False
         """The peer takes nothing more; what it has said is still to be read."""
-        self.retry_ns = retry_ns
+        self.failed = failed
+        self.address = ""
+        self.address_number = 0
+        """Which of the spec's `targets` that is."""
         self.replaced = False
         self.granted = -1
         """Slots that the pool has given out for this connection."""
@@ -73,15 +79,16 @@ class Connection:
         self._tls: TlsStream | None = None
         self.seal: Callable[[bytes], bytes] | None = None
 
-    def open(self, session: ssl.SSLSession | None) -> None:
+    def open(self, address: str, number: int, session: ssl.SSLSession | None) -> None:
         """Begins to connect. Raises SetupError."""
+        self.address, self.address_number = address, number
         self.began_ns = self._clock()
         self._session = session
         try:
-            self.sock = tcp_socket(self._spec)
+            self.sock = tcp_socket(address, self._spec.port)
         except OSError as error:
             raise SetupError(ErrorKind.CONNECT, str(error), error.errno) from error
-        self.state = CONNECTING
+        self.state = State.CONNECTING
         self.unsent = b""
         self.fd = self.sock.fileno()
         self.recv: Callable[[int], bytes] = self.sock.recv
@@ -92,7 +99,7 @@ class Connection:
         """It may end before the run: after so many requests, or (None) when `retire` says so."""
         self.left = _ENDLESS - 1 if requests is None else requests
         self.receive = self._receive_counted
-        if self.state != COLD:
+        if self.state is not State.COLD:
             self.start = self._start_counted
 
     def retire(self) -> None:
@@ -106,9 +113,41 @@ class Connection:
         tags = self.protocol.open_tags()
         return tags if self.waiting_tag < 0 else [self.waiting_tag, *tags]
 
+    def known(
+        self,
+        held: int,
+        live: int,
+        addresses: int,
+        on_demand: bool,
+        closed_loop: bool,
+        *,
+        broke_protocol: bool,
+    ) -> Known:
+        """For `decide`; the arguments are what only the pool knows."""
+        protocol = self.protocol
+        return Known(
+            state=self.state,
+            ready=protocol.ready,
+            limit=protocol.limit,
+            granted=self.granted,
+            held=held,
+            open=len(protocol.open_tags()),
+            waiting=self.waiting_tag >= 0,
+            left=self.left,
+            used=protocol.used,
+            replaced=self.replaced,
+            young=self._clock() - self.began_ns < _YOUNG_NS,
+            failed=self.failed,
+            live=live,
+            addresses=addresses,
+            on_demand=on_demand,
+            closed_loop=closed_loop,
+            broke_protocol=broke_protocol,
+        )
+
     def advance(self, readable: bool) -> bool:
         """A step of the set-up after an event; True when the TCP and TLS part is done. Raises SetupError."""
-        if self.state == CONNECTING:
+        if self.state is State.CONNECTING:
             number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
                 raise SetupError(ErrorKind.CONNECT, os.strerror(number), number)
@@ -117,7 +156,7 @@ class Connection:
                 return self._established(None)
             name = self._spec.tls.server_name if self._spec.tls else ""
             self._tls = TlsStream(self.sock, self._context, name, self._session)
-            self.state = HANDSHAKE
+            self.state = State.HANDSHAKE
             readable = False
         tls = self._tls
         assert tls is not None
@@ -137,18 +176,18 @@ class Connection:
         tls_ns = now - self._connected_ns if tls else None
         version = tls.version() if tls else None
         self.setup = Setup(connect_ns, tls_ns, alpn, version, resumed=tls is not None and tls.resumed())
-        self.state = WAITING
+        self.state = State.WAITING
         if tls:
             self.recv, self.seal = tls.recv, tls.seal
         return True
 
     def stuck(self) -> SetupError:
         """What it still waits for, when the time of its set-up is over."""
-        if self.state == HANDSHAKE:
+        if self.state is State.HANDSHAKE:
             return SetupError(
                 ErrorKind.TLS, "connected, but nothing answers the TLS handshake: is TLS spoken here?"
             )
-        if self.state == WAITING:
+        if self.state is State.WAITING:
             return SetupError(
                 ErrorKind.CONNECT, "connected, but no HTTP/2 SETTINGS came in time: is HTTP/2 spoken here?"
             )
@@ -206,7 +245,7 @@ class Connection:
 
     def close(self) -> socket.socket | None:
         """Of no more use; gives the socket, which the caller closes."""
-        self.state = DEAD
+        self.state = State.DEAD
         self.protocol.limit = 0
         self.protocol.closing = True  # a stale token finds that it may not start anything
         return self.sock if self.fd >= 0 else None
@@ -214,7 +253,7 @@ class Connection:
     # --- cold, and numbered --------------------------------------------------------------------
 
     def _start_cold(self, tag: int) -> bytes:
-        if self.state != COLD or self.waiting_tag >= 0:
+        if self.state is not State.COLD or self.waiting_tag >= 0:
             return b""
         self.waiting_tag = tag
         return _COLD_MARK
@@ -234,3 +273,25 @@ class Connection:
         if answers and not self.left:
             self.protocol.attention = True
         return answers
+
+
+class ByAge:
+    """Live connections in the order in which they became that, for churn."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._order: deque[Connection] = deque()
+
+    def note(self, connection: Connection) -> None:
+        """It has just become live."""
+        if len(self._order) > 2 * self._slots:
+            self._order = deque(each for each in self._order if each.state is State.LIVE)
+        self._order.append(connection)
+
+    def pop(self) -> Connection | None:
+        """The oldest that lives and has no successor on its way."""
+        while self._order:
+            connection = self._order.popleft()
+            if connection.state is State.LIVE and not connection.replaced:
+                return connection
+        return None

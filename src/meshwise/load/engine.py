@@ -24,12 +24,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from meshwise.core.linux import set_timer_slack_ns
-from meshwise.load.connection import COLD, DEAD, WAITING, Connection
+from meshwise.load.agenda import NEVER
+from meshwise.load.connection import Connection
+from meshwise.load.decide import State
 from meshwise.load.pacing import Timer
-from meshwise.load.pool import NEVER, Pool
+from meshwise.load.pool import Pool
 from meshwise.load.records import RecordFile
 from meshwise.load.requests import encode
 from meshwise.load.setups import SetupError, SetupLog
@@ -116,7 +116,7 @@ class Engine:
                 connection = pool.by_fd.get(fd)
                 if connection is None:
                     continue
-                if event & _OUT or connection.state < WAITING:
+                if event & _OUT or connection.state < State.WAITING:
                     pool.on_event(connection, event)
                 else:
                     self._receive_off_schedule(connection)
@@ -191,6 +191,7 @@ class Engine:
         lead_ns, armed_ns = 0, 0
         late_ns = NEVER if closed else LATE_NS
         marked = 0
+        waiting = State.WAITING
         mean_gap_ns = 0 if closed else 1e9 / spec.rate_rps * spec.processes
         longest_lead_ns = min(_LONGEST_LEAD_NS, round(_LEAD_SHARE * mean_gap_ns))
         events: list[tuple[int, int]] = []
@@ -226,7 +227,7 @@ class Engine:
                     data = b"".join(parts)
                 if connection.unsent:
                     now = clock()
-                    if connection.state == COLD and not waits[first_row]:
+                    if connection.state is State.COLD and not waits[first_row]:
                         waits[first_row] = Waited.SETUP
                     pool.transmit(connection, data)
                 else:
@@ -270,13 +271,13 @@ class Engine:
                         lead_ns = min(max(lead_ns, 0), longest_lead_ns)
                     continue
                 connection = found
-                if event & _OUT or connection.state < WAITING:
-                    setting_up = connection.state < WAITING
+                if event & _OUT or connection.state < waiting:
+                    setting_up = connection.state < waiting
                     pool.on_event(connection, event)
-                    if setting_up or not event & _IN or connection.state == DEAD:
+                    if setting_up or not event & _IN or connection.state is State.DEAD:
                         continue
                 if due <= now and not closed:
-                    marked = self._mark_blocked(records, row, marked, total, now)
+                    marked = records.mark_due(row, marked, total, now, pool.blocked_cause)
                 try:
                     data = connection.recv(size)
                     now = clock()
@@ -330,7 +331,7 @@ class Engine:
                     if ready:
                         continue
                     if not closed:
-                        marked = self._mark_blocked(records, row, marked, total, now)
+                        marked = records.mark_due(row, marked, total, now, pool.blocked_cause)
                     wait_s = tick_s
                     if thinking is not None and armed_ns != thinking.next_ns:
                         armed_ns = thinking.next_ns
@@ -375,32 +376,14 @@ class Engine:
             total = row
         too_old_ns = now - spec.timeout_ns
         self._pool.expire_setups(now)
-        if self._oldest_open_ns(records, row) < too_old_ns:
+        self._oldest_row = records.oldest_open(self._oldest_row, row)
+        if self._oldest_row < row and records.intended[self._oldest_row] < too_old_ns:
             self._pool.expire(records.intended, too_old_ns)
         while not closed and row < total and records.intended[row] < too_old_ns:
             records.outcome[row] = outcome(0, ErrorKind.TIMEOUT)
             row += 1
         records.note_count(row)
         return row, total
-
-    def _mark_blocked(self, records: RecordFile, row: int, marked: int, total: int, now: int) -> int:
-        """Rows that are due and have no slot get their cause, each once. Gives the new `marked`."""
-        marked = max(marked, row)
-        while marked < total and records.intended[marked] <= now:
-            records.waited[marked] = self._pool.blocked_cause(marked - row)
-            marked += 1
-        return marked
-
-    def _oldest_open_ns(self, records: RecordFile, row: int) -> int:
-        """When the oldest request that is sent and not ended was meant to be sent; NEVER if there is none."""
-        first = self._oldest_row
-        ended = (
-            np.frombuffer(records.done, np.int64)[first:row]
-            | np.frombuffer(records.outcome, np.int64)[first:row]
-        )
-        still_open = np.flatnonzero(ended == 0)
-        self._oldest_row = first + int(still_open[0]) if still_open.size else row
-        return int(records.intended[self._oldest_row]) if still_open.size else NEVER
 
     def _fail_due(self, records: RecordFile, row: int, total: int, now: int) -> int:
         """In an outage: what is due fails of it; a closed loop has one request fail for each attempt."""

@@ -20,16 +20,18 @@ from pathlib import Path
 from meshwise.core import messages
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.core.linux import die_with_parent
+from meshwise.load.addresses import answering
 from meshwise.load.engine import Engine, RunFacts
 from meshwise.load.fields import check_request
 from meshwise.load.files import RunFiles
 from meshwise.load.intended import intended_times
 from meshwise.load.patterns import wrong_patterns
-from meshwise.load.records import RecordFile, open_columns, rows_for
+from meshwise.load.records import MOST_ADDRESSES, RecordFile, open_columns, rows_for
 from meshwise.load.report import LoadReport, report
 from meshwise.load.schedule import Times, share_of
 from meshwise.load.setups import SetupLog
 from meshwise.load.spec import LoadSpec
+from meshwise.load.wire.seam import ErrorKind
 from meshwise.study.model import Arrivals
 from meshwise.study.protocol import Streaming
 
@@ -63,6 +65,7 @@ def run_instrument(spec: LoadSpec, where: Path | RunFiles, say: Say) -> LoadRepo
     """Runs `spec` and writes its files (into a directory, or where they are). Raises MeshwiseError."""
     check_spec(spec)
     check_descriptors(spec)
+    spec = _reachable(spec)
     files = RunFiles.of(where, spec.processes) if isinstance(where, Path) else where
     with _forked(spec, files) as others, _Part(spec, files, 0) as part:
         part.connect()
@@ -82,6 +85,7 @@ def check_spec(spec: LoadSpec) -> None:
     """Raises MW303 for values that make no run."""
     wrong = [
         (spec.connections < 1 or spec.connections > 65_535, "connections must be 1 to 65535"),
+        (len(spec.targets) > MOST_ADDRESSES, f"at most {MOST_ADDRESSES} addresses can be tried"),
         (spec.streams < 1, "streams must be at least 1"),
         (
             spec.protocol in ("http1", "tcp") and spec.streams != 1,
@@ -113,6 +117,31 @@ def _too_few(spec: LoadSpec) -> bool:
     return still and 0 < spec.rate_rps * spec.duration_ns < 1e9
 
 
+def _reachable(spec: LoadSpec) -> LoadSpec:
+    """Of a name with several addresses: those that answer come first; with `spread` there are no others.
+    Raises MW306 when none does."""
+    if len(spec.targets) < 2:
+        return spec
+    patience_s = min(spec.timeout_ns, CONNECT_TIMEOUT_NS) / 1e9
+    found, failed = answering(spec.targets, spec.port, every=spec.spread, patience_s=patience_s)
+    if not found:
+        why = "; ".join(f"{address}: {reason}" for address, reason in failed.items())
+        raise _cannot_connect(spec, ErrorKind.CONNECT.label, why)
+    others = [] if spec.spread else [each for each in spec.targets if each not in found]
+    return dataclasses.replace(spec, address=found[0], addresses=(*found, *others))
+
+
+def _cannot_connect(spec: LoadSpec, kind: str, why: str) -> MeshwiseError:
+    where = spec.address if len(spec.targets) < 2 else spec.authority.rpartition(":")[0] or spec.authority
+    return messages.CANNOT_CONNECT.error(
+        where=f"{where}:{spec.port}",
+        kind=kind,
+        why=why,
+        protocol=spec.protocol,
+        tls_hint=" over TLS, and that CA, certificate and key are right" if spec.tls else "",
+    )
+
+
 def _cpus(spec: LoadSpec) -> set[int]:
     return set() if spec.cpu is None else set(range(spec.cpu, spec.cpu + spec.processes))
 
@@ -136,7 +165,9 @@ class _Part:
                 self._times = share_of(intended_times(spec), index, spec.processes)
                 self._rows = self._times.size
             streams = spec.streaming is not Streaming.NONE
-            self._records = RecordFile(path, self._rows, reserve=self._times is not None, messages=streams)
+            self._records = RecordFile(
+                path, self._rows, reserve=self._times is not None, messages=streams, addresses=spec.targets
+            )
         except OSError as error:
             raise messages.CANNOT_WRITE_OUTPUT.error(where=str(path.parent), why=str(error)) from error
         # Users of different processes do not think in step.
@@ -156,18 +187,15 @@ class _Part:
         """Raises MW306 when no connection could be made."""
         failure = self._engine.connect(CONNECT_TIMEOUT_NS + CONNECT_TIMEOUT_EACH_NS * self._slots)
         if failure is not None:
-            spec = self._spec
-            raise messages.CANNOT_CONNECT.error(
-                where=f"{spec.address}:{spec.port}",
-                kind=failure.kind.label,
-                why=str(failure),
-                protocol=spec.protocol,
-                tls_hint=" over TLS, and that CA, certificate and key are right" if spec.tls else "",
-            )
+            raise _cannot_connect(self._spec, failure.kind.label, str(failure))
 
     def run(self, start_ns: int) -> RunFacts:
         self._records.begin(self._times, start_ns, self._spec.warmup_ns)
-        return self._engine.run(self._records, self._rows, start_ns)
+        facts = self._engine.run(self._records, self._rows, start_ns)
+        if len(self._spec.targets) > 1:
+            on_demand = self._spec.requests_per_connection > 0
+            self._records.note_addresses(facts.setups.attempts, on_demand=on_demand)
+        return facts
 
 
 # --- more than one process ---------------------------------------------------------------------

@@ -125,6 +125,9 @@ class LoadReport:
     statuses: dict[str, int] = dataclasses.field(default_factory=dict)
     """Status code by name (`200`, `grpc 14 UNAVAILABLE`) -> requests."""
 
+    addresses: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Address -> connections made to it."""
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -166,6 +169,9 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
     reasons: Counter[str] = Counter()
     for log in setups:
         reasons.update(log.reasons)
+    addresses: Counter[str] = Counter()
+    for log in setups:
+        addresses.update(log.addresses)
     exhausted = sum(log.exhausted for log in setups)
     replaced = sum(log.replaced for log in setups)
     resumed_us = _us(log.resumed_tls_ns for log in setups)
@@ -209,6 +215,7 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
         reasons=dict(reasons.most_common()),
         waited_for={cause: causes[cause] for cause in CAUSES},
         statuses=statuses,
+        addresses=dict(addresses),
     )
 
 

@@ -55,7 +55,16 @@ class SetupLog:
     reasons: dict[str, int] = field(default_factory=dict)
     """Why connections and requests failed, in words, with how often; at most MOST_REASONS of them."""
 
-    def note(self, setup: Setup) -> None:
+    addresses: dict[str, int] = field(default_factory=dict)
+    """Address -> connections made to it."""
+    attempts: array[int] = field(default_factory=lambda: array("q"))
+    """Of a name with several addresses, each attempt: when it began, its slot, the number of the address."""
+
+    def note_attempt(self, began_ns: int, slot: int, number: int) -> None:
+        self.attempts.extend((began_ns, slot, number))
+
+    def note(self, setup: Setup, address: str) -> None:
+        self.addresses[address] = self.addresses.get(address, 0) + 1
         self.connect_ns.append(setup.connect_ns)
         if setup.tls_ns is not None:
             (self.resumed_tls_ns if setup.resumed else self.full_tls_ns).append(setup.tls_ns)
@@ -85,11 +94,13 @@ class SetupLog:
             "tls": self.tls,
             "replaced": self.replaced,
             "reasons": self.reasons,
+            "addresses": self.addresses,
+            "attempts": self.attempts.tolist(),
         }
 
     @classmethod
     def from_values(cls, values: dict[str, object]) -> SetupLog:
         """The inverse of `to_values`."""
-        names = ("connect_ns", "full_tls_ns", "resumed_tls_ns")
+        names = ("connect_ns", "full_tls_ns", "resumed_tls_ns", "attempts")
         columns = {name: array("q", cast(list[int], values.pop(name))) for name in names}
         return cls(**columns, **values)  # type: ignore[arg-type]

@@ -89,8 +89,16 @@ class LoadSpec:
     """How the rate moves in the measured window; not of a trace of times."""
     trace: str | None = None
     """A file (`load.trace`) with every intended time of the measured window; `rate_rps`: of the warm-up."""
+    addresses: tuple[str, ...] = ()
+    """All of the name, in the order in which they are tried; empty: `address` is the only one."""
+    spread: bool = False
+    """Connections are spread over the addresses, slot by slot; else all go to the first that answers."""
     think: Think | None = None
     """Of closed arrivals: how long a slot rests after an answer."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.addresses or (self.address,)
 
     @property
     def request_payload(self) -> int | Payload:
@@ -118,6 +126,7 @@ class LoadSpec:
         values["arrivals"] = Arrivals(values["arrivals"])
         values["streaming"] = Streaming(values.get("streaming", Streaming.NONE))
         values["headers"] = tuple((str(name), str(value)) for name, value in values["headers"])
+        values["addresses"] = tuple(values.get("addresses", ()))
         if values.get("grpc_message") is not None:
             values["grpc_message"] = base64.b64decode(values["grpc_message"])
         if values.get("tls") is not None:

@@ -13,7 +13,7 @@ import ssl
 from pathlib import Path
 
 from meshwise.core import messages
-from meshwise.load.spec import LoadSpec, TlsSpec
+from meshwise.load.spec import TlsSpec
 from meshwise.load.wire.foreign import foreign
 from meshwise.study.model import Protocol
 
@@ -45,21 +45,6 @@ def tls_context(tls: TlsSpec, protocol: Protocol) -> ssl.SSLContext:
     if protocol is not Protocol.TCP:
         context.set_alpn_protocols(["http/1.1"] if protocol is Protocol.HTTP1 else ["h2"])
     return context
-
-
-def tcp_socket(spec: LoadSpec) -> socket.socket:
-    """A socket whose connection attempt is under way. Raises OSError when it fails at once."""
-    family = socket.AF_INET6 if ":" in spec.address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.connect((spec.address, spec.port))
-    except BlockingIOError:
-        return sock
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 class TlsStream:
