@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from meshwise.report import edge
 from meshwise.report.edge import console, encoded, visible
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +30,7 @@ COMMAND = """
 import logging, sys, time, typer
 from pathlib import Path
 from meshwise.core import messages
+from meshwise.report import edge
 from meshwise.report.edge import console, run_command
 def command():
     {}
@@ -148,6 +151,16 @@ def test_no_way_out_lets_an_escape_through(way: str) -> None:
     said = done.stdout + done.stderr
     harmless(said)
     assert "[bold]b[/x] \\u009bc \\u202etxt \\u000d over \\u007f" in said, "no markup either"
+
+
+def test_nothing_goes_round_the_edge() -> None:
+    """Typer's and Python's own ways out write to the streams that the edge has replaced; rich's do not."""
+    source = Path(edge.__file__).parents[1]
+    files = [path for path in source.rglob("*.py") if path != Path(edge.__file__)]
+    round_it = re.compile(
+        r"(?<![\w.])(?:Console|Markdown)\(|from_markup|sys\.__std|rich import print|inspect\("
+    )
+    assert [str(path) for path in files if round_it.search(path.read_text())] == []
 
 
 def test_whatever_rich_draws_on_a_terminal_is_harmless() -> None:

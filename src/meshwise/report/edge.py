@@ -108,7 +108,8 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
 
 
 class _Outlet(io.TextIOBase):
-    """One descriptor. Writing never raises: `failed` says why not; `kept` is all there was."""
+    """One descriptor. Writing never raises: `failed` says why not; `kept` is all the text there was, of
+    stdout: stderr is told for hours what goes on."""
 
     def __init__(self, fd: int, encoding: str) -> None:
         self._fd, self._encoding = fd, encoding
@@ -129,7 +130,8 @@ class _Outlet(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        self.kept.append(text)
+        if self._fd == 1:
+            self.kept.append(text)
         self.write_bytes(encoded(text, self._encoding))
         return len(text)
 
