@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
+from meshwise.core.files import writing
 from meshwise.core.units import format_duration, format_size
 from meshwise.load.report import LoadReport, Percentiles
 from meshwise.load.spec import LoadSpec
@@ -49,7 +50,8 @@ class Outputs:
 
 @contextmanager
 def open_outputs(parquet: Path | None, csv: Path | None) -> Iterator[Outputs]:
-    """A file that cannot be written is MW310 now, not after the run."""
+    """A file that cannot be written is MW310 now, not after the run. It has its name, or another content than
+    before, only when all of it is written."""
     if parquet == csv == STDOUT:
         raise messages.BAD_LOAD_OPTION.error(
             what="--parquet - and --csv - both take stdout", remedy="give one of them a file"
@@ -60,31 +62,26 @@ def open_outputs(parquet: Path | None, csv: Path | None) -> Iterator[Outputs]:
             if path == STDOUT:
                 writers.append(partial(write, file=edge.binary_stdout()))
             elif path is not None:
+                output = stack.enter_context(ExitStack())
                 try:
-                    file = path.open("wb")
+                    file = output.enter_context(writing(path))
                 except OSError as error:
                     raise messages.CANNOT_WRITE_OUTPUT.error(where=str(path), why=error.strerror) from error
-                stack.callback(_close, file)
-                writers.append(_guarded(write, file, path))
+                writers.append(_guarded(write, output, file, path))
         yield Outputs(tuple(writers), STDOUT in (parquet, csv))
 
 
 def _guarded(
-    write: Callable[[pa.Table, BinaryIO], None], file: BinaryIO, path: Path
+    write: Callable[[pa.Table, BinaryIO], None], output: ExitStack, file: BinaryIO, path: Path
 ) -> Callable[[pa.Table], None]:
     def guarded(table: pa.Table) -> None:
         try:
-            write(table, file)
-            file.flush()
+            with output:
+                write(table, file)
         except OSError as error:
             raise messages.CANNOT_WRITE_OUTPUT.error(where=str(path), why=str(error)) from error
 
     return guarded
-
-
-def _close(file: BinaryIO) -> None:
-    with suppress(OSError):  # what could not be flushed has been said
-        file.close()
 
 
 def _write_parquet(table: pa.Table, file: BinaryIO) -> None:
