@@ -104,6 +104,11 @@ def test_no_connection_outlives_its_posture() -> None:
     assert seen == {"first": "HTTP/1.1 200", "rest": 0}
 
 
+def test_a_push_within_a_trial_leaves_connections_to_the_drain_time() -> None:
+    (seen,) = play(ROOT, "pushed")
+    assert seen == {"first": "HTTP/1.1 200", "second": "HTTP/1.1 200", "refused": ""}
+
+
 def test_counters_are_sampled() -> None:
     (seen,) = play(ROOT, "sampled")
     before, after = seen["before"], seen["after"]

@@ -18,13 +18,13 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.none.mesh import NoneMesh
-from meshwise.mesh.seam import Mesh
+from meshwise.mesh.seam import LocalMesh
 from meshwise.study.model import LADDER, NO_MESH, Cell, MeshName, Protocol, TopologyKind
 from meshwise.testbed.local.world import enter_world
 from tests.support.mesh_graph import POSTURES, SHOP, shop_cell
 from tests.support.mesh_world import Ground, ground, say, verdict
 
-MESHES: dict[str, Callable[[], Mesh]] = {"none": NoneMesh, "istio": IstioMesh, "linkerd": LinkerdMesh}
+MESHES: dict[str, Callable[[], LocalMesh]] = {"none": NoneMesh, "istio": IstioMesh, "linkerd": LinkerdMesh}
 
 
 def told(here: Ground, cell: Cell) -> None:

@@ -21,12 +21,14 @@ from pathlib import Path
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.process import OwnedProcess
+from meshwise.mesh.exchange import ask
 from meshwise.mesh.expectations import What
 from meshwise.mesh.linkerd import authority
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
+from meshwise.mesh.linkerd.model import LinkerdModel
 from meshwise.mesh.linkerd.names import CONTROLLER_DIRECTORY
-from meshwise.mesh.probe import Answer, ask, variant
+from meshwise.mesh.probe import Answer, variant
 from meshwise.mesh.seam import PlacedWorkload, Placement, ProcessPlan
 from meshwise.service.plan import Plan
 from meshwise.study.model import (
@@ -42,6 +44,7 @@ from meshwise.study.model import (
 )
 from meshwise.telemetry.seam import Moment, Sample
 from meshwise.testbed.local import links
+from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.world import current_world, enter_world
 from tests.support import linkerd_recorder
 from tests.support.linkerd_samples import CELL, cells
@@ -98,7 +101,7 @@ def factors() -> int:
             here.apply(cell)
             say(cell=cell.name, **verdict(here.prove(cell)))
         for transport in (Transport(http2_upgrade=False), Transport(transport_header=False)):
-            here.mesh.transport = transport  # type: ignore[attr-defined]
+            here.mesh.model = LinkerdModel(transport)  # type: ignore[misc]
             here.apply(replace(CELL, posture=LADDER[2]))
             say(cell=str(transport), **verdict(here.prove(replace(CELL, posture=LADDER[2]))))
         say(
@@ -125,7 +128,7 @@ def controller_killed() -> int:
         wait_until(lambda: sum(answers.values()) > 20)
         without = dict(answers)
         try:
-            here.mesh.apply(here.placement, FINE, here.dial)
+            here.apply(FINE)
             code = ""
         except MeshwiseError as error:
             code = error.code
@@ -147,7 +150,7 @@ def controller_killed() -> int:
 def applies(here: Ground, cell: Cell) -> bool:
     """Whether the control plane takes the cell; it may still be starting."""
     try:
-        here.mesh.apply(here.placement, cell, here.dial)
+        here.apply(cell)
     except MeshwiseError as error:
         if error.code != "MW421":
             raise
@@ -173,9 +176,9 @@ def idle_cost() -> int:
 
 def sampled() -> int:
     """The server's sidecar before and after a proof."""
-    with ground(LinkerdMesh(), 1) as here:
+    with ground(LinkerdMesh(), 1) as here, LocalReach(here.dial) as reach:
         here.apply(FINE)
-        sampler = here.mesh.samplers(here.placement, here.dial)[1]
+        sampler = here.mesh.samplers(here.placement, reach)[1]
         before = flat(sampler.sample(Moment.START))
         here.prove(FINE)
         say(before=before, after=flat(sampler.sample(Moment.END)))
@@ -196,9 +199,9 @@ LEAF_LIFE_S = 15
 
 def renewed() -> int:
     """A proxy renews its certificate; when the first has expired, a new handshake is still answered."""
-    with ground(ShortLived(), 1) as here:
+    with ground(ShortLived(), 1) as here, LocalReach(here.dial) as reach:
         here.apply(FINE)
-        sampler = here.mesh.samplers(here.placement, here.dial)[1]
+        sampler = here.mesh.samplers(here.placement, reach)[1]
 
         def read() -> dict[str, float]:
             return flat(sampler.sample(Moment.END))

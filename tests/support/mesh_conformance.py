@@ -1,4 +1,4 @@
-"""The conformance suite of the seam `Mesh`: what a testbed may rely on, whichever mesh it is.
+"""The conformance suite of the seams `MeshModel` and `LocalMesh`: what a testbed may rely on, whichever mesh.
 
 Subclass it in a test module and say how to make the mesh, and which cell it can express:
 
@@ -12,6 +12,7 @@ Nothing here starts a process; postures on running proxies are proven end to end
 from __future__ import annotations
 
 import stat
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,9 @@ from typing import ClassVar
 
 import yaml
 
+from meshwise.mesh.expectations import Expectation, Meaning, What, Who
 from meshwise.mesh.request import request_of
-from meshwise.mesh.seam import Mesh, PlacedWorkload, Placement
+from meshwise.mesh.seam import LocalMesh, PlacedWorkload, Placement
 from meshwise.mesh.traits import NAMES
 from meshwise.study.graph.model import GraphService
 from meshwise.study.model import LADDER, NO_MESH, Cell, Protocol, Topology, TopologyKind
@@ -31,7 +33,7 @@ CHAIN = Topology(TopologyKind.CHAIN, 2)
 
 
 class MeshConformance:
-    mesh: ClassVar[Callable[[], Mesh]]
+    mesh: ClassVar[Callable[[], LocalMesh]]
     cell: ClassVar[Cell]
 
     def placement(self, directory: Path, topology: Topology = CHAIN) -> Placement:
@@ -41,28 +43,28 @@ class MeshConformance:
         )
         directory = directory / "placement"
         directory.mkdir(mode=0o700)
-        return Placement(type(self).mesh().name, "a", placed, "10.244.1.99", directory)
+        return Placement(type(self).mesh().model.name, "a", placed, "10.244.1.99", directory)
 
     def test_its_name_is_the_cells(self) -> None:
-        assert type(self).mesh().name is self.cell.mesh
+        assert type(self).mesh().model.name is self.cell.mesh
 
     def test_making_one_is_cheap_and_says_what_cannot_be(self) -> None:
-        mesh = type(self).mesh()
+        mesh = type(self).mesh().model
         assert mesh.not_applicable(self.cell) is None
         foreign = LADDER[0] if self.cell.posture == NO_MESH else NO_MESH
         assert mesh.not_applicable(replace(self.cell, posture=foreign))
 
-    def test_resources_are_yaml_and_the_same_each_time(self, tmp_path: Path) -> None:
-        mesh, placement = type(self).mesh(), self.placement(tmp_path)
-        text = mesh.resources(self.cell, placement)
-        assert text == mesh.resources(self.cell, placement)
+    def test_resources_are_yaml_and_the_same_each_time(self) -> None:
+        model = type(self).mesh().model
+        text = model.resources(self.cell, "cluster.local")
+        assert text == model.resources(self.cell, "cluster.local")
         for document in yaml.safe_load_all(text):
             assert document is None or {"apiVersion", "kind", "metadata"} <= set(document)
 
     def test_the_request_is_everybodys(self) -> None:
         for protocol in Protocol:
             cell = replace(self.cell, protocol=protocol)
-            assert type(self).mesh().request(cell) == request_of(cell)
+            assert type(self).mesh().model.request(cell) == request_of(cell)
 
     def test_processes_belong_to_pods_of_the_placement(self, tmp_path: Path) -> None:
         mesh, placement = type(self).mesh(), self.placement(tmp_path)
@@ -83,10 +85,11 @@ class MeshConformance:
     def test_a_graph_with_demands_and_a_store_is_expressed(self, tmp_path: Path) -> None:
         mesh, placement = type(self).mesh(), self.placement(tmp_path, SHOP_TOPOLOGY)
         cell = replace(self.cell, shape=TopologyKind.GRAPH, length=1, graph=SHOP)
-        assert mesh.not_applicable(cell) is None
+        assert mesh.model.not_applicable(cell) is None
         mesh.prepare(placement, cell)
         plain = replace(cell, graph=replace(SHOP, services=tuple(map(undemanding, SHOP.services))))
-        differs = mesh.resources(cell, placement) != mesh.resources(plain, placement)
+        one, other = (mesh.model.resources(each, "cluster.local") for each in (cell, plain))
+        differs = one != other
         assert differs == bool(mesh.capture("front")), "whatever has a sidecar honours demands"
         plans = mesh.processes(placement, workers=1)
         proxied = {plan.pod for plan in plans if plan.role == "proxy"}
@@ -100,10 +103,23 @@ class MeshConformance:
 
     def test_traits_are_words_of_the_vocabulary(self) -> None:
         mesh = type(self).mesh()
-        found = mesh.traits()
+        found = mesh.model.traits(mesh.describe())
         assert set(found) <= set(NAMES)
         assert bool(found) == bool(mesh.capture("node-1")), "whatever has a sidecar has traits"
         assert all(found.values())
+
+    def test_every_workload_has_expectations_and_the_allowed_call_is_one(self) -> None:
+        model = type(self).mesh().model
+        for callee in self.cell.topology.workloads[1:]:
+            rows = model.expectations(self.cell, callee.name)
+            assert len({row.name for row in rows}) == len(rows)
+            assert Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED) in rows
+
+    def test_a_model_opens_no_file_and_starts_no_process(self) -> None:
+        """Whoever thinks about a posture (a plan, a cluster) needs no proxy here."""
+        module = sys.modules[type(type(self).mesh().model).__module__]
+        named = {name.partition(".")[0] for name in vars(module)}
+        assert not named & {"subprocess", "socket", "os", "Path", "binary", "open"}
 
     def test_describe_is_text(self) -> None:
         facts = type(self).mesh().describe()

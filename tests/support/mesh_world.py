@@ -21,7 +21,7 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.istio.view import Options
 from meshwise.mesh.none.mesh import NoneMesh
-from meshwise.mesh.seam import OUTSIDER, Dial, Mesh, PlacedWorkload, Placement, Proof
+from meshwise.mesh.seam import OUTSIDER, LocalMesh, PlacedWorkload, Placement, Proof
 from meshwise.service.spec import NodeSpec, Upstream
 from meshwise.study.factors import inexpressible
 from meshwise.study.model import (
@@ -40,6 +40,7 @@ from meshwise.study.model import (
 from meshwise.telemetry.seam import Moment, Sample
 from meshwise.testbed.local import links
 from meshwise.testbed.local.pod import Pod
+from meshwise.testbed.local.reach import Dial, LocalReach
 from meshwise.testbed.local.world import current_world, enter_world
 from tests.support.mesh_samples import CELL, POSTURES
 
@@ -52,23 +53,30 @@ def say(**facts: object) -> None:
 class Ground:
     """A running environment of one mesh."""
 
-    mesh: Mesh
+    mesh: LocalMesh
     placement: Placement
     dial: Dial
 
     def apply(self, cell: Cell) -> float:
         """Seconds that it took."""
         begun = time.monotonic()
-        self.mesh.apply(self.placement, cell, self.dial)
+        with LocalReach(self.dial) as reach:
+            self.mesh.reset(self.placement, cell, reach)
         return time.monotonic() - begun
 
     def prove(self, cell: Cell) -> Proof:
-        return self.mesh.prove(self.placement, cell, self.dial)
+        with LocalReach(self.dial) as reach:
+            delivered = self.mesh.delivered(self.placement)
+            return self.mesh.model.judge(self.placement, cell, reach, delivered)
+
+    def push(self, cell: Cell) -> None:
+        with LocalReach(self.dial) as reach:
+            self.mesh.push(self.placement, cell, reach)
 
 
 @contextmanager
 def ground(
-    mesh: Mesh,
+    mesh: LocalMesh,
     length: int = 2,
     shape: TopologyKind = TopologyKind.CHAIN,
     workers: int = 1,
@@ -76,18 +84,18 @@ def ground(
 ) -> Iterator[Ground]:
     """`like`: a cell whose topology is the one to make; else it is made of `shape` and `length`."""
     world = current_world()
-    directory = world.secrets / str(mesh.name)
+    directory = world.secrets / str(mesh.model.name)
     directory.mkdir(mode=0o700)
     placed = tuple(
         PlacedWorkload(workload, f"10.244.1.{index}", f"10.96.1.{index}")
         for index, workload in enumerate((like.topology if like else Topology(shape, length)).workloads, 1)
     )
-    placement = Placement(mesh.name, "a", placed, "10.244.1.99", directory)
+    placement = Placement(mesh.model.name, "a", placed, "10.244.1.99", directory)
     wanted = [(each.name, each.pod_ip) for each in placed] + [(OUTSIDER, placement.outsider_ip)]
     log = world.secrets / "log"
     with links.network(wanted) as pods, ExitStack() as stack:
-        posture = NO_MESH if mesh.name is MeshName.NONE else LADDER[0]
-        cell = replace(like or CELL, mesh=mesh.name, posture=posture)
+        posture = NO_MESH if mesh.model.name is MeshName.NONE else LADDER[0]
+        cell = replace(like or CELL, mesh=mesh.model.name, posture=posture)
         mesh.prepare(placement, cell)
         for index, each in enumerate(placed):
             if index:
@@ -116,11 +124,11 @@ def start_node(
     placed: PlacedWorkload,
     following: Sequence[PlacedWorkload],
     shape: TopologyKind,
-    mesh: Mesh,
+    mesh: LocalMesh,
     log: Path,
 ) -> None:
     upstreams = tuple(
-        Upstream(other.pod_ip if mesh.name is MeshName.NONE else other.service_ip, other.workload.host)
+        Upstream(other.pod_ip if mesh.model.name is MeshName.NONE else other.service_ip, other.workload.host)
         for other in following
     )
     leaves = upstreams if shape is TopologyKind.FANOUT else ()
@@ -270,12 +278,12 @@ def sampled() -> int:
     def silent(pod: str, address: str, port: int) -> socket.socket:
         raise ConnectionRefusedError(pod)
 
-    with ground(IstioMesh(), 1) as here:
+    with ground(IstioMesh(), 1) as here, LocalReach(here.dial) as reach:
         here.apply(FINE)
-        sampler = here.mesh.samplers(here.placement, here.dial)[1]
+        sampler = here.mesh.samplers(here.placement, reach)[1]
         before = flat(sampler.sample(Moment.START))
         here.prove(FINE)
-        gone = flat(here.mesh.samplers(here.placement, silent)[1].sample(Moment.END))
+        gone = flat(here.mesh.samplers(here.placement, LocalReach(silent))[1].sample(Moment.END))
         say(before=before, after=flat(sampler.sample(Moment.END)), gone=gone)
     return 0
 
@@ -295,6 +303,29 @@ def drained() -> int:
                 rest = 0
         say(first=first[:12].decode(), rest=rest)
     return 0
+
+
+def pushed() -> int:
+    """A plaintext connection that the former posture let in, when the next one comes as Istio brings it: with
+    its drain time the connection goes on for another request, while no new one is let in."""
+    with ground(IstioMesh(drain_time_s=45), 1) as here:
+        here.apply(replace(CELL, posture=LADDER[1]))
+        with here.dial(OUTSIDER, "10.244.1.2", 8080) as kept:
+            first = exchange(kept)
+            here.push(replace(CELL, posture=LADDER[2]))
+            second = exchange(kept)
+        with here.dial(OUTSIDER, "10.244.1.2", 8080) as new:
+            refused = exchange(new)
+        say(first=first, second=second, refused=refused)
+    return 0
+
+
+def exchange(connection: socket.socket) -> str:
+    try:
+        connection.sendall(b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\n")
+        return connection.recv(65536)[:12].decode()
+    except ConnectionError:
+        return ""
 
 
 def flat(samples: Sequence[Sample]) -> dict[str, float]:
@@ -319,7 +350,10 @@ def none_with_proxy() -> int:
     """Where sidecars are, `none` must not be proven."""
     with ground(IstioMesh(), 1) as here:
         cell = replace(CELL, mesh=MeshName.NONE, posture=NO_MESH)
-        say(**verdict(NoneMesh().prove(here.placement, cell, here.dial)))
+        nothing = NoneMesh()
+        with LocalReach(here.dial) as reach:
+            proof = nothing.model.judge(here.placement, cell, reach, nothing.delivered(here.placement))
+        say(**verdict(proof))
     return 0
 
 
@@ -357,8 +391,8 @@ def metrics() -> int:
 SCENES = {
     scene.__name__: scene
     for scene in (
-        postures, wrong, wrong_l4, factors, fanout, miscounted, unchanged, drained, refused, sampled, none,
-        none_with_proxy, speed, metrics,
+        postures, wrong, wrong_l4, factors, fanout, miscounted, unchanged, drained, pushed, refused, sampled,
+        none, none_with_proxy, speed, metrics,
     )
 }  # fmt: skip
 

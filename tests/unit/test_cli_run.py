@@ -11,7 +11,7 @@ from tests.support.fake_study import small_study
 
 from meshwise.archive.store import Archive, TrialStatus
 from meshwise.cli.run import ProgressLine, closing_line, progress, proxy_overrides, stopped_line
-from meshwise.cli.wiring import all_meshes, not_applicable
+from meshwise.cli.wiring import MESHES, not_applicable
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.runner.loop import Observer, RunSummary, TrialLive, TrialStarted, run_study, schedule_of
@@ -128,8 +128,8 @@ def test_every_mesh_of_a_study_is_known_whether_its_proxy_is_installed_or_not(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("MESHWISE_ENVOY", "/nowhere")
-    assert set(all_meshes()) == set(MeshName)
-    assert all(mesh.name is name for name, mesh in all_meshes().items())
+    assert set(MESHES) == set(MeshName)
+    assert all(model().name is name for name, (model, _) in MESHES.items())
     for cell in STUDY.cells:
         assert not_applicable(cell) is None
 

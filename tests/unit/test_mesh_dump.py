@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from meshwise.mesh import dump
-from meshwise.mesh.admin import AdminConnection
 from meshwise.mesh.together import together
+from meshwise.testbed.local.reach import LocalReach
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJl"
 KEY = "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBg\\n-----END PRIVATE KEY-----"
@@ -56,7 +56,8 @@ def test_a_silent_proxy_is_a_file_that_says_so() -> None:
         return socket.create_connection(listener.getsockname())
 
     with listener:
-        found = dump.ask_all(lambda pod: AdminConnection(pod, dial, 1), ["here", "gone"], {"state.txt": "/x"})
+        with LocalReach(dial) as reach:
+            found = dump.ask_all(reach, 1, ["here", "gone"], {"state.txt": "/x"})
         thread.join()
     assert found["here.state.txt"] == "hello"
     assert "nobody there" in found["gone.state.txt"]

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 from google.protobuf.json_format import MessageToDict
-from tests.support.linkerd_walk import Call, walk
 from tests.support.mesh_graph import POSTURES, SHOP, STORE_PORT, TOPOLOGY, placed, shop_cell
 from tests.unit.test_mesh_istio_golden import BECOMES, brief, text_of
 from tests.unit.test_mesh_istio_simulation import OFFERED, PLAIN, meaning
@@ -35,6 +34,7 @@ from meshwise.mesh.linkerd.caller import rows
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.names import identity_name, workload_token
 from meshwise.mesh.linkerd.resources import parse as parse_linkerd
+from meshwise.mesh.linkerd.simulate import Call, walk
 from meshwise.mesh.linkerd.snapshot import snapshot
 from meshwise.mesh.probe import on_hop
 from meshwise.mesh.request import allowances

@@ -1,4 +1,4 @@
-"""The client of a proxy's administration: what it does when a connection has gone."""
+"""Questions to a proxy over a kept connection: what happens when that has gone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio.admin import Admin
+from meshwise.testbed.local.reach import LocalReach
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -41,8 +42,8 @@ def proxy(answers: list[int]) -> Iterator[tuple[Admin, list[str]]]:
     thread.start()
     address = listener.getsockname()
     try:
-        with Admin("node-1", lambda pod, host, port: socket.create_connection(address, timeout=2)) as admin:
-            yield admin, asked
+        with LocalReach(lambda pod, host, port: socket.create_connection(address, timeout=2)) as reach:
+            yield Admin("node-1", reach), asked
     finally:
         listener.close()
         thread.join(5)

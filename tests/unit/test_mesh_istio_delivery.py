@@ -12,7 +12,7 @@ from tests.support.mesh_samples import CELL, config, view
 from meshwise.mesh.identity import files_of
 from meshwise.mesh.istio import clusters, delivery, posture
 from meshwise.mesh.istio.admin import grown, total
-from meshwise.mesh.istio.delivery import Pushed, missing
+from meshwise.mesh.istio.delivery import Pushed, left, missing
 from meshwise.mesh.istio.translate import translate
 from meshwise.study.model import LADDER, Cell
 
@@ -71,7 +71,8 @@ TAKEN_UP = {
 
 
 def test_taken_up_is_all_of_it(tmp_path: Path) -> None:
-    assert missing(TAKEN_UP, push(tmp_path, STRICT)) == []
+    pushed = push(tmp_path, STRICT)
+    assert missing(TAKEN_UP, pushed) == left(TAKEN_UP, pushed) == []
 
 
 @pytest.mark.parametrize(
@@ -81,19 +82,32 @@ def test_taken_up_is_all_of_it(tmp_path: Path) -> None:
         ("cluster_manager.cds.version_text", "v0"),
         ("sds.default.version_text", "ecdsa-p256.chain.pem"),
         ("http.outbound_0.0.0.0_8081;.rds.8081.version_text", ""),
+        ("cluster_manager.warming_clusters", 1),
+    ],
+)
+def test_what_is_not_taken_up_yet_is_named(tmp_path: Path, name: str, value: int | str) -> None:
+    pushed = push(tmp_path, STRICT)
+    found = missing({**TAKEN_UP, name: value}, pushed)
+    assert len(found) == 1
+    assert found[0].startswith(name)
+    assert left({**TAKEN_UP, name: value}, pushed) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
         ("listener_manager.total_filter_chains_draining", 1),
         ("listener_manager.total_listeners_draining", 1),
-        ("cluster_manager.warming_clusters", 1),
         ("listener.0.0.0.0_15006.downstream_cx_active", 2),
         ("cluster.outbound|8080||node-1;.upstream_cx_active", 1),
     ],
 )
-def test_anything_left_of_the_former_configuration_is_named(
-    tmp_path: Path, name: str, value: int | str
-) -> None:
-    left = missing({**TAKEN_UP, name: value}, push(tmp_path, STRICT))
-    assert len(left) == 1
-    assert left[0].startswith(name)
+def test_anything_left_of_the_former_configuration_is_named(tmp_path: Path, name: str, value: int) -> None:
+    pushed = push(tmp_path, STRICT)
+    found = left({**TAKEN_UP, name: value}, pushed)
+    assert len(found) == 1
+    assert found[0].startswith(name)
+    assert missing({**TAKEN_UP, name: value}, pushed) == []
 
 
 def test_counters_are_added_and_compared() -> None:
@@ -108,12 +122,12 @@ def test_clients_of_a_store_may_have_connected_again(tmp_path: Path) -> None:
     """Whatever was left of the former configuration drains; what stands now is of the present one."""
     pushed = replace(push(tmp_path, STRICT), stores=frozenset({5432}))
     again = {**TAKEN_UP, "cluster.outbound|5432||postgres.stores;.upstream_cx_active": 3}
-    assert missing(again, pushed) == []
+    assert left(again, pushed) == []
     at_the_store = {**TAKEN_UP, "listener.0.0.0.0_15006.downstream_cx_active": 3}
-    assert missing(at_the_store, pushed)
-    assert missing(at_the_store, replace(pushed, is_store=True)) == []
+    assert left(at_the_store, pushed)
+    assert left(at_the_store, replace(pushed, is_store=True)) == []
     draining = {**at_the_store, "listener_manager.total_filter_chains_draining": 1}
-    assert missing(draining, replace(pushed, is_store=True))
+    assert left(draining, replace(pushed, is_store=True))
 
 
 def test_proxies_of_one_push_share_the_text_of_what_they_share(tmp_path: Path) -> None:

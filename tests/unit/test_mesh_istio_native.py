@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.mesh_samples import CELL, placement, view
+from tests.support.mesh_samples import CELL, view
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.binaries.known import Wanted, architecture_of
@@ -123,7 +123,7 @@ def test_the_filters_are_part_of_what_a_version_is_made_from(monkeypatch: pytest
     for have in (Native(), FORMER, LATER):
         monkeypatch.setattr(binary, "istio_filters", lambda path, have=have: have)
         monkeypatch.setattr(binary, "envoy_path", lambda: Path("/envoy"))
-        prints.add(IstioMesh()._fingerprint(placement(), CELL))
+        prints.add(IstioMesh().model.fingerprint(CELL, "cluster.local"))
     assert len(prints) == 3
 
 

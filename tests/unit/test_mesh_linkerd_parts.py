@@ -19,17 +19,18 @@ from tests.support.sampler_conformance import SamplerConformance
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
+from meshwise.mesh.hello import Choice, choice_of, client_hello, parse_server_hello
 from meshwise.mesh.identity import store
 from meshwise.mesh.linkerd import authority, binary, command, direct, hops, proof, sidecar, wire
 from meshwise.mesh.linkerd import mesh as mesh_module
 from meshwise.mesh.linkerd.admin import Admin, Series, grown, parse, total
 from meshwise.mesh.linkerd.destinations import Transport
-from meshwise.mesh.linkerd.hello import Choice, choice_of, client_hello, parse_server_hello
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.linkerd.proto import generate
 from meshwise.mesh.linkerd.sampler import ProxySampler
 from meshwise.study.model import LADDER
 from meshwise.telemetry.seam import Sampler
+from meshwise.testbed.local.reach import LocalReach
 
 PROTO = Path(generate.__file__).parent
 
@@ -297,7 +298,7 @@ def test_a_proxy_with_another_api_is_named_with_the_versions_that_are_known(
     placement = samples.placement(directory=tmp_path)
     mesh.prepare(placement, samples.CELL)
     with pytest.raises(MeshwiseError) as caught:
-        mesh.apply(placement, samples.CELL, lambda *_: socket.socket())
+        mesh.reset(placement, samples.CELL, LocalReach(lambda *_: socket.socket()))
     assert caught.value.code == "MW422"
     assert "v3.1.0" in str(caught.value)
     assert "v2.366.0" in str(caught.value)
@@ -377,14 +378,15 @@ class TestProxySampler(SamplerConformance):
         self.admin = admin
 
     def make(self) -> Sampler:
-        return ProxySampler(samples.placement(), "node-1", self.admin.dial)
+        return ProxySampler(samples.placement(), "node-1", LocalReach(self.admin.dial))
 
     def end_target(self) -> None:
         self.admin.end()
 
 
 def test_a_kept_connection_that_was_closed_is_made_again(admin: AdminStandIn) -> None:
-    with Admin("node-1", admin.dial) as proxy:
+    with LocalReach(admin.dial) as reach:
+        proxy = Admin("node-1", reach)
         proxy.metrics(("request_total",))
         admin.close_connections()
         assert proxy.metrics(("request_total",))
@@ -392,6 +394,6 @@ def test_a_kept_connection_that_was_closed_is_made_again(admin: AdminStandIn) ->
 
 def test_an_unready_proxy_is_named(admin: AdminStandIn) -> None:
     admin.end()
-    with pytest.raises(MeshwiseError) as caught, Admin("node-1", admin.dial) as proxy:
-        proxy.metrics(("request_total",))
+    with pytest.raises(MeshwiseError) as caught, LocalReach(admin.dial) as reach:
+        Admin("node-1", reach).metrics(("request_total",))
     assert caught.value.code == "MW406"

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 from tests.support import linkerd_samples as samples
-from tests.support.linkerd_walk import Call, walk
 
 from meshwise.mesh.expectations import Meaning, What, Who, meaning_of
 from meshwise.mesh.linkerd.caller import rows
 from meshwise.mesh.linkerd.names import identity_name, workload_token
+from meshwise.mesh.linkerd.simulate import Call, walk
 from meshwise.mesh.probe import variant
 from meshwise.service.plan import Plan
 from meshwise.study.model import LADDER, SERVICE_PORTS, Authorization, Cell, Layer

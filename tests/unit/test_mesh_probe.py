@@ -14,10 +14,11 @@ import pytest
 from tests.support.mesh_samples import CELL
 
 from meshwise.load.wire import blocks, frames
+from meshwise.mesh.exchange import ask
 from meshwise.mesh.expectations import Meaning, Seen, What, Who, expectations
 from meshwise.mesh.identity import Authority, IdentityFiles, make_key, store
 from meshwise.mesh.istio.caller import SIGNS
-from meshwise.mesh.probe import GREETINGS, Answer, Ask, TlsAs, ask, check_of, variant
+from meshwise.mesh.probe import GREETINGS, Answer, Ask, TlsAs, check_of, variant
 from meshwise.service.plan import Plan
 from meshwise.study.model import LADDER, KeyType, Layer, Protocol
 
@@ -168,13 +169,13 @@ def tls_server(files: IdentityFiles, handshakes: int = 1) -> tuple[socket.socket
 
 
 def test_a_handshake_tells_version_names_and_resumption(identities: dict[str, IdentityFiles]) -> None:
-    listener, thread = tls_server(identities["server"], 2)
+    listener, thread = tls_server(identities["server"], 3)
     with listener:
         client = TlsAs(identities["client"], str(identities["client"].root))
         connect = lambda: socket.create_connection(listener.getsockname(), 2.0)  # noqa: E731
         first = ask(connect, HTTP1, client)
         assert first.handshake is not None
-        second = ask(connect, HTTP1, replace(client, ticket=first.handshake.ticket))
+        second = ask(connect, HTTP1, replace(client, resume=True))
         thread.join()
     assert (first.seen, first.handshake.version, first.handshake.resumed) == (Seen.OK, "TLSv1.3", False)
     assert first.handshake.peer_ids == ("spiffe://cluster.local/ns/backend/sa/server",)

@@ -15,7 +15,7 @@ from meshwise.mesh.istio import binary
 from meshwise.mesh.istio.mesh import PROXY_UID, IstioMesh
 from meshwise.mesh.istio.view import Options
 from meshwise.mesh.none.mesh import NoneMesh
-from meshwise.mesh.seam import Mesh
+from meshwise.mesh.seam import LocalMesh
 from meshwise.study.model import LADDER, NO_MESH, MeshName
 
 
@@ -36,8 +36,8 @@ def _needs_envoy() -> None:
 
 
 def test_both_are_meshes() -> None:
-    meshes: list[Mesh] = [NoneMesh(), IstioMesh()]
-    assert [mesh.name for mesh in meshes] == [MeshName.NONE, MeshName.ISTIO]
+    meshes: list[LocalMesh] = [NoneMesh(), IstioMesh()]
+    assert [mesh.model.name for mesh in meshes] == [MeshName.NONE, MeshName.ISTIO]
 
 
 def test_istio_starts_one_proxy_per_workload_with_istios_flags() -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from tests.support.mesh_samples import CELL, POSTURES
 
-from meshwise.mesh.istio.mesh import IstioMesh
-from meshwise.mesh.none.mesh import NoneMesh
+from meshwise.mesh.istio.model import IstioModel
+from meshwise.mesh.none.mesh import NoneModel
 from meshwise.mesh.request import request_of
 from meshwise.mesh.tokens import ISSUER, VALID_FOR_S, make_tokens, tokens, verify
 from meshwise.study.model import NO_MESH, MeshName, Protocol, TopologyKind
@@ -42,8 +42,8 @@ def test_a_token_outlives_a_long_study() -> None:
 @pytest.mark.parametrize("protocol", list(Protocol))
 def test_every_posture_and_mesh_sends_the_same_request(protocol: Protocol) -> None:
     cell = replace(CELL, protocol=protocol)
-    bare = NoneMesh().request(replace(cell, mesh=MeshName.NONE, posture=NO_MESH))
-    assert {IstioMesh().request(replace(cell, posture=posture)) for posture in POSTURES} == {bare}
+    bare = NoneModel().request(replace(cell, mesh=MeshName.NONE, posture=NO_MESH))
+    assert {IstioModel().request(replace(cell, posture=posture)) for posture in POSTURES} == {bare}
     assert ("authorization", f"Bearer {tokens().valid}") in bare.headers
 
 

@@ -12,7 +12,7 @@ from tests.support.mesh_samples import CELL, config
 from meshwise.mesh.istio import posture as istio
 from meshwise.mesh.linkerd import posture as linkerd
 from meshwise.mesh.linkerd.destinations import Transport
-from meshwise.mesh.linkerd.mesh import LinkerdMesh
+from meshwise.mesh.linkerd.model import LinkerdModel
 from meshwise.study.factors import concerns
 from meshwise.study.file.read import parse_study
 from meshwise.study.model import LADDER, NO_MESH, Http1Transport, MeshName, Protocol, TlsGroup
@@ -49,7 +49,7 @@ def test_an_upgraded_port_goes_on_to_its_application_as_declared() -> None:
 @pytest.mark.parametrize("level", Http1Transport)
 def test_linkerd_hints_http2_unless_it_is_asked_not_to(level: Http1Transport) -> None:
     cell = replace(linkerd_samples.CELL, posture=STRICT, http1_transport=level)
-    transport = LinkerdMesh()._transport_for(cell)
+    transport = LinkerdModel().transport_for(cell)
     made = linkerd_samples.made(cell, transport=transport)
     endpoint = next(each for each in made.services if each.authority.endswith(":8080")).endpoints.addrs[0]
     assert (endpoint.protocol_hint.WhichOneof("protocol") == "h2") == (level is not Http1Transport.HTTP1)

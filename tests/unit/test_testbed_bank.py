@@ -22,7 +22,8 @@ from meshwise.core.process import OwnedProcess
 from meshwise.findings.flag import BOOKS_VIOLATED
 from meshwise.load.script import read_script
 from meshwise.load.spec import LoadSpec
-from meshwise.mesh.seam import Capture, Headers
+from meshwise.mesh.request import Headers
+from meshwise.mesh.seam import Capture
 from meshwise.service.bank.domain import Outcome, Transfer
 from meshwise.service.bank.invariants import Books
 from meshwise.service.bank.mix import Request

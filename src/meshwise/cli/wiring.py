@@ -3,15 +3,17 @@ option that `plan` and `run` share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
 
 from meshwise.mesh.istio.mesh import IstioMesh
+from meshwise.mesh.istio.model import IstioModel
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
-from meshwise.mesh.none.mesh import NoneMesh
-from meshwise.mesh.seam import Mesh
+from meshwise.mesh.linkerd.model import LinkerdModel
+from meshwise.mesh.none.mesh import NoneMesh, NoneModel
+from meshwise.mesh.seam import LocalMesh, MeshModel
 from meshwise.study.model import Cell, Layer, MeshName, Study
 
 LevelOption = Annotated[
@@ -19,16 +21,18 @@ LevelOption = Annotated[
 ]
 
 
-def all_meshes() -> Mapping[MeshName, Mesh]:
-    """Every mesh that meshwise knows; making one starts nothing and needs no binary."""
-    meshes = (NoneMesh(), IstioMesh(), LinkerdMesh())
-    return {mesh.name: mesh for mesh in meshes}
+MESHES: Mapping[MeshName, tuple[Callable[[], MeshModel], Callable[[], LocalMesh]]] = {
+    MeshName.NONE: (NoneModel, NoneMesh),
+    MeshName.ISTIO: (IstioModel, IstioMesh),
+    MeshName.LINKERD: (LinkerdModel, LinkerdMesh),
+}
+"""Both halves of every mesh that meshwise knows; making one starts nothing and needs no binary."""
 
 
-def meshes_of(study: Study) -> Mapping[MeshName, Mesh]:
-    return {name: mesh for name, mesh in all_meshes().items() if name in study.environments}
+def meshes_of(study: Study) -> Mapping[MeshName, LocalMesh]:
+    return {name: local() for name, (_, local) in MESHES.items() if name in study.environments}
 
 
 def not_applicable(cell: Cell) -> str | None:
     """Why the cell's mesh cannot express it, or None; a question of the mesh, not of what is installed."""
-    return all_meshes()[cell.mesh].not_applicable(cell)
+    return MESHES[cell.mesh][0]().not_applicable(cell)

@@ -9,10 +9,10 @@ Laws of this file:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from meshwise.core.errors import MeshwiseError
-from meshwise.mesh.admin import AdminConnection
+from meshwise.mesh.reach import Reach
 from meshwise.mesh.together import together
 
 MOST_BYTES = 512 << 10
@@ -39,20 +39,17 @@ def readable(text: str) -> str:
     return f"{text[:MOST_BYTES]}\n... {len(text) - MOST_BYTES} characters more were left out\n"
 
 
-def ask_all(
-    admin: Callable[[str], AdminConnection], pods: Sequence[str], questions: Mapping[str, str]
-) -> dict[str, str]:
-    """`questions`: file name to path. Answers by `pod.file`."""
+def ask_all(reach: Reach, port: int, pods: Sequence[str], questions: Mapping[str, str]) -> dict[str, str]:
+    """`port`: of the proxies' administration. `questions`: file name to path. Answers by `pod.file`."""
 
     def ask(pod: str) -> dict[str, str]:
         found = {}
-        with admin(pod) as connection:
-            for file, path in questions.items():
-                try:
-                    text = connection.get(path).decode(errors="replace")
-                except MeshwiseError as error:
-                    text = f"{error}\n"
-                found[f"{pod}.{file}"] = readable(text)
+        for file, path in questions.items():
+            try:
+                text = reach.get(pod, port, path).decode(errors="replace")
+            except MeshwiseError as error:
+                text = f"{error}\n"
+            found[f"{pod}.{file}"] = readable(text)
         return found
 
     return {name: text for answers in together(ask, pods[:MOST_PODS]) for name, text in answers.items()}

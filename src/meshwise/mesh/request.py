@@ -6,15 +6,25 @@ between two postures is the posture and not the size of the request.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from meshwise.mesh.seam import Headers
 from meshwise.mesh.tokens import tokens
 from meshwise.service.behaviour import ECHO_PATH, GRPC_PATH, STREAM_PATHS
 from meshwise.service.plan import HEADER as PLAN_HEADER
 from meshwise.service.plan import Plan
 from meshwise.study.model import Cell, Protocol, Streaming, TopologyKind, Workload
+
+
+@dataclass(frozen=True)
+class Headers:
+    """What every request of a cell carries so that each posture measures the same bytes."""
+
+    method: str
+    path: str
+    headers: Sequence[tuple[str, str]]
+
 
 TENANT_HEADER = "x-tenant"
 TENANT = "blue"

@@ -1,21 +1,23 @@
-"""The seam `Mesh`: what a posture *is* in one mesh, as data that a testbed can carry out.
+"""The seams `MeshModel` and `LocalMesh`: what a posture *is* in one mesh, and how one machine has it.
 
-A mesh never starts a process or enters a namespace. It says which processes a pod needs
-(`ProcessPlan`), what is captured (`Capture`), which files make a posture (`files`), and how to
-tell that the posture holds (`prove`); the testbed does it. Where a mesh must ask a running proxy
-it gets a `Dial`, so everything here is tested without a testbed.
+A model knows no process and no file: it has the posture as the mesh's own resources, what must come of every
+call, and the judgement of what came. What it has to find out it asks of a `Reach`, so that the same model
+proves a posture on one machine and on a cluster. The local half says which processes a pod needs
+(`ProcessPlan`), what is captured (`Capture`), and brings configuration to them; a testbed starts them.
 """
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from meshwise.archive.outcome import Check as Check
 from meshwise.archive.outcome import Proof as Proof
+from meshwise.mesh.expectations import Expectation
+from meshwise.mesh.reach import Reach
+from meshwise.mesh.request import Headers
 from meshwise.study.model import Cell, MeshName, Topology, Workload
 from meshwise.telemetry.seam import Sampler
 
@@ -110,20 +112,6 @@ class Capture:
     """(from, to): connections to the one port of this pod go to the other, past the sidecar."""
 
 
-Dial = Callable[[str, str, int], socket.socket]
-"""`dial(pod, address, port)`: a connected TCP socket made inside that pod's network namespace (with a
-2 s time-out set). `pod` is a workload's name or OUTSIDER. Raises OSError as connect does."""
-
-
-@dataclass(frozen=True)
-class Headers:
-    """What every request of a cell carries so that each posture measures the same bytes."""
-
-    method: str
-    path: str
-    headers: Sequence[tuple[str, str]]
-
-
 @dataclass(frozen=True)
 class Fidelity:
     """A known difference between what runs here and the real mesh."""
@@ -133,8 +121,21 @@ class Fidelity:
     effect: str
 
 
-class Mesh(Protocol):
-    """One mesh. Conformance suite: `tests/support/mesh_conformance.py`."""
+@dataclass(frozen=True)
+class Delivered:
+    """What the side that brings configuration to the proxies knows of it."""
+
+    workers: int
+    """Threads that each proxy was started with."""
+    version: str = ""
+    """Of what it last handed out, where it keeps count; else the proxies themselves say what they have."""
+    behind: int = 0
+    """Streams to proxies that it was not sent on yet."""
+
+
+class MeshModel(Protocol):
+    """One mesh, as far as it can be thought: no process, no file. Conformance suite:
+    `tests/support/mesh_conformance.py`."""
 
     @property
     def name(self) -> MeshName: ...
@@ -142,8 +143,29 @@ class Mesh(Protocol):
     def not_applicable(self, cell: Cell) -> str | None:
         """Why this mesh cannot express the cell, or None."""
 
-    def resources(self, cell: Cell, placement: Placement) -> str:
+    def resources(self, cell: Cell, trust_domain: str) -> str:
         """The posture as the mesh's own resources (multi-document YAML), for the archive."""
+
+    def request(self, cell: Cell) -> Headers:
+        """Method, path and headers that `strict+fine` lets through; the same for every posture."""
+
+    def traits(self, build: Mapping[str, str]) -> Mapping[str, str]:
+        """What one has to know before comparing: values of `mesh.traits.TRAITS`, as configured by default;
+        nothing for no mesh. What a proof observes is not said here. `build`: from `LocalMesh.describe`."""
+
+    def expectations(self, cell: Cell, callee: str) -> Sequence[Expectation]:
+        """What must come of every kind of call to this workload, by the posture that it demands itself."""
+
+    def judge(self, placement: Placement, cell: Cell, reach: Reach, delivered: Delivered) -> Proof:
+        """Try what must work and what must not, read the proxies' own counters, and judge both by the
+        expectations. Raises MW406 for a silent proxy."""
+
+
+class LocalMesh(Protocol):
+    """One mesh on this machine."""
+
+    @property
+    def model(self) -> MeshModel: ...
 
     def processes(self, placement: Placement, workers: int) -> Sequence[ProcessPlan]:
         """The processes of all sidecars (and of a control plane, if the mesh needs one)."""
@@ -154,29 +176,27 @@ class Mesh(Protocol):
     def prepare(self, placement: Placement, cell: Cell) -> None:
         """Write all that the processes need before they start: bootstrap, keys, first configuration."""
 
-    def apply(self, placement: Placement, cell: Cell, dial: Dial) -> None:
-        """Push the cell's configuration to the running proxies; return when each has taken it up and
-        no connection of the former configuration is left. Raises MW4xx if a proxy refuses it."""
+    def reset(self, placement: Placement, cell: Cell, reach: Reach) -> None:
+        """Between trials: bring the cell's configuration to the running proxies; return when each has taken
+        it up and no connection and no TLS session of before is left, so that trials are alike. Raises MW4xx
+        if a proxy refuses it or takes too long."""
 
-    def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
-        """Try what must work and what must not, and read the proxies' own counters."""
+    def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
+        """Within a trial: bring only what differs, as the mesh's control plane does; return when each proxy
+        has taken it up. What becomes of connections is the proxies' own affair, with the drain time that
+        they were started with. Raises as `reset`."""
 
-    def state(self, placement: Placement, cell: Cell, dial: Dial) -> Mapping[str, str]:
+    def delivered(self, placement: Placement) -> Delivered: ...
+
+    def state(self, placement: Placement, cell: Cell, reach: Reach) -> Mapping[str, str]:
         """What the cell's proxies say of themselves, for a failed trial: file name to text, bounded and
         without secrets. Never raises for a proxy that does not answer."""
 
-    def request(self, cell: Cell) -> Headers:
-        """Method, path and headers that `strict+fine` lets through; the same for every posture."""
-
-    def samplers(self, placement: Placement, dial: Dial) -> Sequence[Sampler]:
+    def samplers(self, placement: Placement, reach: Reach) -> Sequence[Sampler]:
         """Readers of the proxies' own statistics."""
 
     def describe(self) -> Mapping[str, str]:
         """Build, version, path and digest of the proxy; worker model; TLS library."""
-
-    def traits(self) -> Mapping[str, str]:
-        """What one has to know before comparing: values of `mesh.traits.TRAITS`, as configured by default;
-        nothing for no mesh. What a proof observes is not said here."""
 
     def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
         """The differences from the real mesh that apply to this run."""

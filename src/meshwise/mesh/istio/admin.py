@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from meshwise.core.errors import MeshwiseError
-from meshwise.mesh.admin import AdminConnection
 from meshwise.mesh.istio.bootstrap import ADMIN_PORT
-from meshwise.mesh.seam import Dial
+from meshwise.mesh.reach import Reach
 from meshwise.telemetry.envoy import Fetch
 
 Stats = Mapping[str, int | str]
 """Counter, gauge or text by full name."""
 
 
-class Admin(AdminConnection):
-    """One kept connection to one proxy; a context manager. Raises MW406 when the proxy does not answer."""
+@dataclass(frozen=True)
+class Admin:
+    """The administration of one proxy. Raises MW406 when the proxy does not answer."""
 
-    def __init__(self, pod: str, dial: Dial) -> None:
-        super().__init__(pod, dial, ADMIN_PORT)
+    pod: str
+    reach: Reach
+
+    def get(self, path: str) -> bytes:
+        return self.reach.get(self.pod, ADMIN_PORT, path)
 
     def json(self, path: str) -> Any:
         return json.loads(self.get(path))
@@ -36,13 +40,12 @@ class Admin(AdminConnection):
         return found
 
 
-def fetch_from(pod: str, dial: Dial) -> Fetch:
-    """For a sampler: one connection per question, so that nothing stays open between trials."""
+def fetch_from(pod: str, reach: Reach) -> Fetch:
+    """For a sampler."""
 
     def fetch(path: str) -> bytes:
         try:
-            with Admin(pod, dial) as admin:
-                return admin.get(path)
+            return Admin(pod, reach).get(path)
         except MeshwiseError as error:
             raise OSError(str(error)) from error
 

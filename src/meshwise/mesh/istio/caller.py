@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from meshwise.mesh.expectations import VARIANT, Expectation, Meaning, Seen, Signs, What, Who, meaning_of
 from meshwise.mesh.istio.workloads import files_of_outsiders
-from meshwise.mesh.probe import Answer, Handshake, TlsAs, ask, on_hop
-from meshwise.mesh.seam import OUTSIDER, Dial, PlacedWorkload, Placement
+from meshwise.mesh.probe import Answer, Handshake, TlsAs, on_hop
+from meshwise.mesh.reach import Reach
+from meshwise.mesh.seam import OUTSIDER, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
 from meshwise.study.demands import effective_posture
 from meshwise.study.model import Cell, Layer, Protocol
@@ -47,8 +48,8 @@ _ALPN = {
 class Caller:
     """Keeps the first handshake of the client's twin that it saw."""
 
-    def __init__(self, placement: Placement, cell: Cell, dial: Dial) -> None:
-        self._placement, self._cell, self._dial = placement, cell, dial
+    def __init__(self, placement: Placement, cell: Cell, reach: Reach) -> None:
+        self._placement, self._cell, self._reach = placement, cell, reach
         self._files = files_of_outsiders(placement)
         self.handshake: Handshake | None = None
 
@@ -62,9 +63,9 @@ class Caller:
         request = on_hop(cell, caller, callee, what, Plan())
         port = callee.port(cell.protocol)
         if who is Who.MESH:
-            return ask(lambda: self._dial(caller.name, target.service_ip, port), request)
+            return self._reach.call(caller.name, target.service_ip, port, request)
         secure = None if who is Who.PLAINTEXT else self._tls(who, target)
-        answer = ask(lambda: self._dial(OUTSIDER, target.pod_ip, port), request, secure)
+        answer = self._reach.call(OUTSIDER, target.pod_ip, port, request, secure)
         if who is Who.TWIN:
             self.handshake = self.handshake or answer.handshake
         return answer
@@ -81,14 +82,14 @@ class Caller:
         return [(row, self.call(target, row.who, row.what)) for row in rows]
 
     def resume(self, target: PlacedWorkload) -> bool:
-        """Whether the server lets a client resume the session of the handshake that was seen."""
-        if self.handshake is None or self.handshake.ticket is None:
+        """Whether the server lets the client's twin resume a session; without TLS there is none."""
+        if self.handshake is None:
             return False
         cell, callee = self._cell, self._cell.topology[target.name]
         request = on_hop(cell, cell.topology.callers(target.name)[0], callee, What.ALLOWED, Plan())
-        secure = replace(self._tls(Who.TWIN, target), ticket=self.handshake.ticket)
+        secure = replace(self._tls(Who.TWIN, target), resume=True)
         port = callee.port(cell.protocol)
-        answer = ask(lambda: self._dial(OUTSIDER, target.pod_ip, port), request, secure)
+        answer = self._reach.call(OUTSIDER, target.pod_ip, port, request, secure)
         return bool(answer.handshake and answer.handshake.resumed)
 
     def _tls(self, who: Who, target: PlacedWorkload) -> TlsAs:

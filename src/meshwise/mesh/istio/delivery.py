@@ -7,10 +7,10 @@ Laws of this file:
 - One watched directory per resource: any rename in a watched directory reloads everything that watches
   it. A file is replaced by rename, never written in place, and left alone when nothing changes.
 - Secrets before clusters before listeners before routes, so that nothing refers to what is not there yet.
-- Taken up means: the proxy reports our version for LDS, CDS, RDS and SDS, nothing is warming, and nothing
-  of the former configuration is left: no draining chain or listener, and no connection between sidecars.
-  Every push replaces all inbound chains and service clusters (`View.generation`), so that each trial
-  starts from the same state: no connection, no TLS session.
+- Taken up (`missing` is empty) means: the proxy reports our version for LDS, CDS, RDS and SDS, and nothing is
+  warming. A reset between trials also waits until nothing of the former configuration is left (`left`): no
+  draining chain or listener, and no connection between sidecars. It replaces all inbound chains and service
+  clusters (`View.generation`), so that each trial starts from the same state: no connection, no TLS session.
 """
 
 from __future__ import annotations
@@ -43,12 +43,10 @@ WATCHED = (
     r"|cluster\.outbound\|.*\.upstream_cx_active)$"
 )
 _INBOUND_CONNECTIONS = "listener.0.0.0.0_15006.downstream_cx_active"
-_MUST_BE_ZERO = (
-    "cluster_manager.warming_clusters",
-    "listener_manager.total_listeners_warming",
+_WARMING = ("cluster_manager.warming_clusters", "listener_manager.total_listeners_warming")
+_DRAINING = (
     "listener_manager.total_filter_chains_draining",
     "listener_manager.total_listeners_draining",
-    _INBOUND_CONNECTIONS,
 )
 
 
@@ -136,17 +134,20 @@ def missing(stats: Stats, pushed: Pushed) -> list[str]:
         for name, value in wanted.items()
         if stats.get(name) != value
     ]
-    missing += [
-        f"{name} is {stats[name]}"
-        for name in _MUST_BE_ZERO
-        if stats.get(name, 0) != 0 and not (pushed.is_store and name == _INBOUND_CONNECTIONS)
-    ]
-    missing += [
+    return missing + [f"{name} is {stats[name]}" for name in _WARMING if stats.get(name, 0) != 0]
+
+
+def left(stats: Stats, pushed: Pushed, *, drains_at_once: bool = True) -> list[str]:
+    """What is still there of the former configuration, in words: connections; and chains and listeners, which
+    stand empty until the drain time is over where the proxy has one."""
+    found = [f"{name} is {stats[name]}" for name in _DRAINING if drains_at_once and stats.get(name, 0) != 0]
+    if not pushed.is_store and stats.get(_INBOUND_CONNECTIONS, 0) != 0:
+        found.append(f"{_INBOUND_CONNECTIONS} is {stats[_INBOUND_CONNECTIONS]}")
+    return found + [
         f"{name} is {value}"
         for name, value in stats.items()
         if name.endswith(".upstream_cx_active") and value != 0 and _port_of(name) not in pushed.stores
     ]
-    return missing
 
 
 def _port_of(statistic: str) -> int:

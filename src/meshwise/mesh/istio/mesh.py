@@ -1,8 +1,6 @@
-"""Istio as a `Mesh`: what a posture is in Istio, for real Envoy sidecars.
+"""Istio as a `LocalMesh`: real Envoy sidecars on this machine.
 
-    cell -> resources (YAML) -> view -> translate -> files -> Envoy
-
-`posture` writes the resources, `translate` is istiod, `delivery` is xDS, `proof` asks the proxies.
+`model` says what a posture is, `delivery` is xDS.
 """
 
 from __future__ import annotations
@@ -10,29 +8,26 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh import dump
 from meshwise.mesh.files import hand_over, private_directory, write_private
-from meshwise.mesh.istio import binary, bootstrap, clusters, delivery, fidelity, posture, proof, traits
-from meshwise.mesh.istio.admin import Admin, fetch_from
+from meshwise.mesh.istio import binary, bootstrap, clusters, delivery, fidelity
+from meshwise.mesh.istio.admin import Admin, Stats, fetch_from
 from meshwise.mesh.istio.clusters import INBOUND_SOURCE_IP
-from meshwise.mesh.istio.kinds import Resources
 from meshwise.mesh.istio.listeners import INBOUND_PORT, OUTBOUND_PORT
-from meshwise.mesh.istio.resources import parse
-from meshwise.mesh.istio.translate import fingerprint, translate
-from meshwise.mesh.istio.view import Options, View, view_of
+from meshwise.mesh.istio.model import IstioModel
+from meshwise.mesh.istio.translate import translate
+from meshwise.mesh.istio.view import Options
 from meshwise.mesh.istio.workloads import Identities, files_of_workload
-from meshwise.mesh.request import request_of
-from meshwise.mesh.seam import Capture, Dial, Fidelity, Headers, Placement, ProcessPlan, Proof, Ready
+from meshwise.mesh.reach import Reach
+from meshwise.mesh.seam import Capture, Delivered, Fidelity, Placement, ProcessPlan, Ready
 from meshwise.mesh.together import together
-from meshwise.mesh.tokens import tokens
-from meshwise.study.model import Cell, MeshName, TlsGroup
+from meshwise.study.model import Cell
 from meshwise.telemetry.envoy import EnvoySampler
 from meshwise.telemetry.seam import Sampler
 
@@ -40,43 +35,29 @@ PROXY_UID = 1337
 DRAIN_TIME_S = 0
 """Istio's is 45 s. Here a replaced configuration must be gone before the next trial; `fidelity` says so."""
 
-CURVES: Mapping[TlsGroup, tuple[str, ...]] = {
-    TlsGroup.DEFAULT: (),
-    TlsGroup.X25519: ("X25519",),
-    TlsGroup.X25519MLKEM768: ("X25519MLKEM768", "X25519"),
-}
-"""As Envoy names them; none leaves `Options.curves`. Sidecars agree on the first; the proof's own TLS client
-need not know it, and takes the second."""
-
 SETTLE_TIMEOUT_S = 10.0
 _POLL_S = 0.005
 _STATE = {"config_dump.json": "/config_dump", "clusters.txt": "/clusters", "listeners.txt": "/listeners"}
 
 
 class IstioMesh:
-    """See `meshwise.mesh.seam.Mesh`. Holds the keys of its authority, a count of its pushes, and how many
-    workers it was asked for."""
+    """See `meshwise.mesh.seam.LocalMesh`. Holds the keys of its authority, a count of its pushes, the last
+    reset of each process set, and how many workers it was asked for."""
 
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: Options | None = None, drain_time_s: int = DRAIN_TIME_S) -> None:
+        """`drain_time_s`: how long proxies let connections of a replaced configuration go on; Istio's own is
+        45, for configuration that is pushed within trials."""
         self._given = options
+        self._drain_time_s = drain_time_s
         self._identities = Identities()
         self._pushes = itertools.count(1)
+        self._generations: dict[str, str] = {}
         self._workers: dict[str, int] = {}
 
     @cached_property
-    def options(self) -> Options:
-        """As given, or those of a default Istio with all of its filters that the binary has."""
-        return self._given or Options(native=binary.istio_filters(binary.envoy_path()))
-
-    @property
-    def name(self) -> MeshName:
-        return MeshName.ISTIO
-
-    def not_applicable(self, cell: Cell) -> str | None:
-        return posture.not_applicable(cell)
-
-    def resources(self, cell: Cell, placement: Placement) -> str:
-        return posture.resources(cell, tokens().jwks, placement.trust_domain)
+    def model(self) -> IstioModel:
+        """With the options given, or those of a default Istio with all of its filters that the binary has."""
+        return IstioModel(self._given or Options(native=binary.istio_filters(binary.envoy_path())))
 
     def processes(self, placement: Placement, workers: int) -> Sequence[ProcessPlan]:
         envoy = binary.envoy_path()
@@ -86,7 +67,7 @@ class IstioMesh:
                 pod=placed.name,
                 role="proxy",
                 argv=bootstrap.arguments(
-                    envoy, placement.directory / placed.name / "bootstrap.json", workers, DRAIN_TIME_S
+                    envoy, placement.directory / placed.name / "bootstrap.json", workers, self._drain_time_s
                 ),
                 uid=PROXY_UID,
                 ready=Ready(bootstrap.READY_PORT, bootstrap.READY_PATH),
@@ -108,39 +89,35 @@ class IstioMesh:
     def prepare(self, placement: Placement, cell: Cell) -> None:
         hand_over(placement.directory, PROXY_UID)
         self._identities.issue_all(placement, cell.key_type, PROXY_UID)
-        view = self._view(placement, cell)
-        for service in view.services:
+        version = self._next_version(placement, cell)
+        self._generations[placement.process_set] = version
+        for service in self.model.view(placement, cell, version).services:
             directory = private_directory(placement.directory / service.name, PROXY_UID)
             delivery.lay_out(directory, PROXY_UID)
             config = bootstrap.bootstrap(service, directory)
             write_private(directory / "bootstrap.json", json.dumps(config), PROXY_UID)
-        self._push(placement, cell, view)
+        self._bring(placement, cell, version)
 
-    def apply(self, placement: Placement, cell: Cell, dial: Dial) -> None:
+    def reset(self, placement: Placement, cell: Cell, reach: Reach) -> None:
+        """A new generation: every inbound chain and every cluster of a service is replaced."""
+        version = self._next_version(placement, cell)
+        self._generations[placement.process_set] = version
+        self._apply(placement, cell, reach, version, empty=True)
+
+    def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
+        self._apply(placement, cell, reach, self._next_version(placement, cell), empty=False)
+
+    def delivered(self, placement: Placement) -> Delivered:
+        return Delivered(self._workers[placement.process_set])
+
+    def state(self, placement: Placement, cell: Cell, reach: Reach) -> Mapping[str, str]:
         used = [placed.name for placed in placement.of(cell.topology)]
-        with ExitStack() as stack:
-            admins = {name: stack.enter_context(Admin(name, dial)) for name in used}
-            stats = together(lambda name: admins[name].stats(delivery.WATCHED), used)
-            refused = dict(zip(used, map(delivery.rejections, stats), strict=True))
-            pushed = self._push(placement, cell, self._view(placement, cell))
-            deadline = time.monotonic() + SETTLE_TIMEOUT_S
-            together(lambda name: _settle(admins[name], cell, pushed[name], refused[name], deadline), used)
+        return dump.ask_all(reach, bootstrap.ADMIN_PORT, used, _STATE)
 
-    def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
-        workers = self._workers[placement.process_set]
-        return proof.prove(placement, cell, dial, self._fingerprint(placement, cell), workers)
-
-    def state(self, placement: Placement, cell: Cell, dial: Dial) -> Mapping[str, str]:
-        used = [placed.name for placed in placement.of(cell.topology)]
-        return dump.ask_all(lambda pod: Admin(pod, dial), used, _STATE)
-
-    def request(self, cell: Cell) -> Headers:
-        return request_of(cell)
-
-    def samplers(self, placement: Placement, dial: Dial) -> Sequence[Sampler]:
+    def samplers(self, placement: Placement, reach: Reach) -> Sequence[Sampler]:
         place = f"{placement.mesh}/{placement.process_set}"
         return [
-            EnvoySampler(f"{place}/{placed.name}/proxy", fetch_from(placed.name, dial))
+            EnvoySampler(f"{place}/{placed.name}/proxy", fetch_from(placed.name, reach))
             for placed in placement.workloads
         ]
 
@@ -148,28 +125,35 @@ class IstioMesh:
         found = binary.facts(binary.envoy_path())
         return {"proxy": "Envoy", "worker_model": "one event loop per worker (--concurrency)", **found}
 
-    def traits(self) -> Mapping[str, str]:
-        return traits.traits(self.options, binary.facts(binary.envoy_path())["tls_library"])
-
     def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
-        return fidelity.differences(self.options, privileged=privileged)
+        return fidelity.differences(self.model.options, privileged=privileged)
 
     # --- how a posture gets there ------------------------------------------------------------------
 
-    def _fingerprint(self, placement: Placement, cell: Cell) -> str:
-        return fingerprint(self.resources(cell, placement), cell.key_type, self._options_for(cell))
+    def _next_version(self, placement: Placement, cell: Cell) -> str:
+        return f"{self.model.fingerprint(cell, placement.trust_domain)}-{next(self._pushes)}"
 
-    def _options_for(self, cell: Cell) -> Options:
-        """Those of the mesh, with the TLS group that the cell asks for."""
-        curves = CURVES[cell.tls_group]
-        return replace(self.options, curves=curves) if curves else self.options
+    def _apply(self, placement: Placement, cell: Cell, reach: Reach, version: str, *, empty: bool) -> None:
+        """`empty`: wait as well until nothing of the former configuration is left."""
+        used = [placed.name for placed in placement.of(cell.topology)]
+        admins = {name: Admin(name, reach) for name in used}
+        stats = together(lambda name: admins[name].stats(delivery.WATCHED), used)
+        refused = dict(zip(used, map(delivery.rejections, stats), strict=True))
+        pushed = self._bring(placement, cell, version)
+        deadline = time.monotonic() + SETTLE_TIMEOUT_S
 
-    def _view(self, placement: Placement, cell: Cell) -> View:
-        text = self.resources(cell, placement)
-        generation = f"{self._fingerprint(placement, cell)}-{next(self._pushes)}"
-        return view_of(placement, _parsed(text), generation, self._options_for(cell))
+        def settle(name: str) -> None:
+            def waiting(stats: Stats) -> list[str]:
+                missing = delivery.missing(stats, pushed[name])
+                at_once = self._drain_time_s == 0
+                return missing + (delivery.left(stats, pushed[name], drains_at_once=at_once) if empty else [])
 
-    def _push(self, placement: Placement, cell: Cell, view: View) -> dict[str, delivery.Pushed]:
+            _settle(admins[name], cell, waiting, refused[name], deadline)
+
+        together(settle, used)
+
+    def _bring(self, placement: Placement, cell: Cell, version: str) -> dict[str, delivery.Pushed]:
+        view = self.model.view(placement, cell, self._generations[placement.process_set])
         made: clusters.Made = {}
         configs = {service.name: translate(view, service.name, made) for service in view.services}
         encoded: delivery.Encoded = {}
@@ -179,23 +163,20 @@ class IstioMesh:
             if not files.chain.exists():
                 files = self._identities.issue(placement, name, cell.key_type, PROXY_UID)
             directory = placement.directory / name
-            one = delivery.push(config, view.generation, directory, files, PROXY_UID, encoded)
+            one = delivery.push(config, version, directory, files, PROXY_UID, encoded)
             pushed[name] = replace(one, stores=view.stores, is_store=view.service(name).is_store)
         return pushed
 
 
-@lru_cache(maxsize=64)
-def _parsed(text: str) -> Resources:
-    return parse(text)
-
-
-def _settle(admin: Admin, cell: Cell, pushed: delivery.Pushed, refused: int, deadline: float) -> None:
+def _settle(
+    admin: Admin, cell: Cell, waiting_for: Callable[[Stats], list[str]], refused: int, deadline: float
+) -> None:
     """Returns when the proxy has taken the push up. Raises MW404 (refused) or MW405 (too slow)."""
     while True:
         stats = admin.stats(delivery.WATCHED)
         if delivery.rejections(stats) > refused:
             raise _refused(admin, cell)
-        waiting = delivery.missing(stats, pushed)
+        waiting = waiting_for(stats)
         if not waiting:
             return
         if time.monotonic() > deadline:

@@ -14,16 +14,16 @@ Laws of this file:
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from meshwise.mesh.expectations import Expectation, Meaning, What, Who, expectations
 from meshwise.mesh.identity import spiffe_id
 from meshwise.mesh.istio.admin import Admin, Stats, grown, total
 from meshwise.mesh.istio.caller import SIGNS, Caller
-from meshwise.mesh.probe import Answer, check_of
-from meshwise.mesh.seam import Check, Dial, PlacedWorkload, Placement, Proof
+from meshwise.mesh.probe import Answer, Handshake, check_of
+from meshwise.mesh.reach import Reach
+from meshwise.mesh.seam import Check, PlacedWorkload, Placement
 from meshwise.mesh.together import together
 from meshwise.study.demands import effective_posture
 from meshwise.study.model import (
@@ -50,57 +50,98 @@ _VERSIONS = ("listener_manager.lds.version_text", "cluster_manager.cds.version_t
 Answered = list[tuple[Expectation, Answer]]
 
 
-def prove(placement: Placement, cell: Cell, dial: Dial, fingerprint: str, workers: int) -> Proof:
-    """`fingerprint`: what every used proxy's version has to begin with; `workers`: how many threads each
-    has to run. Raises MW406 for a silent proxy."""
-    begun_ns = time.monotonic_ns()
-    topology = cell.topology
-    used = placement.of(topology)
+@dataclass(frozen=True)
+class Evidence:
+    """What was seen and counted; per hop, or per workload by name."""
+
+    called: Sequence[Answer]
+    """Of every hop's allowed call, the client's first."""
+    answers: Answered
+    """Of the table of expectations at the first node."""
+    beyond: Sequence[Answered]
+    """Of what is tried at the nodes behind it."""
+    before: Mapping[str, Stats]
+    between: Mapping[str, Stats]
+    """After the hops' calls."""
+    after: Mapping[str, Stats]
+    process: Mapping[str, str]
+    """What the client's proxy says of itself."""
+    handshake: Handshake | None
+    """Of the client's twin at the first node."""
+    resumed: bool
+
+
+def gather(placement: Placement, cell: Cell, reach: Reach) -> Evidence:
+    """Make the calls and read the counters. Raises MW406 for a silent proxy."""
+    used = placement.of(cell.topology)
+    first = used[1]
+    caller = Caller(placement, cell, reach)
+    admins = {placed.name: Admin(placed.name, reach) for placed in used}
+    before = _read(admins)
+    called = together(lambda hop: caller.call(hop[1], Who.MESH, What.ALLOWED, hop[0]), _hops(placement, cell))
+    between = _read(admins)
+    table = rows(cell, first.name)
+    answers = [
+        (row, called[0] if row == table[0] else caller.call(first, row.who, row.what)) for row in table
+    ]
+    beyond = together(caller.try_beyond, _behind(placement, cell))
+    resumed = caller.resume(first)
+    after = _read(admins)
+    process = _facts_of_process(admins[used[0].name])
+    return Evidence(called, answers, beyond, before, between, after, process, caller.handshake, resumed)
+
+
+def rows(cell: Cell, callee: str) -> tuple[Expectation, ...]:
+    """The table of expectations at one workload."""
+    return expectations(*_asked_of(cell, callee))
+
+
+def judge(
+    placement: Placement, cell: Cell, evidence: Evidence, fingerprint: str, workers: int
+) -> tuple[tuple[Check, ...], Mapping[str, str]]:
+    """Checks and facts. `fingerprint`: what every used proxy's version has to begin with; `workers`: how many
+    threads each has to run."""
+    used, hops, rest = placement.of(cell.topology), _hops(placement, cell), _behind(placement, cell)
     client, first = used[0], used[1]
-    rest = [placed for placed in used[2:] if topology.callers(placed.name)]
-    caller = Caller(placement, cell, dial)
-    with ExitStack() as stack:
-        admins = {placed.name: stack.enter_context(Admin(placed.name, dial)) for placed in used}
-        before = _read(admins)
-        hops = [(placement[w.name], placement[name]) for w in topology.workloads for name in w.calls]
-        called = together(lambda hop: caller.call(hop[1], Who.MESH, What.ALLOWED, hop[0]), hops)
-        between = _read(admins)
-        posture, layer = _asked_of(cell, first)
-        table = expectations(posture, layer)
-        answers = [
-            (row, called[0] if row == table[0] else caller.call(first, row.who, row.what)) for row in table
-        ]
-        beyond = together(caller.try_beyond, rest)
-        resumed = caller.resume(first)
-        after = _read(admins)
-        facts = _facts_of_process(admins[client.name])
-    seen = caller.handshake
-    moved = {name: grown(before[name], between[name]) for name in admins}
-    judged = {name: grown(before[name], after[name]) for name in admins}
-    checks = [check_of(row, answer, SIGNS[layer]) for row, answer in answers]
-    for (source, target), answer in list(zip(hops, called, strict=True))[1:]:
+    seen, after = evidence.handshake, evidence.after
+    moved = {name: grown(evidence.before[name], evidence.between[name]) for name in after}
+    judged = {name: grown(evidence.before[name], after[name]) for name in after}
+    layer = _asked_of(cell, first.name)[1]
+    checks = [check_of(row, answer, SIGNS[layer]) for row, answer in evidence.answers]
+    for (source, target), answer in list(zip(hops, evidence.called, strict=True))[1:]:
         row = Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED)
         where = f"{source.name} -> {target.name}: "
-        checks.append(check_of(row, answer, SIGNS[_asked_of(cell, target)[1]], where))
-    for placed, tried in zip(rest, beyond, strict=True):
-        signs = SIGNS[_asked_of(cell, placed)[1]]
+        checks.append(check_of(row, answer, SIGNS[_asked_of(cell, target.name)[1]], where))
+    for placed, tried in zip(rest, evidence.beyond, strict=True):
+        signs = SIGNS[_asked_of(cell, placed.name)[1]]
         checks += [check_of(row, answer, signs, f"{placed.name}: ") for row, answer in tried]
     checks += _between_sidecars(cell, moved[client.name], moved[first.name])
     checks += _http1_transport(cell, moved[client.name])
     checks += [_hop(cell, source.name, target.name, moved) for source, target in hops[1:]]
-    checks += _policies(cell, first, answers, judged[first.name])
-    for placed, tried in zip(rest, beyond, strict=True):
+    checks += _policies(cell, first, evidence.answers, judged[first.name])
+    for placed, tried in zip(rest, evidence.beyond, strict=True):
         checks += _policies(cell, placed, tried, judged[placed.name], f"{placed.name}: ")
     checks += [_version(name, stats, fingerprint) for name, stats in after.items()]
     checks += [_workers(name, stats, workers) for name, stats in after.items()]
-    facts = {**_facts_of_sidecars(moved[client.name]), **facts}
+    facts = {**_facts_of_sidecars(moved[client.name]), **evidence.process}
     if seen:
         wanted = spiffe_id(placement.trust_domain, first.workload.namespace, first.workload.service_account)
         checks.append(_same("identity of the server", wanted, " ".join(seen.peer_ids)))
         checks.append(_same("key of the server's certificate", str(cell.key_type), seen.peer_key))
         facts |= {"server_identity": " ".join(seen.peer_ids), "server_key": seen.peer_key}
-        facts["resumption"] = "offered, and taken up by a second connection" if resumed else "not offered"
-    return Proof(tuple(checks), facts, time.monotonic_ns() - begun_ns)
+        facts["resumption"] = (
+            "offered, and taken up by a second connection" if evidence.resumed else "not offered"
+        )
+    return tuple(checks), facts
+
+
+def _hops(placement: Placement, cell: Cell) -> list[tuple[PlacedWorkload, PlacedWorkload]]:
+    return [(placement[w.name], placement[name]) for w in cell.topology.workloads for name in w.calls]
+
+
+def _behind(placement: Placement, cell: Cell) -> list[PlacedWorkload]:
+    """The nodes behind the first that somebody calls."""
+    return [each for each in placement.of(cell.topology)[2:] if cell.topology.callers(each.name)]
 
 
 def _read(admins: Mapping[str, Admin]) -> Mapping[str, Stats]:
@@ -108,9 +149,9 @@ def _read(admins: Mapping[str, Admin]) -> Mapping[str, Stats]:
     return dict(zip(names, together(lambda name: admins[name].stats(_COUNTERS), names), strict=True))
 
 
-def _asked_of(cell: Cell, placed: PlacedWorkload) -> tuple[Posture, Layer]:
+def _asked_of(cell: Cell, callee: str) -> tuple[Posture, Layer]:
     """The posture that a workload's callers meet, and what its proxy reads of what they send."""
-    workload = cell.topology[placed.name]
+    workload = cell.topology[callee]
     return effective_posture(cell, workload), workload.speaks(cell.protocol).layer
 
 
@@ -171,7 +212,7 @@ def _policies(
     cell: Cell, placed: PlacedWorkload, tried: Answered, server: Stats, where: str = ""
 ) -> list[Check]:
     """Refusals by policy were counted by the filter that has to make them, and nothing else was."""
-    posture, layer = _asked_of(cell, placed)
+    posture, layer = _asked_of(cell, placed.name)
     opaque = layer is Layer.L4
     filters, judged = ("tcp", "connections") if opaque else (r"http\.inbound_.*", "requests")
     denied = total(server, rf"{filters}\.rbac\.denied")

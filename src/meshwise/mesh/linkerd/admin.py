@@ -10,9 +10,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from meshwise.mesh.admin import AdminConnection
 from meshwise.mesh.linkerd.names import ADMIN_PORT
-from meshwise.mesh.seam import Dial
+from meshwise.mesh.reach import Reach
 
 _LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
@@ -27,11 +26,15 @@ class Series:
     value: float
 
 
-class Admin(AdminConnection):
-    """One kept connection to one proxy; a context manager. Raises MW406 when the proxy does not answer."""
+@dataclass(frozen=True)
+class Admin:
+    """The administration of one proxy. Raises MW406 when the proxy does not answer."""
 
-    def __init__(self, pod: str, dial: Dial) -> None:
-        super().__init__(pod, dial, ADMIN_PORT)
+    pod: str
+    reach: Reach
+
+    def get(self, path: str) -> bytes:
+        return self.reach.get(self.pod, ADMIN_PORT, path)
 
     def metrics(self, names: Collection[str]) -> tuple[Series, ...]:
         """The series of these names."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 
 from meshwise.mesh.expectations import (
@@ -17,8 +16,9 @@ from meshwise.mesh.expectations import (
 )
 from meshwise.mesh.linkerd import direct, outsiders
 from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
-from meshwise.mesh.probe import Answer, TlsAs, ask, on_hop
-from meshwise.mesh.seam import OUTSIDER, Dial, PlacedWorkload, Placement
+from meshwise.mesh.probe import Answer, TlsAs, on_hop
+from meshwise.mesh.reach import Reach
+from meshwise.mesh.seam import OUTSIDER, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
 from meshwise.study.demands import effective_posture
 from meshwise.study.model import Authorization, Cell, Layer, MtlsMode, Posture
@@ -68,11 +68,20 @@ def meaning(posture: Posture, layer: Layer, row: Expectation) -> Meaning:
     return row.meaning
 
 
+def rows_of(cell: Cell, callee: str) -> tuple[Expectation, ...]:
+    """What a workload has to make of every caller, by the posture that it demands itself."""
+    return rows(effective_posture(cell, cell.topology[callee]), layer_of(cell, callee))
+
+
+def layer_of(cell: Cell, callee: str) -> Layer:
+    return cell.topology[callee].speaks(cell.protocol).layer
+
+
 class Caller:
     """Keeps the TLS version of the client's twin."""
 
-    def __init__(self, placement: Placement, cell: Cell, dial: Dial) -> None:
-        self._placement, self._cell, self._dial = placement, cell, dial
+    def __init__(self, placement: Placement, cell: Cell, reach: Reach) -> None:
+        self._placement, self._cell, self._reach = placement, cell, reach
         self._files = outsiders.files(placement)
         self.twin_version = "no handshake"
 
@@ -83,28 +92,18 @@ class Caller:
         caller = cell.topology[through] if through else cell.topology.callers(target.name)[0]
         request, port = on_hop(cell, caller, callee, what, Plan()), callee.port(cell.protocol)
         if who is Who.MESH:
-            return ask(lambda: self._dial(caller.name, target.service_ip, port), request)
+            return self._reach.call(caller.name, target.service_ip, port, request)
         secure = None if who is Who.PLAINTEXT else self._tls(who, target)
         if secure is not None and callee.speaks(cell.protocol).layer is Layer.L4:
-            return ask(lambda: self._dial_directly(secure, target.pod_ip, port), request)
-        answer = ask(lambda: self._dial(OUTSIDER, target.pod_ip, port), request, secure)
+            secure, port = direct.to_port(secure, port), INBOUND_PORT
+        answer = self._reach.call(OUTSIDER, target.pod_ip, port, request, secure)
         if who is Who.TWIN and answer.handshake:
             self.twin_version = answer.handshake.version
         return answer
 
     def rows(self, target: PlacedWorkload) -> tuple[Expectation, ...]:
-        """What the target has to make of every caller, by the posture that it demands itself."""
-        callee = self._cell.topology[target.name]
-        return rows(effective_posture(self._cell, callee), self.layer(target))
-
-    def layer(self, target: PlacedWorkload) -> Layer:
-        return self._cell.topology[target.name].speaks(self._cell.protocol).layer
-
-    def _dial_directly(self, tls: TlsAs, address: str, port: int) -> socket.socket:
-        secure = direct.wrap(self._dial(OUTSIDER, address, INBOUND_PORT), tls, port)
-        if tls.identity == self._files[Who.TWIN]:
-            self.twin_version = secure.version() or ""
-        return secure
+        """What the target has to make of every caller."""
+        return rows_of(self._cell, target.name)
 
     def _tls(self, who: Who, target: PlacedWorkload) -> TlsAs:
         return TlsAs(

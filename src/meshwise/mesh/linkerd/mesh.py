@@ -1,9 +1,6 @@
-"""Linkerd as a `Mesh`: what a posture is in Linkerd, for real linkerd2-proxy sidecars.
+"""Linkerd as a `LocalMesh`: real linkerd2-proxy sidecars on this machine, with a small control plane.
 
-    cell -> resources (YAML) -> snapshot -> file -> controller -> relay -> proxy
-
-`posture` writes the resources, `policy` and `destinations` do what Linkerd's controllers do, `proof` asks
-the proxies.
+snapshot (`model`) -> file -> controller -> relay -> proxy
 """
 
 from __future__ import annotations
@@ -14,8 +11,6 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +26,11 @@ from meshwise.mesh.linkerd import (
     command,
     fidelity,
     outsiders,
-    posture,
     proof,
     sidecar,
-    traits,
 )
-from meshwise.mesh.linkerd.admin import Admin
 from meshwise.mesh.linkerd.destinations import Transport
+from meshwise.mesh.linkerd.model import LinkerdModel
 from meshwise.mesh.linkerd.names import (
     ADMIN_PORT,
     API_SOCKET,
@@ -51,12 +44,10 @@ from meshwise.mesh.linkerd.names import (
     SNAPSHOT_FILE,
     identity_of,
 )
-from meshwise.mesh.linkerd.resources import Resources, parse
 from meshwise.mesh.linkerd.sampler import ProxySampler
-from meshwise.mesh.linkerd.snapshot import snapshot
-from meshwise.mesh.request import request_of
-from meshwise.mesh.seam import Capture, Dial, Fidelity, Headers, Placement, ProcessPlan, Proof, Ready
-from meshwise.study.model import Cell, Http1Transport, MeshName
+from meshwise.mesh.reach import Reach
+from meshwise.mesh.seam import Capture, Delivered, Fidelity, Placement, ProcessPlan, Ready
+from meshwise.study.model import Cell
 from meshwise.telemetry.seam import Sampler
 
 _RELAY = Path(__file__).with_name("relay.py")
@@ -68,26 +59,18 @@ _INHERITED = ("PATH", "PYTHONPATH")
 
 
 class LinkerdMesh:
-    """See `meshwise.mesh.seam.Mesh`. Holds its authority, the proxies' keys and a count of its pushes."""
+    """See `meshwise.mesh.seam.LocalMesh`. Holds its authority, proxies' keys and a count of its pushes."""
 
     def __init__(self, transport: Transport | None = None) -> None:
-        self.transport = transport or Transport()
+        self.model = LinkerdModel(transport or Transport())
         self._authorities: dict[str, authority.Authority] = {}
         self._keys: dict[tuple[str, str], ec.EllipticCurvePrivateKey] = {}
         self._pushes = itertools.count(1)
-
-    @property
-    def name(self) -> MeshName:
-        return MeshName.LINKERD
-
-    def not_applicable(self, cell: Cell) -> str | None:
-        return posture.not_applicable(cell)
-
-    def resources(self, cell: Cell, placement: Placement) -> str:
-        return posture.resources(cell)
+        self._workers: dict[str, int] = {}
 
     def processes(self, placement: Placement, workers: int) -> Sequence[ProcessPlan]:
         proxy = str(binary.proxy_path())
+        self._workers[placement.process_set] = workers
         controller = placement.directory / CONTROLLER_DIRECTORY
         anchors = self._authority(placement).anchor_pem
         plans = [
@@ -139,31 +122,30 @@ class LinkerdMesh:
         outsiders.issue(placement, self._authority(placement))
         self._write_snapshot(placement, cell)
 
-    def apply(self, placement: Placement, cell: Cell, dial: Dial) -> None:
-        made = self._write_snapshot(placement, cell)
-        status = command.tell(placement.directory / CONTROLLER_DIRECTORY, "reload", placement.process_set)
-        if status["unknown_calls"]:
-            raise _strange(f"it called {', '.join(status['unknown_calls'])}")
+    def reset(self, placement: Placement, cell: Cell, reach: Reach) -> None:
+        made = self._hand_out(placement, cell)
         try:
-            proof.settle(placement, cell, dial, made)
+            proof.settle(placement, cell, reach, made)
         except MeshwiseError as error:
             if error.code == messages.CONFIG_SLOW.code and binary.untried():
                 raise _strange(error.what) from error
             raise
 
-    def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
+    def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
+        """Sent to every stream whose answer differs. A proxy acknowledges nothing, so taken up is what was
+        sent; the first request under the new rule comes a moment later."""
+        self._hand_out(placement, cell)
+
+    def delivered(self, placement: Placement) -> Delivered:
         status = command.tell(placement.directory / CONTROLLER_DIRECTORY, "status", placement.process_set)
-        return proof.prove(placement, cell, dial, self._snapshot(placement, cell, 0), status)
+        return Delivered(self._workers[placement.process_set], status["fingerprint"], status["behind"])
 
-    def state(self, placement: Placement, cell: Cell, dial: Dial) -> Mapping[str, str]:
+    def state(self, placement: Placement, cell: Cell, reach: Reach) -> Mapping[str, str]:
         used = [placed.name for placed in placement.of(cell.topology)]
-        return dump.ask_all(lambda pod: Admin(pod, dial), used, _STATE)
+        return dump.ask_all(reach, ADMIN_PORT, used, _STATE)
 
-    def request(self, cell: Cell) -> Headers:
-        return request_of(cell)
-
-    def samplers(self, placement: Placement, dial: Dial) -> Sequence[Sampler]:
-        return [ProxySampler(placement, placed.name, dial) for placed in placement.workloads]
+    def samplers(self, placement: Placement, reach: Reach) -> Sequence[Sampler]:
+        return [ProxySampler(placement, placed.name, reach) for placed in placement.workloads]
 
     def describe(self) -> Mapping[str, str]:
         found = binary.facts(binary.proxy_path())
@@ -174,11 +156,8 @@ class LinkerdMesh:
             **found,
         }
 
-    def traits(self) -> Mapping[str, str]:
-        return traits.traits(self.transport, TLS_LIBRARY)
-
     def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
-        return fidelity.differences(self.transport, binary.untried(), privileged=privileged)
+        return fidelity.differences(self.model.transport, binary.untried(), privileged=privileged)
 
     # --- how a posture gets there ------------------------------------------------------------------
 
@@ -188,19 +167,16 @@ class LinkerdMesh:
             self._authorities[domain] = authority.make_authority(domain)
         return self._authorities[domain]
 
-    def _snapshot(self, placement: Placement, cell: Cell, version: int) -> Any:
-        return snapshot(
-            _parsed(self.resources(cell, placement)), placement, version, self._transport_for(cell)
-        )
-
-    def _transport_for(self, cell: Cell) -> Transport:
-        """The mesh's own, with the upgrade that the cell asks for."""
-        if cell.http1_transport is Http1Transport.DEFAULT:
-            return self.transport
-        return replace(self.transport, http2_upgrade=cell.http1_transport is Http1Transport.HTTP2)
+    def _hand_out(self, placement: Placement, cell: Cell) -> Any:
+        """The cell's snapshot, sent on every stream. Raises MW422 for a proxy that calls the unknown."""
+        made = self._write_snapshot(placement, cell)
+        status = command.tell(placement.directory / CONTROLLER_DIRECTORY, "reload", placement.process_set)
+        if status["unknown_calls"]:
+            raise _strange(f"it called {', '.join(status['unknown_calls'])}")
+        return made
 
     def _write_snapshot(self, placement: Placement, cell: Cell) -> Any:
-        made = self._snapshot(placement, cell, next(self._pushes))
+        made = self.model.snapshot(placement, cell, next(self._pushes))
         path = placement.directory / CONTROLLER_DIRECTORY / SNAPSHOT_FILE
         write_private(path, made.SerializeToString())
         return made
@@ -211,8 +187,3 @@ def _strange(reason: str) -> MeshwiseError:
     return messages.STRANGE_PROXY.error(
         path=facts["path"], version=facts["version"], reason=reason, pinned=binary.pinned()
     )
-
-
-@lru_cache(maxsize=64)
-def _parsed(text: str) -> Resources:
-    return parse(text)

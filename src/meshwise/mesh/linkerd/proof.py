@@ -14,20 +14,21 @@ Laws of this file:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from meshwise.core import messages
 from meshwise.mesh.expectations import Expectation, Meaning, What, Who
+from meshwise.mesh.hello import Choice
 from meshwise.mesh.linkerd import hops
 from meshwise.mesh.linkerd.admin import Admin, Series, grown, total
-from meshwise.mesh.linkerd.caller import SIGNS, Caller
-from meshwise.mesh.linkerd.hello import Choice, choice_of
+from meshwise.mesh.linkerd.caller import SIGNS, Caller, layer_of
 from meshwise.mesh.linkerd.hops import Hop, Readings
 from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
 from meshwise.mesh.probe import Answer, check_of
-from meshwise.mesh.seam import OUTSIDER, Check, Dial, PlacedWorkload, Placement, Proof
+from meshwise.mesh.reach import Reach
+from meshwise.mesh.seam import OUTSIDER, Check, Delivered, PlacedWorkload, Placement
 from meshwise.mesh.together import together
 from meshwise.study.demands import effective_posture
 from meshwise.study.model import Cell, Layer, MtlsMode, TlsGroup
@@ -41,35 +42,34 @@ _BUILD = ("proxy_build_info", "tokio_rt_workers", "process_threads", "rustls_inf
 Answered = list[tuple[Expectation, Answer]]
 
 
-def settle(placement: Placement, cell: Cell, dial: Dial, snapshot: Any) -> None:
+def settle(placement: Placement, cell: Cell, reach: Reach, snapshot: Any) -> None:
     """Call every hop until it is judged by the snapshot's policy on the snapshot's transport, and no
     connection of another transport is left. Raises MW405 (too slow), MW406 (silent)."""
     wanted = hops.hops(cell, placement, snapshot)
-    caller = Caller(placement, cell, dial)
+    caller = Caller(placement, cell, reach)
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
-    with _admins(placement, cell, dial) as admins:
-        due = list(wanted)
-        before = _read(admins, due)
-        while True:
-            answers = together(lambda hop: _on(caller, placement, hop), due)
-            now = _read(admins, due)
-            moved = _moved(before, now)
-            waiting = [
-                (hop, reason, answer)
-                for hop, answer in zip(due, answers, strict=True)
-                if (reason := _waiting(hop, moved, now))
-            ]
-            if not waiting:
-                return
-            if time.monotonic() > deadline:
-                raise messages.CONFIG_SLOW.error(
-                    pod=wanted[0].caller,
-                    cell=cell.name,
-                    timeout=SETTLE_TIMEOUT_S,
-                    waiting=f"{'; '.join(reason for _, reason, _ in waiting)} (last answer: {waiting[0][2]})",
-                )
-            before, due = now, [hop for hop, _, _ in waiting]
-            time.sleep(_POLL_S)
+    due = list(wanted)
+    before = _read(reach, due)
+    while True:
+        answers = together(lambda hop: _on(caller, placement, hop), due)
+        now = _read(reach, due)
+        moved = _moved(before, now)
+        waiting = [
+            (hop, reason, answer)
+            for hop, answer in zip(due, answers, strict=True)
+            if (reason := _waiting(hop, moved, now))
+        ]
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            raise messages.CONFIG_SLOW.error(
+                pod=wanted[0].caller,
+                cell=cell.name,
+                timeout=SETTLE_TIMEOUT_S,
+                waiting=f"{'; '.join(reason for _, reason, _ in waiting)} (last answer: {waiting[0][2]})",
+            )
+        before, due = now, [hop for hop, _, _ in waiting]
+        time.sleep(_POLL_S)
 
 
 def _on(caller: Caller, placement: Placement, hop: Hop) -> Answer:
@@ -85,45 +85,74 @@ def _waiting(hop: Hop, moved: Readings, now: Readings) -> str:
     return ""
 
 
-def prove(placement: Placement, cell: Cell, dial: Dial, snapshot: Any, status: Mapping[str, Any]) -> Proof:
-    """`snapshot`: what the proxies should have been given for this cell. `status`: what the control plane
-    says that it has given them. Raises MW406 for a silent proxy."""
-    begun_ns = time.monotonic_ns()
-    used = placement.of(cell.topology)
-    first = used[1]
-    rest = [placed for placed in used[2:] if cell.topology.callers(placed.name)]
-    wanted = hops.hops(cell, placement, snapshot)
-    caller = Caller(placement, cell, dial)
-    with _admins(placement, cell, dial) as admins:
-        before = _read(admins, wanted)
-        called = together(lambda hop: _on(caller, placement, hop), wanted)
-        between = _read(admins, wanted)
-        table, layer = caller.rows(first), caller.layer(first)
-        answers = [
-            (row, called[0] if row == table[0] else caller.call(first, row.who, row.what)) for row in table
-        ]
-        beyond = together(lambda placed: _try_beyond(caller, placed), rest)
-        after = _read(admins, wanted)
-        choice = _choice(placement, dial, first)
-        facts = _facts_of_process(admins[wanted[0].caller].metrics(_BUILD))
-    moved = _moved(before, between)
-    checks = [check_of(row, answer, SIGNS[layer]) for row, answer in answers]
-    checks += [
-        check_of(_ANSWERED, answer, SIGNS[caller.layer(placement[hop.callee])], f"{hop}: ")
-        for hop, answer in list(zip(wanted, called, strict=True))[1:]
+@dataclass(frozen=True)
+class Evidence:
+    """What was seen and counted; per hop, or per workload by name."""
+
+    called: Sequence[Answer]
+    """Of every hop's allowed call."""
+    answers: Answered
+    """Of the table of expectations at the first node."""
+    beyond: Sequence[Answered]
+    """Of what is tried at the nodes behind it."""
+    before: Readings
+    between: Readings
+    """After the hops' calls."""
+    after: Readings
+    choice: Choice | str
+    """What the first node's proxy chooses when a proxy calls it."""
+    process: Sequence[Series]
+    """What the client's proxy says of itself."""
+    twin_version: str
+
+
+def gather(placement: Placement, cell: Cell, reach: Reach, wanted: Sequence[Hop]) -> Evidence:
+    """Make the calls and read the counters. Raises MW406 for a silent proxy."""
+    first, caller = placement.of(cell.topology)[1], Caller(placement, cell, reach)
+    before = _read(reach, wanted)
+    called = together(lambda hop: _on(caller, placement, hop), wanted)
+    between = _read(reach, wanted)
+    table = caller.rows(first)
+    answers = [
+        (row, called[0] if row == table[0] else caller.call(first, row.who, row.what)) for row in table
     ]
-    for placed, tried in zip(rest, beyond, strict=True):
-        checks += [
-            check_of(row, answer, SIGNS[caller.layer(placed)], f"{placed.name}: ") for row, answer in tried
-        ]
+    beyond = together(lambda placed: _try_beyond(caller, placed), _behind(placement, cell))
+    after = _read(reach, wanted)
+    name = identity_of(first.workload, placement)
+    choice = reach.choice(OUTSIDER, first.pod_ip, INBOUND_PORT, name)
+    process = Admin(wanted[0].caller, reach).metrics(_BUILD)
+    return Evidence(called, answers, beyond, before, between, after, choice, process, caller.twin_version)
+
+
+def judge(
+    placement: Placement, cell: Cell, evidence: Evidence, snapshot: Any, delivered: Delivered
+) -> tuple[tuple[Check, ...], Mapping[str, str]]:
+    """Checks and facts. `snapshot`: what the proxies should have been given for this cell; `delivered`: what
+    the control plane says that it has given them."""
+    first, rest = placement.of(cell.topology)[1], _behind(placement, cell)
+    wanted = hops.hops(cell, placement, snapshot)
+    moved, layer = _moved(evidence.before, evidence.between), layer_of(cell, first.name)
+    checks = [check_of(row, answer, SIGNS[layer]) for row, answer in evidence.answers]
+    checks += [
+        check_of(_ANSWERED, answer, SIGNS[layer_of(cell, hop.callee)], f"{hop}: ")
+        for hop, answer in list(zip(wanted, evidence.called, strict=True))[1:]
+    ]
+    for placed, tried in zip(rest, evidence.beyond, strict=True):
+        signs = SIGNS[layer_of(cell, placed.name)]
+        checks += [check_of(row, answer, signs, f"{placed.name}: ") for row, answer in tried]
     checks += [check for hop in wanted for check in _hop_checks(hop, moved)]
-    for placed, tried in zip((first, *rest), (answers, *beyond), strict=True):
-        counted = grown(before[placed.name], after[placed.name])
-        checks.append(_denials(caller.layer(placed), tried, counted, placed))
-    checks += _tls_checks(cell, choice, caller)
-    checks.append(_served(snapshot, status))
-    facts = {**_facts_of_tls(cell, choice, wanted[0]), **facts}
-    return Proof(tuple(checks), facts, time.monotonic_ns() - begun_ns)
+    for placed, tried in zip((first, *rest), (evidence.answers, *evidence.beyond), strict=True):
+        counted = grown(evidence.before[placed.name], evidence.after[placed.name])
+        checks.append(_denials(layer_of(cell, placed.name), tried, counted, placed))
+    checks += _tls_checks(cell, evidence.choice, evidence.twin_version)
+    checks.append(_served(snapshot, delivered))
+    facts = {**_facts_of_tls(cell, evidence.choice, wanted[0]), **_facts_of_process(evidence.process)}
+    return tuple(checks), facts
+
+
+def _behind(placement: Placement, cell: Cell) -> list[PlacedWorkload]:
+    """The nodes behind the first that somebody calls."""
+    return [each for each in placement.of(cell.topology)[2:] if cell.topology.callers(each.name)]
 
 
 _ANSWERED = Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED)
@@ -137,10 +166,10 @@ def _try_beyond(caller: Caller, placed: PlacedWorkload) -> Answered:
     ]
 
 
-def _served(snapshot: Any, status: Mapping[str, Any]) -> Check:
+def _served(snapshot: Any, delivered: Delivered) -> Check:
     expected = f"{snapshot.fingerprint} on every stream"
-    behind = status["behind"]
-    observed = f"{status['fingerprint']} on " + (f"all but {behind} streams" if behind else "every stream")
+    behind = f"all but {delivered.behind} streams" if delivered.behind else "every stream"
+    observed = f"{delivered.version} on {behind}"
     return Check("snapshot of the control plane", expected, observed, observed == expected)
 
 
@@ -179,13 +208,7 @@ def _labels(labels: Mapping[str, str]) -> str:
 # --- the handshake ---------------------------------------------------------------------------------
 
 
-def _choice(placement: Placement, dial: Dial, first: PlacedWorkload) -> Choice | str:
-    """What the first node's proxy chooses when a proxy calls it."""
-    name = identity_of(first.workload, placement)
-    return choice_of(lambda: dial(OUTSIDER, first.pod_ip, INBOUND_PORT), name)
-
-
-def _tls_checks(cell: Cell, choice: Choice | str, caller: Caller) -> list[Check]:
+def _tls_checks(cell: Cell, choice: Choice | str, twin_version: str) -> list[Check]:
     if effective_posture(cell, cell.topology.entry).mtls is MtlsMode.DISABLE:
         return []
     version = choice.version if isinstance(choice, Choice) else choice
@@ -194,12 +217,7 @@ def _tls_checks(cell: Cell, choice: Choice | str, caller: Caller) -> list[Check]
     return [
         *([Check("TLS group that a proxy is offered", wanted, group, group == wanted)] if asked else ()),
         Check("TLS version that a proxy is offered", "TLSv1.3", version, version == "TLSv1.3"),
-        Check(
-            "TLS version of the client's twin",
-            "TLSv1.3",
-            caller.twin_version,
-            caller.twin_version == "TLSv1.3",
-        ),
+        Check("TLS version of the client's twin", "TLSv1.3", twin_version, twin_version == "TLSv1.3"),
     ]
 
 
@@ -237,17 +255,10 @@ def _facts_of_process(series: Sequence[Series]) -> Mapping[str, str]:
 # --- reading -----------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _admins(placement: Placement, cell: Cell, dial: Dial) -> Iterator[dict[str, Admin]]:
-    with ExitStack() as stack:
-        used = placement.of(cell.topology)
-        yield {placed.name: stack.enter_context(Admin(placed.name, dial)) for placed in used}
-
-
-def _read(admins: Mapping[str, Admin], due: Sequence[Hop]) -> Readings:
+def _read(reach: Reach, due: Sequence[Hop]) -> Readings:
     """Of the proxies of these hops."""
     names = list(dict.fromkeys(name for hop in due for name in (hop.caller, hop.callee)))
-    found = together(lambda name: admins[name].metrics(hops.WATCHED), names)
+    found = together(lambda name: Admin(name, reach).metrics(hops.WATCHED), names)
     return dict(zip(names, found, strict=True))
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.linkerd.admin import Admin, total
-from meshwise.mesh.seam import Dial, Placement
+from meshwise.mesh.reach import Reach
+from meshwise.mesh.seam import Placement
 from meshwise.telemetry.seam import Moment, Sample
 
 _IN, _OUT = {"direction": "inbound"}, {"direction": "outbound"}
@@ -53,9 +54,9 @@ class ProxySampler:
     Reading costs the proxy CPU that a trial would be charged with, so during a trial nothing is asked.
     """
 
-    def __init__(self, placement: Placement, workload: str, dial: Dial) -> None:
+    def __init__(self, placement: Placement, workload: str, reach: Reach) -> None:
         self._source = f"{placement.mesh}/{placement.process_set}/{workload}/proxy"
-        self._admin = Admin(workload, dial)
+        self._admin = Admin(workload, reach)
 
     @property
     def name(self) -> str:
@@ -69,9 +70,6 @@ class ProxySampler:
             series = self._admin.metrics(_NAMES)
         except MeshwiseError:
             return [Sample(time.monotonic_ns(), self._source, "reachable", "", 0.0)]
-        finally:
-            if moment is Moment.END:
-                self._admin.close()
         now_ns = time.monotonic_ns()
         found = [
             Sample(now_ns, self._source, metric, labels, total(series, name, **wanted))

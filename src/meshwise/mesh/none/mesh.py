@@ -1,4 +1,4 @@
-"""No mesh as a `Mesh`: nothing in between. The reference that every cost is measured against."""
+"""No mesh, as both halves of one: nothing in between. The reference that every cost is measured against."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 
 from meshwise.mesh.expectations import Expectation, Meaning, Seen, Signs, What, Who, expectations
-from meshwise.mesh.probe import Answer, ask, check_of, on_hop
-from meshwise.mesh.request import request_of
+from meshwise.mesh.probe import Answer, check_of, on_hop
+from meshwise.mesh.reach import Reach
+from meshwise.mesh.request import Headers, request_of
 from meshwise.mesh.seam import (
     OUTSIDER,
     Capture,
     Check,
-    Dial,
+    Delivered,
     Fidelity,
-    Headers,
     Placement,
     ProcessPlan,
     Proof,
@@ -39,8 +39,8 @@ PROXY_PORTS: Mapping[str, int] = {
 """Where a sidecar would listen; all of these must refuse."""
 
 
-class NoneMesh:
-    """See `meshwise.mesh.seam.Mesh`. Clients dial the pods themselves: no service address is answered."""
+class NoneModel:
+    """See `meshwise.mesh.seam.MeshModel`. Clients dial the pods: no service address is answered."""
 
     @property
     def name(self) -> MeshName:
@@ -55,8 +55,50 @@ class NoneMesh:
             return "without a mesh every client is a plaintext client already"
         return None
 
-    def resources(self, cell: Cell, placement: Placement) -> str:
+    def resources(self, cell: Cell, trust_domain: str) -> str:
         return "# no mesh: no resources\n"
+
+    def request(self, cell: Cell) -> Headers:
+        return request_of(cell)
+
+    def traits(self, build: Mapping[str, str]) -> Mapping[str, str]:
+        return {}
+
+    def expectations(self, cell: Cell, callee: str) -> Sequence[Expectation]:
+        return expectations(cell.posture, cell.topology[callee].speaks(cell.protocol).layer)
+
+    def judge(self, placement: Placement, cell: Cell, reach: Reach, delivered: Delivered) -> Proof:
+        begun_ns = time.monotonic_ns()
+        topology = cell.topology
+        used = placement.of(topology)
+
+        def call(caller: Workload, callee: Workload, pod: str) -> Answer:
+            address, port = placement[callee.name].pod_ip, callee.port(cell.protocol)
+            request = on_hop(cell, caller, callee, What.ALLOWED, Plan())
+            return reach.call(pod, address, port, request)
+
+        client, entry = topology.workloads[0], topology.entry
+        checks = [
+            check_of(row, call(client, entry, client.name if row.who is Who.MESH else OUTSIDER), SIGNS)
+            for row in self.expectations(cell, entry.name)
+        ]
+        further = [(each, topology[name]) for each in topology.workloads[1:] for name in each.calls]
+        answered = Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED)
+        checks += together(
+            lambda hop: check_of(
+                answered, call(*hop, hop[0].name), SIGNS, f"{hop[0].name} -> {hop[1].name}: "
+            ),
+            further,
+        )
+        checks += together(lambda placed: _no_proxy(placed.name, reach), used)
+        return Proof(tuple(checks), {"proxy": "none"}, time.monotonic_ns() - begun_ns)
+
+
+class NoneMesh:
+    """See `meshwise.mesh.seam.LocalMesh`."""
+
+    def __init__(self) -> None:
+        self.model = NoneModel()
 
     def processes(self, placement: Placement, workers: int) -> Sequence[ProcessPlan]:
         return ()
@@ -67,63 +109,31 @@ class NoneMesh:
     def prepare(self, placement: Placement, cell: Cell) -> None:
         """Nothing to write."""
 
-    def apply(self, placement: Placement, cell: Cell, dial: Dial) -> None:
+    def reset(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         """Nothing to change."""
 
-    def prove(self, placement: Placement, cell: Cell, dial: Dial) -> Proof:
-        begun_ns = time.monotonic_ns()
-        topology = cell.topology
-        used = placement.of(topology)
+    def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
+        """Nothing to change."""
 
-        def call(caller: Workload, callee: Workload, pod: str) -> Answer:
-            address, port = placement[callee.name].pod_ip, callee.port(cell.protocol)
-            request = on_hop(cell, caller, callee, What.ALLOWED, Plan())
-            return ask(lambda: dial(pod, address, port), request)
+    def delivered(self, placement: Placement) -> Delivered:
+        return Delivered(workers=0)
 
-        client, entry = topology.workloads[0], topology.entry
-        checks = [
-            check_of(row, call(client, entry, client.name if row.who is Who.MESH else OUTSIDER), SIGNS)
-            for row in expectations(cell.posture, entry.speaks(cell.protocol).layer)
-        ]
-        further = [(each, topology[name]) for each in topology.workloads[1:] for name in each.calls]
-        answered = Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED)
-        checks += together(
-            lambda hop: check_of(
-                answered, call(*hop, hop[0].name), SIGNS, f"{hop[0].name} -> {hop[1].name}: "
-            ),
-            further,
-        )
-        checks += together(lambda placed: _no_proxy(placed.name, dial), used)
-        return Proof(tuple(checks), {"proxy": "none"}, time.monotonic_ns() - begun_ns)
-
-    def state(self, placement: Placement, cell: Cell, dial: Dial) -> Mapping[str, str]:
+    def state(self, placement: Placement, cell: Cell, reach: Reach) -> Mapping[str, str]:
         return {}
 
-    def request(self, cell: Cell) -> Headers:
-        return request_of(cell)
-
-    def samplers(self, placement: Placement, dial: Dial) -> Sequence[Sampler]:
+    def samplers(self, placement: Placement, reach: Reach) -> Sequence[Sampler]:
         return ()
 
     def describe(self) -> Mapping[str, str]:
         return {"proxy": "none"}
 
-    def traits(self) -> Mapping[str, str]:
-        return {}
-
     def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
         return ()
 
 
-def _no_proxy(pod: str, dial: Dial) -> Check:
+def _no_proxy(pod: str, reach: Reach) -> Check:
     """No port of any sidecar answers in this pod."""
-    found = []
-    for name, port in PROXY_PORTS.items():
-        try:
-            dial(pod, "127.0.0.1", port).close()
-        except OSError:
-            continue
-        found.append(name)
+    found = [name for name, port in PROXY_PORTS.items() if reach.listens(pod, port)]
     return Check(
         f"no sidecar beside {pod}", "nothing listens", ", ".join(found) or "nothing listens", not found
     )

@@ -21,7 +21,7 @@ from meshwise.load.payloads import RESPONSE_SLOT
 from meshwise.load.records import SCHEMA, peek, read_records
 from meshwise.load.report import LoadReport
 from meshwise.load.spec import LoadSpec
-from meshwise.mesh.seam import Headers
+from meshwise.mesh.request import Headers
 from meshwise.service.plan import HEADER as PLAN_HEADER
 from meshwise.study.model import Cell, Study, Trial
 from meshwise.testbed.local.layout import Environment

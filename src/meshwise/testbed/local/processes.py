@@ -22,7 +22,7 @@ from pathlib import Path
 from meshwise.core import messages
 from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory, write_private_text
 from meshwise.core.process import OwnedProcess
-from meshwise.mesh.seam import Mesh, ProcessPlan, Ready
+from meshwise.mesh.seam import LocalMesh, ProcessPlan, Ready
 from meshwise.study.model import SERVICE_PORTS, Protocol
 from meshwise.testbed.local.layout import Environment
 from meshwise.testbed.local.pod import Pod
@@ -62,7 +62,7 @@ class Start:
 
 def due_starts(
     environment: Environment,
-    mesh: Mesh,
+    mesh: LocalMesh,
     workers: int,
     directory: Path,
     chance: random.Random,

@@ -28,7 +28,7 @@ from meshwise.core.process import OwnedProcess, stop_all
 from meshwise.load.spec import LoadSpec
 from meshwise.load.trace import write_trace
 from meshwise.mesh.dump import readable
-from meshwise.mesh.seam import OUTSIDER, Dial, Fidelity, Mesh, Proof
+from meshwise.mesh.seam import OUTSIDER, Fidelity, LocalMesh, Proof
 from meshwise.study.model import MeshName, Study, Trial
 from meshwise.study.topology import CLIENT
 from meshwise.testbed.local import host, instrument, links, measure, processes
@@ -37,6 +37,7 @@ from meshwise.testbed.local.bank_ports import has_bank, with_direct_way
 from meshwise.testbed.local.checks import require_watches
 from meshwise.testbed.local.layout import Environment, lay_out
 from meshwise.testbed.local.pod import Pod
+from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.world import current_world
 from meshwise.testbed.seam import Measurement, Observe
 
@@ -58,7 +59,9 @@ FIDELITY = (
 class LocalTestbed:
     """See `meshwise.testbed.seam.Testbed`. Lives inside a world (`world.enter_world`)."""
 
-    def __init__(self, study: Study, meshes: Mapping[MeshName, Mesh], directory: Path | None = None) -> None:
+    def __init__(
+        self, study: Study, meshes: Mapping[MeshName, LocalMesh], directory: Path | None = None
+    ) -> None:
         """`directory`: memory-backed, for keys, configuration, logs; by default the world's own."""
         self._study = study
         self._meshes = meshes
@@ -116,7 +119,9 @@ class LocalTestbed:
             "own_users": self._own_users,
             "proxies": {str(name): dict(mesh.describe()) for name, mesh in self._meshes.items()},
             "traits": {
-                str(name): found for name, mesh in self._meshes.items() if (found := dict(mesh.traits()))
+                str(name): found
+                for name, mesh in self._meshes.items()
+                if (found := dict(mesh.model.traits(mesh.describe())))
             },
             "workers": self._study.proxy_workers,
             "cpus": asdict(self._cpus),
@@ -162,7 +167,8 @@ class LocalTestbed:
         try:
             if self._bank:
                 self._bank.rest(environment, self._pods)
-            mesh.apply(environment.placement, trial.cell, self._dial(environment))
+            with self._reach(environment) as reach:
+                mesh.reset(environment.placement, trial.cell, reach)
             if self._bank:
                 self._bank.begin(environment, self._pods, trial.cell)
         except MeshwiseError:
@@ -174,7 +180,9 @@ class LocalTestbed:
         processes.check_alive(self._watched(environment))
         mesh = self._meshes[trial.cell.mesh]
         try:
-            proof = mesh.prove(environment.placement, trial.cell, self._dial(environment))
+            with self._reach(environment) as reach:
+                delivered = mesh.delivered(environment.placement)
+                proof = mesh.model.judge(environment.placement, trial.cell, reach, delivered)
         except MeshwiseError:
             processes.check_alive(self._watched(environment))
             raise
@@ -183,7 +191,8 @@ class LocalTestbed:
         return proof
 
     def resources(self, trial: Trial) -> str:
-        return self._meshes[trial.cell.mesh].resources(trial.cell, self._of(trial).placement)
+        model, placement = self._meshes[trial.cell.mesh].model, self._of(trial).placement
+        return model.resources(trial.cell, placement.trust_domain)
 
     def state(self, trial: Trial) -> Mapping[str, str]:
         environment = self._of(trial)
@@ -194,14 +203,14 @@ class LocalTestbed:
             for process in self._watched(environment)
             if process.name.rpartition("/")[0] in names
         }
-        told = self._meshes[trial.cell.mesh].state(used.placement, trial.cell, self._dial(environment))
+        with self._reach(environment) as reach:
+            told = self._meshes[trial.cell.mesh].state(used.placement, trial.cell, reach)
         return {**found, **told}
 
     def measure(self, trial: Trial, observe: Observe) -> Measurement:
         environment = self._of(trial)
         mesh = self._meshes[trial.cell.mesh]
         used = environment.part(trial.cell.topology)
-        samplers = mesh.samplers(used.placement, self._dial(environment))
         directory = self._home / "trial"
         shutil.rmtree(directory, ignore_errors=True)
         clients = self._clients(trial, environment)
@@ -215,14 +224,15 @@ class LocalTestbed:
                 started.append(replace(one, label=asked.labelled) if asked else one)
             return started
 
-        measured = measure.measure(
-            start_instruments,
-            self._watched(environment),
-            used.pod_names(),
-            samplers,
-            observe,
-            self._accidents(used),
-        )
+        with self._reach(environment) as reach:
+            measured = measure.measure(
+                start_instruments,
+                self._watched(environment),
+                used.pod_names(),
+                mesh.samplers(used.placement, reach),
+                observe,
+                self._accidents(used),
+            )
         if asked is None or self._bank is None:
             return measured
         inside = clients[0][2]
@@ -237,7 +247,7 @@ class LocalTestbed:
 
     def _clients(self, trial: Trial, environment: Environment) -> list[tuple[str, str, LoadSpec]]:
         """(client, workload in whose pod it is, its load)"""
-        request = self._meshes[trial.cell.mesh].request(trial.cell)
+        request = self._meshes[trial.cell.mesh].model.request(trial.cell)
         cpu = self._cpus.instrument[0] if self._cpus.instrument else None
         inside = instrument.load_spec(self._study, trial, environment, request, cpu, self._trace)
         wanted = [(instrument.MESH_CLIENT, CLIENT, inside)]
@@ -303,7 +313,7 @@ class LocalTestbed:
                     rules = with_direct_way(rules, placed.name)
                 pod = self._pods[environment.pod_name(placed.name)]
                 chains = links.capture(pod, rules, privileged=self._privileged)
-                self._rules[str(mesh.name)] = [str(chain) for chain in chains]
+                self._rules[str(mesh.model.name)] = [str(chain) for chain in chains]
 
     def _stop_processes(self) -> None:
         everyone = [process for running in self._running.values() for process in running]
@@ -322,11 +332,11 @@ class LocalTestbed:
     def _of(self, trial: Trial) -> Environment:
         return self._environments[trial.cell.mesh, trial.process_set]
 
-    def _dial(self, environment: Environment) -> Dial:
+    def _reach(self, environment: Environment) -> LocalReach:
         def dial(pod: str, address: str, port: int) -> socket.socket:
             return self._pods[environment.pod_name(pod)].dial(address, port)
 
-        return dial
+        return LocalReach(dial)
 
 
 def _bank_of(study: Study) -> Bank | None:

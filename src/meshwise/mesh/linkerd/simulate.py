@@ -57,7 +57,7 @@ def walk(server: Any, call: Call) -> Verdict:
 
 def _rank(route: Any, call: Call) -> tuple[int, ...] | None:
     """How well the best match of the route fits; None when none does. A rule without matches fits all."""
-    ranks = []
+    ranks: list[tuple[int, ...]] = []
     for rule in route.rules:
         if not rule.matches:
             ranks.append((0, 0, 0, 0))

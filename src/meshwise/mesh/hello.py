@@ -1,4 +1,4 @@
-"""What a proxy chooses when another proxy calls: a ClientHello as linkerd2-proxy sends it, and the answer.
+"""What a server chooses when a proxy calls: a ClientHello as linkerd2-proxy sends it, and the answer.
 
 The TLS library of Python need not know the hybrid group that two proxies agree on, and a proxy counts no
 groups. But the choice stands in the ServerHello, in the clear: so a hello with the proxy's own lists is

@@ -1,0 +1,85 @@
+"""Istio as a `MeshModel`: what a posture is in Istio.
+
+    cell -> resources (YAML) -> view -> translate -> configuration of each sidecar
+
+`posture` writes the resources, `translate` is istiod, `proof` asks the proxies.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+from meshwise.mesh.expectations import Expectation
+from meshwise.mesh.istio import posture, proof, traits
+from meshwise.mesh.istio.kinds import Resources
+from meshwise.mesh.istio.resources import parse
+from meshwise.mesh.istio.translate import fingerprint
+from meshwise.mesh.istio.view import Options, View, view_of
+from meshwise.mesh.reach import Reach
+from meshwise.mesh.request import Headers, request_of
+from meshwise.mesh.seam import Delivered, Placement, Proof
+from meshwise.mesh.tokens import tokens
+from meshwise.study.model import Cell, MeshName, TlsGroup
+
+CURVES: Mapping[TlsGroup, tuple[str, ...]] = {
+    TlsGroup.DEFAULT: (),
+    TlsGroup.X25519: ("X25519",),
+    TlsGroup.X25519MLKEM768: ("X25519MLKEM768", "X25519"),
+}
+"""As Envoy names them; none leaves `Options.curves`. Sidecars agree on the first; the proof's own TLS client
+need not know it, and takes the second."""
+
+
+@dataclass(frozen=True)
+class IstioModel:
+    """See `meshwise.mesh.seam.MeshModel`."""
+
+    options: Options = field(default_factory=Options)
+
+    @property
+    def name(self) -> MeshName:
+        return MeshName.ISTIO
+
+    def not_applicable(self, cell: Cell) -> str | None:
+        return posture.not_applicable(cell)
+
+    def resources(self, cell: Cell, trust_domain: str) -> str:
+        return posture.resources(cell, tokens().jwks, trust_domain)
+
+    def request(self, cell: Cell) -> Headers:
+        return request_of(cell)
+
+    def traits(self, build: Mapping[str, str]) -> Mapping[str, str]:
+        return traits.traits(self.options, build["tls_library"])
+
+    def expectations(self, cell: Cell, callee: str) -> Sequence[Expectation]:
+        return proof.rows(cell, callee)
+
+    def judge(self, placement: Placement, cell: Cell, reach: Reach, delivered: Delivered) -> Proof:
+        begun_ns = time.monotonic_ns()
+        evidence = proof.gather(placement, cell, reach)
+        version = self.fingerprint(cell, placement.trust_domain)
+        checks, facts = proof.judge(placement, cell, evidence, version, delivered.workers)
+        return Proof(checks, facts, time.monotonic_ns() - begun_ns)
+
+    def fingerprint(self, cell: Cell, trust_domain: str) -> str:
+        """What every version of the cell's configuration begins with."""
+        return fingerprint(self.resources(cell, trust_domain), cell.key_type, self._options_for(cell))
+
+    def view(self, placement: Placement, cell: Cell, generation: str) -> View:
+        """What istiod would see, for `translate`."""
+        text = self.resources(cell, placement.trust_domain)
+        return view_of(placement, _parsed(text), generation, self._options_for(cell))
+
+    def _options_for(self, cell: Cell) -> Options:
+        """Those of the mesh, with the TLS group that the cell asks for."""
+        curves = CURVES[cell.tls_group]
+        return replace(self.options, curves=curves) if curves else self.options
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> Resources:
+    return parse(text)

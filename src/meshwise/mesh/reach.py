@@ -1,0 +1,29 @@
+"""The seam `Reach`: calls made in a pod, and questions to its proxy.
+
+No socket is in its signature: on one machine sockets are made inside a pod's network namespace
+(`testbed.local.reach`); on a cluster an agent in the pod can make the same calls.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from meshwise.mesh.hello import Choice
+from meshwise.mesh.probe import Answer, Ask, TlsAs
+
+
+class Reach(Protocol):
+    """Of one environment; `pod` is a workload's name or OUTSIDER. Conformance suite:
+    `tests/support/reach_conformance.py`. May be used by several threads, each for pods of its own."""
+
+    def call(self, pod: str, address: str, port: int, request: Ask, tls: TlsAs | None = None) -> Answer:
+        """One request from the pod, on a connection of its own. Nothing that the peer does raises."""
+
+    def choice(self, pod: str, address: str, port: int, server_name: str) -> Choice | str:
+        """What a TLS server chooses of a proxy's ClientHello; why there is no choice, in words."""
+
+    def listens(self, pod: str, port: int) -> bool:
+        """Whether something accepts connections to this port of the pod's loopback."""
+
+    def get(self, pod: str, port: int, path: str) -> bytes:
+        """The body of the 200 answer of the pod's loopback `port`. Raises MW406 when there is none."""

@@ -1,0 +1,59 @@
+"""The conformance suite of the seam `Reach`: what a proof may rely on, however its calls are made.
+
+Subclass it and say how to reach a program that answers HTTP/1.1 on the loopback of the pod `node-1`:
+
+    class TestMine(ReachConformance):
+        def reach(self) -> Reach: ...
+        port = ...  # where it listens; it answers `GET /echo` with 200 and any other path with 404
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from meshwise.core import messages
+from meshwise.core.errors import MeshwiseError
+from meshwise.mesh.expectations import Seen
+from meshwise.mesh.probe import Ask
+from meshwise.mesh.reach import Reach
+from meshwise.study.model import Protocol
+
+REQUEST = Ask(Protocol.HTTP1, "node-1", "GET", "/echo", ())
+
+
+class ReachConformance:
+    port: int
+    closed_port: int
+
+    def reach(self) -> Reach:
+        raise NotImplementedError
+
+    def test_a_call_is_answered(self) -> None:
+        assert self.reach().call("node-1", "127.0.0.1", self.port, REQUEST).seen is Seen.OK
+
+    def test_a_call_to_nobody_is_an_answer_too(self) -> None:
+        answer = self.reach().call("node-1", "127.0.0.1", self.closed_port, REQUEST)
+        assert answer.seen is Seen.CLOSED
+        assert answer.detail
+
+    def test_who_listens_is_told(self) -> None:
+        assert self.reach().listens("node-1", self.port)
+        assert not self.reach().listens("node-1", self.closed_port)
+
+    def test_a_question_gives_the_body_again_and_again(self) -> None:
+        reach = self.reach()
+        assert {reach.get("node-1", self.port, "/echo") for _ in range(3)} == {b"ok"}
+
+    def test_what_is_not_200_is_an_error_that_names_the_pod(self) -> None:
+        with pytest.raises(MeshwiseError) as caught:
+            self.reach().get("node-1", self.port, "/other")
+        assert caught.value.code == messages.ADMIN_SILENT.code
+        assert "node-1" in str(caught.value)
+
+    def test_nobody_is_an_error_that_names_the_pod(self) -> None:
+        with pytest.raises(MeshwiseError) as caught:
+            self.reach().get("node-1", self.closed_port, "/echo")
+        assert "node-1" in str(caught.value)
+
+    def test_what_speaks_no_tls_chooses_nothing(self) -> None:
+        assert isinstance(self.reach().choice("node-1", "127.0.0.1", self.port, "name"), str)
