@@ -165,16 +165,14 @@ class Http2(Sending):
         size, starts, take = shape.size_bytes, data.startswith, self._open.pop
         head, middle, outcome = shape.head, shape.middle, shape.outcome
         second_id, tail_at = shape.second_id, shape.tail_at
-        prefix, prefix_at = shape.prefix, shape.second_id + 4
+        prefix, tail, trailers = shape.prefix, shape.tail, shape.trailers
         while end - offset >= size and starts(head, offset) and starts(middle, offset + 9):
             key = data[offset + 5 : offset + 9]
-            if second_id and not starts(key, offset + second_id):
-                break
-            if prefix and not starts(prefix, offset + prefix_at):
+            if second_id and not starts(key + prefix if prefix else key, offset + second_id):
                 break
             if tail_at:
                 at = offset + tail_at
-                if not (starts(shape.tail, at) and starts(key, at + 5) and starts(shape.trailers, at + 9)):
+                if not (starts(tail, at) and starts(key + trailers, at + 5)):
                     break
             tag = take(key, -1)
             if tag < 0:
