@@ -47,7 +47,6 @@ _LONGEST_LEAD_NS = 60_000
 _LEAD_SHARE = 0.05
 _LEAD_STEP_NS = 500
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
-_CLOSED_EARLY = "closed by the server before it answered anything (a port that wants TLS may do so)"
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ class Engine:
             self._pool.lose(connection, error.kind, str(error))
         else:
             if not data:
-                self._pool.lose(connection, ErrorKind.RESET, _CLOSED_EARLY)
+                self._pool.lose(connection, ErrorKind.RESET)
             elif connection.protocol.attention:
                 self._pool.attend(connection)
 
@@ -304,7 +303,7 @@ class Engine:
                 if connection.protocol.attention:
                     pool.attend(connection)
                 if not data:
-                    pool.lose(connection, ErrorKind.RESET, "" if connection.protocol.used else _CLOSED_EARLY)
+                    pool.lose(connection, ErrorKind.RESET)
                 elif len(data) >= size and size < _LAST_READ_BYTES:
                     size *= 2
 

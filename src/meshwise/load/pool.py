@@ -36,6 +36,7 @@ from meshwise.study.model import Arrivals
 log = logging.getLogger(__name__)
 
 _UNSENT_SLACK_BYTES = 1 << 20
+_CLOSED_EARLY = "closed by the server before it answered anything (a port that wants TLS may do so)"
 _IN = select.EPOLLIN
 
 Fail = Callable[[int, ErrorKind, Connection], None]
@@ -196,6 +197,8 @@ class Pool:
         if connection.state is State.WAITING and not connection.protocol.ready and reason:
             self._not_made(connection, SetupError(kind, reason))
             return
+        if kind is ErrorKind.RESET and connection.state is State.LIVE and not connection.protocol.used:
+            reason = reason or _CLOSED_EARLY
         for text in (*connection.protocol.reasons, *filter(None, [reason])):
             self.setups.note_reason(text)
         log.info("connection %d lost: %s", connection.slot, kind.label)
