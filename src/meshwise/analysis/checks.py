@@ -35,6 +35,7 @@ from meshwise.findings.flag import (
     FlagKind,
 )
 from meshwise.findings.metric import MetricKey, Scale
+from meshwise.findings.reason import Reason
 from meshwise.findings.subject import CellCheck, OrderCheck, StudyCheck
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import clopper_pearson, t_interval, t_p_value
@@ -56,7 +57,7 @@ class Outcome:
     failure: str = ""
     result: str = ""
     """Of a step of a search: `held`, `broken`, `invalid`."""
-    reason: str = ""
+    reasons: tuple[Reason, ...] = ()
 
 
 def all_checks(

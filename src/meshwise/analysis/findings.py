@@ -38,6 +38,7 @@ from meshwise.archive.rows import trial_of
 from meshwise.findings.finding import Finding, Findings
 from meshwise.findings.flag import HOST_LIMITED, INSTRUMENT_LIMITED, Flag
 from meshwise.findings.metric import MetricKey, PartsCompared
+from meshwise.findings.reason import read_reasons
 from meshwise.measure.attribution import Machine
 from meshwise.measure.trial import TrialResult, measure
 from meshwise.study.model import Cell, Trial
@@ -56,7 +57,7 @@ def outcomes_of(trials: pl.DataFrame) -> tuple[Outcome, ...]:
             row["status"],
             row.get("failure") or "",
             row.get("result") or "",
-            row.get("reason") or "",
+            read_reasons(row.get("reason") or ""),
         )
         for row in trials.iter_rows(named=True)
     )

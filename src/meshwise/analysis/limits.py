@@ -23,6 +23,7 @@ from meshwise.analysis.settings import Settings
 from meshwise.findings.finding import Adjustment, Finding, Method
 from meshwise.findings.flag import BROKEN, LIMITED_BY
 from meshwise.findings.metric import MetricKey
+from meshwise.findings.reason import write_reasons
 from meshwise.findings.subject import CellCheck, LimitCheck, SoakDrift
 from meshwise.measure.attribution import SYSTEM, WHO, Attribution, Limit, Machine, Seen, limit_of_search
 from meshwise.measure.trial import TrialResult
@@ -46,7 +47,7 @@ def limit_of(searched: Searched, machine: Machine) -> Attribution | None:
     if knee is None:
         return None
     steps = [
-        Seen(outcome.trial.cell.rate_rps, outcome.result, outcome.reason, result.usage if result else None)
+        Seen(outcome.trial.cell.rate_rps, outcome.result, outcome.reasons, result.usage if result else None)
         for outcome, result in searched.steps
         if outcome.trial.phase is not Phase.SOAK
     ]
@@ -127,7 +128,7 @@ def _held(
     broken = [outcome for outcome, _ in trials if outcome.result == Result.BROKEN]
     length = f"{settings.search.soak_ns / 1e9:g} s at {settings.search.soak_share:.0%} of the rate found"
     where = f"{cell_words(cell)}, {naming.words(cell)}"
-    reasons = sorted({outcome.reason for outcome in broken})
+    reasons = sorted({write_reasons(outcome.reasons) for outcome in broken})
     return Finding(
         id=f"check/soak/{place_of(cell)}/{naming.key(cell)}/held",
         subject=CellCheck(cell_scope(cell)), key=MetricKey("soak"), estimate=float(len(broken)),

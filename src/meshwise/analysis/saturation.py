@@ -25,6 +25,7 @@ from meshwise.analysis.settings import Settings
 from meshwise.findings.finding import Finding, finite
 from meshwise.findings.flag import LIMITED, NOTHING_HELD, UNDECIDED
 from meshwise.findings.metric import MetricKey
+from meshwise.findings.reason import write_reasons
 from meshwise.findings.subject import CellLevel, StudyCheck
 from meshwise.measure.attribution import Attribution
 from meshwise.measure.trial import TrialResult
@@ -180,10 +181,10 @@ def bounds(
 
 def _why(bound: Sequence[Searched], limit_rps: float) -> str:
     reasons = [
-        outcome.reason.partition(";")[0]
+        outcome.reasons[0].words
         for each in bound
         for outcome, _ in each.steps
-        if outcome.result == Result.INVALID and outcome.reason
+        if outcome.result == Result.INVALID and outcome.reasons
     ]
     if reasons:
         return max(dict.fromkeys(reasons), key=reasons.count)
@@ -236,6 +237,6 @@ def _point(outcome: Outcome, result: TrialResult | None) -> dict[str, Any]:
         "rate_rps": outcome.trial.cell.rate_rps,
         "phase": str(outcome.trial.phase),
         "result": outcome.result,
-        "reason": outcome.reason,
+        "reason": write_reasons(outcome.reasons),
         **{name: finite(values.get(MetricKey(name))) for name in CURVE_METRICS},
     }

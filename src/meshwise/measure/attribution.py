@@ -23,7 +23,7 @@ from typing import Any
 
 import polars as pl
 
-from meshwise.measure.window import HOST_REASONS, INSTRUMENT_REASONS
+from meshwise.findings.reason import Blame, Reason
 from meshwise.study.model import Trial
 from meshwise.telemetry.labels import read_labels
 from meshwise.telemetry.source import Source
@@ -251,7 +251,7 @@ class Seen:
 
     rate_rps: float
     result: str
-    reason: str
+    reasons: tuple[Reason, ...]
     usage: Usage | None
 
 
@@ -286,16 +286,19 @@ def _limit_from_outside(steps: Sequence[Seen]) -> Attribution:
     kinds: Counter[Limit] = Counter()
     words: dict[Limit, str] = {}
     for step in invalid:
-        kind = _blamed(step.reason)
+        kind = _LIMIT_OF_BLAME[step.reasons[0].kind.blame] if step.reasons else Limit.UNKNOWN
         kinds[kind] += 1
-        words.setdefault(kind, f"at {step.rate_rps:g}/s {step.reason.partition(';')[0]}")
+        words.setdefault(kind, f"at {step.rate_rps:g}/s {step.reasons[0].words if step.reasons else ''}")
     if not kinds:
         return Attribution(Limit.STUDY, "no rate up to it broke")
     winner = kinds.most_common(1)[0][0]
     return Attribution(winner, words[winner])
 
 
-def _blamed(reason: str) -> Limit:
-    if reason.startswith(INSTRUMENT_REASONS):
-        return Limit.INSTRUMENT
-    return Limit.HOST if reason.startswith(HOST_REASONS) else Limit.UNKNOWN
+_LIMIT_OF_BLAME = {
+    Blame.INSTRUMENT: Limit.INSTRUMENT,
+    Blame.HOST: Limit.HOST,
+    Blame.SYSTEM: Limit.UNKNOWN,
+    Blame.UNKNOWN: Limit.UNKNOWN,
+}
+"""What spoiled a window was its instrument or its host."""

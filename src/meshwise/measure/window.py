@@ -22,6 +22,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from meshwise.findings.reason import (
+    BACKLOG,
+    COMPLETED,
+    ERRORS,
+    HOST_HELD,
+    INSTRUMENT_BUSY,
+    NOTHING_INTENDED,
+    OTHERS,
+    QUANTILE,
+    SENDS_LATE,
+    STOLEN,
+    Reason,
+    write_reasons,
+)
 from meshwise.load.report import percentiles
 from meshwise.load.verdict import BUSY_SHARE, distorts
 from meshwise.load.waits import Waited
@@ -36,18 +50,19 @@ STOLEN_SHARE = 0.05
 OTHERS_SHARE = 0.20
 """Of the host's CPU, used by processes that are not the study's."""
 SLICES = 20
-INSTRUMENT_REASONS = ("the instrument used", "sends were late")
-"""How the reason of an invalid trial begins where the instrument is to blame; HOST_REASONS: the host."""
-HOST_REASONS = ("the hypervisor took", "others used", "the host held sends up")
 _NEVER = -(2**62)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """`reason`: empty if held."""
-
     result: Result
-    reason: str = ""
+    reasons: tuple[Reason, ...] = ()
+    """None if held; of an invalid window first what spoiled it."""
+
+    @property
+    def reason(self) -> str:
+        """As the archive has them."""
+        return write_reasons(self.reasons)
 
 
 def judge_window(
@@ -60,18 +75,18 @@ def judge_window(
     """Tables as in `archive.schema`, without their trial_id; `instrument` as in `trials.instrument`."""
     window = _Window.of(requests, duration_ns)
     if not window.intended.size:
-        return Judged(Result.INVALID, "nothing was intended within the window")
+        return Judged(Result.INVALID, (NOTHING_INTENDED(),))
     reasons = window.breaks(objective, window.response_us)
     if not reasons:
         return Judged(Result.HELD)
     if spoiled := _spoiled(telemetry, instrument):
-        return Judged(Result.INVALID, f"{spoiled}; {reasons[0]}")
+        return Judged(Result.INVALID, (spoiled, reasons[0]))
     late = percentiles(window.good_lateness_us).p99
     good_us = window.response_us[window.good]
     if distorts(late, percentiles(good_us).p99) and not window.breaks(objective, window.in_time_us):
-        whose = "the host held sends up" if window.mostly_host else "sends were late"
-        return Judged(Result.INVALID, f"{whose} (P99 {late:,.0f} us) and account for the break; {reasons[0]}")
-    return Judged(Result.BROKEN, "; ".join(reasons))
+        whose = HOST_HELD if window.mostly_host else SENDS_LATE
+        return Judged(Result.INVALID, (whose(late_us=late or 0.0), reasons[0]))
+    return Judged(Result.BROKEN, tuple(reasons))
 
 
 @dataclass(frozen=True)
@@ -116,8 +131,8 @@ class _Window:
             end_ns=duration_ns,
         )
 
-    def breaks(self, objective: Objective, times_us: Floats) -> list[str]:
-        """What of the objective does not hold, in words."""
+    def breaks(self, objective: Objective, times_us: Floats) -> list[Reason]:
+        """What of the objective does not hold."""
         found = []
         ordered = np.sort(times_us)
         for p, limit_ns in objective.quantiles:
@@ -125,19 +140,19 @@ class _Window:
             value_us = quantile_above(ordered, p)
             if value_us > limit_ns / 1e3:
                 shown = "among the failed" if np.isinf(value_us) else f"{value_us / 1e3:.1f} ms"
-                found.append(f"p{100 * p:g} {shown}, limit {limit_ns / 1e6:g} ms")
+                found.append(QUANTILE(percent=100 * p, shown=shown, limit_ms=limit_ns / 1e6))
         errors = 1 - float(self.good.mean())
         if errors > objective.errors:
-            found.append(f"errors {100 * errors:.2g} %, limit {100 * objective.errors:g} %")
+            found.append(ERRORS(percent=100 * errors, limit=100 * objective.errors))
         # The last answers are due after the window's end even if the system keeps up: they get the limit.
         grace_ns = max(limit for _, limit in objective.quantiles)
         done = float((self.intended + times_us * 1e3 <= self.end_ns + grace_ns).mean())
         if done < objective.completed:
-            found.append(f"completed {100 * done:.1f} %, at least {100 * objective.completed:g} %")
+            found.append(COMPLETED(percent=100 * done, least=100 * objective.completed))
         limit_us = min(limit for _, limit in objective.quantiles) / 1e3
         growth_us = backlog_growth(self.intended / 1e9, times_us)
         if growth_us is not None and growth_us > limit_us / 2:
-            found.append(f"a backlog grew by {growth_us / 1e3:.1f} ms over the window")
+            found.append(BACKLOG(ms=growth_us / 1e3))
         return found
 
 
@@ -156,23 +171,23 @@ def backlog_growth(at_s: Floats, times_us: Floats) -> float | None:
     return lower * float(at_s[-1] - at_s[0]) if lower > 0 else None
 
 
-def _spoiled(telemetry: pa.Table, instrument: Mapping[str, float | str]) -> str:
-    """Why the window says nothing of the system; empty if it does."""
+def _spoiled(telemetry: pa.Table, instrument: Mapping[str, float | str]) -> Reason | None:
+    """Why the window says nothing of the system; None if it does."""
     share = instrument.get("cpu_share")
     if isinstance(share, int | float) and share > BUSY_SHARE:
-        return f"the instrument used {share:.0%} of a core"
+        return INSTRUMENT_BUSY(share=share)
     spent = _spent(telemetry)
     host = {labels: ns for (source, labels), ns in spent.items() if source == "host"}
     total = sum(host.values())
     if total <= 0:
-        return ""
+        return None
     stolen = host.get("mode=steal", 0.0) / total
     if stolen > STOLEN_SHARE:
-        return f"the hypervisor took {stolen:.0%} of the host's CPU"
+        return STOLEN(share=stolen)
     busy = sum(host.get(f"mode={mode}", 0.0) for mode in ("user", "nice", "system"))
     own = sum(ns for (source, _), ns in spent.items() if source != "host")
     others = (busy - own) / total
-    return f"others used {others:.0%} of the host's CPU" if others > OTHERS_SHARE else ""
+    return OTHERS(share=others) if others > OTHERS_SHARE else None
 
 
 def _spent(telemetry: pa.Table) -> dict[tuple[str, str], float]:

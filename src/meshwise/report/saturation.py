@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwise.findings.finding import Finding
+from meshwise.findings.reason import read_reasons
 from meshwise.findings.subject import CellCheck, LimitCheck, SoakDrift, Walk
 from meshwise.report import svg, words
 from meshwise.report.charts import WIDTH, slug
@@ -143,13 +144,13 @@ def broken_by(cell: CellSearches) -> str:
     counts: dict[str, int] = {}
     for search in cell.searches:
         reasons = [
-            str(step["reason"])
+            reason.short
             for step in search["steps"]
             if step["result"] == "broken" and step["rate_rps"] == search.get("broken_rps")
+            for reason in read_reasons(str(step["reason"]))
         ]
-        for word in dict.fromkeys(part.split()[0] for reason in reasons for part in reason.split("; ")):
-            shown = "backlog" if word == "a" else word
-            counts[shown] = counts.get(shown, 0) + 1
+        for word in dict.fromkeys(reasons):
+            counts[word] = counts.get(word, 0) + 1
     return _counted(counts)
 
 
