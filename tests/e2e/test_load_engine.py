@@ -184,6 +184,21 @@ def test_the_contract_of_the_process_and_a_stop_by_signal(tmp_path: Path) -> Non
     assert not found.errors
 
 
+def test_a_run_that_ends_in_its_warm_up_makes_no_verdict(tmp_path: Path) -> None:
+    def stop(engine: Engine) -> None:
+        time.sleep(0.2)
+        engine.stop()
+
+    with hostile(answers) as port:
+        ran = run_here(load_spec(port, warmup_ns=60_000 * MS), tmp_path, stop)
+    assert (ran.facts.wall_ns, ran.report.requests, ran.report.stopped_early) == (0, 0, True)
+    assert (ran.report.limited_by, ran.report.cpu_share, ran.report.cpu_us_per_request) == (
+        "unknown",
+        None,
+        None,
+    )
+
+
 def test_what_a_killed_process_recorded_is_readable(tmp_path: Path) -> None:
     with hostile(answers) as port, _process(load_spec(port, duration_ns=60_000 * MS), tmp_path) as process:
         assert process.stdout is not None

@@ -47,7 +47,9 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, object]) -> None:
 def test_what_can_be() -> None:
     check_spec(changed(requests_per_connection=1, tls=TlsSpec("a"), resume_tls=True))
     check_spec(changed(churn_per_s=10.0, request_sizes=VARIED, response_sizes=VARIED))
-    check_spec(changed(protocol=Protocol.GRPC, method="POST", streaming=Streaming.SERVER, messages=0))
+    check_spec(
+        changed(protocol=Protocol.GRPC, method="POST", path="/a.B/C", streaming=Streaming.SERVER, messages=0)
+    )
 
 
 def test_a_spec_survives_its_file() -> None:
@@ -167,4 +169,15 @@ def test_the_size_of_the_answer_goes_where_it_is_said() -> None:
 def test_what_contradicts_itself_is_refused_as_typed(spec: LoadSpec, changes: dict[str, object]) -> None:
     with pytest.raises(MeshwiseError) as caught:
         typed(spec, **changes)
+    assert caught.value.code == "MW303"
+
+
+@pytest.mark.parametrize(("rate", "refused"), [(0.5, True), (0.999, True), (1.0, False)])
+def test_less_than_one_request_is_refused_as_in_a_study(rate: float, refused: bool) -> None:
+    spec = changed(rate_rps=rate, duration_ns=10**9)
+    if not refused:
+        check_spec(spec)
+        return
+    with pytest.raises(MeshwiseError, match="shorter than the time between two requests") as caught:
+        check_spec(spec)
     assert caught.value.code == "MW303"

@@ -99,7 +99,10 @@ def check_spec(spec: LoadSpec) -> None:
         (spec.warmup_ns < 0 or spec.spin_ns < 0, "warm-up and spin cannot be negative"),
         (spec.timeout_ns <= 0, "the time-out must be positive"),
         (spec.arrivals is not Arrivals.CLOSED and not spec.rate_rps > 0, "the rate must be positive"),
-        (_too_few(spec), f"at {spec.rate_rps:g}/s less than one request falls into the measured time"),
+        (
+            _too_few(spec),
+            f"the measured time is shorter than the time between two requests at {spec.rate_rps:g}/s",
+        ),
         (spec.shape is not None and spec.arrivals is Arrivals.CLOSED, "a closed loop has no rate to shape"),
         (spec.trace is not None and spec.arrivals is Arrivals.CLOSED, "a closed loop replays no trace"),
         (spec.think is not None and spec.arrivals is not Arrivals.CLOSED, "only a closed loop thinks"),
