@@ -1,9 +1,13 @@
-"""The Envoy that tests run, and configurations for its `--mode validate`."""
+"""The Envoy that tests run, configurations for its `--mode validate`, and one that serves."""
 
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ from meshwise.mesh.identity import Authority, make_key, store
 from meshwise.mesh.istio import binary, delivery
 from meshwise.mesh.istio.bootstrap import bootstrap
 from meshwise.mesh.istio.translate import translate
-from meshwise.mesh.istio.view import View
+from meshwise.mesh.istio.view import Json, View
 from meshwise.study.model import KeyType
 
 
@@ -50,3 +54,50 @@ def validate(view: View, workload: str, directory: Path) -> str:
     )  # fmt: skip
     said = [line for line in done.stderr.splitlines() if "deprecat" not in line.lower()]
     return "" if done.returncode == 0 and not said else f"{done.stdout}\n" + "\n".join(said)
+
+
+STARTS_WITHIN_S = 20.0
+
+
+@contextmanager
+def running(manager: Json, cluster: str, upstream: int, directory: Path) -> Iterator[int]:
+    """An Envoy with this connection manager on a port of loopback, which it yields; `cluster` is a plain
+    server on port `upstream`."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = int(taken.getsockname()[1])
+
+    def place(port: int) -> Json:
+        return {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+
+    endpoints = [{"lb_endpoints": [{"endpoint": place(upstream)}]}]
+    assigned = {"cluster_name": cluster, "endpoints": endpoints}
+    config = directory / "running.json"
+    config.write_text(
+        json.dumps(
+            {
+                "node": {"id": "test", "cluster": "test"},
+                "static_resources": {
+                    "listeners": [{"name": "l", **place(listen), "filter_chains": [{"filters": [manager]}]}],
+                    "clusters": [{"name": cluster, "type": "STATIC", "load_assignment": assigned}],
+                },
+            }
+        )
+    )
+    argv = [envoy(), "-c", config, "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
+    with (directory / "log").open("w") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + STARTS_WITHIN_S
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", listen), 1).close()
+                break
+            except OSError:
+                said = (directory / "log").read_text()
+                assert process.poll() is None, said
+                assert time.monotonic() < deadline, said
+                time.sleep(0.02)
+        yield listen
+    finally:
+        process.kill()
+        process.wait()

@@ -169,7 +169,10 @@ def arrive(resources: str, request: Request, **more: object) -> str:
         ("/v1/7/info", simulate.DENIED),
         ("/v1/7/8/info", "inbound|8080||"),
         ("/admin", "inbound|8080||"),
-        ("/v1/{*}/info", "inbound|8080||"),
+        ("/v1/{*}/info", simulate.DENIED),
+        ("/v1/%7/../8/info", simulate.DENIED),
+        ("/x/%2e%2e/admin/users", simulate.DENIED),
+        ("/v1/[7]/info", "inbound|8080||"),
     ],
 )
 def test_a_template_refuses_what_it_stands_for(path: str, end: str) -> None:

@@ -105,7 +105,7 @@ def template_matches(template: str, path: str) -> bool:
     return re.fullmatch(pattern, path) is not None
 
 
-_SEGMENT = r"a-zA-Z0-9\-._~%!$&'()+,;:@="
+_SEGMENT = r"a-zA-Z0-9\-._~%!$&'()*+,;:@="
 
 
 def _header(matcher: Json, facts: Facts) -> bool:

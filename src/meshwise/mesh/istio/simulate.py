@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from meshwise.mesh.istio import alpn as offers
-from meshwise.mesh.istio import inspectors, jwt_places, rbac_walk
+from meshwise.mesh.istio import inspectors, jwt_places, paths, rbac_walk
 from meshwise.mesh.istio.translate import ProxyConfig
 from meshwise.mesh.istio.view import Json
 from meshwise.mesh.tokens import verify
@@ -174,6 +174,8 @@ def _http(
     way: tuple[str, ...],
 ) -> End:  # fmt: skip
     claims: Mapping[str, object] = {}
+    if manager["normalize_path"]:
+        request = replace(request, path=paths.normalised(request.path))
     for each in manager["http_filters"]:
         name, config = each["name"], each["typed_config"]
         if name == "envoy.filters.http.jwt_authn":
