@@ -171,3 +171,18 @@ def test_what_linkerd_cannot_express_is_said(changes: dict[str, object], words: 
 
 def test_the_ladder_can_be_expressed() -> None:
     assert [posture.not_applicable(replace(samples.CELL, posture=rung)) for rung in LADDER] == [None] * 5
+
+
+def test_what_kubectl_prints_is_read() -> None:
+    """A List, and what the API server has set: the same resources."""
+    printed = []
+    for document in yaml.safe_load_all("---".join((NAMESPACE, SERVER, MESH))):
+        document["metadata"] |= {
+            "creationTimestamp": "2026-02-02T10:00:00Z", "generation": 1, "resourceVersion": "4711",
+            "uid": "6f1f0d3e", "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}],
+        }  # fmt: skip
+        if document["kind"] == "Namespace":
+            document |= {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
+        printed.append(document)
+    listed = {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": printed}
+    assert parse(yaml.safe_dump(listed)) == parse("---".join((NAMESPACE, SERVER, MESH)))

@@ -55,6 +55,25 @@ def documents(text: str, file: str) -> Iterator[Node]:
         raise messages.RESOURCE_UNREADABLE.error(file, reason=str(error)) from error
 
 
+METADATA = ("name", "namespace", "labels", "annotations")
+SET_BY_SERVER = (
+    "creationTimestamp", "resourceVersion", "uid", "generation", "managedFields", "selfLink",
+    "ownerReferences", "finalizers", "generateName",
+)  # fmt: skip
+"""What else `kubectl get -o yaml` prints as metadata."""
+
+
+def objects(text: str, file: str) -> Iterator[Node]:
+    """The documents, and what is in a List as `kubectl get` prints it."""
+    for document in documents(text, file):
+        if document.need("kind").text() != "List":
+            yield document
+            continue
+        document.only("apiVersion", "kind", "metadata", "items")
+        document.need("apiVersion").one_of({"v1": None})
+        yield from document.list_of("items")
+
+
 @dataclass(frozen=True)
 class Node:
     """One value of a document. `path` is how a person would name it: `spec.rules[0].from`."""

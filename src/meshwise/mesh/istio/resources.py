@@ -10,21 +10,15 @@ Laws of this file and its readers (`read_policies`, `read_traffic`):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from meshwise.mesh.istio import read_policies, read_traffic
 from meshwise.mesh.istio.kinds import Meta, Resources
-from meshwise.mesh.reading import Node, documents
+from meshwise.mesh.reading import METADATA, SET_BY_SERVER, Node, objects
 
 _SECURITY = ("security.istio.io/v1", "security.istio.io/v1beta1")
 _NETWORKING = ("networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3")
 
-_WRITTEN = ("name", "namespace", "labels", "annotations")
-_SET_BY_SERVER = (
-    "creationTimestamp", "resourceVersion", "uid", "generation", "managedFields", "selfLink",
-    "ownerReferences", "finalizers", "generateName",
-)  # fmt: skip
-"""Of these only the time of creation means something to istiod."""
 _DRY_RUN = "istio.io/dry-run"
 _REVISION = "istio.io/rev"
 
@@ -58,7 +52,7 @@ def parse(text: str, file: str = "resources.yaml") -> Resources:
     stands, as with `kubectl apply`. Raises MW401 (not readable), MW402 (beyond the subset) and MW407
     (istiod would refuse it), with file:line."""
     found: dict[str, dict[tuple[str, str], tuple[Meta, object]]] = {kind: {} for kind in _KINDS}
-    for document in _objects(text, file):
+    for document in objects(text, file):
         document.only("apiVersion", "kind", "metadata", "spec", "status")
         kind = document.need("kind").text()
         if kind not in _KINDS:
@@ -75,22 +69,11 @@ def parse(text: str, file: str = "resources.yaml") -> Resources:
     return Resources(**by_age)  # type: ignore[arg-type]
 
 
-def _objects(text: str, file: str) -> Iterator[Node]:
-    """The documents, and what is in a List of `kubectl get`."""
-    for document in documents(text, file):
-        kind = document.need("kind")
-        if kind.text() != "List":
-            yield document
-            continue
-        document.only("apiVersion", "kind", "metadata", "items")
-        document.need("apiVersion").one_of({"v1": None})
-        yield from document.list_of("items")
-
-
 def _meta(document: Node) -> tuple[Meta, Node | None]:
-    """Who it is, and its annotation for a dry run. Annotations of others mean nothing to istiod."""
+    """Who it is, and its annotation for a dry run. Of what the server has set only the time of creation means
+    something to istiod, and annotations of others mean nothing."""
     metadata = document.need("metadata")
-    metadata.only(*_WRITTEN, *_SET_BY_SERVER)
+    metadata.only(*METADATA, *SET_BY_SERVER)
     annotations = metadata.get("annotations") or metadata.empty()
     known = annotations.fields()
     for name, node in known.items():

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from meshwise.mesh.reading import Node, documents
+from meshwise.mesh.reading import METADATA, SET_BY_SERVER, Node, objects
 
 POLICY = "policy.linkerd.io"
 GATEWAY = "gateway.networking.k8s.io"
@@ -140,9 +140,10 @@ class Resources:
 
 
 def parse(text: str, file: str = "resources.yaml") -> Resources:
-    """Multi-document YAML. Raises MW401 (not readable) and MW402 (beyond the subset), with file:line."""
+    """Multi-document YAML, or a List of kubectl. Raises MW401 (not readable) and MW402 (beyond the subset),
+    with file:line."""
     found: dict[str, list[object]] = {name: [] for _, _, name in _KINDS.values()}
-    for document in documents(text, file):
+    for document in objects(text, file):
         document.only("apiVersion", "kind", "metadata", "spec", "status")
         kind = document.need("kind")
         if kind.text() not in _KINDS:
@@ -159,7 +160,7 @@ def parse(text: str, file: str = "resources.yaml") -> Resources:
 
 def _meta(document: Node, *annotations: str) -> Meta:
     metadata = document.need("metadata")
-    metadata.only("name", "namespace", "labels", "annotations")
+    metadata.only(*METADATA, *SET_BY_SERVER)
     if given := metadata.get("annotations"):
         given.only("kubectl.kubernetes.io/last-applied-configuration", *annotations)
     name = metadata.need("name")
@@ -168,7 +169,7 @@ def _meta(document: Node, *annotations: str) -> Meta:
 
 
 def _namespace(document: Node, spec: Node, _group: str) -> Namespace:
-    spec.only()
+    spec.only("finalizers")  # which the API server gives every namespace
     known = (DEFAULT_POLICY_ANNOTATION, OPAQUE_PORTS_ANNOTATION, WITHHELD_ANNOTATION, "linkerd.io/inject")
     meta = _meta(document, *known)
     annotations = document.need("metadata").get("annotations") or document.empty()
