@@ -25,7 +25,7 @@ from meshwise.mesh.istio import fidelity, posture
 from meshwise.mesh.istio.resources import parse
 from meshwise.mesh.istio.view import Options, view_of
 from meshwise.mesh.tokens import tokens
-from meshwise.study.factors import inexpressible
+from meshwise.study.grid.expressible import inexpressible
 from meshwise.study.model import LADDER, Cell, Http1Transport, Protocol, TopologyKind
 
 GOLDEN = Path(__file__).parent.parent / "golden"

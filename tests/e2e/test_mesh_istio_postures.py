@@ -15,7 +15,7 @@ from tests.support.envoy import envoy
 from tests.support.mesh_samples import CELL, POSTURES
 from tests.support.people import ORDINARY, ROOT, command_as, environment_as
 
-from meshwise.study.factors import inexpressible
+from meshwise.study.grid.expressible import inexpressible
 from meshwise.study.model import LADDER, Protocol
 
 CHECKOUT = Path(__file__).parent.parent.parent

@@ -23,7 +23,7 @@ from meshwise.mesh.istio.view import Options
 from meshwise.mesh.none.mesh import NoneMesh
 from meshwise.mesh.seam import OUTSIDER, LocalMesh, PlacedWorkload, Placement, Proof
 from meshwise.service.spec import NodeSpec, Upstream
-from meshwise.study.factors import inexpressible
+from meshwise.study.grid.expressible import inexpressible
 from meshwise.study.model import (
     LADDER,
     NO_MESH,

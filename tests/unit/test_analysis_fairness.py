@@ -19,7 +19,7 @@ from meshwise.mesh.istio.view import Options
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.traits import traits as linkerd_traits
 from meshwise.mesh.traits import NAMES, TRAITS
-from meshwise.study.factors import FIELD_OF
+from meshwise.study.factors import BY_KEY
 from meshwise.study.model import LADDER, Cell, Http1Transport, KeyType, MeshName, Protocol
 
 TRAITS_OF = {
@@ -46,7 +46,7 @@ def test_values_follow_the_settings() -> None:
 def test_what_removes_a_difference_is_a_key_of_the_study_file() -> None:
     for trait in TRAITS:
         if trait.factor:
-            assert trait.factor in FIELD_OF.values()
+            assert trait.factor in {factor.field for factor in BY_KEY.values()}
             assert trait.removed_by
     named = {trait.removed_by.strip("`").partition(":")[0].partition("`")[0] for trait in TRAITS}
     assert named - {""} == {"workers", "http1_transport", "tls_group", "key"}

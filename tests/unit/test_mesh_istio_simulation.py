@@ -16,7 +16,7 @@ from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.probe import variant
 from meshwise.mesh.tokens import tokens
 from meshwise.service.plan import Plan
-from meshwise.study.factors import inexpressible
+from meshwise.study.grid.expressible import inexpressible
 from meshwise.study.model import SERVICE_PORTS, Cell, Posture, Protocol
 
 MEANS: dict[str, Meaning] = {

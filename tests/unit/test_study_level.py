@@ -14,8 +14,8 @@ from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
 from meshwise.core.errors import MeshwiseError
 from meshwise.study.design.blocks import design
-from meshwise.study.factors import inexpressible
 from meshwise.study.file.read import load_study, parse_study
+from meshwise.study.grid.expressible import inexpressible
 from meshwise.study.model import Layer, Protocol, Study
 
 BOTH = """\

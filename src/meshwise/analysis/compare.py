@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from meshwise.analysis.contrast import FREE_FACTORS, Contrast, Naming, cell_scope, partner
+from meshwise.analysis.contrast import Contrast, Naming, cell_scope, partner
 from meshwise.analysis.increment import below
 from meshwise.findings.flag import UNEQUAL_LEVEL, Flag
 from meshwise.findings.metric import Scale
 from meshwise.findings.subject import MeshDifference, StepDifference
-from meshwise.study.factors import concerns
+from meshwise.study.factors import FREE_FIELDS, concerns
 from meshwise.study.model import Cell, MeshName
 
 Pair = tuple[MeshName, MeshName]
@@ -79,6 +79,6 @@ def unequal(cell: Cell, other: Cell) -> tuple[Flag, ...]:
             other_level=getattr(other, factor),
             other_mesh=other.mesh,
         )
-        for factor in FREE_FACTORS
+        for factor in FREE_FIELDS
         if getattr(cell, factor) != getattr(other, factor) and concerns(factor, cell.posture)
     )

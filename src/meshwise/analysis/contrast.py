@@ -17,10 +17,9 @@ from meshwise.findings.flag import Flag
 from meshwise.findings.metric import Metric, MetricKey, Scale
 from meshwise.findings.subject import ScopeValue, Slope, Subject
 from meshwise.stats.arrays import BoolArray, FloatArray, execution_means
-from meshwise.study.model import Authorization, Cell, MeshName, MtlsMode, Protocol, Streaming
-
-FREE_FACTORS = ("key_type", "policy_count", "plaintext_share", "http1_transport", "tls_group", "stores")
-"""Factors that mean nothing in some postures; all others must agree in what is compared."""
+from meshwise.study.factor import FactorRole, as_stored
+from meshwise.study.factors import CONTEXT_FIELDS, FACTORS, FREE_FIELDS, concerns
+from meshwise.study.model import Cell, MeshName, MtlsMode, Protocol
 
 
 @dataclass(frozen=True)
@@ -121,12 +120,17 @@ def evaluate(
 
 def context(cell: Cell) -> tuple[ScopeValue, ...]:
     """What must agree between cells that are compared."""
-    return (
-        cell.protocol, cell.rate_rps, cell.request_bytes, cell.response_bytes,
-        cell.connections, cell.streams, cell.shape, cell.length,
-        cell.requests_per_connection, cell.churn_per_s, str(cell.streaming), cell.messages,
-        cell.request_sizes, cell.response_sizes,
-    )  # fmt: skip
+    return tuple(as_stored(getattr(cell, field)) for field in CONTEXT_FIELDS)
+
+
+def agree(one: Cell, other: Cell) -> bool:
+    """Whether the free factors that mean something in both (key with mTLS, policies with authorization) have
+    equal levels."""
+    return all(
+        getattr(one, field) == getattr(other, field)
+        for field in FREE_FIELDS
+        if concerns(field, one.posture) and concerns(field, other.posture)
+    )
 
 
 def partner(cell: Cell, candidates: Iterable[Cell]) -> Cell | None:
@@ -136,7 +140,7 @@ def partner(cell: Cell, candidates: Iterable[Cell]) -> Cell | None:
         return None
 
     def distance(candidate: Cell) -> tuple[int, Cell]:
-        return sum(getattr(candidate, factor) != getattr(cell, factor) for factor in FREE_FACTORS), candidate
+        return sum(getattr(candidate, field) != getattr(cell, field) for field in FREE_FIELDS), candidate
 
     return min(fitting, key=distance)
 
@@ -148,30 +152,10 @@ def has_mtls(cell: Cell) -> bool:
 def cell_scope(cell: Cell) -> dict[str, ScopeValue]:
     """Every factor's level, as a finding carries it."""
     return {
-        "mesh": str(cell.mesh), "posture": cell.posture.name, "protocol": str(cell.protocol),
-        "rate_rps": cell.rate_rps, "request_bytes": cell.request_bytes, "response_bytes": cell.response_bytes,
-        "connections": cell.connections, "streams": cell.streams, "shape": str(cell.shape),
-        "length": cell.length, "key_type": str(cell.key_type), "policy_count": cell.policy_count,
-        "plaintext_share": cell.plaintext_share, "http1_transport": str(cell.http1_transport),
-        "tls_group": str(cell.tls_group), "stores": str(cell.stores),
-        "requests_per_connection": cell.requests_per_connection, "churn_per_s": cell.churn_per_s,
-        "streaming": str(cell.streaming), "messages": cell.messages,
-        "request_sizes": cell.request_sizes, "response_sizes": cell.response_sizes,
-    }  # fmt: skip
-
-
-_SPOKEN = {
-    "request_bytes": "{:d} B requests", "response_bytes": "{:d} B responses",
-    "connections": "{:d} connections", "streams": "{:d} streams each", "length": "{shape} of {:d}",
-    "key_type": "{} keys",
-    "policy_count": "{:d} policy entries", "plaintext_share": "{:.0%} plaintext clients",
-    "http1_transport": "{} between sidecars", "tls_group": "TLS group {}", "stores": "{} stores",
-    "requests_per_connection": "{:d} requests per connection", "churn_per_s": "{:g}/s of connections new",
-    "streaming": "{} streams", "messages": "{:d} messages each",
-    "request_sizes": "requests {}", "response_sizes": "responses {}",
-}  # fmt: skip
-_UNSAID = ("requests_per_connection", "churn_per_s", "request_sizes", "response_sizes")
-"""Where they are 0 or empty nothing is said of them."""
+        factor.columns[0].name: factor.to_columns(cell)[factor.columns[0].name]
+        for factor in FACTORS
+        if factor.role is not FactorRole.CONSTANT
+    }
 
 
 @dataclass(frozen=True)
@@ -183,7 +167,7 @@ class Naming:
 
     @classmethod
     def of(cls, cells: Sequence[Cell]) -> Naming:
-        factors = [*_SPOKEN, "shape"]
+        factors = [*(factor.field for factor in FACTORS if factor.spoken is not None), "shape"]
         varying = {}
         for place in {(cell.mesh, cell.protocol) for cell in cells}:
             scopes = [cell_scope(cell) for cell in cells if (cell.mesh, cell.protocol) == place]
@@ -206,23 +190,12 @@ class Naming:
 
     def words(self, cell: Cell, without: str = "") -> str:
         """`http1 at 800/s, chain of 3`: what varies and means something in this posture."""
-        scope = cell_scope(cell)
-        silent = {without}
-        if not has_mtls(cell):
-            silent |= {"key_type", "tls_group"}
-        if cell.posture.authorization is Authorization.NONE:
-            silent.add("policy_count")
-        if not cell.plaintext_share:
-            silent.add("plaintext_share")
-        if cell.posture.mtls is None:
-            silent |= {"http1_transport", "stores"}
-        silent |= {factor for factor in _UNSAID if not scope[factor]}
-        if cell.streaming is Streaming.NONE:
-            silent |= {"streaming", "messages"}
-        spoken = [
-            text.format(scope[factor], shape=cell.shape)
-            for factor, text in _SPOKEN.items()
-            if factor in self.varying[cell.mesh, cell.protocol] - silent
-        ]
+        telling = self.varying[cell.mesh, cell.protocol] - {without}
+        told = (
+            factor.spoken(getattr(cell, factor.field), str(cell.shape))
+            for factor in FACTORS
+            if factor.spoken is not None and factor.field in telling and factor.means_to(cell)
+        )
+        spoken = [words for words in told if words]
         rate = "" if without == "rate_rps" or not cell.rate_rps else f" at {cell.rate_rps:g}/s"
         return ", ".join([f"{cell.protocol}{rate}", *spoken])

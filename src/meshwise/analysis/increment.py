@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from meshwise.analysis.contrast import FREE_FACTORS, Contrast, Naming, cell_scope, context, partner
+from meshwise.analysis.contrast import Contrast, Naming, agree, cell_scope, context, partner
 from meshwise.findings.subject import AgainstNone, LadderStep
-from meshwise.study.factors import concerns
 from meshwise.study.model import LADDER, Cell, MeshName
 
 BOTTOM = -1
@@ -34,20 +33,12 @@ def below(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
         and context(other) == context(cell)
         and (step := rung(other)) is not None
         and step < height
-        and _agree(other, cell)
+        and agree(other, cell)
     ]
     if not fitting:
         return None
     nearest = max(rung(other) or 0 if rung(other) != BOTTOM else BOTTOM for other in fitting)
     return partner(cell, [other for other in fitting if rung(other) == nearest])
-
-
-def _agree(one: Cell, other: Cell) -> bool:
-    return all(
-        getattr(one, factor) == getattr(other, factor)
-        for factor in FREE_FACTORS
-        if concerns(factor, one.posture) and concerns(factor, other.posture)
-    )
 
 
 def ladder(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:

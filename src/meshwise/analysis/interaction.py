@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from meshwise.analysis.contrast import Contrast, Naming, cell_scope, has_mtls, partner
+from meshwise.analysis.contrast import Contrast, Naming, agree, cell_scope, has_mtls, partner
 from meshwise.findings.metric import Metric, Scale
 from meshwise.findings.subject import Interaction, Subject
 from meshwise.study.model import Authorization, Cell, MtlsMode, Posture
@@ -32,15 +32,7 @@ def interactions(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
         mtls_alone, authorization_alone, neither = parts
         if mtls_alone is None or authorization_alone is None or neither is None:
             continue
-        alike = (
-            (authorization_alone, "policy_count"), (mtls_alone, "key_type"), (mtls_alone, "tls_group"),
-            *(
-                (part, factor)
-                for part in (mtls_alone, authorization_alone, neither)
-                for factor in ("http1_transport", "stores")
-            ),
-        )  # fmt: skip
-        if any(getattr(part, factor) != getattr(both, factor) for part, factor in alike):
+        if not all(agree(part, both) for part in (mtls_alone, authorization_alone, neither)):
             continue
         yield Contrast(
             Interaction(cell_scope(both)),

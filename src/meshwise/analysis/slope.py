@@ -25,7 +25,7 @@ LATENCY_AND_CPU = CPU_METRICS | {"response_p50_us", "response_p90_us", "response
 
 
 def slopes(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
-    """One contrast per factor of STEPS and group of cells that differ in it only; two per group for the
+    """One contrast per factor with a step and group of cells that differ in it only; two per group for the
     rate."""
     for step in (each for each in STEPS if each.part is SlopePart.SLOPE):
         for group in _groups(cells, step.factor):

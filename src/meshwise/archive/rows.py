@@ -5,86 +5,30 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
 from meshwise.archive.outcome import Check, Proof, TrialOutcome
 from meshwise.archive.schema import DESIGN, TRIALS
-from meshwise.study.graph.model import graph_of
-from meshwise.study.model import (
-    Authorization,
-    Cell,
-    Http1Transport,
-    KeyType,
-    MeshName,
-    MtlsMode,
-    Phase,
-    Posture,
-    Protocol,
-    Role,
-    ServiceGraph,
-    Stores,
-    Streaming,
-    TlsGroup,
-    TopologyKind,
-    Trial,
-)
+from meshwise.study.factors import FACTORS
+from meshwise.study.model import Cell, Phase, Role, Trial
 
 Row = dict[str, Any]
 
 
 def cell_row(cell: Cell) -> Row:
     row: Row = {"cell": cell.name}
-    for factor in fields(cell):
-        value = getattr(cell, factor.name)
-        if isinstance(value, Posture):
-            row |= {
-                "posture": value.name,
-                "mtls": None if value.mtls is None else str(value.mtls),
-                "authorization": str(value.authorization),
-            }
-        else:
-            row[factor.name] = _value(value)
+    for factor in FACTORS:
+        row |= factor.to_columns(cell)
     return row
 
 
-def _value(value: object) -> int | float | str | None:
-    if isinstance(value, ServiceGraph):
-        return value.to_json()
-    return value if value is None or isinstance(value, int | float) else str(value)
-
-
 def cell_of(row: Mapping[str, Any]) -> Cell:
-    """The inverse of `cell_row`. Raises KeyError, ValueError for a row that is none."""
-    mtls = None if row["mtls"] is None else MtlsMode(row["mtls"])
-    return Cell(
-        mesh=MeshName(row["mesh"]),
-        posture=Posture(mtls, Authorization(row["authorization"])),
-        protocol=Protocol(row["protocol"]),
-        rate_rps=row["rate_rps"],
-        request_bytes=row["request_bytes"],
-        response_bytes=row["response_bytes"],
-        connections=row["connections"],
-        streams=row["streams"],
-        shape=TopologyKind(row["shape"]),
-        length=row["length"],
-        key_type=KeyType(row["key_type"]),
-        policy_count=row["policy_count"],
-        plaintext_share=row["plaintext_share"],
-        # Archives from before these factors have no such columns.
-        http1_transport=Http1Transport(row.get("http1_transport") or Http1Transport.DEFAULT),
-        tls_group=TlsGroup(row.get("tls_group") or TlsGroup.DEFAULT),
-        graph=graph_of(row["graph"]) if row.get("graph") else None,
-        stores=Stores(row.get("stores") or Stores.MESHED),
-        requests_per_connection=row.get("requests_per_connection") or 0,
-        churn_per_s=row.get("churn_per_s") or 0.0,
-        streaming=Streaming(row.get("streaming") or Streaming.NONE),
-        messages=row.get("messages") or 1,
-        request_sizes=row.get("request_sizes") or "",
-        response_sizes=row.get("response_sizes") or "",
-    )
+    """The inverse of `cell_row`; archives from before a factor have no such column. Raises KeyError,
+    ValueError for a row that is none."""
+    return Cell(**{factor.field: factor.of_columns(row) for factor in FACTORS})
 
 
 def trial_row(trial: Trial) -> Row:

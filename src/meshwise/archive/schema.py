@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from meshwise.study.factor import ColumnKind
+from meshwise.study.factors import FACTORS
+
 SCHEMA_VERSION = 2
 """1: first version. 2: the manifest (`manifest.json`), and the study as values (`study.json`)."""
 FIRST_WITH_MANIFEST = 2
@@ -44,44 +47,23 @@ class TableSpec:
         return pa.schema([(column.name, column.type) for column in self.columns])
 
 
-def _table(
-    name: str, about: str, *columns: tuple[str, pa.DataType, str] | tuple[str, pa.DataType, str, bool]
-) -> TableSpec:
+ColumnText = tuple[str, pa.DataType, str] | tuple[str, pa.DataType, str, bool]
+
+
+def _table(name: str, about: str, *columns: ColumnText) -> TableSpec:
     return TableSpec(name, about, tuple(Column(*column) for column in columns))
 
 
-_CELL = (
+_TYPES = {
+    ColumnKind.INT: INT, ColumnKind.NUMBER: pa.float64(), ColumnKind.TEXT: TEXT, ColumnKind.REPEATED: NAME,
+}  # fmt: skip
+_CELL: tuple[ColumnText, ...] = (
     ("cell", TEXT, "the cell's name, unique in the study"),
-    ("mesh", TEXT, "`none`, `istio`, `linkerd`"),
-    ("posture", TEXT, "the ladder's name, or `<mtls>+<authorization>`"),
-    ("mtls", TEXT, "`disable`, `permissive`, `strict`; null without a mesh"),
-    ("authorization", TEXT, "`none`, `namespace`, `fine`, `request`"),
-    ("protocol", TEXT, "`http1`, `http2`, `grpc`, `tcp`"),
-    ("rate_rps", pa.float64(), "offered requests per second"),
-    ("request_bytes", INT, "payload of a request"),
-    ("response_bytes", INT, "payload of a response"),
-    ("connections", INT, "connections of the instrument"),
-    ("streams", INT, "concurrent streams per connection"),
-    ("shape", TEXT, "`chain`, `fanout`, `fanout-sequential`, `aggregation`, `tree`, `graph`, `bank`"),
-    ("length", INT, "nodes in the chain, leaves of the fan-out or aggregation, levels of the tree; else 1"),
-    ("key_type", TEXT, "key of the certificates"),
-    ("policy_count", INT, "authorization entries scanned before the one that matches"),
-    ("plaintext_share", pa.float64(), "share of the load from outside the mesh"),
-    ("http1_transport", TEXT, "how HTTP/1.1 travels between sidecars: `default`, `http1`, `http2`", True),
-    ("tls_group", TEXT, "group of the key exchange: `default`, `x25519`, `x25519mlkem768`", True),
-    ("graph", NAME, "the service graph as JSON, where the shape is `graph`", True),
-    ("stores", TEXT, "how the bank reaches database and cache: `meshed`, `direct`", True),
-    ("requests_per_connection", INT, "after so many a connection ends; 0: all are kept", True),
-    ("churn_per_s", pa.float64(), "kept connections that are replaced per second", True),
-    ("streaming", TEXT, "gRPC: `none`, `client`, `server`, `bidi`", True),
-    ("messages", INT, "messages per gRPC stream; 1 without", True),
-    (
-        "request_sizes",
-        TEXT,
-        "distribution of requests' sizes, of mean `request_bytes`; empty: one size",
-        True,
+    *(
+        (column.name, _TYPES[column.kind], column.meaning, column.added)
+        for factor in FACTORS
+        for column in factor.columns
     ),
-    ("response_sizes", TEXT, "the same of responses", True),
 )
 _TRIAL = (
     ("trial_id", TEXT, "block and position, counted from 0; `-r1` marks the re-try"),

@@ -33,29 +33,12 @@ from meshwise.study.design.estimate import (
     resolution,
 )
 from meshwise.study.design.search import GROWTH, RESOLUTION, most_steps, usual_steps
-from meshwise.study.factors import concerns
+from meshwise.study.factors import FACTORS
 from meshwise.study.file.read import load_study
-from meshwise.study.model import Cell, Protocol, Role, Search, Streaming, Study, Trial
+from meshwise.study.model import Cell, Role, Search, Study, Trial
 
-FACTORS = (
-    "mesh", "posture", "protocol", "rate_rps", "request_bytes", "response_bytes", "connections", "streams",
-    "shape", "length", "key_type", "policy_count", "plaintext_share",
-    "http1_transport", "tls_group", "stores",
-    "requests_per_connection", "churn_per_s", "streaming", "messages",
-)  # fmt: skip
-TEXT_FACTORS = (
-    "mesh", "posture", "protocol", "shape", "key_type", "http1_transport", "tls_group", "stores",
-    "streaming",
-)  # fmt: skip
-HEADINGS = {
-    "mesh": "environment", "rate_rps": "rate", "request_bytes": "request", "response_bytes": "response",
-    "key_type": "key", "policy_count": "policies", "plaintext_share": "plaintext", "shape": "topology",
-    "http1_transport": "http1 as", "tls_group": "TLS group", "requests_per_connection": "per connection",
-    "churn_per_s": "churn",
-}  # fmt: skip
-
-NEUTRAL = {"0", "0%", "default", "meshed", "kept", "0/s", "none"}
-"""Levels that need no word where every cell has them."""
+SHOWN = {factor.field: factor for factor in FACTORS if factor.heading}
+"""Factors that have a column."""
 
 
 def plan(
@@ -221,47 +204,23 @@ def _afterwards(search: Search) -> str:
     return (soak if search.soak_ns else "") + (down if search.descend else "")
 
 
-def level(cell: Cell, factor: str) -> str:
-    """One level as people write it."""
-    value = getattr(cell, factor)
-    match factor:
-        case "posture":
-            return cell.posture.name
-        case "rate_rps":
-            return f"{value:g}/s" if value else "searched"
-        case "request_bytes" | "response_bytes":
-            drawn = cell.request_sizes if factor == "request_bytes" else cell.response_sizes
-            return drawn or format_size(value)
-        case "requests_per_connection":
-            return str(value) if value else "kept"
-        case "churn_per_s":
-            return f"{value:g}/s"
-        case "messages" if cell.streaming is Streaming.NONE:
-            return ""
-        case "plaintext_share":
-            return f"{value:.0%}"
-        case "http1_transport" | "tls_group" | "stores" if not means(factor, cell):
-            return ""
-        case _:
-            return str(value)
-
-
-def means(factor: str, cell: Cell) -> bool:
-    """Whether the factor means anything to this cell."""
-    alien = factor == "http1_transport" and cell.protocol is not Protocol.HTTP1
-    return concerns(factor, cell.posture) and not alien
+def level(cell: Cell, field: str) -> str:
+    """One level as people write it; empty where it means nothing and does not say so itself."""
+    factor = SHOWN[field]
+    shown = factor.says_none or factor.default_of or factor.means_to(cell)
+    return factor.text(factor.level(cell)) if shown else ""
 
 
 def split_factors(cells: tuple[Cell, ...]) -> tuple[list[str], list[str]]:
     """Factors that vary (environment and posture always shown), and `name level` of those that do not."""
-    levels = {factor: {level(cell, factor) for cell in cells} for factor in FACTORS}
-    for factor in ("http1_transport", "tls_group", "stores", "messages"):
-        levels[factor] -= {""}
-    varying = [factor for factor in FACTORS if len(levels[factor]) > 1 or factor in ("mesh", "posture")]
+    levels = {field: {level(cell, field) for cell in cells} - {""} for field in SHOWN}
+    varying = [field for field in SHOWN if len(levels[field]) > 1 or field in ("mesh", "posture")]
     constant = [
-        f"{HEADINGS.get(factor, factor)} {next(iter(levels[factor]))}"
-        for factor in FACTORS
-        if factor not in varying and not levels[factor] <= NEUTRAL
+        f"{factor.heading} {next(iter(levels[field]))}"
+        for field, factor in SHOWN.items()
+        if levels[field]
+        and field not in varying
+        and not all(factor.level(cell) in factor.ordinary for cell in cells)
     ]
     return varying, constant
 
@@ -279,8 +238,8 @@ def telling_factors(cells: tuple[Cell, ...], varying: list[str]) -> list[str]:
 def _cell_table(study: Study, varying: list[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for factor in varying:
-        numeric = factor not in TEXT_FACTORS
-        table.add_column(HEADINGS.get(factor, factor), justify="right" if numeric else "left")
+        shown = SHOWN[factor]
+        table.add_column(shown.heading, justify="right" if shown.numeric else "left")
     table.add_column("control")
     before: Cell | None = None
     words = {str(Role.AA): "A/A", str(Role.TWIN): "twin"}

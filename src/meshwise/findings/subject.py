@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from meshwise.study.factors import POSTURES
+from meshwise.study.factors import FACTORS
 from meshwise.study.model import NO_MESH, MeshName
+from meshwise.study.security import POSTURES
 
 ScopeValue = str | float | int
 Levels = Mapping[str, ScopeValue]
@@ -118,10 +119,11 @@ class SlopeStep:
 
 
 STEPS = (
-    SlopeStep("length", 1, "each further {shape} node", "/node"),
-    SlopeStep("request_bytes", 1024, "each further KiB of request", "/KiB"),
-    SlopeStep("response_bytes", 1024, "each further KiB of response", "/KiB"),
-    SlopeStep("policy_count", 100, "each further hundred policy entries", "/100 entries"),
+    *(
+        SlopeStep(factor.field, growth.size, growth.words, growth.unit)
+        for factor in FACTORS
+        if (growth := factor.growth) is not None
+    ),
     SlopeStep("rate_rps", 1, "each further request", "", SlopePart.REQUEST),
     SlopeStep("rate_rps", 1, "idling", "/s", SlopePart.IDLE),
 )

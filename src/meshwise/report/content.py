@@ -31,28 +31,19 @@ from meshwise.findings.subject import (
     StepDifference,
 )
 from meshwise.report import words
+from meshwise.study.factors import CONTEXT_FIELDS, FREE_FIELDS, concerns
+from meshwise.study.security import POSTURES
 
-CONTEXT = (
-    "protocol", "rate_rps", "request_bytes", "response_bytes", "connections", "streams", "shape", "length",
-    "requests_per_connection", "churn_per_s", "streaming", "messages", "request_sizes", "response_sizes",
-)  # fmt: skip
-"""Factors that agree in whatever is compared: a slice for every combination of their levels."""
-
-FREE = ("key_type", "policy_count", "plaintext_share", "http1_transport", "tls_group", "stores")
-"""Factors that mean something in some rungs only: where they vary, a rung for every level."""
+CONTEXT, FREE = CONTEXT_FIELDS, FREE_FIELDS
+"""Fields of factors. A slice for every combination of levels of CONTEXT; where one of FREE varies, which
+means something in some rungs only, a rung for every level."""
 
 DEFAULT_PRIMARY = ("response_p50_us", "response_p99_us", "cpu_us_per_request", "memory_bytes")
 
 
-def means(factor: str, posture: str) -> bool:
-    """Whether a level of this factor of FREE means anything in this posture."""
-    if factor == "policy_count":
-        return "+" in posture
-    if factor == "plaintext_share":
-        return posture.partition("+")[0] == "permissive"
-    if factor in ("key_type", "tls_group"):
-        return posture.partition("+")[0] not in ("none", "plaintext")
-    return posture != "none" or factor not in FREE
+def means(field: str, posture: str) -> bool:
+    """Whether a level of this factor means anything in the posture of this name."""
+    return posture not in POSTURES or concerns(field, POSTURES[posture])
 
 
 def of_curve(finding: Finding) -> bool:

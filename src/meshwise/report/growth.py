@@ -14,22 +14,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from meshwise.core.units import format_size
 from meshwise.findings.finding import Finding
 from meshwise.findings.flag import DESCRIPTIVE, EXPLORATORY
 from meshwise.findings.metric import Metric, metric_of
 from meshwise.findings.subject import Interaction, Kind, Slope, SlopePart
 from meshwise.report import words
 from meshwise.report.content import CONTEXT, FREE, Content, half_width, means, of_curve
+from meshwise.study.factors import BY_FIELD
 
 SETTING = (*CONTEXT, *FREE)
-_FACTOR_WORDS = {
-    "length": "nodes of the {shape}",
-    "request_bytes": "size of the request",
-    "response_bytes": "size of the response",
-    "policy_count": "number of policy entries",
-    "rate_rps": "rate",
-}
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,8 @@ class Growth:
     def factor_words(self) -> str:
         """What the points count: `length of the chain`, `policy entries`."""
         shape = str(self.lines[0].slope.levels.get("shape", "chain"))
-        return _FACTOR_WORDS[self.factor].format(shape=shape)
+        step = BY_FIELD[self.factor].growth
+        return step.axis.format(shape=shape) if step else "rate"
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -288,7 +282,5 @@ def _setting(finding: Finding, varying: Sequence[str]) -> str:
     )
 
 
-def _point(factor: str, point: Any) -> str:
-    if factor.endswith("_bytes"):
-        return format_size(point)
-    return f"{point:g}/s" if factor == "rate_rps" else str(point)
+def _point(field: str, point: Any) -> str:
+    return BY_FIELD[field].text(point)

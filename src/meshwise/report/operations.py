@@ -95,4 +95,5 @@ def _row_key(finding: Finding) -> tuple[object, ...]:
 
 def _place(finding: Finding) -> tuple[object, ...]:
     scope = finding.levels
-    return (*words.rung_order(str(scope["posture"])), str(scope["mesh"]), str(scope.get("stores")))
+    further = (str(scope.get(name)) for name in FREE)
+    return (*words.rung_order(str(scope["posture"])), str(scope["mesh"]), *further)

@@ -7,13 +7,13 @@ what is not distinguishable is never called zero; a flag always comes with what 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from meshwise.core.units import format_size
 from meshwise.findings.finding import Finding
 from meshwise.findings.subject import Interaction, MeshDifference, StepDifference
 from meshwise.stats.verdict import Direction, Verdict
+from meshwise.study.factors import BY_FIELD
 
 MIB = 2**20
 
@@ -156,32 +156,9 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-_LEVEL_FORMS: dict[str, Callable[[float], str]] = {
-    "rate_rps": lambda value: f"{value:g}/s" if value else "rate searched",
-    "request_bytes": lambda value: f"request {format_size(value)}",
-    "response_bytes": lambda value: f"response {format_size(value)}",
-    "connections": lambda value: plural(int(value), "connection"),
-    "streams": lambda value: f"{plural(int(value), 'stream')} per connection",
-    "length": lambda value: plural(int(value), "node"),
-    "policy_count": lambda value: f"{value:g} policies",
-    "plaintext_share": lambda value: (
-        f"{100 * value:.3g}% plaintext clients" if value else "no plaintext clients"
-    ),
-    "requests_per_connection": lambda value: (
-        f"{plural(int(value), 'request')} per connection" if value else "kept connections"
-    ),
-    "churn_per_s": lambda value: f"{value:g}/s of connections replaced" if value else "no churn",
-    "messages": lambda value: f"{plural(int(value), 'message')} per stream",
-}
-_NEUTRAL: dict[str, object] = {
-    "streams": 1, "requests_per_connection": 0, "churn_per_s": 0, "streaming": "none", "messages": 1,
-    "request_sizes": "", "response_sizes": "",
-}  # fmt: skip
-
-
-def is_neutral(factor: str, value: object) -> bool:
+def is_neutral(field: str, value: object) -> bool:
     """Whether a level that everything has need not be said."""
-    return factor in _NEUTRAL and _NEUTRAL[factor] == value
+    return value in BY_FIELD[field].ordinary
 
 
 def varying(scopes: Sequence[Mapping[str, object]], names: Sequence[str]) -> list[str]:
@@ -197,25 +174,9 @@ def varying(scopes: Sequence[Mapping[str, object]], names: Sequence[str]) -> lis
     return found
 
 
-_TEXT_FORMS = {
-    "http1_transport": "by {}",
-    "tls_group": "TLS group {}",
-    "key_type": "{} key",
-    "stores": "{} stores",
-}
-
-
-def level(factor: str, value: object) -> str:
+def level(field: str, value: object) -> str:
     """A level of a factor, short: `800/s`, `request 1KiB`, `16 connections`."""
-    if factor in _LEVEL_FORMS and isinstance(value, int | float):
-        return _LEVEL_FORMS[factor](value)
-    if factor in ("request_sizes", "response_sizes"):
-        return f"{factor.partition('_')[0]}s {value}" if value else ""
-    if factor == "streaming":
-        return "unary" if value in (None, "none") else f"{value} streams"
-    if factor in _TEXT_FORMS:
-        return _TEXT_FORMS[factor].format(value)
-    return f"{factor.replace('_', ' ')} {value}"
+    return BY_FIELD[field].label(value)
 
 
 @dataclass(frozen=True)

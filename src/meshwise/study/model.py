@@ -12,7 +12,12 @@ from functools import cached_property
 from meshwise.study.bank import DEFAULT_WEIGHTS
 from meshwise.study.bank import Operation as Operation
 from meshwise.study.bank import Stores as Stores
+from meshwise.study.factors import FACTORS
 from meshwise.study.graph.model import ServiceGraph as ServiceGraph
+from meshwise.study.levels import Http1Transport as Http1Transport
+from meshwise.study.levels import KeyType as KeyType
+from meshwise.study.levels import MeshName as MeshName
+from meshwise.study.levels import TlsGroup as TlsGroup
 from meshwise.study.load.profile import LoadProfile as LoadProfile
 from meshwise.study.load.profile import Think as Think
 from meshwise.study.protocol import SERVICE_PORTS as SERVICE_PORTS
@@ -27,34 +32,6 @@ from meshwise.study.security import Posture as Posture
 from meshwise.study.topology import Topology as Topology
 from meshwise.study.topology import TopologyKind as TopologyKind
 from meshwise.study.topology import Workload as Workload
-
-
-class MeshName(StrEnum):
-    NONE = "none"
-    ISTIO = "istio"
-    LINKERD = "linkerd"
-
-
-class KeyType(StrEnum):
-    RSA_2048 = "rsa-2048"
-    ECDSA_P256 = "ecdsa-p256"
-
-
-class Http1Transport(StrEnum):
-    """How HTTP/1.1 requests travel between two sidecars. `default`: as the mesh does it unasked (Istio:
-    HTTP/1.1, Linkerd: HTTP/2)."""
-
-    DEFAULT = "default"
-    HTTP1 = "http1"
-    HTTP2 = "http2"
-
-
-class TlsGroup(StrEnum):
-    """Group of the key exchange between sidecars. `default`: what the mesh's proxies agree on unasked."""
-
-    DEFAULT = "default"
-    X25519 = "x25519"
-    X25519MLKEM768 = "x25519mlkem768"
 
 
 @dataclass(frozen=True, order=True)
@@ -104,35 +81,8 @@ class Cell:
     @property
     def name(self) -> str:
         """Readable, unique: `istio/strict/http1/800rps/...`; used in tables and file names nowhere else."""
-        parts = [
-            str(self.mesh), self.posture.name, str(self.protocol),
-            f"{self.rate_rps:g}rps" if self.rate_rps else "searched",
-            f"{self.request_bytes}B", f"{self.response_bytes}B", f"{self.connections}x{self.streams}",
-            self.topology.name, str(self.key_type), f"{self.policy_count}policies",
-        ]  # fmt: skip
-        if self.plaintext_share:
-            parts.append(f"{self.plaintext_share:g}plaintext")
-        if self.http1_transport is not Http1Transport.DEFAULT:
-            parts.append(f"by-{self.http1_transport}")
-        if self.tls_group is not TlsGroup.DEFAULT:
-            parts.append(str(self.tls_group))
-        if self.stores is not Stores.MESHED:
-            parts.append(f"{self.stores}-stores")
-        parts += self._pattern_names()
-        return "/".join(parts)
-
-    def _pattern_names(self) -> list[str]:
-        parts = []
-        if self.requests_per_connection:
-            parts.append(f"{self.requests_per_connection}each")
-        if self.churn_per_s:
-            parts.append(f"{self.churn_per_s:g}churned")
-        if self.streaming is not Streaming.NONE:
-            parts.append(f"{self.streaming}-{self.messages}")
-        for side, sizes in (("up", self.request_sizes), ("down", self.response_sizes)):
-            if sizes:
-                parts.append(f"{side}-{sizes.replace(' ', '')}")
-        return parts
+        parts = (factor.named(self) for factor in FACTORS if factor.named is not None)
+        return "/".join(part for part in parts if part)
 
 
 class Role(StrEnum):

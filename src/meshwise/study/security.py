@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,3 +54,14 @@ LADDER: tuple[Posture, ...] = (
     Posture(MtlsMode.STRICT, Authorization.FINE),
 )
 """The rungs of a mesh, bottom up: plaintext, permissive, strict, strict+namespace, strict+fine."""
+
+POSTURES: Mapping[str, Posture] = {
+    posture.name: posture
+    for posture in (
+        NO_MESH,
+        *(Posture(mtls, authorization) for mtls in MtlsMode for authorization in Authorization),
+    )
+}
+"""Every posture by its name: `none` and each combination of mTLS mode and authorization."""
+
+LADDER_NAMES = (NO_MESH.name, *(posture.name for posture in LADDER))

@@ -6,31 +6,26 @@ Input is `study.file.document`'s: every scalar is text (types of `study.file.sca
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, create_model
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from meshwise.study.factors import LADDER_NAMES, POSTURES
+from meshwise.study.factors import BY_KEY
 from meshwise.study.file.bank_keys import EventPart, MixPart
 from meshwise.study.file.load_keys import MovingLoad, ThinkTime
-from meshwise.study.file.pattern_keys import Churn, Sizes, StreamingKind
 from meshwise.study.file.scalars import Duration, Levels, Part, Rate, Share, choice
 from meshwise.study.file.topology_key import GraphChoice, graph_choice, graph_choice_schema
 from meshwise.study.model import (
     Arrivals,
     Authorization,
-    Http1Transport,
-    KeyType,
     MeshName,
     MtlsMode,
-    Protocol,
-    Stores,
-    TlsGroup,
     TopologyKind,
 )
+from meshwise.study.security import LADDER_NAMES, POSTURES
 
 METRICS = (
     "response_p50_us", "response_p90_us", "response_p99_us", "response_p999_us", "response_mean_us",
@@ -42,15 +37,10 @@ METRICS = (
 
 
 _mesh, _mesh_schema = choice("environment", list(MeshName), MeshName)
-_protocol, _protocol_schema = choice("protocol", list(Protocol), Protocol)
 _posture, _posture_schema = choice("posture", list(dict.fromkeys(("ladder", *LADDER_NAMES, *POSTURES))), str)
 _mtls, _mtls_schema = choice("mTLS mode", list(MtlsMode), MtlsMode)
 _kind, _kind_schema = choice("kind of authorization", list(Authorization), Authorization)
-_key, _key_schema = choice("key type", list(KeyType), KeyType)
-_transport, _transport_schema = choice("HTTP/1.1 transport", list(Http1Transport), Http1Transport)
-_group, _group_schema = choice("TLS group", list(TlsGroup), TlsGroup)
 _arrivals, _arrivals_schema = choice("kind of arrivals", list(Arrivals), Arrivals)
-_stores, _stores_schema = choice("way to the stores", list(Stores), Stores)
 _metric, _metric_schema = choice("metric", METRICS, str)
 Environment = Annotated[MeshName, _mesh, _mesh_schema]
 PostureName = Annotated[str, _posture, _posture_schema]
@@ -65,67 +55,34 @@ class Features(Part):
     ]
 
 
-class Factors(Part):
+class Postures(Part):
     """What varies: one level or a list of levels each. A cell is one combination."""
 
     posture: Levels[PostureName] | None = Field(default=None, description="Names, or `ladder` for all of it.")
     features: Features | None = Field(default=None, description="Postures by features, instead of `posture`.")
-    protocol: Levels[Annotated[Protocol, _protocol, _protocol_schema]] | None = Field(
-        default=None, description="Default: http1."
-    )
-    rate: Levels[Rate] | None = Field(default=None, description="Requests per second. Default: 500/s.")
-    request: Levels[Sizes] | None = Field(
-        default=None, description="Payload of a request: a size, or a distribution. Default: 128B."
-    )
-    response: Levels[Sizes] | None = Field(
-        default=None, description="Payload of a response: a size, or a distribution. Default: 1KiB."
-    )
-    connections: Levels[Annotated[int, Field(ge=1, le=1024)]] | None = Field(
-        default=None, description="Connections of the instrument. Default: 16."
-    )
-    streams: Levels[Annotated[int, Field(ge=1, le=1000)]] | None = Field(
-        default=None, description="Concurrent streams per connection; http1 and tcp have one. Default: 1."
-    )
-    length: Levels[Annotated[int, Field(ge=1, le=16)]] | None = Field(
-        default=None,
-        description="Nodes in the chain, leaves of a fan-out or aggregation, levels of the tree. Default: 1.",
-    )
-    key: Levels[Annotated[KeyType, _key, _key_schema]] | None = Field(
-        default=None, description="Key of the certificates. Default: what each mesh issues by default."
-    )
-    policies: Levels[Annotated[int, Field(ge=0, le=10_000)]] | None = Field(
-        default=None,
-        description="Authorization entries scanned before the one that matches. Default: 0.",
-    )
-    plaintext_share: Levels[Share] | None = Field(
-        default=None, description="Share of the load from outside the mesh, in `permissive`. Default: 0."
-    )
-    http1_transport: Levels[Annotated[Http1Transport, _transport, _transport_schema]] | None = Field(
-        default=None,
-        description="How HTTP/1.1 travels between sidecars. Default: as each mesh does it unasked.",
-    )
-    tls_group: Levels[Annotated[TlsGroup, _group, _group_schema]] | None = Field(
-        default=None,
-        description="Group of the TLS key exchange between sidecars. Default: what each mesh uses unasked.",
-    )
-    stores: Levels[Annotated[Stores, _stores, _stores_schema]] | None = Field(
-        default=None,
-        description="How the bank reaches its stores: through the sidecars, or past them. Default: meshed.",
+
+
+if TYPE_CHECKING:
+
+    class Factors(Postures):
+        """With a key for every factor of the table; `levels_said` reads them."""
+
+else:
+    Factors = create_model(
+        "Factors",
+        __base__=Postures,
+        __doc__=Postures.__doc__,
+        **{
+            key: (Levels[factor.type] | None, Field(default=None, description=factor.about))
+            for key, factor in BY_KEY.items()
+        },
     )
 
-    requests_per_connection: Levels[Annotated[int, Field(ge=0, le=1_000_000)]] | None = Field(
-        default=None,
-        description="Open connections on demand, close each after so many requests. Default: 0, kept.",
-    )
-    churn: Levels[Churn] | None = Field(
-        default=None, description="Kept connections that are replaced per second. Default: 0/s."
-    )
-    streaming: Levels[StreamingKind] | None = Field(
-        default=None, description="Which side of a gRPC call sends many messages. Default: none."
-    )
-    messages: Levels[Annotated[int, Field(ge=1, le=100_000)]] | None = Field(
-        default=None, description="Messages per stream, where there is streaming. Default: 10."
-    )
+
+def levels_said(part: Factors, key: str) -> list[Any] | None:
+    """The levels of a factor in one part of the file; None where it says none."""
+    found: list[Any] | None = getattr(part, key)
+    return found
 
 
 class Match(Factors):

@@ -13,7 +13,7 @@ from pathlib import Path as FilePath
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_duration
 from meshwise.study.file.document import Path
-from meshwise.study.file.keys import Factors, StudyFile
+from meshwise.study.file.keys import Factors, StudyFile, levels_said
 from meshwise.study.file.load_keys import MovingLoad, TracePart
 from meshwise.study.file.problems import Problem, impossible
 from meshwise.study.load.profile import (
@@ -175,7 +175,7 @@ def _replayed(
         *((("include", i), part) for i, part in enumerate(file.include or ())),
     ]
     for where, part in parts:
-        if part.rate is not None:
+        if levels_said(part, "rate") is not None:
             reason = f"the rate is that of {name} ({trace.rate_rps:g}/s on average)"
             problems.append(impossible((*where, "rate"), reason, "remove it"))
     source = TraceFile(name, str(path), trace.sha256, trace.notes, form)

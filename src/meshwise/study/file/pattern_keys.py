@@ -11,9 +11,8 @@ from pydantic_core import PydanticCustomError
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import parse_rate_rps, parse_size_bytes
-from meshwise.study.file.scalars import choice, quantity, unit
+from meshwise.study.file.scalars import quantity, unit
 from meshwise.study.load.payload import Payload, is_distribution, parse_payload
-from meshwise.study.protocol import Streaming
 
 MAX_CHURN_PER_S = 10_000
 MAX_SIZE_BYTES = 16 * 2**20
@@ -38,8 +37,6 @@ def _churn(text: str) -> float:
     return 0.0 if re.fullmatch(r"\s*0+(\.0*)?\s*/\s*[smh]\s*", text) else parse_rate_rps(text)
 
 
-_streaming, _streaming_schema = choice("kind of streaming", list(Streaming), Streaming)
-
 Sizes = Annotated[
     Any,
     BeforeValidator(_sizes),
@@ -54,4 +51,3 @@ Churn = Annotated[
     BeforeValidator(unit(_churn, MAX_CHURN_PER_S, f"{MAX_CHURN_PER_S}/s")),
     quantity(r"^[0-9.]+ */ *(s|m|h)$", ["0/s", "10/s"]),
 ]
-StreamingKind = Annotated[Streaming, _streaming, _streaming_schema]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshwise.core import messages
@@ -21,6 +22,12 @@ class Problem:
     facts: Mapping[str, object]
     at_key: bool = False
     """Whether the key, not its value, is what is wrong."""
+
+
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """`; did you mean `x`?`, or nothing when nothing is near."""
+    near = difflib.get_close_matches(text.lower(), list(known), n=1, cutoff=0.6)
+    return f"; did you mean `{near[0]}`?" if near else ""
 
 
 def impossible(path: Path, reason: str, remedy: str) -> Problem:

@@ -16,13 +16,12 @@ from pydantic_core import ErrorDetails
 
 from meshwise.core import messages
 from meshwise.study.bank import DEFAULT_WEIGHTS
-from meshwise.study.factors import did_you_mean
 from meshwise.study.file.bank_keys import check_bank
 from meshwise.study.file.document import MAX_CHARACTERS, Document, Path, parse_document
 from meshwise.study.file.keys import StudyFile
 from meshwise.study.file.movement import check_load, moving_load
 from meshwise.study.file.objective import primary_of, search_of
-from meshwise.study.file.problems import Problem, impossible, to_error
+from meshwise.study.file.problems import Problem, did_you_mean, impossible, to_error
 from meshwise.study.file.topology_key import GraphChoice
 from meshwise.study.graph.model import ServiceGraph
 from meshwise.study.graph.read import GraphFile, graph_of, read_graph

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -23,7 +24,7 @@ from meshwise.core.units import (
     parse_rate_rps,
     parse_share,
 )
-from meshwise.study.factors import did_you_mean
+from meshwise.study.file.problems import did_you_mean
 from meshwise.study.load.profile import MOST_RPS
 
 T = TypeVar("T")
@@ -80,6 +81,12 @@ def choice(
         return make(str(text))
 
     return BeforeValidator(validate), WithJsonSchema({"type": "string", "enum": names})
+
+
+def one_of(kind: str, known: type[StrEnum]) -> Any:
+    """The type of a level that is one word of an enumeration."""
+    validator, schema = choice(kind, list(known), known)
+    return Annotated[known, validator, schema]
 
 
 class _OneOrMany:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from meshwise.study.factors import did_you_mean
+from meshwise.study.file.problems import did_you_mean
 from meshwise.study.topology import TopologyKind
 
 NAMED = tuple(str(shape) for shape in TopologyKind if shape is not TopologyKind.GRAPH)

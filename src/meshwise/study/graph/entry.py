@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from meshwise.core import messages
-from meshwise.study.factors import did_you_mean
 from meshwise.study.file.document import Path
-from meshwise.study.file.problems import Problem
+from meshwise.study.file.problems import Problem, did_you_mean
 from meshwise.study.graph.laws import Places, reached_from
 from meshwise.study.graph.model import GraphService
 

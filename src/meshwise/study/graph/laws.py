@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from meshwise.core import messages
 from meshwise.core.units import format_duration, format_size
-from meshwise.study.factors import did_you_mean
 from meshwise.study.file.document import Path
-from meshwise.study.file.problems import Problem, impossible
+from meshwise.study.file.problems import Problem, did_you_mean, impossible
 from meshwise.study.graph.model import GraphService, ServiceGraph
 from meshwise.study.graph.sums import longest_sleep_ns, most_answer_bytes, most_calls
 from meshwise.study.security import Authorization, MtlsMode

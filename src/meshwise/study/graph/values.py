@@ -13,9 +13,8 @@ from typing import Any
 
 from meshwise.core import messages
 from meshwise.core.units import format_size
-from meshwise.study.factors import did_you_mean
 from meshwise.study.file.document import Path
-from meshwise.study.file.problems import Problem
+from meshwise.study.file.problems import Problem, did_you_mean
 from meshwise.study.graph.laws import MAX_BYTES
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?:([kmgtp])i?)?b?", re.IGNORECASE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshwise.core import messages
-from meshwise.study.factors import weight
 from meshwise.study.file.keys import Match, StudyFile
 from meshwise.study.file.problems import Problem
 from meshwise.study.grid.match import matches
@@ -42,6 +41,20 @@ def choose_control(
         if named or not given:
             chosen[name] = named
     return Control(same=chosen["same"], twin=chosen["twin"])
+
+
+def weight(cell: Cell) -> tuple[float, ...]:
+    """Orders cells from the lightest to the heaviest for the proxies, as far as one can say beforehand."""
+    modes: Sequence[MtlsMode | None] = (None, MtlsMode.DISABLE, MtlsMode.PERMISSIVE, MtlsMode.STRICT)
+    kinds = (Authorization.NONE, Authorization.NAMESPACE, Authorization.REQUEST, Authorization.FINE)
+    return (
+        float(modes.index(cell.posture.mtls)),
+        float(kinds.index(cell.posture.authorization)),
+        float(cell.length),
+        float(cell.policy_count),
+        cell.rate_rps,
+        float(cell.request_bytes + cell.response_bytes),
+    )
 
 
 def _typical(cells: Sequence[Cell]) -> Cell:

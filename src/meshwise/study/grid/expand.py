@@ -13,54 +13,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshwise.core import messages
-from meshwise.study.factors import FIELD_OF, LADDER_NAMES, POSTURES, concerns, inexpressible
+from meshwise.study.factor import Factor
+from meshwise.study.factors import BY_KEY
 from meshwise.study.file.document import Path
-from meshwise.study.file.keys import SearchPart, StudyFile, SubGrid
+from meshwise.study.file.keys import SearchPart, StudyFile, SubGrid, levels_said
 from meshwise.study.file.problems import Problem, impossible
+from meshwise.study.grid.expressible import inexpressible
 from meshwise.study.grid.match import matches, postures_named
-from meshwise.study.grid.pattern import DEFAULTS as PATTERN_DEFAULTS
-from meshwise.study.grid.pattern import check_patterns, settled_by_pattern
-from meshwise.study.grid.topology import check_shape, settled_by_shape
+from meshwise.study.grid.pattern import check_patterns
+from meshwise.study.grid.topology import check_shape
 from meshwise.study.model import (
     NO_MESH,
     Arrivals,
     Cell,
-    Http1Transport,
-    KeyType,
     Layer,
     MeshName,
     NotApplicable,
     Posture,
     Protocol,
     ServiceGraph,
-    Stores,
-    TlsGroup,
 )
+from meshwise.study.security import LADDER_NAMES, POSTURES
 
 MAX_CELLS = 400
-
-DEFAULTS: dict[str, list[Any]] = {
-    "protocol": [Protocol.HTTP1],
-    "rate": [500.0],
-    "request": [128],
-    "response": [1024],
-    "connections": [16],
-    "streams": [1],
-    "length": [1],
-    "policies": [0],
-    "plaintext_share": [0.0],
-    "http1_transport": [Http1Transport.DEFAULT],
-    "tls_group": [TlsGroup.DEFAULT],
-    "stores": [Stores.MESHED],
-    **PATTERN_DEFAULTS,
-}
-ISSUED_KEY = {
-    MeshName.NONE: KeyType.RSA_2048,
-    MeshName.ISTIO: KeyType.RSA_2048,
-    MeshName.LINKERD: KeyType.ECDSA_P256,
-}
-"""What a mesh issues unless told otherwise (istio: pilot/pkg/features, ECC_SIGNATURE_ALGORITHM unset;
-linkerd: linkerd/app/core identity requests, always P-256)."""
 
 NotApplicableReason = Callable[[Cell], str | None]
 
@@ -129,22 +104,22 @@ def _parts(file: StudyFile, problems: list[Problem]) -> list[Part]:
 def _part(file: StudyFile, path: Path, subgrid: SubGrid, problems: list[Problem]) -> Part:
     said_at: dict[str, Path] = {}
     levels: dict[str, list[Any]] = {}
-    for name in FIELD_OF:
+    for name, factor in BY_KEY.items():
         for source, place in ((subgrid, path), (file.factors, ("factors",))):
-            if (given := getattr(source, name)) is not None:
+            if (given := levels_said(source, name)) is not None:
                 levels[name] = given
                 said_at[name] = (*place, name)
                 _check_once(given, (*place, name), problems)
                 break
         else:
-            if name in DEFAULTS:
-                levels[name] = DEFAULTS[name]
+            if factor.default is not None:
+                levels[name] = [factor.default]
     if file.kind == "saturation":
         levels["rate"] = [0.0]
         if "rate" in said_at:
             remedy = "remove it; `search: {start: 200/s}` says where to begin"
             problems.append(impossible(said_at["rate"], "a saturation study searches the rate", remedy))
-    levels |= settled_by_shape(file.shape)
+    levels |= {key: [factor.settled()] for key, factor in BY_KEY.items() if file.shape in factor.without}
     environments = [
         mesh for mesh in file.environments if subgrid.environment is None or mesh in subgrid.environment
     ]
@@ -187,24 +162,26 @@ def _cells_of(file: StudyFile, part: Part, graph: ServiceGraph | None) -> list[C
     for mesh, posture in itertools.product(part.environments, part.postures):
         if (mesh is MeshName.NONE) != (posture == NO_MESH):
             continue
-        levels = {name: _settled(name, part.levels.get(name), mesh, posture) for name in FIELD_OF}
+        levels = {key: _levels(factor, part.levels.get(key), mesh, posture) for key, factor in BY_KEY.items()}
         for combination in itertools.product(*levels.values()):
-            fields = dict(zip((FIELD_OF[name] for name in levels), combination, strict=True))
-            if fields["protocol"] is not Protocol.HTTP1:  # only HTTP/1.1 has another way to travel
-                fields["http1_transport"] = Http1Transport.DEFAULT
-            fields = settled_by_pattern(fields)
-            cells.append(Cell(mesh=mesh, posture=posture, shape=file.shape, graph=graph, **fields))
+            fields: dict[str, Any] = {"mesh": mesh, "posture": posture, "shape": file.shape, "graph": graph}
+            for factor, level in zip(BY_KEY.values(), combination, strict=True):
+                fields |= factor.split(level) if factor.split else {factor.field: level}
+            for factor in BY_KEY.values():
+                if not factor.default_of and not factor.means(fields.__getitem__):
+                    fields[factor.field] = factor.settled()
+            cells.append(Cell(**fields))
     return cells
 
 
-def _settled(name: str, levels: list[Any] | None, mesh: MeshName, posture: Posture) -> list[Any]:
-    """The levels of a factor for one mesh and posture: one neutral level where it means nothing."""
-    if name == "key":
-        levels = levels or [ISSUED_KEY[mesh]]
+def _levels(factor: Factor, levels: list[Any] | None, mesh: MeshName, posture: Posture) -> list[Any]:
+    """The levels of a factor for one mesh and posture: a single one where it means nothing, so that it does
+    not multiply the cells."""
+    if factor.default_of:
+        levels = levels or [factor.default_of[mesh]]
+        return levels if factor.concerns(posture) else levels[:1]
     assert levels
-    if concerns(FIELD_OF[name], posture):
-        return levels
-    return levels[:1] if name == "key" else DEFAULTS[name]
+    return levels if factor.concerns(posture) else [factor.settled()]
 
 
 def _check_parts(file: StudyFile, parts: Sequence[Part], problems: list[Problem]) -> None:
@@ -222,21 +199,15 @@ def _check_parts(file: StudyFile, parts: Sequence[Part], problems: list[Problem]
         if file.load.arrivals is Arrivals.CLOSED and len(part.levels["rate"]) > 1:
             reason = "closed arrivals have no rate, so levels of it are the same cell"
             problems.append(impossible(part.said_at["rate"], reason, "one level of `rate`, or open arrivals"))
-    for name, posture, remedy in (
-        ("plaintext_share", "permissive", "add the posture `permissive`, or leave `plaintext_share` out"),
-        (
-            "policies",
-            "with authorization",
-            "add `strict+namespace` or `strict+fine`, or leave `policies` out",
-        ),
-    ):
-        saying = [part for part in parts if name in part.said_at and max(part.levels[name]) > 0]
-        for path in {part.said_at[name] for part in saying}:
-            meant = [part for part in saying if part.said_at[name] == path]
-            if not any(concerns(FIELD_OF[name], each) for part in meant for each in part.postures):
-                reason = (
-                    f"`{name}` means something only in a posture that is {posture}, and there is none here"
-                )
+    for key, factor in BY_KEY.items():
+        if factor.needs_posture is None:
+            continue
+        words, remedy = factor.needs_posture
+        saying = [part for part in parts if key in part.said_at and max(part.levels[key]) > factor.settled()]
+        for path in {part.said_at[key] for part in saying}:
+            meant = [part for part in saying if part.said_at[key] == path]
+            if not any(factor.concerns(each) for part in meant for each in part.postures):
+                reason = f"`{key}` means something only in a posture that is {words}, and there is none here"
                 problems.append(impossible(path, reason, remedy))
 
 

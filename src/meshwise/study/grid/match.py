@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 
-from meshwise.study.factors import FIELD_OF, LADDER_NAMES, POSTURES
-from meshwise.study.file.keys import Factors, Match
-from meshwise.study.grid.pattern import level_of
+from meshwise.study.factors import BY_KEY
+from meshwise.study.file.keys import Factors, Match, levels_said
 from meshwise.study.model import Cell, Posture
+from meshwise.study.security import LADDER_NAMES, POSTURES
 
 
 def postures_named(factors: Factors) -> list[Posture]:
@@ -27,6 +27,6 @@ def matches(match: Match, cell: Cell) -> bool:
     if said and cell.posture not in postures_named(match):
         return False
     return all(
-        (levels := getattr(match, name)) is None or level_of(cell, field) in levels
-        for name, field in FIELD_OF.items()
+        (levels := levels_said(match, key)) is None or factor.level(cell) in levels
+        for key, factor in BY_KEY.items()
     )

@@ -1,8 +1,4 @@
-"""What the factors of payloads, connections and streams mean together, and in a cell. Pure.
-
-A cell keeps a distribution of sizes as text, beside its mean in bytes: text is ordered, compared and archived
-like any level. A factor that means nothing to a protocol does not multiply its cells.
-"""
+"""What levels of payloads, connections and streams cannot mean together. Pure."""
 
 from __future__ import annotations
 
@@ -11,39 +7,12 @@ from typing import Any
 
 from meshwise.study.file.document import Path
 from meshwise.study.file.problems import Problem, impossible
-from meshwise.study.load.payload import Payload, largest_bytes, parse_payload
-from meshwise.study.model import Cell, Protocol, TopologyKind
+from meshwise.study.load.payload import largest_bytes
+from meshwise.study.model import Protocol, TopologyKind
 from meshwise.study.protocol import Streaming
 
 MAX_STREAM_BYTES = 16 * 2**20
 """That the messages of one stream have together, in one direction."""
-
-DEFAULTS: dict[str, list[Any]] = {
-    "requests_per_connection": [0],
-    "churn": [0.0],
-    "streaming": [Streaming.NONE],
-    "messages": [10],
-}
-
-
-def settled_by_pattern(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a cell from the levels of its factors."""
-    fields = dict(fields)
-    for side in ("request", "response"):
-        sizes = fields[f"{side}_bytes"]
-        if isinstance(sizes, Payload):
-            fields |= {f"{side}_bytes": round(sizes.mean_bytes), f"{side}_sizes": str(sizes)}
-    if fields["protocol"] is not Protocol.GRPC:
-        fields["streaming"] = Streaming.NONE
-    if fields["streaming"] is Streaming.NONE:
-        fields["messages"] = 1
-    return fields
-
-
-def level_of(cell: Cell, field: str) -> object:
-    """The level that a field of the cell stands for, as the study file says it."""
-    text = {"request_bytes": cell.request_sizes, "response_bytes": cell.response_sizes}.get(field)
-    return parse_payload(text) if text else getattr(cell, field)
 
 
 def check_patterns(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshwise.core.units import format_size
+from meshwise.study.factors import BY_KEY
 from meshwise.study.file.document import Path
 from meshwise.study.file.problems import Problem, impossible
 from meshwise.study.graph.laws import MAX_BYTES
@@ -17,29 +18,14 @@ from meshwise.study.topology import Topology, TopologyKind
 MAX_LEVELS = 5
 """Of a tree: 31 nodes."""
 
-_MEANINGLESS = {
-    TopologyKind.GRAPH: {"length": (1, "a service graph has the services that it has")},
-    TopologyKind.BANK: {
-        "length": (1, "the bank has the services that it has"),
-        "request": (0, "the bank's operations have sizes of their own"),
-        "response": (0, "the bank's operations have sizes of their own"),
-    },
-}
-"""Kind -> factor -> (its neutral level, why it means nothing)."""
-
-
-def settled_by_shape(shape: TopologyKind) -> dict[str, list[Any]]:
-    """The one neutral level of each factor that means nothing here."""
-    return {factor: [neutral] for factor, (neutral, _) in _MEANINGLESS.get(shape, {}).items()}
-
 
 def check_shape(
     shape: TopologyKind, levels: Mapping[str, list[Any]], said_at: Mapping[str, Path], problems: list[Problem]
 ) -> None:
     """Problems of one part of the grid, each where the file says it."""
-    for factor, (_, reason) in _MEANINGLESS.get(shape, {}).items():
-        if factor in said_at:
-            problems.append(impossible(said_at[factor], reason, f"leave `{factor}` out"))
+    for key, factor in BY_KEY.items():
+        if key in said_at and (reason := factor.without.get(shape)):
+            problems.append(impossible(said_at[key], reason, f"leave `{key}` out"))
     if shape is not TopologyKind.BANK and "stores" in said_at:
         reason = "only the bank has stores"
         problems.append(impossible(said_at["stores"], reason, "leave `stores` out, or say `topology: bank`"))

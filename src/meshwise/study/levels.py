@@ -1,0 +1,33 @@
+"""Levels of factors that are one of a few words. `study.model` shows them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class MeshName(StrEnum):
+    NONE = "none"
+    ISTIO = "istio"
+    LINKERD = "linkerd"
+
+
+class KeyType(StrEnum):
+    RSA_2048 = "rsa-2048"
+    ECDSA_P256 = "ecdsa-p256"
+
+
+class Http1Transport(StrEnum):
+    """How HTTP/1.1 requests travel between two sidecars. `default`: as the mesh does it unasked (Istio:
+    HTTP/1.1, Linkerd: HTTP/2)."""
+
+    DEFAULT = "default"
+    HTTP1 = "http1"
+    HTTP2 = "http2"
+
+
+class TlsGroup(StrEnum):
+    """Group of the key exchange between sidecars. `default`: what the mesh's proxies agree on unasked."""
+
+    DEFAULT = "default"
+    X25519 = "x25519"
+    X25519MLKEM768 = "x25519mlkem768"
