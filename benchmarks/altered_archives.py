@@ -51,6 +51,7 @@ from meshwise.findings.document import to_json
 MOST_ADDRESS_BYTES = 5 << 30
 MOST_SECONDS = 60.0
 SUBJECTS = ("manifest", "signed", "real")
+PRELOADED = ["meshwise.cli.report", "meshwise.cli.analyze", "tests.support.earlier", "tests.support.signed"]
 Alteration = Callable[[random.Random, Path, Path], str]
 """Alters the archive (second argument); the third is a directory outside it. Returns what was done."""
 
@@ -281,7 +282,7 @@ def child(archive: Path, expected: tuple[str, str] | None, answer: Connection) -
 
 def run(archive: Path, expected: tuple[str, str] | None) -> tuple[str, Any, int]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__"])
+    context.set_forkserver_preload(PRELOADED)
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=child, args=(archive, expected, there))
     process.start()

@@ -194,7 +194,7 @@ def test_more_rows_than_the_trial_says_are_refused_before_they_are_decoded(
     replace_trial_table(archive, "requests", FIRST, many, compression="zstd")
     assert (archive / f"requests/{FIRST}.parquet").stat().st_size < 50_000
     reader = ArchiveReader.open(archive)
-    monkeypatch.setattr(decode, "_read_texts_once", lambda content: pytest.fail("it was decoded"))
+    monkeypatch.setattr(decode, "_read_texts_once", lambda *_: pytest.fail("it was decoded"))
     with pytest.raises(MeshwiseError, match="1,000,000 rows, where 120 are recorded"):
         reader.scan_requests([FIRST])
     with pytest.raises(MeshwiseError, match="1,000,000 rows, where 120 are recorded"):

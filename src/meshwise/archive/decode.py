@@ -47,9 +47,9 @@ def decode(
 ) -> pa.Table:
     """`rows`: exactly so many; None: at most MOST_TRIALS. The spec's columns first, in its types; metadata
     kept."""
-    check_sizes(content, path, rows=rows, most_bytes=most_bytes)
+    file = check_sizes(content, path, rows=rows, most_bytes=most_bytes)
     try:
-        raw = _read_texts_once(content)
+        raw = _read_texts_once(content, file)
         _require_expanded(raw, path, most_bytes)
         table = _extras(conform(raw, spec), spec)
         check_laws(table, path, spec)
@@ -58,10 +58,11 @@ def decode(
     return table.replace_schema_metadata(raw.schema.metadata)
 
 
-def check_sizes(content: bytes, path: str, *, rows: int | None, most_bytes: int) -> None:
+def check_sizes(content: bytes, path: str, *, rows: int | None, most_bytes: int) -> pq.ParquetFile:
     """What the file says of itself, before any row of it is decoded."""
     try:
-        found = pq.ParquetFile(pa.BufferReader(content), **_LIMITS).metadata
+        file = pq.ParquetFile(pa.BufferReader(content), **_LIMITS)
+        found = file.metadata
     except _ARROWS_ERRORS as error:
         raise damaged(path, _first_line(error)) from error
     if rows is not None and found.num_rows != rows:
@@ -77,17 +78,18 @@ def check_sizes(content: bytes, path: str, *, rows: int | None, most_bytes: int)
     )
     if stored > most_bytes or values > (found.num_rows + 1) * _MOST_IN_A_LIST:
         raise damaged(path, f"decoded it has {stored:,} bytes, where at most {most_bytes:,} are expected")
+    return file
 
 
-def _read_texts_once(content: bytes) -> pa.Table:
+def _read_texts_once(content: bytes, file: pq.ParquetFile) -> pa.Table:
     """Texts stay as they are stored, each once, until it is known how much they are."""
-    schema = pq.ParquetFile(pa.BufferReader(content), **_LIMITS).schema_arrow
     texts = [
         column.name
-        for column in schema
+        for column in file.schema_arrow
         if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)
     ]
-    return pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, **_LIMITS).read()
+    again = pq.ParquetFile(pa.BufferReader(content), metadata=file.metadata, read_dictionary=texts, **_LIMITS)
+    return again.read(use_threads=False)
 
 
 def _require_expanded(table: pa.Table, path: str, most_bytes: int) -> None:
