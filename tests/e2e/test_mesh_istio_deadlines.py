@@ -49,7 +49,7 @@ def test_a_grpc_deadline_is_told_to_the_server_and_ends_as_unavailable(tmp_path:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:
             upstream = server.server_address[1]
-            with running(manager(), f"outbound|8080||{HOST}", upstream, tmp_path) as port:
+            with running(manager(), [f"outbound|8080||{HOST}"], upstream, tmp_path) as port:
                 caller = http.client.HTTPConnection("127.0.0.1", port, timeout=STARTS_WITHIN_S)
                 headers = {"host": f"{HOST}:8080", "content-type": "application/grpc", "grpc-timeout": "200m"}
                 caller.request("POST", "/echo.Echo/Call", b"", headers)

@@ -132,7 +132,7 @@ def test_envoy_and_the_walk_agree(name: str, upstream: int, tmp_path: Path) -> N
     node = here.service("node-1")
     security = connection_manager.security_filters(here, node)
     manager = connection_manager.inbound(here, node, 8080, CLUSTER, security)
-    with running(manager, CLUSTER, upstream, tmp_path) as port:
+    with running(manager, [CLUSTER], upstream, tmp_path) as port:
         found = {str(index): asked(port, request) for index, request in enumerate(requests)}
     assert found == {str(index): walked(here, request) for index, request in enumerate(requests)}
     if name != "dry-run":

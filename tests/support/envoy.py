@@ -6,7 +6,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,20 +57,30 @@ def validate(view: View, workload: str, directory: Path) -> str:
 
 
 STARTS_WITHIN_S = 20.0
+_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
 
 @contextmanager
-def running(manager: Json, cluster: str, upstream: int, directory: Path) -> Iterator[int]:
-    """An Envoy with this connection manager on a port of loopback, which it yields; `cluster` is a plain
-    server on port `upstream`."""
+def running(
+    manager: Json, clusters: Sequence[str], upstream: int, directory: Path, *, tls: bool = False
+) -> Iterator[int]:
+    """An Envoy with this connection manager on a port of loopback, which it yields; the clusters are a server
+    on port `upstream`, plain or of a TLS that nobody checks."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = int(taken.getsockname()[1])
 
     def place(port: int) -> Json:
         return {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
 
-    endpoints = [{"lb_endpoints": [{"endpoint": place(upstream)}]}]
-    assigned = {"cluster_name": cluster, "endpoints": endpoints}
+    def cluster(name: str) -> Json:
+        endpoints = [{"lb_endpoints": [{"endpoint": place(upstream)}]}]
+        made = {
+            "name": name,
+            "type": "STATIC",
+            "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+        }
+        return {**made, "transport_socket": {"name": "tls", "typed_config": {"@type": _TLS}}} if tls else made
+
     config = directory / "running.json"
     config.write_text(
         json.dumps(
@@ -78,7 +88,7 @@ def running(manager: Json, cluster: str, upstream: int, directory: Path) -> Iter
                 "node": {"id": "test", "cluster": "test"},
                 "static_resources": {
                     "listeners": [{"name": "l", **place(listen), "filter_chains": [{"filters": [manager]}]}],
-                    "clusters": [{"name": cluster, "type": "STATIC", "load_assignment": assigned}],
+                    "clusters": [cluster(name) for name in clusters],
                 },
             }
         )
