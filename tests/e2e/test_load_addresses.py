@@ -67,7 +67,8 @@ def test_requests_go_to_those_that_answer(tmp_path: Path, spread: bool) -> None:
     assert set(table["error"].to_pylist()) == {""}
     if spread:
         assert made == {FIRST: 4, SECOND: 4}
-        assert went == {FIRST: 50, SECOND: 50}
+        assert set(went) == {FIRST, SECOND}
+        assert min(went.values()) > 25, "in turn, as far as slots are free"
     else:
         assert made == {FIRST: 8}
         assert went == {FIRST: 100}

@@ -27,14 +27,14 @@ from dataclasses import dataclass
 from meshwise.core.linux import set_timer_slack_ns
 from meshwise.load.agenda import NEVER
 from meshwise.load.connection import Connection
-from meshwise.load.decide import State
+from meshwise.load.decide import COLD, DEAD, WAITING
 from meshwise.load.pacing import Timer
 from meshwise.load.pool import Pool
 from meshwise.load.records import RecordFile
 from meshwise.load.requests import encode
 from meshwise.load.setups import SetupError, SetupLog
 from meshwise.load.spec import LoadSpec
-from meshwise.load.waits import LATE_NS, MARK_NS, Waited, late_cause
+from meshwise.load.waits import LATE_NS, MARK_NS, SETUP, late_cause
 from meshwise.load.wire.seam import ErrorKind, WireError, outcome
 from meshwise.study.model import Arrivals
 
@@ -115,7 +115,7 @@ class Engine:
                 connection = pool.by_fd.get(fd)
                 if connection is None:
                     continue
-                if event & _OUT or connection.state < State.WAITING:
+                if event & _OUT or connection.state < WAITING:
                     pool.on_event(connection, event)
                 else:
                     self._receive_off_schedule(connection)
@@ -190,7 +190,7 @@ class Engine:
         lead_ns, armed_ns = 0, 0
         late_ns = NEVER if closed else LATE_NS
         marked = 0
-        waiting = State.WAITING
+        waiting = WAITING
         mean_gap_ns = 0 if closed else 1e9 / spec.rate_rps * spec.processes
         longest_lead_ns = min(_LONGEST_LEAD_NS, round(_LEAD_SHARE * mean_gap_ns))
         events: list[tuple[int, int]] = []
@@ -226,8 +226,8 @@ class Engine:
                     data = b"".join(parts)
                 if connection.unsent:
                     now = clock()
-                    if connection.state is State.COLD and not waits[first_row]:
-                        waits[first_row] = Waited.SETUP
+                    if connection.state is COLD and not waits[first_row]:
+                        waits[first_row] = SETUP
                     pool.transmit(connection, data)
                 else:
                     try:
@@ -273,7 +273,7 @@ class Engine:
                 if event & _OUT or connection.state < waiting:
                     setting_up = connection.state < waiting
                     pool.on_event(connection, event)
-                    if setting_up or not event & _IN or connection.state is State.DEAD:
+                    if setting_up or not event & _IN or connection.state is DEAD:
                         continue
                 if due <= now and not closed:
                     marked = records.mark_due(row, marked, total, now, pool.blocked_cause)

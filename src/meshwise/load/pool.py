@@ -22,20 +22,37 @@ from collections.abc import Callable
 
 from meshwise.load.agenda import NEVER, Agenda
 from meshwise.load.connection import ByAge, Connection
-from meshwise.load.decide import Decision, Happened, Known, State, Successor, address_of, decide
+from meshwise.load.decide import (
+    CLOSING,
+    COLD,
+    DEAD,
+    HANDSHAKE,
+    LIVE,
+    LOST,
+    NOT_MADE,
+    STIRRED,
+    WAITING,
+    Decision,
+    Happened,
+    Known,
+    Successor,
+    address_of,
+    decide,
+)
 from meshwise.load.requests import Encoded
 from meshwise.load.setups import SetupError, SetupLog
 from meshwise.load.sockets import Sockets
 from meshwise.load.spec import LoadSpec
 from meshwise.load.think import Thinking
 from meshwise.load.transport import tls_context
-from meshwise.load.waits import Waited, blocked_cause
+from meshwise.load.waits import SLOT, Waited, blocked_cause
 from meshwise.load.wire.seam import ErrorKind, WireError
 from meshwise.study.model import Arrivals
 
 log = logging.getLogger(__name__)
 
 _UNSENT_SLACK_BYTES = 1 << 20
+_YOUNG_NS = 50_000_000
 _CLOSED_EARLY = "closed by the server before it answered anything (a port that wants TLS may do so)"
 _IN = select.EPOLLIN
 
@@ -68,6 +85,7 @@ class Pool:
         self._context = tls_context(spec.tls, spec.protocol) if spec.tls else None
         self._clock, self._fail = clock, fail
         self._agenda = Agenda(round(1e9 / spec.churn_per_s * spec.processes) if spec.churn_per_s else 0)
+        self._targets = spec.targets
         self._closed_loop = spec.arrivals is Arrivals.CLOSED
         self._preferred = 0
         """Number of the address that answered last."""
@@ -85,7 +103,7 @@ class Pool:
     def go_cold(self) -> None:
         """Ends what is open: from now on connections are opened on demand."""
         for connection in list(self.by_fd.values()):
-            if connection.state is State.LIVE:
+            if connection.state is LIVE:
                 connection.part()
             self._drop(connection)
         self._on_demand = True
@@ -117,7 +135,7 @@ class Pool:
 
     def on_event(self, connection: Connection, event: int) -> None:
         """An event during set-up, or a socket that became writable."""
-        if connection.state < State.WAITING:
+        if connection.state < WAITING:
             self._set_up(connection, event)
             return
         try:
@@ -144,24 +162,24 @@ class Pool:
         if protocol.closing:
             if connection.waiting_tag >= 0:
                 self.lose(connection, ErrorKind.GOAWAY)
-            elif connection.state is not State.DEAD:
-                self._act(connection, Happened.CLOSING, decide(Happened.CLOSING, self._known(connection)))
+            elif connection.state is not DEAD:
+                self._act(connection, CLOSING, decide(CLOSING, self._known(connection)))
         elif (
-            connection.state is not State.LIVE
+            connection.state is not LIVE
             or connection.waiting_tag >= 0
             or protocol.limit != connection.granted
         ):
-            self._act(connection, Happened.STIRRED, decide(Happened.STIRRED, self._known(connection)))
+            self._act(connection, STIRRED, decide(STIRRED, self._known(connection)))
 
     def transmit(self, connection: Connection, data: bytes) -> bool:
         """Sends or keeps; False when the connection was lost by it. A cold connection is opened."""
-        if connection.state is State.COLD:
+        if connection.state is COLD:
             return self._begin(connection)
         kept_before = bool(connection.unsent)
         try:
             connection.transmit(data)
         except OSError:
-            if connection.state is State.LIVE:
+            if connection.state is LIVE:
                 self.mute(connection)
                 return True
             self.lose(connection, ErrorKind.RESET)
@@ -176,14 +194,14 @@ class Pool:
     def mute(self, connection: Connection) -> None:
         """The peer takes no more. What it has said before is still to be read: it may be the answer (a body
         that is refused: 413 and close). Reading finds the connection's end; what is open then is lost."""
-        if connection.state is State.DEAD:
+        if connection.state is DEAD:
             return
         connection.go_mute()
         self._sockets.watch(connection)
 
     def keep(self, connection: Connection, rest: bytes) -> None:
         """What the hot loop's own send left over of bytes that are sealed already."""
-        if connection.state is State.DEAD:
+        if connection.state is DEAD:
             return
         connection.unsent = rest
         self._sockets.watch(connection)
@@ -192,18 +210,19 @@ class Pool:
 
     def lose(self, connection: Connection, kind: ErrorKind, reason: str = "") -> None:
         """The connection is gone and its open requests with it; the slot gets a new one."""
-        if connection.state is State.DEAD:
+        if connection.state is DEAD:
             return
-        if connection.state is State.WAITING and not connection.protocol.ready and reason:
+        if connection.state is WAITING and not connection.protocol.ready and reason:
             self._not_made(connection, SetupError(kind, reason))
             return
-        if kind is ErrorKind.RESET and connection.state is State.LIVE and not connection.protocol.used:
+        if kind is ErrorKind.RESET and connection.state is LIVE and not connection.protocol.used:
             reason = reason or _CLOSED_EARLY
         for text in (*connection.protocol.reasons, *filter(None, [reason])):
             self.setups.note_reason(text)
         log.info("connection %d lost: %s", connection.slot, kind.label)
-        known = self._known(connection, broke_protocol=kind is ErrorKind.PROTOCOL)
-        self._act(connection, Happened.LOST, decide(Happened.LOST, known), SetupError(kind, reason))
+        young = self._clock() - connection.began_ns < _YOUNG_NS
+        known = self._known(connection, young=young, broke=kind is ErrorKind.PROTOCOL)
+        self._act(connection, LOST, decide(LOST, known), SetupError(kind, reason))
 
     def reopen(self, now_ns: int) -> None:
         """Does what is due: retries, waves, churn. Never while events are at hand: descriptors are reused."""
@@ -244,13 +263,13 @@ class Pool:
                         self.lose(connection, ErrorKind.TIMEOUT)
                         break
                     self.rest(connection)
-            if connection.state is State.LIVE and connection.protocol.attention:
+            if connection.state is LIVE and connection.protocol.attention:
                 self.attend(connection)
 
     def blocked_cause(self, ahead: int) -> Waited:
         """Why a request finds no free slot now, with so many waiting before it."""
         if self._on_demand:
-            return Waited.SLOT  # a connection that is set up has a request, so its slot is taken
+            return SLOT  # a connection that is set up has a request, so its slot is taken
         return blocked_cause(self.live, self._slots, self._spec.streams, ahead)
 
     def outstanding(self) -> int:
@@ -285,14 +304,12 @@ class Pool:
             self._begin(connection)
 
     def _begin(self, connection: Connection) -> bool:
-        targets = self._spec.targets
-        number = address_of(
-            connection.slot, connection.failed, self._preferred, len(targets), spread=self._spec.spread
-        )
-        if len(targets) > 1:
-            self.setups.note_attempt(self._clock(), connection.slot, number)
+        slot, number, count = connection.slot, 0, len(self._targets)
+        if count > 1:
+            number = address_of(slot, connection.failed, self._preferred, count, spread=self._spec.spread)
+            self.setups.note_attempt(self._clock(), slot, number)
         try:
-            self._sockets.open(connection, targets[number], number)
+            self._sockets.open(connection, self._targets[number], number)
         except SetupError as error:
             return self._not_made(connection, error)
         self._setting_up.add(connection)
@@ -304,7 +321,7 @@ class Pool:
         except SetupError as error:
             self._not_made(connection, error)
             return
-        if connection.state is State.HANDSHAKE:
+        if connection.state is HANDSHAKE:
             self._sockets.watch(connection)
         if not done:
             return
@@ -336,18 +353,18 @@ class Pool:
         log.info("connection %d not made: %s", connection.slot, error)
         self.setups.note_failure(error)
         known = self._known(connection)
-        return self._act(connection, Happened.NOT_MADE, decide(Happened.NOT_MADE, known), error)
+        return self._act(connection, NOT_MADE, decide(NOT_MADE, known), error)
 
     # --- what was decided ----------------------------------------------------------------------
 
-    def _known(self, connection: Connection, *, broke_protocol: bool = False) -> Known:
+    def _known(self, connection: Connection, *, young: bool = False, broke: bool = False) -> Known:
         held = 0
         if connection.granted >= 0 and connection.protocol.limit != connection.granted:
             held = self.ready.count(connection)
             if self.thinking is not None:
                 held += self.thinking.count(connection)
-        mode = (len(self._spec.targets), self._on_demand, self._closed_loop)
-        return connection.known(held, self.live, *mode, broke_protocol=broke_protocol)
+        count = len(self._targets)
+        return connection.known(held, young, self.live, count, self._on_demand, self._closed_loop, broke)
 
     def _act(
         self, connection: Connection, happened: Happened, decision: Decision, error: SetupError | None = None
@@ -357,12 +374,12 @@ class Pool:
             self._go_live(connection)
         if decision.send_waiting and not self._send_waiting(connection):
             return False
-        if connection.state is State.LIVE and not decision.end and happened is Happened.STIRRED:
+        if connection.state is LIVE and not decision.end and happened is STIRRED:
             connection.granted = connection.protocol.limit
             self.ready.extend([connection] * decision.grant)
         if decision.replace:
             connection.replaced = True
-            if connection.state is State.LIVE:
+            if connection.state is LIVE:
                 self.live -= 1
         if decision.fail_open:
             assert error is not None
@@ -371,7 +388,7 @@ class Pool:
         if decision.outage:
             self.outage = error
         if decision.end:
-            if happened is Happened.CLOSING and not connection.left:
+            if happened is CLOSING and not connection.left:
                 self.setups.replaced += 1
             if decision.part:
                 connection.part()
@@ -381,7 +398,7 @@ class Pool:
         return not decision.end
 
     def _go_live(self, connection: Connection) -> None:
-        connection.state = State.LIVE
+        connection.state = LIVE
         self._setting_up.discard(connection)
         self.live += 1
         self.outage = None
@@ -393,9 +410,9 @@ class Pool:
         """True where it is opened here and now."""
         slot = connection.slot
         if next_one.takes_over:
-            heir = self._make(slot, next_one.failed)
-            heir.start(connection.waiting_tag)
-            return self._begin(heir)
+            follower = self._make(slot, next_one.failed)
+            follower.start(connection.waiting_tag)
+            return self._begin(follower)
         if next_one.cold and not next_one.wait_ns:
             self._offer(slot, next_one.failed)
             return False
@@ -406,7 +423,7 @@ class Pool:
 
     def _drop(self, connection: Connection) -> None:
         self._setting_up.discard(connection)
-        if connection.state is State.LIVE and not connection.replaced:
+        if connection.state is LIVE and not connection.replaced:
             self.live -= 1
         self._sockets.release(connection, later=self._on_demand)
         if self._on_demand:

@@ -44,6 +44,7 @@ class Waited(IntEnum):
         return self.name.lower() if self else ""
 
 
+NONE, SLOT, CONNECTION, INSTRUMENT, HOST, SETUP = Waited
 CAUSES = tuple(each.label for each in (Waited.SLOT, Waited.CONNECTION, Waited.INSTRUMENT, Waited.HOST))
 
 
@@ -51,11 +52,11 @@ def blocked_cause(live: int, slots: int, streams: int, ahead: int) -> Waited:
     """Of a request that found no free slot. `live` of `slots` connections take requests, each `streams` at a
     time; `ahead` requests wait already."""
     missing = slots - live
-    return Waited.CONNECTION if live == 0 or ahead < missing * streams else Waited.SLOT
+    return CONNECTION if live == 0 or ahead < missing * streams else SLOT
 
 
 def late_cause(late_ns: int, overslept_ns: int, awake_ns: int, cpu_ns: int) -> Waited:
     """Of a request that had a slot and was late by so much. `overslept_ns`: asleep after its time; `awake_ns`
     and `cpu_ns`: wall clock outside epoll and CPU time since the mark."""
     lost_ns = overslept_ns + max(0, awake_ns - cpu_ns)
-    return Waited.HOST if 2 * lost_ns > late_ns else Waited.INSTRUMENT
+    return HOST if 2 * lost_ns > late_ns else INSTRUMENT
