@@ -18,7 +18,7 @@ from tests.support.istiod.process import Istiod, named_istiod, running
 from tests.support.istiod.sidecars import NATIVE, compare, objects_of
 from tests.support.mesh_graph import POSTURES as GRAPH_POSTURES
 from tests.support.mesh_graph import placed, shop_cell
-from tests.support.mesh_samples import CELL, POSTURES, view
+from tests.support.mesh_samples import CELL, POSTURES, SOURCES, view
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio import fidelity, posture
@@ -60,7 +60,7 @@ def test_every_cell_of_the_product(istiod: Istiod) -> None:
     faults, seen, count = {}, set(), 0
     for cell in filter(expressible, cells()):
         resources = posture.resources(cell, tokens().jwks)
-        here = view_of(placed(cell.topology), parse(resources), "generation-1", OPTIONS)
+        here = view_of(placed(cell.topology), parse(resources), "generation-1", SOURCES, OPTIONS)
         found = compare(istiod, here, resources, next(_numbers))
         faults |= {f"{cell.name} {name}": of[0] for name, of in found.faults.items()}
         seen |= found.seen

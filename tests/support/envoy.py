@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from meshwise.core.errors import MeshwiseError
+from meshwise.mesh.delivery.files import FileDelivery
 from meshwise.mesh.identity import Authority, make_key, store
-from meshwise.mesh.istio import binary, delivery
+from meshwise.mesh.istio import binary, tls
 from meshwise.mesh.istio.bootstrap import bootstrap
 from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.istio.view import Json, View
@@ -36,8 +37,9 @@ def validate(view: View, workload: str, directory: Path) -> str:
     authority = Authority(key_type=KeyType.ECDSA_P256)
     identity = authority.issue("backend", workload, make_key(KeyType.ECDSA_P256))
     files = store(identity, authority.root_pem, directory, "one")
-    delivery.lay_out(directory, None)
-    delivery.push(translate(view, workload), "v1", directory, files, None)
+    delivery = FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, None)
+    delivery.lay_out(directory)
+    delivery.bring({directory: translate(view, workload)}, "v1", {directory: files})
     config = bootstrap(view.service(workload), directory)
     del config["dynamic_resources"]
     for kind, name in (("listeners", "lds"), ("clusters", "cds")):
@@ -50,7 +52,7 @@ def validate(view: View, workload: str, directory: Path) -> str:
     path.write_text(json.dumps(config))
     done = subprocess.run(
         [envoy(), "--mode", "validate", "-c", path, "-l", "warning", "--component-log-level", "misc:error"],
-        capture_output=True, text=True, timeout=60, check=False,
+        cwd=directory, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     said = [line for line in done.stderr.splitlines() if "deprecat" not in line.lower()]
     return "" if done.returncode == 0 and not said else f"{done.stdout}\n" + "\n".join(said)

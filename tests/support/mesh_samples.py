@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from meshwise.mesh.istio import posture
+from meshwise.mesh.delivery.files import FileDelivery
+from meshwise.mesh.delivery.seam import ProxyConfig
+from meshwise.mesh.istio import posture, tls
 from meshwise.mesh.istio.resources import parse
-from meshwise.mesh.istio.translate import ProxyConfig, translate
+from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.istio.view import Options, View, view_of
 from meshwise.mesh.seam import PlacedWorkload, Placement
 from meshwise.mesh.tokens import tokens
@@ -39,6 +41,9 @@ POSTURES: tuple[Posture, ...] = tuple(
 """The ladder and the rest of the factorial, as far as Istio can express it."""
 
 
+SOURCES = FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, None).sources
+
+
 def placement(length: int = 2, directory: Path = Path("/run/meshwise")) -> Placement:
     placed = tuple(
         PlacedWorkload(workload, f"10.244.1.{index}", f"10.96.1.{index}")
@@ -48,7 +53,7 @@ def placement(length: int = 2, directory: Path = Path("/run/meshwise")) -> Place
 
 
 def view(resources: str, length: int = 2, options: Options | None = None) -> View:
-    return view_of(placement(length), parse(resources), "generation-1", options or Options())
+    return view_of(placement(length), parse(resources), "generation-1", SOURCES, options or Options())
 
 
 def config(cell: Cell, workload: str, jwks: str | None = None) -> ProxyConfig:

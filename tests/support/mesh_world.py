@@ -105,7 +105,9 @@ def ground(
                 links.capture(pods[each.name], rules, privileged=world.privileged)
         for plan in mesh.processes(placement, workers):
             uid = plan.uid if world.privileged else None
-            process = pods[plan.pod].start(plan.role, plan.argv, dict(plan.environment), log, uid=uid)
+            process = pods[plan.pod].start(
+                plan.role, plan.argv, dict(plan.environment), log, uid=uid, directory=plan.directory
+            )
             stack.callback(process.stop)
             if plan.ready:
                 ready = plan.ready

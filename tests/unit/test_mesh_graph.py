@@ -16,6 +16,7 @@ import pytest
 import yaml
 from google.protobuf.json_format import MessageToDict
 from tests.support.mesh_graph import POSTURES, SHOP, STORE_PORT, TOPOLOGY, placed, shop_cell
+from tests.support.mesh_samples import SOURCES
 from tests.unit.test_mesh_istio_golden import BECOMES, brief, text_of
 from tests.unit.test_mesh_istio_simulation import OFFERED, PLAIN, meaning
 
@@ -74,7 +75,9 @@ def compare(path: Path, resources: str, made: object) -> None:
 
 
 def istio_view(cell: Cell, jwks: str) -> View:
-    return view_of(placed(cell.topology), parse_istio(istio.resources(cell, jwks)), "generation-1", Options())
+    return view_of(
+        placed(cell.topology), parse_istio(istio.resources(cell, jwks)), "generation-1", SOURCES, Options()
+    )
 
 
 @pytest.mark.parametrize("posture", [LADDER[0], LADDER[2]], ids=lambda each: each.name)

@@ -16,10 +16,11 @@ from tests.support.mesh_samples import CELL, view
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.binaries.known import Wanted, architecture_of
 from meshwise.mesh.binaries.store import Store
+from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.istio import binary, fidelity, native, posture
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.istio.native import NAMES, Json, Native
-from meshwise.mesh.istio.translate import ProxyConfig, translate
+from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.istio.view import Options
 from meshwise.study.model import LADDER
 

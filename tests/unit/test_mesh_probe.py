@@ -160,7 +160,7 @@ def tls_server(files: IdentityFiles, handshakes: int = 1) -> tuple[socket.socket
                 with context.wrap_socket(connection, server_side=True) as secure:
                     secure.recv(65536)
                     secure.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-            except ssl.SSLError:
+            except OSError:
                 connection.close()
 
     thread = threading.Thread(target=serve)

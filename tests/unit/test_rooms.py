@@ -62,4 +62,13 @@ def test_only_the_seams_are_protocols() -> None:
         if isinstance(node, ast.ClassDef)
         and any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
     }
-    assert protocols == {"LocalMesh", "MeshModel", "Reach", "Testbed", "Sampler", "Schedule", "WireProtocol"}
+    assert protocols == {
+        "LocalMesh",
+        "MeshModel",
+        "Reach",
+        "Testbed",
+        "Sampler",
+        "Schedule",
+        "WireProtocol",
+        "Delivery",
+    }

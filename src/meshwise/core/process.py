@@ -47,6 +47,7 @@ class LaunchPlan:
     """The whole environment of the process, not an addition."""
     log: Path = Path("/dev/null")
     """Takes stderr, and stdout unless that is asked for as a pipe."""
+    directory: Path | None = None
     network_fd: int | None = None
     uid: int | None = None
     gid: int | None = None
@@ -70,6 +71,7 @@ class OwnedProcess:
                 self._popen = subprocess.Popen(
                     _command(plan),
                     env=dict(plan.environment),
+                    cwd=plan.directory,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE if pipe_stdout else output,
                     stderr=output,

@@ -86,6 +86,8 @@ class ProcessPlan:
     environment: Mapping[str, str] = field(default_factory=dict)
     uid: int | None = None
     """Wanted uid; honoured as root, ignored in a one-uid user namespace."""
+    directory: Path | None = None
+    """Where it runs; None: it does not matter."""
     ready: Ready | None = None
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
+from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.istio import fidelity
 from meshwise.mesh.istio.native import NAMES, Native
-from meshwise.mesh.istio.translate import ProxyConfig, translate
+from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.istio.view import Service, View
 from meshwise.study.model import Protocol
 from tests.support.istiod import ads

@@ -47,7 +47,8 @@ def inbound(view: View, service: Service, port: int, cluster: str, security: Seq
 
 def outbound(view: View, client: Service, port: int) -> Json:
     """For all services of a port; the table of routes comes by RDS."""
-    settings: Json = {"rds": {"route_config_name": str(port), "config_source": routes_source(port)}}
+    source = view.sources.routes(str(port))
+    settings: Json = {"rds": {"route_config_name": str(port), "config_source": source}}
     filters = [
         *_metadata(view, inbound=False),
         _grpc_stats(),
@@ -56,22 +57,6 @@ def outbound(view: View, client: Service, port: int) -> Json:
     ]
     log = telemetry.access_log(view, client, "source")
     return _manager(view, client, f"outbound_0.0.0.0_{port};", settings, filters, log)
-
-
-ROUTES_DIRECTORY = "/etc/meshwise-routes"
-"""Stands in configurations for the sidecar's own directory; `delivery` puts the real one in its place."""
-
-
-def routes_source(port: int) -> Json:
-    directory = f"{ROUTES_DIRECTORY}/{port}"
-    return {
-        "path_config_source": {
-            "path": f"{directory}/routes.json",
-            "watched_directory": {"path": directory},
-        },
-        "resource_api_version": "V3",
-        "initial_fetch_timeout": "0s",
-    }
 
 
 def _manager(

@@ -1,6 +1,6 @@
 """Istio as a `LocalMesh`: real Envoy sidecars on this machine.
 
-`model` says what a posture is, `delivery` is xDS.
+`model` says what a posture is, `mesh.delivery` brings it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh import dump
+from meshwise.mesh.delivery.files import FileDelivery
 from meshwise.mesh.files import hand_over, private_directory, write_private
-from meshwise.mesh.istio import binary, bootstrap, clusters, delivery, fidelity
+from meshwise.mesh.identity import IdentityFiles
+from meshwise.mesh.istio import binary, bootstrap, clusters, fidelity, taken_up, tls
 from meshwise.mesh.istio.admin import Admin, Stats, fetch_from
 from meshwise.mesh.istio.clusters import INBOUND_SOURCE_IP
 from meshwise.mesh.istio.listeners import INBOUND_PORT, OUTBOUND_PORT
@@ -50,6 +51,7 @@ class IstioMesh:
         self._given = options
         self._drain_time_s = drain_time_s
         self._identities = Identities()
+        self._delivery = FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, PROXY_UID)
         self._pushes = itertools.count(1)
         self._generations: dict[str, str] = {}
         self._workers: dict[str, int] = {}
@@ -70,6 +72,7 @@ class IstioMesh:
                     envoy, placement.directory / placed.name / "bootstrap.json", workers, self._drain_time_s
                 ),
                 uid=PROXY_UID,
+                directory=placement.directory / placed.name,
                 ready=Ready(bootstrap.READY_PORT, bootstrap.READY_PATH),
             )
             for placed in placement.workloads
@@ -91,9 +94,9 @@ class IstioMesh:
         self._identities.issue_all(placement, cell.key_type, PROXY_UID)
         version = self._next_version(placement, cell)
         self._generations[placement.process_set] = version
-        for service in self.model.view(placement, cell, version).services:
+        for service in self.model.view(placement, cell, version, self._delivery.sources).services:
             directory = private_directory(placement.directory / service.name, PROXY_UID)
-            delivery.lay_out(directory, PROXY_UID)
+            self._delivery.lay_out(directory)
             config = bootstrap.bootstrap(service, directory)
             write_private(directory / "bootstrap.json", json.dumps(config), PROXY_UID)
         self._bring(placement, cell, version)
@@ -137,35 +140,41 @@ class IstioMesh:
         """`empty`: wait as well until nothing of the former configuration is left."""
         used = [placed.name for placed in placement.of(cell.topology)]
         admins = {name: Admin(name, reach) for name in used}
-        stats = together(lambda name: admins[name].stats(delivery.WATCHED), used)
-        refused = dict(zip(used, map(delivery.rejections, stats), strict=True))
+        stats = together(lambda name: admins[name].stats(taken_up.WATCHED), used)
+        refused = dict(zip(used, map(taken_up.rejections, stats), strict=True))
         pushed = self._bring(placement, cell, version)
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
 
         def settle(name: str) -> None:
             def waiting(stats: Stats) -> list[str]:
-                missing = delivery.missing(stats, pushed[name])
+                missing = taken_up.missing(stats, pushed[name])
                 at_once = self._drain_time_s == 0
-                return missing + (delivery.left(stats, pushed[name], drains_at_once=at_once) if empty else [])
+                return missing + (taken_up.left(stats, pushed[name], drains_at_once=at_once) if empty else [])
 
             _settle(admins[name], cell, waiting, refused[name], deadline)
 
         together(settle, used)
 
-    def _bring(self, placement: Placement, cell: Cell, version: str) -> dict[str, delivery.Pushed]:
-        view = self.model.view(placement, cell, self._generations[placement.process_set])
+    def _bring(self, placement: Placement, cell: Cell, version: str) -> dict[str, taken_up.Pushed]:
+        generation = self._generations[placement.process_set]
+        view = self.model.view(placement, cell, generation, self._delivery.sources)
         made: clusters.Made = {}
-        configs = {service.name: translate(view, service.name, made) for service in view.services}
-        encoded: delivery.Encoded = {}
-        pushed = {}
-        for name, config in configs.items():
-            files = files_of_workload(placement, name, cell.key_type)
-            if not files.chain.exists():
-                files = self._identities.issue(placement, name, cell.key_type, PROXY_UID)
-            directory = placement.directory / name
-            one = delivery.push(config, version, directory, files, PROXY_UID, encoded)
-            pushed[name] = replace(one, stores=view.stores, is_store=view.service(name).is_store)
-        return pushed
+        own = {service.name: placement.directory / service.name for service in view.services}
+        brought = self._delivery.bring(
+            {directory: translate(view, name, made) for name, directory in own.items()},
+            version,
+            {directory: self._files(placement, name, cell) for name, directory in own.items()},
+        )
+        return {
+            service.name: taken_up.Pushed(brought[own[service.name]], view.stores, service.is_store)
+            for service in view.services
+        }
+
+    def _files(self, placement: Placement, name: str, cell: Cell) -> IdentityFiles:
+        files = files_of_workload(placement, name, cell.key_type)
+        if files.chain.exists():
+            return files
+        return self._identities.issue(placement, name, cell.key_type, PROXY_UID)
 
 
 def _settle(
@@ -173,8 +182,8 @@ def _settle(
 ) -> None:
     """Returns when the proxy has taken the push up. Raises MW404 (refused) or MW405 (too slow)."""
     while True:
-        stats = admin.stats(delivery.WATCHED)
-        if delivery.rejections(stats) > refused:
+        stats = admin.stats(taken_up.WATCHED)
+        if taken_up.rejections(stats) > refused:
             raise _refused(admin, cell)
         waiting = waiting_for(stats)
         if not waiting:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from meshwise.mesh.delivery.seam import Sources
 from meshwise.mesh.expectations import Expectation
 from meshwise.mesh.istio import posture, proof, traits
 from meshwise.mesh.istio.kinds import Resources
@@ -69,10 +70,10 @@ class IstioModel:
         """What every version of the cell's configuration begins with."""
         return fingerprint(self.resources(cell, trust_domain), cell.key_type, self._options_for(cell))
 
-    def view(self, placement: Placement, cell: Cell, generation: str) -> View:
+    def view(self, placement: Placement, cell: Cell, generation: str, sources: Sources) -> View:
         """What istiod would see, for `translate`."""
         text = self.resources(cell, placement.trust_domain)
-        return view_of(placement, _parsed(text), generation, self._options_for(cell))
+        return view_of(placement, _parsed(text), generation, sources, self._options_for(cell))
 
     def _options_for(self, cell: Cell) -> Options:
         """Those of the mesh, with the TLS group that the cell asks for."""

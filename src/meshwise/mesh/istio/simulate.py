@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.istio import alpn as offers
 from meshwise.mesh.istio import inspectors, jwt_places, paths, rbac_walk
-from meshwise.mesh.istio.translate import ProxyConfig
 from meshwise.mesh.istio.view import Json
 from meshwise.mesh.tokens import verify
 

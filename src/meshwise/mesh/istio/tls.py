@@ -13,8 +13,6 @@ from meshwise.mesh.istio.view import Json, Service, View
 
 CERTIFICATE_SECRET = "default"
 ROOT_SECRET = "ROOTCA"
-SECRETS_DIRECTORY = "/etc/meshwise-secrets"
-"""Stands in configurations for the sidecar's own directory; `delivery` puts the real one in its place."""
 
 HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
 TCP_ALPN = ("istio-peer-exchange", "istio")
@@ -58,20 +56,9 @@ def sni(service: Service, port: int) -> str:
     return f"outbound_.{port}_._.{service.host}"
 
 
-def secret_source(name: str) -> Json:
-    """Where a proxy subscribes to a secret: a file in a directory of its own."""
-    directory = f"{SECRETS_DIRECTORY}/{name}"
-    return {
-        "name": name,
-        "sds_config": {
-            "path_config_source": {
-                "path": f"{directory}/secret.json",
-                "watched_directory": {"path": directory},
-            },
-            "resource_api_version": "V3",
-            "initial_fetch_timeout": "0s",
-        },
-    }
+def _secret(view: View, name: str) -> Json:
+    """A secret by name, and where a proxy subscribes to it."""
+    return {"name": name, "sds_config": view.sources.secret(name)}
 
 
 def _common(view: View, alpn: Sequence[str], names: Sequence[Json], *, ciphers: bool = False) -> Json:
@@ -83,12 +70,12 @@ def _common(view: View, alpn: Sequence[str], names: Sequence[Json], *, ciphers: 
     return {
         "tls_params": parameters,
         "alpn_protocols": list(alpn),
-        "tls_certificate_sds_secret_configs": [secret_source(CERTIFICATE_SECRET)],
+        "tls_certificate_sds_secret_configs": [_secret(view, CERTIFICATE_SECRET)],
         "combined_validation_context": {
             "default_validation_context": {
                 "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": name} for name in names]
             },
-            "validation_context_sds_secret_config": secret_source(ROOT_SECRET),
+            "validation_context_sds_secret_config": _secret(view, ROOT_SECRET),
         },
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from meshwise.mesh.delivery.seam import Sources
 from meshwise.mesh.istio import clusters, connection_manager, routes
 from meshwise.mesh.istio.kinds import Resources
 from meshwise.mesh.istio.view import Json, Options, Service, View
@@ -12,7 +13,8 @@ from meshwise.study.model import SERVICE_PORTS, Protocol
 
 def traits(options: Options, tls_library: str) -> Mapping[str, str]:
     service = Service("node-1", "backend", "node-1.backend.svc.cluster.local", "10.96.0.1", "10.244.0.1", "x")
-    view = View((service,), Resources(), "cluster.local", "traits", options)
+    nowhere = Sources(lambda name: {}, lambda name: {})
+    view = View((service,), Resources(), "cluster.local", "traits", nowhere, options)
     port = SERVICE_PORTS[Protocol.HTTP1]
     cluster = clusters.outbound(view, service, service, port)
     http2 = clusters.outbound(view, service, service, SERVICE_PORTS[Protocol.HTTP2])

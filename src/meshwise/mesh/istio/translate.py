@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 
+from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.istio import clusters, listeners, routes
-from meshwise.mesh.istio.view import Json, View
-
-
-@dataclass(frozen=True)
-class ProxyConfig:
-    """What LDS, CDS and RDS deliver."""
-
-    listeners: tuple[Json, ...]
-    clusters: tuple[Json, ...]
-    routes: Mapping[int, Json]
-    """By port, which is the table's name; only of ports that carry requests."""
+from meshwise.mesh.istio.view import View
 
 
 def translate(view: View, workload: str, made: clusters.Made | None = None) -> ProxyConfig:

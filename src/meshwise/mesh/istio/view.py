@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from meshwise.mesh.delivery.seam import Sources
 from meshwise.mesh.istio.destinations import Destinations, host_matches
 from meshwise.mesh.istio.kinds import (
     ROOT_NAMESPACE,
@@ -88,8 +89,10 @@ class View:
     resources: Resources
     trust_domain: str
     generation: str
-    """Differs between any two pushes. It is metadata of inbound chains and clusters, so each push replaces
+    """Differs between any two resets. It is metadata of inbound chains and clusters, so each reset replaces
     them, and with them every connection that the former configuration opened."""
+    sources: Sources
+    """Where secrets and tables of routes come from."""
     options: Options = Options()
 
     def service(self, name: str) -> Service:
@@ -228,7 +231,9 @@ class View:
         )
 
 
-def view_of(placement: Placement, resources: Resources, generation: str, options: Options) -> View:
+def view_of(
+    placement: Placement, resources: Resources, generation: str, sources: Sources, options: Options
+) -> View:
     services = tuple(
         Service(
             name=placed.workload.name,
@@ -242,7 +247,7 @@ def view_of(placement: Placement, resources: Resources, generation: str, options
         )
         for placed in placement.workloads
     )
-    return View(services, resources, placement.trust_domain, generation, options)
+    return View(services, resources, placement.trust_domain, generation, sources, options)
 
 
 def _egress_matches(pattern: str, client: Service, service: Service) -> bool:

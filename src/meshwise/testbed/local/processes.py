@@ -113,6 +113,7 @@ def start(
         },
         logs / f"{due.environment.name}/{plan.pod}-{plan.role}.log",
         uid=plan.uid if privileged else None,
+        directory=plan.directory,
         cpus=cpus.others,
         open_files=_OPEN_FILES,
         file_bytes=_LOG_BYTES,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.support.delivery_conformance import DeliveryConformance, KeptDelivery
 from tests.support.mesh_samples import CELL, config, view
 
+from meshwise.mesh.delivery.files import FileDelivery
+from meshwise.mesh.delivery.seam import Delivery
 from meshwise.mesh.identity import files_of
-from meshwise.mesh.istio import clusters, delivery, posture
+from meshwise.mesh.istio import clusters, posture, taken_up, tls
 from meshwise.mesh.istio.admin import grown, total
-from meshwise.mesh.istio.delivery import Pushed, left, missing
+from meshwise.mesh.istio.taken_up import Pushed, left, missing
 from meshwise.mesh.istio.translate import translate
 from meshwise.study.model import LADDER, Cell
 
@@ -20,10 +24,26 @@ STRICT = replace(CELL, posture=LADDER[2])
 
 
 def push(directory: Path, cell: Cell, version: str = "v1") -> Pushed:
-    delivery.lay_out(directory, None)
-    return delivery.push(
-        config(cell, "node-1"), version, directory, files_of(Path("/keys"), "rsa-2048"), None
-    )
+    files = files_delivery()
+    files.lay_out(directory)
+    identity = files_of(Path("/keys"), "rsa-2048")
+    return Pushed(files.bring({directory: config(cell, "node-1")}, version, {directory: identity})[directory])
+
+
+def files_delivery() -> FileDelivery:
+    return FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, None)
+
+
+class TestFiles(DeliveryConformance):
+    def make(self) -> Delivery:
+        return files_delivery()
+
+
+class TestKept(DeliveryConformance):
+    """A delivery that keeps what it is given: the seam asks for nothing that only files have."""
+
+    def make(self) -> Delivery:
+        return KeptDelivery()
 
 
 def test_every_resource_has_a_directory_of_its_own(tmp_path: Path) -> None:
@@ -40,8 +60,9 @@ def test_every_resource_has_a_directory_of_its_own(tmp_path: Path) -> None:
 def test_files_name_real_places_and_hold_no_key(tmp_path: Path) -> None:
     push(tmp_path, STRICT)
     listeners = (tmp_path / "lds" / "lds.json").read_text()
-    assert "/etc/meshwise" not in listeners
-    assert f"{tmp_path}/sds/default/secret.json" in listeners
+    named = re.findall(r'"path":"([^"]+)"', listeners)
+    assert "sds/default/secret.json" in named
+    assert all((tmp_path / path).exists() for path in named), "relative to where the proxy runs"
     secret = json.loads((tmp_path / "sds" / "default" / "secret.json").read_text())
     assert secret["resources"][0]["tls_certificate"]["private_key"] == {"filename": "/keys/rsa-2048.key.pem"}
 
@@ -55,8 +76,8 @@ def test_what_does_not_change_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_nobody_waits_for_secrets_in_plaintext(tmp_path: Path) -> None:
-    assert push(tmp_path, CELL).secrets_version is None
-    assert push(tmp_path, STRICT).secrets_version == "rsa-2048.chain.pem"
+    assert push(tmp_path, CELL).brought.secrets_version is None
+    assert push(tmp_path, STRICT).brought.secrets_version == "rsa-2048.chain.pem"
 
 
 TAKEN_UP = {
@@ -115,7 +136,7 @@ def test_counters_are_added_and_compared() -> None:
     after = {"a.x": 4, "b.x": 5, "c.x": 2, "text": "v2"}
     assert grown(before, after) == {"a.x": 3, "c.x": 2}
     assert total(after, r".\.x") == 11
-    assert delivery.rejections({"cds.update_rejected": 2, "sds.default.update_rejected": 1, "x": 9}) == 3
+    assert taken_up.rejections({"cds.update_rejected": 2, "sds.default.update_rejected": 1, "x": 9}) == 3
 
 
 def test_clients_of_a_store_may_have_connected_again(tmp_path: Path) -> None:
@@ -133,15 +154,16 @@ def test_clients_of_a_store_may_have_connected_again(tmp_path: Path) -> None:
 def test_proxies_of_one_push_share_the_text_of_what_they_share(tmp_path: Path) -> None:
     here = view(posture.resources(STRICT, "{}"))
     made: clusters.Made = {}
-    configs = [translate(here, name, made) for name in ("client", "node-2")]
-    encoded: delivery.Encoded = {}
     identity = files_of(Path("/keys"), "rsa-2048")
-    for name, made_config in zip(("one", "other", "alone"), (*configs, configs[1]), strict=True):
-        directory = tmp_path / name
-        delivery.lay_out(directory, None)
-        shared = None if name == "alone" else encoded
-        delivery.push(made_config, "v1", directory, identity, None, shared)
-    once, alone = ((tmp_path / name / "cds" / "cds.json").read_text() for name in ("other", "alone"))
-    assert once == alone.replace(str(tmp_path / "alone"), str(tmp_path / "other"))
+    configs = {tmp_path / name: translate(here, name, made) for name in ("client", "node-2")}
+    files = files_delivery()
+    for directory in configs:
+        files.lay_out(directory)
+    files.bring(configs, "v1", dict.fromkeys(configs, identity))
+    alone = tmp_path / "alone"
+    files.lay_out(alone)
+    files.bring({alone: configs[tmp_path / "node-2"]}, "v1", {alone: identity})
+    once = (tmp_path / "node-2" / "cds" / "cds.json").read_text()
+    assert once == (alone / "cds" / "cds.json").read_text()
     names = [each["name"] for each in json.loads(once)["resources"]]
-    assert len(names) == len(set(names)) == len(configs[1].clusters)
+    assert len(names) == len(set(names)) == len(configs[tmp_path / "node-2"].clusters)

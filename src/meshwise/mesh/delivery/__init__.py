@@ -1,0 +1,1 @@
+"""How configuration reaches proxies."""
