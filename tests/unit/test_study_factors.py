@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import io
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
+from rich.console import Console
 from tests.support.fake_study import run_fake
 from tests.support.mesh_samples import CELL
 
 from meshwise.analysis.contrast import cell_scope
 from meshwise.archive.read import ArchiveReader
+from meshwise.archive.rows import cell_of, cell_row
 from meshwise.archive.schema import DESIGN
 from meshwise.cli.analyze import analyze_archive
+from meshwise.cli.plan import level as plan_level
 from meshwise.findings.document import to_json
+from meshwise.report import terminal
 from meshwise.report.content import Rung, content
+from meshwise.report.document import document
+from meshwise.report.html import page
+from meshwise.report.record import read_record
 from meshwise.study.factor import FactorRole
 from meshwise.study.factors import BY_KEY, FACTORS
 from meshwise.study.file.keys import Factors
 from meshwise.study.file.read import parse_study
-from meshwise.study.model import Cell
+from meshwise.study.model import Cell, MeshName
 
 PLAINTEXT = """\
 name: plaintext
@@ -36,8 +45,8 @@ blocks: 4
 
 def test_each_share_of_plaintext_clients_has_its_own_row_and_numbers(tmp_path: Path) -> None:
     run_fake(tmp_path / "out", parse_study(PLAINTEXT, "s.yaml"))
-    document = to_json(analyze_archive(ArchiveReader.open(tmp_path / "out")))
-    ladder = content(document).slices[0].ladder("response_p50_us")
+    found = to_json(analyze_archive(ArchiveReader.open(tmp_path / "out")))
+    ladder = content(found).slices[0].ladder("response_p50_us")
     assert ladder is not None
     rows = [rung for rung in ladder.rungs if rung.posture == "permissive"]
     assert [rung.label for rung in rows] == [
@@ -65,12 +74,117 @@ def test_the_fields_of_a_cell_are_the_rows_of_the_table() -> None:
     assert {column.name for column in DESIGN.columns} >= {
         column.name for factor in FACTORS for column in factor.columns
     }
+    first = ("protocol", "rate_rps", "shape")  # in words and ids of findings these stand before all others
     for factor in FACTORS:
         compared = factor.role in (FactorRole.CONTEXT, FactorRole.FREE)
         assert not compared or factor.short is not None or factor.field == "shape", factor.field
+        assert not compared or factor.spoken is not None or factor.field in first, factor.field
         assert factor.heading or not factor.key, f"`plan` shows {factor.field}"
 
 
 def test_a_study_says_every_factor_in_its_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs/study-file.md").read_text()
     assert [key for key in BY_KEY if f"`{key}`" not in text] == []
+
+
+# --- two levels of every factor are told apart wherever they are shown ------------------------------------
+
+STUDY = """\
+name: levels
+seed: 5
+environments: [none, istio]
+{topology}factors: {{posture: [none, {posture}], {key}: [{levels}]{further}}}
+load: {{arrivals: poisson}}
+trial: {{warmup: 50ms, duration: 400ms}}
+blocks: 2
+control: {{same: [], twin: []}}
+primary: [response_p50_us]
+"""
+
+
+@dataclass(frozen=True)
+class Varied:
+    """A study of two levels: the levels, and what they need."""
+
+    levels: str
+    posture: str = "strict"
+    further: str = "rate: 400/s"
+    topology: str = ""
+
+
+VARIED = {
+    "protocol": Varied("http1, http2"),
+    "rate": Varied("300/s, 400/s", further=""),
+    "request": Varied("128B, 'uniform(1KiB; 4KiB)'"),
+    "response": Varied("1KiB, 4KiB"),
+    "connections": Varied("8, 16"),
+    "streams": Varied("1, 4", further="rate: 400/s, protocol: http2"),
+    "length": Varied("1, 2"),
+    "key": Varied("rsa-2048, ecdsa-p256"),
+    "policies": Varied("0, 50", posture="strict+namespace"),
+    "plaintext_share": Varied("0%, 20%", posture="permissive"),
+    "http1_transport": Varied("http1, http2"),
+    "tls_group": Varied("default, x25519"),
+    "stores": Varied("meshed, direct", topology="topology: bank\n"),
+    "requests_per_connection": Varied("0, 10"),
+    "churn": Varied("0/s, 10/s"),
+    "streaming": Varied("client, bidi", further="rate: 400/s, protocol: grpc"),
+    "messages": Varied("2, 5", further="rate: 400/s, protocol: grpc, streaming: bidi"),
+}
+
+
+def test_every_factor_is_varied_below() -> None:
+    assert list(VARIED) == list(BY_KEY)
+
+
+@pytest.mark.parametrize("key", VARIED)
+def test_two_levels_have_rows_and_numbers_of_their_own(key: str, tmp_path: Path) -> None:
+    factor, varied = BY_KEY[key], VARIED[key]
+    further = f", {varied.further}" if varied.further else ""
+    text = STUDY.format(**{**asdict(varied), "key": key, "further": further})
+    study = parse_study(text, "s.yaml")
+    cells = [cell for cell in study.cells if cell.mesh is MeshName.ISTIO]
+    first, second = (factor.level(cell) for cell in cells)
+    assert first != second
+    assert len({cell.name for cell in study.cells}) == len(study.cells)
+    assert [cell_of(cell_row(cell)) for cell in study.cells] == list(study.cells)
+    assert len({plan_level(cell, factor.field) for cell in cells}) == 2
+    run_fake(tmp_path / "out", study)
+    found = to_json(analyze_archive(ArchiveReader.open(tmp_path / "out")))
+    whole = content(found)
+
+    told = {}
+    for part in whole.slices:
+        ladder = part.ladder("response_p50_us")
+        assert ladder is not None
+        for rung in ladder.rungs:
+            if rung.mesh == "istio":
+                assert rung.value is not None
+                assert rung.over_none is not None
+                told[part.label, rung.label] = (ladder.form, rung.value, rung.over_none)
+    assert len(told) == 2, f"each level has a row: {list(told)}"
+    by_level = {}
+    for _, value, over_none in told.values():
+        own = value.levels[factor.field]
+        assert own == over_none.levels[factor.field]
+        by_level[own] = (value.estimate, over_none.estimate)
+    assert set(by_level) == {cell_scope(cell)[factor.field] for cell in cells}
+    assert len(set(by_level.values())) == 2, "the numbers are each level's own"
+
+    out = io.StringIO()
+    terminal.show(whole, Console(file=out, width=200, highlight=False))
+    html = page.render(whole, read_record(ArchiveReader.open(tmp_path / "out")), "out")
+    rows = {row["id"]: row for row in document(whole, "page")["primary"]}
+    assert len(rows) == len([f for f in whole.findings if f.id in rows])
+    for (slice_label, rung_label), (form, value, over_none) in told.items():
+        for label in {slice_label, rung_label.partition(", ")[2] or slice_label}:
+            assert label in out.getvalue()
+            assert str(escape(label)) in html
+        assert any(
+            form.level(value) in line and form.signed(over_none.estimate) in line
+            for line in out.getvalue().splitlines()
+        )
+        assert form.level(value) in html
+        assert form.signed(over_none.estimate) in html
+        assert rows[value.id]["estimate"] == value.estimate
+        assert rows[over_none.id]["estimate"] == over_none.estimate
