@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshwise.core.linux import set_timer_slack_ns
+from meshwise.load import in_flight
 from meshwise.load.agenda import NEVER
 from meshwise.load.connection import Connection
 from meshwise.load.decide import COLD, DEAD, WAITING
@@ -315,7 +316,7 @@ class Engine:
                     row, total = self._keep_house(records, row, total, now, start_ns)
                     due = intended[row] if row < total else NEVER
                     if self._stop_deadline_ns and now > self._stop_deadline_ns:
-                        pool.give_up(ErrorKind.STOPPED)
+                        in_flight.give_up(pool, ErrorKind.STOPPED)
                         return row
                     now = clock()
                 if pool.next_retry_ns <= now:
@@ -336,7 +337,7 @@ class Engine:
                         armed_ns = thinking.next_ns
                         arm(armed_ns)
                 elif due == NEVER:
-                    if not pool.outstanding():
+                    if not in_flight.outstanding(pool):
                         return row
                     wait_s = tick_s
                 elif due - now <= lead_ns + spin_ns:
@@ -377,7 +378,7 @@ class Engine:
         self._pool.expire_setups(now)
         self._oldest_row = records.oldest_open(self._oldest_row, row)
         if self._oldest_row < row and records.intended[self._oldest_row] < too_old_ns:
-            self._pool.expire(records.intended, too_old_ns)
+            in_flight.expire(self._pool, records.intended, too_old_ns)
         while not closed and row < total and records.intended[row] < too_old_ns:
             records.outcome[row] = outcome(0, ErrorKind.TIMEOUT)
             row += 1

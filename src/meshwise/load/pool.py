@@ -5,8 +5,7 @@ A *token* in `ready` is one free slot of one connection. Tokens of dead connecti
 limits are not hunted down: `start` refuses them with b"" and they vanish.
 
 What is to be done with a connection is decided in `load.decide`, when in `load.agenda`; sockets are kept in
-`load.sockets`. Here it comes together: something happens, `_known` gathers the facts, `_act` does what was
-decided.
+`load.sockets`. Here it comes together: `_known` gathers the facts, `_act` does what was decided.
 
 Kept connections are opened before the run. Those that live for a number of requests are opened on demand
 (`connection`): the token of a slot without one is cold, and the request that takes it opens it. Of a name
@@ -83,7 +82,7 @@ class Pool:
         self.thinking = Thinking(spec.think, spec.seed) if spec.think else None
         self._spec, self._encoded, self._slots = spec, encoded, slots
         self._context = tls_context(spec.tls, spec.protocol) if spec.tls else None
-        self._clock, self._fail = clock, fail
+        self._clock, self.fail = clock, fail
         self._agenda = Agenda(round(1e9 / spec.churn_per_s * spec.processes) if spec.churn_per_s else 0)
         self._targets = spec.targets
         self._closed_loop = spec.arrivals is Arrivals.CLOSED
@@ -248,47 +247,18 @@ class Pool:
             return SetupError(ErrorKind.CONNECT, "no connection became ready in time")
         return waiting.stuck()
 
-    def expire(self, intended: memoryview, before_ns: int) -> None:
-        """Gives up requests that were meant to be sent before `before_ns`. Looks at every connection."""
-        for connection in list(self.by_fd.values()):
-            waiting = connection.waiting_tag
-            if waiting >= 0:
-                if intended[waiting] < before_ns:
-                    self.lose(connection, ErrorKind.TIMEOUT)
-                continue
-            for tag in connection.protocol.open_tags():
-                if intended[tag] < before_ns:
-                    self._fail(tag, ErrorKind.TIMEOUT, connection)
-                    if not connection.protocol.cancel(tag):
-                        self.lose(connection, ErrorKind.TIMEOUT)
-                        break
-                    self.rest(connection)
-            if connection.state is LIVE and connection.protocol.attention:
-                self.attend(connection)
-
     def blocked_cause(self, ahead: int) -> Waited:
         """Why a request finds no free slot now, with so many waiting before it."""
         if self._on_demand:
             return SLOT  # a connection that is set up has a request, so its slot is taken
         return blocked_cause(self.live, self._slots, self._spec.streams, ahead)
 
-    def outstanding(self) -> int:
-        """Requests without an answer yet."""
-        return sum(len(connection.open_tags()) for connection in self.by_fd.values())
-
-    def give_up(self, kind: ErrorKind) -> None:
-        """Fails every request that is still open."""
-        for connection in self.by_fd.values():
-            for tag in connection.open_tags():
-                self._fail(tag, kind, connection)
-
     # --- set-up --------------------------------------------------------------------------------
 
     def _make(self, slot: int, failed: int) -> Connection:
         """Cold; `failed` attempts of its slot came before it."""
-        connection = Connection(
-            slot, self._spec, self._encoded.protocol(), self._context, self._clock, failed
-        )
+        protocol = self._encoded.protocol()
+        connection = Connection(slot, self._spec, protocol, self._context, self._clock, failed)
         if self._on_demand:
             connection.expendable(self._spec.requests_per_connection)
         elif self._agenda.churn_gap_ns:
@@ -352,8 +322,7 @@ class Pool:
         """False where nothing was opened in its place."""
         log.info("connection %d not made: %s", connection.slot, error)
         self.setups.note_failure(error)
-        known = self._known(connection)
-        return self._act(connection, NOT_MADE, decide(NOT_MADE, known), error)
+        return self._act(connection, NOT_MADE, decide(NOT_MADE, self._known(connection)), error)
 
     # --- what was decided ----------------------------------------------------------------------
 
@@ -384,7 +353,7 @@ class Pool:
         if decision.fail_open:
             assert error is not None
             for tag in connection.open_tags():
-                self._fail(tag, error.kind, connection)
+                self.fail(tag, error.kind, connection)
         if decision.outage:
             self.outage = error
         if decision.end:

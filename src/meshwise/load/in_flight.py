@@ -1,0 +1,38 @@
+"""The requests of a pool that have no answer yet: how many, which are too old, and their end."""
+
+from __future__ import annotations
+
+from meshwise.load.decide import LIVE
+from meshwise.load.pool import Pool
+from meshwise.load.wire.seam import ErrorKind
+
+
+def outstanding(pool: Pool) -> int:
+    """Requests without an answer yet."""
+    return sum(len(connection.open_tags()) for connection in pool.by_fd.values())
+
+
+def give_up(pool: Pool, kind: ErrorKind) -> None:
+    """Fails every request that is still open."""
+    for connection in pool.by_fd.values():
+        for tag in connection.open_tags():
+            pool.fail(tag, kind, connection)
+
+
+def expire(pool: Pool, intended: memoryview, before_ns: int) -> None:
+    """Gives up requests that were meant to be sent before `before_ns`. Looks at every connection."""
+    for connection in list(pool.by_fd.values()):
+        waiting = connection.waiting_tag
+        if waiting >= 0:
+            if intended[waiting] < before_ns:
+                pool.lose(connection, ErrorKind.TIMEOUT)
+            continue
+        for tag in connection.protocol.open_tags():
+            if intended[tag] < before_ns:
+                pool.fail(tag, ErrorKind.TIMEOUT, connection)
+                if not connection.protocol.cancel(tag):
+                    pool.lose(connection, ErrorKind.TIMEOUT)
+                    break
+                pool.rest(connection)
+        if connection.state is LIVE and connection.protocol.attention:
+            pool.attend(connection)
