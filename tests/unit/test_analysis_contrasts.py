@@ -118,6 +118,16 @@ def test_difference_of_increments_has_four_cells_that_cancel() -> None:
     assert found[0].noise_factor == pytest.approx(2**0.5)
 
 
+def test_an_interaction_is_of_cells_with_one_share_of_plaintext_clients() -> None:
+    alone = Posture(MtlsMode.DISABLE, Authorization.REQUEST)
+    both = Posture(MtlsMode.PERMISSIVE, Authorization.REQUEST)
+    cells = tuple(cell(posture=each) for each in (PLAINTEXT, alone, both))
+    with_clients = cell(posture=PERMISSIVE, plaintext_share=0.2)
+    assert list(interactions((*cells, with_clients), Naming.of(cells))) == []
+    cells = (*cells, cell(posture=PERMISSIVE))
+    assert len(list(interactions(cells, Naming.of(cells)))) == 1
+
+
 def test_a_ladder_has_no_interaction_and_factorial_cells_have() -> None:
     cells = ladder_cells(MeshName.ISTIO)
     assert list(interactions(cells, Naming.of(cells))) == []

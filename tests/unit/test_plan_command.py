@@ -131,3 +131,12 @@ def test_as_a_command_it_writes_nothing_and_refuses_with_status_2(tmp_path: Path
     assert done.stderr.startswith("error: 2 problems in the study\nbad.yaml:2:22: `isto` is not")
     assert "\nbad.yaml:3:1: `bloks` is not a key here; did you mean `blocks`?" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_what_means_nothing_in_a_topology_is_not_said() -> None:
+    study = parse_study(
+        "name: x\nenvironments: [none, istio]\ntopology: bank\nfactors: {rate: 60/s}\n", "s.yaml"
+    )
+    varying, constant = split_factors(study.cells)
+    assert not {"request_bytes", "response_bytes", "length"} & set(varying)
+    assert not any(each.startswith(("request", "response", "length")) for each in constant)
