@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.fake_study import run_fake
 
+from meshwise.archive.read import ArchiveReader
 from meshwise.core.errors import MeshwiseError
 from meshwise.load.trace import open_trace, write_trace
 from meshwise.study.file.read import load_study
@@ -164,6 +166,21 @@ def test_a_study_says_the_same(tmp_path: Path) -> None:
     assert study.trial.shape is not None
     assert study.trial.shape.trace is not None
     assert study.trial.shape.trace.form == TraceForm("timestamp", "ms", sort=True)
+
+
+def test_an_archive_reads_its_copy_in_the_same_form(tmp_path: Path) -> None:
+    (tmp_path / "calls.csv").write_text(ALIBABA)
+    path = tmp_path / "s.yaml"
+    path.write_text(STUDY)
+    study = load_study(path)
+    run_fake(tmp_path / "out", study)
+    (tmp_path / "calls.csv").unlink()
+    again = ArchiveReader.open(tmp_path / "out").study()
+    assert again.trial.shape == study.trial.shape
+    assert again.trial.shape is not None
+    assert again.trial.shape.trace is not None
+    write_trace(again.trial.shape.trace, S, tmp_path / "bin")
+    assert open_trace(tmp_path / "bin")[0].tolist() == [0, 5 * MS, 9 * MS]
 
 
 @pytest.mark.parametrize(
