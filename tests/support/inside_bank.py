@@ -34,7 +34,7 @@ from meshwise.study.model import (
     Trial,
     TrialPlan,
 )
-from meshwise.testbed.local.bank import Bank
+from meshwise.testbed.applications.bank.application import Bank
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe
@@ -58,9 +58,12 @@ def of_bank(posture: Posture = NO_MESH, protocol: Protocol = Protocol.HTTP1, **m
     return cell(posture, protocol, **{**levels, **more})
 
 
-def bank_testbed(cells: Sequence[Cell], plan: TrialPlan = PLAN) -> LocalTestbed:
+def bank_testbed(
+    cells: Sequence[Cell], plan: TrialPlan = PLAN, application: Bank | None = None
+) -> LocalTestbed:
     question = study(cells, trial=plan)
-    return LocalTestbed(question, {name: MESHES[name]() for name in question.environments})
+    meshes = {name: MESHES[name]() for name in question.environments}
+    return LocalTestbed(question, meshes, application=application)
 
 
 def tell(of: Trial, measured: Measurement) -> None:
@@ -184,9 +187,8 @@ def fill(path: Path) -> None:
 def evicting() -> int:
     """The cache may hold next to nothing."""
     one = of_bank()
-    bed = bank_testbed([one])
-    bank = bed._bank = Bank(study([one]), {"redis": ("--maxmemory", "1mb")})
-    with bed:
+    bank = Bank(study([one]), {"redis": ("--maxmemory", "1mb")})
+    with bank_testbed([one], application=bank) as bed:
         bed.restart(0)
         run(bed, trial(0, one))
         with redis.Redis.from_url(bank.cache_url("none/a")) as cache:

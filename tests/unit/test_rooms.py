@@ -63,6 +63,7 @@ def test_only_the_seams_are_protocols() -> None:
         and any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
     }
     assert protocols == {
+        "Application",
         "LocalMesh",
         "MeshModel",
         "Reach",

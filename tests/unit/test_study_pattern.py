@@ -14,8 +14,8 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.request import path_of, request_of
 from meshwise.study.file.read import parse_study
 from meshwise.study.model import LADDER, Cell, Protocol, Streaming, Study
+from meshwise.testbed.layout import lay_out
 from meshwise.testbed.local.instrument import load_spec, outside_spec
-from meshwise.testbed.local.layout import lay_out
 
 HOME = Path("/home")
 STRICT = LADDER[2]

@@ -29,11 +29,12 @@ from meshwise.service.bank.invariants import Books
 from meshwise.service.bank.mix import Request
 from meshwise.study.bank import Operation
 from meshwise.study.model import Protocol, TopologyKind
-from meshwise.testbed.local import books
+from meshwise.testbed.applications.bank import books
+from meshwise.testbed.applications.bank.ports import with_direct_way
+from meshwise.testbed.applications.choose import has_bank
+from meshwise.testbed.layout import lay_out
 from meshwise.testbed.local.accidents import Accidents
-from meshwise.testbed.local.bank_ports import has_bank, with_direct_way
 from meshwise.testbed.local.instrument import load_spec
-from meshwise.testbed.local.layout import lay_out
 from meshwise.testbed.local.nft import capture_chains
 
 WEIGHTS = {Operation.TRANSFER: 2.0, Operation.PROFILE: 1.0}

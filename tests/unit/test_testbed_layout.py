@@ -11,8 +11,9 @@ from tests.support.studies import cell, study, trial
 
 from meshwise.mesh.request import request_of
 from meshwise.study.model import LADDER, NO_MESH, Control, MeshName, Protocol, Topology, TopologyKind
+from meshwise.testbed.applications.echo import node_spec
+from meshwise.testbed.layout import lay_out, merged
 from meshwise.testbed.local.instrument import load_spec, outside_spec
-from meshwise.testbed.local.layout import lay_out, merged
 from meshwise.testbed.local.processes import assign_cpus
 
 HOME = Path("/home")
@@ -39,13 +40,13 @@ def test_without_a_mesh_pods_are_dialled_with_one_services() -> None:
     none, istio = lay_out(study([cell(length=2), cell(STRICT, length=2)]), HOME)
     assert none.address("node-1") == none.placement["node-1"].pod_ip
     assert istio.address("node-1") == istio.placement["node-1"].service_ip
-    following = istio.node_spec("node-1").next
+    following = node_spec(istio, "node-1").next
     assert following is not None
     assert (following.address, following.host) == (
         istio.address("node-2"),
         "node-2.backend.svc.cluster.local",
     )
-    assert istio.node_spec("node-2").next is None
+    assert node_spec(istio, "node-2").next is None
 
 
 @given(st.integers(1, 5), st.integers(1, 5))

@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 
 from meshwise.core import linux, messages
@@ -22,10 +21,9 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_size
 from meshwise.mesh.istio import binary as envoy_binary
 from meshwise.mesh.linkerd import binary as linkerd_binary
-from meshwise.service.bank import stores
 from meshwise.study.model import MeshName, Study
+from meshwise.testbed.applications import choose
 from meshwise.testbed.local import host, kernel_probe
-from meshwise.testbed.local.bank_ports import has_bank
 from meshwise.testbed.local.world import enter_world
 
 BUSY_SHARE = 0.15
@@ -100,23 +98,12 @@ def preflight(study: Study) -> None:
         envoy_binary.facts(envoy_binary.envoy_path())
     if MeshName.LINKERD in study.environments:
         linkerd_binary.facts(linkerd_binary.proxy_path())
-    if has_bank(study):
-        bank()
+    choose.require(study)
     for result in (*limits(), *memory(), *kernel()):
         if result.grade is Grade.FAILED:
             raise messages.CANNOT_RUN.error(
                 name=result.name, detail=result.detail or "it does not hold", remedy=result.remedy
             )
-
-
-def bank() -> None:
-    """Raises MW914, MW911, MW912: what the reference application lacks."""
-    for package in ("aiohttp", "asyncpg", "httpx", "hypercorn", "redis", "starlette", "uvicorn"):
-        if find_spec(package) is None:
-            raise messages.BANK_EXTRA.error(package=package)
-    stores.postgres_binaries()
-    stores.redis_binary()
-    stores.unprivileged()
 
 
 # --- kernel and privileges -------------------------------------------------------------------------

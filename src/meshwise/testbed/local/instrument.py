@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from meshwise.core.errors import MeshwiseError
 from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory, write_private_text
 from meshwise.core.process import OwnedProcess
 from meshwise.load.payloads import RESPONSE_SLOT
@@ -24,11 +25,13 @@ from meshwise.load.spec import LoadSpec
 from meshwise.mesh.request import Headers
 from meshwise.service.plan import HEADER as PLAN_HEADER
 from meshwise.study.model import Cell, Study, Trial
-from meshwise.testbed.local.layout import Environment
+from meshwise.testbed.layout import Environment
 from meshwise.testbed.local.pod import Pod
 
 START_TIMEOUT_S = 20.0
 """Python, its imports, and the connections of a cell."""
+END_S = 20.0
+"""Beside the time-out of its last request: writing its report."""
 _MORE_FILES = 1024
 """Beside the connections: its own, and connections that end while their successors begin."""
 MESH_CLIENT, OUTSIDE_CLIENT = "mesh", "outside"
@@ -172,3 +175,15 @@ class Instrument:
         """Its own report; empty if it was killed before it could write one."""
         path = self.directory / "report.json"
         return LoadReport.from_json(path.read_text()).to_dict() if path.exists() else {}
+
+
+def run_once(start: Callable[[], Instrument]) -> pa.Table:
+    """Run an instrument to its end; what it recorded, nothing if it did not get so far as to send."""
+    one = start()
+    with one.process:
+        try:
+            one.wait_started()
+        except (MeshwiseError, ValueError):
+            return one.requests()
+        one.process.wait((one.spec.warmup_ns + one.spec.duration_ns + one.spec.timeout_ns) / 1e9 + END_S)
+    return one.requests()

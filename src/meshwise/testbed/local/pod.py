@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from meshwise.core import linux
+from meshwise.core import linux, messages
 from meshwise.core.process import LaunchPlan, OwnedProcess
 
 DIAL_TIMEOUT_S = 2.0
+CONTROL_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,21 @@ class Pod:
             connection.close()
             raise
         return connection
+
+    def tell(self, port: int, path: str) -> None:
+        """POST to a port of the pod's loopback. Raises MW921 when it is not obeyed."""
+        begun = time.monotonic()
+        try:
+            with self.dial("127.0.0.1", port) as connection:
+                connection.settimeout(CONTROL_S)
+                connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                said = connection.recv(64)
+        except OSError as error:
+            raise messages.SERVICE_SILENT.error(
+                name=self.name, asked=path, reason=f"{error} after {time.monotonic() - begun:.1f} s"
+            ) from error
+        if not said.startswith(b"HTTP/1.1 200 "):
+            raise messages.SERVICE_SILENT.error(name=self.name, asked=path, reason=f"it answered {said!r}")
 
     def start(
         self,

@@ -1,4 +1,4 @@
-"""The processes of one environment: graph nodes and sidecars, started, waited for, watched.
+"""The processes of one environment: services and sidecars, started, waited for, watched.
 
 Laws of this file:
 - Every start has an environment of another size and another place in the order: both move the stack and the
@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 import time
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from meshwise.core import messages
-from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory, write_private_text
 from meshwise.core.process import OwnedProcess
-from meshwise.mesh.seam import LocalMesh, ProcessPlan, Ready
-from meshwise.study.model import SERVICE_PORTS, Protocol
-from meshwise.testbed.local.layout import Environment
+from meshwise.mesh.seam import ProcessPlan, Ready
+from meshwise.testbed.layout import Environment
 from meshwise.testbed.local.pod import Pod
 
 _PADDING_BYTES = 4096
@@ -33,7 +29,6 @@ _OPEN_FILES = 65536
 _LOG_BYTES = 256 << 20
 """A log lies in memory: a process that floods it ends before the machine does."""
 _INHERITED = ("PATH", "PYTHONPATH")
-SERVICE = "service"
 
 
 @dataclass(frozen=True)
@@ -60,41 +55,9 @@ class Start:
     plan: ProcessPlan
 
 
-def due_starts(
-    environment: Environment,
-    mesh: LocalMesh,
-    workers: int,
-    directory: Path,
-    chance: random.Random,
-    draws: str,
-    services: Sequence[ProcessPlan] | None = None,
-) -> list[Start]:
-    """All processes of an environment, in a random order. Writes the nodes' specs into `directory`. `draws`
-    seeds what nodes draw: the same in every environment, so that they meet the same chances. `services`:
-    instead of nodes."""
-    if services is None:
-        services = _service_plans(environment, directory, draws)
-    plans = [*mesh.processes(environment.placement, workers), *services]
+def due_starts(environment: Environment, plans: Sequence[ProcessPlan], chance: random.Random) -> list[Start]:
+    """All processes of an environment, in a random order."""
     return [Start(environment, plan) for plan in chance.sample(plans, len(plans))]
-
-
-def _service_plans(environment: Environment, directory: Path, draws: str) -> list[ProcessPlan]:
-    make_directory(directory, PRIVATE_DIRECTORY)
-    plans = []
-    for node in environment.nodes:
-        path = directory / f"{node.name}.json"
-        seed = zlib.crc32(f"{draws} {node.name}".encode())
-        write_private_text(path, environment.node_spec(node.name, seed).to_json())
-        plans.append(
-            ProcessPlan(
-                pod=node.name,
-                role=SERVICE,
-                argv=(sys.executable, "-m", "meshwise.service", "--spec", str(path)),
-                environment=dict(os.environ),
-                ready=Ready(SERVICE_PORTS[Protocol.HTTP1], "/healthz"),
-            )
-        )
-    return plans
 
 
 def start(

@@ -18,10 +18,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from meshwise import __version__
-from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory
 from meshwise.core.process import OwnedProcess, stop_all
@@ -31,19 +30,16 @@ from meshwise.mesh.dump import readable
 from meshwise.mesh.seam import OUTSIDER, Fidelity, LocalMesh, Proof
 from meshwise.study.model import MeshName, Study, Trial
 from meshwise.study.topology import CLIENT
+from meshwise.testbed.applications import choose
+from meshwise.testbed.applications.seam import Application, Place
+from meshwise.testbed.layout import Environment, lay_out
 from meshwise.testbed.local import host, instrument, links, measure, processes
 from meshwise.testbed.local.accidents import Accidents
-from meshwise.testbed.local.bank_ports import has_bank, with_direct_way
 from meshwise.testbed.local.checks import require_watches
-from meshwise.testbed.local.layout import Environment, lay_out
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.world import current_world
 from meshwise.testbed.seam import Measurement, Observe
-
-if TYPE_CHECKING:
-    from meshwise.testbed.local.bank import Bank
-    from meshwise.testbed.local.bank_trial import BankTrial
 
 STATE_LOG_BYTES = 32 << 10
 """Of each process's log that is kept after a failure."""
@@ -60,9 +56,14 @@ class LocalTestbed:
     """See `meshwise.testbed.seam.Testbed`. Lives inside a world (`world.enter_world`)."""
 
     def __init__(
-        self, study: Study, meshes: Mapping[MeshName, LocalMesh], directory: Path | None = None
+        self,
+        study: Study,
+        meshes: Mapping[MeshName, LocalMesh],
+        directory: Path | None = None,
+        application: Application | None = None,
     ) -> None:
-        """`directory`: memory-backed, for keys, configuration, logs; by default the world's own."""
+        """`directory`: memory-backed, for keys, configuration, logs; by default the world's own.
+        `application`: instead of the study's own."""
         self._study = study
         self._meshes = meshes
         self._directory = directory
@@ -74,7 +75,7 @@ class LocalTestbed:
         """By process; those of the current execution."""
         self._rules: dict[str, list[str]] = {}
         self._starts = 0
-        self._bank = _bank_of(study)
+        self._application = application or choose.application_of(study)
 
     def __enter__(self) -> Self:
         """Make pods, links and rules. Raises MW201 outside a world, MW214 where so many Envoys cannot
@@ -91,8 +92,7 @@ class LocalTestbed:
         with ExitStack() as stack:
             wanted = [pod for environment in environments for pod in environment.pods()]
             self._pods: dict[str, Pod] = stack.enter_context(links.network(wanted))
-            if self._bank:
-                stack.enter_context(self._bank)
+            stack.enter_context(self._application)
             for environment in environments:
                 self._capture(environment)
             self._stack = stack.pop_all()
@@ -126,7 +126,7 @@ class LocalTestbed:
             "workers": self._study.proxy_workers,
             "cpus": asdict(self._cpus),
             "capture": self._rules,
-            **({"stores": dict(self._bank.builds())} if self._bank else {}),
+            **self._application.describe(),
             "fidelity": fidelity,
         }
 
@@ -142,15 +142,11 @@ class LocalTestbed:
             shutil.rmtree(placement.directory, ignore_errors=True)
             make_directory(placement.directory, PRIVATE_DIRECTORY)
             mesh.prepare(placement, environment.first_cell)
-            specs = self._home / "nodes" / environment.name
-            services = None
-            if self._bank:
-                self._bank.start(environment, self._pods, logs)
-                services = self._bank.service_plans(environment, specs)
-            draws = f"{self._study.seed} execution {execution}"
-            due += processes.due_starts(
-                environment, mesh, self._study.proxy_workers, specs, chance, draws, services
+            services = self._application.start(
+                self._place(environment), f"{self._study.seed} execution {execution}"
             )
+            plans = [*mesh.processes(placement, self._study.proxy_workers), *services]
+            due += processes.due_starts(environment, plans, chance)
         chance.shuffle(due)
         started = []
         for one in due:
@@ -162,15 +158,14 @@ class LocalTestbed:
 
     def apply(self, trial: Trial) -> None:
         environment = self._of(trial)
+        place = self._place(environment)
         processes.check_alive(self._watched(environment))
         mesh = self._meshes[trial.cell.mesh]
         try:
-            if self._bank:
-                self._bank.rest(environment, self._pods)
+            self._application.rest(place)
             with self._reach(environment) as reach:
                 mesh.reset(environment.placement, trial.cell, reach)
-            if self._bank:
-                self._bank.begin(environment, self._pods, trial.cell)
+            self._application.renew(place, trial.cell)
         except MeshwiseError:
             processes.check_alive(self._watched(environment))  # a proxy that ended is the better reason
             raise
@@ -214,14 +209,15 @@ class LocalTestbed:
         directory = self._home / "trial"
         shutil.rmtree(directory, ignore_errors=True)
         clients = self._clients(trial, environment)
-        asked = self._ask_bank(trial, clients, directory)
+        loads = {name: spec for name, _, spec in clients}
+        asked = self._application.ask(self._place(environment), trial, loads, directory / "asked")
 
         def start_instruments(stack: ExitStack) -> list[instrument.Instrument]:
             started = []
-            for name, workload, spec in clients:
-                one = self._instrument(name, environment, workload, spec, directory / name)
+            for name, workload, _ in clients:
+                one = self._instrument(name, environment, workload, asked.clients[name], directory / name)
                 stack.enter_context(one.process)
-                started.append(replace(one, label=asked.labelled) if asked else one)
+                started.append(replace(one, label=asked.label))
             return started
 
         with self._reach(environment) as reach:
@@ -233,14 +229,11 @@ class LocalTestbed:
                 observe,
                 self._accidents(used),
             )
-        if asked is None or self._bank is None:
-            return measured
-        inside = clients[0][2]
-        return asked.judged(
+        return asked.judge(
             measured,
-            self._bank.books(environment),
-            inside,
-            lambda spec, where: self._instrument("again", environment, CLIENT, spec, where),
+            lambda spec, files: instrument.run_once(
+                lambda: self._instrument("again", environment, CLIENT, spec, files)
+            ),
         )
 
     # --- parts -------------------------------------------------------------------------------------
@@ -255,18 +248,6 @@ class LocalTestbed:
             outside = instrument.outside_spec(inside, trial, environment)
             wanted.append((instrument.OUTSIDE_CLIENT, OUTSIDER, outside))
         return wanted
-
-    def _ask_bank(
-        self, trial: Trial, clients: list[tuple[str, str, LoadSpec]], directory: Path
-    ) -> BankTrial | None:
-        """Gives the clients of a trial with the bank their requests."""
-        if self._bank is None:
-            return None
-        from meshwise.testbed.local.bank_trial import BankTrial
-
-        asked = BankTrial(trial.trial_id, dict(self._study.trial.mix), directory / "scripts")
-        clients[:] = [(name, workload, asked.scripted(name, spec)) for name, workload, spec in clients]
-        return asked
 
     def _instrument(
         self, name: str, environment: Environment, workload: str, spec: LoadSpec, directory: Path
@@ -309,8 +290,7 @@ class LocalTestbed:
         for placed in environment.placement.workloads:
             rules = mesh.capture(placed.name)
             if rules is not None:
-                if self._bank:
-                    rules = with_direct_way(rules, placed.name)
+                rules = self._application.capture(rules, placed.name)
                 pod = self._pods[environment.pod_name(placed.name)]
                 chains = links.capture(pod, rules, privileged=self._privileged)
                 self._rules[str(mesh.model.name)] = [str(chain) for chain in chains]
@@ -321,30 +301,29 @@ class LocalTestbed:
         try:
             stop_all(everyone)
         finally:
-            if self._bank:
-                self._bank.stop()
+            self._application.stop()
 
     def _watched(self, environment: Environment) -> list[OwnedProcess]:
         """Every process that must live while this environment is in use."""
-        stores = self._bank.processes(environment) if self._bank else ()
-        return [*self._running[environment.name], *stores]
+        return [*self._running[environment.name], *self._application.beside(environment)]
 
     def _of(self, trial: Trial) -> Environment:
         return self._environments[trial.cell.mesh, trial.process_set]
+
+    def _place(self, environment: Environment) -> Place:
+        def pod(workload: str) -> Pod:
+            return self._pods[environment.pod_name(workload)]
+
+        return Place(
+            environment,
+            lambda workload, port, path: pod(workload).tell(port, path),
+            lambda workload: pod(workload).network_fd,
+            self._home / "nodes" / environment.name,
+            self._home / "logs",
+        )
 
     def _reach(self, environment: Environment) -> LocalReach:
         def dial(pod: str, address: str, port: int) -> socket.socket:
             return self._pods[environment.pod_name(pod)].dial(address, port)
 
         return LocalReach(dial)
-
-
-def _bank_of(study: Study) -> Bank | None:
-    """Raises MW914 where the study has the bank and its packages are not installed."""
-    if not has_bank(study):
-        return None
-    try:
-        from meshwise.testbed.local.bank import Bank
-    except ModuleNotFoundError as error:
-        raise messages.BANK_EXTRA.error(package=error.name) from error
-    return Bank(study)

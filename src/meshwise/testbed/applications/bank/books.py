@@ -34,8 +34,8 @@ from meshwise.service.bank.mix import Mix, Request, draw
 from meshwise.service.bank.spec import Service
 from meshwise.study.bank import Operation
 from meshwise.study.model import Arrivals, Protocol
-from meshwise.testbed.local.bank import ACCOUNTS, ALLOWANCE, BALANCE
 
+ACCOUNTS, BALANCE, ALLOWANCE = 1000, 1_000_000, 1_000_000
 ROUNDS = 3
 """How often a client comes back for what it does not know."""
 SETTLE_S = 25.0

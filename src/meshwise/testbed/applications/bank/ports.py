@@ -1,11 +1,10 @@
-"""The bank's ports past the sidecars, and which studies have the bank. Needs nothing of `meshwise[bank]`."""
+"""The bank's ports past the sidecars."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from meshwise.mesh.seam import Capture
-from meshwise.study.model import Study, TopologyKind
 from meshwise.study.topology import POSTGRES_PORT, REDIS_PORT
 
 POSTGRES, REDIS = "postgres", "redis"
@@ -13,10 +12,6 @@ DIRECT = {POSTGRES_PORT: 15432, REDIS_PORT: 16379}
 """Port of a store -> where it is reached past the sidecars. On a cluster the pods would be annotated to leave
 the port itself alone; here both ways stand side by side, and a trial takes either without new rules."""
 _OWN = {POSTGRES: POSTGRES_PORT, REDIS: REDIS_PORT}
-
-
-def has_bank(study: Study) -> bool:
-    return any(cell.shape is TopologyKind.BANK for cell in study.cells)
 
 
 def with_direct_way(rules: Capture, workload: str) -> Capture:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from meshwise.core.errors import MeshwiseError
 from meshwise.core.modes import make_directory
 from meshwise.load.spec import LoadSpec
 from meshwise.service.bank.mix import Request
 from meshwise.study.bank import Operation
 from meshwise.study.model import Arrivals
-from meshwise.testbed.local import books
-from meshwise.testbed.local.instrument import Instrument
+from meshwise.testbed.applications.bank import books
+from meshwise.testbed.applications.seam import Send
 from meshwise.testbed.seam import Measurement
 
 AGAIN_GAP_NS = 10_000_000
 """Clients that come back do so one after the other, 100 in a second."""
 AGAIN_TIMEOUT_NS = 10**10
-_END_S = 20.0
-
-StartInstrument = Callable[[LoadSpec, Path], Instrument]
-"""In the pod of the mesh's client; the files go to the directory."""
 
 
 @dataclass
@@ -48,23 +42,19 @@ class BankTrial:
     def labelled(self, client: str, table: pa.Table) -> pa.Table:
         return books.Asked(self._asked).labelled(client, table)
 
-    def judged(
-        self, measurement: Measurement, url: str, spec: LoadSpec, start: StartInstrument
-    ) -> Measurement:
+    def judged(self, measurement: Measurement, url: str, spec: LoadSpec, send: Send) -> Measurement:
         """`spec`: of the client inside the mesh, as which every client comes back."""
         rounds = 0
 
         def ask_again(requests: Sequence[Request]) -> Sequence[int]:
             nonlocal rounds
             rounds += 1
-            return once_more(requests, spec, self.directory / f"again-{rounds}", start)
+            return once_more(requests, spec, self.directory / f"again-{rounds}", send)
 
         return books.judged(measurement, books.Asked(self._asked), url, ask_again)
 
 
-def once_more(
-    requests: Sequence[Request], spec: LoadSpec, directory: Path, start: StartInstrument
-) -> Sequence[int]:
+def once_more(requests: Sequence[Request], spec: LoadSpec, directory: Path, send: Send) -> Sequence[int]:
     """Send these, evenly spaced, and give a status each; zeros if the instrument does not get through."""
     make_directory(directory)
     again = replace(
@@ -79,13 +69,5 @@ def once_more(
         trace=None,
         think=None,
     )
-    with ExitStack() as stack:
-        instrument = start(again, directory / "out")
-        stack.enter_context(instrument.process)
-        try:
-            instrument.wait_started()
-        except (MeshwiseError, ValueError):
-            return [0] * len(requests)
-        instrument.process.wait((again.duration_ns + again.timeout_ns) / 1e9 + _END_S)
-    statuses = [int(status) for status in instrument.requests()["status"].to_pylist()]
+    statuses = [int(status) for status in send(again, directory / "out")["status"].to_pylist()]
     return (statuses + [0] * len(requests))[: len(requests)]

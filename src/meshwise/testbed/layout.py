@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meshwise.mesh.seam import OUTSIDER, POD_RANGE, SERVICE_RANGE, PlacedWorkload, Placement
-from meshwise.service.spec import NodeSpec, Upstream
 from meshwise.study.model import Cell, MeshName, Study, Topology, Workload
 
+SERVICE = "service"
+"""Role of a process of the application."""
 _FIRST_POD = 10
 _OUTSIDER_POD = 250
 
@@ -57,31 +58,6 @@ class Environment:
         """Where an application dials a workload: its service, which only a sidecar answers, or its pod."""
         placed = self.placement[callee]
         return placed.pod_ip if self.placement.mesh is MeshName.NONE else placed.service_ip
-
-    def node_spec(self, name: str, seed: int = 0) -> NodeSpec:
-        """What the graph node of a workload is told at its start; `seed` is of the chances it draws."""
-        scripts = {
-            topology.name: service
-            for topology in self.scripted
-            for service in (topology.graph.services if topology.graph else ())
-            if service.name == name
-        }
-        calls = [self._upstream(callee) for callee in self.placement[name].workload.calls]
-        chain = [upstream for callee, upstream in calls if not is_leaf(callee)]
-        leaves = tuple(upstream for callee, upstream in calls if is_leaf(callee))
-        # No cell asks for work, so no node spends its start on calibrating it.
-        return NodeSpec(
-            name,
-            next=chain[0] if chain else None,
-            leaves=leaves,
-            scripts=scripts,
-            upstreams=dict(calls) if scripts else {},
-            seed=seed,
-            work_rounds_per_us=1.0,
-        )
-
-    def _upstream(self, callee: str) -> tuple[str, Upstream]:
-        return callee, Upstream(self.address(callee), self.placement[callee].workload.host)
 
     def authority(self, cell: Cell) -> str:
         """What the instrument calls the first node."""
@@ -135,7 +111,3 @@ def merged(cells: Iterable[Cell]) -> tuple[Workload, ...]:
             calls = tuple(dict.fromkeys((*known.calls, *workload.calls)))
             found[workload.name] = replace(known, calls=calls)
     return tuple(found.values())
-
-
-def is_leaf(name: str) -> bool:
-    return name.startswith("leaf-")

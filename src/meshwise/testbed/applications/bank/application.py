@@ -1,4 +1,4 @@
-"""The bank in pods: its stores and services in every environment, begun anew for each trial.
+"""The bank as an application: its stores and services in every environment, begun anew for each trial.
 
 Laws of this file:
 - PostgreSQL and Redis are started with the services, once per execution, in pods of their own; their files
@@ -15,35 +15,36 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import redis
 
 from meshwise.core import messages
 from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory
 from meshwise.core.process import OwnedProcess
-from meshwise.mesh.seam import ProcessPlan, Ready
+from meshwise.load.spec import LoadSpec
+from meshwise.mesh.seam import Capture, ProcessPlan, Ready
 from meshwise.service.bank import schema, stores
 from meshwise.service.bank.spec import SPOKEN, BankSpec, Peer, Service, StoreUrls
 from meshwise.service.bank.stores import Cluster, Store
 from meshwise.study.bank import Stores
-from meshwise.study.model import Cell, MeshName, Study, Workload
+from meshwise.study.model import Cell, MeshName, Study, Trial, Workload
 from meshwise.study.topology import POSTGRES_PORT, REDIS_PORT
-from meshwise.testbed.local.bank_ports import DIRECT, POSTGRES, REDIS
-from meshwise.testbed.local.layout import Environment
-from meshwise.testbed.local.pod import Pod
+from meshwise.testbed.applications.bank.books import ACCOUNTS, ALLOWANCE, BALANCE
+from meshwise.testbed.applications.bank.ports import DIRECT, POSTGRES, REDIS, with_direct_way
+from meshwise.testbed.applications.bank.trial import BankTrial
+from meshwise.testbed.applications.seam import Place, TrialLoad
+from meshwise.testbed.layout import SERVICE, Environment
 
 CONTROL_PORT = 15980
 """Of a service, on its pod's 127.0.0.1."""
 STORE = "store"
 """Role of a store's process."""
-ACCOUNTS, BALANCE, ALLOWANCE = 1000, 1_000_000, 1_000_000
 _ANYWHERE = "0.0.0.0"
-_CONTROL_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,11 @@ class Running:
 
 
 class Bank:
-    """Owner of the stores. A context manager; `start` and `stop` once per execution."""
+    """See `applications.seam.Application`. Owner of the stores."""
 
     def __init__(self, study: Study, settings: Mapping[str, tuple[str, ...]] | None = None) -> None:
         """`settings`: further ones for `postgres` and `redis`."""
+        self._mix = dict(study.trial.mix)
         self._protocols = tuple(p for p in SPOKEN if any(cell.protocol is p for cell in study.cells))
         self._settings = settings or {}
         self._stack = ExitStack()
@@ -66,7 +68,7 @@ class Bank:
         self._cluster: Cluster | None = None
         self._running: dict[str, Running] = {}
 
-    def __enter__(self) -> Bank:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -77,20 +79,37 @@ class Bank:
 
     # --- of an execution ---------------------------------------------------------------------------
 
-    def start(self, environment: Environment, pods: Mapping[str, Pod], logs: Path) -> None:
-        """Its stores, empty and ready. Raises MW911 to MW913, MW211, MW212."""
-        here = logs / environment.name
+    def describe(self) -> Mapping[str, object]:
+        """Which programs the stores are."""
+        return {
+            "stores": {
+                "postgres": stores.build_of(stores.postgres_binaries() / "postgres"),
+                "redis": stores.build_of(stores.redis_binary()),
+            }
+        }
+
+    def capture(self, rules: Capture, workload: str) -> Capture:
+        return with_direct_way(rules, workload)
+
+    def start(self, place: Place, draws: str) -> Sequence[ProcessPlan]:
+        """Stores, empty and ready; five services, which hold no connection until their first trial begins.
+
+        Raises MW911 to MW913, MW211, MW212.
+        """
+        environment = place.environment
+        here = place.logs / environment.name
         if self._cluster is None:
             self._cluster = self._stack.enter_context(stores.cluster(here))
         made = []
         for workload, start in ((POSTGRES, self._postgres), (REDIS, self._redis)):
-            pod = environment.pod_name(workload)
-            made.append(start(here, f"{pod}/{STORE}", pods[pod].network_fd))
+            name = f"{environment.pod_name(workload)}/{STORE}"
+            made.append(start(here, name, place.network_fd(workload)))
         database, cache = made
         asyncio.run(schema.prepare(database.local, ACCOUNTS, BALANCE, ALLOWANCE))
         self._running[environment.name] = Running(database, cache)
+        return self._plans(environment, place.files)
 
-    def _postgres(self, logs: Path, name: str, network_fd: int) -> Store:
+    def _postgres(self, logs: Path, name: str, network_fd: int | None) -> Store:
         return self._stores.enter_context(
             stores.postgres(
                 logs / POSTGRES, _ANYWHERE, POSTGRES_PORT, name=name, network_fd=network_fd,
@@ -98,7 +117,7 @@ class Bank:
             )
         )  # fmt: skip
 
-    def _redis(self, logs: Path, name: str, network_fd: int) -> Store:
+    def _redis(self, logs: Path, name: str, network_fd: int | None) -> Store:
         return self._stores.enter_context(
             stores.redis(
                 logs / REDIS, _ANYWHERE, REDIS_PORT, name=name, network_fd=network_fd,
@@ -111,19 +130,11 @@ class Bank:
         self._running = {}
         self._stores.close()
 
-    def processes(self, environment: Environment) -> tuple[OwnedProcess, ...]:
+    def beside(self, environment: Environment) -> Sequence[OwnedProcess]:
         running = self._running[environment.name]
         return running.postgres.process, running.redis.process
 
-    def builds(self) -> Mapping[str, str]:
-        """Which programs the stores are."""
-        return {
-            "postgres": stores.build_of(stores.postgres_binaries() / "postgres"),
-            "redis": stores.build_of(stores.redis_binary()),
-        }
-
-    def service_plans(self, environment: Environment, directory: Path) -> list[ProcessPlan]:
-        """The five services, which hold no connection until their first trial begins."""
+    def _plans(self, environment: Environment, directory: Path) -> list[ProcessPlan]:
         make_directory(directory, PRIVATE_DIRECTORY)
         plans = []
         for service in Service:
@@ -132,7 +143,7 @@ class Bank:
             plans.append(
                 ProcessPlan(
                     pod=service,
-                    role="service",
+                    role=SERVICE,
                     argv=(sys.executable, "-m", "meshwise.service.bank", "--spec", str(path)),
                     environment=dict(os.environ),
                     ready=Ready(CONTROL_PORT, "/healthz", timeout_s=30.0),
@@ -177,13 +188,14 @@ class Bank:
 
     # --- of a trial --------------------------------------------------------------------------------
 
-    def rest(self, environment: Environment, pods: Mapping[str, Pod]) -> None:
+    def rest(self, place: Place) -> None:
         """Every service lets go of every connection. Raises MW921."""
         for service in Service:
-            tell(pods[environment.pod_name(service)], "/rest")
+            place.tell(service, CONTROL_PORT, "/rest")
 
-    def begin(self, environment: Environment, pods: Mapping[str, Pod], cell: Cell) -> None:
+    def renew(self, place: Place, cell: Cell) -> None:
         """The books as at the start, an empty cache, and services that may dial. Raises MW921, MW922."""
+        environment = place.environment
         running = self._running[environment.name]
         try:
             asyncio.run(schema.begin_anew(running.postgres.local, ACCOUNTS, BALANCE, ALLOWANCE))
@@ -192,28 +204,18 @@ class Bank:
         except (redis.RedisError, *schema.ERRORS) as error:
             raise messages.STORE_SILENT.error(environment=environment.name, reason=error) from error
         for service in Service:
-            tell(pods[environment.pod_name(service)], f"/begin/{cell.stores}")
+            place.tell(service, CONTROL_PORT, f"/begin/{cell.stores}")
+
+    def ask(self, place: Place, trial: Trial, clients: Mapping[str, LoadSpec], files: Path) -> TrialLoad:
+        asked = BankTrial(trial.trial_id, self._mix, files)
+        scripted = {client: asked.scripted(client, spec) for client, spec in clients.items()}
+        books, inside = self._running[place.environment.name].postgres.local, next(iter(scripted.values()))
+        return TrialLoad(
+            scripted,
+            asked.labelled,
+            lambda measurement, send: asked.judged(measurement, books, inside, send),
+        )
 
     def cache_url(self, environment: str) -> str:
         """Of the cache of an environment, by its name."""
         return self._running[environment].redis.local
-
-    def books(self, environment: Environment) -> str:
-        """Where the judge reads."""
-        return self._running[environment.name].postgres.local
-
-
-def tell(pod: Pod, path: str) -> None:
-    """One request to the control port of a service. Raises MW921 when it is not obeyed."""
-    begun = time.monotonic()
-    try:
-        with pod.dial("127.0.0.1", CONTROL_PORT) as connection:
-            connection.settimeout(_CONTROL_S)
-            connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            said = connection.recv(64)
-    except OSError as error:
-        raise messages.SERVICE_SILENT.error(
-            name=pod.name, asked=path, reason=f"{error} after {time.monotonic() - begun:.1f} s"
-        ) from error
-    if not said.startswith(b"HTTP/1.1 200 "):
-        raise messages.SERVICE_SILENT.error(name=pod.name, asked=path, reason=f"it answered {said!r}")

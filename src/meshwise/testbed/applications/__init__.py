@@ -1,0 +1,1 @@
+"""What is under load, made anew for each trial and judged after it (`seam.Application`)."""

@@ -1,0 +1,1 @@
+"""The reference application: a small bank with its stores."""
