@@ -29,10 +29,10 @@ def _envoy() -> None:
         pytest.skip(f"needs Envoy: {error.remedy}")
 
 
-def scene(person: str, *words: str) -> list[dict[str, object]]:
+def scene(person: str, *words: str, **more: str) -> list[dict[str, object]]:
     done = subprocess.run(
         command_as(person, *PROGRAM, *words),
-        env=environment_as(person), capture_output=True, text=True, timeout=240, check=False,
+        env=environment_as(person, **more), capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:] + done.stdout[-4000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -74,6 +74,27 @@ def test_every_kind_of_trial_runs_on_real_proxies(person: str) -> None:
     assert shared["clients"] == {"mesh": 150, "outside": 150}
     assert shared["cpu"] == sources(*point_to_point, "istio/a/outsider/instrument")
     assert left == {"left": []}
+
+
+def test_a_proxy_that_starts_slowly_is_waited_for_because_the_run_has_measured_that() -> None:
+    directory = Path("/tmp") / f"meshwise-test-{uuid.uuid4().hex}"
+    directory.mkdir()
+    directory.chmod(0o755)
+    slow = directory / "envoy"
+    # Only what starts a proxy is slow: to ask what a configuration may hold takes as long as ever.
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *validate*) ;; *) sleep 2 ;; esac\nexec {envoy_path()} "$@"\n')
+    slow.chmod(0o755)
+    person = ROOT if os.geteuid() == 0 else ORDINARY
+    try:
+        refused, known, measured = scene(person, "slow_start", MESHWISE_ENVOY=str(slow))
+    finally:
+        slow.unlink()
+        directory.rmdir()
+    assert refused["refused"] == "MW212"
+    assert "not ready within 1 s" in str(refused["what"])
+    assert known["slowness"] == known["measured"] >= 20  # type: ignore[operator]
+    assert known["of"] == "starting Envoy"
+    assert (measured["failure"], measured["status"]) == ("", {"200": 300})
 
 
 @pytest.mark.parametrize("role", ["proxy", "service", "instrument"])

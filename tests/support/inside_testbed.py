@@ -13,9 +13,11 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from meshwise.core.errors import MeshwiseError
+from meshwise.core.patience import Patience
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.none.mesh import NoneMesh
 from meshwise.study.model import LADDER, Control, MeshName, Protocol, Role, Study, Trial
+from meshwise.testbed.local import calibration
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe
@@ -140,7 +142,24 @@ def hold() -> int:
     return 0
 
 
-SCENES = {scene.__name__: scene for scene in (ladder, fault, hold)}
+def slow_start() -> int:
+    """MESHWISE_ENVOY names one that takes seconds to start: too long for a run that does not know it."""
+    hasty = Patience(ready_s=1.0)
+    found = calibration.slowness(study([cell(STRICT)]))
+    for patience in (hasty, hasty.slowed(found.factor)):
+        question = study([cell(STRICT)])
+        with LocalTestbed(question, {MeshName.ISTIO: IstioMesh()}, patience=patience) as bed:
+            try:
+                bed.restart(0)
+            except MeshwiseError as error:
+                say(refused=error.code, what=error.what)
+                continue
+            say(slowness=bed.environment()["slowness"], measured=found.factor, of=found.of)
+            run(bed, trial(0, cell(STRICT)))
+    return 0
+
+
+SCENES = {scene.__name__: scene for scene in (ladder, fault, hold, slow_start)}
 
 if __name__ == "__main__":
     scene, *words = sys.argv[1:]

@@ -302,7 +302,7 @@ def test_a_restarted_control_plane_goes_on_where_it_was(directory: Path) -> None
 
 
 def test_the_relay_waits_for_the_controller_and_survives_it(directory: Path, free_port: int) -> None:
-    argv = [sys.executable, "-I", "-S", relay.__file__, str(free_port), str(directory / API_SOCKET)]
+    argv = [sys.executable, "-I", "-S", relay.__file__, str(free_port), str(directory / API_SOCKET), "30"]
     process = subprocess.Popen(argv)
 
     async def through_relay() -> Any:

@@ -226,7 +226,7 @@ def test_every_start_has_fresh_tokens_and_the_same_keys(tmp_path: Path) -> None:
 
 def test_a_control_plane_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(MeshwiseError) as caught:
-        command.tell(tmp_path, "reload", "a")
+        command.tell(tmp_path, "reload", "a", 5.0)
     assert caught.value.code == "MW421"
 
 

@@ -19,6 +19,7 @@ from meshwise.archive.read import stored_graph
 from meshwise.archive.store import Archive, TrialStatus
 from meshwise.cli.wiring import LevelOption, meshes_of, not_applicable
 from meshwise.core.errors import ExitStatus
+from meshwise.core.patience import USUAL
 from meshwise.core.units import format_duration
 from meshwise.mesh.binaries.store import OVERRIDES
 from meshwise.report import edge
@@ -37,6 +38,7 @@ from meshwise.runner.loop import (
 from meshwise.study.design.blocks import design
 from meshwise.study.file.read import load_study
 from meshwise.study.model import Layer, Study, Trial
+from meshwise.testbed.local import calibration
 from meshwise.testbed.local.checks import preflight
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
@@ -79,9 +81,13 @@ def replayed(question: Study) -> list[Path]:
 def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, resume: bool) -> int:
     console = edge.console(stderr=True)
     statuses: Mapping[str, TrialStatus] = {}
+    slowness = calibration.slowness(question)
+    if said := calibration.words(slowness):
+        console.print(said, markup=False, soft_wrap=True)
+    patience = USUAL.slowed(slowness.factor)
     try:
         with (
-            LocalTestbed(question, meshes_of(question)) as testbed,
+            LocalTestbed(question, meshes_of(question), patience=patience) as testbed,
             Archive.start(out, question, trials, testbed.environment(), resume=resume) as archive,
         ):
             try:

@@ -24,6 +24,7 @@ from typing import IO, Self
 
 from meshwise.core import messages
 from meshwise.core.modes import make_directory
+from meshwise.core.patience import USUAL
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ _POLL_S = 0.004
 _TAIL_BYTES = 8192
 ANSWER_BYTES = 1 << 16
 """More than any proxy says about itself."""
-GRACE_S = 5.0
-"""How long a process may take to heed SIGTERM."""
+GRACE_S = USUAL.stop_s
+"""Where nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class LaunchPlan:
     open_files: int | None = None
     descriptors: tuple[int, ...] = ()
     """Passed on under the same numbers."""
+    stop_s: float = GRACE_S
+    """How long it may take to heed SIGTERM, when its `with` block ends."""
     file_bytes: int | None = None
     """No file that it writes, its log included, grows beyond this: it ends with SIGXFSZ."""
 
@@ -86,7 +89,7 @@ class OwnedProcess:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.stop()
+        self.stop(self.plan.stop_s)
 
     @property
     def name(self) -> str:

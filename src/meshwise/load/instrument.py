@@ -37,9 +37,8 @@ from meshwise.study.protocol import Streaming
 
 Say = Callable[[dict[str, object]], None]
 
-CONNECT_TIMEOUT_NS = 5 * 10**9
-CONNECT_TIMEOUT_EACH_NS = 1_000_000
-"""More, for each connection."""
+CONNECT_EACH_NS = 1_000_000
+"""More than the time for one, for each connection."""
 START_MARGIN_NS = 20_000_000
 CLOSED_ROWS_PER_S = 500_000
 """Above what one process can do; the file is sparse, so unused rows take no space."""
@@ -125,7 +124,7 @@ def _reachable(spec: LoadSpec) -> LoadSpec:
     Raises MW306 when none does."""
     if len(spec.targets) < 2:
         return spec
-    patience_s = min(spec.timeout_ns, CONNECT_TIMEOUT_NS) / 1e9
+    patience_s = min(spec.timeout_ns, spec.connect_ns) / 1e9
     found, failed = answering(spec.targets, spec.port, every=spec.spread, patience_s=patience_s)
     if not found:
         why = "; ".join(f"{address}: {reason}" for address, reason in failed.items())
@@ -188,7 +187,7 @@ class _Part:
 
     def connect(self) -> None:
         """Raises MW306 when no connection could be made."""
-        failure = self._engine.connect(CONNECT_TIMEOUT_NS + CONNECT_TIMEOUT_EACH_NS * self._slots)
+        failure = self._engine.connect(self._spec.connect_ns + CONNECT_EACH_NS * self._slots)
         if failure is not None:
             raise _cannot_connect(self._spec, failure.kind.label, str(failure))
 

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from meshwise.core import messages
 from meshwise.core.errors import Fault, MeshwiseError
+from meshwise.core.patience import USUAL
 from meshwise.core.process import LaunchPlan, OwnedProcess
 from meshwise.load.files import RunFiles, descriptor_of, nameless
 from meshwise.load.instrument import check_spec
 from meshwise.load.report import LoadReport
 from meshwise.load.spec import LoadSpec
-
-_START_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def _wait_started(process: OwnedProcess) -> int:
     assert process.stdout is not None
     line = process.stdout.readline()  # its end, if it has to be, comes as an end of file
     if not line:
-        process.wait(_START_TIMEOUT_S)
+        process.wait(USUAL.start_s)
         tail = process.log_tail().strip() or "it said nothing"
         raise messages.INSTRUMENT_DIED.error(ending=process.ending, tail=tail)
     event = json.loads(line)

@@ -91,7 +91,7 @@ class Pool:
         self._setting_up: set[Connection] = set()
         self._on_demand = False
         self._by_age = ByAge(slots)
-        self._setup_limit_ns = min(spec.timeout_ns, 5 * 10**9)
+        self._setup_limit_ns = min(spec.timeout_ns, spec.connect_ns)
         self._unsent_limit_bytes = _UNSENT_SLACK_BYTES + 2 * spec.streams * encoded.size_bytes
 
     def open_all(self, slots: int) -> None:

@@ -18,6 +18,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from meshwise.core.patience import USUAL
 from meshwise.study.load.payload import Payload, parse_payload
 from meshwise.study.load.profile import LoadProfile, Think
 from meshwise.study.model import Arrivals, Protocol
@@ -93,6 +94,8 @@ class LoadSpec:
     """All of the name, in the order in which they are tried; empty: `address` is the only one."""
     spread: bool = False
     """Connections are spread over the addresses, slot by slot; else all go to the first that answers."""
+    connect_ns: int = round(USUAL.connect_s * 1e9)
+    """A connection not set up after this long has failed; during the run also one after `timeout_ns`."""
     think: Think | None = None
     """Of closed arrivals: how long a slot rests after an answer."""
 

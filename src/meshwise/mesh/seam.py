@@ -15,6 +15,7 @@ from typing import Protocol
 
 from meshwise.archive.outcome import Check as Check
 from meshwise.archive.outcome import Proof as Proof
+from meshwise.core.patience import USUAL, Patience
 from meshwise.mesh.expectations import Expectation
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers
@@ -57,6 +58,7 @@ class Placement:
     outsider_ip: str
     directory: Path
     trust_domain: str = "cluster.local"
+    patience: Patience = USUAL
 
     def __getitem__(self, name: str) -> PlacedWorkload:
         return next(placed for placed in self.workloads if placed.name == name)
@@ -72,7 +74,6 @@ class Ready:
 
     port: int
     path: str
-    timeout_s: float = 15.0
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,9 @@ def machine_words(environment: Mapping[str, Any]) -> list[str]:
         found.append(format_size(memory))
     if kernel := facts.get("kernel"):
         found.append(f"Linux {kernel}")
+    slowness = environment.get("slowness", 1)
+    if isinstance(slowness, int | float) and slowness != 1:
+        found.append(f"{slowness:g} times slower at the start than when idle")
     return found
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from meshwise.core.patience import USUAL, Patience
 from meshwise.mesh.seam import OUTSIDER, POD_RANGE, SERVICE_RANGE, PlacedWorkload, Placement
 from meshwise.study.model import Cell, MeshName, Study, Topology, Workload
 
@@ -33,6 +34,10 @@ class Environment:
     @property
     def name(self) -> str:
         return f"{self.placement.mesh}/{self.placement.process_set}"
+
+    @property
+    def patience(self) -> Patience:
+        return self.placement.patience
 
     @property
     def nodes(self) -> tuple[PlacedWorkload, ...]:
@@ -64,7 +69,7 @@ class Environment:
         return f"{cell.topology.entry.host}:{cell.topology.entry.port(cell.protocol)}"
 
 
-def lay_out(study: Study, directory: Path) -> tuple[Environment, ...]:
+def lay_out(study: Study, directory: Path, patience: Patience = USUAL) -> tuple[Environment, ...]:
     """Every environment of the study, in its order; twins after all first sets. Files below `directory`."""
     wanted: list[tuple[MeshName, str, list[Cell]]] = []
     for process_set, cells in (("a", study.cells + study.control.same), ("b", study.control.twin)):
@@ -73,13 +78,13 @@ def lay_out(study: Study, directory: Path) -> tuple[Environment, ...]:
             if own:
                 wanted.append((mesh, process_set, own))
     return tuple(
-        _environment(number, mesh, process_set, cells, directory)
+        _environment(number, mesh, process_set, cells, directory, patience)
         for number, (mesh, process_set, cells) in enumerate(wanted, start=1)
     )
 
 
 def _environment(
-    number: int, mesh: MeshName, process_set: str, cells: list[Cell], directory: Path
+    number: int, mesh: MeshName, process_set: str, cells: list[Cell], directory: Path, patience: Patience
 ) -> Environment:
     pods, services = _subnet(POD_RANGE, number), _subnet(SERVICE_RANGE, number)
     placed = tuple(
@@ -92,6 +97,7 @@ def _environment(
         workloads=placed,
         outsider_ip=str(pods + _OUTSIDER_POD),
         directory=directory / mesh / process_set,
+        patience=patience,
     )
     topologies = dict.fromkeys(cell.topology for cell in cells)
     return Environment(placement, cells[0], tuple(each for each in topologies if each.graph))

@@ -16,12 +16,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from meshwise.core import messages
-from meshwise.core.process import ask
+from meshwise.core.process import Said, ask
 from meshwise.mesh.binaries.store import locate
 from meshwise.mesh.istio import native
 
 VARIABLE = "MESHWISE_ENVOY"
-_ANSWER_S = 20.0
+_ANSWER_S = 120.0
+"""Before it is known how slow this run is; a program that never answers is told from one that is slow."""
 
 
 def envoy_path() -> Path:
@@ -45,13 +46,18 @@ def envoy_path() -> Path:
     return path
 
 
+def introduced(path: Path) -> Said:
+    """What it says to `--version`. Raises MW403."""
+    try:
+        return ask([path, "--version"], _ANSWER_S)
+    except (OSError, ValueError) as error:
+        raise messages.ENVOY_MISSING.error(path=path, reason=str(error)) from error
+
+
 @lru_cache(maxsize=4)
 def facts(path: Path) -> Mapping[str, str]:
     """`version`, `revision`, `tls_library`, `digest`. Raises MW403 for a program that is not Envoy."""
-    try:
-        answer = ask([path, "--version"], _ANSWER_S)
-    except (OSError, ValueError) as error:
-        raise messages.ENVOY_MISSING.error(path=path, reason=str(error)) from error
+    answer = introduced(path)
     match = re.search(r"version: (\w+)/([^/]+)/([^/]+)/([^/]+)/(\S+)", answer.text)
     if answer.status or not match:
         raise messages.ENVOY_MISSING.error(path=path, reason="its `--version` is not Envoy's")

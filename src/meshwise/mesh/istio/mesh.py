@@ -36,7 +36,6 @@ PROXY_UID = 1337
 DRAIN_TIME_S = 0
 """Istio's is 45 s. Here a replaced configuration must be gone before the next trial; `fidelity` says so."""
 
-SETTLE_TIMEOUT_S = 10.0
 _POLL_S = 0.005
 _STATE = {"config_dump.json": "/config_dump", "clusters.txt": "/clusters", "listeners.txt": "/listeners"}
 
@@ -143,7 +142,8 @@ class IstioMesh:
         stats = together(lambda name: admins[name].stats(taken_up.WATCHED), used)
         refused = dict(zip(used, map(taken_up.rejections, stats), strict=True))
         pushed = self._bring(placement, cell, version)
-        deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        settle_s = placement.patience.settle_s
+        deadline = time.monotonic() + settle_s
 
         def settle(name: str) -> None:
             def waiting(stats: Stats) -> list[str]:
@@ -151,7 +151,7 @@ class IstioMesh:
                 at_once = self._drain_time_s == 0
                 return missing + (taken_up.left(stats, pushed[name], drains_at_once=at_once) if empty else [])
 
-            _settle(admins[name], cell, waiting, refused[name], deadline)
+            _settle(admins[name], cell, waiting, refused[name], settle_s, deadline)
 
         together(settle, used)
 
@@ -178,7 +178,12 @@ class IstioMesh:
 
 
 def _settle(
-    admin: Admin, cell: Cell, waiting_for: Callable[[Stats], list[str]], refused: int, deadline: float
+    admin: Admin,
+    cell: Cell,
+    waiting_for: Callable[[Stats], list[str]],
+    refused: int,
+    settle_s: float,
+    deadline: float,
 ) -> None:
     """Returns when the proxy has taken the push up. Raises MW404 (refused) or MW405 (too slow)."""
     while True:
@@ -190,7 +195,7 @@ def _settle(
             return
         if time.monotonic() > deadline:
             raise messages.CONFIG_SLOW.error(
-                pod=admin.pod, cell=cell.name, timeout=SETTLE_TIMEOUT_S, waiting="; ".join(waiting)
+                pod=admin.pod, cell=cell.name, timeout=settle_s, waiting="; ".join(waiting)
             )
         time.sleep(_POLL_S)
 

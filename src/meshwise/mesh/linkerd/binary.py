@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from meshwise.core import messages
-from meshwise.core.process import ask
+from meshwise.core.process import Said, ask
 from meshwise.mesh.binaries.known import LATEST_KNOWN
 from meshwise.mesh.binaries.store import OVERRIDES, locate
 
@@ -19,7 +19,8 @@ PINNED = ("v2.366.0",)
 TRIED_REVISIONS = ("29637b64",)
 """Builds of one's own that were tried, by the beginning of their commit: 7 commits after v2.366.0."""
 
-_ANSWER_S = 20.0
+_ANSWER_S = 120.0
+"""Before it is known how slow this run is; a program that never answers is told from one that is slow."""
 _BANNER = re.compile(r"linkerd2_proxy: (\S+) (\S+) \(([0-9a-f]+)\)")
 
 
@@ -39,6 +40,14 @@ def pinned() -> str:
     return ", ".join(PINNED)
 
 
+def introduced(path: Path) -> Said:
+    """What it says when it is started without an environment. Raises MW423."""
+    try:
+        return ask([path], _ANSWER_S, environment={})
+    except (OSError, ValueError) as error:
+        raise messages.NOT_LINKERD.error(path=path, reason=str(error)) from error
+
+
 @lru_cache(maxsize=4)
 def facts(path: Path) -> Mapping[str, str]:
     """`version`, `revision`, `build`, `path`, `digest`, `tried`. Raises MW423 for another program.
@@ -46,10 +55,7 @@ def facts(path: Path) -> Mapping[str, str]:
     The proxy has no `--version`: started without an environment it says its version and then, that its
     configuration is missing (exit status 64).
     """
-    try:
-        answer = ask([path], _ANSWER_S, environment={})
-    except (OSError, ValueError) as error:
-        raise messages.NOT_LINKERD.error(path=path, reason=str(error)) from error
+    answer = introduced(path)
     match = _BANNER.search(answer.text)
     if not match:
         raise messages.NOT_LINKERD.error(path=path, reason="it does not introduce itself as linkerd2-proxy")

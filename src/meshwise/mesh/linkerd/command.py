@@ -10,15 +10,13 @@ from typing import Any
 from meshwise.core import messages
 from meshwise.mesh.linkerd.names import COMMAND_SOCKET
 
-TIMEOUT_S = 5.0
 
-
-def tell(directory: Path, word: str, process_set: str) -> dict[str, Any]:
+def tell(directory: Path, word: str, process_set: str, control_s: float) -> dict[str, Any]:
     """`reload` (returns when every stream has been sent the snapshot file's answers) or `status`:
     `version`, `fingerprint`, `streams`, `behind`, `unknown_calls`. Raises MW421."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(TIMEOUT_S)
+            connection.settimeout(control_s)
             connection.connect(str(directory / COMMAND_SOCKET))
             connection.sendall(word.encode() + b"\n")
             with connection.makefile("rb") as answers:

@@ -82,7 +82,8 @@ class LinkerdMesh:
             )
         ]
         for placed in placement.workloads:
-            relay = (sys.executable, "-I", "-S", str(_RELAY), str(CONTROL_PORT), str(controller / API_SOCKET))
+            words = (str(CONTROL_PORT), str(controller / API_SOCKET), str(placement.patience.ready_s))
+            relay = (sys.executable, "-I", "-S", str(_RELAY), *words)
             plans.append(ProcessPlan(pod=placed.name, role="relay", argv=relay))
             plans.append(
                 ProcessPlan(
@@ -137,7 +138,7 @@ class LinkerdMesh:
         self._hand_out(placement, cell)
 
     def delivered(self, placement: Placement) -> Delivered:
-        status = command.tell(placement.directory / CONTROLLER_DIRECTORY, "status", placement.process_set)
+        status = _tell(placement, "status")
         return Delivered(self._workers[placement.process_set], status["fingerprint"], status["behind"])
 
     def state(self, placement: Placement, cell: Cell, reach: Reach) -> Mapping[str, str]:
@@ -170,7 +171,7 @@ class LinkerdMesh:
     def _hand_out(self, placement: Placement, cell: Cell) -> Any:
         """The cell's snapshot, sent on every stream. Raises MW422 for a proxy that calls the unknown."""
         made = self._write_snapshot(placement, cell)
-        status = command.tell(placement.directory / CONTROLLER_DIRECTORY, "reload", placement.process_set)
+        status = _tell(placement, "reload")
         if status["unknown_calls"]:
             raise _strange(f"it called {', '.join(status['unknown_calls'])}")
         return made
@@ -187,3 +188,8 @@ def _strange(reason: str) -> MeshwiseError:
     return messages.STRANGE_PROXY.error(
         path=facts["path"], version=facts["version"], reason=reason, pinned=binary.pinned()
     )
+
+
+def _tell(placement: Placement, word: str) -> dict[str, Any]:
+    directory = placement.directory / CONTROLLER_DIRECTORY
+    return command.tell(directory, word, placement.process_set, placement.patience.control_s)

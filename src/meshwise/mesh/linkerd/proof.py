@@ -33,7 +33,6 @@ from meshwise.mesh.together import together
 from meshwise.study.demands import effective_posture
 from meshwise.study.model import Cell, Layer, MtlsMode, TlsGroup
 
-SETTLE_TIMEOUT_S = 5.0
 _POLL_S = 0.005
 _BEYOND = (Who.PLAINTEXT, Who.OTHER_NAMESPACE)
 """Who tries the nodes behind the first one; that those answer their callers, the hops' counters show."""
@@ -47,7 +46,8 @@ def settle(placement: Placement, cell: Cell, reach: Reach, snapshot: Any) -> Non
     connection of another transport is left. Raises MW405 (too slow), MW406 (silent)."""
     wanted = hops.hops(cell, placement, snapshot)
     caller = Caller(placement, cell, reach)
-    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    settle_s = placement.patience.settle_s
+    deadline = time.monotonic() + settle_s
     due = list(wanted)
     before = _read(reach, due)
     while True:
@@ -65,7 +65,7 @@ def settle(placement: Placement, cell: Cell, reach: Reach, snapshot: Any) -> Non
             raise messages.CONFIG_SLOW.error(
                 pod=wanted[0].caller,
                 cell=cell.name,
-                timeout=SETTLE_TIMEOUT_S,
+                timeout=settle_s,
                 waiting=f"{'; '.join(reason for _, reason, _ in waiting)} (last answer: {waiting[0][2]})",
             )
         before, due = now, [hop for hop, _, _ in waiting]

@@ -1,4 +1,4 @@
-"""Leads from a pod's loopback to the controller's Unix socket: `python -I -S relay.py PORT SOCKET`.
+"""Leads from a pod's loopback to the controller's Unix socket: `python -I -S relay.py PORT SOCKET WAIT_S`.
 
 A program of its own that imports nothing of meshwise and little of Python (about 9 MB and 15 ms), because
 every pod has one. It passes bytes on and knows nothing about them. While the controller is away it holds
@@ -15,7 +15,6 @@ import threading
 import time
 
 _CHUNK_BYTES = 65536
-_PATIENCE_S = 30.0
 _RETRY_S = 0.02
 
 
@@ -29,9 +28,9 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
             side.shutdown(socket.SHUT_RDWR)
 
 
-def _serve(client: socket.socket, path: str) -> None:
+def _serve(client: socket.socket, path: str, patience_s: float) -> None:
     with client, socket.socket(socket.AF_UNIX) as controller:
-        if not _connected(controller, path):
+        if not _connected(controller, path, patience_s):
             return
         back = threading.Thread(target=_pump, args=(controller, client), daemon=True)
         back.start()
@@ -39,9 +38,9 @@ def _serve(client: socket.socket, path: str) -> None:
         back.join()
 
 
-def _connected(controller: socket.socket, path: str) -> bool:
+def _connected(controller: socket.socket, path: str, patience_s: float) -> bool:
     """False when the controller does not come (back) in time."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         try:
             controller.connect(path)
@@ -53,12 +52,12 @@ def _connected(controller: socket.socket, path: str) -> bool:
 
 
 def main() -> None:
-    port, path = int(sys.argv[1]), sys.argv[2]
+    port, path, patience_s = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
     with socket.create_server(("127.0.0.1", port)) as listener:
         while True:
             client, _ = listener.accept()
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=_serve, args=(client, path), daemon=True).start()
+            threading.Thread(target=_serve, args=(client, path, patience_s), daemon=True).start()
 
 
 if __name__ == "__main__":

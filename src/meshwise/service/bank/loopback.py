@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from meshwise.core.patience import USUAL
 from meshwise.core.process import LaunchPlan, OwnedProcess
 from meshwise.service.bank import schema, stores
 from meshwise.service.bank.calls import Caller, Unreachable
@@ -26,7 +27,6 @@ from meshwise.study.bank import Stores
 from meshwise.study.model import Protocol
 
 _HOST = "127.0.0.1"
-_READY_S = 30.0
 _NO_STORES = (Service.EDGE,)
 
 
@@ -76,7 +76,7 @@ class Bank:
         """Raises MW211 or MW212 for a service that does not answer."""
         for service, process in self._running.items():
             where = {service: self.where(service)}
-            process.wait_until(partial(_answers, self.protocol, where), "ready", _READY_S)
+            process.wait_until(partial(_answers, self.protocol, where), "ready", USUAL.ready_s)
 
     def stop(self) -> None:
         for process in self._running.values():

@@ -36,13 +36,12 @@ from pathlib import Path
 
 from meshwise.core import linux, messages
 from meshwise.core.modes import make_directory, write_private_text
+from meshwise.core.patience import USUAL, Patience
 from meshwise.core.process import LaunchPlan, OwnedProcess, ask
 
 log = logging.getLogger(__name__)
 
 _INNER = Path(__file__).with_name("as_inner_user.py")
-_START_S = 60.0
-_STOP_S = 10.0
 _REMOVE_S = 5.0
 _ANSWER_S = 10.0
 _USER = "bank"
@@ -144,21 +143,21 @@ class Cluster:
 
 
 @contextmanager
-def cluster(directory: Path) -> Iterator[Cluster]:
+def cluster(directory: Path, patience: Patience = USUAL) -> Iterator[Cluster]:
     """Make one; `directory` takes logs. Raises MW911, MW912, MW913."""
     binaries, as_whom = postgres_binaries(), unprivileged()
     with _own_directory(directory, "postgres", as_whom) as home:
-        yield _new_cluster(binaries, home, as_whom)
+        yield _new_cluster(binaries, home, as_whom, patience)
 
 
-def _new_cluster(binaries: Path, home: Path, as_whom: Unprivileged) -> Cluster:
+def _new_cluster(binaries: Path, home: Path, as_whom: Unprivileged, patience: Patience) -> Cluster:
     password = secrets.token_hex(16)
     secret = home / "password"
     write_private_text(secret, password)
     if as_whom.uid is not None:
         os.chown(secret, as_whom.uid, as_whom.gid or -1)
     data = home / "data"
-    _initdb(binaries, data, secret, home, as_whom)
+    _initdb(binaries, data, secret, home, as_whom, patience.store_s)
     secret.unlink()
     with (data / "pg_hba.conf").open("a") as rules:  # where it may be reached from says `listen_addresses`
         rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
@@ -175,6 +174,7 @@ def postgres(
     network_fd: int | None = None,
     settings: tuple[str, ...] = (),
     like: Cluster | None = None,
+    patience: Patience = USUAL,
 ) -> Iterator[Store]:
     """A fresh, empty cluster (a copy of `like`, if given), listening on `address:port`; its files are removed
     at the end.
@@ -184,7 +184,10 @@ def postgres(
     """
     binaries, as_whom = postgres_binaries(), unprivileged()
     with _own_directory(directory, "postgres", as_whom) as home:
-        own = _copy(like, home, as_whom) if like else _new_cluster(binaries, home, as_whom)
+        if like:
+            own = _copy(like, home, as_whom, patience.store_s)
+        else:
+            own = _new_cluster(binaries, home, as_whom, patience)
         options = (
             f"listen_addresses={address}",
             f"unix_socket_directories={home}",
@@ -200,7 +203,7 @@ def postgres(
         login = f"postgresql://{_USER}:{own.password}"
         with OwnedProcess(plan) as process:
             try:
-                process.wait_until(lambda: _accepts(own.data), "accepting connections", _START_S)
+                process.wait_until(lambda: _accepts(own.data), "accepting connections", patience.store_s)
                 yield Store(
                     f"{login}@{address}:{port}/postgres",
                     f"{login}@/postgres?host={home}&port={port}",
@@ -209,7 +212,7 @@ def postgres(
                 )
             finally:
                 process.send(signal.SIGINT)
-                process.wait(_STOP_S)
+                process.wait(patience.store_stop_s)
 
 
 @contextmanager
@@ -221,6 +224,7 @@ def redis(
     name: str = "bank/redis",
     network_fd: int | None = None,
     settings: tuple[str, ...] = (),
+    patience: Patience = USUAL,
 ) -> Iterator[Store]:
     """A Redis that keeps nothing on disk, on `address:port`. `settings`: further words of its command line.
 
@@ -244,7 +248,7 @@ def redis(
             process.wait_until(
                 lambda: b"eady to accept connections" in output.read_bytes()[start:],
                 "accepting connections",
-                _START_S,
+                patience.store_s,
             )
             yield Store(
                 f"redis://:{password}@{address}:{port}/0",
@@ -306,14 +310,14 @@ def sweep() -> None:
             shutil.rmtree(home)
 
 
-def _copy(like: Cluster, home: Path, as_whom: Unprivileged) -> Cluster:
+def _copy(like: Cluster, home: Path, as_whom: Unprivileged, limit_s: float) -> Cluster:
     """By the store's own user, so that the files are its own."""
     data = home / "data"
     argv = (shutil.which("cp") or "/bin/cp", "-a", str(like.data), str(data))
     with OwnedProcess(_plan("bank/copy", argv, home / "copy.log", as_whom, None)) as process:
-        if not process.wait(_START_S) or process.ending != "ended with status 0":
+        if not process.wait(limit_s) or process.ending != "ended with status 0":
             raise messages.STORE_NOT_MADE.error(
-                ending=process.ending or f"not copied after {_START_S:g} s", tail=process.log_tail()
+                ending=process.ending or f"not copied after {limit_s:g} s", tail=process.log_tail()
             )
     return Cluster(data, like.password)
 
@@ -334,16 +338,18 @@ def _plan(
     )
 
 
-def _initdb(binaries: Path, data: Path, secret: Path, home: Path, as_whom: Unprivileged) -> None:
+def _initdb(
+    binaries: Path, data: Path, secret: Path, home: Path, as_whom: Unprivileged, limit_s: float
+) -> None:
     argv = (
         *(str(binaries / "initdb"), "-D", str(data), "-U", _USER, "--pwfile", str(secret)),
         *("-A", "scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"),
     )
     log = home / "initdb.log"
     with OwnedProcess(_plan("bank/initdb", argv, log, as_whom, None)) as process:
-        if not process.wait(_START_S) or process.ending != "ended with status 0":
+        if not process.wait(limit_s) or process.ending != "ended with status 0":
             raise messages.STORE_NOT_MADE.error(
-                ending=process.ending or f"not ready after {_START_S:g} s", tail=process.log_tail()
+                ending=process.ending or f"not ready after {limit_s:g} s", tail=process.log_tail()
             )
 
 

@@ -95,6 +95,7 @@ def node_spec(environment: Environment, name: str, seed: int = 0) -> NodeSpec:
         upstreams=dict(calls) if scripts else {},
         seed=seed,
         work_rounds_per_us=1.0,
+        deadline_ns=round(environment.patience.call_s * 1e9),
     )
 
 

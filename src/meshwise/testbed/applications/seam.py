@@ -28,7 +28,7 @@ class Place:
 
     environment: Environment
     tell: Callable[[str, int, str], None]
-    """`tell(workload, port, path)`: POST to a port of the pod's loopback. Raises MW921 if it is not obeyed."""
+    """`tell(workload, port, path)`: POST to a port of the pod's loopback. Raises MW921 when that fails."""
     network_fd: Callable[[str], int | None]
     """By workload: the network of its pod, for what the application starts itself; None: our own."""
     files: Path

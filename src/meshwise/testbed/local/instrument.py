@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory, write_private_text
+from meshwise.core.patience import USUAL, Patience
 from meshwise.core.process import OwnedProcess
 from meshwise.load.payloads import RESPONSE_SLOT
 from meshwise.load.records import SCHEMA, peek, read_records
@@ -28,10 +29,6 @@ from meshwise.study.model import Cell, Study, Trial
 from meshwise.testbed.layout import Environment
 from meshwise.testbed.local.pod import Pod
 
-START_TIMEOUT_S = 20.0
-"""Python, its imports, and the connections of a cell."""
-END_S = 20.0
-"""Beside the time-out of its last request: writing its report."""
 _MORE_FILES = 1024
 """Beside the connections: its own, and connections that end while their successors begin."""
 MESH_CLIENT, OUTSIDE_CLIENT = "mesh", "outside"
@@ -81,6 +78,7 @@ def load_spec(
         shape=shape.shared(1 - cell.plaintext_share) if shape and not shape.times else None,
         trace=str(trace) if trace else None,
         think=study.trial.think,
+        connect_ns=round(environment.patience.connect_s * 1e9),
         cpu=cpu,
     )
 
@@ -118,6 +116,7 @@ class Instrument:
     process: OwnedProcess
     directory: Path
     spec: LoadSpec
+    patience: Patience = USUAL
     label: Callable[[str, pa.Table], pa.Table] | None = None
     """Gives further columns to what this client recorded, in the order of its requests."""
 
@@ -138,7 +137,7 @@ class Instrument:
             open_files=spec.connections + _MORE_FILES,
             pipe_stdout=True,
         )
-        return cls(client, process, directory, spec)
+        return cls(client, process, directory, spec, pod.patience)
 
     def wait_started(self) -> int:
         """Wait until it has connected: its first intended time, CLOCK_MONOTONIC. ValueError: why not."""
@@ -151,7 +150,7 @@ class Instrument:
             said.extend(pipe.read() or b"")
             return b"\n" in said
 
-        self.process.wait_until(whole_line, "connected", START_TIMEOUT_S)
+        self.process.wait_until(whole_line, "connected", self.patience.start_s)
         event = json.loads(said.partition(b"\n")[0])
         if event["event"] != "started":
             raise ValueError(f"{event['what']} [{event['code']}]")
@@ -185,5 +184,6 @@ def run_once(start: Callable[[], Instrument]) -> pa.Table:
             one.wait_started()
         except (MeshwiseError, ValueError):
             return one.requests()
-        one.process.wait((one.spec.warmup_ns + one.spec.duration_ns + one.spec.timeout_ns) / 1e9 + END_S)
+        sending_s = (one.spec.warmup_ns + one.spec.duration_ns + one.spec.timeout_ns) / 1e9
+        one.process.wait(sending_s + one.patience.report_s)
     return one.requests()

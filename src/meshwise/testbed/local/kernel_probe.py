@@ -10,6 +10,7 @@ import socket
 import struct
 
 from meshwise.core import linux
+from meshwise.core.patience import USUAL
 from meshwise.mesh.seam import Capture
 from meshwise.testbed.local import links
 from meshwise.testbed.local.pod import Pod
@@ -50,5 +51,5 @@ def original_destination(accepted: socket.socket) -> tuple[str, int]:
 
 def _listener(pod: Pod, port: int) -> socket.socket:
     listener = linux.in_network(pod.network_fd, lambda: socket.create_server(("0.0.0.0", port)))
-    listener.settimeout(2.0)
+    listener.settimeout(USUAL.dial_s)
     return listener

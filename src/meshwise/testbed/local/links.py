@@ -19,6 +19,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from meshwise.core import linux, messages
+from meshwise.core.patience import USUAL, Patience
 from meshwise.mesh.seam import POD_RANGE, SERVICE_RANGE, Capture
 from meshwise.testbed.local.nft import Chain, capture_chains, install, open_netlink
 from meshwise.testbed.local.pod import Pod
@@ -30,7 +31,7 @@ _BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
 @contextmanager
-def network(wanted: Sequence[tuple[str, str]]) -> Iterator[dict[str, Pod]]:
+def network(wanted: Sequence[tuple[str, str]], patience: Patience = USUAL) -> Iterator[dict[str, Pod]]:
     """Make a pod for each (name, ip), wired together; yields them by name. Raises MW501.
 
     Must run in the world's own network namespace.
@@ -42,7 +43,7 @@ def network(wanted: Sequence[tuple[str, str]]) -> Iterator[dict[str, Pod]]:
         stack.callback(_remove, route, bridge)
         pods = {}
         for number, (name, ip) in enumerate(wanted):
-            pod = Pod(name, ip, linux.new_network())
+            pod = Pod(name, ip, linux.new_network(), patience)
             stack.callback(pod.close)
             # By hand: the kernel removes a namespace's links some time after its last user is gone.
             stack.callback(_remove, route, _wire(route, bridge, f"pod{number}", pod))
@@ -53,7 +54,8 @@ def network(wanted: Sequence[tuple[str, str]]) -> Iterator[dict[str, Pod]]:
 def capture(pod: Pod, rules: Capture, *, privileged: bool) -> tuple[Chain, Chain]:
     """Install the sidecar's nat rules in a pod and return them. Raises MW502."""
     chains = capture_chains(rules, privileged=privileged)
-    with linux.in_network(pod.network_fd, open_netlink) as netlink:
+    kernel_s = pod.patience.kernel_s
+    with linux.in_network(pod.network_fd, lambda: open_netlink(kernel_s)) as netlink:
         install(chains, netlink)
     return chains
 

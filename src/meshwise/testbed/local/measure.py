@@ -29,8 +29,6 @@ from meshwise.testbed.seam import LiveProgress, Measurement, Observe
 SAMPLE_INTERVAL_NS = 10**9
 """A proxy pays about 1.2 ms of CPU for telling its statistics, so this is 0.1 % of a core for each."""
 OBSERVE_S = 0.5
-HOMECOMING_S = 10.0
-"""After the last time-out: writing its report."""
 STORE = "store"
 """Role of a database or cache: many processes, of which only the CPU is told."""
 
@@ -120,7 +118,7 @@ def _watch(
 ) -> Failure | None:
     """Until every instrument has come home, or something has gone wrong."""
     spec = instruments[0].spec
-    late_ns = max(instrument.spec.timeout_ns for instrument in instruments) + HOMECOMING_S * 1e9
+    late_ns = max(one.spec.timeout_ns + one.patience.report_s * 1e9 for one in instruments)
     deadline_ns = zero_ns + spec.duration_ns + late_ns
     end_ns = zero_ns + spec.duration_ns
     running = list(instruments)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from meshwise.core import messages
+from meshwise.core.patience import USUAL
 from meshwise.mesh.seam import SERVICE_RANGE, Capture
 
 TABLE = "meshwise"
@@ -248,11 +249,11 @@ _NETLINK_NETFILTER = 12
 _NLMSG_ERROR = 2
 
 
-def open_netlink() -> socket.socket:
-    """A netfilter socket of the calling thread's network namespace; a refused answer comes within 5 s."""
+def open_netlink(answer_s: float = USUAL.kernel_s) -> socket.socket:
+    """A netfilter socket of the calling thread's network namespace; an answer comes within `answer_s`."""
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
     netlink.bind((0, 0))
-    netlink.settimeout(5.0)
+    netlink.settimeout(answer_s)
     return netlink
 
 
@@ -280,7 +281,9 @@ def _acknowledgements(netlink: socket.socket) -> Iterator[tuple[int, int]]:
     try:
         data = netlink.recv(1 << 16)
     except TimeoutError as error:
-        raise messages.RULES_REFUSED.error(what="batch", reason="no answer from the kernel in 5 s") from error
+        raise messages.RULES_REFUSED.error(
+            what="batch", reason=f"no answer from the kernel in {netlink.gettimeout():g} s"
+        ) from error
     while data:
         length, kind, _flags, number, _port = struct.unpack_from("=IHHII", data)
         if kind == _NLMSG_ERROR:

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meshwise.core import linux, messages
+from meshwise.core.patience import USUAL, Patience
 from meshwise.core.process import LaunchPlan, OwnedProcess
-
-DIAL_TIMEOUT_S = 2.0
-CONTROL_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -24,15 +22,16 @@ class Pod:
     """`istio/a/node-1`: mesh, process set, workload."""
     ip: str
     network_fd: int
+    patience: Patience = USUAL
 
     def open_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """A socket of this pod; it stays in the pod wherever it is used."""
         return linux.in_network(self.network_fd, lambda: socket.socket(family, kind))
 
     def dial(self, address: str, port: int) -> socket.socket:
-        """A TCP connection made from inside, with a 2 s time-out set. Raises OSError as connect does."""
+        """A TCP connection made from inside, with `Patience.dial_s` set. Raises OSError as connect does."""
         connection = self.open_socket()
-        connection.settimeout(DIAL_TIMEOUT_S)
+        connection.settimeout(self.patience.dial_s)
         try:
             connection.connect((address, port))
         except OSError:
@@ -45,7 +44,7 @@ class Pod:
         begun = time.monotonic()
         try:
             with self.dial("127.0.0.1", port) as connection:
-                connection.settimeout(CONTROL_S)
+                connection.settimeout(self.patience.control_s)
                 connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 said = connection.recv(64)
         except OSError as error:
@@ -82,6 +81,7 @@ class Pod:
             cpus=cpus,
             open_files=open_files,
             file_bytes=file_bytes,
+            stop_s=self.patience.stop_s,
         )
         return OwnedProcess(plan, pipe_stdout=pipe_stdout)
 

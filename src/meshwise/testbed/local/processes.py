@@ -83,14 +83,16 @@ def start(
     )
 
 
-def wait_ready(started: Sequence[tuple[Start, OwnedProcess]], pods: Mapping[str, Pod]) -> None:
-    """Wait for all of them. Raises MW211 or MW212 for the first that does not become ready in its time."""
+def wait_ready(
+    started: Sequence[tuple[Start, OwnedProcess]], pods: Mapping[str, Pod], ready_s: float
+) -> None:
+    """Wait for all of them, `ready_s` together. Raises MW211 or MW212 for the first that is not ready."""
     begun = time.monotonic()
     for due, process in started:
         if (ready := due.plan.ready) is not None:
             pod = pods[due.environment.pod_name(due.plan.pod)]
-            left_s = ready.timeout_s - (time.monotonic() - begun)
-            process.wait_until(partial(answers, pod, ready), "ready", max(left_s, 1.0))
+            left_s = ready_s - (time.monotonic() - begun)
+            process.wait_until(partial(answers, pod, ready), "ready", max(round(left_s, 1), 0.0))
 
 
 def answers(pod: Pod, ready: Ready) -> bool:

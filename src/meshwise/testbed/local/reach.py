@@ -13,24 +13,24 @@ from collections.abc import Callable
 from typing import Self
 
 from meshwise.core import messages
+from meshwise.core.patience import USUAL, Patience
 from meshwise.mesh import exchange, hello
 from meshwise.mesh.hello import Choice
 from meshwise.mesh.probe import Answer, Ask, TlsAs
 
 Dial = Callable[[str, str, int], socket.socket]
-"""`dial(pod, address, port)`: a connected TCP socket made inside that pod's network namespace (with a
-2 s time-out set). Raises OSError as connect does."""
+"""`dial(pod, address, port)`: a connected TCP socket made inside that pod's network namespace (with
+`Patience.dial_s` set). Raises OSError as connect does."""
 
 _LOOPBACK = "127.0.0.1"
-_PATIENCE_S = 10.0
-"""The thread that answers may be the one that takes up a configuration; a long one keeps it busy."""
 
 
 class LocalReach:
     """See `meshwise.mesh.reach.Reach`. A context manager."""
 
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, dial: Dial, patience: Patience = USUAL) -> None:
         self._dial = dial
+        self._admin_s = patience.admin_s
         self._kept: dict[tuple[str, int], http.client.HTTPConnection] = {}
 
     def __enter__(self) -> Self:
@@ -76,7 +76,7 @@ class LocalReach:
         if (pod, port) not in self._kept:
             client = http.client.HTTPConnection("localhost", port)
             client.sock = self._dial(pod, _LOOPBACK, port)
-            client.sock.settimeout(_PATIENCE_S)
+            client.sock.settimeout(self._admin_s)
             self._kept[pod, port] = client
         client = self._kept[pod, port]
         client.request("GET", path)

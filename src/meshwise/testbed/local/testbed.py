@@ -23,6 +23,7 @@ from typing import Self
 from meshwise import __version__
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory
+from meshwise.core.patience import USUAL, Patience
 from meshwise.core.process import OwnedProcess, stop_all
 from meshwise.load.spec import LoadSpec
 from meshwise.load.trace import write_trace
@@ -61,12 +62,14 @@ class LocalTestbed:
         meshes: Mapping[MeshName, LocalMesh],
         directory: Path | None = None,
         application: Application | None = None,
+        patience: Patience = USUAL,
     ) -> None:
         """`directory`: memory-backed, for keys, configuration, logs; by default the world's own.
-        `application`: instead of the study's own."""
+        `application`: instead of the study's own. `patience`: of all that waits."""
         self._study = study
         self._meshes = meshes
         self._directory = directory
+        self._patience = patience
         self._cpus = processes.assign_cpus(os.sched_getaffinity(0), pin=study.pin_cpus)
         self._stack = ExitStack()
         self._running: dict[str, list[OwnedProcess]] = {}
@@ -84,14 +87,14 @@ class LocalTestbed:
         self._privileged, self._own_users = world.privileged, world.own_users
         self._home = self._directory or world.secrets
         self._trace = self._write_trace()
-        environments = lay_out(self._study, self._home / "environments")
+        environments = lay_out(self._study, self._home / "environments", self._patience)
         require_watches(
             sum(len(e.placement.workloads) for e in environments if e.placement.mesh is MeshName.ISTIO)
         )
         self._environments = {(e.placement.mesh, e.placement.process_set): e for e in environments}
         with ExitStack() as stack:
             wanted = [pod for environment in environments for pod in environment.pods()]
-            self._pods: dict[str, Pod] = stack.enter_context(links.network(wanted))
+            self._pods: dict[str, Pod] = stack.enter_context(links.network(wanted, self._patience))
             stack.enter_context(self._application)
             for environment in environments:
                 self._capture(environment)
@@ -117,6 +120,7 @@ class LocalTestbed:
             "machine": host.facts(),
             "privileged": self._privileged,
             "own_users": self._own_users,
+            "slowness": self._patience.slowness,
             "proxies": {str(name): dict(mesh.describe()) for name, mesh in self._meshes.items()},
             "traits": {
                 str(name): found
@@ -154,7 +158,7 @@ class LocalTestbed:
             self._running.setdefault(one.environment.name, []).append(process)
             self._started[process.name] = one
             started.append((one, process))
-        processes.wait_ready(started, self._pods)
+        processes.wait_ready(started, self._pods, self._patience.ready_s)
 
     def apply(self, trial: Trial) -> None:
         environment = self._of(trial)
@@ -273,7 +277,7 @@ class LocalTestbed:
         again = processes.start(due, self._pods, logs, self._cpus, chance, privileged=self._privileged)
         running = self._running[due.environment.name]
         running[running.index(process)] = again
-        processes.wait_ready([(due, again)], self._pods)
+        processes.wait_ready([(due, again)], self._pods, self._patience.ready_s)
         return again
 
     def _write_trace(self) -> Path | None:
@@ -299,7 +303,7 @@ class LocalTestbed:
         everyone = [process for running in self._running.values() for process in running]
         self._running = {}
         try:
-            stop_all(everyone)
+            stop_all(everyone, self._patience.stop_s)
         finally:
             self._application.stop()
 
@@ -326,4 +330,4 @@ class LocalTestbed:
         def dial(pod: str, address: str, port: int) -> socket.socket:
             return self._pods[environment.pod_name(pod)].dial(address, port)
 
-        return LocalReach(dial)
+        return LocalReach(dial, self._patience)

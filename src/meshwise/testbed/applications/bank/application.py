@@ -25,6 +25,7 @@ import redis
 
 from meshwise.core import messages
 from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory
+from meshwise.core.patience import Patience
 from meshwise.core.process import OwnedProcess
 from meshwise.load.spec import LoadSpec
 from meshwise.mesh.seam import Capture, ProcessPlan, Ready
@@ -99,29 +100,29 @@ class Bank:
         environment = place.environment
         here = place.logs / environment.name
         if self._cluster is None:
-            self._cluster = self._stack.enter_context(stores.cluster(here))
+            self._cluster = self._stack.enter_context(stores.cluster(here, environment.patience))
         made = []
         for workload, start in ((POSTGRES, self._postgres), (REDIS, self._redis)):
             name = f"{environment.pod_name(workload)}/{STORE}"
-            made.append(start(here, name, place.network_fd(workload)))
+            made.append(start(here, name, place.network_fd(workload), environment.patience))
         database, cache = made
         asyncio.run(schema.prepare(database.local, ACCOUNTS, BALANCE, ALLOWANCE))
         self._running[environment.name] = Running(database, cache)
         return self._plans(environment, place.files)
 
-    def _postgres(self, logs: Path, name: str, network_fd: int | None) -> Store:
+    def _postgres(self, logs: Path, name: str, network_fd: int | None, patience: Patience) -> Store:
         return self._stores.enter_context(
             stores.postgres(
                 logs / POSTGRES, _ANYWHERE, POSTGRES_PORT, name=name, network_fd=network_fd,
-                settings=self._settings.get(POSTGRES, ()), like=self._cluster,
+                settings=self._settings.get(POSTGRES, ()), like=self._cluster, patience=patience,
             )
         )  # fmt: skip
 
-    def _redis(self, logs: Path, name: str, network_fd: int | None) -> Store:
+    def _redis(self, logs: Path, name: str, network_fd: int | None, patience: Patience) -> Store:
         return self._stores.enter_context(
             stores.redis(
                 logs / REDIS, _ANYWHERE, REDIS_PORT, name=name, network_fd=network_fd,
-                settings=self._settings.get(REDIS, ()),
+                settings=self._settings.get(REDIS, ()), patience=patience,
             )
         )  # fmt: skip
 
@@ -146,7 +147,7 @@ class Bank:
                     role=SERVICE,
                     argv=(sys.executable, "-m", "meshwise.service.bank", "--spec", str(path)),
                     environment=dict(os.environ),
-                    ready=Ready(CONTROL_PORT, "/healthz", timeout_s=30.0),
+                    ready=Ready(CONTROL_PORT, "/healthz"),
                 )
             )
         return plans
@@ -164,6 +165,7 @@ class Bank:
             stores=self._urls(environment, workload),
             control_port=CONTROL_PORT,
             begin=False,
+            deadline_s=environment.patience.call_s,
         )  # fmt: skip
 
     def _urls(self, environment: Environment, workload: Workload) -> Mapping[Stores, StoreUrls]:
@@ -207,7 +209,7 @@ class Bank:
             place.tell(service, CONTROL_PORT, f"/begin/{cell.stores}")
 
     def ask(self, place: Place, trial: Trial, clients: Mapping[str, LoadSpec], files: Path) -> TrialLoad:
-        asked = BankTrial(trial.trial_id, self._mix, files)
+        asked = BankTrial(trial.trial_id, self._mix, files, place.environment.patience)
         scripted = {client: asked.scripted(client, spec) for client, spec in clients.items()}
         books, inside = self._running[place.environment.name].postgres.local, next(iter(scripted.values()))
         return TrialLoad(

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from meshwise.archive.outcome import Check, Measurement
+from meshwise.core.patience import USUAL
 from meshwise.findings.flag import BOOKS_VIOLATED
 from meshwise.load.intended import intended_times
 from meshwise.load.script import Line, write_script
@@ -38,7 +39,7 @@ from meshwise.study.model import Arrivals, Protocol
 ACCOUNTS, BALANCE, ALLOWANCE = 1000, 1_000_000, 1_000_000
 ROUNDS = 3
 """How often a client comes back for what it does not know."""
-SETTLE_S = 25.0
+SETTLE_S = USUAL.books_s
 _CLOSED_RPS = 3000
 """More than the bank can answer: how many requests a closed loop may need."""
 _FAILED_PRECONDITION = calls.TO_GRPC[calls.REFUSED].value[0]
@@ -110,7 +111,9 @@ def refusals_are_answers(table: pa.Table) -> pa.Table:
     return table.set_column(table.schema.get_field_index("error"), "error", error)
 
 
-def judged(measurement: Measurement, asked: Asked, url: str, ask_again: AskAgain) -> Measurement:
+def judged(
+    measurement: Measurement, asked: Asked, url: str, ask_again: AskAgain, settle_s: float = SETTLE_S
+) -> Measurement:
     """The measurement with its checks, and a flag if the books do not agree. `url`: of the database."""
     requests = refusals_are_answers(measurement.requests)
     measurement = replace(measurement, requests=requests)
@@ -120,10 +123,10 @@ def judged(measurement: Measurement, asked: Asked, url: str, ask_again: AskAgain
     repeated = _come_back(statuses, ask_again)
     told = [Told(request, status) for request, status in statuses.values()]
     try:
-        settled, verdict = asyncio.run(_verdict(url, told))
+        settled, verdict = asyncio.run(_verdict(url, told, settle_s))
     except schema.ERRORS as error:
         return replace(measurement, failure=f"the books could not be read: {type(error).__name__}: {error}")
-    checks = checks_of(settled, verdict, repeated)
+    checks = checks_of(settled, verdict, repeated, settle_s)
     wrong = [check for check in checks if not check.passed]
     flags = tuple(str(BOOKS_VIOLATED(words=f"{check.name}: {check.observed}")) for check in wrong)
     return replace(measurement, checks=checks, flags=(*measurement.flags, *flags))
@@ -154,12 +157,14 @@ def _come_back(statuses: dict[str, tuple[Request, int]], ask_again: AskAgain) ->
     return repeated
 
 
-async def _verdict(url: str, told: Sequence[Told]) -> tuple[bool, Verdict]:
-    settled = await invariants.settled(url, SETTLE_S)
+async def _verdict(url: str, told: Sequence[Told], settle_s: float) -> tuple[bool, Verdict]:
+    settled = await invariants.settled(url, settle_s)
     return settled, invariants.judge(await invariants.read_books(url), told, BALANCE, ALLOWANCE)
 
 
-def checks_of(settled: bool, verdict: Verdict, repeated: int) -> tuple[Check, ...]:
+def checks_of(
+    settled: bool, verdict: Verdict, repeated: int, settle_s: float = SETTLE_S
+) -> tuple[Check, ...]:
     """What the archive keeps of a judgement."""
     seen = (
         f"{verdict.acknowledged} acknowledged, {verdict.unknown} unknown, {repeated} asked again; "
@@ -169,7 +174,7 @@ def checks_of(settled: bool, verdict: Verdict, repeated: int) -> tuple[Check, ..
         more = len(verdict.violations) - 1
         seen = f"{verdict.violations[0]}{f' (and {more} more)' if more else ''}; {seen}"
     return (
-        Check("every saga ends", f"within {SETTLE_S:g} s", "ended" if settled else "not ended", settled),
+        Check("every saga ends", f"within {settle_s:g} s", "ended" if settled else "not ended", settled),
         Check(
             "the books agree with themselves and with what clients were told",
             "no violation", seen, not verdict.violations,

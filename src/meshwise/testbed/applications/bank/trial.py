@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from meshwise.core.modes import make_directory
+from meshwise.core.patience import USUAL, Patience
 from meshwise.load.spec import LoadSpec
 from meshwise.service.bank.mix import Request
 from meshwise.study.bank import Operation
@@ -19,7 +20,8 @@ from meshwise.testbed.seam import Measurement
 
 AGAIN_GAP_NS = 10_000_000
 """Clients that come back do so one after the other, 100 in a second."""
-AGAIN_TIMEOUT_NS = 10**10
+AGAIN_CALLS = 2
+"""Calls of one service to another after which a client that came back gives up."""
 
 
 @dataclass
@@ -30,6 +32,7 @@ class BankTrial:
     """Prefix of the idempotency keys: the trial's id."""
     weights: Mapping[Operation, float]
     directory: Path
+    patience: Patience = USUAL
     _asked: dict[str, Sequence[Request]] = field(default_factory=dict)
 
     def scripted(self, client: str, spec: LoadSpec) -> LoadSpec:
@@ -49,12 +52,14 @@ class BankTrial:
         def ask_again(requests: Sequence[Request]) -> Sequence[int]:
             nonlocal rounds
             rounds += 1
-            return once_more(requests, spec, self.directory / f"again-{rounds}", send)
+            return once_more(requests, spec, self.directory / f"again-{rounds}", send, self.patience)
 
-        return books.judged(measurement, books.Asked(self._asked), url, ask_again)
+        return books.judged(measurement, books.Asked(self._asked), url, ask_again, self.patience.books_s)
 
 
-def once_more(requests: Sequence[Request], spec: LoadSpec, directory: Path, send: Send) -> Sequence[int]:
+def once_more(
+    requests: Sequence[Request], spec: LoadSpec, directory: Path, send: Send, patience: Patience
+) -> Sequence[int]:
     """Send these, evenly spaced, and give a status each; zeros if the instrument does not get through."""
     make_directory(directory)
     again = replace(
@@ -64,7 +69,7 @@ def once_more(requests: Sequence[Request], spec: LoadSpec, directory: Path, send
         rate_rps=1e9 / AGAIN_GAP_NS,
         warmup_ns=0,
         duration_ns=AGAIN_GAP_NS * len(requests),
-        timeout_ns=AGAIN_TIMEOUT_NS,
+        timeout_ns=round(AGAIN_CALLS * patience.call_s * 1e9),
         shape=None,
         trace=None,
         think=None,
