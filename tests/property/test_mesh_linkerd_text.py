@@ -9,10 +9,10 @@ from dataclasses import replace
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from meshwise.mesh.linkerd.hello import parse_server_hello
 from tests.support import linkerd_samples as samples
 
 from meshwise.core.errors import MeshwiseError
+from meshwise.mesh.hello import parse_server_hello
 from meshwise.mesh.linkerd import posture
 from meshwise.mesh.linkerd.admin import parse as parse_metrics
 from meshwise.mesh.linkerd.resources import parse as parse_resources

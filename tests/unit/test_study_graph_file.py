@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -219,8 +218,7 @@ def test_a_mistake_in_a_list_is_told_with_its_place(text: str, where: str, what:
 # --- hostile files -------------------------------------------------------------------------------------
 
 
-def test_what_would_explode_is_refused_in_no_time() -> None:
-    begun = time.monotonic()
+def test_what_would_explode_is_refused_before_it_grows() -> None:
     doubling = [f"- {{name: s{i}, script: [call: s{i + 1}, call: s{i + 1}]}}" for i in range(98)]
     doubling[0] = doubling[0].replace("name: s0", "name: s0, isEntrypoint: true")
     error = failure("services:\n" + "\n".join([*doubling, "- name: s98"]))
@@ -237,7 +235,6 @@ def test_what_would_explode_is_refused_in_no_time() -> None:
     assert "calls more than 64" in failure(wide, "g.txt").what
     ring = "\n".join(f"s{i} -> s{i + 1}" for i in range(99)) + "\ns99 -> s0\nclient -> s0\n"
     assert "go round" in failure(ring, "g.txt").what
-    assert time.monotonic() - begun < 5
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def cell_scope(cell: Cell) -> dict[str, ScopeValue]:
 @dataclass(frozen=True)
 class Naming:
     """Short names for cells: protocol and rate always, other factors where they vary with these two and the
-    mesh fixed (http2 has streams where http1 has connections; nobody needs to be told each time)."""
+    mesh fixed (http2 has streams where http1 has connections: that need not be said each time)."""
 
     varying: Mapping[tuple[MeshName, Protocol], frozenset[str]]
 

@@ -29,6 +29,7 @@ _TOKEN = re.compile(
       | (?P<mark>->|--|[{}\[\];,=:+])""",
     re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
+_ANGLE = re.compile("[<>]")
 _WORDS = ("graph", "digraph", "node", "edge", "subgraph", "strict")
 
 
@@ -208,10 +209,10 @@ class _Reader:
 
     def _html_end(self, start: int) -> int:
         depth = 0
-        for match in re.finditer("[<>]", self._text[start:]):
+        for match in _ANGLE.finditer(self._text, start):
             depth += 1 if match[0] == "<" else -1
             if not depth:
-                return start + match.end()
+                return match.end()
         raise self._bad_at(start, "this `<` has no `>`", "close it")
 
     def _is(self, *marks: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a call graph must hold before anything is built from it, each breach told where the file says it.
+"""What a call graph must hold before anything is built from it, each mistake said with its place in the file.
 
 A graph comes from people and from other tools, so its size is bounded in every direction: services, steps,
 calls that one request makes (a few lines can ask for 2^99 of them), sleeps and bytes.

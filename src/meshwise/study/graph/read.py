@@ -141,7 +141,7 @@ def _isotope(top: Node, name: str, problems: list[Problem], entry: str | None) -
         return None
     places = Places(keys["services"].path, reader.services_at, reader.calls_at)
     entrypoints = dict(zip(reader.entrypoints, reader.entrypoints_at, strict=True))
-    return _settled(reader.services, entrypoints, places, name, problems, entry, reader.told())
+    return _settled(reader.services, entrypoints, places, name, problems, entry, reader.without_effect())
 
 
 def _called(
@@ -279,7 +279,7 @@ class _Reader:
             if name not in used:
                 node.bad(f"no service is in the namespace `{name}`", "correct the name, or remove it")
 
-    def told(self) -> tuple[str, ...]:
+    def without_effect(self) -> tuple[str, ...]:
         if not self.notes:
             return ()
         names = ", ".join(f"`{name}`" for name in sorted(self.notes))

@@ -17,10 +17,10 @@ def inexpressible(cell: Cell) -> str | None:
             f"authorization `{cell.posture.authorization}` asks who calls, and without mutual TLS nobody can"
             " say; `request` is the kind that needs no identity"
         )
-    return _demanded_in_vain(cell)
+    return _demand_without_identity(cell)
 
 
-def _demanded_in_vain(cell: Cell) -> str | None:
+def _demand_without_identity(cell: Cell) -> str | None:
     """Whether a service of the graph asks, in this posture, who calls, though nobody can say."""
     if cell.posture.mtls is None:
         return None
