@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from meshwise.findings.document import row
+from meshwise.analysis.sentence import of_contrast
+from meshwise.findings.document import read_finding, row
 from meshwise.findings.finding import Finding
 from meshwise.findings.flag import DESCRIPTIVE
 from meshwise.findings.metric import MetricKey
@@ -107,6 +108,7 @@ def chain(meshes: tuple[str, ...] = ("istio",), blocks: int = 12) -> dict[str, A
                 "floor": half / 4,
             }
         )
+        found[-1] = row(_told(read_finding(found[-1])))
     return document | {"findings": found}
 
 
@@ -278,16 +280,23 @@ def _difference(
     return _verdict(entry, METRIC_BASE[metric][3] * 1.5)
 
 
+def _told(finding: Finding) -> Finding:
+    """With the sentence that the analysis would make of it."""
+    setting = f"{finding.levels.get('protocol')} at 800/s"
+    return replace(finding, sentence=of_contrast(replace(finding, higher_in=finding.n), setting))
+
+
 def _verdict(finding: Finding, floor: float) -> Finding:
     assert finding.estimate is not None
     clear = abs(finding.estimate) > floor
-    return replace(
+    judged = replace(
         finding,
         verdict=Verdict.DISTINGUISHABLE if clear else Verdict.NOT_DISTINGUISHABLE,
         direction=(Direction.COSTS if finding.estimate > 0 else Direction.SAVES) if clear else None,
         floor=floor,
         mde=floor * 1.2,
     )
+    return _told(judged)
 
 
 def _finding(

@@ -9,16 +9,17 @@ import pytest
 from tests.support.fake_study import run_fake
 from tests.support.report_sample import chain, factorial, findings, policies
 
+from meshwise.analysis.sentence import of_contrast
 from meshwise.archive.findings import write_findings
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.cli.report import read_content
-from meshwise.findings.document import to_json
+from meshwise.findings.document import read_finding, to_json
 from meshwise.report.content import Content, content
-from meshwise.report.growing import of_growths
 from meshwise.report.growth import growths, togethers
 from meshwise.report.html import render
 from meshwise.report.record import Record, read_record
+from meshwise.report.sections import report_of
 from meshwise.study.file.read import parse_study
 from meshwise.testbed.fake import FakeTestbed
 
@@ -90,11 +91,13 @@ def test_the_split_by_rate_says_per_what(real: Content) -> None:
     assert request.level_unit.endswith("us per request")
     assert request.point_names == ("100/s", "200/s")
     assert idle.form.unit.endswith("s/s")
-    assert any("idling: in istio strict it" in sentence for sentence in of_growths(real))
+    told = [line.slope.sentence for line in idle.highest]
+    assert any("istio `strict`" in sentence and "idling adds" in sentence for sentence in told)
 
 
 def test_the_page_of_a_real_archive_has_a_section_for_each(real: Content, reader: ArchiveReader) -> None:
-    page = render(real, read_record(reader), "grows")
+    record = read_record(reader)
+    page = render(report_of(real, record), record, "grows")
     for name in ("growth-length-slope", "growth-response-bytes-slope", "growth-rate-rps-idle"):
         assert f'<section id="{name}"' in page
         assert f'href="#{name}"' in page
@@ -104,7 +107,7 @@ def test_a_study_without_further_factors_has_none() -> None:
     plain = content(findings(("istio", "linkerd")))
     assert growths(plain) == ()
     assert togethers(plain) == ()
-    assert "What each further" not in render(plain, Record())
+    assert "What each further" not in render(report_of(plain, Record()), Record())
 
 
 def test_an_interaction_stands_beside_its_four_levels() -> None:
@@ -114,7 +117,7 @@ def test_an_interaction_stands_beside_its_four_levels() -> None:
     assert [level.estimate for level in first.levels if level] == [340.0, 380.0, 350.0, 399.0]
     assert p99.described
     assert not p50.described
-    page = render(content(factorial()), Record())
+    page = render(report_of(content(factorial()), Record()), Record())
     section = page[page.index('<section id="together"') :].split("</section>")[0]
     assert "costs more together" in section
     assert (
@@ -124,7 +127,7 @@ def test_an_interaction_stands_beside_its_four_levels() -> None:
 
 @pytest.mark.parametrize("document", [chain(("istio", "linkerd")), factorial(), policies()])
 def test_texts_of_drawings_stay_in_their_frame(document: dict[str, object]) -> None:
-    page = render(content(document), Record())
+    page = render(report_of(content(document), Record()), Record())
     drawings = re.findall(r'<svg viewBox="0 0 380 .*?</svg>', page, flags=re.DOTALL)
     assert len(drawings) > 5
     for drawing in drawings:
@@ -136,7 +139,7 @@ def test_texts_of_drawings_stay_in_their_frame(document: dict[str, object]) -> N
 
 
 def test_every_posture_off_the_ladder_is_drawn_in_some_color() -> None:
-    page = render(content(factorial()), Record())
+    page = render(report_of(content(factorial()), Record()), Record())
     assert 'svg [class*="rung-"] { --hue:' in page
 
 
@@ -146,15 +149,17 @@ def test_one_execution_is_said_to_be_too_little() -> None:
     for entry in document["findings"]:
         if entry["kind"] in ("increment", "difference"):
             entry.update(verdict="not estimable", low=None, high=None, direction=None)
-    told = " ".join(of_growths(content(document)))
-    assert "has too few blocks to tell a change in p50, p99 and sidecar CPU per request" in told
+            entry["sentence"] = of_contrast(read_finding(entry), "http1")
+    told = " ".join(report_of(content(document), Record()).sentences)
+    assert "no mesh, http1: the median response time cannot be compared (too little data)" in told
+    assert "istio, http1: the CPU time of all sidecars per request cannot be compared" in told
     assert "adds" not in told
     assert "[" not in told
     assert "  " not in told
 
 
 def test_a_posture_with_variants_names_them_in_every_drawing() -> None:
-    page = render(content(policies()), Record())
+    page = render(report_of(content(policies()), Record()), Record())
     for drawing in re.findall(r'<svg viewBox="0 0 380 .*?</svg>', page, flags=re.DOTALL):
         names = [element.text for element in ET.fromstring(drawing).iter("text")]
         assert names.count("strict+fine") == 1

@@ -24,6 +24,7 @@ from meshwise.archive.outcome import Check
 from meshwise.report.content import content
 from meshwise.report.html import render
 from meshwise.report.record import ProofSummary, Record, Trouble, read_record
+from meshwise.report.sections import report_of
 
 SECTIONS = ("summary", "trust", "proof", "fairness", "environment", "reproduce")
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'{{ 7 * 7 }}"
@@ -70,7 +71,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> str:
     )  # fmt: skip
     from meshwise.cli.report import read_content
 
-    return render(read_content(reader), read_record(reader), "my-study")
+    record = read_record(reader)
+    return render(report_of(read_content(reader), record), record, "my-study")
 
 
 VARIANTS = {
@@ -87,7 +89,12 @@ VARIANTS = {
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_is_a_whole_page(name: str) -> None:
-    page = Page(render(content(VARIANTS[name], statuses=STATUSES, not_applicable=NOT_APPLICABLE), Record()))
+    page = Page(
+        render(
+            report_of(content(VARIANTS[name], statuses=STATUSES, not_applicable=NOT_APPLICABLE), Record()),
+            Record(),
+        )
+    )
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert set(SECTIONS) <= set(ids)
@@ -159,7 +166,11 @@ def test_hostile_texts_are_shown_and_never_run() -> None:
         proofs=(proof,), troubles=(Trouble(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),), study_text=HOSTILE
     )
     page = Page(
-        render(content(document, not_applicable=[{"cell": HOSTILE, "reason": HOSTILE}]), record, HOSTILE)
+        render(
+            report_of(content(document, not_applicable=[{"cell": HOSTILE, "reason": HOSTILE}]), record),
+            record,
+            HOSTILE,
+        )
     )
     assert not page.named("script")
     assert not page.named("img")
@@ -176,7 +187,7 @@ def test_the_fairness_card_says_what_is_equal_and_what_is_not() -> None:
          "removable": "`key: ecdsa-p256`"},
         {"what": "build", "equal": False, "istio": "1", "linkerd": "2", "why_not": "it is what it is"},
     ]  # fmt: skip
-    text = render(content(document), Record())
+    text = render(report_of(content(document), Record()), Record())
     assert "Istio and linkerd differ in 2 of 3 points, of which a study can make equal: key type." in text
     assert text.index(">key type<br>") < text.index("workers&nbsp;·<br>"), "what differs first"
     assert "<code>key: ecdsa-p256</code>" in text

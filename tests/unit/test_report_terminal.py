@@ -18,7 +18,9 @@ from meshwise.findings.metric import MetricKey
 from meshwise.findings.subject import CellLevel, LadderStep, MeshDifference
 from meshwise.report import edge, terminal
 from meshwise.report.content import content
-from meshwise.report.words import Footnotes, Form, form_for, verdict_words
+from meshwise.report.record import Record
+from meshwise.report.sections import report_of
+from meshwise.report.words import Footnotes, Form, form_for, notes_of, verdict_words
 from meshwise.stats.verdict import Direction, Verdict
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "report"
@@ -33,7 +35,8 @@ def shown(document: dict[str, object], *, width: int = 100, color: bool = False,
         color_system="standard" if color else None,
         highlight=False,
     )
-    terminal.show(content(document, "findings.json", **more), console)  # type: ignore[arg-type]
+    found = content(document, "findings.json", **more)  # type: ignore[arg-type]
+    terminal.show(report_of(found, Record()), console)
     return stream.getvalue()
 
 
@@ -82,15 +85,18 @@ def test_slopes_and_interactions_are_no_difference_between_meshes() -> None:
 
 def test_a_slope_is_told_with_its_step_and_its_interval() -> None:
     text = " ".join(shown(chain()).split())
-    assert "Each further chain node: with no mesh it adds 212 us [204, 220] to p50" in text
+    step = "no mesh, http1 at 800/s: each further chain node adds 212 us (204 to 220)"
+    assert f"{step} to the median response time" in text
     assert "permissive 377 754 1508 +377 [-151, 905] ~ not distinguishable (below 528)" in text
 
 
 def test_an_interaction_is_claimed_where_it_is_distinguishable() -> None:
     text = " ".join(shown(factorial()).split())
-    having = "istio: having strict mTLS and request authorization together"
-    assert f"http1, {having} adds 9 us [5, 13] to p50 beyond the sum of the two alone" in text
-    assert f"grpc, {having} does not distinguishably change p50" in text
+    parts = "the sum of the parts (mtls=strict x authorization=request)"
+    told = f"the median response time is 9.00 us (4.90 to 13.1) more with both features than {parts}"
+    assert f"istio, http1 at 800/s: {told}" in text
+    change = f"the change in the median response time beyond {parts} is not distinguishable from no change"
+    assert f"istio, grpc at 800/s: {change}" in text
     assert "costs more together" in text
     assert "16 connections" not in text.split("together and alone")[1], "they follow from the protocol"
 
@@ -164,7 +170,7 @@ def test_footnotes_are_one_per_text() -> None:
         )
         for n in (3, 4)
     )
-    assert notes.mark(first) == notes.mark(second) == "¹"
+    assert notes.mark(notes_of(first)) == notes.mark(notes_of(second)) == "¹"
     assert len(notes.lines()) == 1
 
 

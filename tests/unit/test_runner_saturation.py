@@ -17,8 +17,12 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.findings.document import to_json
 from meshwise.findings.finding import Findings
 from meshwise.findings.subject import Kind
+from meshwise.report import terminal
+from meshwise.report.blocks import Figures
 from meshwise.report.content import content
-from meshwise.report.saturation import section, show
+from meshwise.report.record import Record
+from meshwise.report.saturation import section
+from meshwise.report.sections import report_of
 from meshwise.stats.verdict import Verdict
 from meshwise.testbed.fake import FakeTestbed, capacity_rps
 
@@ -101,14 +105,15 @@ def test_an_archive_from_before_searches_is_read(archive: Path, tmp_path: Path) 
 def test_the_report_shows_knees_and_curves(document: Findings) -> None:
     found = content(to_json(document))
     text = StringIO()
-    show(found, Console(file=text, width=100))
+    terminal.show(report_of(found, Record()), Console(file=text, width=100))
     told = text.getvalue()
     assert "p99 <= 20 ms" in told
     knees = [f"{search['knee_rps']:.0f}" for search in found.study["saturation"]["searches"]]
     assert all(knee in told for knee in knees)
     made = section(found)
     assert made is not None
-    drawing = made.drawings[0][1]
+    (drawn,) = (block for block in made.blocks if isinstance(block, Figures))
+    drawing = drawn.figures[0].drawing
     steps = [step for search in found.study["saturation"]["searches"] for step in search["steps"]]
     finite = sum(step["response_p99_us"] is not None for step in steps)
     assert drawing.count('class="step ') == finite > 0.9 * len(steps)

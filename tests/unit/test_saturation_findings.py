@@ -19,9 +19,12 @@ from meshwise.findings.document import to_json
 from meshwise.findings.finding import Finding, Findings
 from meshwise.findings.subject import Kind
 from meshwise.report import terminal
+from meshwise.report.blocks import Figures
 from meshwise.report.content import content
 from meshwise.report.growth import growths
+from meshwise.report.record import Record
 from meshwise.report.saturation import section
+from meshwise.report.sections import report_of
 from meshwise.stats.verdict import Verdict
 from meshwise.study.design.estimate import estimate, longest_search_s
 from meshwise.testbed.fake import FakeTestbed, capacity_rps, truth
@@ -205,7 +208,7 @@ def test_the_report_shows_what_limited_and_both_directions(document: Findings) -
     shown = content(to_json(document))
     assert len(shown.slices) == 1, "rates of the curve are no slices"
     text = StringIO()
-    terminal.show(shown, Console(file=text, width=120, color_system=None))
+    terminal.show(report_of(shown, Record()), Console(file=text, width=120, color_system=None))
     told = text.getvalue()
     assert "limited by" in told
     assert "proxy (3)" in told
@@ -214,7 +217,8 @@ def test_the_report_shows_what_limited_and_both_directions(document: Findings) -
     assert "the objective held in every soak" in told
     made = section(shown)
     assert made is not None
-    drawing = str(made.drawings[0][1])
+    (figures,) = (block for block in made.blocks if isinstance(block, Figures))
+    drawing = str(figures.figures[0].drawing)
     assert "coming down from overload" in drawing
     assert drawing.count('class="curve ') == 2
     searches = shown.study["saturation"]["searches"]

@@ -24,6 +24,7 @@ from meshwise.report.content import Rung, content
 from meshwise.report.document import document
 from meshwise.report.html import page
 from meshwise.report.record import read_record
+from meshwise.report.sections import report_of
 from meshwise.study.factor import FactorRole
 from meshwise.study.factors import BY_KEY, FACTORS
 from meshwise.study.file.keys import Factors
@@ -172,9 +173,11 @@ def test_two_levels_have_rows_and_numbers_of_their_own(key: str, tmp_path: Path)
     assert len(set(by_level.values())) == 2, "the numbers are each level's own"
 
     out = io.StringIO()
-    terminal.show(whole, Console(file=out, width=200, highlight=False))
-    html = page.render(whole, read_record(ArchiveReader.open(tmp_path / "out")), "out")
-    rows = {row["id"]: row for row in document(whole, "page")["primary"]}
+    record = read_record(ArchiveReader.open(tmp_path / "out"))
+    made = report_of(whole, record)
+    terminal.show(made, Console(file=out, width=200, highlight=False))
+    html = page.render(made, record, "out")
+    rows = {row["id"]: row for row in document(made, "page")["primary"]}
     assert len(rows) == len([f for f in whole.findings if f.id in rows])
     for (slice_label, rung_label), (form, value, over_none) in told.items():
         for label in {slice_label, rung_label.partition(", ")[2] or slice_label}:

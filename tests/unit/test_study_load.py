@@ -20,6 +20,7 @@ from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.findings.document import to_json
 from meshwise.report import html as page
 from meshwise.report.record import read_record
+from meshwise.report.sections import report_of
 from meshwise.report.spark import spark
 from meshwise.study.design.estimate import TRIAL_FILE_BYTES, disk_bytes
 from meshwise.study.file.profile_text import parse_shape
@@ -355,7 +356,7 @@ def test_the_course_has_a_cell_s_rate_and_times_and_no_value_in_a_pause(moved: A
 
 def test_the_page_shows_it_and_the_findings_say_it(moved: ArchiveReader) -> None:
     content = read_content(moved)
-    text = page.render(content, read_record(moved))
+    text = page.render(report_of(content, read_record(moved)), read_record(moved))
     assert content.study["load_shape"] == "steps of 1x, 0x, 5x"
     assert "Over a trial" in text
     assert "istio: median response time over a trial, and the intended rate" in text
@@ -372,4 +373,4 @@ def test_a_steady_load_has_none_of_it(tmp_path: Path) -> None:
     content = read_content(reader)
     assert "load_shape" not in content.study
     assert read_record(reader).courses == ()
-    assert "Over a trial" not in page.render(content, read_record(reader))
+    assert "Over a trial" not in page.render(report_of(content, read_record(reader)), read_record(reader))

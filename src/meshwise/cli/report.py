@@ -23,6 +23,7 @@ from meshwise.report import html as page
 from meshwise.report.content import Content, content
 from meshwise.report.document import document
 from meshwise.report.record import read_record
+from meshwise.report.sections import report_of
 
 REPORT_NAME = "report.html"
 
@@ -44,13 +45,14 @@ def report(
     Example: meshwise report my-study --html my-study.html
     """
     reader = ArchiveReader.open(directory)
-    found = read_content(reader)
+    record = read_record(reader)
+    made = report_of(read_content(reader), record)
     path = html or directory / REPORT_NAME
     if as_json:
-        typer.echo(json.dumps(document(found, str(path)), indent=2))
+        typer.echo(json.dumps(document(made, str(path)), indent=2))
     else:
-        terminal.show(found, edge.console())
-    text = edge.visible(page.render(found, read_record(reader), str(directory)))
+        terminal.show(made, edge.console())
+    text = edge.visible(page.render(made, record, str(directory)))
     with disk_troubles(path.parent):  # after it was shown: a full disk must not take it
         if html is None:
             with Folder.open(directory) as folder:

@@ -9,13 +9,15 @@ from typing import Any
 
 from meshwise.findings.finding import Finding
 from meshwise.findings.subject import Kind
-from meshwise.report import facts, saturation, sentences
-from meshwise.report.content import Content, of_curve
-from meshwise.stats.verdict import Verdict
+from meshwise.report import facts, saturation
+from meshwise.report.blocks import Table
+from meshwise.report.content import of_curve
+from meshwise.report.sections import Report
 
 
-def document(content: Content, page: str) -> dict[str, Any]:
+def document(report: Report, page: str) -> dict[str, Any]:
     """`page`: where the whole report is."""
+    content = report.content
     return {
         "study": content.name,
         "fake": content.fake,
@@ -23,16 +25,33 @@ def document(content: Content, page: str) -> dict[str, Any]:
         "measured": facts.study_line(content),
         "fairness": facts.fidelity_line(content),
         "noise": facts.noise_line(content),
-        "sentences": sentences.closing(content),
+        "sentences": list(report.sentences),
         "saturation": saturation.beside_the_knee(content),
-        "warnings": [
-            finding.sentence for finding in content.of_kind("check") if finding.verdict is Verdict.WARNING
-        ],
+        "warnings": list(report.warnings),
         "not_applicable": facts.not_applicable_lines(content),
         "primary": [
             _row(finding)
             for finding in content.of_kind(Kind.LEVEL, Kind.INCREMENT, Kind.DIFFERENCE)
             if finding.metric in content.primary and not finding.part and not of_curve(finding)
+        ],
+        "tables": [
+            _table(section.label, block)
+            for section in (*report.slices, *report.effects, *report.saturation)
+            for block in section.blocks
+            if isinstance(block, Table)
+        ],
+    }
+
+
+def _table(section: str, table: Table) -> dict[str, Any]:
+    """As it is set: texts, a row's group before its label."""
+    return {
+        "section": section,
+        "title": table.title,
+        "columns": [column.title for column in table.columns],
+        "rows": [
+            [f"{row.group}, {row.entries[0]}" if row.group else row.entries[0], *map(str, row.entries[1:])]
+            for row in table.rows
         ],
     }
 

@@ -15,6 +15,7 @@ from meshwise.findings.subject import MeshDifference, NoiseFloor, StepDifference
 from meshwise.report import words
 from meshwise.report.content import CONTEXT, Content, variant_of
 from meshwise.study.model import MeshName
+from meshwise.study.topology import TopologyKind
 
 FAKE = "these numbers come from the fake testbed: no proxy ran, nothing was measured"
 
@@ -83,13 +84,14 @@ def constant_levels(content: Content) -> list[str]:
     if not content.slices:
         return []
     found = []
+    bank = all(part.levels.get("shape") == TopologyKind.BANK for part in content.slices)
     for name in CONTEXT[1:]:
         values = {part.levels.get(name) for part in content.slices}
         value = next(iter(values))
         if len(values) > 1 or value is None or words.is_neutral(name, value):
             continue
-        if name == "shape":
-            continue
+        if name == "shape" or (bank and name in ("request_bytes", "response_bytes")):
+            continue  # what the bank sends is its operations' own
         if name == "length":
             shape = content.slices[0].levels.get("shape") or "chain"
             given = {"graph": "a service graph", "bank": "the bank"}

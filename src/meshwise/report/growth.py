@@ -82,6 +82,11 @@ class Growth:
         return tuple(dict.fromkeys(line.setting for line in self.lines))
 
     @property
+    def highest(self) -> tuple[Line, ...]:
+        """No mesh, and the highest posture of every mesh, in each setting."""
+        return tuple({(line.setting, line.mesh): line for line in self.lines}.values())
+
+    @property
     def exploratory(self) -> bool:
         return any(line.slope.flagged(EXPLORATORY) for line in self.lines)
 
@@ -90,13 +95,6 @@ class Growth:
         """Of the slopes."""
         slopes = [line.slope for line in self.lines]
         return words.form_for(slopes[0].unit, [f.estimate for f in slopes], [half_width(f) for f in slopes])
-
-    @cached_property
-    def spoken_form(self) -> words.Form:
-        """Of the slopes where the words say per what: `each further node adds 12 us`."""
-        step = self.lines[0].subject.step
-        per = step.unit if step.part is SlopePart.SLOPE else ""
-        return replace(self.form, unit=self.form.unit.removesuffix(per))
 
     @cached_property
     def level_form(self) -> words.Form:

@@ -1,70 +1,76 @@
-"""Sidecars by place, laid out: a row per place and mesh, a column per rung with its value and its step."""
+"""Sidecars by place: a row per place and mesh, a column per rung with its value and its step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from meshwise.findings.finding import Finding
 from meshwise.findings.metric import metric_of
 from meshwise.findings.subject import Kind, LadderStep
 from meshwise.report import words
+from meshwise.report.blocks import Column, Row, Setting, Table, mesh_column, mesh_entry
 from meshwise.report.content import Content, Slice, half_width
 from meshwise.report.words import Form
 
+Rows = dict[tuple[str, str], dict[str, Finding]]
+"""Place and mesh -> posture -> level."""
 METRICS = ("place_cpu_us_per_request", "place_memory_bytes")
 
 
-@dataclass(frozen=True)
-class PlaceRow:
-    place: str
-    mesh: str
-    rungs: tuple[str, ...]
-    """Per posture `value  +step ±half-width`; empty where it was not measured."""
-
-
-@dataclass(frozen=True)
-class PlaceTable:
-    title: str
-    postures: tuple[str, ...]
-    rows: tuple[PlaceRow, ...]
-
-
-def place_tables(content: Content, part: Slice) -> tuple[PlaceTable, ...]:
+def place_tables(name: str, content: Content, part: Slice) -> Iterator[Table]:
     """CPU first; none where the topology has no places."""
-    found = [_table(content, part, metric) for metric in METRICS]
-    return tuple(table for table in found if table is not None)
-
-
-def _table(content: Content, part: Slice, metric: str) -> PlaceTable | None:
-    mine = [
-        finding
-        for finding in content.of_kind(Kind.LEVEL, Kind.INCREMENT)
-        if finding.metric == metric
-        and finding.levels.get("mesh") != "none"
-        and finding.estimate is not None
-        and all(finding.levels.get(name) in (None, value) for name, value in part.levels.items())
-    ]
-    levels = [finding for finding in mine if finding.kind is Kind.LEVEL]
-    if not levels:
-        return None
-    steps = {_place(finding): finding for finding in mine if _is_a_step(finding)}
-    form = words.form_for(levels[0].unit, [f.estimate for f in mine], [half_width(f) for f in mine])
-    postures = sorted({str(finding.levels["posture"]) for finding in levels}, key=words.rung_order)
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for finding in levels:
-        mesh, posture, place = _place(finding)
-        rows.setdefault((place, mesh), {}).setdefault(
-            posture, _cell(form, finding, steps.get((mesh, posture, place)))
+    many = len(part.meshes) > 1
+    for number, metric in enumerate(METRICS):
+        mine = [
+            finding
+            for finding in content.of_kind(Kind.LEVEL, Kind.INCREMENT)
+            if finding.metric == metric
+            and finding.levels.get("mesh") != "none"
+            and finding.estimate is not None
+            and all(finding.levels.get(name) in (None, value) for name, value in part.levels.items())
+        ]
+        levels = [finding for finding in mine if finding.kind is Kind.LEVEL]
+        if not levels:
+            continue
+        steps = {_place(finding): finding for finding in mine if _is_a_step(finding)}
+        form = words.form_for(levels[0].unit, [f.estimate for f in mine], [half_width(f) for f in mine])
+        postures = sorted({str(finding.levels["posture"]) for finding in levels}, key=words.rung_order)
+        rows: dict[tuple[str, str], dict[str, Finding]] = {}
+        for finding in levels:
+            mesh, posture, place = _place(finding)
+            rows.setdefault((place, mesh), {}).setdefault(posture, finding)
+        yield Table(
+            f"{name}-places-{number + 1}",
+            f"{metric_of(metric).title}, {form.unit}",
+            (Column("place", Setting.LABEL, ""), *mesh_column(many=many), *map(Column, postures)),
+            tuple(
+                Row(
+                    (
+                        place,
+                        *mesh_entry(mesh, many=many),
+                        *(
+                            _cell(form, own.get(posture), steps.get((mesh, posture, place)))
+                            for posture in postures
+                        ),
+                    )
+                )
+                for (place, mesh), own in _told_once(rows).items()
+            ),
+            caption="mean over the sidecars of a place; + what the rung adds to the one below",
+            page_only=bool(number),
         )
-    return PlaceTable(
-        f"{metric_of(metric).title}, {form.unit}",
-        tuple(postures),
-        tuple(
-            PlaceRow(place, mesh, tuple(texts.get(posture, "") for posture in postures))
-            for (place, mesh), texts in rows.items()
-        ),
-    )
+
+
+def _told_once(rows: Rows) -> Rows:
+    """Without the depths that hold the same sidecars as a role: their values are the same numbers."""
+    told: dict[tuple[object, ...], None] = {}
+    found = {}
+    for (place, mesh), own in rows.items():
+        values = (mesh, *sorted((posture, finding.estimate, finding.low) for posture, finding in own.items()))
+        if not (place.startswith("depth ") and values in told):
+            found[place, mesh] = own
+        told[values] = None
+    return found
 
 
 def _place(finding: Finding) -> tuple[str, str, str]:
@@ -77,8 +83,8 @@ def _is_a_step(finding: Finding) -> bool:
     return isinstance(finding.subject, LadderStep)
 
 
-def _cell(form: Form, level: Finding, step: Finding | None) -> str:
-    value = form.level(level)
+def _cell(form: Form, level: Finding | None, step: Finding | None) -> str:
+    value = form.level(level) if level else ""
     if step is None:
         return value
     half = half_width(step)

@@ -11,15 +11,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
-from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
 from meshwise.findings.finding import Finding
 from meshwise.findings.reason import read_reasons
 from meshwise.findings.subject import CellCheck, LimitCheck, SoakDrift, Walk
 from meshwise.report import svg, words
+from meshwise.report.blocks import (
+    Block,
+    Column,
+    Figure,
+    Paragraph,
+    Row,
+    Section,
+    Sentences,
+    Setting,
+    Table,
+    figures,
+)
 from meshwise.report.charts import WIDTH, slug
 from meshwise.report.content import Content, of_curve
 from meshwise.stats.verdict import Verdict
@@ -78,38 +86,6 @@ def _all(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Mapping[str,
     return [search for own in groups.values() for search in own]
 
 
-def objective(content: Content) -> str:
-    return str(content.study["saturation"].get("objective", ""))
-
-
-def show(content: Content, console: Console) -> None:
-    """The terminal's section: the knee of every search, and how the searches ended."""
-    own = cells(content)
-    if not own:
-        return
-    console.print()
-    console.print(
-        Text.assemble(("the highest rate that held, per search, /s", "bold"), f"  {objective(content)}")
-    )
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    down = any(search.get("down_rps") for cell in own for search in cell.searches)
-    headings = ("", "held", *(["after overload"] if down else []), "trials", "broken by", "limited by")
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading == "trials" else "left")
-    for cell in own:
-        table.add_row(
-            cell.label,
-            cell.told(),
-            *([cell.told("down_rps")] if down else []),
-            str(len(cell.steps)),
-            broken_by(cell),
-            limited_by(cell),
-        )
-    console.print(Padding(table, (0, 0, 0, 2)))
-    for sentence in beside_the_knee(content):
-        console.print(Padding(Text(sentence), (0, 0, 0, 2)))
-
-
 def limited_by(cell: CellSearches) -> str:
     """What was at its limit: `proxy (7), cpus (1)`; empty in findings from before it was told."""
     counts: dict[str, int] = {}
@@ -154,25 +130,14 @@ def broken_by(cell: CellSearches) -> str:
     return _counted(counts)
 
 
-@dataclass(frozen=True)
-class Section:
-    """For the page."""
-
-    objective: str
-    rows: tuple[tuple[str, str, str, int, str, str], ...]
-    """Label, knees, knees after overload, trials, broken by, limited by."""
-    sentences: tuple[str, ...]
-    drawings: tuple[tuple[str, Markup], ...]
-    """Caption, drawing."""
-    legend: tuple[tuple[str, str], ...]
-
-
 def section(content: Content) -> Section | None:
+    """The knee of every search, how the searches ended, and every step in drawings."""
     own = cells(content)
     if not own:
         return None
     limits = content.study["saturation"].get("limits") or []
-    drawings = []
+    legend = tuple((f"{_hue(cell)} key-line", cell.label) for cell in own)
+    drawn = []
     for name, metric, caption, limit_us in (
         ("p99", "response_p99_us", "P99 of response time against rate, ms", _limit(limits, 0.99)),
         ("p50", "response_p50_us", "median response time against rate, ms", _limit(limits, 0.5)),
@@ -180,24 +145,39 @@ def section(content: Content) -> Section | None:
     ):
         drawing = curve_chart(f"saturation-{name}", caption, own, metric, limit_us, content.findings)
         if drawing:
-            drawings.append((caption, Markup(drawing)))
-    return Section(
-        objective(content),
-        tuple(
+            drawn.append(Figure(Markup(drawing), caption, legend))
+    objective = str(content.study["saturation"].get("objective", ""))
+    about = (
+        f"Objective: {objective}, for a whole trial. Each search is one block; `>=`: the instrument, the "
+        "host or the study's limit ended it, not the system."
+    )
+    told = tuple(beside_the_knee(content))
+    blocks: list[Block] = [Paragraph(about), _table(own, objective), Sentences(told), *figures(drawn)]
+    return Section("saturation", "Saturation", tuple(blocks))
+
+
+def _table(own: Sequence[CellSearches], objective: str) -> Table:
+    down = any(search.get("down_rps") for cell in own for search in cell.searches)
+    rows = tuple(
+        Row(
             (
                 cell.label,
                 cell.told(),
-                cell.told("down_rps") if any(s.get("down_rps") for s in cell.searches) else "",
-                len(cell.steps),
+                *([cell.told("down_rps")] if down else []),
+                str(len(cell.steps)),
                 broken_by(cell),
                 limited_by(cell),
             )
-            for cell in own
-        ),
-        tuple(beside_the_knee(content)),
-        tuple(drawings),
-        tuple((f"{_hue(cell)} key-line", cell.label) for cell in own),
+        )
+        for cell in own
     )
+    columns = (
+        Column("cell", Setting.LABEL, ""), Column("held", Setting.PROSE),
+        *([Column("after overload", Setting.PROSE)] if down else []), Column("trials"),
+        Column("broken by", Setting.PROSE), Column("limited by", Setting.PROSE),
+    )  # fmt: skip
+    title = "the highest rate that held, per search, /s"
+    return Table("saturation-table", title, columns, rows, remark=objective)
 
 
 def _limit(limits: Sequence[Mapping[str, Any]], p: float) -> float | None:

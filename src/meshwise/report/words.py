@@ -7,7 +7,7 @@ what is not distinguishable is never called zero; a flag always comes with what 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshwise.findings.finding import Finding
@@ -259,18 +259,10 @@ class Footnotes:
     def __init__(self) -> None:
         self._flags: dict[Note, int] = {}
 
-    def mark(self, *findings: Finding | None, without: Collection[Note] = ()) -> str:
-        """The marks of all flags of these findings: `¹ ²`; empty without flags."""
-        told = dict.fromkeys(
-            note for finding in findings for note in notes_of(finding) if note not in without
-        )
-        numbers = [self._flags.setdefault(each, len(self._flags) + 1) for each in told]
-        return "\u00a0".join(str(number).translate(SUPERSCRIPTS) for number in sorted(numbers))
-
-    def title_mark(self, notes: Iterable[Note]) -> str:
-        """The marks of notes that concern a whole table."""
+    def mark(self, notes: Iterable[Note]) -> str:
+        """The marks of these notes: `¹ ²`; empty without any."""
         numbers = [self._flags.setdefault(note, len(self._flags) + 1) for note in notes]
-        return "\u00a0".join(str(number).translate(SUPERSCRIPTS) for number in numbers)
+        return "\u00a0".join(str(number).translate(SUPERSCRIPTS) for number in sorted(numbers))
 
     def lines(self) -> tuple[tuple[str, str, str], ...]:
         """Mark, flag, remedy."""

@@ -13,46 +13,42 @@ import jinja2
 from markupsafe import Markup
 
 from meshwise import __version__
-from meshwise.report import facts, saturation, sentences
-from meshwise.report.content import Content
-from meshwise.report.html import sections, topology
-from meshwise.report.html.course import course_figures
-from meshwise.report.html.growth import effect_sections
+from meshwise.findings.subject import Kind
+from meshwise.report import facts
+from meshwise.report.html import values
 from meshwise.report.record import PROOF_FACTS, Record
-from meshwise.report.words import Footnotes
+from meshwise.report.sections import Report
+from meshwise.report.words import Footnotes, typeset
+from meshwise.stats.verdict import Verdict
 
 
-def render(content: Content, record: Record, directory: str = "DIR") -> str:
+def render(report: Report, record: Record, directory: str = "DIR") -> str:
     """The whole page. `directory` stands in the commands that reproduce it."""
-    notes = Footnotes()
-    effects = effect_sections(content, notes)
-    parts = [sections.slice_section(content, part, record, notes) for part in content.slices]
-    moving = [tuple(course_figures(part, record.courses)) for part in content.slices]
+    content = report.content
     return _template().render(
+        report=report,
+        sections=(*report.saturation, *report.effects, *report.slices),
         content=content,
         record=record,
         css=Markup(_resource("page.css")),
-        summary=sections.summary(content),
-        sentences=sentences.closing(content),
+        summary=values.summary(content),
         study_line=facts.study_line(content),
         noise_line=facts.noise_line(content),
         fake=facts.FAKE if content.fake else "",
-        effect_sections=effects,
-        parts=parts,
-        courses={part.name: figures for part, figures in zip(parts, moving, strict=True)},
-        topologies=topology.by_slice(content, [part.name for part in parts], record.topologies),
-        notes=notes.lines(),
-        saturation=saturation.section(content),
-        load_line=facts.load_line(content),
-        checks=sections.checks(content),
-        variance=sections.variance(content),
+        notes=Footnotes(),
+        fine=[
+            check.sentence or check.metric
+            for check in content.of_kind(Kind.CHECK)
+            if check.verdict is not Verdict.WARNING
+        ],
+        variance=values.variance(content),
         proof_facts=PROOF_FACTS,
         fidelity=facts.fidelity(content.environment),
-        fairness=sections.fairness(content),
+        fairness=values.fairness(content),
         fairness_line=facts.fairness_line(content),
-        environment=sections.flat(content.environment, leave_out=("fidelity", "traits")),
+        environment=values.flat(content.environment, leave_out=("fidelity", "traits")),
         not_applicable=facts.not_applicable_lines(content),
-        commands=sections.commands(content, directory),
+        commands=values.commands(directory),
         version=__version__,
     )
 
@@ -62,8 +58,10 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["coded"] = sections.coded
-    environment.filters["breakable"] = sections.breakable
+    environment.filters["coded"] = values.coded
+    environment.filters["breakable"] = values.breakable
+    environment.filters["typeset"] = typeset
+    environment.tests["block"] = lambda block, kind: type(block).__name__ == kind
     return environment.from_string(_resource("page.html.j2"))
 
 

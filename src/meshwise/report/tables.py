@@ -1,0 +1,148 @@
+"""Ladders, differences, slopes and interactions as tables."""
+
+from __future__ import annotations
+
+from meshwise.findings.subject import SlopePart
+from meshwise.report import facts
+from meshwise.report.blocks import (
+    EXPLORATORY,
+    Column,
+    Row,
+    Setting,
+    Style,
+    Table,
+    bounds,
+    judged,
+    mesh_column,
+    mesh_entry,
+)
+from meshwise.report.content import Ladder
+from meshwise.report.growth import Growth, Pair, Together
+from meshwise.report.words import judged_words, verdict_words
+
+INTERVAL, VERDICT = Column("interval", Setting.INTERVAL), Column("verdict", Setting.VERDICT)
+MOST_POINTS = 4
+"""Levels that a terminal has room for beside a slope: the first, the last and those next to the first."""
+
+
+def ladder_table(name: str, ladder: Ladder, *, many: bool, style: Style = Style.LADDER) -> Table:
+    """A row per rung and mesh; `many`: of several meshes."""
+    form, common = ladder.form, tuple(ladder.common_notes)
+    confidence = next((f"{rung.value.confidence:.0%}" for rung in ladder.rungs if rung.value), "95%")
+    rows, before = [], ""
+    for rung in ladder.rungs:
+        value, step, over_none = rung.value, rung.step, rung.over_none
+        entries = (
+            rung.variant or rung.posture,
+            *mesh_entry(rung.mesh, many=many),
+            form.level(value),
+            bounds(form, value),
+            form.signed(step.estimate) if step else "",
+            bounds(form, step),
+            form.signed(over_none.estimate) if over_none else "",
+            judged(judged_words(step, over_none, form), rung.judged, value, without=common),
+        )
+        rows.append(Row(entries, rung.posture if rung.variant else "", rung.label == before))
+        before = rung.label
+    columns = (
+        Column("posture", Setting.LABEL, ""), *mesh_column(many=many),
+        Column("value", Setting.STRONG), Column(f"{confidence} interval", Setting.INTERVAL),
+        Column("step", Setting.STRONG), INTERVAL, Column("vs none"), VERDICT,
+    )  # fmt: skip
+    return Table(
+        name, _with_unit(ladder.titled.title, form.unit), columns, tuple(rows), style,
+        EXPLORATORY if ladder.exploratory else "", notes=common,
+        dense=many or any(rung.variant for rung in ladder.rungs),
+    )  # fmt: skip
+
+
+def _with_unit(title: str, unit: str) -> str:
+    return f"{title}, {unit}" if unit else title
+
+
+def difference_table(name: str, ladder: Ladder) -> Table:
+    """Between meshes, at a posture or of a step."""
+    form, found = ladder.form, ladder.differences
+    ratios = any(finding.ratio is not None for finding in found)
+    rows = tuple(
+        Row(
+            (
+                facts.difference_place(finding, ladder.free),
+                form.signed(finding.estimate),
+                bounds(form, finding),
+                *(["" if finding.ratio is None else f"{finding.ratio:.2f}"] if ratios else []),
+                judged(verdict_words(finding, form), finding),
+            )
+        )
+        for finding in found
+    )
+    columns = (
+        Column("at", Setting.LABEL), Column("difference", Setting.STRONG), INTERVAL,
+        *([Column("ratio")] if ratios else []), VERDICT,
+    )  # fmt: skip
+    title = _with_unit(f"{facts.difference_name(found[0])}, {ladder.titled.title}", form.unit)
+    return Table(name, title, columns, rows, Style.LADDER)
+
+
+def growth_table(name: str, growth: Growth) -> Table:
+    """A row per posture: the metric at each level of the factor, and the slope through them."""
+    form, common = growth.form, tuple(growth.common_notes)
+    many = len({line.mesh for line in growth.lines} - {"none"}) > 1
+    shown = growth.point_names if growth.part is not SlopePart.IDLE else ()
+    rows, before = [], ("", "")
+    for line in growth.lines:
+        entries = (
+            line.posture,
+            *mesh_entry(line.mesh, many=many),
+            *(growth.level_form.value(at.estimate) if at else "" for at in line.levels if shown),
+            form.signed(line.slope.estimate),
+            bounds(form, line.slope),
+            judged(verdict_words(line.slope, form), line.slope, without=common),
+        )
+        rows.append(Row(entries, line.setting, (line.setting, line.posture) == before))
+        before = line.setting, line.posture
+    last = len(shown) - 1
+    spare = range(MOST_POINTS - 1, last) if last >= MOST_POINTS else ()
+    columns = (
+        Column("posture", Setting.LABEL, ""), *mesh_column(many=many),
+        *(Column(point, spare=place in spare) for place, point in enumerate(shown)),
+        Column(f"slope, {form.unit}", Setting.STRONG, "slope"), INTERVAL, VERDICT,
+    )  # fmt: skip
+    points = ", ".join(point for place, point in enumerate(shown) if place not in spare)
+    told = f"{growth.factor_words} {points}: value in {growth.level_unit}; " if shown else ""
+    return Table(
+        name, f"{growth.step}: {growth.titled.title}", columns, tuple(rows), Style.EFFECTS,
+        EXPLORATORY if growth.exploratory else "", f"{told}slope in {form.unit}", common, dense=True,
+    )  # fmt: skip
+
+
+def together_table(name: str, together: Together) -> Table:
+    """A row per pair of features: the four levels, and what both cost beyond the sum."""
+    form, common = together.form, tuple(together.common_notes)
+    many = len({pair.mesh for pair in together.pairs}) > 1
+    settings = any(pair.setting for pair in together.pairs)
+
+    def row(pair: Pair) -> Row:
+        return Row(
+            (
+                *([pair.setting] if settings else []),
+                *mesh_entry(pair.mesh, many=many),
+                f"{pair.mtls} × {pair.authorization}",
+                *(form.value(level.estimate) if level else "" for level in pair.levels),
+                form.signed(pair.interaction.estimate),
+                bounds(form, pair.interaction),
+                judged(verdict_words(pair.interaction, form), pair.interaction, without=common),
+            )
+        )
+
+    columns = (
+        *([Column("load", Setting.LABEL)] if settings else []), *mesh_column(many=many),
+        Column("features", Setting.LABEL), Column("neither"), Column("mTLS"),
+        Column("authorization", short="authz"), Column("both"),
+        Column("beyond the sum", Setting.STRONG, "extra"), INTERVAL, VERDICT,
+    )  # fmt: skip
+    return Table(
+        name, f"together and alone: {together.titled.title}, {form.unit}", columns,
+        tuple(map(row, together.pairs)), Style.EFFECTS, EXPLORATORY if together.exploratory else "",
+        notes=common, dense=True,
+    )  # fmt: skip
