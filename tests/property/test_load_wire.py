@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.wire import Answer, answer_of, cut, feed
 
-from meshwise.load.wire import grpc
 from meshwise.load.wire.http1 import Http1, KnownHeads
 from meshwise.load.wire.http2 import Http2
 from meshwise.load.wire.http2_request import encode_request
@@ -136,20 +135,6 @@ def test_http2_with_h2(answers, body, window, table, cuts, random) -> None:  # t
         expected.append(Answer(stream_id // 2, status, _error(status), sum(map(len, parts))))
     assert got == expected
     assert protocol.open_tags() == []
-
-
-streams = st.lists(st.binary(max_size=80), max_size=8)
-
-
-@given(streams)
-def test_noise_is_refused_or_waits(pieces: list[bytes]) -> None:
-    """Whatever comes: an answer, a WireError, or patience; no other exception."""
-    call = grpc.encode_request("http", "/a.B/C", "a", [], b"")
-    protocols: list[WireProtocol] = [Http1(b"r", KnownHeads()), grpc.Grpc(call, 4), Http2(call, 4)]
-    for protocol in protocols:
-        protocol.start(1)
-        with contextlib.suppress(WireError):
-            feed(protocol, pieces)
 
 
 @settings(max_examples=200)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.wire import Answer, answer_of, cut, every_byte, feed
+from tests.support.wire import Answer, answer_of, every_byte, feed
 
 from meshwise.load.wire.http1 import MAX_HEAD_BYTES, Http1, KnownHeads, encode_request
 from meshwise.load.wire.seam import ErrorKind, WireError
@@ -56,20 +56,6 @@ ANSWERS = {
         False,
     ),
 }
-
-
-@pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_at_every_cut(name: str) -> None:
-    data, status, size, keeps = ANSWERS[name]
-    expected = [Answer(7, status, ErrorKind.NONE, size)]
-    for pieces in [[data], every_byte(data), *(cut(data, [place]) for place in range(1, len(data)))]:
-        protocol = Http1(b"request", KnownHeads())
-        assert protocol.start(7) == b"request"
-        assert protocol.start(8) == b""
-        assert feed(protocol, pieces) == expected
-        assert protocol.closing is not keeps
-        assert protocol.open_tags() == []
-        assert bool(protocol.start(9)) is keeps
 
 
 def test_the_known_head_is_as_good_as_the_parsed_one() -> None:

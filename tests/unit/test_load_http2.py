@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from hpack import Encoder
-from tests.support.wire import Answer, every_byte, feed
+from tests.support.wire import Answer, feed
 
 from meshwise.load.wire import frames, grpc
 from meshwise.load.wire.blocks import encode_block
@@ -83,22 +83,6 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_an_answer_at_every_cut(name: str) -> None:
-    stream, size = SHAPES[name]
-    expected = [Answer(5, 200, ErrorKind.NONE, size)]
-    splits = [[stream[:place], stream[place:]] for place in range(len(stream))]
-    for pieces in [[stream], every_byte(stream), *splits]:
-        protocol = connection()
-        assert protocol.start(5)
-        assert feed(protocol, pieces) == expected
-        assert protocol.open_tags() == []
-        # A second answer takes whatever short cut the first one made possible.
-        protocol.start(6)
-        again = headers(3) + data(3, b"12345")
-        assert feed(protocol, [again]) == [Answer(6, 200, ErrorKind.NONE, 5)]
-
-
 def test_interleaved_streams() -> None:
     protocol = connection()
     for tag in range(4):
@@ -113,14 +97,6 @@ def test_ping_and_settings_are_acknowledged() -> None:
     feed(protocol, [frames.ping(b"12345678") + frames.ping(b"87654321", ack=True) + frames.settings({})])
     assert protocol.attention
     assert protocol.take_control() == frames.ping(b"12345678", ack=True) + frames.SETTINGS_ACK
-
-
-def test_the_peer_s_limit_of_streams_holds() -> None:
-    protocol = connection(streams=8, settings=frames.settings({frames.MAX_CONCURRENT_STREAMS: 2}))
-    assert protocol.limit == 2
-    assert [bool(protocol.start(tag)) for tag in range(3)] == [True, True, False]
-    feed(protocol, [frames.settings({frames.MAX_CONCURRENT_STREAMS: 50})])
-    assert protocol.limit == 8
 
 
 def test_a_request_is_what_the_rfc_says() -> None:
@@ -283,14 +259,6 @@ GRPC: dict[str, tuple[Callable[[], bytes], Answer]] = {
         Answer(5, 503, ErrorKind.HTTP_STATUS, 0),
     ),
 }
-
-
-@pytest.mark.parametrize("name", GRPC)
-def test_the_status_of_a_call_at_every_cut(name: str) -> None:
-    make, expected = GRPC[name]
-    stream = make()
-    assert feed(call(), [stream]) == [expected]
-    assert feed(call(), every_byte(stream)) == [expected]
 
 
 def test_the_default_message_is_one_field_of_bytes() -> None:

@@ -28,6 +28,8 @@ MAX_HEAD_BYTES = 128 * 1024
 """Of a head, of the interim ones before it together, and of trailers."""
 MAX_CHUNK_LINE_BYTES = 4 * 1024
 KNOWN_HEADS = 1024
+KNOWN_HEAD_BYTES = 2 * 1024
+"""Longer heads are parsed each time: 1024 of the longest that is read would be 128 MiB."""
 
 _HEAD, _LENGTH, _CHUNK_SIZE, _CHUNK_DATA, _TRAILERS, _UNTIL_CLOSE = range(6)
 _WHERE = (
@@ -56,6 +58,8 @@ class KnownHeads:
         self.last_outcome = 0
 
     def learn(self, head: bytes, length: int, outcome: int) -> None:
+        if len(head) > KNOWN_HEAD_BYTES:
+            return
         if len(self.by_bytes) >= KNOWN_HEADS:
             self.by_bytes.clear()
         self.by_bytes[head] = (len(head) + length, outcome)

@@ -79,7 +79,8 @@ class WireError(Exception):
 
 
 class WireProtocol(Protocol):
-    """One connection. The caller opens it, sends `opening()`, and feeds what it receives."""
+    """One connection. The caller opens it, sends `opening()`, and feeds what it receives. Conformance suite:
+    `tests/support/wire_conformance.py`."""
 
     ready: bool
     """Requests may be started (HTTP/2: the peer's SETTINGS have come)."""
