@@ -9,6 +9,7 @@ import pytest
 
 from meshwise.core import patience
 from meshwise.core.patience import MOST, REFERENCE_S, USUAL, Patience, Slowness, measured
+from meshwise.report.facts import machine_words
 from meshwise.testbed.local.calibration import words
 
 
@@ -53,3 +54,11 @@ def test_only_a_slow_run_says_so() -> None:
         "this run is 7.3 times slower than on an idle machine (starting Envoy); "
         "whatever is waited for may take so much longer"
     )
+
+
+def test_the_report_says_of_the_machine_that_it_was_slow() -> None:
+    machine = {"machine": {"cpu_model": "A CPU", "cpus": 2, "kernel": "6.1"}}
+    usual = machine_words({**machine, "slowness": 1.0})
+    assert usual == machine_words(machine) == ["2 x A CPU", "Linux 6.1"]
+    slow = machine_words({**machine, "slowness": 7.3})
+    assert slow == [*usual, "7.3 times slower at the start than when idle"]
