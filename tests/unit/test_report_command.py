@@ -11,14 +11,15 @@ import polars as pl
 import pytest
 from tests.support.report_study import ladder_archive
 
-from meshwise.analysis.curves import GRID, curves, drift, trial_quantiles
+from meshwise.analysis.pictures import pictures
 from meshwise.archive.findings import write_findings
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.rows import trial_of
 from meshwise.cli.report import read_content, report
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.findings.metric import MetricKey
-from meshwise.measure.trial import measure
+from meshwise.measure.times import SHARES
+from meshwise.measure.trial import TELEMETRY_COLUMNS, measure
 from meshwise.report.record import read_record
 
 
@@ -140,10 +141,11 @@ def test_record_holds_proofs_failures_and_drift(tmp_path: Path) -> None:
     assert "segmentation fault" in record.troubles[0].log_tail
     assert sum(proof.trials - proof.passed for proof in record.proofs) == 1
     assert [proof.posture for proof in record.proofs][:3] == ["none", "plaintext", "permissive"]
+    drawn = read_content(reader).pictures
     good = sum(status == "ok" for status in reader.trials()["status"])
-    assert len(record.drift) == good
-    assert len(record.curves) == 6
-    for curve in record.curves:
+    assert len(drawn.drift) == good
+    assert len(drawn.curves) == 6
+    for curve in drawn.curves:
         assert np.all(np.diff(curve.response_us) >= 0)
         assert curve.share[-1] <= 1 - 10 / 400 + 1e-9, "no tail without ten requests above it"
 
@@ -154,12 +156,12 @@ def test_curves_agree_with_the_findings_own_percentiles(tmp_path: Path) -> None:
     row = reader.trials().to_dicts()[0]
     requests = reader.scan_requests([row["trial_id"]]).collect()
     telemetry = reader.scan_telemetry([row["trial_id"]]).collect()
-    known = measure(trial_of(row), requests, telemetry).values
-    mine = trial_quantiles(trial_of(row), requests)
+    found = measure(trial_of(row), requests, telemetry)
+    assert found.times_us is not None
     for share, metric in ((0.5, "response_p50_us"), (0.9, "response_p90_us"), (0.99, "response_p99_us")):
-        place = int(np.argmin(np.abs(GRID - share)))
-        assert GRID[place] == pytest.approx(share)
-        assert mine.response_us[place] == pytest.approx(known[MetricKey(metric)], rel=1e-6)
+        place = int(np.argmin(np.abs(SHARES - share)))
+        assert SHARES[place] == pytest.approx(share)
+        assert found.times_us[place] == pytest.approx(found.values[MetricKey(metric)], rel=1e-6)
 
 
 def test_failures_reach_into_the_curve_as_infinity(tmp_path: Path) -> None:
@@ -173,10 +175,12 @@ def test_failures_reach_into_the_curve_as_infinity(tmp_path: Path) -> None:
             "error": ["", *(["timeout"] * 400), *([""] * 600)],
         }
     )
-    found = trial_quantiles(trial, frame)
+    found = measure(trial, frame, pl.DataFrame(schema=dict.fromkeys(TELEMETRY_COLUMNS, pl.String)))
     assert found.requests == 1000
-    assert found.median_us == pytest.approx(100.0)
-    assert np.isinf(found.response_us[int(np.argmin(np.abs(GRID - 0.7)))])
-    (curve,) = curves([found])
-    assert curve.share[-1] < 0.6
-    assert drift([found])[0].deviation == 0
+    assert found.times_us is not None
+    assert np.isinf(found.times_us[int(np.argmin(np.abs(SHARES - 0.7)))])
+    drawn = pictures([found])
+    assert drawn.curves[0].share[-1] < 0.6
+    (point,) = drawn.drift
+    assert point.median_us == pytest.approx(100.0)
+    assert point.deviation == 0

@@ -73,3 +73,15 @@ def test_only_the_seams_are_protocols() -> None:
         "WireProtocol",
         "Delivery",
     }
+
+
+def test_the_report_computes_nothing_from_requests() -> None:
+    """Whatever a drawing needs is in findings.json."""
+    raw = ("scan_requests", "scan_telemetry", "meshwise.measure", "meshwise.stats.regression")
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (ROOT / "report").rglob("*.py")
+        for name in raw
+        if name in path.read_text()
+    ]
+    assert found == []

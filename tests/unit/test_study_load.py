@@ -342,8 +342,8 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> ArchiveReader:
 
 
 def test_the_course_has_a_cell_s_rate_and_times_and_no_value_in_a_pause(moved: ArchiveReader) -> None:
-    courses = read_record(moved).courses
-    assert {course.cell.posture.name for course in courses} == {"none", "strict"}
+    courses = read_content(moved).pictures.courses
+    assert {course.at["posture"] for course in courses} == {"none", "strict"}
     for course in courses:
         assert course.intended_rps[:16] == pytest.approx([1000.0] * 16, abs=10)
         assert course.intended_rps[16:32] == pytest.approx([0.0] * 16)
@@ -372,5 +372,5 @@ def test_a_steady_load_has_none_of_it(tmp_path: Path) -> None:
     write_findings(tmp_path, to_json(analyze_archive(reader)), reader.digests)
     content = read_content(reader)
     assert "load_shape" not in content.study
-    assert read_record(reader).courses == ()
+    assert content.pictures.courses == ()
     assert "Over a trial" not in page.render(report_of(content, read_record(reader)), read_record(reader))

@@ -29,6 +29,7 @@ from meshwise.analysis.interaction import interactions
 from meshwise.analysis.level import levels
 from meshwise.analysis.limits import limit_of, limits, soaks
 from meshwise.analysis.outliers import flagged
+from meshwise.analysis.pictures import pictures
 from meshwise.analysis.rate_curve import along_the_rate
 from meshwise.analysis.saturation import as_results, bounds, curves, searches, unfinished
 from meshwise.analysis.settings import Settings
@@ -38,6 +39,7 @@ from meshwise.archive.rows import trial_of
 from meshwise.findings.finding import Finding, Findings
 from meshwise.findings.flag import HOST_LIMITED, INSTRUMENT_LIMITED, Flag
 from meshwise.findings.metric import MetricKey, PartsCompared
+from meshwise.findings.pictures import Pictures
 from meshwise.findings.reason import read_reasons
 from meshwise.measure.attribution import Machine
 from meshwise.measure.trial import TrialResult, measure
@@ -78,11 +80,15 @@ def recorded_flags(trials: pl.DataFrame) -> dict[str, tuple[Flag, ...]]:
 
 
 def measure_trials(
-    trials: Mapping[str, Trial], tables: Iterable[Tables], flags: Mapping[str, tuple[Flag, ...]]
+    trials: Mapping[str, Trial],
+    tables: Iterable[Tables],
+    flags: Mapping[str, tuple[Flag, ...]],
+    moving_ns: int | None = None,
 ) -> Iterator[TrialResult]:
-    """One result per entry of `tables`, as they come. `trials` and `flags` by trial_id."""
+    """One result per entry of `tables`, as they come. `trials` and `flags` by trial_id; `moving_ns` as in
+    `measure`."""
     for trial_id, requests, telemetry in tables:
-        yield measure(trials[trial_id], requests, telemetry, flags.get(trial_id, ()))
+        yield measure(trials[trial_id], requests, telemetry, flags.get(trial_id, ()), moving_ns)
 
 
 def findings(
@@ -139,6 +145,7 @@ def findings(
         environment=environment or {},
         findings=tuple(found),
         fairness=tuple(entry.as_json() for entry in card),
+        pictures=Pictures() if settings.search else pictures(grid.results),
     )
 
 

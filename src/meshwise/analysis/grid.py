@@ -15,7 +15,8 @@ from functools import cached_property
 import numpy as np
 
 from meshwise.findings.metric import MetricKey
-from meshwise.measure.trial import NEEDED_EXCEEDANCES, TrialResult
+from meshwise.measure.times import NEEDED_EXCEEDANCES
+from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import FloatArray, IntArray
 from meshwise.study.model import Cell, Role
 

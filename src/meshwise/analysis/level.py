@@ -20,7 +20,8 @@ from meshwise.findings.finding import Companion, Finding, exp
 from meshwise.findings.flag import FAILURES_IN_TRIALS, NOT_ESTIMABLE, Flag
 from meshwise.findings.metric import Metric, MetricKey, Scale
 from meshwise.findings.subject import CellLevel
-from meshwise.measure.trial import LATE_SHARE, NEEDED_EXCEEDANCES, TrialResult
+from meshwise.measure.times import NEEDED_EXCEEDANCES
+from meshwise.measure.trial import LATE_SHARE, TrialResult
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import clopper_pearson, hodges_lehmann, t_interval
 from meshwise.stats.verdict import Verdict

@@ -69,8 +69,10 @@ def analyze_archive(reader: ArchiveReader) -> Findings:
     good = {each.trial.trial_id: each.trial for each in outcomes if each.status == TrialStatus.OK}
     if not good:
         raise messages.NOTHING_TO_ANALYZE.error(str(reader.directory), trials=len(outcomes))
-    results = measure_trials(good, _tables(reader, list(good)), recorded_flags(trials))
-    settings = Settings.of(reader.study(), reader.design)
+    study = reader.study()
+    moving_ns = study.trial.duration_ns if study.trial.shape else None
+    results = measure_trials(good, _tables(reader, list(good)), recorded_flags(trials), moving_ns)
+    settings = Settings.of(study, reader.design)
     return findings(results, outcomes, settings, reader.environment, facts_of(trials))
 
 

@@ -21,6 +21,7 @@ def to_json(document: Findings) -> dict[str, Any]:
         "environment": plain(document.environment),
         "fairness": plain(document.fairness),
         "findings": [row(finding) for finding in document.findings],
+        "pictures": document.pictures.as_json(),
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from meshwise.findings.flag import Flag, FlagKind
 from meshwise.findings.metric import MetricKey
+from meshwise.findings.pictures import Pictures
 from meshwise.findings.subject import Kind, Levels, ScopeValue, Subject, kind_of, levels_of, scope_of
 from meshwise.stats.verdict import Direction, Verdict
 
@@ -156,6 +157,7 @@ class Findings:
     findings: tuple[Finding, ...]
     fairness: tuple[Mapping[str, Any], ...] = ()
     """What is equal between the compared meshes, and what is not (`analysis.fairness`)."""
+    pictures: Pictures = field(default_factory=Pictures)
     schema_version: int = field(default=SCHEMA_VERSION)
 
 

@@ -65,6 +65,10 @@ def schema(traits: Sequence[str]) -> dict[str, Any]:
                 },
             },
             "findings": {"type": "array", "items": {"$ref": "#/$defs/Finding"}},
+            "pictures": {
+                "type": "object",
+                "description": "Numbers for drawings: `curves`, `courses`, `drift`, of one of `cells`.",
+            },
         },
         "$defs": {each.__name__: _object(each) for each in (Finding, Companion, WithoutOutliers)},
     }

@@ -24,13 +24,11 @@ from meshwise.findings.metric import PERCENTILES, MetricKey
 from meshwise.measure.attribution import ATTRIBUTED_METRICS, Usage
 from meshwise.measure.places import by_place
 from meshwise.measure.soak import throughput_variation, variability
+from meshwise.measure.times import SHARES, TrialCourse, course_of
 from meshwise.stats.arrays import BoolArray, FloatArray, IntArray
-from meshwise.stats.quantile import effective_exceedances, quantile
+from meshwise.stats.quantile import effective_exceedances, quantile, quantiles
 from meshwise.study.model import MeshName, Phase, Trial
 from meshwise.telemetry.source import Source
-
-NEEDED_EXCEEDANCES = 10.0
-"""Effective exceedances below which a percentile is `not estimable`; from 100 on it is good."""
 
 LATE_SHARE = 0.05
 """P99 of send lateness above this share of the P99 of response time puts the trial in doubt."""
@@ -62,12 +60,21 @@ class TrialResult:
     """Offered after warm-up."""
     usage: Usage | None = None
     """Who used the CPU; of a step of a search."""
+    times_us: FloatArray | None = None
+    """Response times at SHARES, of clients inside the mesh; inf where failures reach. Not of a search."""
+    course: TrialCourse | None = None
+    """Where the load moves."""
 
 
 def measure(
-    trial: Trial, requests: pl.DataFrame, telemetry: pl.DataFrame, flags: tuple[Flag, ...] = ()
+    trial: Trial,
+    requests: pl.DataFrame,
+    telemetry: pl.DataFrame,
+    flags: tuple[Flag, ...] = (),
+    moving_ns: int | None = None,
 ) -> TrialResult:
-    """All metrics of one trial. Frames as in `archive.schema`; further columns are ignored."""
+    """All metrics of one trial. Frames as in `archive.schema`; further columns are ignored. `moving_ns`: the
+    measured window, where the load moves within it."""
     sent = _Requests.of(requests)
     values: Values = {}
     exceedances: Values = {}
@@ -75,7 +82,7 @@ def measure(
     analysed = sent.intended >= 0
     mesh = analysed & ~sent.outside
     response, service = sent.response_us(mesh), sent.service_us(mesh)
-    _percentiles("response", response, values, exceedances)
+    ascending = _percentiles("response", response, values, exceedances)
     _percentiles("service", service, values, exceedances)
     answered = mesh & sent.answered
     if answered.any():
@@ -100,7 +107,11 @@ def measure(
     values |= used
     found += gaps
     processes = Usage.of(trial, telemetry) if trial.search else None
-    return TrialResult(trial, values, exceedances, tuple(found), _trend(response), offered, processes)
+    return TrialResult(
+        trial, values, exceedances, tuple(found), _trend(response), offered, processes,
+        None if trial.search or not len(ascending) else quantiles(ascending, SHARES),
+        course_of(sent.intended, mesh, response, moving_ns) if moving_ns else None,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -156,12 +167,14 @@ class _Requests:
         return np.asarray(times)
 
 
-def _percentiles(kind: str, times: FloatArray, values: Values, exceedances: Values) -> None:
+def _percentiles(kind: str, times: FloatArray, values: Values, exceedances: Values) -> FloatArray:
+    """The `times`, ascending."""
     ascending = np.sort(times)
     for word, p in PERCENTILES.items():
         name = MetricKey(f"{kind}_{word}_us")
         values[name] = threshold = quantile(ascending, p)
         exceedances[name] = _worth(times, threshold, p)
+    return ascending
 
 
 def _worth(times: FloatArray, threshold: float, p: float) -> float:

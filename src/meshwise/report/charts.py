@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from meshwise.analysis.curves import Curve, DriftPoint
 from meshwise.findings.finding import Finding
+from meshwise.findings.pictures import Curve, DriftPoint
 from meshwise.findings.subject import AgainstNone, LadderStep
 from meshwise.report import svg, words
 from meshwise.report.content import Ladder, Rung
@@ -238,11 +238,11 @@ def distribution_chart(name: str, title: str, curves: Sequence[Curve]) -> str:
         points = [
             (x(float(t)), y(_nines(float(p)))) for p, t in zip(curve.share, curve.response_us, strict=True)
         ]
-        posture = curve.cell.posture.name
+        posture = str(curve.at["posture"])
         parts.append(
-            svg.polyline(_thinned(points), f"curve rung-{slug(posture)}", f"{curve.cell.mesh} {posture}")
+            svg.polyline(_thinned(points), f"curve rung-{slug(posture)}", f"{curve.at['mesh']} {posture}")
         )
-    told = "; ".join(f"{curve.cell.posture.name}: {_percentiles(curve)}" for curve in shown)
+    told = "; ".join(f"{curve.at['posture']}: {_percentiles(curve)}" for curve in shown)
     return svg.drawing(name, WIDTH, bottom + 22, title, f"Response time of each posture: {told}.", parts)
 
 
@@ -300,8 +300,8 @@ def drift_chart(name: str, title: str, points: Sequence[DriftPoint]) -> str:
     y = svg.Scale(-reach * 1.1, reach * 1.1, bottom, top)
     parts, start = [], 0
     for index in range(1, len(points) + 1):
-        if index == len(points) or points[index].trial.block != points[start].trial.block:
-            block = points[start].trial.block
+        if index == len(points) or points[index].block != points[start].block:
+            block = points[start].block
             wide = x(index - 0.5) - x(start - 0.5)
             if block % 2:
                 parts.append(svg.rect(x(start - 0.5), top, wide, bottom - top, "block"))
@@ -316,10 +316,9 @@ def drift_chart(name: str, title: str, points: Sequence[DriftPoint]) -> str:
         y, left, right, [(tick, f"{tick:+g}%".replace("-", "−") if tick else "0") for tick in y.ticks(5)]
     )
     for index, (point, deviation) in enumerate(zip(points, deviations, strict=True)):
-        cell = point.trial.cell
         told = f"{point.median_us:.0f} us, {deviation:+.1f} %"
-        tip = f"{point.trial.trial_id} {cell.mesh} {cell.posture.name}: {told}"
-        odd = point.trial.block % 2
+        tip = f"{point.trial_id} {point.at['mesh']} {point.at['posture']}: {told}"
+        odd = point.block % 2
         mark = svg.diamond if odd else svg.circle
         parts.append(
             mark(x(index), y(deviation), 3.4 if odd else 2.6, f"dot {'odd' if odd else 'even'}", tip)
@@ -327,7 +326,7 @@ def drift_chart(name: str, title: str, points: Sequence[DriftPoint]) -> str:
     parts.append(
         svg.text((left + right) / 2, bottom + 30, "block, in the order of running", "tick", "middle")
     )
-    blocks = len({point.trial.block for point in points})
+    blocks = len({point.block for point in points})
     told = (
         f"{len(points)} trials in {blocks} blocks; largest deviation {max(map(abs, deviations)):.1f} percent."
     )

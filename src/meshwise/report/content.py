@@ -22,6 +22,7 @@ from meshwise.findings.document import read_finding
 from meshwise.findings.finding import SCHEMA_VERSION, Finding
 from meshwise.findings.flag import EXPLORATORY
 from meshwise.findings.metric import Metric, metric_of
+from meshwise.findings.pictures import Pictures
 from meshwise.findings.subject import (
     AgainstNone,
     CurvePoint,
@@ -151,6 +152,7 @@ class Content:
     """What is equal between the meshes: `what`, `equal`, a value per mesh, `basis`, `effect`, `removable`."""
     statuses: Mapping[str, int] = field(default_factory=dict)
     """How many trials ended `ok`, `failed`, `unproven`."""
+    pictures: Pictures = field(default_factory=Pictures)
 
     @property
     def name(self) -> str:
@@ -181,7 +183,8 @@ def content(
         if version > SCHEMA_VERSION:
             raise messages.NEWER_FINDINGS.error(where, found=version, known=SCHEMA_VERSION)
         findings = tuple(read_finding(entry) for entry in document["findings"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        pictures = Pictures.read(document.get("pictures") or {})
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise messages.NO_FINDINGS_DOCUMENT.error(where, reason=f"{type(error).__name__}: {error}") from error
     declared = tuple(study.get("primary_metrics") or ()) or DEFAULT_PRIMARY
     measured = {finding.metric for finding in findings if finding.kind == "level" and not of_curve(finding)}
@@ -195,6 +198,7 @@ def content(
         tuple(not_applicable),
         tuple(entry for entry in document.get("fairness") or () if isinstance(entry, Mapping)),
         statuses or {},
+        pictures,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from meshwise.analysis.course import QUANTILES, Course
+from meshwise.findings.pictures import COURSE_QUANTILES, Course
 from meshwise.report import svg, words
 from meshwise.report.charts import WIDTH, slug
 from meshwise.stats.arrays import FloatArray
@@ -17,7 +17,7 @@ def course_chart(name: str, title: str, courses: Sequence[Course], quantile: flo
     """One line per course; the rate is that of the first: they all have the same. Empty without a value."""
     left, right, top, bottom = 48.0, WIDTH - 12, 10.0, 190.0
     rate_top, rate_bottom = 214.0, 274.0
-    row = QUANTILES.index(quantile)
+    row = COURSE_QUANTILES.index(quantile)
     lines = [(course, course.response_us[row]) for course in courses]
     values = [float(value) for _, times in lines for value in times if np.isfinite(value) and value > 0]
     if not values:
@@ -40,11 +40,11 @@ def course_chart(name: str, title: str, courses: Sequence[Course], quantile: flo
         parts.append(
             svg.strokes(
                 [[(x(s), y(us)) for s, us in run] for run in _runs(course.middle_s, times)],
-                f"curve rung-{slug(course.cell.posture.name)}",
+                f"curve rung-{slug(str(course.at['posture']))}",
             )
         )
     told = "; ".join(
-        f"{course.cell.mesh} {course.cell.posture.name} {_extremes(times)}" for course, times in lines
+        f"{course.at['mesh']} {course.at['posture']} {_extremes(times)}" for course, times in lines
     )
     about = f"Above, response time in windows of {2 * half:.3g} s: {told}. Below, the intended rate."
     return svg.drawing(name, WIDTH, rate_bottom + 22, title, about, parts)

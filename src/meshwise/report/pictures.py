@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from markupsafe import Markup
 
-from meshwise.analysis.course import QUANTILES, Course
-from meshwise.analysis.curves import Curve, DriftPoint
 from meshwise.findings.finding import Finding
+from meshwise.findings.pictures import COURSE_QUANTILES, Course, Curve, DriftPoint
 from meshwise.findings.subject import Kind
 from meshwise.report import charts, words
 from meshwise.report.blocks import Figure
 from meshwise.report.charts import slug as slug
-from meshwise.report.content import CONTEXT, FREE, Content, Ladder, Rung, Slice, free_of, means, variant_of
+from meshwise.report.content import FREE, Content, Ladder, Rung, Slice, free_of, means, variant_of
 from meshwise.report.course import course_chart
 from meshwise.report.growth import Growth, Pair, Together
+
+Drawn = TypeVar("Drawn", Curve, Course, DriftPoint)
 
 
 def ladders(name: str, part: Slice, ladders: Sequence[Ladder]) -> Iterator[Figure]:
@@ -38,13 +39,12 @@ def _key(part: Slice, kind: str) -> tuple[tuple[str, str], ...]:
 
 
 def distributions(name: str, part: Slice, curves: Sequence[Curve]) -> Iterator[Figure]:
-    own = [curve for curve in curves if of_slice(curve.cell, part)]
+    own = _of_slice(curves, part)
     for mesh in part.meshes or ("none",):
-        shown = [curve for curve in own if str(curve.cell.mesh) in (mesh, "none")]
-        shown = _one_per_posture(shown)
+        shown = _one_per_posture([curve for curve in own if curve.at["mesh"] in (mesh, "none")])
         title = f"Distribution of response time, {mesh}" if part.meshes else "Distribution of response time"
         drawing = charts.distribution_chart(f"{name}-{slug(mesh)}-distribution", title, shown)
-        postures = {curve.cell.posture.name: _curve_name(curve, own) for curve in shown if len(curve.share)}
+        postures = {str(curve.at["posture"]): _curve_name(curve, own) for curve in shown if len(curve.share)}
         if drawing:
             yield Figure(
                 Markup(drawing),
@@ -58,34 +58,29 @@ def _one_per_posture(found: Sequence[Drawn]) -> list[Drawn]:
     ordered = sorted(
         found,
         key=lambda each: (
-            words.rung_order(each.cell.posture.name),
-            tuple(str(getattr(each.cell, name)) for name in FREE),
+            words.rung_order(str(each.at["posture"])),
+            tuple(str(each.at.get(name)) for name in FREE),
         ),
     )
-    return list({each.cell.posture.name: each for each in ordered}.values())
+    return list({each.at["posture"]: each for each in ordered}.values())
 
 
 def _curve_name(curve: Curve, among: Sequence[Curve]) -> str:
     """The posture, and which of its variants is drawn."""
-    posture = curve.cell.posture
-    same = [
-        other.cell for other in among if other.cell.posture == posture and other.cell.mesh is curve.cell.mesh
+    posture = str(curve.at["posture"])
+    same = [each.at for each in among if all(each.at[name] == curve.at[name] for name in ("mesh", "posture"))]
+    free = [name for name in FREE if means(name, posture) and len({at.get(name) for at in same}) > 1]
+    return ", ".join([posture, *(words.level(name, curve.at[name]) for name in free)])
+
+
+def _of_slice(found: Sequence[Drawn], part: Slice) -> list[Drawn]:
+    return [
+        each
+        for each in found
+        if all(each.at.get(name) in (None, value) for name, value in part.levels.items() if value is not None)
     ]
-    free = [
-        name for name in FREE if means(name, posture.name) and len({getattr(cell, name) for cell in same}) > 1
-    ]
-    return ", ".join([posture.name, *(words.level(name, getattr(curve.cell, name)) for name in free)])
 
 
-def of_slice(cell: Any, part: Slice) -> bool:
-    def level(name: str) -> Any:
-        found = getattr(cell, name)
-        return found if isinstance(found, int | float) else str(found)
-
-    return all(part.levels.get(name) in (None, level(name)) for name in CONTEXT)
-
-
-Drawn = TypeVar("Drawn", Curve, Course)
 MOST_BARS = 9
 """Workloads, the client among them, up to which each has bars of its own."""
 _USAGE = (
@@ -147,7 +142,7 @@ def _rung_of(finding: Finding, free: Sequence[str]) -> Rung:
 
 
 def drift(name: str, part: Slice, points: Sequence[DriftPoint]) -> Iterator[Figure]:
-    own = [point for point in points if of_slice(point.trial.cell, part)]
+    own = _of_slice(points, part)
     title = "Drift: each trial's p50 against the median of its cell"
     if drawing := charts.drift_chart(f"{name}-drift", title, own):
         yield Figure(Markup(drawing), "each trial's p50 against its cell's median")
@@ -158,14 +153,14 @@ _SPOKEN_QUANTILES = {0.5: "median", 0.9: "P90"}
 
 def course_figures(part: Slice, found: Sequence[Course]) -> Iterator[Figure]:
     """A figure per mesh and quantile, no mesh beside each."""
-    own = [course for course in found if of_slice(course.cell, part)]
+    own = _of_slice(found, part)
     for mesh in part.meshes or ("none",):
-        shown = _one_per_posture([course for course in own if str(course.cell.mesh) in (mesh, "none")])
-        for p in QUANTILES:
+        shown = _one_per_posture([course for course in own if course.at["mesh"] in (mesh, "none")])
+        for p in COURSE_QUANTILES:
             title = f"{mesh}: {_SPOKEN_QUANTILES[p]} response time over a trial, and the intended rate"
             name = f"{slug(part.label)}-{slug(mesh)}-course-{100 * p:g}"
             if drawing := course_chart(name, title, shown, p):
-                keys = [course.cell.posture.name for course in shown]
+                keys = [str(course.at["posture"]) for course in shown]
                 legend = tuple((f"rung-{slug(posture)} key-line", posture) for posture in keys)
                 yield Figure(Markup(drawing), title, legend)
 

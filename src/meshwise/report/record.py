@@ -1,23 +1,16 @@
-"""What the archive holds beside the findings: distributions, the course of the study, proofs, failures.
-
-Reads trial by trial, so that memory stays at one trial's requests.
-"""
+"""What the archive holds beside the findings: proofs, failures, topologies, the study's text."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from meshwise.analysis.course import Course, TrialCourse, courses, trial_course
-from meshwise.analysis.curves import Curve, DriftPoint, TrialQuantiles, curves, drift, trial_quantiles
 from meshwise.archive.outcome import Check, TrialStatus
 from meshwise.archive.read import ArchiveReader
-from meshwise.archive.rows import trial_of
-from meshwise.measure.trial import REQUEST_COLUMNS
 from meshwise.report.words import rung_order
-from meshwise.study.model import Protocol, Role, Topology
+from meshwise.study.model import Protocol, Topology
 
 PROOF_FACTS = (
     ("tls_version", "TLS"),
@@ -59,53 +52,25 @@ class Trouble:
 class Record:
     """Empty where there is no archive to read."""
 
-    curves: tuple[Curve, ...] = ()
-    drift: tuple[DriftPoint, ...] = ()
     proofs: tuple[ProofSummary, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     trials: int = 0
     not_applicable: tuple[Mapping[str, Any], ...] = field(default=())
     study_text: str = ""
     topologies: tuple[Topology, ...] = ()
-    courses: tuple[Course, ...] = ()
-    """Response time against time; empty where the load does not move."""
 
 
 def read_record(reader: ArchiveReader) -> Record:
     """Raises MW608, MW609 for files that cannot be read."""
     rows = reader.trials().to_dicts()
-    quantiles = list(_quantiles(reader, rows))
     return Record(
-        curves=curves(quantiles),
-        drift=drift(quantiles),
         proofs=_proofs(rows),
         troubles=tuple(_trouble(row) for row in rows if row["status"] != TrialStatus.OK),
         trials=len(rows),
         not_applicable=tuple(reader.about.get("not_applicable") or ()),
         study_text=reader.study_text,
         topologies=tuple(dict.fromkeys(trial.cell.topology for trial in reader.design)),
-        courses=courses(_courses(reader, rows)),
     )
-
-
-def _quantiles(reader: ArchiveReader, rows: Sequence[Mapping[str, Any]]) -> Iterator[TrialQuantiles]:
-    for row in rows:
-        if row["status"] != TrialStatus.OK or not row["requests_rows"]:
-            continue
-        frame = reader.scan_requests([row["trial_id"]])
-        wanted = [name for name in (*REQUEST_COLUMNS, "client") if name in frame.collect_schema().names()]
-        yield trial_quantiles(trial_of(row), frame.select(wanted).collect(), row["started_unix_ns"])
-
-
-def _courses(reader: ArchiveReader, rows: Sequence[Mapping[str, Any]]) -> Iterator[TrialCourse]:
-    plan = reader.study().trial
-    if plan.shape is None:
-        return
-    for row in rows:
-        if row["status"] == TrialStatus.OK and row["requests_rows"] and row["role"] == Role.CELL:
-            frame = reader.scan_requests([row["trial_id"]])
-            wanted = [name for name in (*REQUEST_COLUMNS, "client") if name in frame.collect_schema().names()]
-            yield trial_course(trial_of(row), frame.select(wanted).collect(), plan.duration_ns)
 
 
 def _proofs(rows: Sequence[Mapping[str, Any]]) -> tuple[ProofSummary, ...]:

@@ -101,7 +101,7 @@ def _slice(content: Content, part: Slice, record: Record) -> Section:
             blocks.append(difference_table(f"{name}-difference-{number}", ladder))
     blocks += _where(name, content, part, record)
     blocks += operation_tables(name, content, part)
-    if courses := list(pictures.course_figures(part, record.courses)):
+    if courses := list(pictures.course_figures(part, content.pictures.courses)):
         about = (
             f"The load moves: {facts.load_line(content)}. A window's value is the median over a posture's "
             "trials; requests belong to the window in which they were meant to be sent. The findings are of "
@@ -109,8 +109,8 @@ def _slice(content: Content, part: Slice, record: Record) -> Section:
         )
         blocks += [Heading("Over a trial"), Paragraph(about), *figures(courses)]
     times = [
-        *pictures.distributions(name, part, record.curves),
-        *pictures.drift(name, part, record.drift),
+        *pictures.distributions(name, part, content.pictures.curves),
+        *pictures.drift(name, part, content.pictures.drift),
     ]
     if times:
         about = (

@@ -1,0 +1,110 @@
+"""Numbers for drawings: distributions, response time along a trial, and the order of trials. Findings are not
+made of these; findings.json holds them (`pictures`), so that whoever draws needs no request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from meshwise.findings.subject import Levels
+from meshwise.stats.arrays import FloatArray
+
+COURSE_QUANTILES = (0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A cell's distribution of response time: `share` of requests answered within `response_us`."""
+
+    at: Levels
+    share: FloatArray
+    response_us: FloatArray
+    trials: int
+
+
+@dataclass(frozen=True)
+class Course:
+    """A cell's response time against time within a trial, in equal windows."""
+
+    at: Levels
+    middle_s: FloatArray
+    """Of each window."""
+    intended_rps: FloatArray
+    response_us: FloatArray
+    """A row per quantile of COURSE_QUANTILES; NaN where too few were asked."""
+    trials: int
+
+
+@dataclass(frozen=True)
+class DriftPoint:
+    """One trial in the course of the study. `deviation` is a share: 0.02 is 2 % above its cell's median."""
+
+    at: Levels
+    trial_id: str
+    block: int
+    median_us: float
+    deviation: float
+
+
+Picture = Curve | Course | DriftPoint
+
+
+@dataclass(frozen=True)
+class Pictures:
+    curves: tuple[Curve, ...] = ()
+    courses: tuple[Course, ...] = ()
+    drift: tuple[DriftPoint, ...] = ()
+    """In the order of running."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Six digits are enough to draw; levels stand once."""
+        cells: list[Levels] = []
+        every: tuple[Picture, ...] = (*self.curves, *self.courses, *self.drift)
+        for each in every:
+            if each.at not in cells:
+                cells.append(each.at)
+        return {
+            "cells": cells,
+            "curves": [_row(each, cells, "share", "response_us", "trials") for each in self.curves],
+            "courses": [
+                _row(each, cells, "middle_s", "intended_rps", "response_us", "trials")
+                for each in self.courses
+            ],
+            "drift": [
+                _row(each, cells, "trial_id", "block", "median_us", "deviation") for each in self.drift
+            ],
+        }
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> Pictures:
+        """The inverse of `as_json`. Raises KeyError, TypeError, ValueError, IndexError for what is none."""
+        cells = [dict(each) for each in found.get("cells", ())]
+        made: list[tuple[Any, ...]] = [
+            tuple(kind(**_values(entry, cells)) for entry in found.get(name, ()))
+            for name, kind in (("curves", Curve), ("courses", Course), ("drift", DriftPoint))
+        ]
+        return cls(*made)
+
+
+def _row(picture: Picture, cells: list[Levels], *names: str) -> dict[str, Any]:
+    return {"cell": cells.index(picture.at)} | {name: _rounded(getattr(picture, name)) for name in names}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [_rounded(each) for each in value.tolist()]
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return (float(f"{value:.6g}") if np.isfinite(value) else None) if isinstance(value, float) else value
+
+
+def _values(entry: Mapping[str, Any], cells: Sequence[Levels]) -> dict[str, Any]:
+    values = {
+        name: np.array(value, dtype=np.float64) if isinstance(value, list) else value
+        for name, value in entry.items()
+        if name != "cell"
+    }
+    return {"at": cells[entry["cell"]]} | values
