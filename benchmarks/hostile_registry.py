@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from meshwise.mesh.binaries.store import Store
+from meshwise.mesh.binaries.store import BinaryStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.support.registry import digest_of, layer
@@ -257,7 +257,7 @@ def one(url: str, cache: Path) -> tuple[str, float, int, str]:
 
 def is_clean(cache: Path, said: str) -> bool:
     """Nothing but what was kept; a pin only for what was kept."""
-    store = Store(cache / "cache", cache / "lock.json")
+    store = BinaryStore(cache / "cache", cache / "lock.json")
     files = {path.name for path in (cache / "cache").rglob("*") if path.is_file()}
     if said == "kept":
         return (

@@ -14,7 +14,7 @@ from tests.support.envoy import running
 from tests.support.mesh_samples import view
 
 from meshwise.mesh.istio import connection_manager, simulate
-from meshwise.mesh.istio.simulate import Connection, Reached, Request
+from meshwise.mesh.istio.simulate import HttpRequest, InboundConnection, Reached
 from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.istio.view import Options, View
 from meshwise.mesh.tokens import ISSUER, tokens
@@ -37,8 +37,10 @@ def policy(action: str, rule: str, annotation: str = "") -> str:
     return HEAD.format("AuthorizationPolicy", annotation) + f"{{action: {action}, rules: [{rule}]}}\n"
 
 
-def get(path: str = "/", **headers: str) -> Request:
-    return Request("GET", path, "node-1", {name.replace("_", "-"): value for name, value in headers.items()})
+def get(path: str = "/", **headers: str) -> HttpRequest:
+    return HttpRequest(
+        "GET", path, "node-1", {name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 PATHS = (
@@ -56,7 +58,7 @@ TOKEN_RULE = (
 )
 
 
-def tokens_everywhere() -> list[Request]:
+def tokens_everywhere() -> list[HttpRequest]:
     made = tokens()
     found = [get()]
     for token in (made.valid, made.forged, made.expired):
@@ -71,7 +73,7 @@ def tokens_everywhere() -> list[Request]:
     return found
 
 
-CASES: dict[str, tuple[str, list[Request]]] = {
+CASES: dict[str, tuple[str, list[HttpRequest]]] = {
     "templates": (
         policy("DENY", "{to: [{operation: {paths: ['/v1/{*}/info', '/files/{**}']}}]}"),
         [get(path) for path in PATHS],
@@ -107,8 +109,8 @@ def upstream() -> Iterator[int]:
         server.shutdown()
 
 
-def walked(here: View, request: Request) -> int:
-    arriving = Connection(
+def walked(here: View, request: HttpRequest) -> int:
+    arriving = InboundConnection(
         8080, tls=False, alpn=("http/1.1",), source_ip="127.0.0.1", destination_ip="127.0.0.1"
     )
     end = simulate.arrive(translate(here, "node-1"), arriving, request, "", time.time())
@@ -117,7 +119,7 @@ def walked(here: View, request: Request) -> int:
     return {simulate.DENIED: 403, simulate.BAD_TOKEN: 401}[end.reason]
 
 
-def asked(port: int, request: Request) -> int:
+def asked(port: int, request: HttpRequest) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request(request.method, request.path, headers={"host": "node-1", **request.headers})
     status = connection.getresponse().status

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwise.mesh.istio import authorization, rbac_walk
-from meshwise.mesh.istio.kinds import Action, AuthorizationPolicy, Condition, Meta, Rule, Scope
+from meshwise.mesh.istio.kinds import (
+    Action,
+    AuthorizationPolicy,
+    AuthorizationRule,
+    Condition,
+    ObjectMeta,
+    Scope,
+)
 from meshwise.mesh.tokens import verify
 
 plain = st.text(alphabet="abz019.-_/+()[]|$^\\ ", min_size=1, max_size=12)
@@ -21,7 +28,7 @@ def facts(**more: object) -> rbac_walk.Facts:
     return rbac_walk.Facts(**{"peer": None, "port": 1, "headers": {}, "path": "", "claims": {}, **more})  # type: ignore[arg-type]
 
 
-def matches(rule: Rule, seen: rbac_walk.Facts) -> bool:
+def matches(rule: AuthorizationRule, seen: rbac_walk.Facts) -> bool:
     made = authorization.entry(rule, authorization.Owner("backend", "cluster.local"))
     return rbac_walk.allows({"action": "ALLOW", "policies": {"one": made}}, seen)
 
@@ -40,9 +47,9 @@ def test_patterns(pattern: str, text: str) -> None:
 @given(names, names, names, names)
 def test_namespace_and_account_are_whole_words(namespace: str, account: str, other: str, wanted: str) -> None:
     peer = f"spiffe://cluster.local/ns/{namespace}/sa/{account}"
-    rule = Rule(({"namespaces": (wanted,)},), (), ())
+    rule = AuthorizationRule(({"namespaces": (wanted,)},), (), ())
     assert matches(rule, facts(peer=peer)) == (wanted == namespace)
-    rule = Rule(({"serviceAccounts": (f"{namespace}/{other}",)},), (), ())
+    rule = AuthorizationRule(({"serviceAccounts": (f"{namespace}/{other}",)},), (), ())
     assert matches(rule, facts(peer=peer)) == (other == account)
     assert not matches(rule, facts(peer=None))
 
@@ -54,12 +61,12 @@ def test_values_and_not_values(values: set[str], not_values: set[str], method: s
         **({"notMethods": tuple(not_values)} if not_values else {}),
     }
     wanted = (not values or method in values) and method not in not_values
-    assert matches(Rule((), (fields,), ()), facts(headers={":method": method})) == wanted
+    assert matches(AuthorizationRule((), (fields,), ()), facts(headers={":method": method})) == wanted
 
 
 @given(names, names, st.booleans())
 def test_claims_match_text_and_lists(wanted: str, found: str, as_list: bool) -> None:
-    rule = Rule((), (), (Condition("request.auth.claims[a][b]", (wanted,), ()),))
+    rule = AuthorizationRule((), (), (Condition("request.auth.claims[a][b]", (wanted,), ()),))
     claims = {"a": {"b": [found, "zz zz"] if as_list else found}}
     assert matches(rule, facts(claims=claims)) == (wanted == found)
     assert not matches(rule, facts(claims={"a": wanted}))
@@ -90,9 +97,9 @@ def test_a_template_takes_segments_one_by_one(template: tuple[list[str], str], p
         wanted = path == written
     elif "" in found[: len(parts)]:
         wanted = False
-    rule = Rule((), ({"paths": (written,)},), ())
+    rule = AuthorizationRule((), ({"paths": (written,)},), ())
     assert matches(rule, facts(path=path + "?x=/a/b")) == wanted
-    assert matches(Rule((), ({"notPaths": (written,)},), ()), facts(path=path)) != wanted
+    assert matches(AuthorizationRule((), ({"notPaths": (written,)},), ()), facts(path=path)) != wanted
 
 
 addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
@@ -106,11 +113,14 @@ def test_an_address_is_a_block_of_one(address: Address, other: Address, data: st
     keys = {"source.ip": "source_ip", "remote.ip": "remote_ip", "destination.ip": "destination_ip"}
     for seen in (address, other):
         for field, fact in fields.items():
-            one, many = (Rule(({field: (text,)},), (), ()) for text in (str(address), f"{address}/{length}"))
+            one, many = (
+                AuthorizationRule(({field: (text,)},), (), ())
+                for text in (str(address), f"{address}/{length}")
+            )
             assert matches(one, facts(**{fact: str(seen)})) == (seen == address)
             assert matches(many, facts(**{fact: str(seen)})) == (seen in block)
         for key, fact in keys.items():
-            rule = Rule((), (), (Condition(key, (), (f"{address}/{length}",)),))
+            rule = AuthorizationRule((), (), (Condition(key, (), (f"{address}/{length}",)),))
             assert matches(rule, facts(**{fact: str(seen)})) == (seen not in block)
 
 
@@ -120,8 +130,8 @@ def test_an_account_without_a_namespace_is_of_the_policys_own(
 ) -> None:
     peer = f"spiffe://cluster.local/ns/{namespace}/sa/{account}"
     for rule in (
-        Rule(({"serviceAccounts": (wanted,)},), (), ()),
-        Rule((), (), (Condition("source.serviceAccount", (wanted,), ()),)),
+        AuthorizationRule(({"serviceAccounts": (wanted,)},), (), ()),
+        AuthorizationRule((), (), (Condition("source.serviceAccount", (wanted,), ()),)),
     ):
         assert matches(rule, facts(peer=peer)) == (account == wanted and namespace == "backend")
 
@@ -130,7 +140,7 @@ def test_an_account_without_a_namespace_is_of_the_policys_own(
 def test_trust_domains(domain: str, wanted: str, shape: str) -> None:
     pattern = shape.format(wanted)
     peer = f"spiffe://{domain}/ns/a/sa/b"
-    rule = Rule(({"trustDomains": (pattern,)},), (), ())
+    rule = AuthorizationRule(({"trustDomains": (pattern,)},), (), ())
     assert matches(rule, facts(peer=peer)) == fnmatch.fnmatchcase(domain, pattern)
     assert not matches(rule, facts(peer=None))
 
@@ -141,8 +151,8 @@ def test_a_request_principal_is_issuer_and_subject(issuer: str, subject: str, is
     same_issuer, same_subject = issuer == iss, subject == sub
 
     def says(value: str) -> bool:
-        fields = Rule(({"requestPrincipals": (value,)},), (), ())
-        when = Rule((), (), (Condition("request.auth.principal", (value,), ()),))
+        fields = AuthorizationRule(({"requestPrincipals": (value,)},), (), ())
+        when = AuthorizationRule((), (), (Condition("request.auth.principal", (value,), ()),))
         found = {matches(rule, facts(claims=claims)) for rule in (fields, when)}
         assert len(found) == 1
         return found.pop()
@@ -151,8 +161,8 @@ def test_a_request_principal_is_issuer_and_subject(issuer: str, subject: str, is
     assert says(f"https://{issuer}/x/*") == same_issuer
     assert says(f"*/{subject}") == same_subject
     assert says("*")
-    assert not matches(Rule(({"requestPrincipals": ("*",)},), (), ()), facts())
-    plain = Rule(({"requestPrincipals": (issuer,)},), (), ())
+    assert not matches(AuthorizationRule(({"requestPrincipals": ("*",)},), (), ()), facts())
+    plain = AuthorizationRule(({"requestPrincipals": (issuer,)},), (), ())
     assert matches(plain, facts(claims={"iss": iss, "sub": ""})) == same_issuer, "no slash: an issuer"
 
 
@@ -160,18 +170,18 @@ def test_a_request_principal_is_issuer_and_subject(issuer: str, subject: str, is
 def test_audiences_and_presenters(wanted: str, found: str, as_list: bool) -> None:
     for key, claim in (("request.auth.audiences", "aud"), ("request.auth.presenter", "azp")):
         value = ["zz zz", found] if as_list else found
-        rule = Rule((), (), (Condition(key, (wanted, "yy yy"), ()),))
+        rule = AuthorizationRule((), (), (Condition(key, (wanted, "yy yy"), ()),))
         assert matches(rule, facts(claims={claim: value})) == (wanted == found)
-        refused = Rule((), (), (Condition(key, (), (wanted,)),))
+        refused = AuthorizationRule((), (), (Condition(key, (), (wanted,)),))
         assert matches(refused, facts(claims={claim: value})) == (wanted != found)
         assert matches(refused, facts())
 
 
 @given(st.integers(1, 65535), st.integers(1, 65535), names, names)
 def test_ports_and_server_names(port: int, wanted: int, name: str, asked: str) -> None:
-    rule = Rule((), (), (Condition("destination.port", (str(wanted),), ()),))
+    rule = AuthorizationRule((), (), (Condition("destination.port", (str(wanted),), ()),))
     assert matches(rule, facts(port=port)) == (port == wanted)
-    rule = Rule((), (), (Condition("connection.sni", (f"*.{name}",), ()),))
+    rule = AuthorizationRule((), (), (Condition("connection.sni", (f"*.{name}",), ()),))
     assert matches(rule, facts(server_name=f"x.{asked}")) == f"x.{asked}".endswith(f".{name}")
 
 
@@ -179,7 +189,11 @@ def test_ports_and_server_names(port: int, wanted: int, name: str, asked: str) -
 def test_a_dry_run_refuses_nothing(enforced: bool, tried: bool) -> None:
     def policy(name: str, *, dry_run: bool) -> AuthorizationPolicy:
         return AuthorizationPolicy(
-            Meta(name, "backend"), Scope("backend"), Action.DENY, (Rule((), (), ()),), dry_run
+            ObjectMeta(name, "backend"),
+            Scope("backend"),
+            Action.DENY,
+            (AuthorizationRule((), (), ()),),
+            dry_run,
         )
 
     policies = [policy("e", dry_run=False)] * enforced + [policy("t", dry_run=True)] * tried

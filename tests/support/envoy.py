@@ -14,7 +14,7 @@ import pytest
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.delivery.files import FileDelivery
-from meshwise.mesh.identity import Authority, make_key, store
+from meshwise.mesh.identity import CertificateAuthority, make_key, store
 from meshwise.mesh.istio import binary, tls
 from meshwise.mesh.istio.bootstrap import bootstrap
 from meshwise.mesh.istio.translate import translate
@@ -34,7 +34,7 @@ def envoy() -> Path:
 
 def validate(view: View, workload: str, directory: Path) -> str:
     """What Envoy says against the whole configuration of one sidecar, made static; empty when nothing."""
-    authority = Authority(key_type=KeyType.ECDSA_P256)
+    authority = CertificateAuthority(key_type=KeyType.ECDSA_P256)
     identity = authority.issue("backend", workload, make_key(KeyType.ECDSA_P256))
     files = store(identity, authority.root_pem, directory, "one")
     delivery = FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, None)

@@ -17,7 +17,7 @@ import grpc
 
 from meshwise.mesh.files import private_directory, write_private
 from meshwise.mesh.linkerd import authority, controller, wire
-from meshwise.mesh.linkerd.authority import Authority
+from meshwise.mesh.linkerd.authority import LinkerdAuthority
 from meshwise.mesh.linkerd.names import API_SOCKET, COMMAND_SOCKET, SNAPSHOT_FILE
 from meshwise.mesh.linkerd.proto import destination_pb2, identity_pb2, inbound_pb2, outbound_pb2
 
@@ -90,7 +90,11 @@ async def tell(directory: Path, word: str) -> Any:
 
 
 def lay_out(
-    directory: Path, snapshot: Any, tokens: dict[str, bytes], own: Authority, leaf_life_s: float = 86400
+    directory: Path,
+    snapshot: Any,
+    tokens: dict[str, bytes],
+    own: LinkerdAuthority,
+    leaf_life_s: float = 86400,
 ) -> None:
     """What `LinkerdMesh.prepare` leaves for the controller."""
     private_directory(directory)

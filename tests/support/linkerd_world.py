@@ -28,7 +28,7 @@ from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.linkerd.model import LinkerdModel
 from meshwise.mesh.linkerd.names import CONTROLLER_DIRECTORY
-from meshwise.mesh.probe import Answer, variant
+from meshwise.mesh.probe import ProbeAnswer, variant
 from meshwise.mesh.seam import PlacedWorkload, Placement, ProcessPlan
 from meshwise.service.plan import Plan
 from meshwise.study.model import (
@@ -304,7 +304,7 @@ def answers(dial: Callable[[str, int], object]) -> bool:
 # --- shared -----------------------------------------------------------------------------------------
 
 
-def call(here: Ground, cell: Cell) -> Answer:
+def call(here: Ground, cell: Cell) -> ProbeAnswer:
     """The allowed request, by the client through its sidecar."""
     node, port = here.placement["node-1"], SERVICE_PORTS[cell.protocol]
     request = variant(cell, What.ALLOWED, f"{node.workload.host}:{port}", Plan(bytes=10))

@@ -13,7 +13,7 @@ import pytest
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
-from meshwise.mesh.expectations import Seen
+from meshwise.mesh.expectations import CallOutcome
 from meshwise.mesh.probe import Ask
 from meshwise.mesh.reach import Reach
 from meshwise.study.model import Protocol
@@ -29,11 +29,11 @@ class ReachConformance:
         raise NotImplementedError
 
     def test_a_call_is_answered(self) -> None:
-        assert self.reach().call("node-1", "127.0.0.1", self.port, REQUEST).seen is Seen.OK
+        assert self.reach().call("node-1", "127.0.0.1", self.port, REQUEST).seen is CallOutcome.OK
 
     def test_a_call_to_nobody_is_an_answer_too(self) -> None:
         answer = self.reach().call("node-1", "127.0.0.1", self.closed_port, REQUEST)
-        assert answer.seen is Seen.CLOSED
+        assert answer.seen is CallOutcome.CLOSED
         assert answer.detail
 
     def test_who_listens_is_told(self) -> None:

@@ -17,7 +17,7 @@ from tests.support.registry import Registry, layer, serving
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.binaries.known import LATEST_KNOWN, parse_wanted
 from meshwise.mesh.binaries.pull import add, pull
-from meshwise.mesh.binaries.store import Store, Stored, locate
+from meshwise.mesh.binaries.store import BinaryStore, Stored, locate
 
 REPOSITORY = "linkerd/proxy"
 PATH = "usr/lib/linkerd/linkerd2-proxy"
@@ -33,12 +33,12 @@ def registry() -> Iterator[Registry]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "cache", tmp_path / "config" / "proxies.lock.json")
+def store(tmp_path: Path) -> BinaryStore:
+    return BinaryStore(tmp_path / "cache", tmp_path / "config" / "proxies.lock.json")
 
 
 def fetch(
-    registry: Registry, store: Store, digest: str | None = None, name: str = f"linkerd@{TAG}"
+    registry: Registry, store: BinaryStore, digest: str | None = None, name: str = f"linkerd@{TAG}"
 ) -> Stored:
     return pull(parse_wanted(name), store, "amd64", digest=digest, registry=registry.url, pause_s=0)
 
@@ -47,11 +47,13 @@ def refused(code: str) -> pytest.RaisesExc[MeshwiseError]:
     return pytest.raises(MeshwiseError, match=code)
 
 
-def nothing_left(store: Store) -> bool:
+def nothing_left(store: BinaryStore) -> bool:
     return not any(path.is_file() for path in store.directory.rglob("*"))
 
 
-def test_pull_stores_the_file_of_the_image_and_writes_the_lock(registry: Registry, store: Store) -> None:
+def test_pull_stores_the_file_of_the_image_and_writes_the_lock(
+    registry: Registry, store: BinaryStore
+) -> None:
     index = registry.image(
         REPOSITORY, TAG, [layer({"etc/os": b"x"}), layer({PATH: BINARY}), layer({"a": b"b"})]
     )
@@ -66,13 +68,13 @@ def test_pull_stores_the_file_of_the_image_and_writes_the_lock(registry: Registr
     assert all(intact for _, intact in store.verify())
 
 
-def test_an_image_without_an_index_and_a_token_flow(registry: Registry, store: Store) -> None:
+def test_an_image_without_an_index_and_a_token_flow(registry: Registry, store: BinaryStore) -> None:
     registry.token = "s3cret"
     registry.image(REPOSITORY, TAG, [layer({PATH: BINARY})], index=False)
     assert store.path_of(fetch(registry, store).digest).read_bytes() == BINARY
 
 
-def test_a_mirror_prefix_is_part_of_the_repository(registry: Registry, store: Store) -> None:
+def test_a_mirror_prefix_is_part_of_the_repository(registry: Registry, store: BinaryStore) -> None:
     registry.image(f"mirror/{REPOSITORY}", TAG, [layer({PATH: BINARY})])
     stored = pull(
         parse_wanted(f"linkerd@{TAG}"), store, "amd64", registry=f"{registry.url}/mirror", pause_s=0
@@ -80,7 +82,7 @@ def test_a_mirror_prefix_is_part_of_the_repository(registry: Registry, store: St
     assert stored.source == f"{registry.url}/mirror/{REPOSITORY}:{TAG}"
 
 
-def test_a_broken_connection_resumes_where_it_ended(registry: Registry, store: Store) -> None:
+def test_a_broken_connection_resumes_where_it_ended(registry: Registry, store: BinaryStore) -> None:
     registry.image(REPOSITORY, TAG, [layer({PATH: BINARY})])
     registry.cut_after_bytes = 100
     registry.fail_first = 2
@@ -88,7 +90,7 @@ def test_a_broken_connection_resumes_where_it_ended(registry: Registry, store: S
     assert sum("/blobs/" in path for path in registry.requests) == 2
 
 
-def test_a_truncated_layer_is_refused(registry: Registry, store: Store) -> None:
+def test_a_truncated_layer_is_refused(registry: Registry, store: BinaryStore) -> None:
     registry.image(REPOSITORY, TAG, [layer({PATH: BINARY})])
     blob = next(path for path in registry.documents if "/blobs/" in path)
     registry.documents[blob] = (registry.documents[blob][0][:-20], "application/octet-stream")
@@ -98,7 +100,7 @@ def test_a_truncated_layer_is_refused(registry: Registry, store: Store) -> None:
 
 
 @pytest.mark.parametrize("kind", ["/blobs/", "/manifests/sha256"])
-def test_altered_content_is_refused(registry: Registry, store: Store, kind: str) -> None:
+def test_altered_content_is_refused(registry: Registry, store: BinaryStore, kind: str) -> None:
     registry.image(REPOSITORY, TAG, [layer({PATH: BINARY})])
     for path, (content, media_type) in list(registry.documents.items()):
         if kind in path:
@@ -108,7 +110,9 @@ def test_altered_content_is_refused(registry: Registry, store: Store, kind: str)
     assert nothing_left(store)
 
 
-def test_a_digest_of_the_user_that_the_registry_does_not_serve(registry: Registry, store: Store) -> None:
+def test_a_digest_of_the_user_that_the_registry_does_not_serve(
+    registry: Registry, store: BinaryStore
+) -> None:
     registry.image(REPOSITORY, TAG, [layer({PATH: BINARY})])
     other = "sha256:" + "0" * 64
     registry.documents[f"/v2/{REPOSITORY}/manifests/{other}"] = registry.documents[
@@ -120,7 +124,7 @@ def test_a_digest_of_the_user_that_the_registry_does_not_serve(registry: Registr
         fetch(registry, store, digest="sha256:short")
 
 
-def test_a_moved_tag_is_refused_by_the_lock(registry: Registry, store: Store) -> None:
+def test_a_moved_tag_is_refused_by_the_lock(registry: Registry, store: BinaryStore) -> None:
     registry.image(REPOSITORY, TAG, [layer({PATH: BINARY})])
     fetch(registry, store)
     registry.image(REPOSITORY, TAG, [layer({PATH: BINARY + b"evil"})])
@@ -129,7 +133,9 @@ def test_a_moved_tag_is_refused_by_the_lock(registry: Registry, store: Store) ->
     assert [path.read_bytes() for path in store.directory.rglob("proxy")] == [BINARY]
 
 
-def test_hostile_members_write_nothing_outside(registry: Registry, store: Store, tmp_path: Path) -> None:
+def test_hostile_members_write_nothing_outside(
+    registry: Registry, store: BinaryStore, tmp_path: Path
+) -> None:
     hostile = layer({f"../../../../{tmp_path}/evil": b"x", "/etc/evil": b"x"}, links={PATH: "/etc/passwd"})
     registry.image(REPOSITORY, TAG, [hostile])
     with refused("MW802"):
@@ -138,13 +144,13 @@ def test_hostile_members_write_nothing_outside(registry: Registry, store: Store,
     assert nothing_left(store)
 
 
-def test_a_whiteout_hides_the_layers_below(registry: Registry, store: Store) -> None:
+def test_a_whiteout_hides_the_layers_below(registry: Registry, store: BinaryStore) -> None:
     registry.image(REPOSITORY, TAG, [layer({PATH: BINARY}), layer({"usr/lib/.wh.linkerd": b""})])
     with refused("MW802"):
         fetch(registry, store)
 
 
-def test_a_binary_for_another_machine_is_refused(registry: Registry, store: Store) -> None:
+def test_a_binary_for_another_machine_is_refused(registry: Registry, store: BinaryStore) -> None:
     registry.image(REPOSITORY, TAG, [layer({PATH: ELF_AMD64[:18] + struct.pack("<H", 183) + bytes(40)})])
     with refused("MW810.*|aarch64"):
         fetch(registry, store)
@@ -158,19 +164,19 @@ def test_a_binary_for_another_machine_is_refused(registry: Registry, store: Stor
     "body",
     [b"not json", b"[]", b"{}", b'{"manifests": 3}', b'{"layers": []}', b'{"layers": [{"digest": "md5:1"}]}'],
 )
-def test_junk_manifests_are_named(registry: Registry, store: Store, body: bytes) -> None:
+def test_junk_manifests_are_named(registry: Registry, store: BinaryStore, body: bytes) -> None:
     registry.documents[f"/v2/{REPOSITORY}/manifests/{TAG}"] = (body, "application/json")
     with refused("MW80[78]"):
         fetch(registry, store)
 
 
-def test_absent_platform_names_those_there(registry: Registry, store: Store) -> None:
+def test_absent_platform_names_those_there(registry: Registry, store: BinaryStore) -> None:
     registry.image(REPOSITORY, TAG, [layer({PATH: BINARY})], architecture="s390x")
     with pytest.raises(MeshwiseError, match="linux/s390x"):
         fetch(registry, store)
 
 
-def test_unknown_tag_and_unreachable_registry(registry: Registry, store: Store) -> None:
+def test_unknown_tag_and_unreachable_registry(registry: Registry, store: BinaryStore) -> None:
     with refused("MW803"):
         fetch(registry, store)
     with refused("MW804"):
@@ -183,7 +189,7 @@ def _release(registry: Registry, version: str, archive: bytes, checksum: str) ->
     registry.documents[f"{base}.txt"] = (f"{checksum}  file\n".encode(), "text/plain")
 
 
-def test_a_release_archive_is_checked_by_its_own_checksum(registry: Registry, store: Store) -> None:
+def test_a_release_archive_is_checked_by_its_own_checksum(registry: Registry, store: BinaryStore) -> None:
     archive = layer({"linkerd2-proxy-v2.366.0-linux-amd64/linkerd2-proxy": BINARY})
     _release(registry, "v2.366.0", archive, hashlib.sha256(archive).hexdigest())
     wanted = parse_wanted("linkerd@v2.366.0")
@@ -194,7 +200,7 @@ def test_a_release_archive_is_checked_by_its_own_checksum(registry: Registry, st
         pull(parse_wanted("linkerd@v2.366.1"), store, "amd64", release_base=registry.url, pause_s=0)
 
 
-def test_an_uncompressed_layer_is_read(registry: Registry, store: Store) -> None:
+def test_an_uncompressed_layer_is_read(registry: Registry, store: BinaryStore) -> None:
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as archive:
         entry = tarfile.TarInfo(f"./{PATH}")
@@ -204,7 +210,7 @@ def test_an_uncompressed_layer_is_read(registry: Registry, store: Store) -> None
     assert store.path_of(fetch(registry, store).digest).read_bytes() == BINARY
 
 
-def test_add_keeps_a_binary_and_verify_sees_a_change(store: Store, tmp_path: Path) -> None:
+def test_add_keeps_a_binary_and_verify_sees_a_change(store: BinaryStore, tmp_path: Path) -> None:
     mine = tmp_path / "linkerd2-proxy"
     mine.write_bytes(BINARY)
     stored = add(mine, parse_wanted("linkerd@mine"), store, "amd64")
@@ -223,7 +229,7 @@ def test_locate_takes_the_version_that_the_environment_names(
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     environment = {"HOME": str(tmp_path)}
-    store = Store.of_user(environment)
+    store = BinaryStore.of_user(environment)
     mine = tmp_path / "envoy"
     places = {}
     for version in ("1.29.6", "1.30.3"):

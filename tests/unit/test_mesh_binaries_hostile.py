@@ -26,7 +26,7 @@ from meshwise.mesh.binaries import limits, store
 from meshwise.mesh.binaries.known import parse_wanted
 from meshwise.mesh.binaries.limits import Deadline
 from meshwise.mesh.binaries.pull import add, pull
-from meshwise.mesh.binaries.store import Store
+from meshwise.mesh.binaries.store import BinaryStore
 from meshwise.mesh.binaries.tar import NotTar, members
 
 PATH = "usr/lib/linkerd/linkerd2-proxy"
@@ -43,11 +43,11 @@ def registry() -> Iterator[Registry]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Store:
-    return Store(tmp_path / "cache", tmp_path / "config" / "proxies.lock.json")
+def cache(tmp_path: Path) -> BinaryStore:
+    return BinaryStore(tmp_path / "cache", tmp_path / "config" / "proxies.lock.json")
 
 
-def fetch(url: str, cache: Store, allowed_s: float = 60.0, silence_s: float = 30.0) -> store.Stored:
+def fetch(url: str, cache: BinaryStore, allowed_s: float = 60.0, silence_s: float = 30.0) -> store.Stored:
     deadline = Deadline(allowed_s, silence_s)
     return pull(WANTED, cache, "amd64", registry=url, pause_s=0, deadline=deadline)
 
@@ -56,7 +56,7 @@ def refused(code: str) -> pytest.RaisesExc[MeshwiseError]:
     return pytest.raises(MeshwiseError, match=code)
 
 
-def left(cache: Store) -> list[Path]:
+def left(cache: BinaryStore) -> list[Path]:
     return [path for path in cache.directory.rglob("*") if path.name not in ("index.json",)]
 
 
@@ -119,7 +119,7 @@ def drip(first: bytes, again: bytes) -> Callable[[socket.socket], None]:
     ids=["body", "header", "status", "trailers", "continue"],
 )
 def test_a_server_that_drips_is_left_at_the_deadline(
-    say: Callable[[socket.socket], None], cache: Store
+    say: Callable[[socket.socket], None], cache: BinaryStore
 ) -> None:
     """Each read gets a byte, so no time-out of a read is ever met."""
     with talking(say) as url, refused("MW815"):
@@ -127,14 +127,14 @@ def test_a_server_that_drips_is_left_at_the_deadline(
     assert left(cache) == []
 
 
-def test_a_server_that_says_nothing_is_asked_again_and_then_given_up(cache: Store) -> None:
+def test_a_server_that_says_nothing_is_asked_again_and_then_given_up(cache: BinaryStore) -> None:
     with talking(lambda connection: None) as url, refused("MW804.*|timed out"):
         fetch(url, cache, silence_s=0.05)
 
 
 @pytest.mark.parametrize("length", ["-1", "-5", "100000000000", "1e3", "²", "", "0x10"])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_odd_lengths_are_no_traceback_and_no_flood(length: str, chunked: bool, cache: Store) -> None:
+def test_odd_lengths_are_no_traceback_and_no_flood(length: str, chunked: bool, cache: BinaryStore) -> None:
     """`-1` as the size of a chunk once meant: read everything into memory."""
     framing = (
         f"Transfer-Encoding: chunked\r\n\r\n{length}\r\n" if chunked else f"Content-Length: {length}\r\n\r\n"
@@ -162,7 +162,7 @@ def test_odd_lengths_are_no_traceback_and_no_flood(length: str, chunked: bool, c
         ("http://127.0.0.1:port/x", "MW803"),
     ],
 )
-def test_redirections_end(registry: Registry, cache: Store, location: str, said: str) -> None:
+def test_redirections_end(registry: Registry, cache: BinaryStore, location: str, said: str) -> None:
     registry.redirects[MANIFEST] = location
     with refused("MW803") as caught:
         fetch(registry.url, cache)
@@ -178,7 +178,9 @@ def test_nobody_is_led_from_https_to_http() -> None:
         refuse_downgrade("https://a/", "http://a/")
 
 
-def test_a_token_server_that_asks_for_a_token_is_not_asked_for_ever(registry: Registry, cache: Store) -> None:
+def test_a_token_server_that_asks_for_a_token_is_not_asked_for_ever(
+    registry: Registry, cache: BinaryStore
+) -> None:
     registry.token = "s3cret"
     registry.token_needs_token = True
     with refused("MW803"):
@@ -187,7 +189,7 @@ def test_a_token_server_that_asks_for_a_token_is_not_asked_for_ever(registry: Re
 
 
 @pytest.mark.parametrize("token", ["a\r\nX-More: 1", "ü", 7, {"a": 1}, ""])
-def test_a_token_that_is_none(registry: Registry, cache: Store, token: object) -> None:
+def test_a_token_that_is_none(registry: Registry, cache: BinaryStore, token: object) -> None:
     registry.token = "s3cret"
     registry.gives = token
     with refused("MW803.*|it gave no token"):
@@ -198,7 +200,7 @@ def test_a_token_that_is_none(registry: Registry, cache: Store, token: object) -
 
 
 @pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 200_000, b'{"layers": ' + b"[" * 200_000])
-def test_deep_json_is_named(registry: Registry, cache: Store, body: bytes) -> None:
+def test_deep_json_is_named(registry: Registry, cache: BinaryStore, body: bytes) -> None:
     registry.documents[MANIFEST] = (body, "application/json")
     with refused("MW807") as caught:
         fetch(registry.url, cache)
@@ -209,14 +211,16 @@ def test_deep_json_is_named(registry: Registry, cache: Store, body: bytes) -> No
     ("sizes", "code"),
     [([1 << 31, 1 << 31, 1 << 31], "MW805"), ([True], "MW807"), ([1.5], "MW807"), ([-1], "MW807")],
 )
-def test_sizes_that_are_promised(registry: Registry, cache: Store, sizes: list[object], code: str) -> None:
+def test_sizes_that_are_promised(
+    registry: Registry, cache: BinaryStore, sizes: list[object], code: str
+) -> None:
     layers = [{"digest": digest_of(str(size).encode()), "size": size} for size in sizes]
     registry.documents[MANIFEST] = (json.dumps({"layers": layers}).encode(), "application/json")
     with refused(code):
         fetch(registry.url, cache)
 
 
-def test_a_platform_list_is_not_printed_whole(registry: Registry, cache: Store) -> None:
+def test_a_platform_list_is_not_printed_whole(registry: Registry, cache: BinaryStore) -> None:
     entries = [{"platform": {"os": "x" * 1000, "architecture": str(number)}} for number in range(1000)]
     registry.documents[MANIFEST] = (json.dumps({"manifests": entries}).encode(), "application/json")
     with refused("MW808") as caught:
@@ -244,7 +248,7 @@ def gzip_of_zeros(first: bytes, zeros: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g"])
-def test_a_header_of_600_mebibytes_is_not_read(registry: Registry, cache: Store, kind: bytes) -> None:
+def test_a_header_of_600_mebibytes_is_not_read(registry: Registry, cache: BinaryStore, kind: bytes) -> None:
     registry.image("linkerd/proxy", TAG, [gzip_of_zeros(header("a", 600 << 20, kind), 600 << 20)])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with refused("MW807") as caught:
@@ -256,7 +260,7 @@ def test_a_header_of_600_mebibytes_is_not_read(registry: Registry, cache: Store,
 
 
 def test_what_an_archive_unpacks_to_is_bounded(
-    registry: Registry, cache: Store, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, cache: BinaryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("meshwise.mesh.binaries.tarball.UNPACKED_BYTES", 1 << 20)
     registry.image("linkerd/proxy", TAG, [gzip_of_zeros(header("a", 64 << 20), 64 << 20)])
@@ -309,7 +313,7 @@ def test_a_chain_of_headers_takes_no_stack() -> None:
 # --- what it leaves --------------------------------------------------------------------------------
 
 
-def test_the_lock_file_vouches_for_nothing_that_was_not_kept(registry: Registry, cache: Store) -> None:
+def test_the_lock_file_vouches_for_nothing_that_was_not_kept(registry: Registry, cache: BinaryStore) -> None:
     registry.image("linkerd/proxy", TAG, [layer({PATH: b"#!/bin/sh\n"})])
     with refused("MW814"):
         fetch(registry.url, cache)
@@ -320,7 +324,7 @@ def test_the_lock_file_vouches_for_nothing_that_was_not_kept(registry: Registry,
     assert cache.path_of(stored.digest).read_bytes() == BINARY
 
 
-def test_leftovers_of_a_killed_pull_are_found_by_the_next(registry: Registry, cache: Store) -> None:
+def test_leftovers_of_a_killed_pull_are_found_by_the_next(registry: Registry, cache: BinaryStore) -> None:
     code = (
         "import os, sys; from pathlib import Path; from meshwise.mesh.binaries.store import Store\n"
         "with Store(Path(sys.argv[1]), Path('x')).scratch() as folder:\n"
@@ -337,7 +341,7 @@ def test_leftovers_of_a_killed_pull_are_found_by_the_next(registry: Registry, ca
     assert {path.name for path in left(cache)} == {"proxy", next(cache.directory.glob("sha256-*")).name}
 
 
-def test_two_pulls_at_the_same_time_are_both_listed(cache: Store, tmp_path: Path) -> None:
+def test_two_pulls_at_the_same_time_are_both_listed(cache: BinaryStore, tmp_path: Path) -> None:
     def one(number: int) -> None:
         mine = tmp_path / f"mine-{number}"
         mine.write_bytes(BINARY + bytes([number]))
@@ -365,7 +369,7 @@ ENTRY = dict.fromkeys((field.name for field in dataclasses.fields(store.Stored))
     ],
 )  # fmt: skip
 def test_a_damaged_index_names_itself_before_anything_is_downloaded(
-    registry: Registry, cache: Store, content: str
+    registry: Registry, cache: BinaryStore, content: str
 ) -> None:
     cache.directory.mkdir(parents=True)
     (cache.directory / "index.json").write_text(content)
@@ -377,7 +381,7 @@ def test_a_damaged_index_names_itself_before_anything_is_downloaded(
 
 
 def test_what_is_no_binary_is_not_added(
-    cache: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: BinaryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "directory").mkdir()
@@ -402,16 +406,16 @@ def test_what_is_no_binary_is_not_added(
 
 
 def test_a_cache_that_cannot_be_written_is_not_taken_for_a_broken_network(
-    registry: Registry, cache: Store
+    registry: Registry, cache: BinaryStore
 ) -> None:
     cache.directory.parent.mkdir(exist_ok=True)
     cache.directory.write_text("a file where the cache should be")
     with refused("MW816"):
-        pull(WANTED, Store(cache.directory / "below", cache.lock), "amd64", registry=registry.url)
+        pull(WANTED, BinaryStore(cache.directory / "below", cache.lock), "amd64", registry=registry.url)
     assert registry.requests == []
 
 
-def test_a_layer_that_is_longer_than_the_manifest_says(registry: Registry, cache: Store) -> None:
+def test_a_layer_that_is_longer_than_the_manifest_says(registry: Registry, cache: BinaryStore) -> None:
     content = layer({PATH: BINARY})
     entry = {"digest": digest_of(content), "size": len(content) - 1}
     registry.documents[MANIFEST] = (json.dumps({"layers": [entry]}).encode(), "application/json")

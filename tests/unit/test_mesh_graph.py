@@ -26,7 +26,7 @@ from meshwise.mesh.identity import spiffe_id
 from meshwise.mesh.istio import clusters, simulate
 from meshwise.mesh.istio import posture as istio
 from meshwise.mesh.istio.resources import parse as parse_istio
-from meshwise.mesh.istio.simulate import Certificate, Connection, Reached, Request, Upstream
+from meshwise.mesh.istio.simulate import Certificate, HttpRequest, InboundConnection, OutboundRoute, Reached
 from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.istio.view import Options, View, view_of
 from meshwise.mesh.linkerd import hops
@@ -35,7 +35,7 @@ from meshwise.mesh.linkerd.caller import rows
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.names import identity_name, workload_token
 from meshwise.mesh.linkerd.resources import parse as parse_linkerd
-from meshwise.mesh.linkerd.simulate import Call, walk
+from meshwise.mesh.linkerd.simulate import InboundRequest, walk
 from meshwise.mesh.linkerd.snapshot import snapshot
 from meshwise.mesh.probe import on_hop
 from meshwise.mesh.request import allowances
@@ -110,7 +110,7 @@ def test_istio_golden(posture: Posture) -> None:
 def istio_walk(cell: Cell, caller: Workload, callee: Workload, who: Who, what: What) -> Meaning:
     here = istio_view(cell, tokens().jwks)
     asked, port = on_hop(cell, caller, callee, what, Plan()), callee.port(cell.protocol)
-    request = Request(asked.method, asked.path, asked.authority, dict(asked.headers))
+    request = HttpRequest(asked.method, asked.path, asked.authority, dict(asked.headers))
     plain, offered = PLAIN[asked.protocol], OFFERED[asked.protocol]
     own = Certificate(spiffe_id(DOMAIN, caller.namespace, caller.service_account))
     foreign = Certificate(spiffe_id(DOMAIN, "elsewhere", caller.service_account))
@@ -118,17 +118,17 @@ def istio_walk(cell: Cell, caller: Workload, callee: Workload, who: Who, what: W
     match who:
         case Who.MESH:
             out = simulate.leave(translate(here, caller.name), server.service_ip, port, request, own, plain)
-            assert isinstance(out, Upstream), out
+            assert isinstance(out, OutboundRoute), out
             assert out.address == (server.pod_ip, port)
             connection = out.connection
         case Who.PLAINTEXT:
-            connection = Connection(port, tls=False, alpn=(plain,))
+            connection = InboundConnection(port, tls=False, alpn=(plain,))
         case Who.STRANGER:
-            connection = Connection(port, True, offered, replace(own, trusted=False))
+            connection = InboundConnection(port, True, offered, replace(own, trusted=False))
         case Who.NO_CERTIFICATE:
-            connection = Connection(port, True, offered)
+            connection = InboundConnection(port, True, offered)
         case _:
-            connection = Connection(port, True, offered, foreign)
+            connection = InboundConnection(port, True, offered, foreign)
     server_id = spiffe_id(DOMAIN, callee.namespace, callee.service_account)
     end = simulate.arrive(translate(here, callee.name), connection, request, server_id, time.time())
     if isinstance(end, Reached):
@@ -245,7 +245,7 @@ def test_linkerd_does_on_every_hop_what_the_callee_demands(
         tls = endpoint.HasField("tls_identity") if row.who is Who.MESH else row.who is not Who.PLAINTEXT
         namespace = caller.namespace if row.who is Who.MESH else "elsewhere"
         identity = identity_name(namespace, caller.service_account, DOMAIN) if tls else None
-        call = Call(identity, tls, asked.method, asked.path, dict(asked.headers))
+        call = InboundRequest(identity, tls, asked.method, asked.path, dict(asked.headers))
         assert walk(entry.ports[port], call).allowed == (row.meaning is Meaning.ANSWERED), row.name
 
 
@@ -358,12 +358,12 @@ def _let_through(cell: Cell, caller: Workload, callee: Workload, path: str) -> b
         entry = next(each for each in answers.workloads if each.token == workload_token(here[callee.name]))
         identity = identity_name(caller.namespace, caller.service_account, DOMAIN)
         return walk(
-            entry.ports[port], Call(identity, True, asked.method, asked.path, dict(asked.headers))
+            entry.ports[port], InboundRequest(identity, True, asked.method, asked.path, dict(asked.headers))
         ).allowed
     here_ = istio_view(cell, tokens().jwks)
-    request = Request(asked.method, asked.path, asked.authority, dict(asked.headers))
+    request = HttpRequest(asked.method, asked.path, asked.authority, dict(asked.headers))
     own = Certificate(spiffe_id(DOMAIN, caller.namespace, caller.service_account))
-    connection = Connection(port, True, OFFERED[asked.protocol], own)
+    connection = InboundConnection(port, True, OFFERED[asked.protocol], own)
     server_id = spiffe_id(DOMAIN, callee.namespace, callee.service_account)
     end = simulate.arrive(translate(here_, callee.name), connection, request, server_id, time.time())
     return isinstance(end, Reached)

@@ -12,14 +12,14 @@ import pytest
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
-from meshwise.mesh.istio.admin import Admin
+from meshwise.mesh.istio.admin import EnvoyAdmin
 from meshwise.testbed.local.reach import LocalReach
 
 _RESET = struct.pack("ii", 1, 0)
 
 
 @contextmanager
-def proxy(answers: list[int]) -> Iterator[tuple[Admin, list[str]]]:
+def proxy(answers: list[int]) -> Iterator[tuple[EnvoyAdmin, list[str]]]:
     """A proxy whose n-th connection answers `answers[n]` questions and resets at the next one."""
     asked: list[str] = []
     listener = socket.create_server(("127.0.0.1", 0))
@@ -43,7 +43,7 @@ def proxy(answers: list[int]) -> Iterator[tuple[Admin, list[str]]]:
     address = listener.getsockname()
     try:
         with LocalReach(lambda pod, host, port: socket.create_connection(address, timeout=2)) as reach:
-            yield Admin("node-1", reach), asked
+            yield EnvoyAdmin("node-1", reach), asked
     finally:
         listener.close()
         thread.join(5)

@@ -15,7 +15,7 @@ from tests.support.mesh_samples import CELL, view
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.binaries.known import Wanted, architecture_of
-from meshwise.mesh.binaries.store import Store
+from meshwise.mesh.binaries.store import BinaryStore
 from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.istio import binary, fidelity, native, posture
 from meshwise.mesh.istio.mesh import IstioMesh
@@ -138,7 +138,7 @@ def a_stored_binary(tmp_path: Path, version: str) -> dict[str, str]:
     program = tmp_path / "envoy"
     program.write_bytes(b"\x7fELF\x02\x01" + bytes(12) + struct.pack("<H", machine))
     architecture = architecture_of(platform.machine())
-    Store.of_user(environment).keep(program, Wanted("istio", version), architecture, "a test")
+    BinaryStore.of_user(environment).keep(program, Wanted("istio", version), architecture, "a test")
     return environment
 
 

@@ -11,7 +11,14 @@ from tests.support.mesh_samples import CELL, POSTURES, config, placement, view
 from meshwise.mesh.expectations import Expectation, Meaning, Who, expectations
 from meshwise.mesh.identity import spiffe_id
 from meshwise.mesh.istio import simulate
-from meshwise.mesh.istio.simulate import Certificate, Connection, Reached, Refused, Request, Upstream
+from meshwise.mesh.istio.simulate import (
+    Certificate,
+    HttpRequest,
+    InboundConnection,
+    OutboundRoute,
+    Reached,
+    Refused,
+)
 from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.probe import variant
 from meshwise.mesh.tokens import tokens
@@ -56,17 +63,17 @@ CELLS = [
 def walk(cell: Cell, row: Expectation) -> Reached | Refused:
     port = SERVICE_PORTS[cell.protocol]
     asked = variant(cell, row.what, f"node-1.backend.svc.cluster.local:{port}", Plan())
-    request = Request(asked.method, asked.path, asked.authority, dict(asked.headers))
+    request = HttpRequest(asked.method, asked.path, asked.authority, dict(asked.headers))
     plain = PLAIN[cell.protocol]
     if row.who is Who.MESH:
         out = simulate.leave(config(cell, "client"), "10.96.1.2", port, request, CLIENT, plain)
-        assert isinstance(out, Upstream), out
+        assert isinstance(out, OutboundRoute), out
         assert out.address == ("10.244.1.2", port)
         connection = out.connection
     elif row.who is Who.PLAINTEXT:
-        connection = Connection(port, tls=False, alpn=(plain,))
+        connection = InboundConnection(port, tls=False, alpn=(plain,))
     else:
-        connection = Connection(port, True, OFFERED[cell.protocol], CERTIFICATES.get(row.who))
+        connection = InboundConnection(port, True, OFFERED[cell.protocol], CERTIFICATES.get(row.who))
     return simulate.arrive(config(cell, "node-1"), connection, request, SERVER_ID, time.time())
 
 
@@ -88,8 +95,8 @@ def test_every_expectation_holds_in_the_configuration(cell: Cell) -> None:
 
 def test_an_opaque_port_passes_foreign_tls_on_where_plaintext_is_accepted() -> None:
     """As Istio does: it may be the application's own TLS. Under namespace rules it has no name."""
-    foreign = Connection(8083, True, ("h2",), CLIENT)
-    request = Request("", "", "", {})
+    foreign = InboundConnection(8083, True, ("h2",), CLIENT)
+    request = HttpRequest("", "", "", {})
     for posture, wanted in (("permissive", "inbound|8083||"), ("permissive+namespace", simulate.DENIED)):
         cell = next(each for each in CELLS if each.protocol is Protocol.TCP and each.posture.name == posture)
         end = simulate.arrive(config(cell, "node-1"), foreign, request, SERVER_ID, 0)
@@ -101,8 +108,8 @@ def test_a_rule_on_requests_opens_no_opaque_port() -> None:
     """The fine posture of an HTTP port leaves the TCP port beside it closed."""
     cell = next(each for each in CELLS if each.posture.name == "strict+fine")
     assert cell.protocol is Protocol.HTTP1
-    arriving = Connection(8083, True, ("istio",), CLIENT)
-    end = simulate.arrive(config(cell, "node-1"), arriving, Request("", "", "", {}), SERVER_ID, 0)
+    arriving = InboundConnection(8083, True, ("istio",), CLIENT)
+    end = simulate.arrive(config(cell, "node-1"), arriving, HttpRequest("", "", "", {}), SERVER_ID, 0)
     assert isinstance(end, Refused)
     assert end.reason == simulate.DENIED
 
@@ -111,10 +118,10 @@ def test_a_rule_on_requests_opens_no_opaque_port() -> None:
 def test_a_chain_goes_on_from_node_to_node(posture: Posture) -> None:
     cell = replace(CELL, posture=posture, length=2)
     asked = variant(cell, expectations(posture)[0].what, "node-2.backend.svc.cluster.local:8080", Plan())
-    request = Request(asked.method, asked.path, asked.authority, dict(asked.headers))
+    request = HttpRequest(asked.method, asked.path, asked.authority, dict(asked.headers))
     identity = Certificate(SERVER_ID)
     out = simulate.leave(config(cell, "node-1"), "10.96.1.3", 8080, request, identity, "http/1.1")
-    assert isinstance(out, Upstream)
+    assert isinstance(out, OutboundRoute)
     server_id = spiffe_id("cluster.local", "backend", "node-2")
     end = simulate.arrive(config(cell, "node-2"), out.connection, request, server_id, time.time())
     assert isinstance(end, Reached), end
@@ -122,9 +129,9 @@ def test_a_chain_goes_on_from_node_to_node(posture: Posture) -> None:
 
 def test_a_server_with_another_identity_is_refused_by_the_client() -> None:
     cell = replace(CELL, posture=POSTURES[-1])
-    request = Request("POST", "/echo", "node-1.backend.svc.cluster.local:8080", {})
+    request = HttpRequest("POST", "/echo", "node-1.backend.svc.cluster.local:8080", {})
     out = simulate.leave(config(cell, "client"), "10.96.1.2", 8080, request, CLIENT, "http/1.1")
-    assert isinstance(out, Upstream)
+    assert isinstance(out, OutboundRoute)
     end = simulate.arrive(
         config(cell, "node-1"), out.connection, request, "spiffe://cluster.local/ns/x/sa/y", 0
     )
@@ -133,13 +140,13 @@ def test_a_server_with_another_identity_is_refused_by_the_client() -> None:
 
 
 def test_an_unknown_host_and_an_unknown_port_pass_through() -> None:
-    request = Request("GET", "/", "example.com", {})
+    request = HttpRequest("GET", "/", "example.com", {})
     ours = config(CELL, "client")
     out = simulate.leave(ours, "10.96.1.2", 8080, request, CLIENT, "http/1.1")
-    assert isinstance(out, Upstream)
+    assert isinstance(out, OutboundRoute)
     assert (out.cluster, out.address) == ("PassthroughCluster", ("10.96.1.2", 8080))
     end = simulate.arrive(
-        config(CELL, "node-1"), Connection(9999, False, ("http/1.1",)), request, SERVER_ID, 0
+        config(CELL, "node-1"), InboundConnection(9999, False, ("http/1.1",)), request, SERVER_ID, 0
     )
     assert isinstance(end, Reached)
     assert end.cluster == "InboundPassthroughCluster"
@@ -153,10 +160,10 @@ metadata: {name: one, namespace: backend}
 """
 
 
-def arrive(resources: str, request: Request, **more: object) -> str:
+def arrive(resources: str, request: HttpRequest, **more: object) -> str:
     """The cluster or the reason, at node-1's plaintext port 8080 unless told otherwise."""
     here = view(resources)
-    connection = Connection(**{"port": 8080, "tls": False, "alpn": ("http/1.1",), **more})  # type: ignore[arg-type]
+    connection = InboundConnection(**{"port": 8080, "tls": False, "alpn": ("http/1.1",), **more})  # type: ignore[arg-type]
     end = simulate.arrive(translate(here, "node-1"), connection, request, SERVER_ID, time.time())
     return end.cluster if isinstance(end, Reached) else end.reason
 
@@ -177,7 +184,7 @@ def arrive(resources: str, request: Request, **more: object) -> str:
 )
 def test_a_template_refuses_what_it_stands_for(path: str, end: str) -> None:
     spec = "spec: {action: DENY, rules: [{to: [{operation: {paths: ['/admin/{**}', '/v1/{*}/info']}}]}]}\n"
-    assert arrive(POLICY + spec, Request("GET", path, "node-1", {})) == end
+    assert arrive(POLICY + spec, HttpRequest("GET", path, "node-1", {})) == end
 
 
 @pytest.mark.parametrize(
@@ -194,7 +201,7 @@ def test_an_ipv6_address_is_one_address_and_the_caller_may_be_behind_another(
 ) -> None:
     sources = "[{source: {ipBlocks: ['2001:db8::1']}}, {source: {remoteIpBlocks: [192.168.0.0/16]}}]"
     headers = {"x-forwarded-for": told} if told else {}
-    request = Request("GET", "/", "node-1", headers)
+    request = HttpRequest("GET", "/", "node-1", headers)
     spec = f"spec: {{action: DENY, rules: [{{from: {sources}}}]}}\n"
     assert arrive(POLICY + spec, request, source_ip=address) == end
 
@@ -209,7 +216,7 @@ spec:
   mtls: {mode: STRICT}
   portLevelMtls: {9000: {mode: DISABLE}}
 """
-    request = Request("GET", "/", "node-1", {})
+    request = HttpRequest("GET", "/", "node-1", {})
     assert arrive(text, request, port=9000) == "InboundPassthroughCluster"
     assert arrive(text, request, port=9001) == simulate.NO_CHAIN
     secure = {"tls": True, "alpn": ("istio-http/1.1",), "certificate": CLIENT}
@@ -241,11 +248,11 @@ def test_a_token_is_found_in_its_places_and_nowhere_else() -> None:
 
     def sent(token: str) -> dict[str, str]:
         places = {
-            "header": Request("GET", "/", "node-1", {"X-Token": f"Token {token}"}),
-            "parameter": Request("GET", f"/?a=b&token={token}", "node-1", {}),
-            "cookie": Request("GET", "/", "node-1", {"cookie": f"a=b; session={token}"}),
-            "usual": Request("GET", "/", "node-1", {"authorization": f"Bearer {token}"}),
-            "prefix": Request("GET", "/", "node-1", {"x-token": token}),
+            "header": HttpRequest("GET", "/", "node-1", {"X-Token": f"Token {token}"}),
+            "parameter": HttpRequest("GET", f"/?a=b&token={token}", "node-1", {}),
+            "cookie": HttpRequest("GET", "/", "node-1", {"cookie": f"a=b; session={token}"}),
+            "usual": HttpRequest("GET", "/", "node-1", {"authorization": f"Bearer {token}"}),
+            "prefix": HttpRequest("GET", "/", "node-1", {"x-token": token}),
         }
         return {place: arrive(text, request) for place, request in places.items()}
 
@@ -254,7 +261,7 @@ def test_a_token_is_found_in_its_places_and_nowhere_else() -> None:
     assert sent(made.valid) == {"header": good, "parameter": good, "cookie": good, **missed}
     bad = simulate.BAD_TOKEN
     assert sent(made.forged) == {"header": bad, "parameter": bad, "cookie": bad, **missed}
-    both = Request("GET", f"/?token={made.valid}", "node-1", {"x-token": f"Token {made.forged}"})
+    both = HttpRequest("GET", f"/?token={made.valid}", "node-1", {"x-token": f"Token {made.forged}"})
     assert arrive(text, both) == bad, "every token that is there has to be valid"
 
 
@@ -269,8 +276,8 @@ spec: {host: node-1, trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UP
     host = f"{service}.backend.svc.cluster.local"
     ours = translate(view(text), "client")
     address = "10.96.1.2" if service == "node-1" else "10.96.1.3"
-    request = Request("GET", "/", f"{host}:8080", {})
+    request = HttpRequest("GET", "/", f"{host}:8080", {})
     out = simulate.leave(ours, address, 8080, request, CLIENT, "http/1.1")
-    assert isinstance(out, Upstream)
+    assert isinstance(out, OutboundRoute)
     assert out.connection.alpn[0] == offered
     assert out.connection.server_name == f"outbound_.8080_._.{host}"

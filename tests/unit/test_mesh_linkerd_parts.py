@@ -23,7 +23,7 @@ from meshwise.mesh.hello import Choice, choice_of, client_hello, parse_server_he
 from meshwise.mesh.identity import store
 from meshwise.mesh.linkerd import authority, binary, command, direct, hops, proof, sidecar, wire
 from meshwise.mesh.linkerd import mesh as mesh_module
-from meshwise.mesh.linkerd.admin import Admin, Series, grown, parse, total
+from meshwise.mesh.linkerd.admin import ProxyAdmin, Series, grown, parse, total
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.linkerd.proto import generate
@@ -386,7 +386,7 @@ class TestProxySampler(SamplerConformance):
 
 def test_a_kept_connection_that_was_closed_is_made_again(admin: AdminStandIn) -> None:
     with LocalReach(admin.dial) as reach:
-        proxy = Admin("node-1", reach)
+        proxy = ProxyAdmin("node-1", reach)
         proxy.metrics(("request_total",))
         admin.close_connections()
         assert proxy.metrics(("request_total",))
@@ -395,5 +395,5 @@ def test_a_kept_connection_that_was_closed_is_made_again(admin: AdminStandIn) ->
 def test_an_unready_proxy_is_named(admin: AdminStandIn) -> None:
     admin.end()
     with pytest.raises(MeshwiseError) as caught, LocalReach(admin.dial) as reach:
-        Admin("node-1", reach).metrics(("request_total",))
+        ProxyAdmin("node-1", reach).metrics(("request_total",))
     assert caught.value.code == "MW406"

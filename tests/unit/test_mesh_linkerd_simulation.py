@@ -10,7 +10,7 @@ from tests.support import linkerd_samples as samples
 from meshwise.mesh.expectations import Meaning, What, Who, meaning_of
 from meshwise.mesh.linkerd.caller import rows
 from meshwise.mesh.linkerd.names import identity_name, workload_token
-from meshwise.mesh.linkerd.simulate import Call, walk
+from meshwise.mesh.linkerd.simulate import InboundRequest, walk
 from meshwise.mesh.probe import variant
 from meshwise.service.plan import Plan
 from meshwise.study.model import LADDER, SERVICE_PORTS, Authorization, Cell, Layer
@@ -34,7 +34,7 @@ def walked(cell: Cell, who: Who, what: What) -> bool:
     endpoint = next(each for each in snapshot.services if each.authority == ask.authority).endpoints.addrs[0]
     tls = endpoint.HasField("tls_identity") if who is Who.MESH else who is not Who.PLAINTEXT
     identity = IDENTITY.get(who) if tls else None
-    call = Call(identity, tls, ask.method, ask.path, dict(ask.headers))
+    call = InboundRequest(identity, tls, ask.method, ask.path, dict(ask.headers))
     return walk(entry.ports[port], call).allowed
 
 

@@ -15,10 +15,10 @@ from tests.support.mesh_samples import CELL
 
 from meshwise.load.wire import blocks, frames
 from meshwise.mesh.exchange import ask
-from meshwise.mesh.expectations import Meaning, Seen, What, Who, expectations
-from meshwise.mesh.identity import Authority, IdentityFiles, make_key, store
+from meshwise.mesh.expectations import CallOutcome, Meaning, What, Who, expectations
+from meshwise.mesh.identity import CertificateAuthority, IdentityFiles, make_key, store
 from meshwise.mesh.istio.caller import SIGNS
-from meshwise.mesh.probe import GREETINGS, Answer, Ask, TlsAs, check_of, variant
+from meshwise.mesh.probe import GREETINGS, Ask, ProbeAnswer, TlsAs, check_of, variant
 from meshwise.service.plan import Plan
 from meshwise.study.model import LADDER, KeyType, Layer, Protocol
 
@@ -77,43 +77,47 @@ def http2(fields: list[tuple[str, str]], trailers: list[tuple[str, str]] | None 
 @pytest.mark.parametrize(
     ("request_", "peer", "seen"),
     [
-        (HTTP1, http1(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"), Seen.OK),
-        (HTTP1, http1(b"HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n"), Seen.FORBIDDEN),
-        (HTTP1, http1(b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n"), Seen.UNAUTHENTICATED),
-        (HTTP1, http1(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"), Seen.OTHER),
-        (HTTP1, http1(b""), Seen.CLOSED),
-        (HTTP1, http1(b"nonsense\r\n\r\n"), Seen.OTHER),
-        (HTTP1, http1(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort"), Seen.OTHER),
-        (HTTP2, http2([(":status", "200"), ("x", "y" * 40)]), Seen.OK),
-        (HTTP2, http2([(":status", "403")]), Seen.FORBIDDEN),
-        (HTTP2, http1(frames.settings({}) + frames.rst_stream(1, 2)), Seen.CLOSED),
-        (HTTP2, http1(frames.goaway(0, 2)), Seen.CLOSED),
-        (HTTP2, http1(b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(64)), Seen.OTHER),
-        (GRPC, http2([(":status", "200")], [("grpc-status", "0")]), Seen.OK),
-        (GRPC, http2([(":status", "200"), ("grpc-status", "7"), ("grpc-message", "RBAC")]), Seen.FORBIDDEN),
-        (GRPC, http2([(":status", "200"), ("grpc-status", "16")]), Seen.UNAUTHENTICATED),
-        (GRPC, http2([(":status", "200"), ("grpc-status", "14")]), Seen.OTHER),
-        (GRPC, http2([(":status", "200")]), Seen.OTHER),
-        (GRPC, http2([(":status", "403")]), Seen.FORBIDDEN),
-        (HTTP1, http1(b'HTTP/1.1 400 No\r\ncontent-length: 14\r\n\r\n{"error":"no"}'), Seen.DECLINED),
-        (HTTP1, http1(b"HTTP/1.1 400 No\r\ncontent-length: 2\r\n\r\nno"), Seen.OTHER),
-        (HTTP2, http2([(":status", "400")], [("x", "y")]), Seen.OTHER),
+        (HTTP1, http1(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"), CallOutcome.OK),
+        (HTTP1, http1(b"HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n"), CallOutcome.FORBIDDEN),
+        (HTTP1, http1(b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n"), CallOutcome.UNAUTHENTICATED),
+        (HTTP1, http1(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"), CallOutcome.OTHER),
+        (HTTP1, http1(b""), CallOutcome.CLOSED),
+        (HTTP1, http1(b"nonsense\r\n\r\n"), CallOutcome.OTHER),
+        (HTTP1, http1(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort"), CallOutcome.OTHER),
+        (HTTP2, http2([(":status", "200"), ("x", "y" * 40)]), CallOutcome.OK),
+        (HTTP2, http2([(":status", "403")]), CallOutcome.FORBIDDEN),
+        (HTTP2, http1(frames.settings({}) + frames.rst_stream(1, 2)), CallOutcome.CLOSED),
+        (HTTP2, http1(frames.goaway(0, 2)), CallOutcome.CLOSED),
+        (HTTP2, http1(b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(64)), CallOutcome.OTHER),
+        (GRPC, http2([(":status", "200")], [("grpc-status", "0")]), CallOutcome.OK),
+        (
+            GRPC,
+            http2([(":status", "200"), ("grpc-status", "7"), ("grpc-message", "RBAC")]),
+            CallOutcome.FORBIDDEN,
+        ),
+        (GRPC, http2([(":status", "200"), ("grpc-status", "16")]), CallOutcome.UNAUTHENTICATED),
+        (GRPC, http2([(":status", "200"), ("grpc-status", "14")]), CallOutcome.OTHER),
+        (GRPC, http2([(":status", "200")]), CallOutcome.OTHER),
+        (GRPC, http2([(":status", "403")]), CallOutcome.FORBIDDEN),
+        (HTTP1, http1(b'HTTP/1.1 400 No\r\ncontent-length: 14\r\n\r\n{"error":"no"}'), CallOutcome.DECLINED),
+        (HTTP1, http1(b"HTTP/1.1 400 No\r\ncontent-length: 2\r\n\r\nno"), CallOutcome.OTHER),
+        (HTTP2, http2([(":status", "400")], [("x", "y")]), CallOutcome.OTHER),
         (
             GRPC,
             http2([(":status", "200"), ("grpc-status", "3"), ("grpc-message", '%7B"error":"no"%7D')]),
-            Seen.DECLINED,
+            CallOutcome.DECLINED,
         ),
-        (GRPC, http2([(":status", "200"), ("grpc-status", "3"), ("grpc-message", "no")]), Seen.OTHER),
-        (POSTGRES, http1(b"N"), Seen.OK),
-        (POSTGRES, http1(b"HTTP/1.1 400 Bad Request"), Seen.OTHER),
-        (POSTGRES, http1(b""), Seen.CLOSED),
-        (REDIS, http1(b"-NOAUTH Authentication required.\r\n"), Seen.OK),
-        (REDIS, http1(b"+PONG\r\n"), Seen.OK),
-        (REDIS, http1(b"-ERR\r\n"), Seen.OTHER),
-        (REDIS, http1(b"+PO"), Seen.CLOSED),
+        (GRPC, http2([(":status", "200"), ("grpc-status", "3"), ("grpc-message", "no")]), CallOutcome.OTHER),
+        (POSTGRES, http1(b"N"), CallOutcome.OK),
+        (POSTGRES, http1(b"HTTP/1.1 400 Bad Request"), CallOutcome.OTHER),
+        (POSTGRES, http1(b""), CallOutcome.CLOSED),
+        (REDIS, http1(b"-NOAUTH Authentication required.\r\n"), CallOutcome.OK),
+        (REDIS, http1(b"+PONG\r\n"), CallOutcome.OK),
+        (REDIS, http1(b"-ERR\r\n"), CallOutcome.OTHER),
+        (REDIS, http1(b"+PO"), CallOutcome.CLOSED),
     ],
 )
-def test_answers(request_: Ask, peer: Peer, seen: Seen) -> None:
+def test_answers(request_: Ask, peer: Peer, seen: CallOutcome) -> None:
     with talking_to(peer) as connect:
         assert ask(connect, request_).seen is seen
 
@@ -122,12 +126,12 @@ def test_silence_and_refusal_are_answers() -> None:
     ours, theirs = socket.socketpair()
     ours.settimeout(0.01)
     with theirs:
-        assert ask(lambda: ours, HTTP1).seen is Seen.TIMEOUT
+        assert ask(lambda: ours, HTTP1).seen is CallOutcome.TIMEOUT
 
     def refuse() -> socket.socket:
         raise ConnectionRefusedError("no")
 
-    assert ask(refuse, HTTP1).seen is Seen.CLOSED
+    assert ask(refuse, HTTP1).seen is CallOutcome.CLOSED
 
 
 # --- TLS ---------------------------------------------------------------------------------------
@@ -136,7 +140,7 @@ def test_silence_and_refusal_are_answers() -> None:
 @pytest.fixture(scope="module")
 def identities(tmp_path_factory: pytest.TempPathFactory) -> dict[str, IdentityFiles]:
     folder: Path = tmp_path_factory.mktemp("identities")
-    authority, foreign = (Authority(key_type=KeyType.ECDSA_P256) for _ in range(2))
+    authority, foreign = (CertificateAuthority(key_type=KeyType.ECDSA_P256) for _ in range(2))
     key = make_key(KeyType.ECDSA_P256)
     return {
         name: store(issuer.issue("backend", name, key), authority.root_pem, folder, name)
@@ -177,7 +181,11 @@ def test_a_handshake_tells_version_names_and_resumption(identities: dict[str, Id
         assert first.handshake is not None
         second = ask(connect, HTTP1, replace(client, resume=True))
         thread.join()
-    assert (first.seen, first.handshake.version, first.handshake.resumed) == (Seen.OK, "TLSv1.3", False)
+    assert (first.seen, first.handshake.version, first.handshake.resumed) == (
+        CallOutcome.OK,
+        "TLSv1.3",
+        False,
+    )
     assert first.handshake.peer_ids == ("spiffe://cluster.local/ns/backend/sa/server",)
     assert first.handshake.peer_key == "ecdsa-p256"
     assert second.handshake is not None
@@ -193,13 +201,13 @@ def test_a_certificate_that_is_not_accepted_fails_the_handshake(
         client = TlsAs(identities[who] if who else None, str(identities["server"].root))
         answer = ask(lambda: socket.create_connection(listener.getsockname(), 2.0), HTTP1, client)
         thread.join()
-    assert answer.seen in (Seen.TLS_FAILED, Seen.CLOSED)
+    assert answer.seen in (CallOutcome.TLS_FAILED, CallOutcome.CLOSED)
 
 
 def test_tls_to_a_plaintext_port_fails_the_handshake(identities: dict[str, IdentityFiles]) -> None:
     with talking_to(http1(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as connect:
         answer = ask(connect, HTTP1, TlsAs(identities["client"], str(identities["client"].root)))
-    assert answer.seen is Seen.TLS_FAILED
+    assert answer.seen is CallOutcome.TLS_FAILED
 
 
 # --- opaque TCP ---------------------------------------------------------------------------------
@@ -219,13 +227,13 @@ def echo(answer: bytes) -> Peer:
 @pytest.mark.parametrize(
     ("answer", "seen"),
     [
-        (bytes(3) + b"\5" + bytes(4) + b"hello", Seen.OK),
-        (bytes(3) + b"\5" + bytes(4) + b"hell", Seen.CLOSED),
-        (b"", Seen.CLOSED),
-        (b"HTTP/1.1 403 Forbidden\r\n\r\n", Seen.OTHER),
+        (bytes(3) + b"\5" + bytes(4) + b"hello", CallOutcome.OK),
+        (bytes(3) + b"\5" + bytes(4) + b"hell", CallOutcome.CLOSED),
+        (b"", CallOutcome.CLOSED),
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", CallOutcome.OTHER),
     ],
 )
-def test_what_an_opaque_port_answers(answer: bytes, seen: Seen) -> None:
+def test_what_an_opaque_port_answers(answer: bytes, seen: CallOutcome) -> None:
     with talking_to(echo(answer)) as connect:
         assert ask(connect, TCP).seen is seen
 
@@ -255,8 +263,8 @@ def test_each_variant_differs_in_one_thing(protocol: Protocol) -> None:
 def test_a_check_passes_only_with_the_sign_of_its_meaning() -> None:
     row = next(row for row in expectations(LADDER[2]) if row.who is Who.PLAINTEXT)
     assert row.meaning is Meaning.PEER_REFUSED
-    assert check_of(row, Answer(Seen.CLOSED), SIGNS[Layer.L7]).passed
-    failed = check_of(row, Answer(Seen.OK), SIGNS[Layer.L7], "node-2: ")
+    assert check_of(row, ProbeAnswer(CallOutcome.CLOSED), SIGNS[Layer.L7]).passed
+    failed = check_of(row, ProbeAnswer(CallOutcome.OK), SIGNS[Layer.L7], "node-2: ")
     assert not failed.passed
     assert failed.name.startswith("node-2: outsider in plaintext")
     assert failed.observed == "200"

@@ -20,7 +20,7 @@ from meshwise.mesh.binaries.known import LATEST_KNOWN, PROXIES, architecture_of,
 from meshwise.mesh.binaries.limits import PULL_S, Deadline
 from meshwise.mesh.binaries.pull import add as add_binary
 from meshwise.mesh.binaries.pull import pull as pull_binary
-from meshwise.mesh.binaries.store import OVERRIDES, Store, Stored, locate
+from meshwise.mesh.binaries.store import OVERRIDES, BinaryStore, Stored, locate
 from meshwise.report import edge
 
 proxies = typer.Typer(
@@ -35,8 +35,8 @@ _Platform = Annotated[
 ]
 
 
-def _store() -> Store:
-    return Store.of_user(os.environ)
+def _store() -> BinaryStore:
+    return BinaryStore.of_user(os.environ)
 
 
 def _architecture(wanted: str | None) -> str:

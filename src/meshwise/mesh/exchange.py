@@ -3,7 +3,7 @@
 
 Laws of this file:
 - It measures nothing; it finds out who is let through. No connection is kept, none is re-used.
-- Every failure of the peer is an answer (`Seen`), not an exception: a refusal is what half of the
+- Every failure of the peer is an answer (`CallOutcome`), not an exception: a refusal is what half of the
   calls are made for. Only defects of meshwise raise.
 - Facts of the handshake come from Python's own TLS client and the peer's certificate, so they do not
   depend on what a proxy says about itself.
@@ -24,15 +24,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from meshwise.load.wire import blocks, frames, tcp
-from meshwise.mesh.expectations import Seen
+from meshwise.mesh.expectations import CallOutcome
 from meshwise.mesh.identity import spiffe_ids
-from meshwise.mesh.probe import Answer, Ask, Greeting, Handshake, TlsAs
+from meshwise.mesh.probe import Ask, Greeting, Handshake, ProbeAnswer, TlsAs
 from meshwise.study.model import Protocol
 
 _GRPC_EMPTY_MESSAGE = bytes(5)
-_GRPC_SEEN = {0: Seen.OK, 7: Seen.FORBIDDEN, 16: Seen.UNAUTHENTICATED}
+_GRPC_SEEN = {0: CallOutcome.OK, 7: CallOutcome.FORBIDDEN, 16: CallOutcome.UNAUTHENTICATED}
 _BAD_REQUEST, _INVALID_ARGUMENT = 400, 3
-_HTTP_SEEN = {200: Seen.OK, 401: Seen.UNAUTHENTICATED, 403: Seen.FORBIDDEN}
+_HTTP_SEEN = {200: CallOutcome.OK, 401: CallOutcome.UNAUTHENTICATED, 403: CallOutcome.FORBIDDEN}
 _WINDOW_BYTES = 1 << 24
 
 Connect = Callable[[], socket.socket]
@@ -47,7 +47,7 @@ class _Ticket:
     session: ssl.SSLSession
 
 
-def ask(connect: Connect, request: Ask, tls: TlsAs | None = None) -> Answer:
+def ask(connect: Connect, request: Ask, tls: TlsAs | None = None) -> ProbeAnswer:
     """Connects, asks, closes. Nothing that the peer does raises."""
     answer, ticket = _ask(connect, request, tls, None)
     if tls is None or not tls.resume:
@@ -57,12 +57,12 @@ def ask(connect: Connect, request: Ask, tls: TlsAs | None = None) -> Answer:
 
 def _ask(
     connect: Connect, request: Ask, tls: TlsAs | None, ticket: _Ticket | None
-) -> tuple[Answer, _Ticket | None]:
+) -> tuple[ProbeAnswer, _Ticket | None]:
     handshake: Handshake | None = None
     try:
         connection = connect()
     except OSError as error:
-        return Answer(_of_error(error), f"connect: {error}"), None
+        return ProbeAnswer(_of_error(error), f"connect: {error}"), None
     try:
         with connection:
             if tls is None:
@@ -76,13 +76,13 @@ def _ask(
                 # TLS 1.3 sends tickets after the handshake, so they are here once an answer is.
                 return answer, _Ticket(context, secure.session) if secure.session else None
     except (OSError, http.client.HTTPException, frames.FramingError) as error:
-        return Answer(_of_error(error), _words(error), handshake), None
+        return ProbeAnswer(_of_error(error), _words(error), handshake), None
 
 
 # --- the wires ---------------------------------------------------------------------------------
 
 
-def _exchange(connection: socket.socket, request: Ask) -> Answer:
+def _exchange(connection: socket.socket, request: Ask) -> ProbeAnswer:
     match request.protocol:
         case Protocol.TCP:
             return _greet(connection, request.greeting) if request.greeting else _tcp(connection, request)
@@ -92,7 +92,7 @@ def _exchange(connection: socket.socket, request: Ask) -> Answer:
             return _http2(connection, request)
 
 
-def _tcp(connection: socket.socket, request: Ask) -> Answer:
+def _tcp(connection: socket.socket, request: Ask) -> ProbeAnswer:
     """The framed echo. Raises ConnectionError when there is no whole answer."""
     head = tcp.answer_head(0, request.response_bytes)
     connection.sendall(tcp.encode_request(b"", request.response_bytes))
@@ -103,11 +103,11 @@ def _tcp(connection: socket.socket, request: Ask) -> Answer:
             raise ConnectionResetError("closed before the answer was complete")
         came += data
         if came[: len(head)] != head[: len(came)]:
-            return Answer(Seen.OTHER, f"not the head of an answer: {came[:40]!r}")
-    return Answer(Seen.OK)
+            return ProbeAnswer(CallOutcome.OTHER, f"not the head of an answer: {came[:40]!r}")
+    return ProbeAnswer(CallOutcome.OK)
 
 
-def _greet(connection: socket.socket, greeting: Greeting) -> Answer:
+def _greet(connection: socket.socket, greeting: Greeting) -> ProbeAnswer:
     """Raises ConnectionError when there is no answer."""
     connection.sendall(greeting.sent)
     came = b""
@@ -117,11 +117,11 @@ def _greet(connection: socket.socket, greeting: Greeting) -> Answer:
             raise ConnectionResetError("closed without an answer")
         came += data
         if not any(each.startswith(came) or came.startswith(each) for each in greeting.answers):
-            return Answer(Seen.OTHER, f"not an answer of this store: {came[:40]!r}")
-    return Answer(Seen.OK)
+            return ProbeAnswer(CallOutcome.OTHER, f"not an answer of this store: {came[:40]!r}")
+    return ProbeAnswer(CallOutcome.OK)
 
 
-def _http1(connection: socket.socket, request: Ask) -> Answer:
+def _http1(connection: socket.socket, request: Ask) -> ProbeAnswer:
     client = http.client.HTTPConnection("unused")
     client.sock = connection
     client.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
@@ -135,7 +135,7 @@ def _http1(connection: socket.socket, request: Ask) -> Answer:
     return _http_answer(response.status, response.read())
 
 
-def _http2(connection: socket.socket, request: Ask) -> Answer:
+def _http2(connection: socket.socket, request: Ask) -> ProbeAnswer:
     """RFC 9113 with prior knowledge, one stream; gRPC is the same with its content type and message."""
     grpc = request.protocol is Protocol.GRPC
     fields = [
@@ -198,26 +198,26 @@ def _acknowledge(connection: socket.socket, data: bytes) -> None:
         connection.sendall(data)
 
 
-def _answer_of_fields(fields: dict[bytes, bytes], body: bytes, grpc: bool) -> Answer:
+def _answer_of_fields(fields: dict[bytes, bytes], body: bytes, grpc: bool) -> ProbeAnswer:
     status = int(fields.get(b":status", b"0"))
     if not grpc:
         return _http_answer(status, body)
     if b"grpc-status" not in fields:
-        seen = Seen.OTHER if status == 200 else _HTTP_SEEN.get(status, Seen.OTHER)
-        return Answer(seen, f"HTTP {status} without grpc-status")
+        seen = CallOutcome.OTHER if status == 200 else _HTTP_SEEN.get(status, CallOutcome.OTHER)
+        return ProbeAnswer(seen, f"HTTP {status} without grpc-status")
     code = int(fields[b"grpc-status"])
     message = fields.get(b"grpc-message", b"").decode("latin-1")
-    seen = _GRPC_SEEN.get(code, Seen.OTHER)
+    seen = _GRPC_SEEN.get(code, CallOutcome.OTHER)
     if code == _INVALID_ARGUMENT and _is_the_banks(unquote(message).encode()):
-        seen = Seen.DECLINED
-    return Answer(seen, f"grpc-status {code} {message}".strip())
+        seen = CallOutcome.DECLINED
+    return ProbeAnswer(seen, f"grpc-status {code} {message}".strip())
 
 
-def _http_answer(status: int, body: bytes) -> Answer:
-    seen = _HTTP_SEEN.get(status, Seen.OTHER)
+def _http_answer(status: int, body: bytes) -> ProbeAnswer:
+    seen = _HTTP_SEEN.get(status, CallOutcome.OTHER)
     if status == _BAD_REQUEST and _is_the_banks(body):
-        seen = Seen.DECLINED
-    return Answer(seen, f"HTTP {status}" if seen is Seen.OTHER else "")
+        seen = CallOutcome.DECLINED
+    return ProbeAnswer(seen, f"HTTP {status}" if seen is CallOutcome.OTHER else "")
 
 
 def _is_the_banks(text: bytes) -> bool:
@@ -269,14 +269,14 @@ def _key_name(certificate: x509.Certificate) -> str:
 # --- failures ----------------------------------------------------------------------------------
 
 
-def _of_error(error: Exception) -> Seen:
+def _of_error(error: Exception) -> CallOutcome:
     if isinstance(error, TimeoutError):
-        return Seen.TIMEOUT
+        return CallOutcome.TIMEOUT
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-        return Seen.TLS_FAILED
+        return CallOutcome.TLS_FAILED
     if isinstance(error, (ConnectionError, ssl.SSLEOFError, http.client.RemoteDisconnected)):
-        return Seen.CLOSED
-    return Seen.OTHER
+        return CallOutcome.CLOSED
+    return CallOutcome.OTHER
 
 
 def _words(error: Exception) -> str:

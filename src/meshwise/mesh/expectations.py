@@ -55,7 +55,7 @@ class Meaning(StrEnum):
     TOKEN_REFUSED = "refused: token not valid"
 
 
-class Seen(StrEnum):
+class CallOutcome(StrEnum):
     """What came of a call, as the caller saw it."""
 
     OK = "200"
@@ -69,7 +69,7 @@ class Seen(StrEnum):
     OTHER = "another answer"
 
 
-Signs = Mapping[Meaning, frozenset[Seen]]
+Signs = Mapping[Meaning, frozenset[CallOutcome]]
 """What each meaning looks like in one mesh."""
 
 

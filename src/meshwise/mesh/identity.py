@@ -68,7 +68,7 @@ class IdentityFiles:
     root: Path
 
 
-class Authority:
+class CertificateAuthority:
     """A root, an intermediate, and what they sign. Its keys live in this object only."""
 
     def __init__(

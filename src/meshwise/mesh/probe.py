@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshwise.archive.outcome import Check
-from meshwise.mesh.expectations import Expectation, Seen, Signs, What
+from meshwise.mesh.expectations import CallOutcome, Expectation, Signs, What
 from meshwise.mesh.identity import IdentityFiles
 from meshwise.mesh.request import (
     OTHER_TENANT,
@@ -87,8 +87,8 @@ class Handshake:
 
 
 @dataclass(frozen=True)
-class Answer:
-    seen: Seen
+class ProbeAnswer:
+    seen: CallOutcome
     detail: str = ""
     handshake: Handshake | None = None
 
@@ -134,7 +134,7 @@ def _fault(protocol: Protocol, request: tuple[str, str], what: What, authority: 
     return Ask(protocol, authority, method, path, tuple(headers))
 
 
-def check_of(expectation: Expectation, answer: Answer, signs: Signs, where: str = "") -> Check:
+def check_of(expectation: Expectation, answer: ProbeAnswer, signs: Signs, where: str = "") -> Check:
     """One line of a proof."""
     wanted = signs[expectation.meaning]
     return Check(

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Protocol
 
 from meshwise.mesh.hello import Choice
-from meshwise.mesh.probe import Answer, Ask, TlsAs
+from meshwise.mesh.probe import Ask, ProbeAnswer, TlsAs
 
 
 class Reach(Protocol):
     """Of one environment; `pod` is a workload's name or OUTSIDER. Conformance suite:
     `tests/support/reach_conformance.py`. May be used by several threads, each for pods of its own."""
 
-    def call(self, pod: str, address: str, port: int, request: Ask, tls: TlsAs | None = None) -> Answer:
+    def call(self, pod: str, address: str, port: int, request: Ask, tls: TlsAs | None = None) -> ProbeAnswer:
         """One request from the pod, on a connection of its own. Nothing that the peer does raises."""
 
     def choice(self, pod: str, address: str, port: int, server_name: str) -> Choice | str:

@@ -39,12 +39,12 @@ def other_than_text(plain: str) -> str | None:
     return "a number" if _NUMBER.fullmatch(plain) else None
 
 
-def documents(text: str, file: str) -> Iterator[Node]:
+def documents(text: str, file: str) -> Iterator[DocumentNode]:
     """Every document that is not empty. Raises MW401 where the text is not YAML."""
     try:
         for root in yaml.compose_all(text, Loader=_LOADER):
             if root is not None and not (isinstance(root, yaml.ScalarNode) and not root.value):
-                node = Node(file, "", root)
+                node = DocumentNode(file, "", root)
                 node.fields()
                 yield node
     except yaml.MarkedYAMLError as error:
@@ -63,7 +63,7 @@ SET_BY_SERVER = (
 """What else `kubectl get -o yaml` prints as metadata."""
 
 
-def objects(text: str, file: str) -> Iterator[Node]:
+def objects(text: str, file: str) -> Iterator[DocumentNode]:
     """The documents, and what is in a List as `kubectl get` prints it."""
     for document in documents(text, file):
         if document.need("kind").text() != "List":
@@ -75,7 +75,7 @@ def objects(text: str, file: str) -> Iterator[Node]:
 
 
 @dataclass(frozen=True)
-class Node:
+class DocumentNode:
     """One value of a document. `path` is how a person would name it: `spec.rules[0].from`."""
 
     file: str
@@ -86,31 +86,34 @@ class Node:
     def where(self) -> str:
         return f"{self.file}:{self.raw.start_mark.line + 1}"
 
-    def empty(self, name: str = "") -> Node:
+    def empty(self, name: str = "") -> DocumentNode:
         """An empty mapping in this place, for a part (`name`) that was left out."""
         mark = self.raw.start_mark
-        return Node(
+        return DocumentNode(
             self.file,
             f"{self.path}.{name}".strip("."),
             yaml.MappingNode("tag:yaml.org,2002:map", [], mark, mark),
         )
 
-    def fields(self) -> Mapping[str, Node]:
+    def fields(self) -> Mapping[str, DocumentNode]:
         """Key to value. Raises MW401 when this is not a mapping, or a key comes twice."""
         if not isinstance(self.raw, yaml.MappingNode):
             raise self.unreadable("expected a mapping")
-        found: dict[str, Node] = {}
+        found: dict[str, DocumentNode] = {}
         for key, value in self.raw.value:
             if not isinstance(key, yaml.ScalarNode) or key.value in found:
-                raise Node(self.file, self.path, key).unreadable("expected each key once, as plain text")
-            found[key.value] = Node(self.file, f"{self.path}.{key.value}".lstrip("."), value)
+                raise DocumentNode(self.file, self.path, key).unreadable(
+                    "expected each key once, as plain text"
+                )
+            found[key.value] = DocumentNode(self.file, f"{self.path}.{key.value}".lstrip("."), value)
         return found
 
-    def elements(self) -> tuple[Node, ...]:
+    def elements(self) -> tuple[DocumentNode, ...]:
         if not isinstance(self.raw, yaml.SequenceNode):
             raise self.unreadable("expected a list")
         return tuple(
-            Node(self.file, f"{self.path}[{index}]", value) for index, value in enumerate(self.raw.value)
+            DocumentNode(self.file, f"{self.path}[{index}]", value)
+            for index, value in enumerate(self.raw.value)
         )
 
     def text(self) -> str:
@@ -143,16 +146,16 @@ class Node:
     def texts(self) -> tuple[str, ...]:
         return tuple(each.text() for each in self.elements())
 
-    def get(self, name: str) -> Node | None:
+    def get(self, name: str) -> DocumentNode | None:
         return self.fields().get(name)
 
-    def need(self, name: str) -> Node:
+    def need(self, name: str) -> DocumentNode:
         node = self.get(name)
         if node is None:
             raise self.unreadable(f"`{name}` is missing")
         return node
 
-    def list_of(self, name: str) -> tuple[Node, ...]:
+    def list_of(self, name: str) -> tuple[DocumentNode, ...]:
         node = self.get(name)
         return node.elements() if node else ()
 

@@ -45,7 +45,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EncodedAnswer:
     """An answer ready to send: `parts` joined by the stream's number; or in pieces, for the windows."""
 
     parts: tuple[bytes, ...]
@@ -58,7 +58,7 @@ class Answer:
 class Head:
     """All that a request's header block means, and the answer to it."""
 
-    answer: Answer
+    answer: EncodedAnswer
     method: str
     is_call: bool
     """A gRPC call: its body must be one message, and its refusals are gRPC statuses."""
@@ -175,7 +175,7 @@ def _validated(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], _Fie
     return pseudo, fields
 
 
-def answer_to(decision: Decision, *, is_call: bool, head_only: bool = False) -> Answer:
+def answer_to(decision: Decision, *, is_call: bool, head_only: bool = False) -> EncodedAnswer:
     """The answer as HTTP, or as gRPC when the request is a call."""
     reason = decision.reason
     fields: list[tuple[str, str]] = [(behaviour.REASON_HEADER, _printable(reason))] if reason else []
@@ -188,7 +188,7 @@ def answer_to(decision: Decision, *, is_call: bool, head_only: bool = False) -> 
     return _cut(block, body, b"")
 
 
-def grpc_answer(status: int, reason: str, body_bytes: int, fields: list[tuple[str, str]]) -> Answer:
+def grpc_answer(status: int, reason: str, body_bytes: int, fields: list[tuple[str, str]]) -> EncodedAnswer:
     first = [(":status", "200"), ("content-type", grpc_framing.CONTENT_TYPE)]
     if status == grpc_framing.OK:
         body = grpc_framing.frame_payload(body_of(body_bytes))
@@ -201,7 +201,7 @@ def _printable(text: str) -> str:
     return "".join(char if " " <= char <= "~" else "?" for char in text)[:200].strip()
 
 
-def _cut(block: bytes, body: bytes, trailers: bytes) -> Answer:
+def _cut(block: bytes, body: bytes, trailers: bytes) -> EncodedAnswer:
     """`parts` are made for a body that fits one frame: then only the stream's number varies."""
     joined: list[bytes] = [b""]
 
@@ -215,7 +215,7 @@ def _cut(block: bytes, body: bytes, trailers: bytes) -> Answer:
         add(frames.DATA, 0 if trailers else frames.END_STREAM, body)
     if trailers:
         add(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, trailers)
-    return Answer(tuple(joined), block, body, trailers)
+    return EncodedAnswer(tuple(joined), block, body, trailers)
 
 
 def _outgoing(prepared: Prepared, id_block: bytes, body: bytes, *, is_call: bool) -> Outgoing:
@@ -355,7 +355,7 @@ class Http2Server(Http2Connection):
         self._answer(stream_id, stream, answer)
         self.flush()
 
-    def _answer(self, stream_id: int, stream: Stream | None, answer: Answer) -> None:
+    def _answer(self, stream_id: int, stream: Stream | None, answer: EncodedAnswer) -> None:
         size = len(answer.body)
         window = self._initial_window if stream is None else stream.window
         if size <= frames.DEFAULT_FRAME_BYTES and size <= window and size <= self._send_window:

@@ -40,7 +40,7 @@ class Compared:
     """`faults`: undeclared differences by workload, where there are any; `seen`: what of the declared was."""
 
     faults: dict[str, list[Difference]]
-    seen: frozenset[fidelity.Field]
+    seen: frozenset[fidelity.FieldDifference]
 
 
 def compare(istiod: Istiod, view: View, resources: str, number: int) -> Compared:
@@ -97,7 +97,7 @@ def _compared(istiod: Istiod, service: Service, config: ProxyConfig, deadline: f
         time.sleep(_POLL_S)
 
 
-def declared(difference: Difference) -> fidelity.Field | None:
+def declared(difference: Difference) -> fidelity.FieldDifference | None:
     """Where `fidelity` speaks of it."""
     values = (difference.istiod, difference.ours)
     for field in fidelity.FIELDS:

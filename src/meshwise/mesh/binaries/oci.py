@@ -32,7 +32,7 @@ _TOLD, _WORD = 20, 40
 
 
 @dataclass(frozen=True)
-class Chain:
+class DigestChain:
     """The digests from the tag down to the file; `index` is empty for an image without an index."""
 
     index: str
@@ -49,7 +49,7 @@ class _Descriptor:
 
 def pull_file(
     image: Image, architecture: str, target: Path, *, digest: str | None, session: Session, progress: Progress
-) -> Chain:
+) -> DigestChain:
     """Put `image.path` of the image into `target` and return its chain of digests.
 
     `digest`: what the index (or the manifest of a single-platform image) must be, if the user gave one.
@@ -79,7 +79,7 @@ def pull_file(
             session.file(f"{base}/blobs/{layer.digest}", blob, layer.digest, layer.size_bytes, progress)
             found = extract_member(blob, image.path, target, session.deadline, f"{source} {layer.digest}")
         if found == "extracted":
-            return Chain(index_digest, manifest_digest, layer.digest, sha256_of(target))
+            return DigestChain(index_digest, manifest_digest, layer.digest, sha256_of(target))
         if found == "removed":
             break
     raise messages.NO_SUCH_FILE_IN_IMAGE.error(path=image.path, source=source)

@@ -8,15 +8,15 @@ from pathlib import Path
 from meshwise.core import messages
 from meshwise.mesh.binaries.known import Release, Wanted, image_of, release_of
 from meshwise.mesh.binaries.limits import Deadline
-from meshwise.mesh.binaries.oci import Chain, is_digest, pull_file
-from meshwise.mesh.binaries.store import Store, Stored, copy_binary
+from meshwise.mesh.binaries.oci import DigestChain, is_digest, pull_file
+from meshwise.mesh.binaries.store import BinaryStore, Stored, copy_binary
 from meshwise.mesh.binaries.tarball import extract_member
 from meshwise.mesh.binaries.transfer import Progress, Session, sha256_of
 
 
 def pull(
     wanted: Wanted,
-    store: Store,
+    store: BinaryStore,
     architecture: str,
     *,
     digest: str | None = None,
@@ -54,7 +54,7 @@ def pull(
 
 def _pull_release(
     release: Release, binary: Path, digest: str | None, session: Session, progress: Progress
-) -> Chain:
+) -> DigestChain:
     """The archive must match its own checksum file, and the user's digest if there is one."""
     checksum, _ = session.document(release.checksum_url, "text/plain", limit_bytes=4096)
     match = re.match(rb"\s*([0-9a-f]{64})\b", checksum)
@@ -67,10 +67,10 @@ def _pull_release(
     session.file(release.url, archive, published, None, progress)
     if extract_member(archive, release.path, binary, session.deadline, release.url) != "extracted":
         raise messages.NO_SUCH_FILE_IN_IMAGE.error(path=release.path, source=release.url)
-    return Chain(index="", manifest="", layer=published, file=sha256_of(binary))
+    return DigestChain(index="", manifest="", layer=published, file=sha256_of(binary))
 
 
-def add(path: Path, wanted: Wanted, store: Store, architecture: str) -> Stored:
+def add(path: Path, wanted: Wanted, store: BinaryStore, architecture: str) -> Stored:
     """Take a binary that the user has; its digest is recorded. Raises MW810, MW812, MW814, MW816."""
     store.entries()
     with store.scratch() as folder:

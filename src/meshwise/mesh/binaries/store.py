@@ -31,7 +31,7 @@ from meshwise.core import messages
 from meshwise.core.modes import make_directory
 from meshwise.mesh.binaries.known import Wanted, architecture_of, machine_of, parse_wanted
 from meshwise.mesh.binaries.limits import BINARY_BYTES, DOCUMENT_BYTES, parse_json, read_bounded
-from meshwise.mesh.binaries.oci import Chain, is_digest
+from meshwise.mesh.binaries.oci import DigestChain, is_digest
 from meshwise.mesh.binaries.transfer import own_files, sha256_of
 
 OVERRIDES = {"linkerd": "MESHWISE_LINKERD_PROXY", "istio": "MESHWISE_ENVOY"}
@@ -52,14 +52,14 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Store:
+class BinaryStore:
     """The cache in `directory` and the lock file `lock`."""
 
     directory: Path
     lock: Path
 
     @classmethod
-    def of_user(cls, environment: Mapping[str, str]) -> Store:
+    def of_user(cls, environment: Mapping[str, str]) -> BinaryStore:
         home = Path(environment.get("HOME", "/"))
         cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache")
         config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
@@ -156,7 +156,7 @@ class Store:
         _change_json(self.index, add)
         return stored
 
-    def check_lock(self, wanted: Wanted, architecture: str, chain: Chain) -> None:
+    def check_lock(self, wanted: Wanted, architecture: str, chain: DigestChain) -> None:
         """Compare with what the first pull of this name wrote, if there was one. Raises MW809, MW812."""
         name = _pin_name(wanted, architecture)
         pinned = _read_json(self.lock).get(name)
@@ -169,7 +169,7 @@ class Store:
                     where=str(self.lock), what=f"the {what}", name=name, found=found, expected=expected
                 )
 
-    def pin(self, wanted: Wanted, architecture: str, chain: Chain) -> None:
+    def pin(self, wanted: Wanted, architecture: str, chain: DigestChain) -> None:
         """Write down what this name means from now on, unless that is written: after `keep` has kept it.
 
         Raises MW809, MW812, MW816.
@@ -191,8 +191,8 @@ def locate(proxy: str, environment: Mapping[str, str]) -> Path | None:
     if override := environment.get(OVERRIDES[proxy]):
         if not override.startswith(f"{proxy}@"):
             return Path(override)
-        return Store.of_user(environment).find(proxy, parse_wanted(override).version)
-    return Store.of_user(environment).find(proxy)
+        return BinaryStore.of_user(environment).find(proxy, parse_wanted(override).version)
+    return BinaryStore.of_user(environment).find(proxy)
 
 
 def copy_binary(path: Path, target: Path) -> None:

@@ -19,7 +19,7 @@ Stats = Mapping[str, int | str]
 
 
 @dataclass(frozen=True)
-class Admin:
+class EnvoyAdmin:
     """The administration of one proxy. Raises MW406 when the proxy does not answer."""
 
     pod: str
@@ -45,7 +45,7 @@ def fetch_from(pod: str, reach: Reach) -> Fetch:
 
     def fetch(path: str) -> bytes:
         try:
-            return Admin(pod, reach).get(path)
+            return EnvoyAdmin(pod, reach).get(path)
         except MeshwiseError as error:
             raise OSError(str(error)) from error
 

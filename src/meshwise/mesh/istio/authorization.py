@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from meshwise.mesh.istio.kinds import Action, AuthorizationPolicy, Condition, Fields, Rule
+from meshwise.mesh.istio.kinds import Action, AuthorizationPolicy, AuthorizationRule, Condition, Fields
 from meshwise.mesh.istio.view import Json
 
 JWT_FILTER = "envoy.filters.http.jwt_authn"
@@ -95,7 +95,7 @@ def _entries(policy: AuthorizationPolicy, trust_domain: str, *, http: bool) -> l
     return entries
 
 
-def entry(rule: Rule, owner: Owner) -> Json:
+def entry(rule: AuthorizationRule, owner: Owner) -> Json:
     """One rule: any `to` and any `from` may match, each with every condition of `when`."""
     permissions = _demands_of_conditions(rule.when, _PERMISSION_WHEN, "not_rule", owner)
     principals = _demands_of_conditions(rule.when, _PRINCIPAL_WHEN, "not_id", owner)
@@ -340,16 +340,16 @@ def _is_http(name: str) -> bool:
     return plain in _HTTP_ONLY
 
 
-def _needs_http(rule: Rule) -> bool:
+def _needs_http(rule: AuthorizationRule) -> bool:
     fields = [name for each in (*rule.sources, *rule.operations) for name in each if each[name]]
     return any(map(_is_http, fields)) or any(each.key.startswith(_HTTP_ONLY_WHEN) for each in rule.when)
 
 
-def _without_http(rule: Rule) -> Rule:
+def _without_http(rule: AuthorizationRule) -> AuthorizationRule:
     def strip(fields: Fields) -> Fields:
         return {name: values for name, values in fields.items() if not _is_http(name)}
 
-    return Rule(
+    return AuthorizationRule(
         tuple(map(strip, rule.sources)),
         tuple(map(strip, rule.operations)),
         tuple(each for each in rule.when if not each.key.startswith(_HTTP_ONLY_WHEN)),

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from meshwise.mesh.expectations import VARIANT, Expectation, Meaning, Seen, Signs, What, Who, meaning_of
+from meshwise.mesh.expectations import (
+    VARIANT,
+    CallOutcome,
+    Expectation,
+    Meaning,
+    Signs,
+    What,
+    Who,
+    meaning_of,
+)
 from meshwise.mesh.istio.workloads import files_of_outsiders
-from meshwise.mesh.probe import Answer, Handshake, TlsAs, on_hop
+from meshwise.mesh.probe import Handshake, ProbeAnswer, TlsAs, on_hop
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import OUTSIDER, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
@@ -15,15 +24,15 @@ from meshwise.study.demands import effective_posture
 from meshwise.study.model import Cell, Layer, Protocol
 
 _SIGNS: Signs = {
-    Meaning.ANSWERED: frozenset({Seen.OK, Seen.DECLINED}),
-    Meaning.PEER_REFUSED: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
-    Meaning.NO_TLS: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
-    Meaning.DENIED: frozenset({Seen.FORBIDDEN}),
-    Meaning.TOKEN_REFUSED: frozenset({Seen.UNAUTHENTICATED}),
+    Meaning.ANSWERED: frozenset({CallOutcome.OK, CallOutcome.DECLINED}),
+    Meaning.PEER_REFUSED: frozenset({CallOutcome.CLOSED, CallOutcome.TLS_FAILED}),
+    Meaning.NO_TLS: frozenset({CallOutcome.CLOSED, CallOutcome.TLS_FAILED}),
+    Meaning.DENIED: frozenset({CallOutcome.FORBIDDEN}),
+    Meaning.TOKEN_REFUSED: frozenset({CallOutcome.UNAUTHENTICATED}),
 }
 SIGNS: Mapping[Layer, Signs] = {
     Layer.L7: _SIGNS,
-    Layer.L4: {**_SIGNS, Meaning.DENIED: frozenset({Seen.CLOSED})},
+    Layer.L4: {**_SIGNS, Meaning.DENIED: frozenset({CallOutcome.CLOSED})},
 }
 """How Istio refuses."""
 
@@ -45,7 +54,7 @@ _ALPN = {
 """What a sidecar offers; without `istio-peer-exchange`, which would have to be followed by metadata."""
 
 
-class Caller:
+class IstioCaller:
     """Keeps the first handshake of the client's twin that it saw."""
 
     def __init__(self, placement: Placement, cell: Cell, reach: Reach) -> None:
@@ -55,7 +64,7 @@ class Caller:
 
     def call(
         self, target: PlacedWorkload, who: Who, what: What, through: PlacedWorkload | None = None
-    ) -> Answer:
+    ) -> ProbeAnswer:
         """A caller inside the mesh calls through the sidecar of `through`, else of the target's first caller,
         in the protocol of the hop; an outsider asks what that one may ask."""
         cell, callee = self._cell, self._cell.topology[target.name]
@@ -70,7 +79,7 @@ class Caller:
             self.handshake = self.handshake or answer.handshake
         return answer
 
-    def try_beyond(self, target: PlacedWorkload) -> list[tuple[Expectation, Answer]]:
+    def try_beyond(self, target: PlacedWorkload) -> list[tuple[Expectation, ProbeAnswer]]:
         """What its effective posture refuses, and refuses no more than that."""
         callee = self._cell.topology[target.name]
         posture, layer = effective_posture(self._cell, callee), callee.speaks(self._cell.protocol).layer

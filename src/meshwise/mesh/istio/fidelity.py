@@ -150,7 +150,7 @@ def differences(options: Options, *, privileged: bool) -> Sequence[Fidelity]:
 
 
 @dataclass(frozen=True)
-class Field:
+class FieldDifference:
     """A field that istiod sets otherwise. `path`: a regular expression of the whole way to it, in protobuf's
     JSON names, from `/clusters`, `/listeners` or `/routes` by the resource's name."""
 
@@ -161,22 +161,28 @@ class Field:
     """istiod's and ours, None being absent; not given: whatever they are."""
 
 
-FIELDS: Sequence[Field] = (
-    Field(_SAN_TYPE.code, r".*/matchTypedSubjectAltNames/\d+/sanType", (None, "URI")),
-    Field(
+FIELDS: Sequence[FieldDifference] = (
+    FieldDifference(_SAN_TYPE.code, r".*/matchTypedSubjectAltNames/\d+/sanType", (None, "URI")),
+    FieldDifference(
         _TYPED_STRUCT.code,
         r".*/typedConfig/@type",
         ("type.googleapis.com/udpa.type.v1.TypedStruct", "type.googleapis.com/xds.type.v3.TypedStruct"),
     ),
-    Field(_CURVES.code, r".*/commonTlsContext/tlsParams/ecdhCurves"),
-    Field(_DELIVERY.code, r".*/sdsConfig/(apiConfigSource|pathConfigSource)/.*"),
-    Field(_DELIVERY.code, r"/listeners/.*/rds/configSource/(ads|pathConfigSource/.*)"),
-    Field(_ENDPOINTS.code, r"/clusters/outbound\|.*/type", ("EDS", None)),
-    Field(_ENDPOINTS.code, r"/clusters/outbound\|.*/edsClusterConfig/.*"),
-    Field(_ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/.*/healthStatus", ("HEALTHY", None)),
-    Field(_ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/endpoints/\d+/locality"),
-    Field(_ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/endpoints/\d+/loadBalancingWeight"),
-    Field(_ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/.*/filterMetadata/istio/workload"),
-    Field(_PUSH_SCOPE.code, r".*/filterMetadata/meshwise/generation"),
+    FieldDifference(_CURVES.code, r".*/commonTlsContext/tlsParams/ecdhCurves"),
+    FieldDifference(_DELIVERY.code, r".*/sdsConfig/(apiConfigSource|pathConfigSource)/.*"),
+    FieldDifference(_DELIVERY.code, r"/listeners/.*/rds/configSource/(ads|pathConfigSource/.*)"),
+    FieldDifference(_ENDPOINTS.code, r"/clusters/outbound\|.*/type", ("EDS", None)),
+    FieldDifference(_ENDPOINTS.code, r"/clusters/outbound\|.*/edsClusterConfig/.*"),
+    FieldDifference(
+        _ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/.*/healthStatus", ("HEALTHY", None)
+    ),
+    FieldDifference(_ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/endpoints/\d+/locality"),
+    FieldDifference(
+        _ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/endpoints/\d+/loadBalancingWeight"
+    ),
+    FieldDifference(
+        _ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/.*/filterMetadata/istio/workload"
+    ),
+    FieldDifference(_PUSH_SCOPE.code, r".*/filterMetadata/meshwise/generation"),
 )
 """Every one; a test compares all postures with a real istiod and takes no other difference."""

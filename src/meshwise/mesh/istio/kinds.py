@@ -17,7 +17,7 @@ ROOT_NAMESPACE = "istio-system"
 
 
 @dataclass(frozen=True)
-class Meta:
+class ObjectMeta:
     name: str
     namespace: str
     created: str = ""
@@ -43,7 +43,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class PeerAuthentication:
-    meta: Meta
+    meta: ObjectMeta
     scope: Scope
     mode: MtlsMode | None
     """None is UNSET: inherit."""
@@ -62,7 +62,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Rule:
+class AuthorizationRule:
     sources: tuple[Fields, ...]
     operations: tuple[Fields, ...]
     when: tuple[Condition, ...]
@@ -76,10 +76,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class AuthorizationPolicy:
-    meta: Meta
+    meta: ObjectMeta
     scope: Scope
     action: Action
-    rules: tuple[Rule, ...]
+    rules: tuple[AuthorizationRule, ...]
     dry_run: bool = False
     """Annotation `istio.io/dry-run`: judged and counted, not enforced."""
 
@@ -104,7 +104,7 @@ class JwtRule:
 
 @dataclass(frozen=True)
 class RequestAuthentication:
-    meta: Meta
+    meta: ObjectMeta
     scope: Scope
     rules: tuple[JwtRule, ...]
 
@@ -128,7 +128,7 @@ class TrafficPolicy:
 
 @dataclass(frozen=True)
 class DestinationRule:
-    meta: Meta
+    meta: ObjectMeta
     host: str
     """As written: a full name, a short one of the rule's namespace, or with a leading `*`."""
     policy: TrafficPolicy | None
@@ -138,7 +138,7 @@ class DestinationRule:
 
 @dataclass(frozen=True)
 class Sidecar:
-    meta: Meta
+    meta: ObjectMeta
     scope: Scope
     egress_hosts: tuple[str, ...]
     """`namespace/host` patterns: `./*`, `*/*`, `backend/*`; what begins with `~` is taken out again."""
@@ -148,8 +148,8 @@ class Sidecar:
 
 
 @dataclass(frozen=True)
-class Resources:
-    """All resources of a posture, the oldest of each kind first (`Meta.age`)."""
+class IstioResources:
+    """All resources of a posture, the oldest of each kind first (`ObjectMeta.age`)."""
 
     peer_authentications: tuple[PeerAuthentication, ...] = ()
     authorization_policies: tuple[AuthorizationPolicy, ...] = ()

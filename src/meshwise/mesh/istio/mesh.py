@@ -18,13 +18,13 @@ from meshwise.mesh.delivery.files import FileDelivery
 from meshwise.mesh.files import hand_over, private_directory, write_private
 from meshwise.mesh.identity import IdentityFiles
 from meshwise.mesh.istio import binary, bootstrap, clusters, fidelity, taken_up, tls
-from meshwise.mesh.istio.admin import Admin, Stats, fetch_from
+from meshwise.mesh.istio.admin import EnvoyAdmin, Stats, fetch_from
 from meshwise.mesh.istio.clusters import INBOUND_SOURCE_IP
 from meshwise.mesh.istio.listeners import INBOUND_PORT, OUTBOUND_PORT
 from meshwise.mesh.istio.model import IstioModel
 from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.istio.view import Options
-from meshwise.mesh.istio.workloads import Identities, files_of_workload
+from meshwise.mesh.istio.workloads import WorkloadIdentities, files_of_workload
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import Capture, Delivered, Fidelity, Placement, ProcessPlan, Ready
 from meshwise.mesh.together import together
@@ -49,7 +49,7 @@ class IstioMesh:
         45, for configuration that is pushed within trials."""
         self._given = options
         self._drain_time_s = drain_time_s
-        self._identities = Identities()
+        self._identities = WorkloadIdentities()
         self._delivery = FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, PROXY_UID)
         self._pushes = itertools.count(1)
         self._generations: dict[str, str] = {}
@@ -138,7 +138,7 @@ class IstioMesh:
     def _apply(self, placement: Placement, cell: Cell, reach: Reach, version: str, *, empty: bool) -> None:
         """`empty`: wait as well until nothing of the former configuration is left."""
         used = [placed.name for placed in placement.of(cell.topology)]
-        admins = {name: Admin(name, reach) for name in used}
+        admins = {name: EnvoyAdmin(name, reach) for name in used}
         stats = together(lambda name: admins[name].stats(taken_up.WATCHED), used)
         refused = dict(zip(used, map(taken_up.rejections, stats), strict=True))
         pushed = self._bring(placement, cell, version)
@@ -178,7 +178,7 @@ class IstioMesh:
 
 
 def _settle(
-    admin: Admin,
+    admin: EnvoyAdmin,
     cell: Cell,
     waiting_for: Callable[[Stats], list[str]],
     refused: int,
@@ -200,7 +200,7 @@ def _settle(
         time.sleep(_POLL_S)
 
 
-def _refused(admin: Admin, cell: Cell) -> MeshwiseError:
+def _refused(admin: EnvoyAdmin, cell: Cell) -> MeshwiseError:
     """The proxy's own words, from the state of the resources that it refused."""
     reasons = []
     for kind in ("dynamic_listeners", "dynamic_active_clusters", "dynamic_warming_clusters"):

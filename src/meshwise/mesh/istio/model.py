@@ -15,7 +15,7 @@ from functools import lru_cache
 from meshwise.mesh.delivery.seam import Sources
 from meshwise.mesh.expectations import Expectation
 from meshwise.mesh.istio import posture, proof, traits
-from meshwise.mesh.istio.kinds import Resources
+from meshwise.mesh.istio.kinds import IstioResources
 from meshwise.mesh.istio.resources import parse
 from meshwise.mesh.istio.translate import fingerprint
 from meshwise.mesh.istio.view import Options, View, view_of
@@ -82,5 +82,5 @@ class IstioModel:
 
 
 @lru_cache(maxsize=64)
-def _parsed(text: str) -> Resources:
+def _parsed(text: str) -> IstioResources:
     return parse(text)

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from meshwise.mesh.expectations import Expectation, Meaning, What, Who, expectations
 from meshwise.mesh.identity import spiffe_id
-from meshwise.mesh.istio.admin import Admin, Stats, grown, total
-from meshwise.mesh.istio.caller import SIGNS, Caller
-from meshwise.mesh.probe import Answer, Handshake, check_of
+from meshwise.mesh.istio.admin import EnvoyAdmin, Stats, grown, total
+from meshwise.mesh.istio.caller import SIGNS, IstioCaller
+from meshwise.mesh.probe import Handshake, ProbeAnswer, check_of
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import Check, PlacedWorkload, Placement
 from meshwise.mesh.together import together
@@ -47,14 +47,14 @@ _COUNTERS = (
 )
 _VERSIONS = ("listener_manager.lds.version_text", "cluster_manager.cds.version_text")
 
-Answered = list[tuple[Expectation, Answer]]
+Answered = list[tuple[Expectation, ProbeAnswer]]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class IstioEvidence:
     """What was seen and counted; per hop, or per workload by name."""
 
-    called: Sequence[Answer]
+    called: Sequence[ProbeAnswer]
     """Of every hop's allowed call, the client's first."""
     answers: Answered
     """Of the table of expectations at the first node."""
@@ -71,12 +71,12 @@ class Evidence:
     resumed: bool
 
 
-def gather(placement: Placement, cell: Cell, reach: Reach) -> Evidence:
+def gather(placement: Placement, cell: Cell, reach: Reach) -> IstioEvidence:
     """Make the calls and read the counters. Raises MW406 for a silent proxy."""
     used = placement.of(cell.topology)
     first = used[1]
-    caller = Caller(placement, cell, reach)
-    admins = {placed.name: Admin(placed.name, reach) for placed in used}
+    caller = IstioCaller(placement, cell, reach)
+    admins = {placed.name: EnvoyAdmin(placed.name, reach) for placed in used}
     before = _read(admins)
     called = together(lambda hop: caller.call(hop[1], Who.MESH, What.ALLOWED, hop[0]), _hops(placement, cell))
     between = _read(admins)
@@ -88,7 +88,7 @@ def gather(placement: Placement, cell: Cell, reach: Reach) -> Evidence:
     resumed = caller.resume(first)
     after = _read(admins)
     process = _facts_of_process(admins[used[0].name])
-    return Evidence(called, answers, beyond, before, between, after, process, caller.handshake, resumed)
+    return IstioEvidence(called, answers, beyond, before, between, after, process, caller.handshake, resumed)
 
 
 def rows(cell: Cell, callee: str) -> tuple[Expectation, ...]:
@@ -97,7 +97,7 @@ def rows(cell: Cell, callee: str) -> tuple[Expectation, ...]:
 
 
 def judge(
-    placement: Placement, cell: Cell, evidence: Evidence, fingerprint: str, workers: int
+    placement: Placement, cell: Cell, evidence: IstioEvidence, fingerprint: str, workers: int
 ) -> tuple[tuple[Check, ...], Mapping[str, str]]:
     """Checks and facts. `fingerprint`: what every used proxy's version has to begin with; `workers`: how many
     threads each has to run."""
@@ -144,7 +144,7 @@ def _behind(placement: Placement, cell: Cell) -> list[PlacedWorkload]:
     return [each for each in placement.of(cell.topology)[2:] if cell.topology.callers(each.name)]
 
 
-def _read(admins: Mapping[str, Admin]) -> Mapping[str, Stats]:
+def _read(admins: Mapping[str, EnvoyAdmin]) -> Mapping[str, Stats]:
     names = list(admins)
     return dict(zip(names, together(lambda name: admins[name].stats(_COUNTERS), names), strict=True))
 
@@ -253,7 +253,7 @@ def _names(stats: Stats, kind: str) -> list[str]:
     return sorted({name.partition(marker)[2] for name in stats if marker in name})
 
 
-def _facts_of_process(client: Admin) -> Mapping[str, str]:
+def _facts_of_process(client: EnvoyAdmin) -> Mapping[str, str]:
     """Build and workers; and whose certificate the client's sidecar presents."""
     info = client.json("/server_info")
     names = {

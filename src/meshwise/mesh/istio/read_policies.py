@@ -15,17 +15,17 @@ from collections.abc import Callable, Mapping
 from meshwise.mesh.istio.kinds import (
     Action,
     AuthorizationPolicy,
+    AuthorizationRule,
     Condition,
     Fields,
     JwtRule,
-    Meta,
+    ObjectMeta,
     RequestAuthentication,
-    Rule,
     Scope,
 )
-from meshwise.mesh.reading import Node
+from meshwise.mesh.reading import DocumentNode
 
-Check = Callable[[Node], None]
+Check = Callable[[DocumentNode], None]
 """Raises MW407 for a value that istiod refuses."""
 
 _HEADER_NAME = re.compile(r"[-_A-Za-z0-9]+")
@@ -35,7 +35,7 @@ _MOST_ACCOUNTS = 16
 _LONGEST_ACCOUNT = 320
 
 
-def scope(meta: Meta, spec: Node, name: str = "selector", labels: str = "matchLabels") -> Scope:
+def scope(meta: ObjectMeta, spec: DocumentNode, name: str = "selector", labels: str = "matchLabels") -> Scope:
     selector = spec.get(name)
     if selector is None:
         return Scope(meta.namespace)
@@ -50,7 +50,9 @@ def scope(meta: Meta, spec: Node, name: str = "selector", labels: str = "matchLa
 # --- AuthorizationPolicy -------------------------------------------------------------------------
 
 
-def authorization_policy(meta: Meta, spec: Node, dry_run: Node | None) -> AuthorizationPolicy:
+def authorization_policy(
+    meta: ObjectMeta, spec: DocumentNode, dry_run: DocumentNode | None
+) -> AuthorizationPolicy:
     spec.only("selector", "action", "rules")
     given, rules = spec.get("action"), spec.get("rules")
     action = given.one_of({str(each): each for each in Action}) if given else Action.ALLOW
@@ -65,7 +67,7 @@ def authorization_policy(meta: Meta, spec: Node, dry_run: Node | None) -> Author
     )
 
 
-def _dry_run(node: Node | None, action: Action) -> bool:
+def _dry_run(node: DocumentNode | None, action: Action) -> bool:
     """As Go's strconv.ParseBool reads the annotation."""
     if node is None:
         return False
@@ -78,19 +80,19 @@ def _dry_run(node: Node | None, action: Action) -> bool:
     raise node.refused(f"{node.text()!r} is neither true nor false", 'write "true" or "false"')
 
 
-def _rule(node: Node) -> Rule:
+def _rule(node: DocumentNode) -> AuthorizationRule:
     node.only("from", "to", "when")
     for name in ("from", "to"):
         if (found := node.get(name)) is not None and not found.elements():
             raise found.beyond(found.path, "an empty list lets in everything", [f"no `{name}` at all"])
-    return Rule(
+    return AuthorizationRule(
         tuple(_fields(each, "source", _SOURCE) for each in node.list_of("from")),
         tuple(_fields(each, "operation", _OPERATION) for each in node.list_of("to")),
         tuple(_condition(each) for each in node.list_of("when")),
     )
 
 
-def _fields(node: Node, name: str, checks: Mapping[str, Check]) -> Fields:
+def _fields(node: DocumentNode, name: str, checks: Mapping[str, Check]) -> Fields:
     node.only(name)
     inner = node.need(name)
     inner.only(*checks, *map(_negated, checks))
@@ -110,7 +112,7 @@ def _negated(name: str) -> str:
     return f"not{name[0].upper()}{name[1:]}"
 
 
-def _accounts_alone(node: Node, found: Fields) -> None:
+def _accounts_alone(node: DocumentNode, found: Fields) -> None:
     accounts = [*found.get("serviceAccounts", ()), *found.get("notServiceAccounts", ())]
     beside = ("principals", "notPrincipals", "namespaces", "notNamespaces")
     if accounts and any(found.get(name) for name in beside):
@@ -126,12 +128,12 @@ def _accounts_alone(node: Node, found: Fields) -> None:
 # --- one value of one field ------------------------------------------------------------------------
 
 
-def _not_empty(node: Node) -> None:
+def _not_empty(node: DocumentNode) -> None:
     if not node.text():
         raise node.refused("an empty value", "remove it")
 
 
-def _address(node: Node) -> None:
+def _address(node: DocumentNode) -> None:
     try:
         ipaddress.ip_interface(node.text())
     except ValueError as error:
@@ -141,26 +143,26 @@ def _address(node: Node) -> None:
         raise node.refused(f"{length} is not a length of a prefix", "write it as in 10.1.0.0/16")
 
 
-def _port(node: Node) -> None:
+def _port(node: DocumentNode) -> None:
     text = node.text()
     if not (text.isascii() and text.isdecimal()) or int(text) > 65535:
         raise node.refused(f"{text!r} is not a port", "write a number up to 65535, in quotes")
 
 
-def _wildcard(node: Node) -> None:
+def _wildcard(node: DocumentNode) -> None:
     _not_empty(node)
     text = node.text()
     if "*" in text[1:-1] or text.count("*") > 1:
         raise node.refused("`*` stands only at one end", "write `x`, `x*`, `*x` or `*`")
 
 
-def _trust_domain(node: Node) -> None:
+def _trust_domain(node: DocumentNode) -> None:
     _wildcard(node)
     if "/" in node.text():
         raise node.refused("a trust domain has no `/`", "for more than the trust domain use `principals`")
 
 
-def _account(node: Node) -> None:
+def _account(node: DocumentNode) -> None:
     text = node.text()
     namespace, slash, account = text.partition("/")
     named = account if slash else namespace
@@ -168,7 +170,7 @@ def _account(node: Node) -> None:
         raise node.refused(f"{text!r} is not an account", "write `account` or `namespace/account`")
 
 
-def _path(node: Node) -> None:
+def _path(node: DocumentNode) -> None:
     """`{*}` is one segment and `{**}`, at the end, any number; a path with neither is read as written."""
     _not_empty(node)
     text = node.text()
@@ -217,7 +219,7 @@ _WHEN: Mapping[str, Check] = {
 _WHEN_NAMED = ("request.headers[NAME]", "request.auth.claims[NAME]")
 
 
-def _condition(node: Node) -> Condition:
+def _condition(node: DocumentNode) -> Condition:
     node.only("key", "values", "notValues")
     key = node.need("key")
     check = _WHEN.get(key.text(), _not_empty)
@@ -235,14 +237,14 @@ def _condition(node: Node) -> Condition:
 # --- RequestAuthentication ---------------------------------------------------------------------------
 
 
-def request_authentication(meta: Meta, spec: Node) -> RequestAuthentication:
+def request_authentication(meta: ObjectMeta, spec: DocumentNode) -> RequestAuthentication:
     spec.only("selector", "jwtRules")
     return RequestAuthentication(
         meta, scope(meta, spec), tuple(_jwt_rule(each) for each in spec.list_of("jwtRules"))
     )
 
 
-def _jwt_rule(node: Node) -> JwtRule:
+def _jwt_rule(node: DocumentNode) -> JwtRule:
     node.only(
         "issuer", "audiences", "jwks", "forwardOriginalToken", "fromHeaders", "fromParams", "fromCookies",
         "outputPayloadToHeader", "outputClaimToHeaders", "spaceDelimitedClaims",
@@ -263,20 +265,20 @@ def _jwt_rule(node: Node) -> JwtRule:
     )
 
 
-def _texts(node: Node, name: str) -> tuple[str, ...]:
+def _texts(node: DocumentNode, name: str) -> tuple[str, ...]:
     for each in node.list_of(name):
         _not_empty(each)
     return tuple(each.text() for each in node.list_of(name))
 
 
-def _header(node: Node) -> tuple[str, str]:
+def _header(node: DocumentNode) -> tuple[str, str]:
     node.only("name", "prefix")
     name, prefix = node.need("name"), node.get("prefix")
     _not_empty(name)
     return name.text(), prefix.text() if prefix else ""
 
 
-def _claim_header(node: Node) -> tuple[str, str]:
+def _claim_header(node: DocumentNode) -> tuple[str, str]:
     node.only("header", "claim")
     header, claim = node.need("header"), node.need("claim")
     _not_empty(claim)
@@ -285,7 +287,7 @@ def _claim_header(node: Node) -> tuple[str, str]:
     return header.text(), claim.text()
 
 
-def _key_set(node: Node) -> str:
+def _key_set(node: DocumentNode) -> str:
     try:
         found = json.loads(node.text())
     except ValueError as error:

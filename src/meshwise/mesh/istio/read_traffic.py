@@ -13,13 +13,13 @@ from fractions import Fraction
 
 from meshwise.mesh.istio.kinds import (
     DestinationRule,
-    Meta,
+    ObjectMeta,
     PeerAuthentication,
     Sidecar,
     TrafficPolicy,
 )
 from meshwise.mesh.istio.read_policies import scope
-from meshwise.mesh.reading import Node
+from meshwise.mesh.reading import DocumentNode
 from meshwise.study.model import MtlsMode
 
 _LABEL = r"[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?"
@@ -35,7 +35,7 @@ _MODES: Mapping[str, MtlsMode | None] = {
 }  # fmt: skip
 
 
-def peer_authentication(meta: Meta, spec: Node) -> PeerAuthentication:
+def peer_authentication(meta: ObjectMeta, spec: DocumentNode) -> PeerAuthentication:
     spec.only("selector", "mtls", "portLevelMtls")
     ports = spec.get("portLevelMtls")
     wanted = scope(meta, spec)
@@ -50,7 +50,7 @@ def peer_authentication(meta: Meta, spec: Node) -> PeerAuthentication:
     return PeerAuthentication(meta, wanted, _mode(spec.get("mtls")), modes)
 
 
-def _mode(node: Node | None) -> MtlsMode | None:
+def _mode(node: DocumentNode | None) -> MtlsMode | None:
     if node is None:
         return None
     node.only("mode")
@@ -61,7 +61,7 @@ def _mode(node: Node | None) -> MtlsMode | None:
 # --- DestinationRule -------------------------------------------------------------------------------
 
 
-def destination_rule(meta: Meta, spec: Node) -> DestinationRule:
+def destination_rule(meta: ObjectMeta, spec: DocumentNode) -> DestinationRule:
     spec.only("host", "trafficPolicy", "exportTo")
     host, policy = spec.need("host"), spec.get("trafficPolicy")
     if not _HOST.fullmatch(host.text()) or _ADDRESS.fullmatch(host.text()):
@@ -71,7 +71,7 @@ def destination_rule(meta: Meta, spec: Node) -> DestinationRule:
     )
 
 
-def _export_to(meta: Meta, spec: Node) -> frozenset[str]:
+def _export_to(meta: ObjectMeta, spec: DocumentNode) -> frozenset[str]:
     nodes = spec.list_of("exportTo")
     names = [node.text() for node in nodes]
     full = [meta.namespace if name == "." else name for name in names]
@@ -83,7 +83,7 @@ def _export_to(meta: Meta, spec: Node) -> frozenset[str]:
     return frozenset(names)
 
 
-def _traffic_policy(policy: Node) -> TrafficPolicy:
+def _traffic_policy(policy: DocumentNode) -> TrafficPolicy:
     policy.only("tls", "connectionPool")
     if not policy.fields():
         raise policy.refused("it sets nothing", "leave it out")
@@ -126,7 +126,7 @@ _UNITS_MS = {
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(h|ms|us|ns|m|s)")
 
 
-def _duration(node: Node) -> str:
+def _duration(node: DocumentNode) -> str:
     """A duration as Go writes it (`1m30s`, `1500ms`), in seconds as protobuf's JSON does."""
     text = node.text()
     if not re.fullmatch(rf"({_PART.pattern})+", text):
@@ -141,7 +141,7 @@ def _duration(node: Node) -> str:
 # --- Sidecar ---------------------------------------------------------------------------------------
 
 
-def sidecar(meta: Meta, spec: Node) -> Sidecar:
+def sidecar(meta: ObjectMeta, spec: DocumentNode) -> Sidecar:
     spec.only("workloadSelector", "egress", "outboundTrafficPolicy")
     listeners, policy = spec.list_of("egress"), spec.get("outboundTrafficPolicy")
     if not listeners and policy is None:
@@ -164,7 +164,7 @@ def sidecar(meta: Meta, spec: Node) -> Sidecar:
     return Sidecar(meta, selected, hosts, registry_only, spec.get("workloadSelector") is not None)
 
 
-def _egress_host(node: Node) -> str:
+def _egress_host(node: DocumentNode) -> str:
     namespace, slash, host = node.text().partition("/")
     named = namespace in ("*", ".", "~", "~*", "~.") or _NAMESPACE.fullmatch(namespace.removeprefix("~"))
     full = _HOST.fullmatch(host) and ("." in host or host.startswith("*"))

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from meshwise.mesh.istio import read_policies, read_traffic
-from meshwise.mesh.istio.kinds import Meta, Resources
-from meshwise.mesh.reading import METADATA, SET_BY_SERVER, Node, objects
+from meshwise.mesh.istio.kinds import IstioResources, ObjectMeta
+from meshwise.mesh.reading import METADATA, SET_BY_SERVER, DocumentNode, objects
 
 _SECURITY = ("security.istio.io/v1", "security.istio.io/v1beta1")
 _NETWORKING = ("networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3")
@@ -22,11 +22,11 @@ _NETWORKING = ("networking.istio.io/v1", "networking.istio.io/v1beta1", "network
 _DRY_RUN = "istio.io/dry-run"
 _REVISION = "istio.io/rev"
 
-_Reader = Callable[[Meta, Node, Node | None], object]
+_Reader = Callable[[ObjectMeta, DocumentNode, DocumentNode | None], object]
 
 
-def _without_dry_run(read: Callable[[Meta, Node], object]) -> _Reader:
-    def reader(meta: Meta, spec: Node, dry_run: Node | None) -> object:
+def _without_dry_run(read: Callable[[ObjectMeta, DocumentNode], object]) -> _Reader:
+    def reader(meta: ObjectMeta, spec: DocumentNode, dry_run: DocumentNode | None) -> object:
         if dry_run is not None:
             raise dry_run.refused("only an AuthorizationPolicy has a dry run", "remove the annotation")
         return read(meta, spec)
@@ -47,11 +47,11 @@ _KINDS: Mapping[str, tuple[tuple[str, ...], _Reader, str]] = {
 }  # fmt: skip
 
 
-def parse(text: str, file: str = "resources.yaml") -> Resources:
+def parse(text: str, file: str = "resources.yaml") -> IstioResources:
     """Multi-document YAML, or a List of kubectl. Of two documents with one kind, namespace and name the later
     stands, as with `kubectl apply`. Raises MW401 (not readable), MW402 (beyond the subset) and MW407
     (istiod would refuse it), with file:line."""
-    found: dict[str, dict[tuple[str, str], tuple[Meta, object]]] = {kind: {} for kind in _KINDS}
+    found: dict[str, dict[tuple[str, str], tuple[ObjectMeta, object]]] = {kind: {} for kind in _KINDS}
     for document in objects(text, file):
         document.only("apiVersion", "kind", "metadata", "spec", "status")
         kind = document.need("kind").text()
@@ -66,10 +66,10 @@ def parse(text: str, file: str = "resources.yaml") -> Resources:
         name: tuple(value for _, value in sorted(found[kind].values(), key=lambda each: each[0].age))
         for kind, (_, _, name) in _KINDS.items()
     }
-    return Resources(**by_age)  # type: ignore[arg-type]
+    return IstioResources(**by_age)  # type: ignore[arg-type]
 
 
-def _meta(document: Node) -> tuple[Meta, Node | None]:
+def _meta(document: DocumentNode) -> tuple[ObjectMeta, DocumentNode | None]:
     """Who it is, and its annotation for a dry run. Of what the server has set only the time of creation means
     something to istiod, and annotations of others mean nothing."""
     metadata = document.need("metadata")
@@ -83,7 +83,7 @@ def _meta(document: Node) -> tuple[Meta, Node | None]:
     if (revision := labels.get(_REVISION)) and revision.text() != "default":
         raise revision.beyond(_REVISION, "there is one istiod here, the default revision", ("default",))
     namespace, created = metadata.get("namespace"), metadata.get("creationTimestamp")
-    meta = Meta(
+    meta = ObjectMeta(
         metadata.need("name").text(),
         namespace.text() if namespace else "default",
         created.text() if created and not created.is_null() else "",

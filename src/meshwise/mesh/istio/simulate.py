@@ -30,7 +30,7 @@ class Certificate:
 
 
 @dataclass(frozen=True)
-class Request:
+class HttpRequest:
     method: str
     path: str
     authority: str
@@ -38,7 +38,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Connection:
+class InboundConnection:
     """What arrives at a server's pod. `tls` False is plaintext; `alpn` is what the client offers, or in
     plaintext what an inspector would find (`http/1.1`, `h2c`)."""
 
@@ -90,12 +90,12 @@ class Unknown(Exception):
 
 
 @dataclass(frozen=True)
-class Upstream:
+class OutboundRoute:
     """How a client's sidecar leaves for a call: the cluster, the address, the connection that it makes."""
 
     cluster: str
     address: tuple[str, int]
-    connection: Connection
+    connection: InboundConnection
     way: tuple[str, ...] = field(default=())
 
 
@@ -103,7 +103,7 @@ class Upstream:
 
 
 def arrive(
-    config: ProxyConfig, connection: Connection, request: Request, server_id: str, now_s: float
+    config: ProxyConfig, connection: InboundConnection, request: HttpRequest, server_id: str, now_s: float
 ) -> End:
     """A connection to a server's pod, and the request on it. `server_id`: who the server is."""
     listener = _named(config.listeners, "virtualInbound")
@@ -124,7 +124,7 @@ def arrive(
     return _http(manager, request, connection, peer, now_s, way)
 
 
-def match_chain(listener: Json, connection: Connection) -> Json | None:
+def match_chain(listener: Json, connection: InboundConnection) -> Json | None:
     """Envoy's order: destination port, transport protocol, application protocols; exact before any."""
     # An inspector that is switched off for the port leaves its property unknown.
     sees_tls = inspectors.inspects(listener, "tls_inspector", connection.port)
@@ -153,7 +153,7 @@ def _most_specific(chains: Sequence[Json], criterion: str, value: object) -> lis
     return named or [chain for chain in chains if criterion not in chain["filter_chain_match"]]
 
 
-def _handshake(socket: Json, connection: Connection, server_id: str) -> str | None:
+def _handshake(socket: Json, connection: InboundConnection, server_id: str) -> str | None:
     config = socket["typed_config"]
     if not config.get("require_client_certificate"):
         raise Unknown("a server that asks for no certificate")
@@ -170,7 +170,7 @@ def _handshake(socket: Json, connection: Connection, server_id: str) -> str | No
 
 
 def _http(
-    manager: Json, request: Request, connection: Connection, peer: str | None, now_s: float,
+    manager: Json, request: HttpRequest, connection: InboundConnection, peer: str | None, now_s: float,
     way: tuple[str, ...],
 ) -> End:  # fmt: skip
     claims: Mapping[str, object] = {}
@@ -198,7 +198,7 @@ _HARMLESS = {
 
 
 def _facts(
-    connection: Connection, peer: str | None, request: Request, claims: Mapping[str, object]
+    connection: InboundConnection, peer: str | None, request: HttpRequest, claims: Mapping[str, object]
 ) -> rbac_walk.Facts:
     """What RBAC sees. The original caller is who the last proxy before this one names, where one does."""
     headers = {name.lower(): value for name, value in request.headers.items()}
@@ -210,7 +210,7 @@ def _facts(
     )  # fmt: skip
 
 
-def _token(config: Json, request: Request, now_s: float) -> Mapping[str, object] | None:
+def _token(config: Json, request: HttpRequest, now_s: float) -> Mapping[str, object] | None:
     """The claims; none for a missing token (which passes); None for one that is not valid."""
     refused = False
     for provider in config["providers"].values():
@@ -230,14 +230,14 @@ def _meant_for(provider: Json, claims: Mapping[str, object]) -> bool:
     return claims.get("iss") == provider["issuer"] and (not audiences or not named.isdisjoint(audiences))
 
 
-def _tcp(chain: Json, connection: Connection, way: tuple[str, ...]) -> End:
+def _tcp(chain: Json, connection: InboundConnection, way: tuple[str, ...]) -> End:
     ended = "transport_socket" in chain
     for each in chain["filters"]:
         name, config = each["name"], each["typed_config"]
         if name == "envoy.filters.network.rbac":
             known = connection.certificate if ended else None
             peer = known.spiffe_id if known else None
-            if not rbac_walk.passes(config, _facts(connection, peer, Request("", "", "", {}), {})):
+            if not rbac_walk.passes(config, _facts(connection, peer, HttpRequest("", "", "", {}), {})):
                 return Refused(DENIED, (*way, name))
         elif name == "envoy.filters.network.tcp_proxy":
             return Reached(config["cluster"], (*way, name), tls=connection.tls and not ended)
@@ -248,12 +248,12 @@ def _tcp(chain: Json, connection: Connection, way: tuple[str, ...]) -> End:
 
 
 def leave(
-    config: ProxyConfig, address: str, port: int, request: Request, identity: Certificate, alpn: str
-) -> Upstream | Refused:
+    config: ProxyConfig, address: str, port: int, request: HttpRequest, identity: Certificate, alpn: str
+) -> OutboundRoute | Refused:
     """An application's plaintext connection to `address:port` through its own sidecar."""
     listener = _handed_over(config.listeners, address, port)
     way = (listener["name"],)
-    opened = Connection(port, tls=False, alpn=(alpn,))
+    opened = InboundConnection(port, tls=False, alpn=(alpn,))
     chain = match_chain(listener, opened)
     if chain is None:
         return Refused(NO_CHAIN, way)
@@ -280,18 +280,20 @@ def _through(
     identity: Certificate,
     override: tuple[str, ...],
     plain_alpn: str,
-) -> Upstream | Refused:
+) -> OutboundRoute | Refused:
     """The connection that the cluster at the end of the walk makes."""
     way = end.way
     cluster = next((each for each in config.clusters if each["name"] == end.cluster), None)
     if cluster is None:
         return Refused(NO_ROUTE, way)
     if cluster["type"] == "ORIGINAL_DST":
-        return Upstream(cluster["name"], original, Connection(original[1], False, (plain_alpn,)), way)
+        return OutboundRoute(
+            cluster["name"], original, InboundConnection(original[1], False, (plain_alpn,)), way
+        )
     endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
     place = endpoint["endpoint"]["address"]["socket_address"]
     socket = _socket_for(cluster, endpoint)
-    connection = Connection(
+    connection = InboundConnection(
         place["port_value"], tls=False, alpn=(plain_alpn,), destination_ip=place["address"]
     )
     if socket and socket["name"] == "envoy.transport_sockets.tls":
@@ -305,7 +307,7 @@ def _through(
             server_names=tuple(each["matcher"]["exact"] for each in names["match_typed_subject_alt_names"]),
             server_name=socket["typed_config"]["sni"],
         )
-    return Upstream(cluster["name"], (place["address"], place["port_value"]), connection, way)
+    return OutboundRoute(cluster["name"], (place["address"], place["port_value"]), connection, way)
 
 
 def _socket_for(cluster: Json, endpoint: Json) -> Json | None:

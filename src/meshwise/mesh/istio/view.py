@@ -16,9 +16,9 @@ from meshwise.mesh.istio.kinds import (
     ROOT_NAMESPACE,
     AuthorizationPolicy,
     DestinationRule,
+    IstioResources,
     PeerAuthentication,
     RequestAuthentication,
-    Resources,
     Sidecar,
     TrafficPolicy,
 )
@@ -86,7 +86,7 @@ class View:
     """Everything that decides the configuration of every proxy of one placement."""
 
     services: tuple[Service, ...]
-    resources: Resources
+    resources: IstioResources
     trust_domain: str
     generation: str
     """Differs between any two resets. It is metadata of inbound chains and clusters, so each reset replaces
@@ -232,7 +232,7 @@ class View:
 
 
 def view_of(
-    placement: Placement, resources: Resources, generation: str, sources: Sources, options: Options
+    placement: Placement, resources: IstioResources, generation: str, sources: Sources, options: Options
 ) -> View:
     services = tuple(
         Service(

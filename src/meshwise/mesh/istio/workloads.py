@@ -11,7 +11,7 @@ from pathlib import Path
 
 from meshwise.mesh.expectations import Who
 from meshwise.mesh.files import private_directory
-from meshwise.mesh.identity import Authority, IdentityFiles, PrivateKey, files_of, make_key, store
+from meshwise.mesh.identity import CertificateAuthority, IdentityFiles, PrivateKey, files_of, make_key, store
 from meshwise.mesh.seam import Placement
 from meshwise.study.model import KeyType
 
@@ -20,12 +20,12 @@ _FOREIGN_NAMESPACE = "elsewhere"
 _OTHER_ACCOUNT = "other"
 
 
-class Identities:
+class WorkloadIdentities:
     """Owner of the mesh's authority and of every private key."""
 
     def __init__(self) -> None:
-        self._authorities: dict[str, Authority] = {}
-        self._foreign: Authority | None = None
+        self._authorities: dict[str, CertificateAuthority] = {}
+        self._foreign: CertificateAuthority | None = None
         self._keys: dict[tuple[str, ...], PrivateKey] = {}
 
     def issue_all(self, placement: Placement, key_type: KeyType, uid: int | None) -> None:
@@ -45,7 +45,9 @@ class Identities:
 
     def _issue_outsiders(self, placement: Placement) -> None:
         authority = self._authority(placement.trust_domain)
-        self._foreign = self._foreign or Authority(placement.trust_domain, key_type=KeyType.ECDSA_P256)
+        self._foreign = self._foreign or CertificateAuthority(
+            placement.trust_domain, key_type=KeyType.ECDSA_P256
+        )
         client = placement.workloads[0].workload
         named = {
             Who.TWIN: (authority, client.namespace, client.service_account),
@@ -59,9 +61,9 @@ class Identities:
             key = self._key(KeyType.ECDSA_P256, OUTSIDERS_DIRECTORY, who.name)
             store(issuer.issue(namespace, account, key), authority.root_pem, directory, who.name.lower())
 
-    def _authority(self, trust_domain: str) -> Authority:
+    def _authority(self, trust_domain: str) -> CertificateAuthority:
         if trust_domain not in self._authorities:
-            self._authorities[trust_domain] = Authority(trust_domain)
+            self._authorities[trust_domain] = CertificateAuthority(trust_domain)
         return self._authorities[trust_domain]
 
     def _key(self, key_type: KeyType, *owner: str) -> PrivateKey:

@@ -27,7 +27,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Admin:
+class ProxyAdmin:
     """The administration of one proxy. Raises MW406 when the proxy does not answer."""
 
     pod: str

@@ -38,7 +38,7 @@ _DER = serialization.Encoding.DER
 _SERVER_AND_CLIENT = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
 
-class Refused(Exception):
+class CertificateRefused(Exception):
     """A certificate that will not be issued; `status` is the gRPC code's name, the text says why."""
 
     def __init__(self, status: str, why: str) -> None:
@@ -70,11 +70,11 @@ class Issuer:
         key = checked_key(identity, request_der)
         not_before, not_after = now - CLOCK_SKEW, now + life + CLOCK_SKEW
         if now > self.certificate.not_valid_after_utc:
-            raise Refused(
+            raise CertificateRefused(
                 "UNAVAILABLE", f"the issuer's certificate expired at {self.certificate.not_valid_after_utc}"
             )
         if now < self.certificate.not_valid_before_utc:
-            raise Refused(
+            raise CertificateRefused(
                 "UNAVAILABLE",
                 f"the issuer's certificate is not valid before {self.certificate.not_valid_before_utc}",
             )
@@ -101,7 +101,7 @@ class Issuer:
 
 
 @dataclass(frozen=True)
-class Authority:
+class LinkerdAuthority:
     """A trust anchor (PEM; its key is gone) and an issuer below it."""
 
     anchor_pem: bytes
@@ -112,7 +112,7 @@ def make_authority(
     trust_domain: str = "cluster.local",
     now: dt.datetime | None = None,
     issuer_life: dt.timedelta = ISSUER_LIFE,
-) -> Authority:
+) -> LinkerdAuthority:
     """A fresh anchor and issuer, valid from `now` on (with the allowance for clock skew)."""
     moment = now or dt.datetime.now(dt.UTC)
     anchor_key = ec.generate_private_key(ec.SECP256R1())
@@ -125,7 +125,7 @@ def make_authority(
         _common_name(identity_suffix(trust_domain)),
         issuer_key, anchor_name, anchor_key, moment, issuer_life, path_length=0,
     )  # fmt: skip
-    return Authority(anchor.public_bytes(_PEM), Issuer(issuer, issuer_key))
+    return LinkerdAuthority(anchor.public_bytes(_PEM), Issuer(issuer, issuer_key))
 
 
 def store_issuer(issuer: Issuer, directory: Path) -> None:
@@ -185,18 +185,22 @@ def checked_key(identity: str, request: bytes) -> ec.EllipticCurvePublicKey:
         key = csr.public_key()
         names = _alternative_names(csr)
     except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
-        raise Refused("INVALID_ARGUMENT", f"not a certificate signing request: {error}") from error
+        raise CertificateRefused("INVALID_ARGUMENT", f"not a certificate signing request: {error}") from error
     if not valid:
-        raise Refused("FAILED_PRECONDITION", "the request is not signed by its own key")
+        raise CertificateRefused("FAILED_PRECONDITION", "the request is not signed by its own key")
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise Refused("FAILED_PRECONDITION", "the key is not ECDSA P-256")
+        raise CertificateRefused("FAILED_PRECONDITION", "the key is not ECDSA P-256")
     if any(not isinstance(name, x509.DNSName) for name in names):
-        raise Refused("FAILED_PRECONDITION", "alternative names other than DNS names are not signed")
+        raise CertificateRefused(
+            "FAILED_PRECONDITION", "alternative names other than DNS names are not signed"
+        )
     if [name.value for name in names] != [identity]:
-        raise Refused("FAILED_PRECONDITION", f"the request's only DNS name must be {identity}")
+        raise CertificateRefused("FAILED_PRECONDITION", f"the request's only DNS name must be {identity}")
     common = [str(attribute.value) for attribute in csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if common not in ([], [""], [identity]):
-        raise Refused("FAILED_PRECONDITION", f"the request's common name must be empty or {identity}")
+        raise CertificateRefused(
+            "FAILED_PRECONDITION", f"the request's common name must be empty or {identity}"
+        )
     return key
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from meshwise.mesh.expectations import (
     TOKEN_VARIANTS,
+    CallOutcome,
     Expectation,
     Meaning,
-    Seen,
     Signs,
     What,
     Who,
@@ -16,7 +16,7 @@ from meshwise.mesh.expectations import (
 )
 from meshwise.mesh.linkerd import direct, outsiders
 from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
-from meshwise.mesh.probe import Answer, TlsAs, on_hop
+from meshwise.mesh.probe import ProbeAnswer, TlsAs, on_hop
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import OUTSIDER, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
@@ -25,14 +25,14 @@ from meshwise.study.model import Authorization, Cell, Layer, MtlsMode, Posture
 
 SIGNS: Mapping[Layer, Signs] = {
     Layer.L7: {
-        Meaning.ANSWERED: frozenset({Seen.OK, Seen.DECLINED}),
-        Meaning.PEER_REFUSED: frozenset({Seen.FORBIDDEN, Seen.CLOSED, Seen.TLS_FAILED}),
-        Meaning.DENIED: frozenset({Seen.FORBIDDEN}),
+        Meaning.ANSWERED: frozenset({CallOutcome.OK, CallOutcome.DECLINED}),
+        Meaning.PEER_REFUSED: frozenset({CallOutcome.FORBIDDEN, CallOutcome.CLOSED, CallOutcome.TLS_FAILED}),
+        Meaning.DENIED: frozenset({CallOutcome.FORBIDDEN}),
     },
     Layer.L4: {
-        Meaning.ANSWERED: frozenset({Seen.OK, Seen.DECLINED}),
-        Meaning.PEER_REFUSED: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
-        Meaning.DENIED: frozenset({Seen.CLOSED}),
+        Meaning.ANSWERED: frozenset({CallOutcome.OK, CallOutcome.DECLINED}),
+        Meaning.PEER_REFUSED: frozenset({CallOutcome.CLOSED, CallOutcome.TLS_FAILED}),
+        Meaning.DENIED: frozenset({CallOutcome.CLOSED}),
     },
 }
 """How Linkerd refuses: a peer without an identity by policy (403; TCP is closed), one with a foreign
@@ -77,7 +77,7 @@ def layer_of(cell: Cell, callee: str) -> Layer:
     return cell.topology[callee].speaks(cell.protocol).layer
 
 
-class Caller:
+class LinkerdCaller:
     """Keeps the TLS version of the client's twin."""
 
     def __init__(self, placement: Placement, cell: Cell, reach: Reach) -> None:
@@ -85,7 +85,7 @@ class Caller:
         self._files = outsiders.files(placement)
         self.twin_version = "no handshake"
 
-    def call(self, target: PlacedWorkload, who: Who, what: What, through: str | None = None) -> Answer:
+    def call(self, target: PlacedWorkload, who: Who, what: What, through: str | None = None) -> ProbeAnswer:
         """A caller inside the mesh calls through the sidecar of `through`, else of the target's first caller,
         in the protocol of the hop; an outsider asks what that one may ask."""
         cell, callee = self._cell, self._cell.topology[target.name]

@@ -77,7 +77,7 @@ class Index:
         return destination_pb2.Update(add=found.endpoints)
 
 
-class Identities:
+class CertificateIssuer:
     """Who may have which certificate: `identities.json` maps a name to the digest of its token."""
 
     def __init__(self, directory: Path) -> None:
@@ -87,14 +87,16 @@ class Identities:
         self._leaf_life = dt.timedelta(seconds=settings["leaf_life_s"])
 
     def certify(self, request: Any, now: dt.datetime) -> Any:
-        """`identity_pb2.CertifyResponse`. Raises authority.Refused."""
+        """`identity_pb2.CertifyResponse`. Raises authority.CertificateRefused."""
         if not request.token:
-            raise authority.Refused("INVALID_ARGUMENT", "the token is missing")
+            raise authority.CertificateRefused("INVALID_ARGUMENT", "the token is missing")
         owner = self._owners.get(authority.token_digest(request.token))
         if owner is None:
-            raise authority.Refused("FAILED_PRECONDITION", "the token is not known")
+            raise authority.CertificateRefused("FAILED_PRECONDITION", "the token is not known")
         if owner != request.identity:
-            raise authority.Refused("FAILED_PRECONDITION", f"the token is not that of {request.identity}")
+            raise authority.CertificateRefused(
+                "FAILED_PRECONDITION", f"the token is not that of {request.identity}"
+            )
         leaf = self._issuer.certify(
             request.identity, request.certificate_signing_request, now, self._leaf_life
         )
@@ -105,7 +107,7 @@ class Identities:
         return response
 
 
-class Stream:
+class WatchStream:
     """What one open stream has been sent."""
 
     def __init__(self) -> None:
@@ -115,10 +117,10 @@ class Stream:
 class Controller(grpc.GenericRpcHandler):  # type: ignore[misc]
     """The services, over one index that is replaced whole."""
 
-    def __init__(self, index: Index, identities: Identities) -> None:
+    def __init__(self, index: Index, identities: CertificateIssuer) -> None:
         self._index = index
         self._identities = identities
-        self._streams: set[Stream] = set()
+        self._streams: set[WatchStream] = set()
         self._changed = asyncio.Event()
         self._sent = asyncio.Condition()
         self.unknown_calls: set[str] = set()
@@ -173,7 +175,7 @@ class Controller(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def _certify(self, request: Any, context: Any) -> Any:
         try:
             response = self._identities.certify(request, dt.datetime.now(dt.UTC))
-        except authority.Refused as refusal:
+        except authority.CertificateRefused as refusal:
             log.warning("no certificate for %s: %s", request.identity, refusal)
             await context.abort(grpc.StatusCode[refusal.status], str(refusal))
             raise AssertionError("abort raises") from refusal
@@ -220,7 +222,7 @@ class Controller(grpc.GenericRpcHandler):  # type: ignore[misc]
         self, context: Any, pick: Callable[[Index], Any | None], missing: str
     ) -> AsyncIterator[Any]:
         """The answer of this index and of each that follows, when it differs. Ends with the stream."""
-        stream = Stream()
+        stream = WatchStream()
         self._streams.add(stream)
         last: Any = None
         try:
@@ -285,7 +287,7 @@ async def command(controller: Controller, directory: Path, line: bytes) -> dict[
 
 async def serve(directory: Path, stopped: Awaitable[object]) -> None:
     """Serve until `stopped`."""
-    controller = Controller(read_index(directory), Identities(directory))
+    controller = Controller(read_index(directory), CertificateIssuer(directory))
     server = grpc.aio.server(options=_OPTIONS)
     server.add_generic_rpc_handlers((controller,))
     for name in (API_SOCKET, COMMAND_SOCKET):  # what a killed predecessor has left

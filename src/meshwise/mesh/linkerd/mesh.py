@@ -63,7 +63,7 @@ class LinkerdMesh:
 
     def __init__(self, transport: Transport | None = None) -> None:
         self.model = LinkerdModel(transport or Transport())
-        self._authorities: dict[str, authority.Authority] = {}
+        self._authorities: dict[str, authority.LinkerdAuthority] = {}
         self._keys: dict[tuple[str, str], ec.EllipticCurvePrivateKey] = {}
         self._pushes = itertools.count(1)
         self._workers: dict[str, int] = {}
@@ -162,7 +162,7 @@ class LinkerdMesh:
 
     # --- how a posture gets there ------------------------------------------------------------------
 
-    def _authority(self, placement: Placement) -> authority.Authority:
+    def _authority(self, placement: Placement) -> authority.LinkerdAuthority:
         domain = placement.trust_domain
         if domain not in self._authorities:
             self._authorities[domain] = authority.make_authority(domain)

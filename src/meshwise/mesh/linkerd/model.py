@@ -18,7 +18,7 @@ from meshwise.mesh.expectations import Expectation
 from meshwise.mesh.linkerd import hops, posture, proof, traits
 from meshwise.mesh.linkerd.caller import rows_of
 from meshwise.mesh.linkerd.destinations import Transport
-from meshwise.mesh.linkerd.resources import Resources, parse
+from meshwise.mesh.linkerd.resources import LinkerdResources, parse
 from meshwise.mesh.linkerd.snapshot import snapshot
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers, request_of
@@ -71,5 +71,5 @@ class LinkerdModel:
 
 
 @lru_cache(maxsize=64)
-def _parsed(text: str) -> Resources:
+def _parsed(text: str) -> LinkerdResources:
     return parse(text)

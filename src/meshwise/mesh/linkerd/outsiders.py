@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from meshwise.mesh.expectations import Who
 from meshwise.mesh.files import private_directory
 from meshwise.mesh.identity import IdentityFiles, files_of, store
-from meshwise.mesh.linkerd.authority import Authority, identity_for_prober, make_authority, make_key
+from meshwise.mesh.linkerd.authority import LinkerdAuthority, identity_for_prober, make_authority, make_key
 from meshwise.mesh.linkerd.names import identity_name
 from meshwise.mesh.seam import Placement
 
@@ -17,7 +17,7 @@ _OTHER_ACCOUNT = "other"
 PRESENTING = (Who.TWIN, Who.OTHER_ACCOUNT, Who.OTHER_NAMESPACE, Who.STRANGER)
 
 
-def issue(placement: Placement, own: Authority) -> None:
+def issue(placement: Placement, own: LinkerdAuthority) -> None:
     """Fresh certificates, P-256 like every other in Linkerd."""
     client = placement.workloads[0].workload
     foreign = make_authority(placement.trust_domain)

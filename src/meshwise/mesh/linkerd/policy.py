@@ -31,11 +31,11 @@ from meshwise.mesh.linkerd.resources import (
     POLICY,
     AuthorizationPolicy,
     HeaderMatch,
+    LinkerdResources,
     Meta,
     Namespace,
     Network,
     Ref,
-    Resources,
     Route,
     RouteMatch,
     Server,
@@ -45,7 +45,7 @@ from meshwise.study.model import Workload
 _ALL = tuple(Network(cidr) for cidr in wire.EVERY_NETWORK)
 
 
-def checked(resources: Resources, workloads: Sequence[Workload]) -> Resources:
+def checked(resources: LinkerdResources, workloads: Sequence[Workload]) -> LinkerdResources:
     """The resources, when every reference in them leads somewhere. Raises MW420."""
     for server in resources.servers:
         selected = [each for each in workloads if _selects(server, each)]
@@ -78,11 +78,11 @@ def default_server(name: str, *, opaque: bool = False) -> Any:
     )
 
 
-def default_policy(resources: Resources, namespace: str) -> str:
+def default_policy(resources: LinkerdResources, namespace: str) -> str:
     return next((each.default_policy for each in _namespaces(resources, namespace)), DEFAULT_POLICIES[0])
 
 
-def server_for(resources: Resources, workload: Workload, port: int, trust_domain: str) -> Any:
+def server_for(resources: LinkerdResources, workload: Workload, port: int, trust_domain: str) -> Any:
     """What WatchPort answers for one port of one workload. Raises MW420 when two Servers claim it."""
     found = [server for server in resources.servers if server.port == port and _selects(server, workload)]
     if not found:
@@ -162,7 +162,7 @@ def _permit(names: Sequence[str], suffixes: Sequence[Any]) -> Any:
 class _Translation:
     """One set of resources in one trust domain."""
 
-    def __init__(self, resources: Resources, trust_domain: str) -> None:
+    def __init__(self, resources: LinkerdResources, trust_domain: str) -> None:
         self._resources = resources
         self._trust_domain = trust_domain
 
@@ -283,17 +283,17 @@ def _dangling(meta: Meta, who: str, what: str) -> Exception:
     return messages.DANGLING_REFERENCE.error(meta.where, who=who, what=what)
 
 
-def _namespaces(resources: Resources, name: str) -> list[Namespace]:
+def _namespaces(resources: LinkerdResources, name: str) -> list[Namespace]:
     return [each for each in resources.namespaces if each.meta.name == name]
 
 
-def is_opaque(resources: Resources, namespace: str, port: int) -> bool:
+def is_opaque(resources: LinkerdResources, namespace: str, port: int) -> bool:
     """Whether proxies pass this port's bytes on without looking at them: by the namespace's word, which
     replaces Linkerd's own list (controller/api/util, `opaquePorts` annotation), or by that list."""
     given = [each.opaque_ports for each in _namespaces(resources, namespace) if each.opaque_ports is not None]
     return port in (given[0] if given else DEFAULT_OPAQUE_PORTS)
 
 
-def identity_withheld(resources: Resources, workload: Workload) -> bool:
+def identity_withheld(resources: LinkerdResources, workload: Workload) -> bool:
     """Whether endpoints of this workload are announced without a TLS identity."""
     return any(each.withholds(workload.name) for each in _namespaces(resources, workload.namespace))

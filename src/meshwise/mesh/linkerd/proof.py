@@ -22,11 +22,11 @@ from meshwise.core import messages
 from meshwise.mesh.expectations import Expectation, Meaning, What, Who
 from meshwise.mesh.hello import Choice
 from meshwise.mesh.linkerd import hops
-from meshwise.mesh.linkerd.admin import Admin, Series, grown, total
-from meshwise.mesh.linkerd.caller import SIGNS, Caller, layer_of
+from meshwise.mesh.linkerd.admin import ProxyAdmin, Series, grown, total
+from meshwise.mesh.linkerd.caller import SIGNS, LinkerdCaller, layer_of
 from meshwise.mesh.linkerd.hops import Hop, Readings
 from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
-from meshwise.mesh.probe import Answer, check_of
+from meshwise.mesh.probe import ProbeAnswer, check_of
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import OUTSIDER, Check, Delivered, PlacedWorkload, Placement
 from meshwise.mesh.together import together
@@ -38,14 +38,14 @@ _BEYOND = (Who.PLAINTEXT, Who.OTHER_NAMESPACE)
 """Who tries the nodes behind the first one; that those answer their callers, the hops' counters show."""
 _BUILD = ("proxy_build_info", "tokio_rt_workers", "process_threads", "rustls_info")
 
-Answered = list[tuple[Expectation, Answer]]
+Answered = list[tuple[Expectation, ProbeAnswer]]
 
 
 def settle(placement: Placement, cell: Cell, reach: Reach, snapshot: Any) -> None:
     """Call every hop until it is judged by the snapshot's policy on the snapshot's transport, and no
     connection of another transport is left. Raises MW405 (too slow), MW406 (silent)."""
     wanted = hops.hops(cell, placement, snapshot)
-    caller = Caller(placement, cell, reach)
+    caller = LinkerdCaller(placement, cell, reach)
     settle_s = placement.patience.settle_s
     deadline = time.monotonic() + settle_s
     due = list(wanted)
@@ -72,7 +72,7 @@ def settle(placement: Placement, cell: Cell, reach: Reach, snapshot: Any) -> Non
         time.sleep(_POLL_S)
 
 
-def _on(caller: Caller, placement: Placement, hop: Hop) -> Answer:
+def _on(caller: LinkerdCaller, placement: Placement, hop: Hop) -> ProbeAnswer:
     return caller.call(placement[hop.callee], Who.MESH, What.ALLOWED, hop.caller)
 
 
@@ -86,10 +86,10 @@ def _waiting(hop: Hop, moved: Readings, now: Readings) -> str:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class LinkerdEvidence:
     """What was seen and counted; per hop, or per workload by name."""
 
-    called: Sequence[Answer]
+    called: Sequence[ProbeAnswer]
     """Of every hop's allowed call."""
     answers: Answered
     """Of the table of expectations at the first node."""
@@ -106,9 +106,9 @@ class Evidence:
     twin_version: str
 
 
-def gather(placement: Placement, cell: Cell, reach: Reach, wanted: Sequence[Hop]) -> Evidence:
+def gather(placement: Placement, cell: Cell, reach: Reach, wanted: Sequence[Hop]) -> LinkerdEvidence:
     """Make the calls and read the counters. Raises MW406 for a silent proxy."""
-    first, caller = placement.of(cell.topology)[1], Caller(placement, cell, reach)
+    first, caller = placement.of(cell.topology)[1], LinkerdCaller(placement, cell, reach)
     before = _read(reach, wanted)
     called = together(lambda hop: _on(caller, placement, hop), wanted)
     between = _read(reach, wanted)
@@ -120,12 +120,14 @@ def gather(placement: Placement, cell: Cell, reach: Reach, wanted: Sequence[Hop]
     after = _read(reach, wanted)
     name = identity_of(first.workload, placement)
     choice = reach.choice(OUTSIDER, first.pod_ip, INBOUND_PORT, name)
-    process = Admin(wanted[0].caller, reach).metrics(_BUILD)
-    return Evidence(called, answers, beyond, before, between, after, choice, process, caller.twin_version)
+    process = ProxyAdmin(wanted[0].caller, reach).metrics(_BUILD)
+    return LinkerdEvidence(
+        called, answers, beyond, before, between, after, choice, process, caller.twin_version
+    )
 
 
 def judge(
-    placement: Placement, cell: Cell, evidence: Evidence, snapshot: Any, delivered: Delivered
+    placement: Placement, cell: Cell, evidence: LinkerdEvidence, snapshot: Any, delivered: Delivered
 ) -> tuple[tuple[Check, ...], Mapping[str, str]]:
     """Checks and facts. `snapshot`: what the proxies should have been given for this cell; `delivered`: what
     the control plane says that it has given them."""
@@ -158,7 +160,7 @@ def _behind(placement: Placement, cell: Cell) -> list[PlacedWorkload]:
 _ANSWERED = Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED)
 
 
-def _try_beyond(caller: Caller, placed: PlacedWorkload) -> Answered:
+def _try_beyond(caller: LinkerdCaller, placed: PlacedWorkload) -> Answered:
     return [
         (row, caller.call(placed, row.who, row.what))
         for row in caller.rows(placed)
@@ -258,7 +260,7 @@ def _facts_of_process(series: Sequence[Series]) -> Mapping[str, str]:
 def _read(reach: Reach, due: Sequence[Hop]) -> Readings:
     """Of the proxies of these hops."""
     names = list(dict.fromkeys(name for hop in due for name in (hop.caller, hop.callee)))
-    found = together(lambda name: Admin(name, reach).metrics(hops.WATCHED), names)
+    found = together(lambda name: ProxyAdmin(name, reach).metrics(hops.WATCHED), names)
     return dict(zip(names, found, strict=True))
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from meshwise.mesh.reading import METADATA, SET_BY_SERVER, Node, objects
+from meshwise.mesh.reading import METADATA, SET_BY_SERVER, DocumentNode, objects
 
 POLICY = "policy.linkerd.io"
 GATEWAY = "gateway.networking.k8s.io"
@@ -128,7 +128,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Resources:
+class LinkerdResources:
     """All resources of a posture."""
 
     namespaces: tuple[Namespace, ...] = ()
@@ -139,7 +139,7 @@ class Resources:
     routes: tuple[Route, ...] = ()
 
 
-def parse(text: str, file: str = "resources.yaml") -> Resources:
+def parse(text: str, file: str = "resources.yaml") -> LinkerdResources:
     """Multi-document YAML, or a List of kubectl. Raises MW401 (not readable) and MW402 (beyond the subset),
     with file:line."""
     found: dict[str, list[object]] = {name: [] for _, _, name in _KINDS.values()}
@@ -152,13 +152,13 @@ def parse(text: str, file: str = "resources.yaml") -> Resources:
         version = document.need("apiVersion").one_of({each: each for each in versions})
         spec = document.get("spec") or document.empty()
         found[name].append(read(document, spec, version.rpartition("/")[0]))
-    return Resources(**{name: tuple(values) for name, values in found.items()})  # type: ignore[arg-type]
+    return LinkerdResources(**{name: tuple(values) for name, values in found.items()})  # type: ignore[arg-type]
 
 
 # --- one reader per kind -------------------------------------------------------------------------
 
 
-def _meta(document: Node, *annotations: str) -> Meta:
+def _meta(document: DocumentNode, *annotations: str) -> Meta:
     metadata = document.need("metadata")
     metadata.only(*METADATA, *SET_BY_SERVER)
     if given := metadata.get("annotations"):
@@ -168,7 +168,7 @@ def _meta(document: Node, *annotations: str) -> Meta:
     return Meta(name.text(), namespace.text() if namespace else "default", name.where)
 
 
-def _namespace(document: Node, spec: Node, _group: str) -> Namespace:
+def _namespace(document: DocumentNode, spec: DocumentNode, _group: str) -> Namespace:
     spec.only("finalizers")  # which the API server gives every namespace
     known = (DEFAULT_POLICY_ANNOTATION, OPAQUE_PORTS_ANNOTATION, WITHHELD_ANNOTATION, "linkerd.io/inject")
     meta = _meta(document, *known)
@@ -182,14 +182,14 @@ def _namespace(document: Node, spec: Node, _group: str) -> Namespace:
     )
 
 
-def _withheld(node: Node) -> frozenset[str]:
+def _withheld(node: DocumentNode) -> frozenset[str]:
     word, colon, names = node.text().partition(":")
     if word != "withheld" or (colon and not all(names.split(","))):
         raise node.beyond(node.text(), "this is not known here", ("withheld", "withheld:a,b"))
     return frozenset(names.split(",")) if colon else frozenset()
 
 
-def _ports(node: Node) -> frozenset[int]:
+def _ports(node: DocumentNode) -> frozenset[int]:
     """`8083` or `25,8000-8010`."""
     found: set[int] = set()
     for part in node.text().split(","):
@@ -200,7 +200,7 @@ def _ports(node: Node) -> frozenset[int]:
     return frozenset(found)
 
 
-def _server(document: Node, spec: Node, _group: str) -> Server:
+def _server(document: DocumentNode, spec: DocumentNode, _group: str) -> Server:
     spec.only("podSelector", "port", "proxyProtocol", "accessPolicy")
     selector = spec.need("podSelector")
     selector.only("matchLabels")
@@ -225,7 +225,7 @@ _AUTHENTICATIONS = {
 _IDENTITIES = {"ServiceAccount": "core", "Namespace": "core"}
 
 
-def _ref(node: Node, namespace: str, kinds: Mapping[str, str]) -> Ref:
+def _ref(node: DocumentNode, namespace: str, kinds: Mapping[str, str]) -> Ref:
     node.only("group", "kind", "name", "namespace")
     kind = node.need("kind")
     wanted = kind.one_of(kinds)
@@ -237,7 +237,7 @@ def _ref(node: Node, namespace: str, kinds: Mapping[str, str]) -> Ref:
     return Ref(kind.text(), node.need("name").text(), own.text() if own else namespace)
 
 
-def _policy(document: Node, spec: Node, _group: str) -> AuthorizationPolicy:
+def _policy(document: DocumentNode, spec: DocumentNode, _group: str) -> AuthorizationPolicy:
     spec.only("targetRef", "requiredAuthenticationRefs")
     meta = _meta(document)
     target = _ref(spec.need("targetRef"), meta.namespace, _TARGETS)
@@ -249,7 +249,7 @@ def _policy(document: Node, spec: Node, _group: str) -> AuthorizationPolicy:
     )
 
 
-def _mesh_tls(document: Node, spec: Node, _group: str) -> MeshTLSAuthentication:
+def _mesh_tls(document: DocumentNode, spec: DocumentNode, _group: str) -> MeshTLSAuthentication:
     spec.only("identities", "identityRefs")
     meta = _meta(document)
     given = spec.get("identities")
@@ -263,7 +263,7 @@ def _mesh_tls(document: Node, spec: Node, _group: str) -> MeshTLSAuthentication:
     return MeshTLSAuthentication(meta, names, refs)
 
 
-def _networks(document: Node, spec: Node, _group: str) -> NetworkAuthentication:
+def _networks(document: DocumentNode, spec: DocumentNode, _group: str) -> NetworkAuthentication:
     spec.only("networks")
     networks = []
     for node in spec.need("networks").elements():
@@ -273,8 +273,10 @@ def _networks(document: Node, spec: Node, _group: str) -> NetworkAuthentication:
     return NetworkAuthentication(_meta(document), tuple(networks))
 
 
-def _route(kind: str, read: Callable[[Node], RouteMatch]) -> Callable[[Node, Node, str], Route]:
-    def route(document: Node, spec: Node, group: str) -> Route:
+def _route(
+    kind: str, read: Callable[[DocumentNode], RouteMatch]
+) -> Callable[[DocumentNode, DocumentNode, str], Route]:
+    def route(document: DocumentNode, spec: DocumentNode, group: str) -> Route:
         spec.only("parentRefs", "rules")
         meta = _meta(document)
         servers = tuple(
@@ -292,7 +294,7 @@ def _route(kind: str, read: Callable[[Node], RouteMatch]) -> Callable[[Node, Nod
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "HEAD", "TRACE")
 
 
-def _http_match(node: Node) -> RouteMatch:
+def _http_match(node: DocumentNode) -> RouteMatch:
     node.only("path", "method", "headers")
     path, method = node.get("path"), node.get("method")
     kinds = ("Exact", "PathPrefix", "RegularExpression")
@@ -310,7 +312,7 @@ def _http_match(node: Node) -> RouteMatch:
     )
 
 
-def _grpc_match(node: Node) -> RouteMatch:
+def _grpc_match(node: DocumentNode) -> RouteMatch:
     node.only("method", "headers")
     service = rpc = ""
     if method := node.get("method"):
@@ -322,7 +324,7 @@ def _grpc_match(node: Node) -> RouteMatch:
     return RouteMatch(service=service, rpc=rpc, headers=_headers(node))
 
 
-def _headers(node: Node) -> tuple[HeaderMatch, ...]:
+def _headers(node: DocumentNode) -> tuple[HeaderMatch, ...]:
     found = []
     for header in node.list_of("headers"):
         header.only("type", "name", "value")
@@ -333,7 +335,7 @@ def _headers(node: Node) -> tuple[HeaderMatch, ...]:
 
 
 _POLICY_V1ALPHA1 = (f"{POLICY}/v1alpha1",)
-_Reader = Callable[[Node, Node, str], object]
+_Reader = Callable[[DocumentNode, DocumentNode, str], object]
 _KINDS: Mapping[str, tuple[tuple[str, ...], _Reader, str]] = {
     "Namespace": (("v1",), _namespace, "namespaces"),
     "Server": (

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from meshwise.core.errors import MeshwiseError
-from meshwise.mesh.linkerd.admin import Admin, total
+from meshwise.mesh.linkerd.admin import ProxyAdmin, total
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import Placement
 from meshwise.telemetry.seam import Moment, Sample
@@ -56,7 +56,7 @@ class ProxySampler:
 
     def __init__(self, placement: Placement, workload: str, reach: Reach) -> None:
         self._source = f"{placement.mesh}/{placement.process_set}/{workload}/proxy"
-        self._admin = Admin(workload, reach)
+        self._admin = ProxyAdmin(workload, reach)
 
     @property
     def name(self) -> str:

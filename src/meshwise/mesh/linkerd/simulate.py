@@ -15,7 +15,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Call:
+class InboundRequest:
     """A request as it arrives. `identity` None: no client certificate; `tls`: the connection has TLS."""
 
     identity: str | None
@@ -27,14 +27,14 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AuthorizationVerdict:
     allowed: bool
     route: str
     authorization: str
     """Empty when denied."""
 
 
-def walk(server: Any, call: Call) -> Verdict:
+def walk(server: Any, call: InboundRequest) -> AuthorizationVerdict:
     """What becomes of the call at a port with this Server."""
     kind = server.protocol.WhichOneof("kind")
     protocol = getattr(server.protocol, kind)
@@ -45,17 +45,17 @@ def walk(server: Any, call: Call) -> Verdict:
             (rank, -number) for number, route in enumerate(routes) if (rank := _rank(route, call)) is not None
         ]
         if not ranked:
-            return Verdict(False, "none", "")
+            return AuthorizationVerdict(False, "none", "")
         route = routes[-max(ranked)[1]]
         name = route.metadata.resource.name
         authorizations = [*route.authorizations, *authorizations]
     for authorization in authorizations:
         if _from(authorization, call.source) and _who(authorization.authentication, call):
-            return Verdict(True, name, authorization.labels["name"])
-    return Verdict(False, name, "")
+            return AuthorizationVerdict(True, name, authorization.labels["name"])
+    return AuthorizationVerdict(False, name, "")
 
 
-def _rank(route: Any, call: Call) -> tuple[int, ...] | None:
+def _rank(route: Any, call: InboundRequest) -> tuple[int, ...] | None:
     """How well the best match of the route fits; None when none does. A rule without matches fits all."""
     ranks: list[tuple[int, ...]] = []
     for rule in route.rules:
@@ -65,7 +65,7 @@ def _rank(route: Any, call: Call) -> tuple[int, ...] | None:
     return max(ranks, default=None)
 
 
-def _match(match: Any, call: Call) -> tuple[int, ...] | None:
+def _match(match: Any, call: InboundRequest) -> tuple[int, ...] | None:
     if hasattr(match, "rpc"):
         _, service, method = call.path.split("/")
         fits = (
@@ -108,7 +108,7 @@ def _from(authorization: Any, source: str) -> bool:
     )
 
 
-def _who(authentication: Any, call: Call) -> bool:
+def _who(authentication: Any, call: InboundRequest) -> bool:
     if authentication.WhichOneof("permit") == "unauthenticated":
         return True
     clients = authentication.meshTLS

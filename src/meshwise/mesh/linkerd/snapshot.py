@@ -12,11 +12,11 @@ from meshwise.mesh.linkerd import destinations, policy
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.names import ADMIN_PORT, workload_token
 from meshwise.mesh.linkerd.proto import snapshot_pb2
-from meshwise.mesh.linkerd.resources import Resources
+from meshwise.mesh.linkerd.resources import LinkerdResources
 from meshwise.mesh.seam import Placement
 
 
-def snapshot(resources: Resources, placement: Placement, version: int, transport: Transport) -> Any:
+def snapshot(resources: LinkerdResources, placement: Placement, version: int, transport: Transport) -> Any:
     """`snapshot_pb2.Snapshot`. Raises MW420 for resources with references that lead nowhere."""
     workloads = [placed.workload for placed in placement.workloads]
     policy.checked(resources, workloads)

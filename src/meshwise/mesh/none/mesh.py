@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from meshwise.mesh.expectations import Expectation, Meaning, Seen, Signs, What, Who, expectations
-from meshwise.mesh.probe import Answer, check_of, on_hop
+from meshwise.mesh.expectations import CallOutcome, Expectation, Meaning, Signs, What, Who, expectations
+from meshwise.mesh.probe import ProbeAnswer, check_of, on_hop
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers, request_of
 from meshwise.mesh.seam import (
@@ -25,8 +25,8 @@ from meshwise.study.model import NO_MESH, Cell, MeshName, Workload
 from meshwise.telemetry.seam import Sampler
 
 SIGNS: Signs = {
-    Meaning.ANSWERED: frozenset({Seen.OK, Seen.DECLINED}),
-    Meaning.NO_TLS: frozenset({Seen.CLOSED, Seen.TLS_FAILED}),
+    Meaning.ANSWERED: frozenset({CallOutcome.OK, CallOutcome.DECLINED}),
+    Meaning.NO_TLS: frozenset({CallOutcome.CLOSED, CallOutcome.TLS_FAILED}),
 }
 PROXY_PORTS: Mapping[str, int] = {
     "Istio's inbound listener": 15006,
@@ -72,7 +72,7 @@ class NoneModel:
         topology = cell.topology
         used = placement.of(topology)
 
-        def call(caller: Workload, callee: Workload, pod: str) -> Answer:
+        def call(caller: Workload, callee: Workload, pod: str) -> ProbeAnswer:
             address, port = placement[callee.name].pod_ip, callee.port(cell.protocol)
             request = on_hop(cell, caller, callee, What.ALLOWED, Plan())
             return reach.call(pod, address, port, request)

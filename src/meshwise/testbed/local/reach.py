@@ -16,7 +16,7 @@ from meshwise.core import messages
 from meshwise.core.patience import USUAL, Patience
 from meshwise.mesh import exchange, hello
 from meshwise.mesh.hello import Choice
-from meshwise.mesh.probe import Answer, Ask, TlsAs
+from meshwise.mesh.probe import Ask, ProbeAnswer, TlsAs
 
 Dial = Callable[[str, str, int], socket.socket]
 """`dial(pod, address, port)`: a connected TCP socket made inside that pod's network namespace (with
@@ -40,7 +40,7 @@ class LocalReach:
         while self._kept:
             self._kept.popitem()[1].close()
 
-    def call(self, pod: str, address: str, port: int, request: Ask, tls: TlsAs | None = None) -> Answer:
+    def call(self, pod: str, address: str, port: int, request: Ask, tls: TlsAs | None = None) -> ProbeAnswer:
         return exchange.ask(lambda: self._dial(pod, address, port), request, tls)
 
     def choice(self, pod: str, address: str, port: int, server_name: str) -> Choice | str:
