@@ -22,35 +22,37 @@ import time
 from pathlib import Path
 
 from meshwise.service.bank import driver, invariants, loopback
-from meshwise.service.bank.driver import Done, Drive
+from meshwise.service.bank.driver import CompletedRequest, Drive
 from meshwise.service.bank.invariants import Told
-from meshwise.service.bank.loopback import Bank
-from meshwise.service.bank.mix import Mix, Operation
-from meshwise.service.bank.spec import Service
+from meshwise.service.bank.loopback import LoopbackBank
+from meshwise.service.bank.mix import BankOperation, Mix
+from meshwise.service.bank.spec import BankService
 from meshwise.study.model import Protocol
 from meshwise.telemetry.process import cpu_ns
 
 
-def cpu_of(bank: Bank) -> dict[str, int]:
+def cpu_of(bank: LoopbackBank) -> dict[str, int]:
     """CPU so far, in ns, by process; PostgreSQL is the postmaster with the children that live."""
     master = bank.postgres.process.pid
     children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
     return {
-        **{str(service): cpu_ns(bank.pid(service)) for service in Service},
+        **{str(service): cpu_ns(bank.pid(service)) for service in BankService},
         "postgres": sum(cpu_ns(int(pid)) for pid in (master, *children)),
         "redis": cpu_ns(bank.redis.process.pid),
         "client": time.process_time_ns(),
     }
 
 
-async def accidents(bank: Bank, every_s: float) -> None:
-    for service in itertools.cycle(Service):
+async def accidents(bank: LoopbackBank, every_s: float) -> None:
+    for service in itertools.cycle(BankService):
         await asyncio.sleep(every_s)
         bank.kill(service)
         bank.start(service)
 
 
-async def load(bank: Bank, clients: Drive, log: Path, kill_every_s: float | None) -> list[Done]:
+async def load(
+    bank: LoopbackBank, clients: Drive, log: Path, kill_every_s: float | None
+) -> list[CompletedRequest]:
     killing = asyncio.create_task(accidents(bank, kill_every_s)) if kill_every_s else None
     try:
         return await driver.drive(clients, log)
@@ -61,7 +63,7 @@ async def load(bank: Bank, clients: Drive, log: Path, kill_every_s: float | None
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
     protocol = Protocol(options.protocol)
-    mix = Mix() if options.operation == "mix" else Mix({Operation(options.operation): 1.0})
+    mix = Mix() if options.operation == "mix" else Mix({BankOperation(options.operation): 1.0})
     with tempfile.TemporaryDirectory() as scratch, loopback.running(Path(scratch), protocol) as bank:
         log = Path(scratch) / "told.jsonl"
 
@@ -97,7 +99,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--protocol", choices=("http1", "http2", "grpc"), default="http1")
-    parser.add_argument("--operation", choices=(*Operation, "mix"), default="transfer")
+    parser.add_argument("--operation", choices=(*BankOperation, "mix"), default="transfer")
     parser.add_argument("--rate", type=float, default=60.0)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--kill-every", type=float)

@@ -19,7 +19,7 @@ import asyncpg
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.service.bank import domain, ledger, schema, stores
-from meshwise.service.bank.domain import Conflict, Hold, Outcome, Result, State, Transfer
+from meshwise.service.bank.domain import ActionResult, Conflict, Hold, SagaState, Transfer, TransferOutcome
 
 try:
     stores.postgres_binaries()
@@ -68,12 +68,12 @@ class Model:
     """The books as `domain` keeps them."""
 
     balances: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(ACCOUNTS), BALANCE))
-    decided: dict[str, tuple[Transfer, Outcome]] = field(default_factory=dict)
+    decided: dict[str, tuple[Transfer, TransferOutcome]] = field(default_factory=dict)
     allowances: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(ACCOUNTS), ALLOWANCE))
     held: dict[str, Hold] = field(default_factory=dict)
     told: dict[str, Hold] = field(default_factory=dict)
 
-    def transfer(self, asked: Transfer, *, overdraft: bool = False) -> Outcome:
+    def transfer(self, asked: Transfer, *, overdraft: bool = False) -> TransferOutcome:
         if asked.key in self.decided:
             stored, outcome = self.decided[asked.key]
             domain.same_terms(asked, stored)
@@ -84,8 +84,8 @@ class Model:
         return outcome
 
     def give_back(self, moved: Transfer) -> None:
-        _, outcome = self.decided.setdefault(moved.key, (moved, Outcome.REFUSED))
-        if outcome is Outcome.MOVED:
+        _, outcome = self.decided.setdefault(moved.key, (moved, TransferOutcome.REFUSED))
+        if outcome is TransferOutcome.MOVED:
             self.transfer(moved.returned(), overdraft=True)
 
     def reserve(self, saga: str, user: int, amount: int) -> Hold:
@@ -183,9 +183,9 @@ def test_a_step_is_held_and_undone_alike(
 
 
 @COMPARED
-@given(st.sampled_from(State), transfers())
+@given(st.sampled_from(SagaState), transfers())
 def test_the_money_and_the_state_of_a_saga_move_together(
-    database: str, stands: State, asked: Transfer
+    database: str, stands: SagaState, asked: Transfer
 ) -> None:
     """MOVING goes on as `domain.after` says; from any other state the money's decision stands and the state
     stays."""
@@ -193,11 +193,11 @@ def test_the_money_and_the_state_of_a_saga_move_together(
     async def compare() -> None:
         model = Model()
         async with undone(database) as connection:
-            assert await ledger.open_saga(connection, asked) is State.RESERVING
-            assert await ledger.advance_saga(connection, asked.key, State.RESERVING, stands) is stands
+            assert await ledger.open_saga(connection, asked) is SagaState.RESERVING
+            assert await ledger.advance_saga(connection, asked.key, SagaState.RESERVING, stands) is stands
             outcome = model.transfer(asked)
-            result = Result.DONE if outcome is Outcome.MOVED else Result.REFUSED
-            wanted = domain.after(stands, result) if stands is State.MOVING else stands
+            result = ActionResult.DONE if outcome is TransferOutcome.MOVED else ActionResult.REFUSED
+            wanted = domain.after(stands, result) if stands is SagaState.MOVING else stands
             for _ in range(2):
                 assert await ledger.move_for_saga(connection, asked) is wanted
             assert await ledger.open_saga(connection, asked) is wanted

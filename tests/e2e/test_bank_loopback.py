@@ -28,13 +28,13 @@ import redis
 from meshwise.core.errors import MeshwiseError
 from meshwise.service.bank import driver, invariants, loopback, stores
 from meshwise.service.bank.cache import Cache, balance_key
-from meshwise.service.bank.calls import Answer, Caller
-from meshwise.service.bank.driver import Done, Drive
+from meshwise.service.bank.calls import Answer, PeerClient
+from meshwise.service.bank.driver import CompletedRequest, Drive
 from meshwise.service.bank.invariants import Told
-from meshwise.service.bank.loopback import Bank
-from meshwise.service.bank.mix import Mix, Operation
+from meshwise.service.bank.loopback import LoopbackBank
+from meshwise.service.bank.mix import BankOperation, Mix
 from meshwise.service.bank.schema import MUTED_EVERY
-from meshwise.service.bank.spec import Service
+from meshwise.service.bank.spec import BankService
 from meshwise.study.model import Protocol
 
 try:
@@ -48,21 +48,23 @@ ACCOUNTS = 100
 
 
 @pytest.fixture(scope="module", params=PROTOCOLS)
-def bank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
+def bank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackBank]:
     with loopback.running(tmp_path_factory.mktemp("bank"), request.param, accounts=ACCOUNTS) as running:
         yield running
 
 
-def ask(bank: Bank, method: str, body: Mapping[str, Any], service: Service = Service.EDGE) -> Answer:
+def ask(
+    bank: LoopbackBank, method: str, body: Mapping[str, Any], service: BankService = BankService.EDGE
+) -> Answer:
     async def call() -> Answer:
         where = {each: bank.where(each) for each in bank.specs}
-        async with Caller(bank.protocol, where, 10.0) as caller:
+        async with PeerClient(bank.protocol, where, 10.0) as caller:
             return await caller.call(service, method, body)
 
     return asyncio.run(call())
 
 
-def query(bank: Bank, sql: str) -> Any:
+def query(bank: LoopbackBank, sql: str) -> Any:
     async def fetch() -> Any:
         connection: Any = await asyncpg.connect(bank.postgres.url)
         try:
@@ -77,7 +79,7 @@ def transfer(key: str, source: int, target: int, amount: int) -> dict[str, objec
     return {"key": key, "source": source, "target": target, "amount": amount}
 
 
-def test_a_transfer_is_done_once_for_its_key(bank: Bank) -> None:
+def test_a_transfer_is_done_once_for_its_key(bank: LoopbackBank) -> None:
     before = ask(bank, "statement", {"user": 1}).body["balance"]
     for _ in range(3):
         assert ask(bank, "transfer", transfer("once", 1, 2, 250)).status == 200
@@ -87,7 +89,7 @@ def test_a_transfer_is_done_once_for_its_key(bank: Bank) -> None:
     assert ask(bank, "transfer", transfer("once", 1, 2, 251)).status == 409
 
 
-def test_an_overdraft_is_refused_for_ever(bank: Bank) -> None:
+def test_an_overdraft_is_refused_for_ever(bank: LoopbackBank) -> None:
     richest = bank.balance * ACCOUNTS
     assert ask(bank, "transfer", transfer("poor", 3, 4, richest)).status == 422
     assert ask(bank, "transfer", transfer("poor", 3, 4, richest)).status == 422
@@ -102,17 +104,17 @@ def test_an_overdraft_is_refused_for_ever(bank: Bank) -> None:
         {**transfer("b", 1, 2, 3), "key": 7},
     ],
 )
-def test_a_transfer_that_makes_no_sense(bank: Bank, body: dict[str, object]) -> None:
+def test_a_transfer_that_makes_no_sense(bank: LoopbackBank, body: dict[str, object]) -> None:
     answer = ask(bank, "transfer", body)
     assert answer.status == 400
     assert answer.body["error"]
 
 
-def test_an_unknown_user(bank: Bank) -> None:
+def test_an_unknown_user(bank: LoopbackBank) -> None:
     assert ask(bank, "profile", {"user": ACCOUNTS + 5}).status == 404
 
 
-def test_a_saga_reserves_moves_and_tells(bank: Bank) -> None:
+def test_a_saga_reserves_moves_and_tells(bank: LoopbackBank) -> None:
     before = ask(bank, "profile", {"user": 5}).body["allowance"]
     assert ask(bank, "notify", transfer("told", 5, 6, 70)).body == {"state": "completed"}
     assert ask(bank, "notify", transfer("told", 5, 6, 70)).status == 200
@@ -122,7 +124,7 @@ def test_a_saga_reserves_moves_and_tells(bank: Bank) -> None:
     )
 
 
-def test_a_saga_whose_payee_takes_no_notifications_is_undone(bank: Bank) -> None:
+def test_a_saga_whose_payee_takes_no_notifications_is_undone(bank: LoopbackBank) -> None:
     deaf = MUTED_EVERY - 1
     before = ask(bank, "statement", {"user": 7}).body
     answer = ask(bank, "notify", transfer("deaf", 7, deaf, 90))
@@ -132,18 +134,18 @@ def test_a_saga_whose_payee_takes_no_notifications_is_undone(bank: Bank) -> None
     assert query(bank, "SELECT count(*) FROM transfers WHERE key IN ('deaf', 'deaf/return')") == 2
 
 
-def test_a_balance_comes_from_the_cache_until_it_changes(bank: Bank) -> None:
+def test_a_balance_comes_from_the_cache_until_it_changes(bank: LoopbackBank) -> None:
     client = redis.Redis.from_url(bank.redis.url)
-    ask(bank, "balance", {"user": 8}, Service.ACCOUNTS)
+    ask(bank, "balance", {"user": 8}, BankService.ACCOUNTS)
     client.set(balance_key(8), "12345")
-    assert ask(bank, "balance", {"user": 8}, Service.ACCOUNTS).body["balance"] == 12345
+    assert ask(bank, "balance", {"user": 8}, BankService.ACCOUNTS).body["balance"] == 12345
     ask(bank, "transfer", transfer(f"cached-{time.monotonic_ns()}", 9, 8, 1))
-    balance = ask(bank, "balance", {"user": 8}, Service.ACCOUNTS).body["balance"]
+    balance = ask(bank, "balance", {"user": 8}, BankService.ACCOUNTS).body["balance"]
     assert balance == query(bank, "SELECT balance FROM accounts WHERE id = 8") != 12345
     client.close()
 
 
-def test_a_value_loaded_before_a_change_is_not_stored_after_it(bank: Bank) -> None:
+def test_a_value_loaded_before_a_change_is_not_stored_after_it(bank: LoopbackBank) -> None:
     async def race() -> object:
         cache = Cache(bank.redis.url, 60)
         key = f"race-{time.monotonic_ns()}"
@@ -164,10 +166,16 @@ def test_a_value_loaded_before_a_change_is_not_stored_after_it(bank: Bank) -> No
     assert asyncio.run(race()) == "new"
 
 
-async def accidents(bank: Bank, every_s: float) -> None:
+async def accidents(bank: LoopbackBank, every_s: float) -> None:
     """Kills one service after the other, when the one before is back, and starts it again, until cancelled.
     In the main thread: what a thread started dies with it."""
-    order = (Service.TRANSACTIONS, Service.USERS, Service.NOTIFICATIONS, Service.EDGE, Service.ACCOUNTS)
+    order = (
+        BankService.TRANSACTIONS,
+        BankService.USERS,
+        BankService.NOTIFICATIONS,
+        BankService.EDGE,
+        BankService.ACCOUNTS,
+    )
     for service in itertools.cycle(order):
         await asyncio.sleep(every_s)
         bank.kill(service)
@@ -178,10 +186,15 @@ async def accidents(bank: Bank, every_s: float) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_no_money_is_lost_or_doubled_though_services_are_killed(protocol: Protocol, tmp_path: Path) -> None:
-    weights = {Operation.TRANSFER: 4, Operation.NOTIFY: 4, Operation.PROFILE: 1, Operation.STATEMENT: 1}
+    weights = {
+        BankOperation.TRANSFER: 4,
+        BankOperation.NOTIFY: 4,
+        BankOperation.PROFILE: 1,
+        BankOperation.STATEMENT: 1,
+    }
     log = tmp_path / "told.jsonl"
 
-    async def live(bank: Bank, slower: float) -> list[Done]:
+    async def live(bank: LoopbackBank, slower: float) -> list[CompletedRequest]:
         clients = Drive(
             bank.edge,
             protocol,
@@ -200,16 +213,16 @@ def test_no_money_is_lost_or_doubled_though_services_are_killed(protocol: Protoc
             killing.cancel()
 
     with loopback.running(tmp_path, protocol, accounts=ACCOUNTS) as bank:
-        before = {service: bank.pid(service) for service in Service}
+        before = {service: bank.pid(service) for service in BankService}
         # A machine on which a service takes long to start has fewer accidents in a given time.
         begun = time.monotonic()
-        bank.kill(Service.USERS)
-        bank.start(Service.USERS)
+        bank.kill(BankService.USERS)
+        bank.start(BankService.USERS)
         bank.wait_ready()
         slower = min(max(1.0, time.monotonic() - begun), 10.0)
-        before[Service.USERS] = bank.pid(Service.USERS)
+        before[BankService.USERS] = bank.pid(BankService.USERS)
         results = asyncio.run(live(bank, slower))
-        killed = [service for service in Service if bank.pid(service) != before[service]]
+        killed = [service for service in BankService if bank.pid(service) != before[service]]
         bank.wait_ready()
         assert asyncio.run(invariants.settled(bank.postgres.url, slower * 25))
         books = asyncio.run(invariants.read_books(bank.postgres.url))
@@ -225,8 +238,8 @@ def test_no_money_is_lost_or_doubled_though_services_are_killed(protocol: Protoc
 
 @pytest.mark.timeout(90)
 def test_no_money_is_lost_or_doubled_though_the_database_crashes(tmp_path: Path) -> None:
-    async def live(bank: Bank) -> list[Done]:
-        mix = Mix({Operation.TRANSFER: 1, Operation.NOTIFY: 1}, ACCOUNTS)
+    async def live(bank: LoopbackBank) -> list[CompletedRequest]:
+        mix = Mix({BankOperation.TRANSFER: 1, BankOperation.NOTIFY: 1}, ACCOUNTS)
         clients = Drive(bank.edge, Protocol.HTTP1, mix, rate_rps=20, duration_ns=4 * 10**9, seed=6, run="c")
         running = asyncio.create_task(driver.drive(clients, tmp_path / "told.jsonl"))
         await asyncio.sleep(1.5)
@@ -253,7 +266,7 @@ def test_the_bank_goes_on_when_its_cache_is_gone(tmp_path: Path) -> None:
         bank.redis.process.stop()
         assert ask(bank, "profile", {"user": 1}).status == 200
         assert ask(bank, "transfer", transfer("k", 1, 2, 5)).status == 200
-        assert ask(bank, "balance", {"user": 1}, Service.ACCOUNTS).body["balance"] == bank.balance - 5
+        assert ask(bank, "balance", {"user": 1}, BankService.ACCOUNTS).body["balance"] == bank.balance - 5
 
 
 def test_nothing_of_the_stores_stays_behind(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwise.service.bank import domain
-from meshwise.service.bank.domain import Conflict, Hold, Outcome, Result, State, Transfer
+from meshwise.service.bank.domain import ActionResult, Conflict, Hold, SagaState, Transfer, TransferOutcome
 
 ACCOUNTS = st.integers(0, 4)
 AMOUNTS = st.integers(1, 500)
@@ -32,17 +32,17 @@ def test_money_is_conserved_and_never_below_zero(asked: list[Transfer], balances
 
 @given(transfers(), BALANCES)
 def test_a_refused_transfer_changes_nothing(transfer: Transfer, balances: dict[int, int]) -> None:
-    assert domain.book(transfer, Outcome.REFUSED, balances) == balances
+    assert domain.book(transfer, TransferOutcome.REFUSED, balances) == balances
 
 
 @given(transfers(), st.fixed_dictionaries({account: st.integers(0, 1000) for account in range(5)}))
 def test_a_return_restores_every_balance_even_if_it_overdraws(
     transfer: Transfer, balances: dict[int, int]
 ) -> None:
-    moved = domain.book(transfer, Outcome.MOVED, balances)
+    moved = domain.book(transfer, TransferOutcome.MOVED, balances)
     back = transfer.returned()
-    assert domain.decide(back, moved, overdraft=True) is Outcome.MOVED
-    assert domain.book(back, Outcome.MOVED, moved) == balances
+    assert domain.decide(back, moved, overdraft=True) is TransferOutcome.MOVED
+    assert domain.book(back, TransferOutcome.MOVED, moved) == balances
 
 
 @given(transfers(), transfers())
@@ -68,14 +68,14 @@ class World:
     def __init__(self) -> None:
         self.holds: dict[str, Hold | None] = {"allowance": None, "money": None, "notice": None}
 
-    def act(self, state: State, possible: bool) -> Result:
+    def act(self, state: SagaState, possible: bool) -> ActionResult:
         step = {"reserving": "allowance", "moving": "money", "notifying": "notice"}.get(state)
         if step:
             decided = self.holds[step] = domain.hold(self.holds[step], possible=possible)
-            return Result.DONE if decided is Hold.HELD else Result.REFUSED
+            return ActionResult.DONE if decided is Hold.HELD else ActionResult.REFUSED
         step = {"cancelling": "notice", "returning": "money", "releasing": "allowance"}[state]
         self.holds[step], _ = domain.undo(self.holds[step])
-        return Result.DONE
+        return ActionResult.DONE
 
     def held(self) -> set[str]:
         return {step for step, hold in self.holds.items() if hold is Hold.HELD}
@@ -86,31 +86,31 @@ FATES = st.sampled_from(["works", "impossible", "lost before", "lost after", "re
 
 @given(st.lists(FATES, min_size=3, max_size=3), st.data())
 def test_a_saga_ends_with_all_of_its_effects_or_none(fates: list[str], data: st.DataObject) -> None:
-    world, state, late = World(), State.RESERVING, list[State]()
+    world, state, late = World(), SagaState.RESERVING, list[SagaState]()
     fate = iter(fates)
     for _ in range(20):
         if state.ended:
             break
         what = "works" if state.compensating else next(fate)
         if what == "lost before":
-            result = Result.GAVE_UP
+            result = ActionResult.GAVE_UP
             late.append(state)
         else:
             result = world.act(state, what != "impossible")
             if what == "repeated":
                 assert world.act(state, False) is result  # the first decision stays
             if what == "lost after":
-                result = Result.GAVE_UP
+                result = ActionResult.GAVE_UP
         state = domain.after(state, result)
     assert state.ended
     for step in data.draw(st.permutations(late)):  # requests that were given up arrive after all
         world.act(step, True)
-    assert world.held() == ({"allowance", "money", "notice"} if state is State.COMPLETED else set())
+    assert world.held() == ({"allowance", "money", "notice"} if state is SagaState.COMPLETED else set())
 
 
-@given(st.sampled_from(State), st.sampled_from(Result))
-def test_states_go_on_or_refuse_in_words(state: State, result: Result) -> None:
-    if state.ended or (state.compensating and result is not Result.DONE):
+@given(st.sampled_from(SagaState), st.sampled_from(ActionResult))
+def test_states_go_on_or_refuse_in_words(state: SagaState, result: ActionResult) -> None:
+    if state.ended or (state.compensating and result is not ActionResult.DONE):
         with pytest.raises(ValueError, match="cannot go on"):
             domain.after(state, result)
     else:

@@ -52,7 +52,7 @@ def http1_requests(draw: st.DrawFn) -> bytes:
 
 @given(st.lists(http1_requests(), min_size=1, max_size=4), st.lists(st.integers(0, 2**16), max_size=8))
 def test_http1_answers_do_not_depend_on_the_cuts(requests: list[bytes], cuts: list[int]) -> None:
-    heads = http1_server.Heads(SPEC, 1.0)
+    heads = http1_server.RequestHeadCache(SPEC, 1.0)
     one_by_one, together = Http1Server(heads, _no_calls), Http1Server(heads, _no_calls)
     expected = b"".join(one_by_one.receive(request) for request in requests)
     got = b"".join(together.receive(piece) for piece in _pieces(b"".join(requests), cuts))
@@ -83,8 +83,8 @@ def http2_streams(draw: st.DrawFn, number: int) -> bytes:
 )
 def test_http2_answers_do_not_depend_on_the_cuts(streams: tuple[bytes, ...], cuts: list[int]) -> None:
     sent = frames.PREFACE + frames.settings({}) + b"".join(streams)
-    whole = Http2Server(http2_server.Heads(SPEC, 1.0, Protocol.HTTP2), _no_calls)
-    cut = Http2Server(http2_server.Heads(SPEC, 1.0, Protocol.HTTP2), _no_calls)
+    whole = Http2Server(http2_server.HeaderBlockCache(SPEC, 1.0, Protocol.HTTP2), _no_calls)
+    cut = Http2Server(http2_server.HeaderBlockCache(SPEC, 1.0, Protocol.HTTP2), _no_calls)
     expected = whole.receive(sent)
     assert b"".join(cut.receive(piece) for piece in _pieces(sent, cuts)) == expected
     answered = [stream_id for kind, _, stream_id, _ in frames.split(expected)[0] if kind == frames.HEADERS]
@@ -97,9 +97,9 @@ def test_http2_answers_do_not_depend_on_the_cuts(streams: tuple[bytes, ...], cut
 def test_noise_never_raises(noise: bytes, after_preface: bool, protocol: Protocol) -> None:
     codec: Http1Server | Http2Server
     if protocol is Protocol.HTTP1:
-        codec = Http1Server(http1_server.Heads(SPEC, 1.0), _no_calls)
+        codec = Http1Server(http1_server.RequestHeadCache(SPEC, 1.0), _no_calls)
     else:
-        codec = Http2Server(http2_server.Heads(SPEC, 1.0, protocol), _no_calls)
+        codec = Http2Server(http2_server.HeaderBlockCache(SPEC, 1.0, protocol), _no_calls)
         noise = (frames.PREFACE + frames.settings({}) if after_preface else b"") + noise
     codec.receive(noise)
 
@@ -107,7 +107,7 @@ def test_noise_never_raises(noise: bytes, after_preface: bool, protocol: Protoco
 @settings(max_examples=200)
 @given(st.integers(0, 9), st.integers(0, 0x3F), st.integers(0, 5), st.binary(max_size=40))
 def test_any_frame_is_taken_or_refused(kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-    codec = Http2Server(http2_server.Heads(SPEC, 1.0, Protocol.HTTP2), _no_calls)
+    codec = Http2Server(http2_server.HeaderBlockCache(SPEC, 1.0, Protocol.HTTP2), _no_calls)
     codec.receive(frames.PREFACE + frames.settings({}))
     codec.receive(frames.frame(kind, flags, stream_id, payload) * 2)
 

@@ -10,7 +10,7 @@ import h2.connection
 import h2.events
 import h2.settings
 
-from meshwise.service.http2_server import Heads, Http2Server
+from meshwise.service.http2_server import HeaderBlockCache, Http2Server
 from meshwise.service.outgoing import Done, Outgoing
 from meshwise.service.spec import NodeSpec, Upstream
 from meshwise.study.model import Protocol
@@ -38,11 +38,11 @@ class Talk:
     def __init__(
         self,
         protocol: Protocol = Protocol.HTTP2,
-        heads: Heads | None = None,
+        heads: HeaderBlockCache | None = None,
         server: type[Http2Server] = Http2Server,
     ) -> None:
         self.calls = Calls()
-        self.server = server(heads or Heads(SPEC, 1.0, protocol), self.calls)
+        self.server = server(heads or HeaderBlockCache(SPEC, 1.0, protocol), self.calls)
         self.server.emit = self.hear
         config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
         self.client = h2.connection.H2Connection(config)

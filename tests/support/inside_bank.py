@@ -21,7 +21,7 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.none.mesh import NoneMesh
-from meshwise.study.bank import Operation, Stores
+from meshwise.study.bank import BankOperation, Stores
 from meshwise.study.model import (
     LADDER,
     NO_MESH,
@@ -44,10 +44,10 @@ from tests.support.studies import cell, study, trial
 
 MESHES = {MeshName.NONE: NoneMesh, MeshName.ISTIO: IstioMesh, MeshName.LINKERD: LinkerdMesh}
 MIX = (
-    (Operation.PROFILE, 40.0),
-    (Operation.TRANSFER, 40.0),
-    (Operation.NOTIFY, 15.0),
-    (Operation.STATEMENT, 5.0),
+    (BankOperation.PROFILE, 40.0),
+    (BankOperation.TRANSFER, 40.0),
+    (BankOperation.NOTIFY, 15.0),
+    (BankOperation.STATEMENT, 5.0),
 )
 PLAN = TrialPlan(500_000_000, 2 * 10**9, Arrivals.POISSON, 3 * 10**9, mix=MIX)
 STRICT, FINE = LADDER[2], LADDER[4]

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("asyncpg", reason="pip install 'meshwise[bank]'")
 
-from meshwise.service.bank.domain import Hold, Outcome, State, Transfer
+from meshwise.service.bank.domain import Hold, SagaState, Transfer, TransferOutcome
 from meshwise.service.bank.invariants import Books, Told, judge
-from meshwise.service.bank.mix import Operation, Request
+from meshwise.service.bank.mix import BankOperation, BankRequest
 
 PAID = Transfer("t", 0, 1, 30)
 TOLD_OF = Transfer("n", 1, 2, 20)
@@ -21,21 +21,21 @@ WHOLE = Books(
     balances={0: 70, 1: 110, 2: 120},
     allowances={0: 100, 1: 80, 2: 100},
     transfers={
-        "t": (PAID, Outcome.MOVED),
-        "n": (TOLD_OF, Outcome.MOVED),
-        "b": (BACK, Outcome.MOVED),
-        "b/return": (BACK.returned(), Outcome.MOVED),
+        "t": (PAID, TransferOutcome.MOVED),
+        "n": (TOLD_OF, TransferOutcome.MOVED),
+        "b": (BACK, TransferOutcome.MOVED),
+        "b/return": (BACK.returned(), TransferOutcome.MOVED),
     },
-    sagas={"n": (TOLD_OF, State.COMPLETED), "b": (BACK, State.COMPENSATED)},
+    sagas={"n": (TOLD_OF, SagaState.COMPLETED), "b": (BACK, SagaState.COMPENSATED)},
     reservations={"n": (1, 20, Hold.HELD), "b": (2, 10, Hold.UNDONE)},
     notifications={"n": Hold.HELD, "b": Hold.UNDONE},
 )
 TOLD = [
-    Told(Request(Operation.TRANSFER, 0, 1, 30, "t"), 200),
-    Told(Request(Operation.NOTIFY, 1, 2, 20, "n"), 200),
-    Told(Request(Operation.NOTIFY, 2, 0, 10, "b"), 422),
-    Told(Request(Operation.TRANSFER, 0, 1, 5, "never"), 0),
-    Told(Request(Operation.PROFILE, 0), 200),
+    Told(BankRequest(BankOperation.TRANSFER, 0, 1, 30, "t"), 200),
+    Told(BankRequest(BankOperation.NOTIFY, 1, 2, 20, "n"), 200),
+    Told(BankRequest(BankOperation.NOTIFY, 2, 0, 10, "b"), 422),
+    Told(BankRequest(BankOperation.TRANSFER, 0, 1, 5, "never"), 0),
+    Told(BankRequest(BankOperation.PROFILE, 0), 200),
 ]
 
 
@@ -63,12 +63,12 @@ DAMAGES: dict[str, tuple[Callable[[Books], Books], str]] = {
         lambda b: replace(
             b,
             balances={0: 40, 1: 140, 2: 120},
-            transfers={**b.transfers, "t2": (replace(PAID, key="t2"), Outcome.MOVED)},
+            transfers={**b.transfers, "t2": (replace(PAID, key="t2"), TransferOutcome.MOVED)},
         ),
         "t2, which no client asked for",
     ),
     "an open saga": (
-        lambda b: replace(b, sagas={**b.sagas, "b": (BACK, State.RELEASING)}),
+        lambda b: replace(b, sagas={**b.sagas, "b": (BACK, SagaState.RELEASING)}),
         "saga b did not end",
     ),
     "money not returned": (
@@ -96,7 +96,9 @@ DAMAGES: dict[str, tuple[Callable[[Books], Books], str]] = {
         "saga n was acknowledged and is lost",
     ),
     "other terms": (
-        lambda b: replace(b, transfers={**b.transfers, "t": (replace(PAID, amount=31), Outcome.MOVED)}),
+        lambda b: replace(
+            b, transfers={**b.transfers, "t": (replace(PAID, amount=31), TransferOutcome.MOVED)}
+        ),
         "other terms",
     ),
 }

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from meshwise.core.errors import MeshwiseError
-from meshwise.service.bank.mix import Mix, Operation, draw
-from meshwise.service.bank.spec import BankSpec, Peer, Service, StoreUrls
+from meshwise.service.bank.mix import BankOperation, Mix, draw
+from meshwise.service.bank.spec import BankService, BankSpec, Peer, StoreUrls
 from meshwise.study.bank import Stores
 from meshwise.study.model import Protocol
 
 
 def test_operations_come_in_the_declared_shares() -> None:
-    mix = Mix({Operation.PROFILE: 1, Operation.TRANSFER: 3})
+    mix = Mix({BankOperation.PROFILE: 1, BankOperation.TRANSFER: 3})
     count = Counter(request.operation for request in draw(mix, 20_000, 7, "r"))
     assert set(count) == set(mix.weights)
-    assert count[Operation.TRANSFER] / 20_000 == pytest.approx(0.75, abs=0.015)  # 5 standard errors
+    assert count[BankOperation.TRANSFER] / 20_000 == pytest.approx(0.75, abs=0.015)  # 5 standard errors
 
 
 def test_equal_seeds_give_equal_requests_and_keys_are_never_used_twice() -> None:
@@ -33,24 +33,24 @@ def test_equal_seeds_give_equal_requests_and_keys_are_never_used_twice() -> None
 
 
 def test_every_transfer_is_one_that_the_bank_takes() -> None:
-    mix = Mix({Operation.TRANSFER: 1}, accounts=2, largest_amount=3)
+    mix = Mix({BankOperation.TRANSFER: 1}, accounts=2, largest_amount=3)
     for request in draw(mix, 500, 1, "r"):
         assert {request.user, request.target} == {0, 1}
         assert 1 <= request.amount <= 3
 
 
 @pytest.mark.parametrize(
-    "weights", [{}, {Operation.PROFILE: 0}, {Operation.PROFILE: -1, Operation.NOTIFY: 2}]
+    "weights", [{}, {BankOperation.PROFILE: 0}, {BankOperation.PROFILE: -1, BankOperation.NOTIFY: 2}]
 )
-def test_weights_that_mean_nothing(weights: dict[Operation, float]) -> None:
+def test_weights_that_mean_nothing(weights: dict[BankOperation, float]) -> None:
     with pytest.raises(ValueError, match="weights"):
         Mix(weights)
 
 
 def test_a_spec_survives_its_file_which_only_its_owner_reads(tmp_path: Path) -> None:
-    peers = {Service.EDGE: Peer("10.0.0.1", {Protocol.GRPC: 1, Protocol.HTTP1: 2}, "edge.local")}
+    peers = {BankService.EDGE: Peer("10.0.0.1", {Protocol.GRPC: 1, Protocol.HTTP1: 2}, "edge.local")}
     urls = {Stores.DIRECT: StoreUrls(postgres="postgresql://a:b@c:1/d")}
-    spec = BankSpec(Service.USERS, {Protocol.GRPC: 80}, peers, stores=urls)
+    spec = BankSpec(BankService.USERS, {Protocol.GRPC: 80}, peers, stores=urls)
     spec.write(tmp_path / "spec")
     assert BankSpec.read(tmp_path / "spec") == spec
     assert (tmp_path / "spec").stat().st_mode & 0o777 == 0o600
@@ -63,7 +63,7 @@ def test_a_spec_that_is_none(tmp_path: Path, change: dict[str, object]) -> None:
     import json
 
     path = tmp_path / "spec"
-    BankSpec(Service.USERS, {Protocol.HTTP1: 80}).write(path)
+    BankSpec(BankService.USERS, {Protocol.HTTP1: 80}).write(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(MeshwiseError) as caught:
         BankSpec.read(path)

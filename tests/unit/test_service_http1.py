@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from meshwise.service.http1_client import Http1Client, ResponseHeads
-from meshwise.service.http1_server import Heads, Http1Server
+from meshwise.service.http1_server import Http1Server, RequestHeadCache
 from meshwise.service.http1_syntax import MAX_HEAD_BYTES
 from meshwise.service.outgoing import Done, Outgoing
 from meshwise.service.spec import NodeSpec, Upstream
@@ -30,7 +30,7 @@ class Calls:
 
 
 def server(calls: Calls | None = None) -> Http1Server:
-    return Http1Server(Heads(SPEC, 1.0), calls or Calls())
+    return Http1Server(RequestHeadCache(SPEC, 1.0), calls or Calls())
 
 
 def request(line: str = "GET /echo HTTP/1.1", *fields: str, body: bytes = b"") -> bytes:
@@ -109,7 +109,7 @@ def test_a_failed_call_is_a_502_with_its_reason() -> None:
 
 def test_requests_that_differ_in_their_id_only_share_an_answer_but_not_the_id() -> None:
     calls = Calls()
-    heads = Heads(SPEC, 1.0)
+    heads = RequestHeadCache(SPEC, 1.0)
     for number in range(3):
         codec = Http1Server(heads, calls)
         codec.receive(request("GET /echo HTTP/1.1", f"x-request-id: id-{number}", "x-plan: hops=1"))

@@ -12,7 +12,7 @@ from tests.support.http2_talk import CALL, GET, POST, SPEC, Talk
 from meshwise.service import grpc_framing
 from meshwise.service.http2_blocks import PeerBlocks
 from meshwise.service.http2_connection import STREAM_WINDOW_BYTES
-from meshwise.service.http2_server import Heads
+from meshwise.service.http2_server import HeaderBlockCache
 from meshwise.study.model import Protocol
 
 # --- being called ----------------------------------------------------------------------------------
@@ -29,7 +29,7 @@ def test_many_streams_with_a_dynamic_table_and_without() -> None:
 
 
 def test_meanings_are_shared_among_connections_but_for_the_request_id() -> None:
-    heads = Heads(SPEC, 1.0, Protocol.HTTP2)
+    heads = HeaderBlockCache(SPEC, 1.0, Protocol.HTTP2)
     for connection in range(3):
         talk = Talk(heads=heads)
         for turn in range(3):

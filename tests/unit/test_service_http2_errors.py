@@ -10,14 +10,14 @@ from meshwise.load.wire import frames
 from meshwise.load.wire.blocks import encode_block
 from meshwise.service.http2_blocks import PeerBlocks, begins_id_value, cut_request_id, id_field
 from meshwise.service.http2_connection import MAX_BLOCK_BYTES
-from meshwise.service.http2_server import MAX_STREAMS, Heads, Http2Server
+from meshwise.service.http2_server import MAX_STREAMS, HeaderBlockCache, Http2Server
 from meshwise.study.model import Protocol
 
 # --- errors ----------------------------------------------------------------------------------------
 
 
 def raw_server() -> Http2Server:
-    server = Http2Server(Heads(SPEC, 1.0, Protocol.HTTP2), Calls())
+    server = Http2Server(HeaderBlockCache(SPEC, 1.0, Protocol.HTTP2), Calls())
     server.receive(frames.PREFACE + frames.settings({}))
     return server
 
@@ -100,7 +100,7 @@ def test_a_length_that_is_not_kept_ends_the_stream() -> None:
 
 
 def test_something_else_than_http2_is_told_so() -> None:
-    server = Http2Server(Heads(SPEC, 1.0, Protocol.HTTP2), Calls())
+    server = Http2Server(HeaderBlockCache(SPEC, 1.0, Protocol.HTTP2), Calls())
     server.take()
     out, _ = frames.split(server.receive(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"))
     assert [kind for kind, *_ in out] == [frames.GOAWAY]
@@ -139,7 +139,7 @@ def test_the_id_is_cut_out_of_a_block(huffman: bool) -> None:
 
 
 def test_the_name_inside_a_value_is_not_taken_for_a_field() -> None:
-    heads = Heads(SPEC, 1.0, Protocol.HTTP2)
+    heads = HeaderBlockCache(SPEC, 1.0, Protocol.HTTP2)
     blocks = PeerBlocks()
     for value in ("bytes=1", "bytes=2"):
         trap = "\x0cx-request-id" + chr(len(value)) + value

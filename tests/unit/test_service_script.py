@@ -162,8 +162,10 @@ def test_a_node_decides_by_its_script() -> None:
 def test_a_leaf_is_a_plain_echo_of_its_own_size() -> None:
     assert behaviour.decide(
         "/echo", "bytes=50;script=graph-g", spec(response_bytes=3), 1.0
-    ) == behaviour.Decision(200, 3)
-    assert behaviour.decide("/echo", "bytes=50;script=graph-g", spec(), 1.0) == behaviour.Decision(200, 50)
+    ) == behaviour.PlannedAnswer(200, 3)
+    assert behaviour.decide("/echo", "bytes=50;script=graph-g", spec(), 1.0) == behaviour.PlannedAnswer(
+        200, 50
+    )
     missing = behaviour.decide("/echo", "script=other", spec(), 1.0)
     assert (missing.status, missing.reason) == (502, "node has no script other")
 
@@ -199,7 +201,9 @@ class Stage1:
         self.sent = b""
         self.made: list[Outgoing] = []
         self.done: Done | None = None
-        self.codec = http1_server.Http1Server(http1_server.Heads(node, 1.0), lambda *_: None, self._play)
+        self.codec = http1_server.Http1Server(
+            http1_server.RequestHeadCache(node, 1.0), lambda *_: None, self._play
+        )
         self.codec.emit = self._emit
 
     def _emit(self, data: bytes) -> None:
@@ -208,8 +212,8 @@ class Stage1:
     def _play(
         self,
         protocol: Protocol,
-        script: Script[http1_server.Prepared],
-        make: Callable[[http1_server.Prepared], Outgoing],
+        script: Script[http1_server.PreparedHttp1Call],
+        make: Callable[[http1_server.PreparedHttp1Call], Outgoing],
         done: Done,
     ) -> None:
         self.made = [make(call) for each in script.stages for call, _ in each.calls]
@@ -259,7 +263,9 @@ def test_http2_and_grpc_heads_carry_the_script() -> None:
     fields = [(":method", "POST"), (":scheme", "http"), (":path", "/meshwise.Echo/Call"), (":authority", "x"),
               ("content-type", "application/grpc"), ("te", "trailers"),
               ("x-plan", "bytes=5;script=graph-g")]  # fmt: skip
-    heads = http2_server.Heads(spec(Call("a"), error_share=0.5, aggregates=True), 1.0, Protocol.GRPC)
+    heads = http2_server.HeaderBlockCache(
+        spec(Call("a"), error_share=0.5, aggregates=True), 1.0, Protocol.GRPC
+    )
     head = heads.get(PeerBlocks(), encode_block(fields))
     assert head.passes_on
     assert head.script is not None

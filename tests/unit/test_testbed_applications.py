@@ -18,7 +18,7 @@ from meshwise.core import linux
 from meshwise.core.process import LaunchPlan, OwnedProcess
 from meshwise.load.spec import LoadSpec
 from meshwise.mesh.seam import Capture, ProcessPlan, Ready
-from meshwise.study.bank import Operation
+from meshwise.study.bank import BankOperation
 from meshwise.study.model import LADDER, Cell, Study, TopologyKind, Trial
 from meshwise.testbed.applications.choose import application_of
 from meshwise.testbed.applications.echo import Echo
@@ -45,7 +45,7 @@ class TestBank(ApplicationConformance):
     def question(cls) -> Study:
         levels = {"shape": TopologyKind.BANK, "request_bytes": 0, "response_bytes": 0}
         question = study([cell(**levels)])
-        mix = ((Operation.TRANSFER, 2.0), (Operation.PROFILE, 1.0))
+        mix = ((BankOperation.TRANSFER, 2.0), (BankOperation.PROFILE, 1.0))
         return replace(question, trial=replace(question.trial, mix=mix))
 
     @classmethod

@@ -24,10 +24,10 @@ from meshwise.load.script import read_script
 from meshwise.load.spec import LoadSpec
 from meshwise.mesh.request import Headers
 from meshwise.mesh.seam import Capture
-from meshwise.service.bank.domain import Outcome, Transfer
+from meshwise.service.bank.domain import Transfer, TransferOutcome
 from meshwise.service.bank.invariants import Books
-from meshwise.service.bank.mix import Request
-from meshwise.study.bank import Operation
+from meshwise.service.bank.mix import BankRequest
+from meshwise.study.bank import BankOperation
 from meshwise.study.model import Protocol, TopologyKind
 from meshwise.testbed.applications.bank import books
 from meshwise.testbed.applications.bank.ports import with_direct_way
@@ -37,7 +37,7 @@ from meshwise.testbed.local.accidents import Accidents
 from meshwise.testbed.local.instrument import load_spec
 from meshwise.testbed.local.nft import capture_chains
 
-WEIGHTS = {Operation.TRANSFER: 2.0, Operation.PROFILE: 1.0}
+WEIGHTS = {BankOperation.TRANSFER: 2.0, BankOperation.PROFILE: 1.0}
 
 
 def spec_of(tmp_path: Path, protocol: Protocol = Protocol.HTTP1, block: int = 0) -> LoadSpec:
@@ -71,12 +71,12 @@ def test_a_script_asks_the_edge_for_each_request(tmp_path: Path, protocol: Proto
     assert ("x-tenant", "blue") in made.headers
 
 
-def transfer(number: int) -> Request:
-    return Request(Operation.TRANSFER, 1, 2, 100 + number, f"t-mesh-{number}")
+def transfer(number: int) -> BankRequest:
+    return BankRequest(BankOperation.TRANSFER, 1, 2, 100 + number, f"t-mesh-{number}")
 
 
 ASKED = books.Asked(
-    {"mesh": [transfer(0), Request(Operation.PROFILE, 7), transfer(1), transfer(2), transfer(3)]}
+    {"mesh": [transfer(0), BankRequest(BankOperation.PROFILE, 7), transfer(1), transfer(2), transfer(3)]}
 )
 
 
@@ -109,7 +109,7 @@ def judged(
     async def read_books(_url: str) -> Books:
         return found
 
-    def ask_again(requests: Sequence[Request]) -> Sequence[int]:
+    def ask_again(requests: Sequence[BankRequest]) -> Sequence[int]:
         asked.append([request.key for request in requests])
         return again[len(asked) - 1]
 
@@ -126,7 +126,8 @@ def books_with(*numbers: int) -> Books:
         balances[each.user] -= each.amount
         balances[each.target] += each.amount
     terms = {
-        each.key: (Transfer(each.key, each.user, each.target, each.amount), Outcome.MOVED) for each in booked
+        each.key: (Transfer(each.key, each.user, each.target, each.amount), TransferOutcome.MOVED)
+        for each in booked
     }
     return Books(balances, {}, terms, {}, {}, {})
 
@@ -175,7 +176,7 @@ def test_a_refusal_of_the_bank_is_an_answer_and_one_of_anybody_else_an_error(
 ) -> None:
     found = books_with(1, 2, 3)
     key = transfer(0).key
-    refused = {key: (Transfer(key, 1, 2, 100), Outcome.REFUSED)}
+    refused = {key: (Transfer(key, 1, 2, 100), TransferOutcome.REFUSED)}
     with_refused = Books(found.balances, {}, {**found.transfers, **refused}, {}, {}, {})
     result, _ = judged(monkeypatch, with_refused, records(422, 404, 200, 200, 200))
     assert result.requests["error"].to_pylist() == ["", "http_status", "", "", ""]
@@ -183,7 +184,7 @@ def test_a_refusal_of_the_bank_is_an_answer_and_one_of_anybody_else_an_error(
 
 
 def test_a_trial_that_failed_is_not_judged() -> None:
-    def never(_: Sequence[Request]) -> Sequence[int]:
+    def never(_: Sequence[BankRequest]) -> Sequence[int]:
         raise AssertionError("its processes cannot be trusted")
 
     result = books.judged(

@@ -48,7 +48,7 @@ SMALL_BODY_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class PlannedCall:
     """One call to make before the answer."""
 
     upstream: Upstream
@@ -59,74 +59,75 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class PlannedAnswer:
     """`status` is HTTP's; a codec for gRPC translates. `calls` are made, or `script` is played, before a 200
     only."""
 
     status: int
     body_bytes: int = 0
     work_rounds: int = 0
-    calls: tuple[Call, ...] = ()
+    calls: tuple[PlannedCall, ...] = ()
     reason: str = ""
-    script: Script[Call] | None = None
+    script: Script[PlannedCall] | None = None
 
 
-def decide(path: str, plan_text: str | None, spec: NodeSpec, rounds_per_us: float) -> Decision:
+def decide(path: str, plan_text: str | None, spec: NodeSpec, rounds_per_us: float) -> PlannedAnswer:
     """`path` as requested, with or without a query."""
     path = path.partition("?")[0]
     if path == HEALTH_PATH:
-        return Decision(200)
+        return PlannedAnswer(200)
     if path not in (ECHO_PATH, GRPC_PATH) and not path.startswith(ECHO_PATH + "/"):
-        return Decision(404, reason="no such path")
+        return PlannedAnswer(404, reason="no such path")
     try:
         plan = plans.parse(plan_text or "")
     except plans.PlanError as error:
-        return Decision(400, reason=str(error))
+        return PlannedAnswer(400, reason=str(error))
     if plan.script:
         return _scripted(plan, spec)
     if plan.hops and spec.next is None:
-        return Decision(502, reason=f"{spec.name} has no next node")
+        return PlannedAnswer(502, reason=f"{spec.name} has no next node")
     if not plan.hops and plan.fan > len(spec.leaves):
-        return Decision(502, reason=f"{spec.name} has {len(spec.leaves)} leaves")
-    return Decision(200, plan.bytes, rounds_for(plan.work_us, rounds_per_us), _calls(plan, spec))
+        return PlannedAnswer(502, reason=f"{spec.name} has {len(spec.leaves)} leaves")
+    return PlannedAnswer(200, plan.bytes, rounds_for(plan.work_us, rounds_per_us), _calls(plan, spec))
 
 
-def _calls(plan: plans.Plan, spec: NodeSpec) -> tuple[Call, ...]:
+def _calls(plan: plans.Plan, spec: NodeSpec) -> tuple[PlannedCall, ...]:
     if plan.hops:
         assert spec.next is not None
-        return (Call(spec.next, str(plan.for_next())),)
+        return (PlannedCall(spec.next, str(plan.for_next())),)
     leaf_plan = str(plan.for_leaf())
-    return tuple(Call(leaf, leaf_plan) for leaf in spec.leaves[: plan.fan])
+    return tuple(PlannedCall(leaf, leaf_plan) for leaf in spec.leaves[: plan.fan])
 
 
-def _scripted(plan: plans.Plan, spec: NodeSpec) -> Decision:
+def _scripted(plan: plans.Plan, spec: NodeSpec) -> PlannedAnswer:
     """What the spec says under the plan's name; a node that neither waits, fails nor calls just answers."""
     service = spec.scripts.get(plan.script)
     if service is None:
-        return Decision(502, reason=f"{spec.name} has no script {plan.script}")
+        return PlannedAnswer(502, reason=f"{spec.name} has no script {plan.script}")
     size = plan.bytes if service.response_bytes is None else service.response_bytes
     if not service.script and not service.error_share:
-        return Decision(200, size)
+        return PlannedAnswer(200, size)
     stages = tuple(_stage(step, str(plan), spec) for step in service.script)
-    return Decision(200, size, script=Script(stages, service.error_share, service.aggregates))
+    return PlannedAnswer(200, size, script=Script(stages, service.error_share, service.aggregates))
 
 
-def _stage(step: Step, plan: str, spec: NodeSpec) -> Stage[Call]:
+def _stage(step: Step, plan: str, spec: NodeSpec) -> Stage[PlannedCall]:
     parts = steps_at_once(step)
     calls = [part for part in parts if isinstance(part, ScriptCall)]
     sleeps = [part.duration_ns for part in parts if isinstance(part, Sleep)]
     return Stage(
         tuple(
-            (Call(spec.upstreams[call.service], plan, call.request_bytes), call.probability) for call in calls
+            (PlannedCall(spec.upstreams[call.service], plan, call.request_bytes), call.probability)
+            for call in calls
         ),
         max(sleeps, default=0),
     )
 
 
-def failed(reason: str) -> Decision:
+def failed(reason: str) -> PlannedAnswer:
     """The answer of a script that did not end well: 500 where that error was asked for, here or further down
     (as isotope's service answers), else 502."""
-    return Decision(500 if reason in _ASKED else 502, reason=reason)
+    return PlannedAnswer(500 if reason in _ASKED else 502, reason=reason)
 
 
 def passed_on(fields: Iterable[tuple[str, str]]) -> Sequence[tuple[str, str]]:

@@ -20,8 +20,8 @@ from meshwise.load.wire.blocks import encode_block
 from meshwise.load.wire.grpc_messages import MessageReader
 from meshwise.service import behaviour, grpc_framing, plan
 from meshwise.service.behaviour import body_of
-from meshwise.service.http2_connection import Stream
-from meshwise.service.http2_server import Head, Heads, Http2Server, grpc_answer
+from meshwise.service.http2_connection import ServerStream
+from meshwise.service.http2_server import HeaderBlockCache, Http2Server, RequestHeaders, grpc_answer
 from meshwise.service.work import rounds_for, work
 from meshwise.study.protocol import Streaming
 
@@ -32,7 +32,7 @@ _LAST_BLOCK = encode_block([("grpc-status", "0")])
 
 
 @dataclass(frozen=True, slots=True)
-class StreamHead(Head):
+class StreamHead(RequestHeaders):
     """What the header block of a streaming call means."""
 
     kind: Streaming = Streaming.NONE
@@ -51,10 +51,10 @@ class Talk:
     """The answer's HEADERS are sent."""
 
 
-class StreamHeads(Heads):
+class StreamHeads(HeaderBlockCache):
     """Also knows the streaming methods."""
 
-    def _make(self, raw: Sequence[tuple[bytes, bytes]]) -> Head:
+    def _make(self, raw: Sequence[tuple[bytes, bytes]]) -> RequestHeaders:
         fields = dict(raw)
         kind = _KIND_OF.get(fields.get(b":path", b"").decode("latin-1").partition("?")[0])
         head = super()._make(raw)
@@ -92,13 +92,13 @@ class GrpcServer(Http2Server):
 
     __slots__ = ()
 
-    def _wants_data(self, stream: Stream) -> bool:
+    def _wants_data(self, stream: ServerStream) -> bool:
         if type(stream.context[0]) is not StreamHead:
             return super()._wants_data(stream)
         stream.piecemeal = True
         return True
 
-    def _on_piece(self, stream_id: int, stream: Stream) -> None:
+    def _on_piece(self, stream_id: int, stream: ServerStream) -> None:
         head, talk = _talk_of(stream)
         whole = sum(map(talk.reader.feed, stream.pieces))
         stream.pieces.clear()
@@ -115,7 +115,7 @@ class GrpcServer(Http2Server):
             if len(stream.sending) - stream.sent > HELD_BYTES + len(head.message):
                 self._reset(stream_id, frames.ENHANCE_YOUR_CALM)
 
-    def _on_end(self, stream_id: int, stream: Stream) -> None:
+    def _on_end(self, stream_id: int, stream: ServerStream) -> None:
         if type(stream.context[0]) is not StreamHead:
             super()._on_end(stream_id, stream)
             return
@@ -148,14 +148,14 @@ class GrpcServer(Http2Server):
             talk.begun = True
             self._out.append(frames.headers_frames(stream_id, _FIRST_BLOCK, end_stream=False))
 
-    def _finish(self, stream_id: int, stream: Stream) -> None:
+    def _finish(self, stream_id: int, stream: ServerStream) -> None:
         """What is still to be sent, then the trailers."""
         stream.open_ended = False
         stream.tail = frames.headers_frames(stream_id, _LAST_BLOCK, end_stream=True)
         self._blocked[stream_id] = stream
         self._pump()
 
-    def _refuse(self, stream_id: int, stream: Stream, status: int, reason: str) -> None:
+    def _refuse(self, stream_id: int, stream: ServerStream, status: int, reason: str) -> None:
         if not _talk_of(stream)[1].begun:
             self._answer(stream_id, stream, grpc_answer(status, reason, 0, []))
             return
@@ -165,7 +165,7 @@ class GrpcServer(Http2Server):
         self._streams.pop(stream_id, None)
 
 
-def _talk_of(stream: Stream) -> tuple[StreamHead, Talk]:
+def _talk_of(stream: ServerStream) -> tuple[StreamHead, Talk]:
     head, talk = stream.context
     if not isinstance(talk, Talk):
         talk = Talk(MessageReader())

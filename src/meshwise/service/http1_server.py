@@ -2,7 +2,7 @@
 
 Laws of this file:
 - A head is parsed once per distinct bytes, the value of `x-request-id` (which a proxy makes anew for every
-  request) left out; what was made of it (`Head`) holds the whole answer ready to send.
+  request) left out; what was made of it (`RequestHead`) holds the whole answer ready to send.
 - One request of a connection at a time: while its calls are under way, pipelined bytes wait.
 - After an error of syntax the connection ends; nobody can know where the next message would begin.
 """
@@ -15,7 +15,7 @@ from functools import partial
 from http import HTTPStatus
 
 from meshwise.service import behaviour, plan
-from meshwise.service.behaviour import Decision, body_of
+from meshwise.service.behaviour import PlannedAnswer, body_of
 from meshwise.service.http1_syntax import (
     MAX_HEAD_BYTES,
     Body,
@@ -43,16 +43,16 @@ _ID_FIELD = b"\r\nx-request-id: "
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedHttp1Call:
     """A call whose head is written but for the request id between `before` and `after`."""
 
-    call: behaviour.Call
+    call: behaviour.PlannedCall
     before: bytes
     after: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class RequestHead:
     """All that a request head means, and the answer to it."""
 
     simple: bool
@@ -64,8 +64,8 @@ class Head:
     expects_continue: bool
     head_only: bool
     work_rounds: int = 0
-    calls: tuple[Prepared, ...] = ()
-    script: Script[Prepared] | None = None
+    calls: tuple[PreparedHttp1Call, ...] = ()
+    script: Script[PreparedHttp1Call] | None = None
     """Played instead of `calls`."""
     body_bytes: int = 0
     """Of an answer to a script, before what was answered to it is added."""
@@ -73,16 +73,16 @@ class Head:
     """The request is held until others have answered."""
 
 
-class Heads:
+class RequestHeadCache:
     """The heads that were seen, shared by all connections of a node."""
 
     def __init__(self, spec: NodeSpec, rounds_per_us: float) -> None:
         self._spec = spec
         self._rounds_per_us = rounds_per_us
-        self._known: dict[bytes, Head] = {}
+        self._known: dict[bytes, RequestHead] = {}
         self._known_bytes = 0
 
-    def get(self, raw: bytes) -> Head:
+    def get(self, raw: bytes) -> RequestHead:
         """Raises SyntaxError1."""
         at = raw.find(_ID_FIELD)
         if at >= 0:
@@ -101,7 +101,7 @@ class Heads:
         self._known_bytes += len(head.answer)
         return head
 
-    def _parse(self, raw: bytes) -> Head:
+    def _parse(self, raw: bytes) -> RequestHead:
         line, fields = split_head(raw)
         method, path, version = _request_line(line)
         hosts = [value for name, value in fields if name == "host"]
@@ -112,7 +112,7 @@ class Heads:
         length = body_length(fields) or 0
         plan_text = next((value for name, value in fields if name == plan.HEADER), None)
         decision = behaviour.decide(path, plan_text, self._spec, self._rounds_per_us)
-        return Head(
+        return RequestHead(
             simple=not (
                 length or decision.calls or decision.work_rounds or close or decision.script is not None
             ),
@@ -145,14 +145,14 @@ def _request_line(line: str) -> tuple[str, str, str]:
     return method, target, version
 
 
-def _prepare(call: behaviour.Call, method: str, path: str, fields: Fields) -> Prepared:
+def _prepare(call: behaviour.PlannedCall, method: str, path: str, fields: Fields) -> PreparedHttp1Call:
     lines = [f"{method} {path} HTTP/1.1", f"host: {call.upstream.authority(Protocol.HTTP1)}"]
     lines += [f"{name}: {value}" for name, value in behaviour.passed_on(fields)]
     text = "\r\n".join([*lines, f"{plan.HEADER}: {call.plan}"])
-    return Prepared(call, text.encode("latin-1"), b"\r\n\r\n")
+    return PreparedHttp1Call(call, text.encode("latin-1"), b"\r\n\r\n")
 
 
-def encode_answer(decision: Decision, *, close: bool, head_only: bool = False) -> bytes:
+def encode_answer(decision: PlannedAnswer, *, close: bool, head_only: bool = False) -> bytes:
     """A whole response. It has no date: a proxy in front adds it, and the node need not know the hour."""
     lines = [
         f"HTTP/1.1 {decision.status} {HTTPStatus(decision.status).phrase}",
@@ -172,7 +172,7 @@ def _printable(text: str) -> str:
     return "".join(char if " " <= char <= "~" else "?" for char in text)[:200]
 
 
-def _outgoing(prepared: Prepared, field: bytes, body: bytes) -> Outgoing:
+def _outgoing(prepared: PreparedHttp1Call, field: bytes, body: bytes) -> Outgoing:
     """The call with its request id and its body: the one of the script, else the one that is passed on."""
     wanted = prepared.call.request_bytes
     if wanted is not None:
@@ -190,13 +190,15 @@ class Http1Server:
         "emit", "stalled",
     )  # fmt: skip
 
-    def __init__(self, heads: Heads, start: StartCalls, play: Play[Prepared] = no_scripts) -> None:
+    def __init__(
+        self, heads: RequestHeadCache, start: StartCalls, play: Play[PreparedHttp1Call] = no_scripts
+    ) -> None:
         self._heads = heads
         self._start = start
         self._play = play
         self._buffer = b""
         self._busy = False
-        self._head: Head | None = None
+        self._head: RequestHead | None = None
         """The request whose body is being read, or whose calls are under way."""
         self._raw_head = b""
         self._body: Body | None = None
@@ -273,7 +275,7 @@ class Http1Server:
         except SyntaxError1 as error:
             self.closing = True
             self._buffer = b""
-            out.append(encode_answer(Decision(error.status, reason=str(error)), close=True))
+            out.append(encode_answer(PlannedAnswer(error.status, reason=str(error)), close=True))
         if self._ended and self.idle:
             self.closing = True
         return b"".join(out)
@@ -316,7 +318,7 @@ class Http1Server:
         self.closing = self.closing or head.close
         return True
 
-    def _pass_on(self, head: Head, body: bytes) -> None:
+    def _pass_on(self, head: RequestHead, body: bytes) -> None:
         """Make the calls of this request, or play its script, its id and body put in."""
         at = self._raw_head.find(_ID_FIELD)
         field = self._raw_head[at : self._raw_head.find(b"\r", at + 2)] if at >= 0 else b""
@@ -331,7 +333,7 @@ class Http1Server:
 
     def _called(self, reason: str, answered_bytes: int) -> None:
         """All calls have ended; an empty reason: well."""
-        self._finish(Decision(502, reason=reason) if reason else None)
+        self._finish(PlannedAnswer(502, reason=reason) if reason else None)
 
     def _played(self, reason: str, answered_bytes: int) -> None:
         """Likewise for a script."""
@@ -341,11 +343,11 @@ class Http1Server:
         if reason:
             self._finish(behaviour.failed(reason))
         elif head.script.aggregates:
-            self._finish(Decision(200, head.body_bytes + answered_bytes))
+            self._finish(PlannedAnswer(200, head.body_bytes + answered_bytes))
         else:
             self._finish(None)
 
-    def _finish(self, decision: Decision | None) -> None:
+    def _finish(self, decision: PlannedAnswer | None) -> None:
         """Answer the request whose calls have ended; without a decision as its head says."""
         head = self._head
         assert head is not None

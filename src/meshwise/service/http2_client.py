@@ -7,7 +7,7 @@ from collections.abc import Callable
 from meshwise.load.wire import frames
 from meshwise.load.wire.frames import FramingError
 from meshwise.service import grpc_framing
-from meshwise.service.http2_connection import Http2Connection, Stream, first_frames
+from meshwise.service.http2_connection import Http2Connection, ServerStream, first_frames
 from meshwise.service.ticket import Ticket
 
 _FIRST = first_frames(frames.PREFACE, {frames.ENABLE_PUSH: 0})
@@ -57,7 +57,7 @@ class Http2Client(Http2Connection):
         self._next_stream += 2
         if self._next_stream > frames.MAX_STREAM_ID - 2:
             self.draining = True
-        stream = self._streams[stream_id] = Stream(_Response(ticket), self._initial_window)
+        stream = self._streams[stream_id] = ServerStream(_Response(ticket), self._initial_window)
         ticket.abandon = lambda: self._abandon(stream_id)
         outgoing = ticket.outgoing
         self._out.append(frames.headers_frames(stream_id, outgoing.head, end_stream=not outgoing.body))
@@ -111,7 +111,7 @@ class Http2Client(Http2Connection):
         if end_stream:
             self._on_end(stream_id, stream)
 
-    def _on_end(self, stream_id: int, stream: Stream) -> None:
+    def _on_end(self, stream_id: int, stream: ServerStream) -> None:
         del self._streams[stream_id]
         if self._blocked.pop(stream_id, None) is not None:  # answered before it had read our body
             self._out.append(frames.rst_stream(stream_id, frames.NO_ERROR))
@@ -122,13 +122,13 @@ class Http2Client(Http2Connection):
         )
         self._freed()
 
-    def _on_sent(self, stream_id: int, stream: Stream) -> None:
+    def _on_sent(self, stream_id: int, stream: ServerStream) -> None:
         """The answer is still to come."""
 
-    def _wants_data(self, stream: Stream) -> bool:
+    def _wants_data(self, stream: ServerStream) -> bool:
         return False
 
-    def _on_reset(self, stream_id: int, stream: Stream, code: int) -> None:
+    def _on_reset(self, stream_id: int, stream: ServerStream, code: int) -> None:
         response: _Response = stream.context
         if code == frames.REFUSED_STREAM:
             self._try_again(response.ticket)

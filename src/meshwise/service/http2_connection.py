@@ -29,7 +29,7 @@ _unpack_head = struct.Struct(">BHBBL").unpack_from
 _PLAIN = frames.PADDED | frames.HAS_PRIORITY | frames.END_HEADERS
 
 
-class Stream:
+class ServerStream:
     """One stream that is open: being received, waiting for its answer, or being sent."""
 
     __slots__ = (
@@ -80,8 +80,8 @@ class Http2Connection:
         self._block_stream = 0
         self._block_end = False
         self._block_frames = 0
-        self._streams: dict[int, Stream] = {}
-        self._blocked: dict[int, Stream] = {}
+        self._streams: dict[int, ServerStream] = {}
+        self._blocked: dict[int, ServerStream] = {}
         """Streams that have more to send than their windows allow."""
         self._initial_window = frames.DEFAULT_WINDOW_BYTES
         self._peer_frame_bytes = frames.DEFAULT_FRAME_BYTES
@@ -159,18 +159,18 @@ class Http2Connection:
     def _on_block(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         raise NotImplementedError
 
-    def _on_end(self, stream_id: int, stream: Stream) -> None:
+    def _on_end(self, stream_id: int, stream: ServerStream) -> None:
         """The peer has sent all of a stream whose DATA we take."""
         raise NotImplementedError
 
-    def _wants_data(self, stream: Stream) -> bool:
+    def _wants_data(self, stream: ServerStream) -> bool:
         """Keep the payload (in `pieces`), or only count it?"""
         raise NotImplementedError
 
-    def _on_piece(self, stream_id: int, stream: Stream) -> None:
+    def _on_piece(self, stream_id: int, stream: ServerStream) -> None:
         """Of a piecemeal stream: `pieces` has grown; takes them."""
 
-    def _on_reset(self, stream_id: int, stream: Stream, code: int) -> None:
+    def _on_reset(self, stream_id: int, stream: ServerStream, code: int) -> None:
         raise NotImplementedError
 
     def _on_goaway(self, last_stream_id: int, code: int) -> None:
@@ -371,13 +371,13 @@ class Http2Connection:
         if stream is not None:
             self._on_reset(stream_id, stream, code)
 
-    def _send_body(self, stream_id: int, stream: Stream, body: bytes, tail: bytes) -> None:
+    def _send_body(self, stream_id: int, stream: ServerStream, body: bytes, tail: bytes) -> None:
         """Send `body`, then `tail` (or END_STREAM with the last of the body), as the windows allow."""
         stream.sending, stream.sent, stream.tail = body, 0, tail
         self._blocked[stream_id] = stream
         self._pump()
 
-    def _send_more(self, stream_id: int, stream: Stream, data: bytes) -> None:
+    def _send_more(self, stream_id: int, stream: ServerStream, data: bytes) -> None:
         """Sends `data` behind what is being sent, and leaves the stream open."""
         stream.sending, stream.sent = stream.sending[stream.sent :] + data, 0
         stream.open_ended = True
@@ -417,7 +417,7 @@ class Http2Connection:
                 if self.stalled:
                     return
 
-    def _on_sent(self, stream_id: int, stream: Stream) -> None:
+    def _on_sent(self, stream_id: int, stream: ServerStream) -> None:
         """Our side of the stream has ended."""
         raise NotImplementedError
 

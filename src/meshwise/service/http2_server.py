@@ -1,8 +1,9 @@
 """The HTTP/2 side of a node that is called, for plain HTTP (prior knowledge) and for unary gRPC. No socket.
 
 Laws of this file:
-- A header block is parsed once per distinct bytes (`http2_blocks`); what was made of it (`Head`) holds the
-  whole answer, cut where a stream's number belongs: `number.join(parts)` is the answer of that stream.
+- A header block is parsed once per distinct bytes (`http2_blocks`); what was made of it (`RequestHeaders`)
+  holds the whole answer, cut where a stream's number belongs: `number.join(parts)` is the answer of that
+  stream.
 - A request without a body is answered without a record of its stream; others have one until they end.
 """
 
@@ -16,9 +17,9 @@ from meshwise.load.wire import frames
 from meshwise.load.wire.blocks import encode_block
 from meshwise.load.wire.frames import FramingError
 from meshwise.service import behaviour, grpc_framing, plan
-from meshwise.service.behaviour import Decision, body_of
+from meshwise.service.behaviour import PlannedAnswer, body_of
 from meshwise.service.http2_blocks import PeerBlocks, begins_id_value, cut_request_id, id_field
-from meshwise.service.http2_connection import Http2Connection, Stream, first_frames
+from meshwise.service.http2_connection import Http2Connection, ServerStream, first_frames
 from meshwise.service.outgoing import Outgoing, StartCalls
 from meshwise.service.script import Play, Script, no_scripts
 from meshwise.service.spec import NodeSpec
@@ -37,10 +38,10 @@ _Fields = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedHttp2Call:
     """A call and its header block, without the request id, which follows at the end."""
 
-    call: behaviour.Call
+    call: behaviour.PlannedCall
     block: bytes
 
 
@@ -55,7 +56,7 @@ class EncodedAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class RequestHeaders:
     """All that a request's header block means, and the answer to it."""
 
     answer: EncodedAnswer
@@ -64,8 +65,8 @@ class Head:
     """A gRPC call: its body must be one message, and its refusals are gRPC statuses."""
     content_length: int | None
     work_rounds: int = 0
-    calls: tuple[Prepared, ...] = ()
-    script: Script[Prepared] | None = None
+    calls: tuple[PreparedHttp2Call, ...] = ()
+    script: Script[PreparedHttp2Call] | None = None
     """Played instead of `calls`."""
     body_bytes: int = 0
     """Of an answer to a script, before what was answered to it is added."""
@@ -77,17 +78,17 @@ class MalformedRequest(Exception):
     """A request that HTTP/2 calls malformed (RFC 9113 section 8.1.1): an error of its stream."""
 
 
-class Heads:
+class HeaderBlockCache:
     """The header blocks that were seen, shared by all connections to one port of a node."""
 
     def __init__(self, spec: NodeSpec, rounds_per_us: float, protocol: Protocol) -> None:
         self.protocol = protocol
         self._spec = spec
         self._rounds_per_us = rounds_per_us
-        self._known: dict[bytes, Head] = {}
+        self._known: dict[bytes, RequestHeaders] = {}
         self._known_bytes = 0
 
-    def get(self, blocks: PeerBlocks, block: bytes) -> Head:
+    def get(self, blocks: PeerBlocks, block: bytes) -> RequestHeaders:
         """Raises FramingError for a block that cannot be read, MalformedRequest for one that must not be."""
         key, _, at = cut_request_id(block)
         if blocks.table_empty:
@@ -104,21 +105,21 @@ class Heads:
             self._known_bytes += len(head.answer.body)
         return head
 
-    def _make(self, raw: Sequence[tuple[bytes, bytes]]) -> Head:
+    def _make(self, raw: Sequence[tuple[bytes, bytes]]) -> RequestHeaders:
         pseudo, fields = _validated(raw)
         method, path = pseudo[":method"], pseudo[":path"]
         by_name = dict(fields)
         is_call = self.protocol is Protocol.GRPC and _is_grpc(by_name.get("content-type", ""))
         decision = behaviour.decide(path, by_name.get(plan.HEADER), self._spec, self._rounds_per_us)
         if self.protocol is Protocol.GRPC and not is_call and path != behaviour.HEALTH_PATH:
-            decision = Decision(415, reason="gRPC is spoken here")
+            decision = PlannedAnswer(415, reason="gRPC is spoken here")
         elif is_call and (path != behaviour.GRPC_PATH or method != "POST"):
-            decision = Decision(404, reason=f"the method here is {behaviour.GRPC_PATH}")
+            decision = PlannedAnswer(404, reason=f"the method here is {behaviour.GRPC_PATH}")
         length = by_name.get("content-length")
         if length is not None and not (length.isascii() and length.isdigit()):
             raise MalformedRequest("content-length is not a number")
         prepare = partial(self._prepare, pseudo=pseudo, fields=fields, is_call=is_call)
-        return Head(
+        return RequestHeaders(
             answer=answer_to(decision, is_call=is_call, head_only=method == "HEAD"),
             method=method,
             is_call=is_call,
@@ -131,8 +132,8 @@ class Heads:
         )
 
     def _prepare(
-        self, call: behaviour.Call, pseudo: dict[str, str], fields: _Fields, *, is_call: bool
-    ) -> Prepared:
+        self, call: behaviour.PlannedCall, pseudo: dict[str, str], fields: _Fields, *, is_call: bool
+    ) -> PreparedHttp2Call:
         protocol_fields = [("te", "trailers"), ("content-type", grpc_framing.CONTENT_TYPE)] if is_call else []
         block = encode_block(
             [
@@ -145,7 +146,7 @@ class Heads:
                 (plan.HEADER, call.plan),
             ]
         )
-        return Prepared(call, block)
+        return PreparedHttp2Call(call, block)
 
 
 def _is_grpc(content_type: str) -> bool:
@@ -175,7 +176,7 @@ def _validated(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], _Fie
     return pseudo, fields
 
 
-def answer_to(decision: Decision, *, is_call: bool, head_only: bool = False) -> EncodedAnswer:
+def answer_to(decision: PlannedAnswer, *, is_call: bool, head_only: bool = False) -> EncodedAnswer:
     """The answer as HTTP, or as gRPC when the request is a call."""
     reason = decision.reason
     fields: list[tuple[str, str]] = [(behaviour.REASON_HEADER, _printable(reason))] if reason else []
@@ -218,7 +219,7 @@ def _cut(block: bytes, body: bytes, trailers: bytes) -> EncodedAnswer:
     return EncodedAnswer(tuple(joined), block, body, trailers)
 
 
-def _outgoing(prepared: Prepared, id_block: bytes, body: bytes, *, is_call: bool) -> Outgoing:
+def _outgoing(prepared: PreparedHttp2Call, id_block: bytes, body: bytes, *, is_call: bool) -> Outgoing:
     """The call with its request id and its body: the one of the script, else the one that is passed on."""
     wanted = prepared.call.request_bytes
     if wanted is not None:
@@ -236,7 +237,9 @@ class Http2Server(Http2Connection):
 
     __slots__ = ("_heads", "_is_grpc", "_last_stream", "_play", "_start")
 
-    def __init__(self, heads: Heads, start: StartCalls, play: Play[Prepared] = no_scripts) -> None:
+    def __init__(
+        self, heads: HeaderBlockCache, start: StartCalls, play: Play[PreparedHttp2Call] = no_scripts
+    ) -> None:
         super().__init__(frames.PREFACE)
         self._heads = heads
         self._is_grpc = heads.protocol is Protocol.GRPC
@@ -285,7 +288,9 @@ class Http2Server(Http2Connection):
         if len(self._streams) >= MAX_STREAMS:
             self._reset(stream_id, frames.REFUSED_STREAM)
             return
-        stream = Stream((head, cut_request_id(block)[1] if head.passes_on else b""), self._initial_window)
+        stream = ServerStream(
+            (head, cut_request_id(block)[1] if head.passes_on else b""), self._initial_window
+        )
         self._streams[stream_id] = stream
         if end_stream:
             stream.remote_closed = True
@@ -302,14 +307,14 @@ class Http2Server(Http2Connection):
             stream.remote_closed = True
             self._on_end(stream_id, stream)
 
-    def _wants_data(self, stream: Stream) -> bool:
-        head: Head = stream.context[0]
+    def _wants_data(self, stream: ServerStream) -> bool:
+        head: RequestHeaders = stream.context[0]
         if head.passes_on:
             return stream.received <= behaviour.MAX_BODY_BYTES
         return head.is_call and sum(map(len, stream.pieces)) < grpc_framing.PREFIX_BYTES
 
-    def _on_end(self, stream_id: int, stream: Stream) -> None:
-        head: Head
+    def _on_end(self, stream_id: int, stream: ServerStream) -> None:
+        head: RequestHeaders
         head, raw_id = stream.context
         if head.content_length is not None and head.content_length != stream.received:
             self._reset(stream_id, frames.PROTOCOL_ERROR)
@@ -328,7 +333,9 @@ class Http2Server(Http2Connection):
         if not head.passes_on:
             self._answer(stream_id, stream, answer)
         elif stream.received > behaviour.MAX_BODY_BYTES:
-            too_long = Decision(413, reason=f"a body to pass on may have {behaviour.MAX_BODY_BYTES} bytes")
+            too_long = PlannedAnswer(
+                413, reason=f"a body to pass on may have {behaviour.MAX_BODY_BYTES} bytes"
+            )
             self._answer(stream_id, stream, answer_to(too_long, is_call=head.is_call))
         else:
             body = b"".join(stream.pieces)
@@ -340,22 +347,22 @@ class Http2Server(Http2Connection):
             else:
                 self._play(self._heads.protocol, head.script, make, done)
 
-    def _called(self, stream_id: int, stream: Stream, reason: str, answered_bytes: int) -> None:
+    def _called(self, stream_id: int, stream: ServerStream, reason: str, answered_bytes: int) -> None:
         """All calls of a stream, or its script, have ended; an empty reason: well."""
         if self._streams.get(stream_id) is not stream:
             return  # reset in the meantime, or the connection is gone
-        head: Head = stream.context[0]
+        head: RequestHeaders = stream.context[0]
         answer = head.answer
         if reason:
-            failed = Decision(502, reason=reason) if head.script is None else behaviour.failed(reason)
+            failed = PlannedAnswer(502, reason=reason) if head.script is None else behaviour.failed(reason)
             answer = answer_to(failed, is_call=head.is_call, head_only=head.method == "HEAD")
         elif head.script is not None and head.script.aggregates:
-            whole = Decision(200, head.body_bytes + answered_bytes)
+            whole = PlannedAnswer(200, head.body_bytes + answered_bytes)
             answer = answer_to(whole, is_call=head.is_call, head_only=head.method == "HEAD")
         self._answer(stream_id, stream, answer)
         self.flush()
 
-    def _answer(self, stream_id: int, stream: Stream | None, answer: EncodedAnswer) -> None:
+    def _answer(self, stream_id: int, stream: ServerStream | None, answer: EncodedAnswer) -> None:
         size = len(answer.body)
         window = self._initial_window if stream is None else stream.window
         if size <= frames.DEFAULT_FRAME_BYTES and size <= window and size <= self._send_window:
@@ -366,16 +373,16 @@ class Http2Server(Http2Connection):
                 del self._streams[stream_id]
             return
         if stream is None:
-            stream = self._streams[stream_id] = Stream(None, self._initial_window)
+            stream = self._streams[stream_id] = ServerStream(None, self._initial_window)
             stream.remote_closed = True
         self._out.append(frames.headers_frames(stream_id, answer.block, end_stream=False))
         tail = answer.trailers and frames.headers_frames(stream_id, answer.trailers, end_stream=True)
         self._send_body(stream_id, stream, answer.body, tail)
 
-    def _on_sent(self, stream_id: int, stream: Stream) -> None:
+    def _on_sent(self, stream_id: int, stream: ServerStream) -> None:
         self._streams.pop(stream_id, None)
 
-    def _on_reset(self, stream_id: int, stream: Stream, code: int) -> None:
+    def _on_reset(self, stream_id: int, stream: ServerStream, code: int) -> None:
         """The caller has lost interest; calls that were made for it end on their own."""
 
     def _on_goaway(self, last_stream_id: int, code: int) -> None:

@@ -14,7 +14,7 @@ _TICK_S = 0.05
 Handler = Callable[[int], None]
 
 
-class Timer:
+class LoopTimer:
     """One deadline; `call` is None once cancelled."""
 
     __slots__ = ("at_ns", "call")
@@ -32,13 +32,13 @@ class Deadlines:
 
     def __init__(self, length_ns: int) -> None:
         self._length_ns = length_ns
-        self._queue: deque[Timer] = deque()
+        self._queue: deque[LoopTimer] = deque()
 
-    def add(self, call: Callable[[], None]) -> Timer:
+    def add(self, call: Callable[[], None]) -> LoopTimer:
         queue = self._queue
         while queue and queue[0].call is None:
             queue.popleft()
-        timer = Timer(time.monotonic_ns() + self._length_ns, call)
+        timer = LoopTimer(time.monotonic_ns() + self._length_ns, call)
         queue.append(timer)
         return timer
 

@@ -41,7 +41,7 @@ def serve(spec: NodeSpec) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with ExitStack() as stack:
         loop = stack.enter_context(Loop())
-        node = Node(spec, loop)
+        node = ServiceNode(spec, loop)
         for protocol, port in spec.ports.items():
             node.listen(protocol, stack.enter_context(_listener(spec.listen, port)))
         _stop_on_signals(loop, node, stack)
@@ -64,7 +64,7 @@ def _listener(address: str, port: int) -> socket.socket:
     return sock
 
 
-def _stop_on_signals(loop: Loop, node: Node, stack: ExitStack) -> None:
+def _stop_on_signals(loop: Loop, node: ServiceNode, stack: ExitStack) -> None:
     """A signal becomes a byte in a socket, so that nothing happens between two bytecodes."""
     reader, writer = socket.socketpair()
     for end in (reader, writer):
@@ -82,7 +82,7 @@ def _stop_on_signals(loop: Loop, node: Node, stack: ExitStack) -> None:
         signal.signal(number, lambda *_: None)
 
 
-class Node:
+class ServiceNode:
     """All connections of one node."""
 
     def __init__(self, spec: NodeSpec, loop: Loop) -> None:
@@ -99,8 +99,8 @@ class Node:
         start = self._upstreams.start
         self._player = Player(loop, start, spec.seed)
         play = self._player.play
-        http1 = http1_server.Heads(spec, rounds)
-        http2 = http2_server.Heads(spec, rounds, Protocol.HTTP2)
+        http1 = http1_server.RequestHeadCache(spec, rounds)
+        http2 = http2_server.HeaderBlockCache(spec, rounds, Protocol.HTTP2)
         grpc = grpc_streams.StreamHeads(spec, rounds, Protocol.GRPC)
         self._codecs: dict[Protocol, Callable[[], Codec]] = {
             Protocol.HTTP1: lambda: http1_server.Http1Server(http1, start, play),

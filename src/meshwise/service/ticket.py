@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshwise.service.loop import Timer
+from meshwise.service.loop import LoopTimer
 from meshwise.service.outgoing import Done, Outgoing
 
 
@@ -19,7 +19,7 @@ class Ticket:
         self.settled = False
         self.tries = 0
         """How often it was sent on a connection that turned out to be closed."""
-        self.timer: Timer | None = None
+        self.timer: LoopTimer | None = None
         self.abandon: Callable[[], None] | None = None
         """Tells the connection that nobody waits any more."""
 

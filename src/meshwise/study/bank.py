@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 
-class Operation(StrEnum):
+class BankOperation(StrEnum):
     """What a client of the bank asks for."""
 
     PROFILE = "profile"
@@ -17,14 +17,14 @@ class Operation(StrEnum):
 
     @property
     def moves_money(self) -> bool:
-        return self in (Operation.TRANSFER, Operation.NOTIFY)
+        return self in (BankOperation.TRANSFER, BankOperation.NOTIFY)
 
 
-DEFAULT_WEIGHTS: Mapping[Operation, float] = {
-    Operation.PROFILE: 50,
-    Operation.TRANSFER: 30,
-    Operation.NOTIFY: 10,
-    Operation.STATEMENT: 10,
+DEFAULT_WEIGHTS: Mapping[BankOperation, float] = {
+    BankOperation.PROFILE: 50,
+    BankOperation.TRANSFER: 30,
+    BankOperation.NOTIFY: 10,
+    BankOperation.STATEMENT: 10,
 }
 
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from meshwise.study.bank import DEFAULT_WEIGHTS
-from meshwise.study.bank import Operation as Operation
+from meshwise.study.bank import BankOperation as BankOperation
 from meshwise.study.bank import Stores as Stores
 from meshwise.study.factors import FACTORS
 from meshwise.study.graph.model import ServiceGraph as ServiceGraph
@@ -195,7 +195,7 @@ class TrialPlan:
     """How the rate moves within the measured window; None: it does not."""
     think: Think | None = None
     """Of closed arrivals; None: the next request follows its answer at once."""
-    mix: tuple[tuple[Operation, float], ...] = tuple(DEFAULT_WEIGHTS.items())
+    mix: tuple[tuple[BankOperation, float], ...] = tuple(DEFAULT_WEIGHTS.items())
     """What clients of the bank ask for, with weights."""
     restart_every_ns: int = 0
     """A proxy is killed and started again so often within the measured window; 0: never."""

@@ -11,15 +11,15 @@ from meshwise.service.bank import accounts, edge, notifications, transactions, u
 from meshwise.service.bank.control import controlled
 from meshwise.service.bank.resources import Resources
 from meshwise.service.bank.serving import Handler, serve, stop_asked
-from meshwise.service.bank.spec import BankSpec, Service
+from meshwise.service.bank.spec import BankService, BankSpec
 from meshwise.study.bank import Stores
 
-_HANDLERS: Mapping[Service, Callable[[Resources], Mapping[str, Handler]]] = {
-    Service.EDGE: edge.handlers,
-    Service.USERS: users.handlers,
-    Service.ACCOUNTS: accounts.handlers,
-    Service.TRANSACTIONS: transactions.handlers,
-    Service.NOTIFICATIONS: notifications.handlers,
+_HANDLERS: Mapping[BankService, Callable[[Resources], Mapping[str, Handler]]] = {
+    BankService.EDGE: edge.handlers,
+    BankService.USERS: users.handlers,
+    BankService.ACCOUNTS: accounts.handlers,
+    BankService.TRANSACTIONS: transactions.handlers,
+    BankService.NOTIFICATIONS: notifications.handlers,
 }
 
 
@@ -38,7 +38,7 @@ async def run(spec: BankSpec) -> None:
 
 @asynccontextmanager
 async def _background(held: Resources) -> AsyncIterator[None]:
-    if held.spec.service is not Service.TRANSACTIONS:
+    if held.spec.service is not BankService.TRANSACTIONS:
         yield
         return
     task = asyncio.create_task(transactions.take_up(held))

@@ -27,7 +27,7 @@ import grpc
 import httpx
 import yarl
 
-from meshwise.service.bank.spec import Service
+from meshwise.service.bank.spec import BankService
 from meshwise.service.behaviour import passed_on
 from meshwise.study.model import Protocol
 
@@ -101,27 +101,27 @@ def decode(text: bytes) -> Body:
     return body
 
 
-def http_path(service: Service, method: str) -> str:
+def http_path(service: BankService, method: str) -> str:
     return f"/{service}/{method}"
 
 
-def grpc_method(service: Service, method: str) -> str:
+def grpc_method(service: BankService, method: str) -> str:
     return f"/meshwise.bank.{service.capitalize()}/{method}"
 
 
-def path_in(protocol: Protocol, service: Service, method: str) -> str:
+def path_in(protocol: Protocol, service: BankService, method: str) -> str:
     return grpc_method(service, method) if protocol is Protocol.GRPC else http_path(service, method)
 
 
-class Caller:
+class PeerClient:
     """Connections to the peers, kept alive. Use as an async context manager."""
 
     def __init__(
         self,
         protocol: Protocol,
-        peers: Mapping[Service, str],
+        peers: Mapping[BankService, str],
         deadline_s: float,
-        hosts: Mapping[Service, str] | None = None,
+        hosts: Mapping[BankService, str] | None = None,
     ) -> None:
         """`peers`: `host:port` to dial; `hosts`: the authority that is asked for, where it is another."""
         self._protocol = protocol
@@ -131,8 +131,8 @@ class Caller:
         self._stack = AsyncExitStack()
         self._http1: aiohttp.ClientSession | None = None
         self._http2: httpx.AsyncClient | None = None
-        self._channels: dict[Service, Any] = {}
-        self._methods: dict[tuple[Service, str], Any] = {}
+        self._channels: dict[BankService, Any] = {}
+        self._methods: dict[tuple[BankService, str], Any] = {}
         """URLs of HTTP/1.1 and calls of gRPC, made once."""
 
     async def __aenter__(self) -> Self:
@@ -162,7 +162,7 @@ class Caller:
 
     async def call(
         self,
-        service: Service,
+        service: BankService,
         method: str,
         body: Mapping[str, Any],
         headers: Iterable[tuple[str, str]] = (),
@@ -178,7 +178,7 @@ class Caller:
         return answer
 
     async def _ask(
-        self, service: Service, method: str, body: bytes, headers: Iterable[tuple[str, str]]
+        self, service: BankService, method: str, body: bytes, headers: Iterable[tuple[str, str]]
     ) -> Answer:
         if self._channels:
             return await self._call(service, method, body, headers)
@@ -198,7 +198,7 @@ class Caller:
             return _answer(answered.status, await answered.read())
 
     async def _call(
-        self, service: Service, method: str, body: bytes, headers: Iterable[tuple[str, str]]
+        self, service: BankService, method: str, body: bytes, headers: Iterable[tuple[str, str]]
     ) -> Answer:
         if (call := self._methods.get((service, method))) is None:
             call = self._channels[service].unary_unary(grpc_method(service, method))
@@ -210,7 +210,7 @@ class Caller:
         except grpc.aio.UsageError as error:  # the channel was closed beneath the call
             raise Unreachable(f"{service}: {error}") from error
 
-    def _channel(self, service: Service) -> Any:
+    def _channel(self, service: BankService) -> Any:
         options: list[tuple[str, Any]] = [
             ("grpc.max_reconnect_backoff_ms", 500),
             ("grpc.initial_reconnect_backoff_ms", 100),

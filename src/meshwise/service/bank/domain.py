@@ -23,7 +23,7 @@ class Conflict(Exception):
     """An idempotency key used twice for different transfers."""
 
 
-class Outcome(StrEnum):
+class TransferOutcome(StrEnum):
     """What became of a transfer; both are final."""
 
     MOVED = "moved"
@@ -57,20 +57,20 @@ def return_key(key: str) -> str:
     return f"{key}/return"
 
 
-def decide(transfer: Transfer, balances: Mapping[int, int], *, overdraft: bool = False) -> Outcome:
+def decide(transfer: Transfer, balances: Mapping[int, int], *, overdraft: bool = False) -> TransferOutcome:
     """Whether the money may move. `overdraft` is for returns, which must not fail for want of money: the
     target may have spent it meanwhile, and owes it then."""
     if transfer.source not in balances or transfer.target not in balances:
-        return Outcome.REFUSED
+        return TransferOutcome.REFUSED
     if not overdraft and balances[transfer.source] < transfer.amount:
-        return Outcome.REFUSED
-    return Outcome.MOVED
+        return TransferOutcome.REFUSED
+    return TransferOutcome.MOVED
 
 
-def book(transfer: Transfer, outcome: Outcome, balances: Mapping[int, int]) -> dict[int, int]:
+def book(transfer: Transfer, outcome: TransferOutcome, balances: Mapping[int, int]) -> dict[int, int]:
     """The balances after it. The sum over all accounts is the same."""
     after = dict(balances)
-    if outcome is Outcome.MOVED:
+    if outcome is TransferOutcome.MOVED:
         after[transfer.source] -= transfer.amount
         after[transfer.target] += transfer.amount
     return after
@@ -85,7 +85,7 @@ def same_terms(asked: Transfer, stored: Transfer) -> None:
 # --- the saga: reserve the payer's allowance, move the money, tell the payee ---------------------
 
 
-class State(StrEnum):
+class SagaState(StrEnum):
     """Where a saga stands: the action that is due next, or an end."""
 
     RESERVING = "reserving"
@@ -102,15 +102,15 @@ class State(StrEnum):
 
     @property
     def ended(self) -> bool:
-        return self in (State.COMPLETED, State.COMPENSATED)
+        return self in (SagaState.COMPLETED, SagaState.COMPENSATED)
 
     @property
     def compensating(self) -> bool:
         """Compensation is never given up: the only way out is its success."""
-        return self in (State.CANCELLING, State.RETURNING, State.RELEASING)
+        return self in (SagaState.CANCELLING, SagaState.RETURNING, SagaState.RELEASING)
 
 
-class Result(StrEnum):
+class ActionResult(StrEnum):
     """What came of one action."""
 
     DONE = "done"
@@ -120,23 +120,23 @@ class Result(StrEnum):
     """Unknown: it may have happened, or may happen yet."""
 
 
-_AFTER: Mapping[tuple[State, Result], State] = {
-    (State.RESERVING, Result.DONE): State.MOVING,
-    (State.RESERVING, Result.REFUSED): State.COMPENSATED,
-    (State.RESERVING, Result.GAVE_UP): State.RELEASING,
-    (State.MOVING, Result.DONE): State.NOTIFYING,
-    (State.MOVING, Result.REFUSED): State.RELEASING,
-    (State.MOVING, Result.GAVE_UP): State.RETURNING,
-    (State.NOTIFYING, Result.DONE): State.COMPLETED,
-    (State.NOTIFYING, Result.REFUSED): State.RETURNING,
-    (State.NOTIFYING, Result.GAVE_UP): State.CANCELLING,
-    (State.CANCELLING, Result.DONE): State.RETURNING,
-    (State.RETURNING, Result.DONE): State.RELEASING,
-    (State.RELEASING, Result.DONE): State.COMPENSATED,
+_AFTER: Mapping[tuple[SagaState, ActionResult], SagaState] = {
+    (SagaState.RESERVING, ActionResult.DONE): SagaState.MOVING,
+    (SagaState.RESERVING, ActionResult.REFUSED): SagaState.COMPENSATED,
+    (SagaState.RESERVING, ActionResult.GAVE_UP): SagaState.RELEASING,
+    (SagaState.MOVING, ActionResult.DONE): SagaState.NOTIFYING,
+    (SagaState.MOVING, ActionResult.REFUSED): SagaState.RELEASING,
+    (SagaState.MOVING, ActionResult.GAVE_UP): SagaState.RETURNING,
+    (SagaState.NOTIFYING, ActionResult.DONE): SagaState.COMPLETED,
+    (SagaState.NOTIFYING, ActionResult.REFUSED): SagaState.RETURNING,
+    (SagaState.NOTIFYING, ActionResult.GAVE_UP): SagaState.CANCELLING,
+    (SagaState.CANCELLING, ActionResult.DONE): SagaState.RETURNING,
+    (SagaState.RETURNING, ActionResult.DONE): SagaState.RELEASING,
+    (SagaState.RELEASING, ActionResult.DONE): SagaState.COMPENSATED,
 }
 
 
-def after(state: State, result: Result) -> State:
+def after(state: SagaState, result: ActionResult) -> SagaState:
     """The next state. Raises ValueError for a saga that has ended or a compensation that did not succeed."""
     if (state, result) not in _AFTER:
         raise ValueError(f"a saga that is {state} cannot go on after `{result}`")

@@ -24,9 +24,9 @@ import numpy as np
 
 from meshwise.load.schedule import arrival_times_ns
 from meshwise.service.bank import calls
-from meshwise.service.bank.calls import Caller, Unreachable
-from meshwise.service.bank.mix import Mix, Operation, Request, draw
-from meshwise.service.bank.spec import Service
+from meshwise.service.bank.calls import PeerClient, Unreachable
+from meshwise.service.bank.mix import BankOperation, BankRequest, Mix, draw
+from meshwise.service.bank.spec import BankService
 from meshwise.stats.quantile import quantile
 from meshwise.study.model import Arrivals, Protocol
 
@@ -59,11 +59,11 @@ class Drive:
 
 
 @dataclass(frozen=True)
-class Done:
+class CompletedRequest:
     """What became of one request. Times in ns from the start of the run; latency counts from
     `intended_ns`."""
 
-    request: Request
+    request: BankRequest
     intended_ns: int
     done_ns: int
     status: int
@@ -79,7 +79,7 @@ class Done:
 class Summary:
     """Per operation. Latencies in ms, of those whose outcome is known; nan without any."""
 
-    operation: Operation
+    operation: BankOperation
     count: int
     ok: int
     refused: int
@@ -91,14 +91,14 @@ class Summary:
     p99_ms: float
 
 
-async def drive(what: Drive, log: Path) -> list[Done]:
+async def drive(what: Drive, log: Path) -> list[CompletedRequest]:
     """Run the clients; the result is in the order of the requests. `log` takes one line of JSON for each
     outcome, at the moment it is known."""
     times = arrival_times_ns(what.arrivals, what.rate_rps, what.duration_ns, what.seed)
     requests = draw(what.mix, len(times), what.seed, what.run)
     gate = asyncio.Semaphore(what.outstanding)
-    results: list[Done | None] = [None] * len(requests)
-    async with Caller(what.protocol, {Service.EDGE: what.edge}, what.deadline_s) as caller:
+    results: list[CompletedRequest | None] = [None] * len(requests)
+    async with PeerClient(what.protocol, {BankService.EDGE: what.edge}, what.deadline_s) as caller:
         with log.open("a") as file:
             start_ns = time.monotonic_ns()
             async with asyncio.TaskGroup() as clients:
@@ -106,7 +106,7 @@ async def drive(what: Drive, log: Path) -> list[Done]:
                     wait_s = (start_ns + intended - time.monotonic_ns()) / 1e9
                     await asyncio.sleep(max(wait_s, 0.0))
                     if gate.locked():
-                        results[number] = Done(request, intended, intended, UNKNOWN, 0)
+                        results[number] = CompletedRequest(request, intended, intended, UNKNOWN, 0)
                         continue
                     await gate.acquire()
                     clients.create_task(
@@ -117,12 +117,12 @@ async def drive(what: Drive, log: Path) -> list[Done]:
 
 async def _client(
     what: Drive,
-    caller: Caller,
-    request: Request,
+    caller: PeerClient,
+    request: BankRequest,
     number: int,
     intended_ns: int,
     start_ns: int,
-    results: list[Done | None],
+    results: list[CompletedRequest | None],
     gate: asyncio.Semaphore,
     file: IO[str],
 ) -> None:
@@ -130,7 +130,7 @@ async def _client(
         status, attempts = await _ask(what, caller, request)
     finally:
         gate.release()
-    done = Done(request, intended_ns, time.monotonic_ns() - start_ns, status, attempts)
+    done = CompletedRequest(request, intended_ns, time.monotonic_ns() - start_ns, status, attempts)
     results[number] = done
     file.write(
         json.dumps({"operation": request.operation, **request.body(), "status": status, "attempts": attempts})
@@ -138,14 +138,14 @@ async def _client(
     )
 
 
-async def _ask(what: Drive, caller: Caller, request: Request) -> tuple[int, int]:
+async def _ask(what: Drive, caller: PeerClient, request: BankRequest) -> tuple[int, int]:
     """The status, and after how many attempts."""
     until = time.monotonic() + what.patience_s
     attempts, pause_s = 0, _PAUSE_S
     while True:
         attempts += 1
         try:
-            return (await caller.call(Service.EDGE, request.operation, request.body())).status, attempts
+            return (await caller.call(BankService.EDGE, request.operation, request.body())).status, attempts
         except Unreachable:
             if not request.operation.moves_money or time.monotonic() > until:
                 return UNKNOWN, attempts
@@ -153,10 +153,10 @@ async def _ask(what: Drive, caller: Caller, request: Request) -> tuple[int, int]
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
-def summarize(results: Sequence[Done]) -> list[Summary]:
+def summarize(results: Sequence[CompletedRequest]) -> list[Summary]:
     """One line per operation that was asked for."""
     lines = []
-    for operation in Operation:
+    for operation in BankOperation:
         of = [done for done in results if done.request.operation is operation]
         if not of:
             continue

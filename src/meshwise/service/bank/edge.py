@@ -7,28 +7,28 @@ from collections.abc import Mapping
 
 from meshwise.service.bank import calls
 from meshwise.service.bank.calls import Answer, Body
-from meshwise.service.bank.mix import Operation
+from meshwise.service.bank.mix import BankOperation
 from meshwise.service.bank.resources import Resources
 from meshwise.service.bank.serving import Handler
-from meshwise.service.bank.spec import Service
+from meshwise.service.bank.spec import BankService
 
 _STATEMENT = (
-    (Service.USERS, "profile"),
-    (Service.ACCOUNTS, "balance"),
-    (Service.TRANSACTIONS, "recent"),
-    (Service.NOTIFICATIONS, "recent"),
+    (BankService.USERS, "profile"),
+    (BankService.ACCOUNTS, "balance"),
+    (BankService.TRANSACTIONS, "recent"),
+    (BankService.NOTIFICATIONS, "recent"),
 )
 
 
 def handlers(held: Resources) -> Mapping[str, Handler]:
     async def profile(body: Body) -> Answer:
-        return await held.peers.call(Service.USERS, "profile", body)
+        return await held.peers.call(BankService.USERS, "profile", body)
 
     async def transfer(body: Body) -> Answer:
-        return await held.peers.call(Service.TRANSACTIONS, "transfer", body)
+        return await held.peers.call(BankService.TRANSACTIONS, "transfer", body)
 
     async def notify(body: Body) -> Answer:
-        return await held.peers.call(Service.TRANSACTIONS, "notify", body)
+        return await held.peers.call(BankService.TRANSACTIONS, "notify", body)
 
     async def statement(body: Body) -> Answer:
         parts = await asyncio.gather(
@@ -40,8 +40,8 @@ def handlers(held: Resources) -> Mapping[str, Handler]:
         return Answer(calls.OK, {name: value for part in parts for name, value in part.body.items()})
 
     return {
-        Operation.PROFILE: profile,
-        Operation.TRANSFER: transfer,
-        Operation.NOTIFY: notify,
-        Operation.STATEMENT: statement,
+        BankOperation.PROFILE: profile,
+        BankOperation.TRANSFER: transfer,
+        BankOperation.NOTIFY: notify,
+        BankOperation.STATEMENT: statement,
     }

@@ -19,8 +19,8 @@ from typing import Any
 import asyncpg
 
 from meshwise.service.bank import calls
-from meshwise.service.bank.domain import Hold, Outcome, State, Transfer, return_key
-from meshwise.service.bank.mix import Operation, Request
+from meshwise.service.bank.domain import Hold, SagaState, Transfer, TransferOutcome, return_key
+from meshwise.service.bank.mix import BankOperation, BankRequest
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Books:
 
     balances: Mapping[int, int]
     allowances: Mapping[int, int]
-    transfers: Mapping[str, tuple[Transfer, Outcome]]
-    sagas: Mapping[str, tuple[Transfer, State]]
+    transfers: Mapping[str, tuple[Transfer, TransferOutcome]]
+    sagas: Mapping[str, tuple[Transfer, SagaState]]
     reservations: Mapping[str, tuple[int, int, Hold]]
     """By saga: user, amount, state."""
     notifications: Mapping[str, Hold]
@@ -40,12 +40,12 @@ class Books:
 class Told:
     """What a client asked and was told; status 0: nothing."""
 
-    request: Request
+    request: BankRequest
     status: int
 
 
 @dataclass(frozen=True)
-class Verdict:
+class BooksVerdict:
     violations: tuple[str, ...]
     acknowledged: int
     """Transfers and sagas whose outcome a client was told."""
@@ -55,7 +55,7 @@ class Verdict:
     compensated: int
 
 
-def judge(books: Books, told: Sequence[Told], balance: int, allowance: int) -> Verdict:
+def judge(books: Books, told: Sequence[Told], balance: int, allowance: int) -> BooksVerdict:
     """`balance` and `allowance`: what every account and user began with, in cents."""
     asked = [each for each in told if each.request.operation.moves_money]
     violations = [
@@ -65,15 +65,15 @@ def judge(books: Books, told: Sequence[Told], balance: int, allowance: int) -> V
         *_strangers(books, {each.request.key for each in asked}),
         *(words for each in asked for words in _promise(books, each)),
     ]
-    return Verdict(
+    return BooksVerdict(
         tuple(violations),
         acknowledged=sum(each.status in (calls.OK, calls.REFUSED) for each in asked),
         unknown=sum(each.status not in (calls.OK, calls.REFUSED) for each in asked),
         moved=sum(
-            outcome is Outcome.MOVED and not key.endswith("/return")
+            outcome is TransferOutcome.MOVED and not key.endswith("/return")
             for key, (_, outcome) in books.transfers.items()
         ),
-        compensated=sum(state is State.COMPENSATED for _, state in books.sagas.values()),
+        compensated=sum(state is SagaState.COMPENSATED for _, state in books.sagas.values()),
     )
 
 
@@ -84,7 +84,7 @@ def _money(books: Books, balance: int) -> Iterable[str]:
         yield f"money is not conserved: {total} cents in the accounts, {start} at the start"
     flow: Counter[int] = Counter()
     for transfer, outcome in books.transfers.values():
-        if outcome is Outcome.MOVED:
+        if outcome is TransferOutcome.MOVED:
             flow[transfer.source] -= transfer.amount
             flow[transfer.target] += transfer.amount
     for account, has in books.balances.items():
@@ -110,9 +110,9 @@ def _sagas(books: Books) -> Iterable[str]:
         notified = books.notifications.get(key) is Hold.HELD
         if not state.ended:
             yield f"saga {key} did not end: {state}"
-        elif state is State.COMPLETED and not (moved and reserved and notified and not returned):
+        elif state is SagaState.COMPLETED and not (moved and reserved and notified and not returned):
             yield f"saga {key} completed, but {moved=} {returned=} {reserved=} {notified=}"
-        elif state is State.COMPENSATED and (moved != returned or reserved or notified):
+        elif state is SagaState.COMPENSATED and (moved != returned or reserved or notified):
             yield f"saga {key} was compensated, but {moved=} {returned=} {reserved=} {notified=}"
 
 
@@ -127,12 +127,12 @@ def _promise(books: Books, told: Told) -> Iterable[str]:
     request, key = told.request, told.request.key
     if told.status not in (calls.OK, calls.REFUSED):
         return
-    saga = request.operation is Operation.NOTIFY
+    saga = request.operation is BankOperation.NOTIFY
     if saga and key not in books.sagas:
         yield f"saga {key} was acknowledged and is lost"
         return
     if saga:
-        happened = books.sagas[key][1] is State.COMPLETED
+        happened = books.sagas[key][1] is SagaState.COMPLETED
     elif key not in books.transfers:
         yield f"transfer {key} was acknowledged and is lost"
         return
@@ -146,7 +146,7 @@ def _promise(books: Books, told: Told) -> Iterable[str]:
 
 
 def _moved(books: Books, key: str) -> bool:
-    return key in books.transfers and books.transfers[key][1] is Outcome.MOVED
+    return key in books.transfers and books.transfers[key][1] is TransferOutcome.MOVED
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -184,8 +184,8 @@ async def read_books(url: str) -> Books:
     return Books(
         balances={row["id"]: row["balance"] for row in accounts},
         allowances={row["id"]: row["allowance"] for row in users},
-        transfers={row["key"]: (_terms(row), Outcome(row["outcome"])) for row in transfers},
-        sagas={row["key"]: (_terms(row), State(row["state"])) for row in sagas},
+        transfers={row["key"]: (_terms(row), TransferOutcome(row["outcome"])) for row in transfers},
+        sagas={row["key"]: (_terms(row), SagaState(row["state"])) for row in sagas},
         reservations={
             row["saga"]: (row["user_id"], row["amount"], Hold(row["hold"])) for row in reservations
         },

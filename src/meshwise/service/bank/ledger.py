@@ -15,28 +15,28 @@ from __future__ import annotations
 from typing import Any
 
 from meshwise.service.bank import domain
-from meshwise.service.bank.domain import Conflict, Hold, Outcome, Result, State, Transfer
+from meshwise.service.bank.domain import ActionResult, Conflict, Hold, SagaState, Transfer, TransferOutcome
 
 _CONFLICT = "conflict"
 
 
-async def transfer(connection: Any, asked: Transfer, *, overdraft: bool = False) -> Outcome:
+async def transfer(connection: Any, asked: Transfer, *, overdraft: bool = False) -> TransferOutcome:
     """Decide and book it, once for its key. Raises Conflict."""
     outcome = await connection.fetchval("SELECT book_transfer($1, $2, $3, $4, $5)", *_terms(asked), overdraft)
-    return Outcome(_no_conflict(outcome, asked))
+    return TransferOutcome(_no_conflict(outcome, asked))
 
 
-async def move_for_saga(connection: Any, asked: Transfer) -> State:
+async def move_for_saga(connection: Any, asked: Transfer) -> SagaState:
     """The step MOVING of a saga: money and state change together, so this step is never in doubt. Raises
     Conflict."""
     following = await connection.fetchval(
         "SELECT book_step($1, $2, $3, $4, $5, $6, $7)",
         *_terms(asked),
-        State.MOVING,
-        domain.after(State.MOVING, Result.DONE),
-        domain.after(State.MOVING, Result.REFUSED),
+        SagaState.MOVING,
+        domain.after(SagaState.MOVING, ActionResult.DONE),
+        domain.after(SagaState.MOVING, ActionResult.REFUSED),
     )
-    return State(_no_conflict(following, asked))
+    return SagaState(_no_conflict(following, asked))
 
 
 async def give_back(connection: Any, moved: Transfer) -> None:
@@ -44,25 +44,25 @@ async def give_back(connection: Any, moved: Transfer) -> None:
     that a late one cannot move the money after all."""
     await connection.execute(
         "INSERT INTO transfers VALUES ($1, $2, $3, $4, $5) ON CONFLICT (key) DO NOTHING",
-        *(*_terms(moved), Outcome.REFUSED),
+        *(*_terms(moved), TransferOutcome.REFUSED),
     )
     stored = await connection.fetchval("SELECT outcome FROM transfers WHERE key = $1", moved.key)
-    if Outcome(stored) is Outcome.MOVED:
+    if TransferOutcome(stored) is TransferOutcome.MOVED:
         await transfer(connection, moved.returned(), overdraft=True)
 
 
-async def open_saga(connection: Any, asked: Transfer) -> State:
+async def open_saga(connection: Any, asked: Transfer) -> SagaState:
     """The stored state of the saga; a new one begins. Raises Conflict."""
     row = await connection.fetchrow(
-        "SELECT * FROM open_saga($1, $2, $3, $4, $5)", *_terms(asked), State.RESERVING
+        "SELECT * FROM open_saga($1, $2, $3, $4, $5)", *_terms(asked), SagaState.RESERVING
     )
     domain.same_terms(asked, Transfer(row["key"], row["source"], row["target"], row["amount"]))
-    return State(row["state"])
+    return SagaState(row["state"])
 
 
-async def advance_saga(connection: Any, key: str, state: State, following: State) -> State:
+async def advance_saga(connection: Any, key: str, state: SagaState, following: SagaState) -> SagaState:
     """Store the next state and return it; if somebody else was faster, return what is stored."""
-    return State(await connection.fetchval("SELECT advance_saga($1, $2, $3)", key, state, following))
+    return SagaState(await connection.fetchval("SELECT advance_saga($1, $2, $3)", key, state, following))
 
 
 async def open_sagas(connection: Any, older_than_s: float, limit: int) -> list[Transfer]:

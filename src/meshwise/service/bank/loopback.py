@@ -19,39 +19,39 @@ from pathlib import Path
 from meshwise.core.patience import USUAL
 from meshwise.core.process import LaunchPlan, OwnedProcess
 from meshwise.service.bank import schema, stores
-from meshwise.service.bank.calls import Caller, Unreachable
+from meshwise.service.bank.calls import PeerClient, Unreachable
 from meshwise.service.bank.serving import HEALTH
-from meshwise.service.bank.spec import BankSpec, Peer, Service, StoreUrls
+from meshwise.service.bank.spec import BankService, BankSpec, Peer, StoreUrls
 from meshwise.service.bank.stores import Store
 from meshwise.study.bank import Stores
 from meshwise.study.model import Protocol
 
 _HOST = "127.0.0.1"
-_NO_STORES = (Service.EDGE,)
+_NO_STORES = (BankService.EDGE,)
 
 
 @dataclass
-class Bank:
+class LoopbackBank:
     """A running bank. `kill` and `start` change its processes."""
 
     protocol: Protocol
     postgres: Store
     redis: Store
-    specs: Mapping[Service, BankSpec]
+    specs: Mapping[BankService, BankSpec]
     directory: Path
     balance: int
     allowance: int
-    _running: dict[Service, OwnedProcess] = field(default_factory=dict)
+    _running: dict[BankService, OwnedProcess] = field(default_factory=dict)
 
     @property
     def edge(self) -> str:
-        return self.where(Service.EDGE)
+        return self.where(BankService.EDGE)
 
-    def where(self, service: Service) -> str:
+    def where(self, service: BankService) -> str:
         """`host:port`"""
         return f"{_HOST}:{self.specs[service].ports[self.protocol]}"
 
-    def start(self, service: Service) -> None:
+    def start(self, service: BankService) -> None:
         """Start a service; it need not be ready when this returns."""
         path = self.directory / f"{service}.json"
         self.specs[service].write(path)
@@ -61,15 +61,15 @@ class Bank:
             LaunchPlan(f"bank/{service}", argv, inherited, self.directory / f"{service}.log")
         )
 
-    def kill(self, service: Service) -> None:
+    def kill(self, service: BankService) -> None:
         """SIGKILL, as an out-of-memory kill would."""
         self._running[service].send(signal.SIGKILL)
         self._running[service].stop()
 
-    def pid(self, service: Service) -> int:
+    def pid(self, service: BankService) -> int:
         return self._running[service].pid
 
-    def log(self, service: Service) -> str:
+    def log(self, service: BankService) -> str:
         return self._running[service].log_tail()
 
     def wait_ready(self) -> None:
@@ -91,7 +91,7 @@ def running(
     accounts: int = 1000,
     balance: int = 1_000_000,
     allowance: int = 1_000_000,
-) -> Iterator[Bank]:
+) -> Iterator[LoopbackBank]:
     """The bank, ready. `directory` takes the logs; the stores' data and the specs, with passwords, are
     removed at the end. Raises what `stores.postgres` and `stores.redis` raise, MW211 and MW212."""
     with ExitStack() as stack:
@@ -99,8 +99,8 @@ def running(
         postgres = stack.enter_context(stores.postgres(directory, _HOST, stores.free_port()))
         redis = stack.enter_context(stores.redis(directory, _HOST, stores.free_port()))
         asyncio.run(schema.prepare(postgres.url, accounts, balance, allowance))
-        ports = {service: {protocol: stores.free_port()} for service in Service}
-        peers = {service: Peer(_HOST, ports[service]) for service in Service}
+        ports = {service: {protocol: stores.free_port()} for service in BankService}
+        peers = {service: Peer(_HOST, ports[service]) for service in BankService}
         urls = {Stores.MESHED: StoreUrls(postgres.url, redis.url)}
         specs = {
             service: BankSpec(
@@ -110,19 +110,19 @@ def running(
                 listen=_HOST,
                 stores={} if service in _NO_STORES else urls,
             )
-            for service in Service
+            for service in BankService
         }
-        bank = Bank(protocol, postgres, redis, specs, secret, balance, allowance)
+        bank = LoopbackBank(protocol, postgres, redis, specs, secret, balance, allowance)
         stack.callback(bank.stop)
-        for service in Service:
+        for service in BankService:
             bank.start(service)
         bank.wait_ready()
         yield bank
 
 
-def _answers(protocol: Protocol, where: Mapping[Service, str]) -> bool:
+def _answers(protocol: Protocol, where: Mapping[BankService, str]) -> bool:
     async def ask() -> bool:
-        async with Caller(protocol, where, 1.0) as caller:
+        async with PeerClient(protocol, where, 1.0) as caller:
             try:
                 return (await caller.call(next(iter(where)), HEALTH, {})).ok
             except Unreachable:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from meshwise.study.bank import DEFAULT_WEIGHTS as DEFAULT_WEIGHTS
-from meshwise.study.bank import Operation as Operation
+from meshwise.study.bank import BankOperation as BankOperation
 
 
 @dataclass(frozen=True)
 class Mix:
     """Weights need not add up to anything. Raises ValueError for a negative weight or none above zero."""
 
-    weights: Mapping[Operation, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    weights: Mapping[BankOperation, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
     accounts: int = 1000
     """Users and accounts are numbered from 0; each user has the account of the same number."""
     largest_amount: int = 10_000
@@ -33,10 +33,10 @@ class Mix:
 
 
 @dataclass(frozen=True)
-class Request:
+class BankRequest:
     """One request of a client."""
 
-    operation: Operation
+    operation: BankOperation
     user: int
     target: int = 0
     amount: int = 0
@@ -49,7 +49,7 @@ class Request:
         return {"user": self.user}
 
 
-def draw(mix: Mix, count: int, seed: int, run: str) -> list[Request]:
+def draw(mix: Mix, count: int, seed: int, run: str) -> list[BankRequest]:
     """`count` requests. Keys are unique within `run`; equal arguments give equal requests."""
     random = np.random.default_rng(seed)
     operations = list(mix.weights)
@@ -64,8 +64,8 @@ def draw(mix: Mix, count: int, seed: int, run: str) -> list[Request]:
         user = int(users[number])
         if operation.moves_money:
             target = (user + int(steps[number])) % mix.accounts
-            request = Request(operation, user, target, int(amounts[number]), f"{run}-{number}")
+            request = BankRequest(operation, user, target, int(amounts[number]), f"{run}-{number}")
         else:
-            request = Request(operation, user)
+            request = BankRequest(operation, user)
         requests.append(request)
     return requests

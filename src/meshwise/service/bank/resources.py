@@ -14,8 +14,8 @@ from typing import Any
 import asyncpg
 
 from meshwise.service.bank.cache import Cache
-from meshwise.service.bank.calls import Answer, Caller, Origin, Unreachable, origin_of_task
-from meshwise.service.bank.spec import BankSpec, Service
+from meshwise.service.bank.calls import Answer, Origin, PeerClient, Unreachable, origin_of_task
+from meshwise.service.bank.spec import BankService, BankSpec
 from meshwise.study.bank import Stores
 
 _CLOSE_S = 3.0
@@ -33,7 +33,7 @@ class Peers:
 
     def __init__(self, spec: BankSpec) -> None:
         self._callers = {
-            protocol: Caller(
+            protocol: PeerClient(
                 protocol,
                 {service: f"{peer.address}:{peer.ports[protocol]}" for service, peer in spec.peers.items()},
                 spec.deadline_s,
@@ -48,7 +48,7 @@ class Peers:
         self.latest = Origin(next(iter(spec.ports)))
         """Of the last request; for what is done in the background."""
 
-    async def call(self, service: Service, method: str, body: Mapping[str, Any]) -> Answer:
+    async def call(self, service: BankService, method: str, body: Mapping[str, Any]) -> Answer:
         """Raises Unreachable."""
         origin = origin_of_task() or self.latest
         return await self._callers[origin.protocol].call(service, method, body, origin.headers)

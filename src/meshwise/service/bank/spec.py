@@ -21,7 +21,7 @@ from meshwise.study.model import Protocol
 SPOKEN = (Protocol.HTTP1, Protocol.HTTP2, Protocol.GRPC)
 
 
-class Service(StrEnum):
+class BankService(StrEnum):
     EDGE = "edge"
     USERS = "users"
     ACCOUNTS = "accounts"
@@ -54,11 +54,11 @@ class StoreUrls:
 class BankSpec:
     """One service of the bank."""
 
-    service: Service
+    service: BankService
     ports: Mapping[Protocol, int]
     """What it serves: http1, http2, grpc, each on its port. It calls others in the protocol that it is
     called in."""
-    peers: Mapping[Service, Peer] = field(default_factory=dict)
+    peers: Mapping[BankService, Peer] = field(default_factory=dict)
     """Every service that this one calls."""
     listen: str = "0.0.0.0"
     stores: Mapping[Stores, StoreUrls] = field(default_factory=dict)
@@ -85,10 +85,10 @@ class BankSpec:
         """Raises MW901 for a file that is not a spec."""
         try:
             raw: dict[str, Any] = json.loads(path.read_text())
-            raw["service"] = Service(raw["service"])
+            raw["service"] = BankService(raw["service"])
             raw["ports"] = _ports(raw["ports"])
             raw["peers"] = {
-                Service(name): Peer(**{**peer, "ports": _ports(peer["ports"])})
+                BankService(name): Peer(**{**peer, "ports": _ports(peer["ports"])})
                 for name, peer in raw.get("peers", {}).items()
             }
             raw["stores"] = {Stores(way): StoreUrls(**urls) for way, urls in raw.get("stores", {}).items()}

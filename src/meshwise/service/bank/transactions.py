@@ -17,19 +17,19 @@ from dataclasses import asdict
 from meshwise.service.bank import calls, domain, ledger
 from meshwise.service.bank.cache import balance_key
 from meshwise.service.bank.calls import Answer, Body, Unreachable
-from meshwise.service.bank.domain import Outcome, Result, State, Transfer
+from meshwise.service.bank.domain import ActionResult, SagaState, Transfer, TransferOutcome
 from meshwise.service.bank.notifications import RECENT
 from meshwise.service.bank.resources import Resources
 from meshwise.service.bank.serving import STORE_ERRORS, BadRequest, Handler, number, text
-from meshwise.service.bank.spec import Service
+from meshwise.service.bank.spec import BankService
 
 log = logging.getLogger(__name__)
 
-_STEPS: Mapping[State, tuple[Service, str]] = {
-    State.RESERVING: (Service.USERS, "reserve"),
-    State.NOTIFYING: (Service.NOTIFICATIONS, "send"),
-    State.CANCELLING: (Service.NOTIFICATIONS, "cancel"),
-    State.RELEASING: (Service.USERS, "release"),
+_STEPS: Mapping[SagaState, tuple[BankService, str]] = {
+    SagaState.RESERVING: (BankService.USERS, "reserve"),
+    SagaState.NOTIFYING: (BankService.NOTIFICATIONS, "send"),
+    SagaState.CANCELLING: (BankService.NOTIFICATIONS, "cancel"),
+    SagaState.RELEASING: (BankService.USERS, "release"),
 }
 _PAUSE_S = 0.1
 _LOOK_EVERY_S = 1.0
@@ -42,13 +42,13 @@ def handlers(held: Resources) -> Mapping[str, Handler]:
         asked = _terms(body)
         outcome = await ledger.transfer(held.pool, asked)
         await _changed(held, asked)
-        return Answer(calls.OK if outcome is Outcome.MOVED else calls.REFUSED, {"outcome": outcome})
+        return Answer(calls.OK if outcome is TransferOutcome.MOVED else calls.REFUSED, {"outcome": outcome})
 
     async def notify(body: Body) -> Answer:
         state = await drive(held, _terms(body))
         if not state.ended:
             return Answer(calls.UNAVAILABLE, {"state": state, "error": "the saga is still being undone"})
-        return Answer(calls.OK if state is State.COMPLETED else calls.REFUSED, {"state": state})
+        return Answer(calls.OK if state is SagaState.COMPLETED else calls.REFUSED, {"state": state})
 
     async def recent(body: Body) -> Answer:
         rows = await held.pool.fetch(
@@ -61,15 +61,15 @@ def handlers(held: Resources) -> Mapping[str, Handler]:
     return {"transfer": transfer, "notify": notify, "recent": recent}
 
 
-async def drive(held: Resources, asked: Transfer) -> State:
+async def drive(held: Resources, asked: Transfer) -> SagaState:
     """Drive a saga to its end; the state it came to, which is not an end if a compensation failed."""
     state = await ledger.open_saga(held.pool, asked)
     while not state.ended:
-        if state in (State.MOVING, State.RETURNING):
+        if state in (SagaState.MOVING, SagaState.RETURNING):
             state = await _book(held, asked, state)
             continue
         result = await _ask(held, asked, state)
-        if result is not Result.DONE and state.compensating:
+        if result is not ActionResult.DONE and state.compensating:
             return state
         state = await ledger.advance_saga(held.pool, asked.key, state, domain.after(state, result))
     return state
@@ -88,21 +88,21 @@ async def take_up(held: Resources) -> None:
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def _book(held: Resources, asked: Transfer, state: State) -> State:
+async def _book(held: Resources, asked: Transfer, state: SagaState) -> SagaState:
     """Money and state change in one transaction, so this step is never in doubt."""
-    if state is State.MOVING:
+    if state is SagaState.MOVING:
         following = await ledger.move_for_saga(held.pool, asked)
     else:
         async with held.pool.acquire() as connection, connection.transaction():
             await ledger.give_back(connection, asked)
             following = await ledger.advance_saga(
-                connection, asked.key, state, domain.after(state, Result.DONE)
+                connection, asked.key, state, domain.after(state, ActionResult.DONE)
             )
     await _changed(held, asked)
     return following
 
 
-async def _ask(held: Resources, asked: Transfer, state: State) -> Result:
+async def _ask(held: Resources, asked: Transfer, state: SagaState) -> ActionResult:
     """One step of another service, repeated while its outcome is unknown."""
     service, method = _STEPS[state]
     for attempt in range(held.spec.attempts):
@@ -112,8 +112,8 @@ async def _ask(held: Resources, asked: Transfer, state: State) -> Result:
             log.info("%s of saga %s, attempt %d: %s", method, asked.key, attempt + 1, error)
             await asyncio.sleep(_PAUSE_S * 2**attempt)
         else:
-            return Result.DONE if answer.ok else Result.REFUSED
-    return Result.GAVE_UP
+            return ActionResult.DONE if answer.ok else ActionResult.REFUSED
+    return ActionResult.GAVE_UP
 
 
 async def _changed(held: Resources, moved: Transfer) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from meshwise.study.bank import Operation
+from meshwise.study.bank import BankOperation
 from meshwise.study.file.problems import Problem, impossible
 from meshwise.study.file.scalars import Duration, Part
 from meshwise.study.topology import TopologyKind
@@ -25,9 +25,9 @@ class MixPart(Part):
     statement: Annotated[Weight, Field(description="Gather from four services at once.")] = 0
 
     @property
-    def weights(self) -> tuple[tuple[Operation, float], ...]:
+    def weights(self) -> tuple[tuple[BankOperation, float], ...]:
         """Without those of weight 0."""
-        return tuple((each, weight) for each in Operation if (weight := getattr(self, each)) > 0)
+        return tuple((each, weight) for each in BankOperation if (weight := getattr(self, each)) > 0)
 
 
 class EventPart(Part):

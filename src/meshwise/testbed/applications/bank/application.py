@@ -30,7 +30,7 @@ from meshwise.core.process import OwnedProcess
 from meshwise.load.spec import LoadSpec
 from meshwise.mesh.seam import Capture, ProcessPlan, Ready
 from meshwise.service.bank import schema, stores
-from meshwise.service.bank.spec import SPOKEN, BankSpec, Peer, Service, StoreUrls
+from meshwise.service.bank.spec import SPOKEN, BankService, BankSpec, Peer, StoreUrls
 from meshwise.service.bank.stores import Cluster, Store
 from meshwise.study.bank import Stores
 from meshwise.study.model import Cell, MeshName, Study, Trial, Workload
@@ -138,7 +138,7 @@ class Bank:
     def _plans(self, environment: Environment, directory: Path) -> list[ProcessPlan]:
         make_directory(directory, PRIVATE_DIRECTORY)
         plans = []
-        for service in Service:
+        for service in BankService:
             path = directory / f"{service}.json"
             self.spec(environment, service).write(path)
             plans.append(
@@ -152,13 +152,15 @@ class Bank:
             )
         return plans
 
-    def spec(self, environment: Environment, service: Service) -> BankSpec:
+    def spec(self, environment: Environment, service: BankService) -> BankSpec:
         workload = environment.placement[service].workload
         ports = {protocol: workload.port(protocol) for protocol in self._protocols}
         peers = {
-            Service(name): Peer(environment.address(name), ports, environment.placement[name].workload.host)
+            BankService(name): Peer(
+                environment.address(name), ports, environment.placement[name].workload.host
+            )
             for name in workload.calls
-            if name in tuple(Service)
+            if name in tuple(BankService)
         }
         return BankSpec(
             service, ports, peers,
@@ -192,7 +194,7 @@ class Bank:
 
     def rest(self, place: Place) -> None:
         """Every service lets go of every connection. Raises MW921."""
-        for service in Service:
+        for service in BankService:
             place.tell(service, CONTROL_PORT, "/rest")
 
     def renew(self, place: Place, cell: Cell) -> None:
@@ -205,7 +207,7 @@ class Bank:
                 cache.flushall()
         except (redis.RedisError, *schema.ERRORS) as error:
             raise messages.STORE_SILENT.error(environment=environment.name, reason=error) from error
-        for service in Service:
+        for service in BankService:
             place.tell(service, CONTROL_PORT, f"/begin/{cell.stores}")
 
     def ask(self, place: Place, trial: Trial, clients: Mapping[str, LoadSpec], files: Path) -> TrialLoad:

@@ -30,10 +30,10 @@ from meshwise.load.script import Line, write_script
 from meshwise.load.spec import LoadSpec
 from meshwise.load.wire.seam import GRPC_STATUS_BASE
 from meshwise.service.bank import calls, invariants, schema
-from meshwise.service.bank.invariants import Told, Verdict
-from meshwise.service.bank.mix import Mix, Request, draw
-from meshwise.service.bank.spec import Service
-from meshwise.study.bank import Operation
+from meshwise.service.bank.invariants import BooksVerdict, Told
+from meshwise.service.bank.mix import BankRequest, Mix, draw
+from meshwise.service.bank.spec import BankService
+from meshwise.study.bank import BankOperation
 from meshwise.study.model import Arrivals, Protocol
 
 ACCOUNTS, BALANCE, ALLOWANCE = 1000, 1_000_000, 1_000_000
@@ -44,11 +44,11 @@ _CLOSED_RPS = 3000
 """More than the bank can answer: how many requests a closed loop may need."""
 _FAILED_PRECONDITION = calls.TO_GRPC[calls.REFUSED].value[0]
 
-AskAgain = Callable[[Sequence[Request]], Sequence[int]]
+AskAgain = Callable[[Sequence[BankRequest]], Sequence[int]]
 """Sends these once more and gives a status each; 0: none."""
 
 
-def asked_by(spec: LoadSpec, weights: Mapping[Operation, float], run: str) -> list[Request]:
+def asked_by(spec: LoadSpec, weights: Mapping[BankOperation, float], run: str) -> list[BankRequest]:
     """The requests of one client, one for each time of its schedule."""
     if spec.arrivals is Arrivals.CLOSED:
         span_ns = spec.warmup_ns + spec.duration_ns
@@ -58,7 +58,7 @@ def asked_by(spec: LoadSpec, weights: Mapping[Operation, float], run: str) -> li
     return draw(Mix(weights, ACCOUNTS), max(count, 1), spec.seed, run)
 
 
-def scripted(spec: LoadSpec, requests: Sequence[Request], path: Path) -> LoadSpec:
+def scripted(spec: LoadSpec, requests: Sequence[BankRequest], path: Path) -> LoadSpec:
     """The spec of a load that sends these requests to the edge; writes the script to `path`."""
     write_script(path, (_line(spec.protocol, request) for request in requests))
     headers = spec.headers
@@ -67,8 +67,8 @@ def scripted(spec: LoadSpec, requests: Sequence[Request], path: Path) -> LoadSpe
     return replace(spec, method="POST", headers=headers, script=str(path))
 
 
-def _line(protocol: Protocol, request: Request) -> Line:
-    path = calls.path_in(protocol, Service.EDGE, request.operation)
+def _line(protocol: Protocol, request: BankRequest) -> Line:
+    path = calls.path_in(protocol, BankService.EDGE, request.operation)
     return Line(path, calls.encode(request.body()).decode())
 
 
@@ -86,12 +86,12 @@ def status_of(recorded: int) -> int:
 class Asked:
     """What the clients of one trial asked, by client."""
 
-    requests: Mapping[str, Sequence[Request]]
+    requests: Mapping[str, Sequence[BankRequest]]
 
     def labelled(self, client: str, table: pa.Table) -> pa.Table:
         """A client's records, row k of which is its request k, with the columns `operation` and `request`."""
         asked = self.requests[client]
-        names = list(Operation)
+        names = list(BankOperation)
         codes = np.array(
             [names.index(asked[k % len(asked)].operation) for k in range(table.num_rows)], np.int8
         )
@@ -102,7 +102,9 @@ class Asked:
 
 def refusals_are_answers(table: pa.Table) -> pa.Table:
     """The requests table without an error where the bank refused to move money."""
-    moves = pc.is_in(table["operation"].cast(pa.string()), pa.array([o for o in Operation if o.moves_money]))
+    moves = pc.is_in(
+        table["operation"].cast(pa.string()), pa.array([o for o in BankOperation if o.moves_money])
+    )
     refused = pc.is_in(
         table["status"].cast(pa.int64()),
         pa.array([calls.REFUSED, GRPC_STATUS_BASE + _FAILED_PRECONDITION], pa.int64()),
@@ -132,11 +134,11 @@ def judged(
     return replace(measurement, checks=checks, flags=(*measurement.flags, *flags))
 
 
-def _statuses(requests: pa.Table, asked: Asked) -> dict[str, tuple[Request, int]]:
+def _statuses(requests: pa.Table, asked: Asked) -> dict[str, tuple[BankRequest, int]]:
     """By key: every request that moves money and was sent, with what its client was told."""
     columns = ("client", "request", "status")
     sent = requests.filter(pc.is_valid(requests["sent_ns"])).select(columns)
-    found: dict[str, tuple[Request, int]] = {}
+    found: dict[str, tuple[BankRequest, int]] = {}
     for client, number, status in zip(*(sent[name].to_pylist() for name in columns), strict=True):
         request = asked.requests[client][number % len(asked.requests[client])]
         if request.operation.moves_money:
@@ -144,7 +146,7 @@ def _statuses(requests: pa.Table, asked: Asked) -> dict[str, tuple[Request, int]
     return found
 
 
-def _come_back(statuses: dict[str, tuple[Request, int]], ask_again: AskAgain) -> int:
+def _come_back(statuses: dict[str, tuple[BankRequest, int]], ask_again: AskAgain) -> int:
     """Ask again for what is not known; how many requests that were. `statuses` takes what is learnt."""
     repeated = 0
     for _ in range(ROUNDS):
@@ -157,13 +159,13 @@ def _come_back(statuses: dict[str, tuple[Request, int]], ask_again: AskAgain) ->
     return repeated
 
 
-async def _verdict(url: str, told: Sequence[Told], settle_s: float) -> tuple[bool, Verdict]:
+async def _verdict(url: str, told: Sequence[Told], settle_s: float) -> tuple[bool, BooksVerdict]:
     settled = await invariants.settled(url, settle_s)
     return settled, invariants.judge(await invariants.read_books(url), told, BALANCE, ALLOWANCE)
 
 
 def checks_of(
-    settled: bool, verdict: Verdict, repeated: int, settle_s: float = SETTLE_S
+    settled: bool, verdict: BooksVerdict, repeated: int, settle_s: float = SETTLE_S
 ) -> tuple[Check, ...]:
     """What the archive keeps of a judgement."""
     seen = (

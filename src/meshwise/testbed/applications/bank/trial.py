@@ -11,8 +11,8 @@ import pyarrow as pa
 from meshwise.core.modes import make_directory
 from meshwise.core.patience import USUAL, Patience
 from meshwise.load.spec import LoadSpec
-from meshwise.service.bank.mix import Request
-from meshwise.study.bank import Operation
+from meshwise.service.bank.mix import BankRequest
+from meshwise.study.bank import BankOperation
 from meshwise.study.model import Arrivals
 from meshwise.testbed.applications.bank import books
 from meshwise.testbed.applications.seam import Send
@@ -30,10 +30,10 @@ class BankTrial:
 
     run: str
     """Prefix of the idempotency keys: the trial's id."""
-    weights: Mapping[Operation, float]
+    weights: Mapping[BankOperation, float]
     directory: Path
     patience: Patience = USUAL
-    _asked: dict[str, Sequence[Request]] = field(default_factory=dict)
+    _asked: dict[str, Sequence[BankRequest]] = field(default_factory=dict)
 
     def scripted(self, client: str, spec: LoadSpec) -> LoadSpec:
         """The load of one client, which asks the bank."""
@@ -49,7 +49,7 @@ class BankTrial:
         """`spec`: of the client inside the mesh, as which every client comes back."""
         rounds = 0
 
-        def ask_again(requests: Sequence[Request]) -> Sequence[int]:
+        def ask_again(requests: Sequence[BankRequest]) -> Sequence[int]:
             nonlocal rounds
             rounds += 1
             return once_more(requests, spec, self.directory / f"again-{rounds}", send, self.patience)
@@ -58,7 +58,7 @@ class BankTrial:
 
 
 def once_more(
-    requests: Sequence[Request], spec: LoadSpec, directory: Path, send: Send, patience: Patience
+    requests: Sequence[BankRequest], spec: LoadSpec, directory: Path, send: Send, patience: Patience
 ) -> Sequence[int]:
     """Send these, evenly spaced, and give a status each; zeros if the instrument does not get through."""
     make_directory(directory)
