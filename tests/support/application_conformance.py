@@ -25,7 +25,7 @@ from meshwise.load.spec import LoadSpec
 from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import Capture
 from meshwise.study.model import Study, Trial
-from meshwise.testbed.applications.seam import Application, Place
+from meshwise.testbed.applications.seam import Application, ApplicationEnvironment
 from meshwise.testbed.layout import SERVICE, Environment, lay_out
 from meshwise.testbed.local.instrument import load_spec
 from meshwise.testbed.seam import Measurement
@@ -65,10 +65,10 @@ class Begun:
 
     question: Study
     application: Application
-    places: Mapping[str, Place]
+    places: Mapping[str, ApplicationEnvironment]
     pods: Pods
 
-    def first(self) -> tuple[Place, Trial]:
+    def first(self) -> tuple[ApplicationEnvironment, Trial]:
         return next(iter(self.places.values())), trial(0, self.question.cells[0])
 
 
@@ -103,7 +103,9 @@ class ApplicationConformance:
 
             for environment in lay_out(question, home / "environments"):
                 own = home / environment.name.replace("/", "-")
-                place = Place(environment, pods.tell, network_fd, own / "files", home / "logs")
+                place = ApplicationEnvironment(
+                    environment, pods.tell, network_fd, own / "files", home / "logs"
+                )
                 places[environment.name] = place
             yield Begun(question, application, places, pods)
 

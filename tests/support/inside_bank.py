@@ -34,7 +34,7 @@ from meshwise.study.model import (
     Trial,
     TrialPlan,
 )
-from meshwise.testbed.applications.bank.application import Bank
+from meshwise.testbed.applications.bank.application import BankApplication
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe
@@ -59,7 +59,7 @@ def of_bank(posture: Posture = NO_MESH, protocol: Protocol = Protocol.HTTP1, **m
 
 
 def bank_testbed(
-    cells: Sequence[Cell], plan: TrialPlan = PLAN, application: Bank | None = None
+    cells: Sequence[Cell], plan: TrialPlan = PLAN, application: BankApplication | None = None
 ) -> LocalTestbed:
     question = study(cells, trial=plan)
     meshes = {name: MESHES[name]() for name in question.environments}
@@ -187,7 +187,7 @@ def fill(path: Path) -> None:
 def evicting() -> int:
     """The cache may hold next to nothing."""
     one = of_bank()
-    bank = Bank(study([one]), {"redis": ("--maxmemory", "1mb")})
+    bank = BankApplication(study([one]), {"redis": ("--maxmemory", "1mb")})
     with bank_testbed([one], application=bank) as bed:
         bed.restart(0)
         run(bed, trial(0, one))

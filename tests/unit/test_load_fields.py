@@ -10,7 +10,7 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.load.fields import check_request
 from meshwise.load.instrument import check_spec
 from meshwise.load.requests import encode
-from meshwise.load.script import Line, encode_script, write_script
+from meshwise.load.script import ScriptLine, encode_script, write_script
 from meshwise.load.spec import LoadSpec
 from meshwise.load.wire import frames
 from meshwise.study.model import Protocol
@@ -134,7 +134,7 @@ def test_grpc_methods_that_are_none_are_refused(path: str, tmp_path) -> None:  #
     with pytest.raises(MeshwiseError) as caught:
         check_spec(spec)
     assert (caught.value.code, caught.value.exit_status) == ("MW303", 2)
-    write_script(tmp_path / "script", [Line("/a.B/C", ""), Line(path, "")])
+    write_script(tmp_path / "script", [ScriptLine("/a.B/C", ""), ScriptLine(path, "")])
     with pytest.raises(MeshwiseError):
         encode_script(spec, tmp_path / "script")
 
@@ -152,7 +152,7 @@ def test_opaque_tcp_reads_none_of_them() -> None:
 
 
 def test_an_answer_to_head_has_no_body_in_scripts_too(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    write_script(tmp_path / "script", [Line("/a", "")])
+    write_script(tmp_path / "script", [ScriptLine("/a", "")])
     make, _ = encode_script(asking(Protocol.HTTP1, method="HEAD"), tmp_path / "script")
     protocol = make()
     protocol.start(1)

@@ -14,7 +14,7 @@ from meshwise.load.records import Columns
 from meshwise.load.report import NOTHING, LoadReport, percentiles, report
 from meshwise.load.setups import SetupLog
 from meshwise.load.spec import LoadSpec, TlsSpec
-from meshwise.load.verdict import Evidence, limited_by
+from meshwise.load.verdict import InstrumentEvidence, limited_by
 from meshwise.load.waits import Waited
 from meshwise.load.wire.seam import ErrorKind, http_outcome, outcome
 from meshwise.study.model import Arrivals, Protocol
@@ -90,7 +90,7 @@ def test_processes_are_put_together() -> None:
     assert (found.requests, found.rate_achieved, found.cpu_us_per_request) == (20, 20.0, 10.0)
 
 
-QUIET = Evidence(
+QUIET = InstrumentEvidence(
     requests=100,
     late_p99_us=100.0,
     response_p99_us=1000.0,

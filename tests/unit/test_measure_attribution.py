@@ -9,7 +9,15 @@ import pytest
 from tests.support.synthetic import cell
 
 from meshwise.findings.reason import read_reasons
-from meshwise.measure.attribution import Attribution, Limit, Machine, Seen, Usage, attribute, limit_of_search
+from meshwise.measure.attribution import (
+    Attribution,
+    Limit,
+    Machine,
+    SearchTrial,
+    Usage,
+    attribute,
+    limit_of_search,
+)
 from meshwise.study.model import Trial
 from meshwise.telemetry.source import Source
 
@@ -108,34 +116,36 @@ IDLE = usage(load(0.3, 0.1), {0: 0.9, 1: 0.55})
 FULL = usage(load(0.7, 0.2), {0: 0.9, 1: 0.02})
 
 
-def limited(broken: float | None, *steps: Seen, bound: bool = False) -> Attribution:
+def limited(broken: float | None, *steps: SearchTrial, bound: bool = False) -> Attribution:
     return limit_of_search(broken, bound, steps, PINNED)
 
 
 def test_the_lowest_rate_that_broke_is_asked_first_and_clear_overload_then() -> None:
-    held = Seen(1000, "held", read_reasons(""), FULL)
+    held = SearchTrial(1000, "held", read_reasons(""), FULL)
     found = limited(
         1030,
         held,
-        Seen(1030, "broken", read_reasons("p99"), FULL),
-        Seen(1500, "broken", read_reasons("p99"), IDLE),
+        SearchTrial(1030, "broken", read_reasons("p99"), FULL),
+        SearchTrial(1500, "broken", read_reasons("p99"), IDLE),
     )
     assert found.limit is Limit.PROXY
     assert found.words.startswith("at 1030/s, which broke, the pods' CPU was 98% used")
     later = limited(
         1030,
         held,
-        Seen(1030, "broken", read_reasons("p99"), IDLE),
-        Seen(1500, "broken", read_reasons("p99"), FULL),
+        SearchTrial(1030, "broken", read_reasons("p99"), IDLE),
+        SearchTrial(1500, "broken", read_reasons("p99"), FULL),
     )
     assert later.limit is Limit.PROXY
     assert later.words.startswith("at 1500/s")
     far = limited(
-        1030, Seen(1030, "broken", read_reasons("p99"), IDLE), Seen(1700, "broken", read_reasons("p99"), FULL)
+        1030,
+        SearchTrial(1030, "broken", read_reasons("p99"), IDLE),
+        SearchTrial(1700, "broken", read_reasons("p99"), FULL),
     )
     assert far.limit is Limit.UNKNOWN, "far beyond its knee a system may be limited by something else"
     assert "at 1030/s, which broke" in far.words
-    assert limited(1030, Seen(1030, "broken", read_reasons("p99"), None)).limit is Limit.UNKNOWN
+    assert limited(1030, SearchTrial(1030, "broken", read_reasons("p99"), None)).limit is Limit.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -150,8 +160,8 @@ def test_the_lowest_rate_that_broke_is_asked_first_and_clear_overload_then() -> 
 )
 def test_a_search_that_was_ended_from_outside_says_by_whom(reason: str, limit: Limit) -> None:
     steps = [
-        Seen(2000, "held", read_reasons(""), FULL),
-        *[Seen(3000, "invalid", read_reasons(reason), FULL)] * 3,
+        SearchTrial(2000, "held", read_reasons(""), FULL),
+        *[SearchTrial(3000, "invalid", read_reasons(reason), FULL)] * 3,
     ]
     found = limited(None, *steps, bound=True)
     assert found.limit is limit
@@ -160,4 +170,4 @@ def test_a_search_that_was_ended_from_outside_says_by_whom(reason: str, limit: L
 
 
 def test_the_studys_own_limit_is_told_as_such() -> None:
-    assert limited(None, Seen(2000, "held", read_reasons(""), IDLE), bound=True).limit is Limit.STUDY
+    assert limited(None, SearchTrial(2000, "held", read_reasons(""), IDLE), bound=True).limit is Limit.STUDY

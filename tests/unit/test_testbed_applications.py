@@ -22,7 +22,7 @@ from meshwise.study.bank import BankOperation
 from meshwise.study.model import LADDER, Cell, Study, TopologyKind, Trial
 from meshwise.testbed.applications.choose import application_of
 from meshwise.testbed.applications.echo import Echo
-from meshwise.testbed.applications.seam import Application, Place, TrialLoad
+from meshwise.testbed.applications.seam import Application, ApplicationEnvironment, TrialLoad
 from meshwise.testbed.layout import SERVICE, Environment
 
 STRICT = LADDER[2]
@@ -80,7 +80,7 @@ class Kiosk:
     def capture(self, rules: Capture, workload: str) -> Capture:
         return rules
 
-    def start(self, place: Place, draws: str) -> Sequence[ProcessPlan]:
+    def start(self, place: ApplicationEnvironment, draws: str) -> Sequence[ProcessPlan]:
         place.files.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"{place.environment.pod_name(place.environment.nodes[0].name)}/till"
         plan = LaunchPlan(name, ("/bin/sleep", "300"), network_fd=place.network_fd("till"))
@@ -97,13 +97,15 @@ class Kiosk:
         self._running = {}
         self._stack.close()
 
-    def rest(self, place: Place) -> None:
+    def rest(self, place: ApplicationEnvironment) -> None:
         place.tell(place.environment.nodes[0].name, 80, "/close")
 
-    def renew(self, place: Place, cell: Cell) -> None:
+    def renew(self, place: ApplicationEnvironment, cell: Cell) -> None:
         self.sold = 0
 
-    def ask(self, place: Place, trial: Trial, clients: Mapping[str, LoadSpec], files: Path) -> TrialLoad:
+    def ask(
+        self, place: ApplicationEnvironment, trial: Trial, clients: Mapping[str, LoadSpec], files: Path
+    ) -> TrialLoad:
         return TrialLoad({name: replace(spec, path="/buy") for name, spec in clients.items()})
 
 

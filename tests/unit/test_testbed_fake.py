@@ -13,7 +13,7 @@ from meshwise.archive.read import ArchiveReader
 from meshwise.study.design.blocks import design
 from meshwise.study.model import Study, Trial
 from meshwise.testbed import seam
-from meshwise.testbed.fake import FakeTestbed, Noise, truth
+from meshwise.testbed.fake import FakeTestbed, SimulatedNoise, truth
 from meshwise.testbed.seam import Measurement
 
 STUDY = small_study()
@@ -36,7 +36,7 @@ def test_it_is_a_testbed_and_says_that_it_is_a_fake() -> None:
 def test_without_noise_the_truth_comes_back() -> None:
     study = small_study("workers: 1\n")
     for trial in design(study)[:6]:
-        found = measured(trial, study, noise=Noise(0, 0, 0))
+        found = measured(trial, study, noise=SimulatedNoise(0, 0, 0))
         assert median_us(found.requests) == pytest.approx(truth(trial.cell).service_us, rel=0.12)
         assert cpu_us(found, trial) == pytest.approx(truth(trial.cell).proxy_cpu_us, rel=1e-6)
 
@@ -54,14 +54,15 @@ def cpu_us(found: Measurement, trial: Trial) -> float:
 def test_block_and_process_noise_is_shared_as_it_should_be() -> None:
     trials = [trial for trial in design(STUDY) if trial.block == 0]
     only_block = [
-        median_us(measured(trial, noise=Noise(0.5, 0, 0)).requests) / truth(trial.cell).service_us
+        median_us(measured(trial, noise=SimulatedNoise(0.5, 0, 0)).requests) / truth(trial.cell).service_us
         for trial in trials
     ]
     assert np.std(np.log(only_block)) < 0.1
     assert abs(np.mean(np.log(only_block))) > 0.1
     strict = [trial for trial in trials if trial.cell.posture.name == "strict"]
     only_execution = {
-        trial.process_set: median_us(measured(trial, noise=Noise(0, 0.5, 0)).requests) for trial in strict
+        trial.process_set: median_us(measured(trial, noise=SimulatedNoise(0, 0.5, 0)).requests)
+        for trial in strict
     }
     assert abs(np.log(only_execution["a"] / only_execution["b"])) > 0.1
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from tests.support.inside_world import ISTIO, LINKERD
 
-from meshwise.testbed.local.nft import Chain, Field, Match, Rule, capture_chains, encode
+from meshwise.testbed.local.nft import Chain, PacketField, PacketMatch, Rule, capture_chains, encode
 
 TCP = "meta l4proto tcp"
 ISTIO_OUTPUT = f"""\
@@ -90,7 +90,7 @@ def test_a_redirection_loads_the_port_and_uses_it() -> None:
 
 
 def test_a_network_is_masked_before_it_is_compared() -> None:
-    found = expressions(Rule((Match(Field.DESTINATION, "10.96.0.0/16"),), 1))
+    found = expressions(Rule((PacketMatch(PacketField.DESTINATION, "10.96.0.0/16"),), 1))
     assert [name for name, _ in found] == ["payload", "bitwise", "cmp", "immediate", "redir"]
     assert dict(attributes(found[1][1][4]))[1] == bytes([255, 255, 0, 0])
     assert dict(attributes(found[2][1][3]))[1] == bytes([10, 96, 0, 0])
@@ -98,7 +98,7 @@ def test_a_network_is_masked_before_it_is_compared() -> None:
 
 @pytest.mark.parametrize(("equal", "operation"), [(True, 0), (False, 1)])
 def test_a_uid_is_compared_in_host_order(equal: bool, operation: int) -> None:
-    (_, loaded), (_, compared), _ = expressions(Rule((Match(Field.UID, 1337, equal=equal),)))
+    (_, loaded), (_, compared), _ = expressions(Rule((PacketMatch(PacketField.UID, 1337, equal=equal),)))
     assert int.from_bytes(loaded[2], "big") == 10
     assert int.from_bytes(compared[2], "big") == operation
     assert dict(attributes(compared[3]))[1] == struct.pack("=I", 1337)

@@ -25,7 +25,15 @@ from meshwise.findings.flag import BROKEN, LIMITED_BY
 from meshwise.findings.metric import MetricKey
 from meshwise.findings.reason import write_reasons
 from meshwise.findings.subject import CellCheck, LimitCheck, SoakDrift
-from meshwise.measure.attribution import SYSTEM, WHO, Attribution, Limit, Machine, Seen, limit_of_search
+from meshwise.measure.attribution import (
+    SYSTEM,
+    WHO,
+    Attribution,
+    Limit,
+    Machine,
+    SearchTrial,
+    limit_of_search,
+)
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import t_interval, t_p_value
@@ -47,7 +55,9 @@ def limit_of(searched: Searched, machine: Machine) -> Attribution | None:
     if knee is None:
         return None
     steps = [
-        Seen(outcome.trial.cell.rate_rps, outcome.result, outcome.reasons, result.usage if result else None)
+        SearchTrial(
+            outcome.trial.cell.rate_rps, outcome.result, outcome.reasons, result.usage if result else None
+        )
         for outcome, result in searched.steps
         if outcome.trial.phase is not Phase.SOAK
     ]

@@ -25,7 +25,7 @@ from meshwise.load.engine import RunFacts
 from meshwise.load.records import Columns
 from meshwise.load.spec import LoadSpec
 from meshwise.load.statuses import count_statuses, redirects
-from meshwise.load.verdict import ENOUGH, LATE_US, Evidence, limited_by
+from meshwise.load.verdict import ENOUGH, LATE_US, InstrumentEvidence, limited_by
 from meshwise.load.waits import CAUSES, Waited
 from meshwise.load.wire.seam import BYTES_SHIFT, STATUS_MASK, ErrorKind
 from meshwise.stats.quantile import quantile
@@ -221,11 +221,11 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
 
 def _evidence(
     measured: Sequence[_Measured], cpu_share: float | None, *, closed: bool, exhausted: bool
-) -> Evidence:
+) -> InstrumentEvidence:
     requests = sum(part.response_us.size for part in measured)
     response = np.concatenate([part.response_us for part in measured])
     late = np.concatenate([part.good_lateness_us for part in measured])
-    return Evidence(
+    return InstrumentEvidence(
         requests=requests,
         late_p99_us=percentiles(late).p99,
         response_p99_us=percentiles(response[np.isfinite(response)]).p99,

@@ -81,7 +81,7 @@ def _http1(spec: LoadSpec, requests: Sequence[bytes], order: bytes) -> Encoded:
     return Encoded(lambda: http1.Http1(raw, heads, is_head_method=is_head), size_bytes)
 
 
-def _http2_request(spec: LoadSpec) -> http2_request.Request:
+def _http2_request(spec: LoadSpec) -> http2_request.EncodedRequest:
     scheme = "https" if spec.tls else "http"
     if spec.protocol is Protocol.HTTP2:
         body = b"x" * spec.body_bytes
@@ -94,7 +94,7 @@ def _http2_request(spec: LoadSpec) -> http2_request.Request:
 
 
 def _multiplexed(
-    spec: LoadSpec, calls: Sequence[http2_request.Request], order: bytes
+    spec: LoadSpec, calls: Sequence[http2_request.EncodedRequest], order: bytes
 ) -> Callable[[], WireProtocol]:
     if len(calls) > 1:
         varied = VariedHttp2 if spec.protocol is Protocol.HTTP2 else VariedGrpc

@@ -23,7 +23,7 @@ from meshwise.study.model import Protocol
 
 
 @dataclass(frozen=True)
-class Line:
+class ScriptLine:
     """One request."""
 
     path: str
@@ -31,14 +31,14 @@ class Line:
     """For gRPC the message."""
 
 
-def write_script(path: Path, lines: Iterable[Line]) -> None:
+def write_script(path: Path, lines: Iterable[ScriptLine]) -> None:
     path.write_text("".join(json.dumps([line.path, line.body]) + "\n" for line in lines))
 
 
-def read_script(path: Path) -> tuple[Line, ...]:
+def read_script(path: Path) -> tuple[ScriptLine, ...]:
     """Raises MW303 for a file that is not a script, or an empty one."""
     try:
-        lines = tuple(Line(*map(str, json.loads(text))) for text in path.read_text().splitlines())
+        lines = tuple(ScriptLine(*map(str, json.loads(text))) for text in path.read_text().splitlines())
     except (OSError, ValueError, TypeError) as error:
         raise messages.BAD_LOAD_OPTION.error(
             what=f"{path} is not a script: {error}", remedy="a JSON array of path and body on each line"
@@ -78,5 +78,5 @@ def encode_script(spec: LoadSpec, path: Path) -> tuple[Callable[[], WireProtocol
     raise messages.BAD_LOAD_OPTION.error(what="opaque TCP has no script", remedy="use http1, http2 or grpc")
 
 
-def _mean_size(calls: Sequence[http2_request.Request]) -> int:
+def _mean_size(calls: Sequence[http2_request.EncodedRequest]) -> int:
     return sum(len(bytes(4).join(call.pieces)) for call in calls) // len(calls)

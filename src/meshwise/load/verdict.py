@@ -21,7 +21,7 @@ ENOUGH = 10
 
 
 @dataclass(frozen=True)
-class Evidence:
+class InstrumentEvidence:
     """Of the requests that were measured; shares are of all of them."""
 
     requests: int
@@ -45,7 +45,7 @@ def distorts(late_p99_us: float | None, response_p99_us: float | None) -> bool:
     return response_p99_us is None or late_p99_us > LATE_SHARE * response_p99_us
 
 
-def limited_by(seen: Evidence) -> str:
+def limited_by(seen: InstrumentEvidence) -> str:
     """`none`, `instrument`, `host`, `server`, `connection` or `unknown`."""
     if seen.exhausted:
         return "instrument"

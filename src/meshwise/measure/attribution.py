@@ -246,7 +246,7 @@ def _told(usage: Usage, machine: Machine, used: float) -> str:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SearchTrial:
     """One trial of a search, as far as it says what limited."""
 
     rate_rps: float
@@ -256,7 +256,7 @@ class Seen:
 
 
 def limit_of_search(
-    broken_rps: float | None, limited: bool, steps: Sequence[Seen], machine: Machine
+    broken_rps: float | None, limited: bool, steps: Sequence[SearchTrial], machine: Machine
 ) -> Attribution:
     """What limited one search. `broken_rps`: the lowest rate that broke."""
     if limited or broken_rps is None:
@@ -280,7 +280,7 @@ def limit_of_search(
     return Attribution(Limit.UNKNOWN, "no trial that broke has a reading of CPU")
 
 
-def _limit_from_outside(steps: Sequence[Seen]) -> Attribution:
+def _limit_from_outside(steps: Sequence[SearchTrial]) -> Attribution:
     """Of a search that no break of the system ended."""
     invalid = [step for step in steps if step.result == "invalid"]
     kinds: Counter[Limit] = Counter()

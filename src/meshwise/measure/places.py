@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from meshwise.findings.metric import MetricKey
 from meshwise.study.model import Cell, MeshName, TopologyKind
-from meshwise.study.topology import Place
+from meshwise.study.topology import GraphPosition
 
 CPU_METRIC, MEMORY_METRIC = "place_cpu_us_per_request", "place_memory_bytes"
 
@@ -23,7 +23,9 @@ def members(cell: Cell) -> Mapping[str, tuple[str, ...]]:
     services = topology.workloads[1:]
     if len(services) < 2:
         return {}
-    found: dict[str, list[str]] = {str(place): [] for place in (Place.EDGE, Place.INNER, Place.LEAF)}
+    found: dict[str, list[str]] = {
+        str(place): [] for place in (GraphPosition.EDGE, GraphPosition.INNER, GraphPosition.LEAF)
+    }
     for workload in services:
         found[str(topology.place(workload.name))].append(workload.name)
     if topology.shape is not TopologyKind.CHAIN:

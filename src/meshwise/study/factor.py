@@ -59,7 +59,7 @@ class CellColumn:
 
 
 @dataclass(frozen=True)
-class Growth:
+class SlopeUnit:
     """What a numeric factor's slope is per, and how it is said."""
 
     size: int
@@ -136,7 +136,7 @@ class Factor:
     numeric: bool = False
     named: Callable[[Cell], str] | None = None
     """Its part of a cell's name; empty: none."""
-    growth: Growth | None = None
+    growth: SlopeUnit | None = None
 
     def level(self, cell: Cell) -> Any:
         """As the study file says it."""

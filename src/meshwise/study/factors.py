@@ -15,7 +15,7 @@ from pydantic import Field
 
 from meshwise.core.units import format_size
 from meshwise.study.bank import Stores
-from meshwise.study.factor import CellColumn, ColumnKind, Factor, FactorRole, Growth, counted
+from meshwise.study.factor import CellColumn, ColumnKind, Factor, FactorRole, SlopeUnit, counted
 from meshwise.study.file.pattern_keys import Churn, Sizes
 from meshwise.study.file.scalars import Rate, Share, one_of
 from meshwise.study.graph.model import ServiceGraph, graph_of
@@ -112,7 +112,7 @@ FACTORS: tuple[Factor, ...] = (
         without={TopologyKind.BANK: _OF_THE_BANK},
         heading="request", text=_size, short=lambda size: f"request {format_size(size)}",
         spoken=lambda size, _: f"{size:d} B requests", named=lambda cell: f"{cell.request_bytes}B",
-        growth=Growth(1024, "each further KiB of request", "/KiB", "size of the request"),
+        growth=SlopeUnit(1024, "each further KiB of request", "/KiB", "size of the request"),
     ),
     Factor(
         field="response_bytes", key="response", role=CONTEXT, type=Sizes, default=1024, neutral=0,
@@ -124,7 +124,7 @@ FACTORS: tuple[Factor, ...] = (
         without={TopologyKind.BANK: _OF_THE_BANK},
         heading="response", text=_size, short=lambda size: f"response {format_size(size)}",
         spoken=lambda size, _: f"{size:d} B responses", named=lambda cell: f"{cell.response_bytes}B",
-        growth=Growth(1024, "each further KiB of response", "/KiB", "size of the response"),
+        growth=SlopeUnit(1024, "each further KiB of response", "/KiB", "size of the response"),
     ),
     Factor(
         field="connections", key="connections", role=CONTEXT, default=16, numeric=True,
@@ -163,7 +163,7 @@ FACTORS: tuple[Factor, ...] = (
         },
         heading="length", short=lambda count: counted(count, "node"),
         spoken=lambda count, kind: f"{kind} of {count:d}",
-        growth=Growth(1, "each further {shape} node", "/node", "nodes of the {shape}"),
+        growth=SlopeUnit(1, "each further {shape} node", "/node", "nodes of the {shape}"),
     ),  # its name is in the topology's
     Factor(
         field="key_type", key="key", role=FREE, read=KeyType, type=one_of("key type", KeyType),
@@ -189,7 +189,9 @@ FACTORS: tuple[Factor, ...] = (
         says_none=True, heading="policies", short=lambda count: f"{count:g} policies",
         spoken=lambda count, _: f"{count:d} policy entries",
         named=lambda cell: f"{cell.policy_count}policies",
-        growth=Growth(100, "each further hundred policy entries", "/100 entries", "number of policy entries"),
+        growth=SlopeUnit(
+            100, "each further hundred policy entries", "/100 entries", "number of policy entries"
+        ),
     ),
     Factor(
         field="plaintext_share", key="plaintext_share", role=FREE, type=Share, default=0.0, ordinary=(0,),

@@ -35,7 +35,7 @@ class TopologyKind(StrEnum):
     """The reference application, with its database and cache."""
 
 
-class Place(StrEnum):
+class GraphPosition(StrEnum):
     """Where in the graph a workload stands."""
 
     CLIENT = "client"
@@ -153,12 +153,12 @@ class Topology:
     def callers(self, name: str) -> tuple[Workload, ...]:
         return tuple(workload for workload in self.workloads if name in workload.calls)
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> GraphPosition:
         if name == CLIENT:
-            return Place.CLIENT
+            return GraphPosition.CLIENT
         if name == self.entry.name:
-            return Place.EDGE
-        return Place.INNER if self[name].calls else Place.LEAF
+            return GraphPosition.EDGE
+        return GraphPosition.INNER if self[name].calls else GraphPosition.LEAF
 
     @cached_property
     def depths(self) -> Mapping[str, int]:

@@ -61,7 +61,7 @@ def record(
 ) -> pa.Table:
     """Read all at START, every `interval_ns` and at END. Returns after the end, or after `sleep_until` has
     said stop; then END is read at once. Columns as in SCHEMA, `t_ns` relative to time 0."""
-    reader = _Reader()
+    reader = _SampleReader()
     running = sleep_until(window.t0_ns - LEAD_NS * len(others))
     reader.read(Moment.START, others)
     running = running and sleep_until(window.t0_ns)
@@ -83,7 +83,7 @@ def _next_due_ns(window: Window) -> int:
     return window.t0_ns + (passed + 1) * window.interval_ns
 
 
-class _Reader:
+class _SampleReader:
     """Reads, and notes what reading cost."""
 
     def __init__(self) -> None:

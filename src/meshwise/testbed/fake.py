@@ -55,7 +55,7 @@ SAMPLES_PER_S = 5
 
 
 @dataclass(frozen=True)
-class Noise:
+class SimulatedNoise:
     """Standard deviations on the log scale."""
 
     block: float = 0.03
@@ -121,7 +121,7 @@ class FakeTestbed:
         study: Study,
         *,
         seed: int = 0,
-        noise: Noise | None = None,
+        noise: SimulatedNoise | None = None,
         crashes: Collection[str] = (),
         unproven: Collection[str] = (),
         refuses: Collection[str] = (),
@@ -133,7 +133,7 @@ class FakeTestbed:
     ) -> None:
         self.study = study
         self.seed = seed
-        self.noise = noise or Noise()
+        self.noise = noise or SimulatedNoise()
         self.crashes, self.unproven, self.refuses, self.interrupts = crashes, unproven, refuses, interrupts
         self.thin = thin
         self.instrument_rps = instrument_rps

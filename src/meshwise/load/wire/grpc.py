@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from meshwise.load.wire import http2_request
 from meshwise.load.wire.grpc_messages import MessageReader
 from meshwise.load.wire.http2 import Http2
-from meshwise.load.wire.http2_stream import NO_STATUS, NOT_A_STATUS, Stream
+from meshwise.load.wire.http2_stream import NO_STATUS, NOT_A_STATUS, ResponseStream
 from meshwise.load.wire.seam import GRPC_STATUS_BASE, ErrorKind, outcome
 
 OK, INTERNAL = 0, 13
@@ -29,7 +29,7 @@ def encode_request(
     message: bytes,
     *,
     messages: int = 1,
-) -> http2_request.Request:
+) -> http2_request.EncodedRequest:
     """A field of the caller stands in place of a built-in one.
 
     `path` is `/package.Service/Method`; `message` is the serialised request, sent uncompressed, `messages`
@@ -71,7 +71,7 @@ class Grpc(Http2):
     def _on_messages(self, key: bytes, whole: int) -> None:
         """So many have come by now on this stream."""
 
-    def _wrong(self, stream: Stream) -> str:
+    def _wrong(self, stream: ResponseStream) -> str:
         if stream.grpc_status == NOT_A_STATUS:
             return "a grpc-status that is no number"
         if stream.grpc_status == NO_STATUS and stream.status == 200:
@@ -97,7 +97,7 @@ class Grpc(Http2):
             else "a unary answer of gRPC without a message"
         )
 
-    def _outcome(self, stream: Stream) -> int:
+    def _outcome(self, stream: ResponseStream) -> int:
         code, size = stream.grpc_status, stream.body_bytes
         if code == NO_STATUS:
             return outcome(stream.status, ErrorKind.HTTP_STATUS, size)
@@ -106,10 +106,10 @@ class Grpc(Http2):
         error = ErrorKind.GRPC_STATUS if code else ErrorKind.NONE
         return outcome(GRPC_STATUS_BASE + code, error, size)
 
-    def _malformed(self, stream: Stream) -> int:
+    def _malformed(self, stream: ResponseStream) -> int:
         status = stream.status if stream.grpc_status < 0 else GRPC_STATUS_BASE + stream.grpc_status
         return outcome(status, ErrorKind.PROTOCOL, stream.body_bytes)
 
-    def _is_complete(self, stream: Stream) -> bool:
+    def _is_complete(self, stream: ResponseStream) -> bool:
         """Whether an answer that is OK has as many messages as were asked for."""
         return True

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshwise.load.wire.http2_request import Request
-from meshwise.load.wire.http2_stream import Stream
+from meshwise.load.wire.http2_request import EncodedRequest
+from meshwise.load.wire.http2_stream import ResponseStream
 from meshwise.load.wire.seam import Completion
 from meshwise.load.wire.varied import VariedGrpc
 from meshwise.study.protocol import Streaming
@@ -37,7 +37,12 @@ class GrpcUpstream(VariedGrpc):
     """Client streaming (WireProtocol). What is counted is what went up."""
 
     def __init__(
-        self, calls: Sequence[Request], order: Sequence[int], streams: int, messages: int, log: MessageLog
+        self,
+        calls: Sequence[EncodedRequest],
+        order: Sequence[int],
+        streams: int,
+        messages: int,
+        log: MessageLog,
     ) -> None:
         """`calls`: the body of each is `messages` messages of one size."""
         super().__init__(calls, order, streams)
@@ -62,7 +67,12 @@ class GrpcDownstream(VariedGrpc):
     """Server streaming (WireProtocol). What is counted is what came down."""
 
     def __init__(
-        self, calls: Sequence[Request], order: Sequence[int], streams: int, messages: int, log: MessageLog
+        self,
+        calls: Sequence[EncodedRequest],
+        order: Sequence[int],
+        streams: int,
+        messages: int,
+        log: MessageLog,
     ) -> None:
         """`messages`: as many have to come; 0: as many as come."""
         super().__init__(calls, order, streams)
@@ -79,7 +89,7 @@ class GrpcDownstream(VariedGrpc):
     def _wrong_count(self, messages: int) -> str:
         return ""
 
-    def _is_complete(self, stream: Stream) -> bool:
+    def _is_complete(self, stream: ResponseStream) -> bool:
         return self._messages == 0 or (stream.reader is not None and stream.reader.whole >= self._messages)
 
 
@@ -87,7 +97,12 @@ class GrpcDialogue(GrpcDownstream):
     """Bidirectional streaming in turn (WireProtocol). What is counted is what came down."""
 
     def __init__(
-        self, calls: Sequence[Request], order: Sequence[int], streams: int, messages: int, log: MessageLog
+        self,
+        calls: Sequence[EncodedRequest],
+        order: Sequence[int],
+        streams: int,
+        messages: int,
+        log: MessageLog,
     ) -> None:
         """`calls`: the body of each is `messages` messages of one size."""
         super().__init__(calls, order, streams, messages, log)

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 from meshwise.load.wire.http1_head import (
     HEAD_END,
-    Head,
     Malformed,
+    ResponseHead,
     check_beginning,
     check_trailers,
     parse_head,
@@ -98,7 +98,7 @@ class Http1:
         self._between = True  # no byte of a response is waiting or half read
         self._rest = b""
         self._state = _HEAD
-        self._head = Head(0, None, False, True)
+        self._head = ResponseHead(0, None, False, True)
         self._first_ns = 0
         self._remaining = 0
         self._body_bytes = 0

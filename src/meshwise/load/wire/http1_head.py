@@ -22,7 +22,7 @@ _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 
 
 @dataclass(frozen=True)
-class Head:
+class ResponseHead:
     """What the head of a response says about its framing."""
 
     status: int
@@ -43,7 +43,7 @@ def check_beginning(data: bytes) -> None:
         raise Malformed(f"the server does not answer in HTTP/1 here, {said}")
 
 
-def parse_head(head: bytes, *, is_head_method: bool) -> Head:
+def parse_head(head: bytes, *, is_head_method: bool) -> ResponseHead:
     """`head` ends before the line end of its last line. Raises Malformed."""
     check_beginning(head)
     lines = _lines(head)
@@ -65,24 +65,24 @@ def parse_head(head: bytes, *, is_head_method: bool) -> Head:
         raise Malformed(f"content-length {b', '.join(sorted(lengths))[:40]!r}")
     keep_alive = b"close" not in connection and (not old or b"keep-alive" in connection)
     if status < 200 or status in (204, 304) or is_head_method:
-        return Head(status, 0, False, keep_alive)
+        return ResponseHead(status, 0, False, keep_alive)
     if codings:
         return _coded(status, codings, keep_alive=keep_alive, faulty=bool(lengths) or old)
     if lengths:
-        return Head(status, int(lengths.pop()), False, keep_alive)
-    return Head(status, None, False, False)
+        return ResponseHead(status, int(lengths.pop()), False, keep_alive)
+    return ResponseHead(status, None, False, False)
 
 
-def _coded(status: int, codings: list[bytes], *, keep_alive: bool, faulty: bool) -> Head:
+def _coded(status: int, codings: list[bytes], *, keep_alive: bool, faulty: bool) -> ResponseHead:
     """Section 6.3. `faulty`: the framing is not to be trusted behind this response."""
     if b"chunked" in codings[:-1]:
         raise Malformed("a body that was chunked before its last transfer coding")
     if codings[-1] == b"chunked":
-        return Head(status, None, True, keep_alive and not faulty)
+        return ResponseHead(status, None, True, keep_alive and not faulty)
     if keep_alive:
         # Until the connection ends, says section 6.3; but this server says that it goes on.
         raise Malformed(f"the transfer coding {codings[-1][:40]!r}, which nobody asked for")
-    return Head(status, None, False, False)
+    return ResponseHead(status, None, False, False)
 
 
 def check_trailers(trailers: bytes) -> None:

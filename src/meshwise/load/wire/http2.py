@@ -43,10 +43,18 @@ from meshwise.load.wire.frames import (
     FramingError,
 )
 from meshwise.load.wire.grpc_messages import PREFIX_BYTES
-from meshwise.load.wire.http2_request import Request
+from meshwise.load.wire.http2_request import EncodedRequest
 from meshwise.load.wire.http2_sending import Sending
 from meshwise.load.wire.http2_shortcut import AnswerForm, learn
-from meshwise.load.wire.http2_stream import Meaning, Stream, StreamError, begin, end, meaning_of, wrong_length
+from meshwise.load.wire.http2_stream import (
+    Meaning,
+    ResponseStream,
+    StreamError,
+    begin,
+    end,
+    meaning_of,
+    wrong_length,
+)
 from meshwise.load.wire.seam import Completion, ErrorKind, WireError, http_outcome, is_protocol_error, outcome
 
 MAX_HEADER_BYTES = 256 * 1024
@@ -74,12 +82,12 @@ class Http2(Sending):
     _counts_messages = False
     """Whether `_count_messages` wants to see the payload of DATA."""
 
-    def __init__(self, request: Request, streams: int) -> None:
+    def __init__(self, request: EncodedRequest, streams: int) -> None:
         super().__init__(request, streams)
         self.reasons: list[str] = []
         self.broken: WireError | None = None
         self._bodiless = request.bodiless
-        self._answers: dict[bytes, Stream] = {}
+        self._answers: dict[bytes, ResponseStream] = {}
         self._rest = b""
         self._block: tuple[bytes, int, bytearray] | None = (
             None  # a header block that CONTINUATION goes on with
@@ -270,7 +278,7 @@ class Http2(Sending):
             raise StreamError(meaning[3])
         stream = self._answers.get(key)
         if stream is None:
-            stream = self._answers[key] = Stream(now_ns)
+            stream = self._answers[key] = ResponseStream(now_ns)
         ends = bool(flags & END_STREAM)
         if stream.status:
             end(stream, meaning, ends=ends)
@@ -279,7 +287,7 @@ class Http2(Sending):
         if ends:
             self._finish(key, stream, done)
 
-    def _finish(self, key: bytes, stream: Stream, done: list[Completion]) -> None:
+    def _finish(self, key: bytes, stream: ResponseStream, done: list[Completion]) -> None:
         tag = self._forget(key)
         problem = self._wrong(stream)
         if problem:
@@ -292,7 +300,7 @@ class Http2(Sending):
         """A stream error: this request has failed, whatever else comes of it is ignored."""
         if key not in self._open:
             return
-        stream = self._answers.get(key) or Stream(now_ns)
+        stream = self._answers.get(key) or ResponseStream(now_ns)
         self._note(str(error))
         done.append((self._forget_reset(key), stream.first_ns, self._malformed(stream)))
         self._send(frames.rst_stream(int.from_bytes(key, "big"), error.code))
@@ -301,15 +309,15 @@ class Http2(Sending):
         self.reasons.append(reason)
         self.attention = True
 
-    def _wrong(self, stream: Stream) -> str:
+    def _wrong(self, stream: ResponseStream) -> str:
         """What is malformed in an answer that has ended; empty: nothing."""
         return wrong_length(stream)
 
-    def _malformed(self, stream: Stream) -> int:
+    def _malformed(self, stream: ResponseStream) -> int:
         """The outcome of an answer that is malformed: its status is the one that came."""
         return outcome(stream.status, ErrorKind.PROTOCOL, stream.body_bytes)
 
-    def _outcome(self, stream: Stream) -> int:
+    def _outcome(self, stream: ResponseStream) -> int:
         return http_outcome(stream.status, stream.body_bytes)
 
     def _forget(self, key: bytes) -> int:
@@ -354,7 +362,7 @@ class Http2(Sending):
             frames.parse_code(payload)
             self._check_closed(key)
             if key in self._open:
-                stream = self._answers.get(key) or Stream(0)
+                stream = self._answers.get(key) or ResponseStream(0)
                 error = outcome(stream.status, ErrorKind.RST_STREAM, stream.body_bytes)
                 done.append((self._forget_reset(key), stream.first_ns, error))
         elif kind == GOAWAY:

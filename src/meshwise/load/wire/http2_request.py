@@ -10,7 +10,7 @@ from meshwise.load.wire.blocks import encode_block
 
 
 @dataclass(frozen=True)
-class Request:
+class EncodedRequest:
     """A request without its stream id. `head` has no END_STREAM when a body follows."""
 
     pieces: tuple[bytes, ...]
@@ -32,7 +32,7 @@ def encode_request(
     *,
     content_length: bool = True,
     parts: int = 1,
-) -> Request:
+) -> EncodedRequest:
     """Pseudo-header fields first. A field of the caller stands in place of a built-in one; its `host` is
     `:authority`. Fields that HTTP/2 forbids are `load.fields`' to refuse.
 
@@ -53,7 +53,7 @@ def encode_request(
         for at in range(parts if body else 0)
     ]
     whole = b"".join([head, *data])
-    return Request(_without_ids(whole), _without_ids(head), body, bodiless=method == "HEAD")
+    return EncodedRequest(_without_ids(whole), _without_ids(head), body, bodiless=method == "HEAD")
 
 
 def _without_ids(data: bytes) -> tuple[bytes, ...]:

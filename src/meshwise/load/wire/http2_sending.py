@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from meshwise.load.wire import frames
 from meshwise.load.wire.frames import DEFAULT_WINDOW_BYTES, MAX_STREAM_ID, MAX_WINDOW_BYTES, FramingError
-from meshwise.load.wire.http2_request import Request
+from meshwise.load.wire.http2_request import EncodedRequest
 from meshwise.load.wire.http2_stream import StreamError
 
 _CONNECTION = b"\0\0\0\0"
@@ -17,7 +17,7 @@ _CONNECTION = b"\0\0\0\0"
 class Sending:
     """See the head of the file. The receiving half is `http2.Http2`, which owns all of it."""
 
-    def __init__(self, request: Request, streams: int) -> None:
+    def __init__(self, request: EncodedRequest, streams: int) -> None:
         self.ready = False
         self.closing = False
         self.limit = 0  # until the peer's SETTINGS have come

@@ -32,7 +32,7 @@ class StreamError(Exception):
         self.code = code
 
 
-class Stream:
+class ResponseStream:
     """An answer that is under way."""
 
     __slots__ = (
@@ -89,7 +89,7 @@ def _content_length(value: bytes) -> int:
     return int(text) if not texts and text.isdigit() and len(text) <= 18 else -1
 
 
-def begin(stream: Stream, meaning: Meaning, *, ends: bool, bodiless: bool) -> None:
+def begin(stream: ResponseStream, meaning: Meaning, *, ends: bool, bodiless: bool) -> None:
     """Takes a header block before the body. Raises StreamError. `bodiless`: the method was HEAD."""
     status, grpc_status, length, _ = meaning
     if not status:
@@ -109,7 +109,7 @@ def begin(stream: Stream, meaning: Meaning, *, ends: bool, bodiless: bool) -> No
         stream.grpc_status = grpc_status
 
 
-def end(stream: Stream, meaning: Meaning, *, ends: bool) -> None:
+def end(stream: ResponseStream, meaning: Meaning, *, ends: bool) -> None:
     """Takes a header block behind the body. Raises StreamError."""
     status, grpc_status, _, _ = meaning
     if status:
@@ -119,7 +119,7 @@ def end(stream: Stream, meaning: Meaning, *, ends: bool) -> None:
     stream.grpc_status = grpc_status
 
 
-def wrong_length(stream: Stream) -> str:
+def wrong_length(stream: ResponseStream) -> str:
     """Of an answer that has ended, or whose body has gone too far; empty: all is well."""
     came, expected = stream.body_bytes, stream.expected_bytes
     if expected in (ANY_LENGTH, came):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from meshwise.load.wire import http1, tcp
 from meshwise.load.wire.grpc import Grpc
 from meshwise.load.wire.http2 import Http2
-from meshwise.load.wire.http2_request import Request
+from meshwise.load.wire.http2_request import EncodedRequest
 
 
 class VariedHttp1(http1.Http1):
@@ -51,7 +51,7 @@ class VariedTcp(tcp.Tcp):
 class VariedHttp2(Http2):
     """HTTP/2 (WireProtocol)."""
 
-    def __init__(self, requests: Sequence[Request], order: Sequence[int], streams: int) -> None:
+    def __init__(self, requests: Sequence[EncodedRequest], order: Sequence[int], streams: int) -> None:
         super().__init__(requests[0], streams)
         self._requests, self._order = requests, order
 

@@ -28,7 +28,7 @@ Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class FilePosition:
     """A position in a file, both counted from 1."""
 
     line: int
@@ -42,8 +42,8 @@ class Document:
     name: str
     """The file's name, for messages."""
     value: Any
-    value_places: Mapping[Path, Place]
-    key_places: Mapping[Path, Place]
+    value_places: Mapping[Path, FilePosition]
+    key_places: Mapping[Path, FilePosition]
 
     def where(self, path: Path, *, key: bool = False) -> str:
         """`file:line:column` of the value (or key) at `path`, or of the nearest part that has a place."""
@@ -102,8 +102,8 @@ class _Composer:
     def __init__(self, name: str) -> None:
         self.name = name
         self.value: Any = None
-        self.value_places: dict[Path, Place] = {}
-        self.key_places: dict[Path, Place] = {}
+        self.value_places: dict[Path, FilePosition] = {}
+        self.key_places: dict[Path, FilePosition] = {}
         self._stack: list[_Open] = []
         self._documents = 0
 
@@ -183,5 +183,5 @@ class _Composer:
         return messages.YAML_FEATURE.error(self._at(event), feature=feature, remedy=remedy)
 
 
-def _place(event: Any) -> Place:
-    return Place(event.start_mark.line + 1, event.start_mark.column + 1)
+def _place(event: Any) -> FilePosition:
+    return FilePosition(event.start_mark.line + 1, event.start_mark.column + 1)

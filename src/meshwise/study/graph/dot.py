@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
-from meshwise.study.file.document import MAX_CHARACTERS, MAX_DEPTH, Document, Path, Place
+from meshwise.study.file.document import MAX_CHARACTERS, MAX_DEPTH, Document, FilePosition, Path
 from meshwise.study.file.problems import Problem
 from meshwise.study.graph.counted import COUNTED_WORDS, PER_CALL_WORDS, CalledServices
 from meshwise.study.graph.edges import amount_of
@@ -50,17 +50,17 @@ def parse_dot(text: str, name: str, problems: list[Problem]) -> tuple[Document, 
     if len(text) > MAX_CHARACTERS:
         reason = f"{len(text)} characters are more than a graph needs"
         raise messages.TOO_LARGE.error(name, reason=reason, remedy=f"keep it under {MAX_CHARACTERS}")
-    reader = _Reader(text, name, problems)
+    reader = _DotReader(text, name, problems)
     reader.graph()
     return Document(name, None, reader.places, {}), reader.found
 
 
-class _Reader:
+class _DotReader:
     """Goes through the tokens once; afterwards `found` and `places` are complete."""
 
     def __init__(self, text: str, name: str, problems: list[Problem]) -> None:
         self.found = CalledServices()
-        self.places: dict[Path, Place] = {(): Place(1, 1)}
+        self.places: dict[Path, FilePosition] = {(): FilePosition(1, 1)}
         self._text, self._name, self._problems = text, name, problems
         self._tokens = self._all_tokens()
         self._next = next(self._tokens)
@@ -247,8 +247,8 @@ class _Reader:
         self.places[(token.at,)] = self._place(token.at)
         return (token.at,)
 
-    def _place(self, at: int) -> Place:
-        return Place(self._text.count("\n", 0, at) + 1, at - (self._text.rfind("\n", 0, at) + 1) + 1)
+    def _place(self, at: int) -> FilePosition:
+        return FilePosition(self._text.count("\n", 0, at) + 1, at - (self._text.rfind("\n", 0, at) + 1) + 1)
 
     def _bad(self, reason: str, remedy: str) -> MeshwiseError:
         return self._bad_at(self._next.at, reason, remedy)

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator
 
 from meshwise.core import messages
-from meshwise.study.file.document import MAX_CHARACTERS, Document, Path, Place
+from meshwise.study.file.document import MAX_CHARACTERS, Document, FilePosition, Path
 from meshwise.study.file.problems import Problem, impossible
 from meshwise.study.graph.counted import PER_CALL_WORDS, CalledServices
 
@@ -36,11 +36,11 @@ def parse_edges(text: str, name: str, problems: list[Problem]) -> tuple[Document
         reason = f"{len(text)} characters are more than a graph needs"
         raise messages.TOO_LARGE.error(name, reason=reason, remedy=f"keep it under {MAX_CHARACTERS}")
     found = CalledServices()
-    places: dict[Path, Place] = {(): Place(1, 1)}
+    places: dict[Path, FilePosition] = {(): FilePosition(1, 1)}
     columns, per_call = 0, False
     for number, words in _lines(text):
         for index, (column, _) in enumerate(words):
-            places[number, index] = Place(number, column)
+            places[number, index] = FilePosition(number, column)
         said = [word for _, word in words]
         if not columns:
             heading = _is_heading(said)
@@ -50,7 +50,7 @@ def parse_edges(text: str, name: str, problems: list[Problem]) -> tuple[Document
             if heading:
                 continue
         if len(said) != columns or not all(said):
-            places[number, 0] = Place(number, words[0][0])
+            places[number, 0] = FilePosition(number, words[0][0])
             how = " and how often" if columns > 2 else ""
             facts: dict[str, object] = {"reason": "not a call", "remedy": f"write `caller -> callee`{how}"}
             problems.append(Problem((number, 0), messages.BAD_VALUE, facts))

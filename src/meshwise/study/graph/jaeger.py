@@ -11,7 +11,7 @@ from typing import Any
 from meshwise.study.file.problems import Problem
 from meshwise.study.graph.counted import CalledServices
 from meshwise.study.graph.edges import amount_of
-from meshwise.study.graph.values import Node
+from meshwise.study.graph.values import FileValue
 
 _LINK = ("parent", "child", "callCount")
 _LINK_WITHOUT_EFFECT = ("errorCount", "source")
@@ -23,7 +23,7 @@ def is_dependencies(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "parent" in value[0]
 
 
-def dependencies_of(top: Node, problems: list[Problem]) -> CalledServices:
+def dependencies_of(top: FileValue, problems: list[Problem]) -> CalledServices:
     found = CalledServices(counted=True)
     links = top.child("data") if isinstance(top.value, dict) else top
     for link in links.items("data"):

@@ -21,7 +21,7 @@ from meshwise.study.file.problems import Problem
 from meshwise.study.graph.counted import CalledServices
 from meshwise.study.graph.laws import MAX_BYTES, Places
 from meshwise.study.graph.model import Call, Concurrent, GraphService, Sleep, Step
-from meshwise.study.graph.values import Node
+from meshwise.study.graph.values import FileValue
 from meshwise.study.topology import BACKEND
 
 _OURS = ("external_services", "internal_service")
@@ -39,7 +39,7 @@ def is_work_model(value: Any) -> bool:
 
 
 def work_model_of(
-    top: Node, problems: list[Problem]
+    top: FileValue, problems: list[Problem]
 ) -> tuple[list[GraphService], dict[str, Path], Places, tuple[str, ...]]:
     """Services, those that nobody calls with their places, all places, and notes."""
     names = CalledServices()  # for their labels alone
@@ -81,7 +81,7 @@ def work_model_of(
     return services, roots, places, tuple(notes)
 
 
-def _group(node: Node) -> list[tuple[str, float, Path]]:
+def _group(node: FileValue) -> list[tuple[str, float, Path]]:
     """(service, chance, place) of each call."""
     keys = node.keys("a group of external services", _GROUP, (), {})
     if "services" not in keys:
@@ -120,7 +120,7 @@ def _steps(sequences: list[list[Call]]) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def _work(node: Node, ignored: set[str]) -> tuple[tuple[Step, ...], int | None]:
+def _work(node: FileValue, ignored: set[str]) -> tuple[tuple[Step, ...], int | None]:
     """What the service does itself: sleeps, and the bytes of its answer."""
     if not isinstance(work := node.value.get("internal_service"), dict):
         return (), None
@@ -143,7 +143,7 @@ def _work(node: Node, ignored: set[str]) -> tuple[tuple[Step, ...], int | None]:
     return tuple(steps), size
 
 
-def _number(node: Node, most: float) -> float | None:
+def _number(node: FileValue, most: float) -> float | None:
     text = node.value if isinstance(node.value, str) else ""
     if _SHARE.fullmatch(text) and float(text) <= most:
         return float(text)

@@ -38,7 +38,7 @@ from meshwise.study.graph.manifest import manifest_of
 from meshwise.study.graph.model import GraphService, ServiceGraph, Step
 from meshwise.study.graph.mubench import is_work_model, work_model_of
 from meshwise.study.graph.script import script_of
-from meshwise.study.graph.values import Node
+from meshwise.study.graph.values import FileValue
 from meshwise.study.security import Authorization, MtlsMode
 from meshwise.study.topology import BACKEND
 
@@ -100,7 +100,7 @@ def graph_of(
     document: Document, root: Path, name: str, problems: list[Problem], entry: str | None = None
 ) -> GraphFile | None:
     """The graph that stands at `root`; None when `problems` has grown."""
-    top = Node(_at(document.value, root), root, problems)
+    top = FileValue(_at(document.value, root), root, problems)
     before = len(problems)
     if is_dependencies(top.value):
         called = dependencies_of(top, problems)
@@ -113,9 +113,9 @@ def graph_of(
     return _isotope(top, name, problems, entry)
 
 
-def _isotope(top: Node, name: str, problems: list[Problem], entry: str | None) -> GraphFile | None:
+def _isotope(top: FileValue, name: str, problems: list[Problem], entry: str | None) -> GraphFile | None:
     before = len(problems)
-    reader = _Reader()
+    reader = _GraphReader()
     keys = top.keys("a graph", _TOP, _TOP_WITHOUT_EFFECT, reader.notes)
     defaults = keys["defaults"].keys("`defaults`", _DEFAULTS, _DEFAULTS_WITHOUT_EFFECT, reader.notes) if (
         "defaults" in keys
@@ -199,7 +199,7 @@ def _label(stem: str) -> str:
     return found if is_label(found) else "graph"
 
 
-class _Reader:
+class _GraphReader:
     """Takes a graph's parts in turn; afterwards its services and where each was said."""
 
     def __init__(self) -> None:
@@ -213,9 +213,9 @@ class _Reader:
         self._default = GraphService("")
         self._request_bytes: int | None = None
         self._default_calls: dict[str, Path] = {}
-        self._namespaces: dict[str, tuple[Node, MtlsMode | None, Authorization | None]] = {}
+        self._namespaces: dict[str, tuple[FileValue, MtlsMode | None, Authorization | None]] = {}
 
-    def take_defaults(self, said: dict[str, Node]) -> None:
+    def take_defaults(self, said: dict[str, FileValue]) -> None:
         if "requestSize" in said:
             self._request_bytes = said["requestSize"].size()
         if "type" in said:
@@ -230,12 +230,12 @@ class _Reader:
             script=script,
         )
 
-    def take_namespaces(self, said: Node | None) -> None:
+    def take_namespaces(self, said: FileValue | None) -> None:
         for name, node in said.mapping("`namespaces`").items() if said is not None else ():
             keys = node.keys("a namespace", ("mtls", "authorization"), (), self.notes)
             self._namespaces[name] = (node, *_demands(keys))
 
-    def take_service(self, item: Node) -> None:
+    def take_service(self, item: FileValue) -> None:
         keys = item.keys("a service", _SERVICE, _SERVICE_WITHOUT_EFFECT, self.notes)
         name = keys["name"].word("name") if "name" in keys else None
         if name is None:
@@ -291,7 +291,7 @@ class _Reader:
         return (f"the service graph says {names}, without effect here{f': {why}' if why else ''}",)
 
 
-def _demands(keys: dict[str, Node]) -> tuple[MtlsMode | None, Authorization | None]:
+def _demands(keys: dict[str, FileValue]) -> tuple[MtlsMode | None, Authorization | None]:
     mtls = keys["mtls"].choice("mTLS mode", tuple(MtlsMode)) if "mtls" in keys else None
     kind = (
         keys["authorization"].choice("kind of authorization", tuple(Authorization))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshwise.study.file.document import Path
 from meshwise.study.graph.laws import MAX_STEPS
 from meshwise.study.graph.model import Call, Concurrent, Sleep, Step
-from meshwise.study.graph.values import Node
+from meshwise.study.graph.values import FileValue
 
 _COMMANDS = ("sleep", "call")
 _CALL = ("service", "size", "payloadSize", "probability")
@@ -13,7 +13,7 @@ _CALL_WITHOUT_EFFECT = ("hostname", "extra-header", "call-override")
 
 
 def script_of(
-    node: Node, request_bytes: int | None, calls_at: dict[str, Path], notes: dict[str, int]
+    node: FileValue, request_bytes: int | None, calls_at: dict[str, Path], notes: dict[str, int]
 ) -> tuple[Step, ...]:
     """`request_bytes`: of calls that do not say. Notes in `calls_at` where each service is first called."""
     items = node.items("script")
@@ -39,7 +39,7 @@ def script_of(
 
 
 def _command(
-    node: Node, request_bytes: int | None, calls_at: dict[str, Path], notes: dict[str, int]
+    node: FileValue, request_bytes: int | None, calls_at: dict[str, Path], notes: dict[str, int]
 ) -> Sleep | Call | None:
     keys = node.keys("a command", _COMMANDS, (), notes)
     if len(keys) != 1:

@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?(?:[eE]-?[0-9]{1,3})?")
 
 
 @dataclass(frozen=True)
-class Node:
+class FileValue:
     """A value of the file and its path; what is wrong with it goes to `problems`, and the answer is None."""
 
     value: Any
@@ -36,10 +36,10 @@ class Node:
         facts: dict[str, object] = {"reason": reason, "remedy": remedy}
         self.problems.append(Problem(self.path, messages.BAD_VALUE, facts, at_key=at_key))
 
-    def child(self, part: str | int) -> Node:
-        return Node(self.value[part], (*self.path, part), self.problems)
+    def child(self, part: str | int) -> FileValue:
+        return FileValue(self.value[part], (*self.path, part), self.problems)
 
-    def mapping(self, what: str) -> dict[str, Node]:
+    def mapping(self, what: str) -> dict[str, FileValue]:
         if not isinstance(self.value, dict):
             self.bad(f"{what} is a mapping of keys", f"not a {kind(self.value)}")
             return {}
@@ -47,7 +47,7 @@ class Node:
 
     def keys(
         self, what: str, known: Iterable[str], without_effect: Iterable[str], notes: dict[str, int]
-    ) -> dict[str, Node]:
+    ) -> dict[str, FileValue]:
         """The keys of a mapping; unknown ones are refused, those without effect are counted in `notes`."""
         found = self.mapping(what)
         known, without_effect = list(known), list(without_effect)
@@ -65,7 +65,7 @@ class Node:
                 del found[key]
         return found
 
-    def items(self, what: str) -> list[Node]:
+    def items(self, what: str) -> list[FileValue]:
         if not isinstance(self.value, list):
             self.bad(f"`{what}` is a list", f"not a {kind(self.value)}")
             return []

@@ -41,7 +41,7 @@ NotApplicableReason = Callable[[Cell], str | None]
 
 
 @dataclass(frozen=True)
-class Part:
+class GridPart:
     """One part of the grid with all its levels, and where the file says each."""
 
     path: Path
@@ -94,14 +94,14 @@ def _too_many(count: int) -> Problem:
     return Problem(("factors",), messages.TOO_LARGE, facts)
 
 
-def _parts(file: StudyFile, problems: list[Problem]) -> list[Part]:
+def _parts(file: StudyFile, problems: list[Problem]) -> list[GridPart]:
     subgrids: list[tuple[Path, SubGrid]] = [(("factors",), SubGrid())]
     if file.include is not None:
         subgrids = [(("include", index), subgrid) for index, subgrid in enumerate(file.include)]
     return [_part(file, path, subgrid, problems) for path, subgrid in subgrids]
 
 
-def _part(file: StudyFile, path: Path, subgrid: SubGrid, problems: list[Problem]) -> Part:
+def _part(file: StudyFile, path: Path, subgrid: SubGrid, problems: list[Problem]) -> GridPart:
     said_at: dict[str, Path] = {}
     levels: dict[str, list[Any]] = {}
     for name, factor in BY_KEY.items():
@@ -131,7 +131,7 @@ def _part(file: StudyFile, path: Path, subgrid: SubGrid, problems: list[Problem]
     if none_said_at is not None and MeshName.NONE not in file.environments:
         remedy = "add `none` to `environments`, or leave the posture out"
         problems.append(impossible(none_said_at, "posture `none` needs the environment `none`", remedy))
-    return Part(path, environments, postures, levels, said_at)
+    return GridPart(path, environments, postures, levels, said_at)
 
 
 def _postures(
@@ -157,7 +157,7 @@ def _check_once(levels: Sequence[Any], path: Path, problems: list[Problem]) -> N
             problems.append(Problem((*path, index), messages.TWICE, {"what": "this level", "first": ""}))
 
 
-def _cells_of(file: StudyFile, part: Part, graph: ServiceGraph | None) -> list[Cell]:
+def _cells_of(file: StudyFile, part: GridPart, graph: ServiceGraph | None) -> list[Cell]:
     cells = []
     for mesh, posture in itertools.product(part.environments, part.postures):
         if (mesh is MeshName.NONE) != (posture == NO_MESH):
@@ -184,7 +184,7 @@ def _levels(factor: Factor, levels: list[Any] | None, mesh: MeshName, posture: P
     return levels if factor.concerns(posture) else [factor.settled()]
 
 
-def _check_parts(file: StudyFile, parts: Sequence[Part], problems: list[Problem]) -> None:
+def _check_parts(file: StudyFile, parts: Sequence[GridPart], problems: list[Problem]) -> None:
     """Combinations that cannot be, each named where the file says it."""
     for part in parts:
         for protocol in (Protocol.HTTP1, Protocol.TCP):

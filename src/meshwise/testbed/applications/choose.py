@@ -22,10 +22,10 @@ def application_of(study: Study) -> Application:
     if not has_bank(study):
         return Echo()
     try:
-        from meshwise.testbed.applications.bank.application import Bank
+        from meshwise.testbed.applications.bank.application import BankApplication
     except ModuleNotFoundError as error:
         raise messages.BANK_EXTRA.error(package=error.name) from error
-    return Bank(study)
+    return BankApplication(study)
 
 
 def require(study: Study) -> None:

@@ -18,7 +18,7 @@ from meshwise.load.spec import LoadSpec
 from meshwise.mesh.seam import Capture, ProcessPlan, Ready
 from meshwise.service.spec import NodeSpec, Upstream
 from meshwise.study.model import SERVICE_PORTS, Cell, Protocol, Trial
-from meshwise.testbed.applications.seam import Place, TrialLoad
+from meshwise.testbed.applications.seam import ApplicationEnvironment, TrialLoad
 from meshwise.testbed.layout import SERVICE, Environment
 
 
@@ -37,7 +37,7 @@ class Echo:
     def capture(self, rules: Capture, workload: str) -> Capture:
         return rules
 
-    def start(self, place: Place, draws: str) -> Sequence[ProcessPlan]:
+    def start(self, place: ApplicationEnvironment, draws: str) -> Sequence[ProcessPlan]:
         make_directory(place.files, PRIVATE_DIRECTORY)
         plans = []
         for node in place.environment.nodes:
@@ -61,13 +61,15 @@ class Echo:
     def stop(self) -> None:
         return
 
-    def rest(self, place: Place) -> None:
+    def rest(self, place: ApplicationEnvironment) -> None:
         """A node ends a connection when its peer does, and all of its peers are sidecars or instruments."""
 
-    def renew(self, place: Place, cell: Cell) -> None:
+    def renew(self, place: ApplicationEnvironment, cell: Cell) -> None:
         return
 
-    def ask(self, place: Place, trial: Trial, clients: Mapping[str, LoadSpec], files: Path) -> TrialLoad:
+    def ask(
+        self, place: ApplicationEnvironment, trial: Trial, clients: Mapping[str, LoadSpec], files: Path
+    ) -> TrialLoad:
         return TrialLoad(clients)
 
 

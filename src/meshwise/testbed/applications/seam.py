@@ -23,7 +23,7 @@ from meshwise.testbed.seam import Measurement
 
 
 @dataclass(frozen=True)
-class Place:
+class ApplicationEnvironment:
     """One environment in one execution, as an application meets it."""
 
     environment: Environment
@@ -70,7 +70,7 @@ class Application(Protocol):
     def capture(self, rules: Capture, workload: str) -> Capture:
         """The rules of a workload's pod: its mesh's, with what the application wants to be otherwise."""
 
-    def start(self, place: Place, draws: str) -> Sequence[ProcessPlan]:
+    def start(self, place: ApplicationEnvironment, draws: str) -> Sequence[ProcessPlan]:
         """Once per environment and execution: start what its services need, return when that is ready, and
         say which services are to be started. `draws` seeds what they draw: the same in every environment."""
 
@@ -80,12 +80,14 @@ class Application(Protocol):
     def stop(self) -> None:
         """After the services of all environments: end what `start` started."""
 
-    def rest(self, place: Place) -> None:
+    def rest(self, place: ApplicationEnvironment) -> None:
         """Before a change of posture: its services let go of every connection. Raises MeshwiseError."""
 
-    def renew(self, place: Place, cell: Cell) -> None:
+    def renew(self, place: ApplicationEnvironment, cell: Cell) -> None:
         """Before a trial: as if nothing had run before. Raises MeshwiseError."""
 
-    def ask(self, place: Place, trial: Trial, clients: Mapping[str, LoadSpec], files: Path) -> TrialLoad:
+    def ask(
+        self, place: ApplicationEnvironment, trial: Trial, clients: Mapping[str, LoadSpec], files: Path
+    ) -> TrialLoad:
         """What the clients ask: requests, never when. `clients`, the mesh's own first, have the load of the
         cell; `files` (a new directory) takes what the instruments read."""

@@ -31,7 +31,7 @@ from meshwise.mesh.seam import SERVICE_RANGE, Capture
 TABLE = "meshwise"
 
 
-class Field(StrEnum):
+class PacketField(StrEnum):
     """What a rule may look at, in the words of nft(8)."""
 
     OUT_INTERFACE = "meta oifname"
@@ -44,8 +44,8 @@ class Field(StrEnum):
 
 
 @dataclass(frozen=True)
-class Match:
-    field: Field
+class PacketMatch:
+    field: PacketField
     value: str | int
     equal: bool = True
 
@@ -57,7 +57,7 @@ class Match:
 class Rule:
     """All matches hold -> redirect to a port of this pod, or (None) leave the packet alone."""
 
-    matches: tuple[Match, ...]
+    matches: tuple[PacketMatch, ...]
     redirect: int | None = None
 
     def __str__(self) -> str:
@@ -78,14 +78,16 @@ class Chain:
 
 # --- decided ---------------------------------------------------------------------------------------
 
-_TCP = Match(Field.PROTOCOL, "tcp")
-_LOOPBACK = Match(Field.OUT_INTERFACE, "lo")
+_TCP = PacketMatch(PacketField.PROTOCOL, "tcp")
+_LOOPBACK = PacketMatch(PacketField.OUT_INTERFACE, "lo")
 
 
 def capture_chains(capture: Capture, *, privileged: bool) -> tuple[Chain, Chain]:
     """The rules of one pod; `privileged`: the proxy runs as a uid of its own."""
-    inbound = [Rule((_TCP, Match(Field.PORT, port)), to) for port, to in capture.inbound_redirects]
-    inbound += [Rule((_TCP, Match(Field.PORT, port))) for port in capture.inbound_exempt_ports]
+    inbound = [
+        Rule((_TCP, PacketMatch(PacketField.PORT, port)), to) for port, to in capture.inbound_redirects
+    ]
+    inbound += [Rule((_TCP, PacketMatch(PacketField.PORT, port))) for port in capture.inbound_exempt_ports]
     inbound.append(Rule((_TCP,), capture.inbound_port))
     return (
         Chain("prerouting", tuple(inbound)),
@@ -95,13 +97,13 @@ def capture_chains(capture: Capture, *, privileged: bool) -> tuple[Chain, Chain]
 
 def _by_range(capture: Capture) -> Iterator[Rule]:
     yield from _exempt_outbound_ports(capture)
-    yield Rule((_TCP, Match(Field.DESTINATION, SERVICE_RANGE)), capture.outbound_port)
+    yield Rule((_TCP, PacketMatch(PacketField.DESTINATION, SERVICE_RANGE)), capture.outbound_port)
 
 
 def _by_owner(capture: Capture) -> Iterator[Rule]:
-    owners = [Match(Field.UID, capture.proxy_uid)]
+    owners = [PacketMatch(PacketField.UID, capture.proxy_uid)]
     if capture.proxy_gid is not None:
-        owners.append(Match(Field.GID, capture.proxy_gid))
+        owners.append(PacketMatch(PacketField.GID, capture.proxy_gid))
     if capture.inbound_source is None:
         yield from _linkerd_output(capture, owners)
     else:
@@ -110,27 +112,31 @@ def _by_owner(capture: Capture) -> Iterator[Rule]:
 
 
 def _exempt_outbound_ports(capture: Capture) -> Iterator[Rule]:
-    return (Rule((_TCP, Match(Field.PORT, port))) for port in capture.outbound_exempt_ports)
+    return (Rule((_TCP, PacketMatch(PacketField.PORT, port))) for port in capture.outbound_exempt_ports)
 
 
-def _linkerd_output(capture: Capture, owners: list[Match]) -> Iterator[Rule]:
+def _linkerd_output(capture: Capture, owners: list[PacketMatch]) -> Iterator[Rule]:
     for owner in owners:
         yield Rule((owner,))
     yield Rule((_LOOPBACK,))
     yield from _exempt_outbound_ports(capture)
 
 
-def _istio_output(capture: Capture, owners: list[Match], inbound_source: str) -> Iterator[Rule]:
-    not_localhost = Match(Field.DESTINATION, "127.0.0.1", equal=False)
-    tunnel = () if capture.tunnel_port is None else (Match(Field.PORT, capture.tunnel_port, equal=False),)
+def _istio_output(capture: Capture, owners: list[PacketMatch], inbound_source: str) -> Iterator[Rule]:
+    not_localhost = PacketMatch(PacketField.DESTINATION, "127.0.0.1", equal=False)
+    tunnel = (
+        ()
+        if capture.tunnel_port is None
+        else (PacketMatch(PacketField.PORT, capture.tunnel_port, equal=False),)
+    )
     yield from _exempt_outbound_ports(capture)
-    yield Rule((_LOOPBACK, Match(Field.SOURCE, inbound_source)))
+    yield Rule((_LOOPBACK, PacketMatch(PacketField.SOURCE, inbound_source)))
     for owner in owners:
         # The application called itself by its service address: as any caller it must pass the inbound side.
         yield Rule((_LOOPBACK, not_localhost, _TCP, *tunnel, owner), capture.inbound_port)
-        yield Rule((_LOOPBACK, Match(owner.field, owner.value, equal=False)))
+        yield Rule((_LOOPBACK, PacketMatch(owner.field, owner.value, equal=False)))
         yield Rule((owner,))
-    yield Rule((Match(Field.DESTINATION, "127.0.0.1"),))
+    yield Rule((PacketMatch(PacketField.DESTINATION, "127.0.0.1"),))
 
 
 # --- encoded ---------------------------------------------------------------------------------------
@@ -142,8 +148,13 @@ _HOOKS = {"prerouting": 0, "output": 3}
 _PRIORITY_DSTNAT = -100
 _REGISTER = 1
 _EQUAL, _UNEQUAL = 0, 1
-_META_KEYS = {Field.OUT_INTERFACE: 7, Field.UID: 10, Field.GID: 11, Field.PROTOCOL: 16}
-_PAYLOAD = {Field.SOURCE: (1, 12, 4), Field.DESTINATION: (1, 16, 4), Field.PORT: (2, 2, 2)}
+_META_KEYS = {
+    PacketField.OUT_INTERFACE: 7,
+    PacketField.UID: 10,
+    PacketField.GID: 11,
+    PacketField.PROTOCOL: 16,
+}
+_PAYLOAD = {PacketField.SOURCE: (1, 12, 4), PacketField.DESTINATION: (1, 16, 4), PacketField.PORT: (2, 2, 2)}
 """(base: 1 network header, 2 transport header; offset; length) of an IPv4 packet's fields."""
 
 
@@ -183,7 +194,7 @@ def _expressions(rule: Rule) -> Iterator[bytes]:
         yield _expression("redir", _attribute(1, _u32(_REGISTER)))
 
 
-def _match(match: Match) -> Iterator[bytes]:
+def _match(match: PacketMatch) -> Iterator[bytes]:
     value, mask = _operand(match)
     if match.field in _META_KEYS:
         yield _expression(
@@ -206,18 +217,18 @@ def _match(match: Match) -> Iterator[bytes]:
     yield _expression("cmp", compared)
 
 
-def _operand(match: Match) -> tuple[bytes, bytes | None]:
+def _operand(match: PacketMatch) -> tuple[bytes, bytes | None]:
     """The bytes to compare with, and the mask to apply before, if there is one."""
     match match.field:
-        case Field.OUT_INTERFACE:
+        case PacketField.OUT_INTERFACE:
             return str(match.value).encode().ljust(16, b"\0"), None
-        case Field.PROTOCOL:
+        case PacketField.PROTOCOL:
             return bytes([socket.IPPROTO_TCP]), None
-        case Field.UID | Field.GID:
+        case PacketField.UID | PacketField.GID:
             return struct.pack("=I", int(match.value)), None  # meta loads these in host order
-        case Field.PORT:
+        case PacketField.PORT:
             return struct.pack(">H", int(match.value)), None
-        case Field.SOURCE | Field.DESTINATION:
+        case PacketField.SOURCE | PacketField.DESTINATION:
             network = ipaddress.IPv4Network(str(match.value))
             mask = None if network.prefixlen == 32 else network.netmask.packed
             return network.network_address.packed, mask

@@ -32,7 +32,7 @@ from meshwise.mesh.seam import OUTSIDER, Fidelity, LocalMesh, Proof
 from meshwise.study.model import MeshName, Study, Trial
 from meshwise.study.topology import CLIENT
 from meshwise.testbed.applications import choose
-from meshwise.testbed.applications.seam import Application, Place
+from meshwise.testbed.applications.seam import Application, ApplicationEnvironment
 from meshwise.testbed.layout import Environment, lay_out
 from meshwise.testbed.local import host, instrument, links, measure, processes
 from meshwise.testbed.local.accidents import Accidents
@@ -314,11 +314,11 @@ class LocalTestbed:
     def _of(self, trial: Trial) -> Environment:
         return self._environments[trial.cell.mesh, trial.process_set]
 
-    def _place(self, environment: Environment) -> Place:
+    def _place(self, environment: Environment) -> ApplicationEnvironment:
         def pod(workload: str) -> Pod:
             return self._pods[environment.pod_name(workload)]
 
-        return Place(
+        return ApplicationEnvironment(
             environment,
             lambda workload, port, path: pod(workload).tell(port, path),
             lambda workload: pod(workload).network_fd,

@@ -38,7 +38,7 @@ from meshwise.study.topology import POSTGRES_PORT, REDIS_PORT
 from meshwise.testbed.applications.bank.books import ACCOUNTS, ALLOWANCE, BALANCE
 from meshwise.testbed.applications.bank.ports import DIRECT, POSTGRES, REDIS, with_direct_way
 from meshwise.testbed.applications.bank.trial import BankTrial
-from meshwise.testbed.applications.seam import Place, TrialLoad
+from meshwise.testbed.applications.seam import ApplicationEnvironment, TrialLoad
 from meshwise.testbed.layout import SERVICE, Environment
 
 CONTROL_PORT = 15980
@@ -56,7 +56,7 @@ class Running:
     redis: Store
 
 
-class Bank:
+class BankApplication:
     """See `applications.seam.Application`. Owner of the stores."""
 
     def __init__(self, study: Study, settings: Mapping[str, tuple[str, ...]] | None = None) -> None:
@@ -92,7 +92,7 @@ class Bank:
     def capture(self, rules: Capture, workload: str) -> Capture:
         return with_direct_way(rules, workload)
 
-    def start(self, place: Place, draws: str) -> Sequence[ProcessPlan]:
+    def start(self, place: ApplicationEnvironment, draws: str) -> Sequence[ProcessPlan]:
         """Stores, empty and ready; five services, which hold no connection until their first trial begins.
 
         Raises MW911 to MW913, MW211, MW212.
@@ -192,12 +192,12 @@ class Bank:
 
     # --- of a trial --------------------------------------------------------------------------------
 
-    def rest(self, place: Place) -> None:
+    def rest(self, place: ApplicationEnvironment) -> None:
         """Every service lets go of every connection. Raises MW921."""
         for service in BankService:
             place.tell(service, CONTROL_PORT, "/rest")
 
-    def renew(self, place: Place, cell: Cell) -> None:
+    def renew(self, place: ApplicationEnvironment, cell: Cell) -> None:
         """The books as at the start, an empty cache, and services that may dial. Raises MW921, MW922."""
         environment = place.environment
         running = self._running[environment.name]
@@ -210,7 +210,9 @@ class Bank:
         for service in BankService:
             place.tell(service, CONTROL_PORT, f"/begin/{cell.stores}")
 
-    def ask(self, place: Place, trial: Trial, clients: Mapping[str, LoadSpec], files: Path) -> TrialLoad:
+    def ask(
+        self, place: ApplicationEnvironment, trial: Trial, clients: Mapping[str, LoadSpec], files: Path
+    ) -> TrialLoad:
         asked = BankTrial(trial.trial_id, self._mix, files, place.environment.patience)
         scripted = {client: asked.scripted(client, spec) for client, spec in clients.items()}
         books, inside = self._running[place.environment.name].postgres.local, next(iter(scripted.values()))

@@ -26,7 +26,7 @@ from meshwise.archive.outcome import Check, Measurement
 from meshwise.core.patience import USUAL
 from meshwise.findings.flag import BOOKS_VIOLATED
 from meshwise.load.intended import intended_times
-from meshwise.load.script import Line, write_script
+from meshwise.load.script import ScriptLine, write_script
 from meshwise.load.spec import LoadSpec
 from meshwise.load.wire.seam import GRPC_STATUS_BASE
 from meshwise.service.bank import calls, invariants, schema
@@ -67,9 +67,9 @@ def scripted(spec: LoadSpec, requests: Sequence[BankRequest], path: Path) -> Loa
     return replace(spec, method="POST", headers=headers, script=str(path))
 
 
-def _line(protocol: Protocol, request: BankRequest) -> Line:
+def _line(protocol: Protocol, request: BankRequest) -> ScriptLine:
     path = calls.path_in(protocol, BankService.EDGE, request.operation)
-    return Line(path, calls.encode(request.body()).decode())
+    return ScriptLine(path, calls.encode(request.body()).decode())
 
 
 def status_of(recorded: int) -> int:
