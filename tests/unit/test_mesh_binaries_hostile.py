@@ -326,8 +326,8 @@ def test_the_lock_file_vouches_for_nothing_that_was_not_kept(registry: Registry,
 
 def test_leftovers_of_a_killed_pull_are_found_by_the_next(registry: Registry, cache: BinaryStore) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from meshwise.mesh.binaries.store import Store\n"
-        "with Store(Path(sys.argv[1]), Path('x')).scratch() as folder:\n"
+        "import os, sys; from pathlib import Path; from meshwise.mesh.binaries.store import BinaryStore\n"
+        "with BinaryStore(Path(sys.argv[1]), Path('x')).scratch() as folder:\n"
         "    (folder / 'layer').write_bytes(b'x' * 1000); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(cache.directory)], check=False)
