@@ -2,7 +2,7 @@
 
 Sizes are compared with what is expected before anything is decoded, because a few bytes of Parquet can
 stand for any number of rows; then types, nulls and ranges are checked, so that nothing to the right has to.
-(The sizes are the file's own words about itself. A page that lies about its size inside a file whose digest
+(The sizes are those that the file states. A page of another size than stated, inside a file whose digest
 is right is the one thing that is found only while it is decoded.)
 """
 

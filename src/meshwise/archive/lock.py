@@ -1,7 +1,7 @@
 """One writer per archive, also after a crash.
 
-Two guards, because each alone has a hole. A POSIX record lock dies with its process however that ends and
-is not inherited by a fork, so that a helper that outlives a killed run does not keep the archive shut; but
+Two guards, because neither is enough alone. A POSIX record lock dies with its process however that ends and
+is not inherited by a fork, so that a helper that outlives a killed run does not keep the archive locked; but
 it does not hold within one process. The owner's pid with its start time (a pid alone is reused) does, and
 is what the message names; but it means nothing in another PID namespace, which is therefore recorded too.
 """
@@ -76,7 +76,7 @@ class ArchiveLock:
         return owner if isinstance(owner, dict) else {}
 
     def close(self) -> None:
-        """Give it up. A second call does nothing."""
+        """Release it. A second call does nothing."""
         if self._fd >= 0:
             os.ftruncate(self._fd, 0)
             os.close(self._fd)

@@ -1,4 +1,4 @@
-"""What one trial brought forth, as the archive stores it. Frozen values; the seams to the right re-export
+"""What one trial produced, as the archive stores it. Frozen values; the seams to the right re-export
 `Check`, `Proof` (`mesh.seam`) and `Measurement` (`testbed.seam`), whose words they are."""
 
 from __future__ import annotations

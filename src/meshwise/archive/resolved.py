@@ -53,7 +53,7 @@ def _search() -> TypeAdapter[Search | None]:
 
 
 def to_values(study: Study) -> dict[str, Any]:
-    """All of it but `source`, which is study.yaml, and `notes`, which were for whoever planned it."""
+    """All of it but `source`, which is study.yaml, and `notes`, which were for planning only."""
     graph = next((cell.graph for cell in study.cells if cell.graph), None)
 
     def rows(cells: Iterable[Cell]) -> list[dict[str, Any]]:

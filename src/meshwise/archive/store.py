@@ -1,4 +1,4 @@
-"""The one writer of a study's directory (DESIGN: "The archive").
+"""The one writer of a study's directory (docs/archive.md).
 
 Laws of this file:
 - A trial is complete when its row is in `trials.parquet`; its own files are durable before that.
@@ -198,7 +198,7 @@ class Archive:
         }
 
     def _with_events(self, trial_id: str, table: pa.Table) -> dict[str, memoryview]:
-        """One file for all trials; what a killed run left of a trial without a row goes."""
+        """One file for all trials; what a killed run left of a trial without a row is removed."""
         name = f"{EVENTS.name}.parquet"
         new = conform(table, EVENTS, trial_id)
         if self._folder.exists(name):

@@ -71,7 +71,9 @@ def load(
     rate: Annotated[str, typer.Option(help="Requests, like 1000/s; ignored by closed arrivals.")] = "1000/s",
     duration: Annotated[str, typer.Option(help="Measured time, like 10s.")] = "10s",
     warmup: Annotated[str, typer.Option(help="Time before it that is not counted.")] = "1s",
-    connections: Annotated[int, typer.Option(help="Clients: open at once, kept unless told else.")] = 16,
+    connections: Annotated[
+        int, typer.Option(help="Clients: connections open at once, kept by default.")
+    ] = 16,
     streams: Annotated[int, typer.Option(help="At once per connection (http2, grpc).")] = 1,
     arrivals: Annotated[
         Arrivals, typer.Option(help="How requests are spread over time.")

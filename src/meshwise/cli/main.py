@@ -94,8 +94,8 @@ def common(
 
 
 def main() -> None:
-    """Entry point. Exit status as DESIGN says: 0 done, 1 the answer is no, 2 bad input, 3 environment; and
-    130 after Ctrl-C, as shells have it."""
+    """Entry point. Exit status (docs/commands.md): 0 done, 1 the answer is no, 2 bad input, 3 environment;
+    and 130 after Ctrl-C, as shells have it."""
     # Before numpy is imported: nothing here multiplies large matrices, and where a limit of threads is
     # reached OpenBLAS would end the process with SIGINT.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -1,4 +1,4 @@
-"""`meshwise run STUDY.yaml --out DIR`: the study, in a world of its own that dies with it."""
+"""`meshwise run STUDY.yaml --out DIR`: run a study, in an isolated world that ends with the run."""
 
 from __future__ import annotations
 

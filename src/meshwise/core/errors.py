@@ -20,7 +20,7 @@ class Fault(StrEnum):
 
 
 class ExitStatus(IntEnum):
-    """What the process tells its caller (DESIGN: "The commands")."""
+    """Exit status of the process (docs/commands.md)."""
 
     DONE = 0
     ANSWER_IS_NO = 1

@@ -8,7 +8,7 @@ Options: --parent PID (required; whose child this must still be), --netns FD, --
 --cpus 0,1, --nofile N, --fsize BYTES. The environment is passed on as it is. No program writes a core file.
 
 Order matters: descriptors and limits while privileged, then the network, then the identity, and only
-then the bond to the parent, because a change of identity dissolves it (prctl(2), PR_SET_PDEATHSIG).
+then PR_SET_PDEATHSIG, because a change of identity clears it (prctl(2)).
 Ends with status 126 and one line on stderr when something is refused, 127 when there is no such program.
 """
 
@@ -78,7 +78,7 @@ def main() -> int:
     try:
         _become(options, program)
     except FileNotFoundError as error:
-        print(f"launch: {program[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201 - its only voice
+        print(f"launch: {program[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201 - its only output
         return 127
     except OSError as error:
         print(f"launch: {program[0]}: {error}", file=sys.stderr)  # noqa: T201

@@ -133,7 +133,7 @@ def hide_memory() -> None:
 def parent_is_gone(lifeline: int) -> bool:
     """Whether the parent, who alone holds the other end of the pipe `lifeline`, has ended.
 
-    getppid() cannot tell across a PID namespace: it is 0 there, whoever the parent is.
+    getppid() cannot tell across a PID namespace: it is always 0 there.
     """
     poll = select.poll()
     poll.register(lifeline, 0)
@@ -227,6 +227,6 @@ def timerfd() -> int:
 
 
 def set_timerfd(fd: int, at_ns: int) -> None:
-    """Ring once, at this time of the clock; a time that has passed rings at once."""
+    """Expire once, at this time of the clock; a time that has passed expires at once."""
     spec = _TimerSpec(0, 0, *divmod(max(at_ns, 1), 10**9))
     _check(_libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None), "timerfd_settime")

@@ -405,7 +405,7 @@ DIGEST_MISMATCH = Message(
     "MW806",
     Fault.ENVIRONMENT,
     "content does not match its digest: expected {expected}, found {found}",
-    "do not use it; pull again, and if it stays so, ask whoever runs the registry or mirror",
+    "do not use it; pull again, and if it stays so, ask the operator of the registry or mirror",
 )
 BAD_MANIFEST = Message(
     "MW807",

@@ -67,7 +67,7 @@ class Patience:
 
 
 USUAL = Patience()
-"""Of an idle machine, and where nobody has measured."""
+"""Of an idle machine, and where it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def measured(work: Mapping[str, Callable[[], object]]) -> Slowness:
 
 
 def known_work() -> None:
-    """Computing, 50 ms of it on one CPU that nobody else wants."""
+    """Computing, 50 ms of it on one otherwise idle CPU."""
     digest = bytes(64)
     for _ in range(200_000):
         digest = hashlib.sha256(digest).digest()

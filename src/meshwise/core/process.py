@@ -4,7 +4,7 @@ Laws of this file:
 - A process ends with the `with` block that started it, or with the thread that did, whichever ends first
   (PR_SET_PDEATHSIG counts from the *thread*: start processes in a thread that outlives them).
 - Stopping is SIGTERM, a wait, a warning that it was ignored, SIGKILL, a wait. Nothing is left as a zombie.
-- Nobody reads a process's exit status as a number; `ending` says it in words.
+- A process's exit status is shown in words (`ending`), not as a number.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TAIL_BYTES = 8192
 ANSWER_BYTES = 1 << 16
 """More than any proxy says about itself."""
 GRACE_S = USUAL.stop_s
-"""Where nobody says otherwise."""
+"""The default."""
 
 
 @dataclass(frozen=True)

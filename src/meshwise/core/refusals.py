@@ -1,6 +1,6 @@
 """What the operating system refused, as an error of the catalogue.
 
-For the outermost frame of a process: an OSError that nobody on the way knew more about is a full disk, a
+For the outermost frame of a process: an OSError that no caller handled is a full disk, a
 limit, a lost directory, and a person needs its name and a remedy, not a traceback.
 """
 

@@ -3,7 +3,7 @@
     decide(what happened to a connection, what is known of it) -> what to send, end and open
 
 The rules:
-- A connection that is lost is replaced without waiting. One that was lost at birth, or that could not be
+- A connection that is lost is replaced without waiting. One that was lost before it was used, or could not be
   made, counts as a failure of its slot: the other addresses of the name are tried at once, then its slot
   waits 5 ms, after the next round twice as long, up to 200 ms.
 - While no connection lives and every address has failed there is an *outage*: requests that fall due fail of
@@ -111,7 +111,7 @@ class Decision(NamedTuple):
     """Its requests have failed."""
     outage: bool = False
     part: bool = False
-    """Say goodbye before the end."""
+    """Send the protocol's closing bytes before the end."""
     end: bool = False
     successor: Successor | None = None
 
@@ -171,7 +171,7 @@ def _closing(known: Known) -> Decision:
 
 
 def _lost(known: Known) -> Decision:
-    speaks_otherwise = known.broke_protocol and not known.used  # whoever comes next meets the same
+    speaks_otherwise = known.broke_protocol and not known.used  # the next connection would meet the same
     successor = None
     if known.on_demand and not (known.young and known.closed_loop):
         successor = Successor(0, 0, cold=True)

@@ -101,7 +101,7 @@ class Engine:
     def connect(self, timeout_ns: int) -> SetupError | None:
         """Opens the connections before a run. None: at least one takes requests; else why none does.
 
-        Where they are opened on demand, one shows that there is somebody, and is closed again.
+        Where they are opened on demand, one is opened to see that the server answers, and is closed again.
         """
         pool, clock, on_demand = self._pool, self._clock, self._spec.requests_per_connection > 0
         deadline = clock() + timeout_ns

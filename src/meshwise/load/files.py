@@ -43,7 +43,7 @@ class RunFiles:
 
 @contextmanager
 def nameless(*purposes: str) -> Iterator[list[Path]]:
-    """An empty file for each purpose (a word for whoever looks into /proc). Raises OSError."""
+    """An empty file for each purpose (the word is shown in /proc). Raises OSError."""
     with ExitStack() as stack:
         paths = []
         for purpose in purposes:

@@ -44,7 +44,7 @@ CLOSED_ROWS_PER_S = 500_000
 """Above what one process can do; the file is sparse, so unused rows take no space."""
 _SPARE_DESCRIPTORS = 24
 _ENDING_DESCRIPTORS = 512
-"""Of connections that have an heir and are not closed yet."""
+"""Of connections that are replaced already and not closed yet."""
 
 
 def check_descriptors(spec: LoadSpec) -> None:

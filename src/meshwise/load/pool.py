@@ -2,7 +2,7 @@
 path.
 
 A *token* in `ready` is one free slot of one connection. Tokens of dead connections and of lowered
-limits are not hunted down: `start` refuses them with b"" and they vanish.
+limits are not searched for: `start` refuses them with b"", which drops them.
 
 What is to be done with a connection is decided in `load.decide`, when in `load.agenda`; sockets are kept in
 `load.sockets`. Here it comes together: `_known` gathers the facts, `_act` does what was decided.

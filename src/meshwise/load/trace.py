@@ -1,7 +1,7 @@
 """The times of a trace as the instrument takes them: a checked binary file, mapped and never read as text.
 
 Layout (native byte order): magic of 24 bytes, count, window in ns, then `count` int64: ascending times in
-[0, window). `write_trace` makes one from the CSV file of a study; `open_trace` believes nothing.
+[0, window). `write_trace` makes one from the CSV file of a study; `open_trace` checks all of it.
 """
 
 from __future__ import annotations

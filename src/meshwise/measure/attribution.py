@@ -6,11 +6,11 @@ Laws of this file:
   up to CLEAR times it, where whatever limits is at its limit for certain.
 - A process limits when it uses NEAR of what it can: a sidecar as many CPUs as it has workers, a service one
   (each is one event loop, `service/loop.py`), and neither more than the pods' CPUs.
-- Else the pods' CPUs limit when they are NEAR used up, and then whoever used more than half of what the study
-  used of them. With pinning these are theirs alone; without it the instrument is one of those who share them.
+- Else the pods' CPUs limit when they are NEAR used up, and then the role that used more than half of
+  what the study used of them. With pinning these are theirs alone; without it the instrument shares them.
 - Else the host limits when tasks stood still for memory or disk for STALLED of the time.
 - Else it is not CPU (a lock, a pool of connections, waiting) and stays unattributed.
-- Trials that the instrument or the host spoiled were told by `measure.window` when they ran.
+- Trials that the instrument or the host spoiled were found by `measure.window` when they ran.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Machine:
         return len(self.pods) or self.cpus
 
     def used_share(self, usage: Usage) -> float | None:
-        """How far the pods' CPUs were used up, whoever used them; None if it cannot be told."""
+        """How far the pods' CPUs were used up in all; None if it cannot be told."""
         own = self.pods or tuple(usage.idle)
         known = [usage.idle[cpu] for cpu in own if cpu in usage.idle]
         if known and len(known) == (self.pod_cpus or len(known)):

@@ -1,6 +1,6 @@
 """How even a long trial is: throughput and P99 from window to window, and whether they drift. Pure.
 
-Laws of this file (statistics: section 8):
+Laws of this file (docs/findings.md):
 - The windows of one trial depend on one another, so nothing is tested within it: a trial gives a coefficient
   of variation and a change over the whole of it, and the units of an interval are trials, one per block.
 - What the arrivals themselves vary by stands beside what the answers vary by: a Poisson stream of 100/s has a
@@ -23,7 +23,7 @@ from meshwise.stats.regression import pair_slopes
 
 SECOND_NS = 10**9
 WINDOWS = 10
-"""Windows from which on a variation is told."""
+"""So many windows at least, for a variation to be reported."""
 NEEDED_ABOVE = 10.0
 TAIL = 0.99
 

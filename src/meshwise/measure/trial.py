@@ -128,7 +128,7 @@ class _Requests:
     """No slot was free in time."""
     by_instrument: BoolArray
     by_host: BoolArray
-    """Whose doing a late send is; in archives that do not say it, nobody's."""
+    """Whose doing a late send is; empty in archives that do not say it."""
 
     @classmethod
     def of(cls, frame: pl.DataFrame) -> _Requests:
@@ -246,7 +246,7 @@ def usage(trial: Trial, telemetry: pl.DataFrame, answered_ns: IntArray) -> tuple
             continue
         workload, role = source.workload, source.role
         if role in ("proxy", "service") and workload not in workloads:
-            continue  # stands by, for cells with a larger topology
+            continue  # idle in this trial: it is for cells with a larger topology
         times, values = readings
         if metric != "cpu_ns":
             memory[metric].setdefault(role, {})[workload] = float(values[-1])

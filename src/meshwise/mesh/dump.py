@@ -3,7 +3,7 @@
 Laws of this file:
 - It never makes a failure worse: a proxy that does not answer is a file that says so.
 - Keys are not in what proxies tell (Envoy redacts them); whatever looks like one, or like a token or a
-  password, is blotted out all the same.
+  password, is removed as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from meshwise.mesh.together import together
 MOST_BYTES = 512 << 10
 """Of one file: all of a sidecar that knows thirty services."""
 MOST_PODS = 8
-"""The client's first; a fault of one proxy shows in its neighbours'."""
+"""The client's first; a fault of one proxy shows in those of its peers."""
 
 _BLOT = "[redacted]"
 _SECRETS: Sequence[tuple[re.Pattern[str], str]] = (

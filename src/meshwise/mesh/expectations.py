@@ -96,7 +96,7 @@ PEER: Mapping[MtlsMode, Mapping[Who, Meaning]] = {
     MtlsMode.STRICT:     {Who.MESH: _YES, Who.PLAINTEXT: _PEER, Who.TWIN: _YES,    Who.OTHER_ACCOUNT: _YES,
                           Who.OTHER_NAMESPACE: _YES,    Who.STRANGER: _PEER,   Who.NO_CERTIFICATE: _PEER},
 }
-"""Whether the port admits the caller. Strangers never get further than this."""
+"""Whether the port admits the caller. A caller of a foreign authority never gets further than this."""
 
 CALLER: Mapping[Authorization, Mapping[Who, Meaning]] = {
     Authorization.NONE:      dict.fromkeys(Who, _YES),
@@ -119,7 +119,7 @@ VARIANT: Mapping[Authorization, Mapping[What, Meaning]] = {
     Authorization.REQUEST:   _FINE,
 }
 """What authorization makes of a request by the allowed caller. A posture that reads only the caller is
-asked nothing but the allowed request: what a service answers to another one is its own affair."""
+asked nothing but the allowed request: what a service answers to another one is up to the service."""
 # fmt: on
 
 TOKEN_VARIANTS = frozenset({What.OTHER_CLAIM, What.NO_TOKEN, What.EXPIRED_TOKEN, What.FORGED_TOKEN})

@@ -3,7 +3,7 @@
 Laws of this file:
 - A reader sees the old file or the new one, never half of it: write aside, then rename.
 - Mode 0600, directories 0700, from the first byte on. As root they are handed to the proxy's uid;
-  in a user namespace that maps a single uid there is nobody else to hand them to.
+  in a user namespace that maps a single uid there is no other owner.
 """
 
 from __future__ import annotations

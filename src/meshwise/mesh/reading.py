@@ -1,4 +1,4 @@
-"""YAML nodes that know their file and line, and refuse what nobody asked them for.
+"""YAML nodes that know their file and line, and refuse keys that are not read.
 
 Kubernetes reads YAML 1.1 as go-yaml does, and its API server takes no number or boolean for text. So a plain
 `y`, `1e3` or `null` is refused where text is expected (`other_than_text`), as `kubectl apply` would be.

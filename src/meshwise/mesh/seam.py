@@ -48,7 +48,7 @@ class PlacedWorkload:
 class Placement:
     """One set of pods of one mesh, at its largest topology, with a directory that they share.
 
-    `directory` is memory-backed, private (0700), and dies with the run: `directory/<workload>/...`
+    `directory` is memory-backed, private (0700), and is removed with the run: `directory/<workload>/...`
     holds a sidecar's configuration and keys.
     """
 
@@ -186,7 +186,7 @@ class LocalMesh(Protocol):
 
     def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         """Within a trial: bring only what differs, as the mesh's control plane does; return when each proxy
-        has taken it up. What becomes of connections is the proxies' own affair, with the drain time that
+        has taken it up. What becomes of connections is up to the proxies, with the drain time that
         they were started with. Raises as `reset`."""
 
     def delivered(self, placement: Placement) -> Delivered: ...

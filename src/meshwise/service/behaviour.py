@@ -36,7 +36,7 @@ MAX_BODY_BYTES = 16 << 20
 
 _PASSED_ON = {"authorization", "traceparent", "tracestate", "b3"}
 _HOP_FACTS = ("x-forwarded-", "x-envoy-")
-"""What a proxy says about its own hop; an application that passed it on would lie about the next."""
+"""What a proxy says about its own hop; an application that passed it on would describe the wrong hop."""
 
 _ASKED = (ASKED_ERROR, "upstream status 500", "upstream grpc-status 13")
 """Ways in which an error that the graph asks for comes to a node."""

@@ -4,7 +4,7 @@ Laws of this file:
 - A head is parsed once per distinct bytes, the value of `x-request-id` (which a proxy makes anew for every
   request) left out; what was made of it (`RequestHead`) holds the whole answer ready to send.
 - One request of a connection at a time: while its calls are under way, pipelined bytes wait.
-- After an error of syntax the connection ends; nobody can know where the next message would begin.
+- After an error of syntax the connection ends; it is not known where the next message would begin.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _prepare(call: behaviour.PlannedCall, method: str, path: str, fields: Fields
 
 
 def encode_answer(decision: PlannedAnswer, *, close: bool, head_only: bool = False) -> bytes:
-    """A whole response. It has no date: a proxy in front adds it, and the node need not know the hour."""
+    """A whole response. It has no date: a proxy in front adds it, and the node need not know the time."""
     lines = [
         f"HTTP/1.1 {decision.status} {HTTPStatus(decision.status).phrase}",
         f"content-length: {decision.body_bytes}",
@@ -362,4 +362,4 @@ class Http1Server:
 
 
 def _nowhere(data: bytes) -> None:
-    """The connection is gone, and with it whoever waited for this."""
+    """The connection is gone, and with it the peer that waited for this."""

@@ -1,7 +1,8 @@
 """HTTP/1.1 message syntax for both sides (RFC 9112): heads and bodies. Values in, values out.
 
-Strict where leniency is a hole: bare CR or LF, spaces before a colon, folded lines, repeated or mixed
-framing fields are errors, as a message that two parties read differently can be smuggled past one of them.
+Strict where leniency would be a security hole: bare CR or LF, spaces before a colon, folded lines, repeated
+or mixed framing fields are errors, as a message that two parties read differently can be smuggled past one
+of them.
 """
 
 from __future__ import annotations

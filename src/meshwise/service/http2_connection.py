@@ -437,7 +437,7 @@ def first_frames(preface: bytes, settings: dict[int, int]) -> bytes:
 
 
 def _nowhere(data: bytes) -> None:
-    """The connection is gone, and with it whoever waited for this."""
+    """The connection is gone, and with it the peer that waited for this."""
 
 
 def _at_once(call: Callable[[], None]) -> None:

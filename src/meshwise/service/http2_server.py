@@ -383,7 +383,7 @@ class Http2Server(Http2Connection):
         self._streams.pop(stream_id, None)
 
     def _on_reset(self, stream_id: int, stream: ServerStream, code: int) -> None:
-        """The caller has lost interest; calls that were made for it end on their own."""
+        """The caller has cancelled the request; calls that were made for it end on their own."""
 
     def _on_goaway(self, last_stream_id: int, code: int) -> None:
         """The peer opens no more streams; it closes when it has its answers."""

@@ -4,8 +4,8 @@ Laws of this file:
 - What can be known beforehand is (`compiled` once per request head): a request draws its chances, starts what
   is due, and waits.
 - Draws come from one generator per node, seeded by its spec, in the order of arrival.
-- A step that has a failed call ends the script once all of the step has ended; nobody is called after that.
-- `done` is never told before `play` returns.
+- A step that has a failed call ends the script once all of the step has ended; no call follows it.
+- `done` is never called before `play` returns.
 """
 
 from __future__ import annotations

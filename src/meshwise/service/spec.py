@@ -2,7 +2,7 @@
 
 `python -m meshwise.service --spec NODE.json` serves every protocol of `ports` at once and is ready when
 GET /healthz answers 200. What to do for one request is told by that request (`service.plan`); the spec
-only says who the neighbours are, so that a change of cell needs no restart of a node.
+only says which workloads it can call, so that a change of cell needs no restart of a node.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ request had.
 Laws of this file:
 - Payload is counted and dropped as it comes; only a head that is cut is kept.
 - A number beyond `MAX_PAYLOAD_BYTES` ends the connection without an answer: that is what a TLS hello or an
-  HTTP request looks like, and nobody can know where the next message would begin.
+  HTTP request looks like, and it is not known where the next message would begin.
 - A node behind this one cannot be asked for: bytes that no one reads carry no plan. L4 is point to point.
 """
 
@@ -120,4 +120,4 @@ class TcpServer:
 
 
 def _nowhere(data: bytes) -> None:
-    """The connection is gone, and with it whoever waited for this."""
+    """The connection is gone, and with it the peer that waited for this."""

@@ -21,7 +21,7 @@ class Ticket:
         """How often it was sent on a connection that turned out to be closed."""
         self.timer: LoopTimer | None = None
         self.abandon: Callable[[], None] | None = None
-        """Tells the connection that nobody waits any more."""
+        """Tells the connection that the result is no longer waited for."""
 
     def settle(self, reason: str, answered_bytes: int = 0) -> None:
         if not self.settled:

@@ -1,4 +1,4 @@
-"""What a workload demands of its callers in a cell: its own word, and where it has none the posture's. Pure.
+"""What a workload demands of its callers in a cell: its own setting, else the posture's. Pure.
 
 The one place that joins the two. A mesh writes resources of three widths (mesh, namespace, workload) from
 `modes`; policies, expectations and proofs go by `effective_posture` of the workload that is called.

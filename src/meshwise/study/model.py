@@ -1,4 +1,4 @@
-"""The nouns of a study, in the glossary's words. Frozen values; no file, no process.
+"""The values of a study, in the glossary's words. Frozen values; no file, no process.
 
 `study.file.read` reads a YAML file into a `Study`; `study.design.blocks` expands it into `Trial`s.
 """
@@ -242,7 +242,7 @@ class Study:
     search: Search | None = None
     """Of a saturation study, whose cells have no rate (0): it is what is searched for."""
     notes: tuple[str, ...] = ()
-    """What its files say and has no effect, for whoever plans it."""
+    """What its files say and has no effect, for the plan."""
     source: str = field(repr=False, default="")
 
     @property

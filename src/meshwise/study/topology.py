@@ -43,7 +43,7 @@ class GraphPosition(StrEnum):
     """Called by the client."""
     INNER = "inner"
     LEAF = "leaf"
-    """Calls nobody."""
+    """Calls no other workload."""
 
 
 @dataclass(frozen=True)

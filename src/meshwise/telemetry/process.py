@@ -112,7 +112,7 @@ class ProcessSampler:
                 try:
                     values |= read()
                 except OSError:
-                    continue  # it ended, or the kernel keeps this from us: what can be read is told
+                    continue  # it ended, or the kernel does not show it: what can be read is recorded
         return [
             Sample(t_ns, self._source, metric, labels, value) for (metric, labels), value in values.items()
         ]
@@ -127,7 +127,7 @@ class ProcessSampler:
         return values
 
     def _context_switches(self) -> dict[tuple[str, str], float]:
-        """Of the threads that were ever seen; one that lived and died between two readings is missed."""
+        """Of the threads that were ever seen; one that started and ended between two readings is missed."""
         for thread in os.listdir(f"/proc/{self._pid}/task"):  # noqa: PTH208
             try:
                 self._switches[int(thread)] = _switches(self._pid, thread)

@@ -4,7 +4,7 @@ Laws of this file:
 - `exact` samplers (CPU clocks) are read at time 0 and at the end, as near as the machine allows; CPU per
   request is the difference of the two. Every row has the moment at which it was really read.
 - All other readings at START end before time 0, and those at END begin after the exact ones: what they
-  cost a proxy is in nobody's window.
+  cost a proxy is in no trial's window.
 - The cost of sampling is itself sampled: our CPU (`sampling_cpu_ns`) and our lateness.
 """
 
@@ -144,7 +144,7 @@ def sleep_until(moment_ns: int, stop: threading.Event | None = None) -> bool:
 class Recording:
     """`record` in a thread of its own. A context manager: leaving it early stops it.
 
-    The thread needs the interpreter's lock at the two exact moments; whoever holds it then makes the
+    The thread needs the interpreter's lock at the two exact moments; a thread that holds it then makes the
     readings late (it is recorded, and the rows say when they were really taken).
     """
 
@@ -174,7 +174,7 @@ class Recording:
     def _run(self, window: Window, exact: Sequence[Sampler], others: Sequence[Sampler]) -> None:
         try:
             table = record(window, exact, others, lambda moment_ns: sleep_until(moment_ns, self._stop))
-        except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
+        except BaseException as error:  # noqa: BLE001 - raised again in `result`
             self._table.set_exception(error)
         else:
             self._table.set_result(table)

@@ -109,7 +109,7 @@ def _subnet(whole: str, number: int) -> ipaddress.IPv4Address:
 
 
 def merged(cells: Iterable[Cell]) -> tuple[Workload, ...]:
-    """The workloads of all topologies together, client first; each calls whom it calls in any of them."""
+    """The workloads of all topologies together, client first; each calls all that it calls in any of them."""
     found: dict[str, Workload] = {}
     for topology in dict.fromkeys(cell.topology for cell in cells):
         for workload in topology.workloads:

@@ -24,7 +24,7 @@ Observe = Callable[[LiveProgress], None]
 
 
 class Testbed(Protocol):
-    """Owner of every process of a study. A context manager: leaving it leaves nothing behind."""
+    """Owner of every process of a study. A context manager: when it is left, nothing remains."""
 
     def __enter__(self) -> Self: ...
 

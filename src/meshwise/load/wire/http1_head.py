@@ -81,7 +81,7 @@ def _coded(status: int, codings: list[bytes], *, keep_alive: bool, faulty: bool)
         return ResponseHead(status, None, True, keep_alive and not faulty)
     if keep_alive:
         # Until the connection ends, says section 6.3; but this server says that it goes on.
-        raise Malformed(f"the transfer coding {codings[-1][:40]!r}, which nobody asked for")
+        raise Malformed(f"the transfer coding {codings[-1][:40]!r}, which was not asked for")
     return ResponseHead(status, None, False, False)
 
 

@@ -129,7 +129,7 @@ class Http2(Sending):
             broken = WireError(ErrorKind.PROTOCOL, str(error))
             if not done:
                 raise broken from error
-            self.broken = broken  # the answers before it are answers
+            self.broken = broken  # the answers before it count
             self._end()
             return done
         if may_learn and first_end and not offset and generation == self._decoder.generation:
@@ -184,7 +184,7 @@ class Http2(Sending):
                     break
             tag = take(key, -1)
             if tag < 0:
-                break  # nobody waits for it: let the long way decide what that means
+                break  # no request waits for it: the long way decides what that means
             done.append((tag, now_ns, outcome))
             offset += size
         if done:
@@ -263,7 +263,7 @@ class Http2(Sending):
             stream.unacknowledged = 0
 
     def _count_messages(self, key: bytes, payload: bytes) -> None:
-        """Told of each DATA before it is accounted for."""
+        """Called for each DATA before it is accounted for."""
 
     def _give_back_window(self) -> None:
         self._send(frames.window_update(0, self._unacknowledged))
@@ -321,7 +321,7 @@ class Http2(Sending):
         return http_outcome(stream.status, stream.body_bytes)
 
     def _forget(self, key: bytes) -> int:
-        """Closes our books on a stream. A body that is not wholly sent is called off."""
+        """Forgets a stream. A body that is not wholly sent is not sent further."""
         self._answers.pop(key, None)
         if self._held_back and self._held_back.pop(key, None) is not None:
             self._stream_windows.pop(key, None)

@@ -142,4 +142,6 @@ class Sending:
         """A frame on a stream that is not open: late on one that has ended, or plainly wrong."""
         stream_id = int.from_bytes(key, "big")
         if stream_id >= self._next_id or not stream_id & 1:
-            raise FramingError(frames.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which nobody opened")
+            raise FramingError(
+                frames.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which was never opened"
+            )

@@ -89,7 +89,7 @@ class WireProtocol(Protocol):
     limit: int
     """Requests that may be open at the same time, now."""
     attention: bool
-    """Set when `ready`, `closing`, `limit`, `reasons` or `take_control()` is worth a look; the caller clears
+    """Set when `ready`, `closing`, `limit`, `reasons` or `take_control()` may have changed; the caller clears
     it."""
     reasons: list[str]
     """Why requests failed as malformed, one entry each; the caller empties it."""

@@ -5,7 +5,7 @@ clients on PyPI were considered; none hashes while it streams and resumes with a
 
 Laws: nothing is trusted before its SHA-256 matched; a file appears under its name only after that; every
 answer has a size limit, and all of them together a deadline that holds within one read too; credentials go
-only to the host that asked for them; nobody is led from https to anything else.
+only to the host that asked for them; no redirect leads from https to anything else.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ Progress = Callable[[int, int | None], None]
 
 
 class _UntilDeadline(io.RawIOBase):
-    """The reading side of a socket. urllib's time-out is of each read: a server that drips never meets it."""
+    """The reading side of a socket. urllib's time-out is of each read, so a server that sends byte by byte
+    never reaches it."""
 
     def __init__(self, raw: io.RawIOBase, connection: socket.socket, deadline: Deadline, where: str) -> None:
         self._raw, self._connection, self._deadline, self._where = raw, connection, deadline, where
@@ -138,7 +139,7 @@ class Session:
     """First pause between attempts; doubles each time."""
     deadline: Deadline = field(default_factory=Deadline)
     answers_challenges: bool = True
-    """A server that gives tokens is not asked for a token to be given a token."""
+    """The request for a token is sent without one."""
     token: str | None = None
 
     def document(self, url: str, accept: str, limit_bytes: int = DOCUMENT_BYTES) -> tuple[bytes, str]:

@@ -44,7 +44,7 @@ class Brought:
     """Of listeners and clusters."""
     routes_versions: Mapping[int, str]
     secrets_version: str | None
-    """None when no part of the configuration uses TLS, so nobody subscribes to secrets."""
+    """None when no part of the configuration uses TLS, so no proxy subscribes to secrets."""
 
 
 class Delivery(Protocol):

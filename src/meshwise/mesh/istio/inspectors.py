@@ -26,7 +26,7 @@ def of_inbound(chains: Sequence[Json]) -> list[Json]:
         )
         if with_tls.get(_UNDECLARED):
             disabled = _ports([port for port, needed in with_tls.items() if not needed])
-        else:  # a port that nobody knows needs none: on only where it is needed
+        else:  # an undeclared port needs none by default: on only where it is needed
             disabled = {"not_match": _ports([port for port, needed in with_tls.items() if needed])}
         filters.append(_disabled(inspector, disabled))
     if any(with_http.values()):

@@ -81,7 +81,9 @@ def _documents(cell: Cell, jwks: str, trust_domain: str) -> Iterable[Document]:
             continue
         here = _Rules(cell, workload, posture, trust_domain)
         if cell.policy_count:
-            others = [here.rule(_nobody(cell, workload, number)) for number in range(cell.policy_count)]
+            others = [
+                here.rule(_unknown_caller(cell, workload, number)) for number in range(cell.policy_count)
+            ]
             yield _allow(f"before-{workload.name}", workload, others)
         yield _allow(f"callers-of-{workload.name}", workload, [here.rule(each) for each in here.allowances()])
 
@@ -144,7 +146,7 @@ def _allow(name: str, workload: Workload, rules: Sequence[Document]) -> Document
     return _document("AuthorizationPolicy", name, workload.namespace, spec)
 
 
-def _nobody(cell: Cell, workload: Workload, number: int) -> Allowance:
+def _unknown_caller(cell: Cell, workload: Workload, number: int) -> Allowance:
     """For a caller that does not exist: an entry that has to be scanned and never matches."""
     name = f"other-{number:04d}"
     requests = allowances(cell, workload)[0].requests
@@ -152,7 +154,7 @@ def _nobody(cell: Cell, workload: Workload, number: int) -> Allowance:
 
 
 class _Rules:
-    """Rules of one called workload; all of the same shape, whoever they are for."""
+    """Rules of one called workload; all of the same shape, whichever callers they are for."""
 
     def __init__(self, cell: Cell, workload: Workload, posture: Posture, trust_domain: str) -> None:
         self._cell, self._workload, self._trust_domain = cell, workload, trust_domain

@@ -1,7 +1,7 @@
 """Proof of a posture on running sidecars: the table of expectations in reality, and the proxies' counters.
 
 Laws of this file:
-- Two witnesses for everything that can have two: what a caller saw, and what the proxies counted.
+- Two observations wherever there can be two: what a caller saw, and what the proxies counted.
 - The handshake that matters is the one between the sidecars; only their counters can tell of it. The
   names in certificates are read by a TLS client of our own that calls the server side.
 - Every hop is called by itself, through its caller's sidecar, in its own protocol: what an application does

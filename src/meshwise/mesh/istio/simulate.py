@@ -2,7 +2,7 @@
 
 The second depth of proof. Pure: configuration, call and time in; the end of the walk out. It knows what
 Envoy does with what we generate, and refuses (`Unknown`) what we do not generate, so it cannot silently
-pass a configuration that nobody thought about.
+pass a configuration that it was not written for.
 
 Mirrors, as an idea, istio's pilot/pkg/simulation. Envoy's rules: filter chain match (api
 config/listener/v3/listener_components.proto: destination port first, then transport protocol, then ALPN, the

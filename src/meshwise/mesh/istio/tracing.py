@@ -1,4 +1,4 @@
-"""What istiod configures for spans, which nobody collects: no provider is set, but sampling is decided and
+"""What istiod configures for spans, which are not collected: no provider is set, but sampling is decided and
 the proxy holds the tags.
 
 Mirrors pilot/pkg/networking/core/tracing.go and pilot/pkg/xds/requestidextension/.

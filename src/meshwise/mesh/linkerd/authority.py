@@ -102,7 +102,7 @@ class Issuer:
 
 @dataclass(frozen=True)
 class LinkerdAuthority:
-    """A trust anchor (PEM; its key is gone) and an issuer below it."""
+    """A trust anchor (PEM; its key is discarded) and an issuer below it."""
 
     anchor_pem: bytes
     issuer: Issuer

@@ -53,8 +53,8 @@ def rows(posture: Posture, layer: Layer) -> tuple[Expectation, ...]:
 def meaning(posture: Posture, layer: Layer, row: Expectation) -> Meaning:
     """Where Linkerd differs from the common table, for a reason of its own:
 
-    - A proxy takes mesh TLS from whoever names it, in every posture; what makes `plaintext` is that no
-      client offers it. Only a certificate of a foreign authority ends the handshake.
+    - A proxy takes mesh TLS from every client that names it, in every posture; what makes `plaintext` is
+      that no client offers it. Only a certificate of a foreign authority ends the handshake.
     - A client certificate is asked for, not demanded: without one the caller is like one in plaintext. On
       the proxy's own port, the only one that takes mesh TLS for an opaque port, it is demanded.
     """

@@ -290,7 +290,7 @@ async def serve(directory: Path, stopped: Awaitable[object]) -> None:
     controller = Controller(read_index(directory), CertificateIssuer(directory))
     server = grpc.aio.server(options=_OPTIONS)
     server.add_generic_rpc_handlers((controller,))
-    for name in (API_SOCKET, COMMAND_SOCKET):  # what a killed predecessor has left
+    for name in (API_SOCKET, COMMAND_SOCKET):  # the socket file that a killed controller left
         (directory / name).unlink(missing_ok=True)
     server.add_insecure_port(f"unix:{directory / API_SOCKET}")
 

@@ -10,7 +10,7 @@ Laws of this file:
 - What a workload demands stands above the posture (`study.demands`): of a whole namespace by its default
   inbound policy, of one workload by the accessPolicy of a Server on the port that is called.
 - Who may call is said by the callee. A mode of mTLS per caller does not exist in Linkerd either: its proxies
-  use mTLS with whoever has an identity.
+  use mTLS with every peer that has an identity.
 - Opaque TCP has no requests to tell apart: least privilege of a TCP port is the caller's identity.
 """
 
@@ -176,7 +176,7 @@ class _Entries:
         return "unknown" if upgraded else PROXY_PROTOCOL[self._protocol]
 
     def _entry(self, name: str, allowed: Allowance) -> Iterable[Document]:
-        """One entry that lets these callers send these requests; of the same shape whoever they are."""
+        """One entry that lets these callers send these requests; of the same shape for every caller."""
         target = _reference(POLICY, "Server", self._server)
         if self._by_route:
             first = allowed.callers[0].name

@@ -1,7 +1,7 @@
 """Proof of a posture on running sidecars: the table of expectations in reality, and the proxies' counters.
 
 Laws of this file:
-- Two witnesses for everything that can have two: what a caller saw, and what the proxies counted.
+- Two observations wherever there can be two: what a caller saw, and what the proxies counted.
 - Identities are those that the proxies themselves verified: `client_id` at the server's, `server_id` at
   the client's sidecar, on every hop.
 - Every hop is called by itself, through its caller's sidecar, in its own protocol: what an application does

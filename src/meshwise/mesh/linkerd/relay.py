@@ -1,8 +1,8 @@
 """Leads from a pod's loopback to the controller's Unix socket: `python -I -S relay.py PORT SOCKET WAIT_S`.
 
 A program of its own that imports nothing of meshwise and little of Python (about 9 MB and 15 ms), because
-every pod has one. It passes bytes on and knows nothing about them. While the controller is away it holds
-new connections, because a proxy whose first Certify fails waits 10 s before the next. Two threads per
+every pod has one. It passes bytes on and knows nothing about them. While the controller is not running it
+holds new connections, because a proxy whose first Certify fails waits 10 s before the next. Two threads per
 connection, all blocked while nothing happens; a proxy has three connections.
 """
 

@@ -94,7 +94,7 @@ def environment(
 def lay_out(
     placed: PlacedWorkload, placement: Placement, key: ec.EllipticCurvePrivateKey, token: str
 ) -> None:
-    """Write `key.p8`, `csr.der` and `token`, for the proxy's eyes only."""
+    """Write `key.p8`, `csr.der` and `token`, readable by the proxy only."""
     directory = private_directory(placement.directory / placed.name, PROXY_UID)
     name = identity_of(placed.workload, placement)
     files: Mapping[str, bytes] = {

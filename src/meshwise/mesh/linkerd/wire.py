@@ -46,7 +46,7 @@ def duration(seconds: float) -> Any:
 
 
 def default(name: str) -> Any:
-    """Metadata of something that Linkerd made up itself."""
+    """Metadata of a default that Linkerd adds itself."""
     return meta_pb2.Metadata(default=name)
 
 

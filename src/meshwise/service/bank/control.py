@@ -35,7 +35,7 @@ async def controlled(held: Resources) -> AsyncIterator[None]:
             writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
             await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            return  # it went away, or asked nothing: there is nobody to answer
+            return  # it went away, or asked nothing: there is no peer to answer
         finally:
             writer.close()
 

@@ -1,4 +1,4 @@
-"""edge: the one door for clients. It keeps nothing; a statement asks four services at once."""
+"""edge: the only service that clients call. It keeps nothing; a statement asks four services at once."""
 
 from __future__ import annotations
 

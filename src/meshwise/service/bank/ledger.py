@@ -66,7 +66,7 @@ async def advance_saga(connection: Any, key: str, state: SagaState, following: S
 
 
 async def open_sagas(connection: Any, older_than_s: float, limit: int) -> list[Transfer]:
-    """Sagas that nobody has driven on for a while."""
+    """Sagas that have not been continued for a while."""
     rows = await connection.fetch(
         "SELECT * FROM sagas WHERE state NOT IN ('completed', 'compensated')"
         " AND at < now() - make_interval(secs => $1) ORDER BY at LIMIT $2",

@@ -84,7 +84,7 @@ class Unprivileged:
 
 
 def unprivileged() -> Unprivileged:
-    """The way of this process to run PostgreSQL. Raises MW912 when /etc/passwd knows nobody but root."""
+    """The way of this process to run PostgreSQL. Raises MW912 when /etc/passwd knows no user but root."""
     if os.geteuid() != 0:
         return Unprivileged()
     users = sorted(
@@ -302,7 +302,7 @@ def _remove(home: Path) -> None:
 
 
 def sweep() -> None:
-    """Remove the directories of stores whose process was killed: nobody holds their locks any more."""
+    """Remove the directories of stores whose process was killed: their locks are no longer held."""
     for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError), (home / _LOCK).open() as lock:  # another's, or just being made
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""transactions: moves money, once per idempotency key, and drives the sagas, also those that a dead process
+"""transactions: moves money, once per idempotency key, and drives the sagas, also those that an ended process
 left.
 
 Laws of this file:
@@ -76,7 +76,7 @@ async def drive(held: Resources, asked: Transfer) -> SagaState:
 
 
 async def take_up(held: Resources) -> None:
-    """For ever: drive on the sagas that a dead process or a lost peer left behind."""
+    """For ever: continue the sagas that an ended process or a lost peer left behind."""
     while True:
         try:
             left = await ledger.open_sagas(held.pool, _LEFT_BEHIND_S, _AT_ONCE)

@@ -25,7 +25,7 @@ TRIAL_FILE_BYTES = 60_000
 """What a trial costs beside its requests: telemetry, its row, Parquet's own parts."""
 
 NEEDED_REQUESTS = {"p50": 100, "p90": 400, "p99": 2_000, "p999": 20_000}
-"""Ten *effective* exceedances are the least for a percentile (statistics: 2.1). They come in bursts:
+"""Ten *effective* exceedances are the least for a percentile (docs/findings.md). They come in bursts:
 in trials of 600/s one beyond the P99 was worth half, one beyond the P90 or the median a quarter."""
 
 
@@ -96,7 +96,7 @@ def disk_bytes(study: Study, trials: int) -> int:
 @dataclass(frozen=True)
 class Resolution:
     """What n blocks can show, in units of s_d: the standard deviation of the paired difference of two
-    cells within a block (statistics: 4.1)."""
+    cells within a block (docs/findings.md)."""
 
     n: int
     half_width: float

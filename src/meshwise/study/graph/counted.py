@@ -4,7 +4,7 @@ What a list of calls, a drawing (DOT) and a tracing backend's dependencies have 
 callee, each with an amount. Two meanings of an amount:
 - *per call*: how often the caller makes this call for one that it gets (1 where nothing is said);
 - *counted*: calls that were seen in some time. What a service gets is the sum of the counts into it, so it
-  makes count / sum calls for one that it gets. Of a service that nobody calls the most frequent call is
+  makes count / sum calls for one that it gets. Of a service that is not called the most frequent call is
   made once.
 A service makes all its calls at once. An amount of 2.3 is two calls, and a third with probability 0.3. A pair
 that stands there several times is made as often as all of them together.
@@ -75,7 +75,7 @@ class CalledServices:
         return made
 
     def notes(self) -> tuple[str, ...]:
-        """What was made of the file and is not in it, for whoever plans the study."""
+        """What was made of the file and is not in it, for the plan of the study."""
         found = []
         changed = [(said, made) for made, said in self._said.items() if said != made]
         if changed:
@@ -90,7 +90,7 @@ class CalledServices:
         return tuple(found)
 
     def entrypoints(self) -> dict[str, Path]:
-        """Those that the client calls, or else those that nobody calls, with their places."""
+        """Those that the client calls, or else those that are not called, with their places."""
         if self.declared:
             return self.declared
         called = {callee for _, callee in self.amounts}

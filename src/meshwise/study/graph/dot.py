@@ -3,8 +3,8 @@
 The part of the language (https://graphviz.org/doc/info/lang.html) that says who calls whom: one `digraph`
 with node, edge and attribute statements, chains (`a -> b -> c`), groups (`a -> {b c}`), subgraphs, ports
 (left out), names that are bare, quoted or HTML-like, and comments. Attributes with amounts of an edge are
-read (`graph_counted`), all others are looks. Undirected graphs do not say who calls and are refused. A
-parser of its own: packages that read DOT need Graphviz or a grammar library, and do not give the place of
+read (`counted`), all others are for drawing only. Undirected graphs do not say who calls and are refused.
+A parser of its own: packages that read DOT need Graphviz or a grammar library, and do not give the place of
 what they refuse.
 """
 

@@ -5,7 +5,7 @@
     shop/front -> cart          # or `shop/front,cart`, or `shop/front cart`
     cart -> data/carts
 
-`ns/` says a service's namespace, once is enough. `client` marks an entrypoint; without it what nobody calls
+`ns/` says a service's namespace, once is enough. `client` marks an entrypoint; without it what is not called
 is one. A first line of names that are known as headings (`caller,callee`, `source,target,weight`, ...) is a
 heading. A third column says how often: under `calls_per_request` and `probability` per call of the caller,
 under any other heading (or none) as counted calls. What is more (sizes, sleeps, security) needs the YAML

@@ -41,7 +41,7 @@ def is_work_model(value: Any) -> bool:
 def work_model_of(
     top: FileValue, problems: list[Problem]
 ) -> tuple[list[GraphService], dict[str, Path], Places, tuple[str, ...]]:
-    """Services, those that nobody calls with their places, all places, and notes."""
+    """Services, those that are not called with their places, all places, and notes."""
     names = CalledServices()  # for their labels alone
     ignored: set[str] = set()
     waiting = False

@@ -9,7 +9,7 @@ drawing (`study.graph.dot`). Any other ending: a plain list of calls (`study.gra
 stand in the study itself.
 
 Where it differs from isotope, on purpose:
-- A size that nobody says is the cell's (factors `request` and `response`), not 0.
+- A size that the file does not say is the cell's (factors `request` and `response`), not 0.
 - `errorRate` and `probability` are drawn anew for each request; isotope answers every n-th with an error.
 - The client calls one service. Of several entrypoints it is the one that is asked for, or else the one that
   leads to the most services; what only the others lead to is left out, and `notes` say so.
@@ -61,7 +61,7 @@ _TYPES = ("http", "grpc")
 class GraphFile:
     graph: ServiceGraph
     notes: tuple[str, ...] = ()
-    """What the file says and has no effect here, for whoever plans the study."""
+    """What the file says and has no effect here, for the plan of the study."""
 
 
 def read_graph(path: FilePath, entry: str | None = None) -> GraphFile:

@@ -15,7 +15,7 @@ def choose_control(
     file: StudyFile, cells: Sequence[Cell], problems: list[Problem], layer: Layer | None = None
 ) -> Control:
     """The A/A control as the file says, or the default: same processes for the lightest and the heaviest
-    cell, twin processes for one cell of each mesh (statistics: floors differ with load, and layout bias
+    cell, twin processes for one cell of each mesh (noise floors differ with load, and layout bias
     shows only between sets of processes). Cut to one layer, a study may have lost what its file names; then
     the default stands in."""
     if not cells:

@@ -21,7 +21,7 @@ def inexpressible(cell: Cell) -> str | None:
 
 
 def _demand_without_identity(cell: Cell) -> str | None:
-    """Whether a service of the graph asks, in this posture, who calls, though nobody can say."""
+    """Whether a service of the graph asks, in this posture, who calls, though that is not known."""
     if cell.posture.mtls is None:
         return None
     for service in cell.graph.services if cell.graph is not None else ():

@@ -52,7 +52,7 @@ def _answers_fit(
 def _point_to_point(
     shape: TopologyKind, levels: Mapping[str, list[Any]], said_at: Mapping[str, Path], problems: list[Problem]
 ) -> None:
-    """Bytes that nobody reads carry no plan, so a node cannot be told to call another."""
+    """Opaque bytes carry no plan, so a node cannot be told to call another."""
     if shape is not TopologyKind.CHAIN:
         word = "fan-out" if shape is TopologyKind.FANOUT else f"`{shape}`"
         remedy = "a study of its own for tcp, with `topology: chain`"

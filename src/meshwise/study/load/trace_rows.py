@@ -230,7 +230,7 @@ class ColumnRows(Rows):
         return found.reshape(-1, 1)
 
     def _are_dates(self, line: int, cell: str) -> bool:
-        """Of a column whose unit nobody said."""
+        """Of a column whose unit was not said."""
         try:
             float(cell)
         except ValueError:

@@ -58,7 +58,7 @@ class TrialLoad:
 
 
 class Application(Protocol):
-    """A context manager: leaving it leaves nothing behind."""
+    """A context manager: when it is left, nothing remains."""
 
     def __enter__(self) -> Self: ...
 

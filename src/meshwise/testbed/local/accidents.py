@@ -1,7 +1,7 @@
 """What is done to a trial while it runs: processes that are killed and started again.
 
-The one that watches the trial does it, in its own thread, because what a thread started dies with it
-(`core.process`); while a process starts nobody looks after the others, for about a second.
+The one that watches the trial does it, in its own thread, because what a thread started ends with it
+(`core.process`); while a process starts the others are not watched, for about a second.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The kernel's part of the checks: a throwaway world with two pods, used as a study would use it.
+"""The kernel's part of the checks: a temporary world with two pods, used as a study would use it.
 
 Links are made, a connection crosses them, nat rules are installed, a redirected connection tells where it
 wanted to go. All of it is gone when the world ends.

@@ -2,7 +2,7 @@
 
 Addresses are on one flat network, as Kubernetes has it (`mesh.seam.POD_RANGE`). Service addresses
 (SERVICE_RANGE) have a route but no owner: a packet to one leaves the pod only if no sidecar captures it, and
-then nobody answers. Everything here dies with the world's namespaces; `close` only makes it sooner.
+then there is no answer. Everything here ends with the world's namespaces; `close` only makes it sooner.
 """
 
 from __future__ import annotations

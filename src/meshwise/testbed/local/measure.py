@@ -1,7 +1,7 @@
-"""One trial: the instrument in the client's pod, samplers beside it, and an eye on every process.
+"""One trial: the instrument in the client's pod, samplers beside it, and a watch on every process.
 
-A trial fails when a process ends that should not, or when the instrument cannot connect or does not come
-home; what was recorded until then is kept.
+A trial fails when a process ends that should not, or when the instrument cannot connect or
+does not end; what was recorded until then is kept.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def measure(
         instruments = start_instruments(stack)
         telemetry = TELEMETRY_SCHEMA.empty_table()
         failure, zeros_ns = _start(instruments)
-        if failure is not None:  # it may be the victim of another's end
+        if failure is not None:  # it may have ended because another did
             failure = _ended(processes) or failure
         # One reading of both clocks: wall-clock time of a moment on the monotonic one.
         offset_ns = time.time_ns() - time.monotonic_ns()
@@ -116,7 +116,7 @@ def _watch(
     observe: Observe,
     accidents: Accidents | None,
 ) -> Failure | None:
-    """Until every instrument has come home, or something has gone wrong."""
+    """Until every instrument has ended, or something has gone wrong."""
     spec = instruments[0].spec
     late_ns = max(one.spec.timeout_ns + one.patience.report_s * 1e9 for one in instruments)
     deadline_ns = zero_ns + spec.duration_ns + late_ns
@@ -159,7 +159,7 @@ def _ended(processes: Iterable[OwnedProcess]) -> Failure | None:
 
 
 def _failed(instruments: Iterable[Instrument]) -> list[OwnedProcess]:
-    """Those that have ended but have not come home."""
+    """Those that have ended otherwise than with status 0."""
     return [one.process for one in instruments if one.process.ending not in ("", "ended with status 0")]
 
 

@@ -3,7 +3,7 @@
 As on a cluster, a sidecar runs as 1337 or 2102, and a database as a user of its own. Were these the
 machine's uids too, any user who happens to have one could read the sidecar's keys through /proc and signal
 it. So root's world has a user namespace in which root is root, and every other uid up to 65535 is one of a
-range that nobody outside has. The users who have 1 to 65535 outside stand where that range would be: their
+range that no user outside has. The users who have 1 to 65535 outside stand where that range would be: their
 files stay reachable, as for root outside.
 
     inside            outside

@@ -1,19 +1,19 @@
-"""The isolated world in which a study runs, and which dies with it.
+"""The isolated world in which a study runs, and which ends with it.
 
     meshwise (the user's process) -> keeper -> init (PID 1 inside) -> runner (PID 2) -> everything else
 
 The keeper leaves the user's namespaces: user, network, mount, IPC, and, for its children, PID. Init is PID 1
 of the new PID namespace: when it ends, however it ends, the kernel kills every process inside, and with the
 last process go the namespaces and all that lives in them: links, rules, mounts, and the memory-backed files
-that hold keys. So one bond per generation is enough to leave nothing behind: the keeper and init get SIGKILL
+that hold keys. So it is enough that each process is tied to its parent: the keeper and init get SIGKILL
 when their parent dies (PR_SET_PDEATHSIG), init ends when the runner ends.
 
 Laws of this file:
 - Nothing is made that has a name outside: no /run/netns entry, no directory, no file.
 - The user's files stay where they are, writable as before: the mount tree is a private copy, and only
   one unimportant directory is covered (`SECRETS`), with a tmpfs.
-- Nobody outside but root can read keys: an ordinary user's world has that user's one uid, root's world has
-  uids that nobody outside has (`users`); what holds the keys of the authority is not dumpable, and nothing
+- Outside, only root can read keys: an ordinary user's world has that user's one uid, root's world has
+  uids that no user outside has (`users`); what holds the keys of the authority is not dumpable, and nothing
   inside leaves a core file.
 - A signal reaches the runner once. The world is a process group of its own, so that a terminal's Ctrl-C
   goes to the user's process only, which passes it on.
@@ -65,7 +65,7 @@ class World:
     privileged: bool
     """Whether more than one uid is mapped here, so that a proxy can have its own."""
     own_users: bool
-    """Whether those uids are nobody's outside."""
+    """Whether those uids belong to no user outside."""
 
 
 def current_world() -> World:
@@ -132,7 +132,7 @@ def _keeper(parent: int, main: Main, secrets: Path, report: int) -> int:
     linux.forbid_core_dumps()
     _leave()
     linux.hide_memory()  # not before: it would take /proc/self/uid_map away from an ordinary user
-    linux.die_with_parent()  # here and not earlier: unshare() dissolves the bond
+    linux.die_with_parent()  # here and not earlier: unshare() clears PR_SET_PDEATHSIG
     if os.getppid() != parent:
         return _KILLED
     lifeline, hold = os.pipe()

@@ -3,12 +3,12 @@
 Laws of this file:
 - All trials of a block ask the same, in the same order (common random numbers); only the idempotency keys
   are a trial's own.
-- A client that did not learn what became of its transfer comes back: after the measured window it asks
+- A client that did not learn what became of its transfer returns: after the measured window it asks
   again with the same key, by the same way, until it knows or has asked three times. What it still does not
   know is kept as unknown, never counted as failed or done.
 - A refusal of the bank (an overdraft, a saga undone because its payee takes no notifications) is an answer,
   not an error.
-- A violation is never explained away: it flags the trial, and the exit status tells whoever ran the study.
+- A violation is never explained away: it flags the trial, and the exit status says it.
 """
 
 from __future__ import annotations
