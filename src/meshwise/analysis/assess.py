@@ -17,6 +17,7 @@ from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
 from meshwise.analysis.floor import Control, floor_for
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.interaction import only_describes
+from meshwise.analysis.level import companion_of
 from meshwise.analysis.settings import Settings
 from meshwise.findings.finding import Adjustment, Companion, Finding, Method, WithoutOutliers, exp, finite
 from meshwise.findings.flag import (
@@ -42,7 +43,7 @@ from meshwise.stats.interval import (
     Interval,
     bonferroni_t,
     clopper_pearson,
-    hodges_lehmann,
+    ends,
     minimal_detectable,
     t_interval,
     t_p_value,
@@ -120,16 +121,13 @@ def _finding(
     comparisons = adjustment.comparisons if adjustment.method is Method.HOLM else 1
     alpha = settings.alpha / max(comparisons, 1)
     inferred = effect.inferred
-    equivalence = (
-        tost(inferred, float(np.log1p(settings.margin)))
-        if settings.margin and effect.logs is not None
-        else None
-    )
+    margin = settings.margin if effect.logs is not None else None
+    equivalence = tost(inferred, float(np.log1p(margin))) if margin else None
     shown = [interval for interval in (absolute, logs) if interval is not None]
     described = bool(n) and only_describes(effect.contrast.subject, effect.metric)
     judgement = judge(
         Evidence(
-            estimate=float(np.mean(inferred)) if n else 0.0,
+            estimate=_mean(inferred) or 0.0,
             p_adjusted=p_adjusted,
             floor=floors[effect.scale],
             excludes_zero=bool(shown) and all(interval.excludes(0) for interval in _judged(effect, shown)),
@@ -138,7 +136,7 @@ def _finding(
         settings.alpha,
         more_is_worse=metric.more_is_worse,
     )
-    companion = _companion(effect.absolute, confidence)
+    companion = companion_of(effect.absolute, confidence)
     flags = [
         *contrast.flags,
         *_doubts(effect, found, adjustment.method),
@@ -152,41 +150,34 @@ def _finding(
     log_mde = (
         None if effect.logs is None else _largest(minimal_detectable(effect.logs, alpha), floors[Scale.LOG])
     )
+    low, high = ends(absolute)
+    ratio_low, ratio_high = map(exp, ends(logs))
+    simultaneous_low, simultaneous_high = ends(simultaneous)
+    higher_share_low, higher_share_high = ends(votes)
     return Finding(
         id=f"{kind_of(contrast.subject)}/{contrast.key}/{effect.key}",
-        subject=contrast.subject,
-        key=effect.key,
-        estimate=float(np.mean(effect.absolute)) if n else None,
-        low=absolute.low if absolute else None,
-        high=absolute.high if absolute else None,
-        confidence=confidence,
+        subject=contrast.subject, key=effect.key,
+        estimate=_mean(effect.absolute), low=low, high=high, confidence=confidence,
         unit=metric.unit + (contrast.subject.step.unit if isinstance(contrast.subject, Slope) else ""),
-        n=n,
-        method=f"paired t over executions, verdict on {_scale_words(effect.scale)}",
-        verdict=None if described else judgement.verdict,
-        flags=tuple(flags),
-        direction=judgement.direction,
-        ratio=exp(
-            logs.estimate if logs else (float(np.mean(effect.logs)) if effect.logs is not None else None)
-        ),
-        ratio_low=exp(logs.low if logs else None),
-        ratio_high=exp(logs.high if logs else None),
-        simultaneous_low=simultaneous.low if simultaneous else None,
-        simultaneous_high=simultaneous.high if simultaneous else None,
-        p=t_p_value(inferred),
-        p_adjusted=p_adjusted,
+        n=n, method=f"paired t over executions, verdict on {_scale_words(effect.scale)}",
+        verdict=None if described else judgement.verdict, flags=tuple(flags), direction=judgement.direction,
+        ratio=None if effect.logs is None else exp(_mean(effect.logs)),
+        ratio_low=ratio_low, ratio_high=ratio_high,
+        simultaneous_low=simultaneous_low, simultaneous_high=simultaneous_high,
+        p=t_p_value(inferred), p_adjusted=p_adjusted,
         adjustment=adjustment if adjustment.comparisons else None,
         floor=_as_cost(floors[Scale.LOG], effect.base, floors[Scale.DIFFERENCE]),
         floor_ratio=exp(floors[Scale.LOG]) if effect.logs is not None else None,
-        mde=_as_cost(log_mde, effect.base, mde),
-        mde_ratio=exp(log_mde),
+        mde=_as_cost(log_mde, effect.base, mde), mde_ratio=exp(log_mde),
         equivalent_within=settings.margin if judgement.equivalent else None,
         higher_in=higher if n else None,
-        higher_share_low=votes.low if votes else None,
-        higher_share_high=votes.high if votes else None,
-        companion=companion,
-        without_outliers=_without(effect, again, settings),
-    )
+        higher_share_low=higher_share_low, higher_share_high=higher_share_high,
+        companion=companion, without_outliers=_without(effect, again, settings),
+    )  # fmt: skip
+
+
+def _mean(values: FloatArray) -> float | None:
+    return float(np.mean(values)) if len(values) else None
 
 
 def _judged(effect: Effect, shown: list[Interval]) -> list[Interval]:
@@ -224,15 +215,6 @@ def _doubts(effect: Effect, found: list[Control], method: Method) -> list[Flag]:
     return flags
 
 
-def _companion(d: FloatArray, confidence: float) -> Companion | None:
-    if not len(d):
-        return None
-    estimate, interval = hodges_lehmann(d, confidence)
-    if interval is None:
-        return Companion("hodges-lehmann", estimate, None, None, None)
-    return Companion("hodges-lehmann", estimate, interval.low, interval.high, interval.confidence)
-
-
 def _companion_disagrees(absolute: Interval | None, companion: Companion | None) -> list[Flag]:
     if absolute is None or companion is None or companion.low is None or companion.high is None:
         return []
@@ -247,17 +229,12 @@ def _without(effect: Effect, again: Effect | None, settings: Settings) -> Withou
         return None
     absolute = t_interval(again.absolute, settings.confidence)
     logs = None if again.logs is None else t_interval(again.logs, settings.confidence)
+    (low, high), (ratio_low, ratio_high) = ends(absolute), map(exp, ends(logs))
     return WithoutOutliers(
-        rule=settings.outlier_rule,
-        removed=effect.blocks - again.blocks,
-        n=again.n,
-        estimate=finite(float(np.mean(again.absolute))) if again.n else None,
-        low=absolute.low if absolute else None,
-        high=absolute.high if absolute else None,
-        ratio=exp(logs.estimate if logs else None),
-        ratio_low=exp(logs.low if logs else None),
-        ratio_high=exp(logs.high if logs else None),
-    )
+        rule=settings.outlier_rule, removed=effect.blocks - again.blocks, n=again.n,
+        estimate=finite(_mean(again.absolute)), low=low, high=high,
+        ratio=exp(logs.estimate if logs else None), ratio_low=ratio_low, ratio_high=ratio_high,
+    )  # fmt: skip
 
 
 def _as_cost(log: float | None, base: float | None, otherwise: float | None) -> float | None:

@@ -20,7 +20,6 @@ from scipy import special
 from meshwise.analysis.contrast import Naming, cell_scope
 from meshwise.analysis.floor import Control
 from meshwise.analysis.grid import Grid
-from meshwise.analysis.level import cell_words
 from meshwise.analysis.settings import Settings
 from meshwise.findings.finding import Adjustment, Finding, Method
 from meshwise.findings.flag import (
@@ -156,7 +155,7 @@ def steady(grid: Grid, naming: Naming, settings: Settings) -> Iterator[Finding]:
         cell = grid.cells[row]
         warn = p < settings.alpha and abs(interval.estimate) > np.log1p(UNSTEADY)
         ratio, low, high = (float(np.exp(x)) for x in (interval.estimate, interval.low, interval.high))
-        where = f"{cell_words(cell)}, {naming.words(cell)}"
+        where = naming.place(cell)
         yield Finding(
             id=f"check/steady/{cell_scope(cell)['mesh']}/{cell.posture.name}/{naming.key(cell)}",
             subject=CellCheck(cell_scope(cell)), key=MetricKey("steady"),

@@ -158,6 +158,11 @@ def cell_scope(cell: Cell) -> dict[str, ScopeValue]:
     }
 
 
+def place_of(cell: Cell) -> str:
+    """`istio/strict`, or `none`: a cell's place in the id of a finding."""
+    return "none" if cell.mesh is MeshName.NONE else f"{cell.mesh}/{cell.posture.name}"
+
+
 @dataclass(frozen=True)
 class Naming:
     """Short names for cells: protocol and rate always, other factors where they vary with these two and the
@@ -182,6 +187,11 @@ class Naming:
             without != "rate_rps" and cell.rate_rps > 0
         )
         return "/".join([*parts, *(f"{factor}={scope[factor]}" for factor in scope if factor in telling)])
+
+    def place(self, cell: Cell) -> str:
+        """``istio `strict`, http1 at 800/s``: for a sentence."""
+        posture = "no mesh" if cell.mesh is MeshName.NONE else f"{cell.mesh} `{cell.posture.name}`"
+        return f"{posture}, {self.words(cell)}"
 
     def setting(self, contrast: Contrast) -> str:
         """The words for what all cells of a contrast share."""

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.level import cell_words
-from meshwise.analysis.saturation import Searched, by_cell, place_of
+from meshwise.analysis.contrast import Naming, cell_scope, place_of
+from meshwise.analysis.saturation import Searched, by_cell
 from meshwise.analysis.sentence import number
 from meshwise.analysis.settings import Settings
 from meshwise.findings.finding import Adjustment, Finding, Method, exp
@@ -27,7 +26,14 @@ from meshwise.findings.flag import FEW_UNITS, LOST_WALKS, NO_SPREAD, NONE_HELD
 from meshwise.findings.metric import MetricKey
 from meshwise.findings.subject import Walk
 from meshwise.stats.arrays import FloatArray, execution_means
-from meshwise.stats.interval import clopper_pearson, minimal_detectable, sign_test, t_interval, t_p_value
+from meshwise.stats.interval import (
+    clopper_pearson,
+    ends,
+    minimal_detectable,
+    sign_test,
+    t_interval,
+    t_p_value,
+)
 from meshwise.stats.multiplicity import holm
 from meshwise.stats.verdict import Direction, Verdict
 from meshwise.study.design.search import Result
@@ -105,6 +111,7 @@ def _finding(
 ) -> Finding:
     logs = t_interval(own.logs, confidence)
     absolute = t_interval(own.after_rps - own.rested_rps, confidence)
+    (low, high), (ratio_low, ratio_high) = ends(absolute), ends(logs)
     claimed = logs is not None and p < alpha and logs.excludes(0)
     lower = float(np.mean(own.logs)) < 0
     flags = []
@@ -123,14 +130,14 @@ def _finding(
         id=f"difference/hysteresis/{place_of(cell)}/{naming.key(cell)}/saturation_rps",
         subject=Walk(cell_scope(cell)), key=MetricKey("saturation_rps"),
         estimate=float(np.mean(own.after_rps - own.rested_rps)),
-        low=absolute.low if absolute else None, high=absolute.high if absolute else None,
+        low=low, high=high,
         confidence=confidence, unit="1/s", n=own.n,
         method="paired within the search; t on logs over executions and the exact sign test",
         verdict=Verdict.DISTINGUISHABLE if claimed else Verdict.NOT_DISTINGUISHABLE,
         flags=tuple(flags),
         direction=(Direction.COSTS if lower else Direction.SAVES) if claimed else None,
         ratio=exp(float(np.mean(own.logs))),
-        ratio_low=exp(logs.low if logs else None), ratio_high=exp(logs.high if logs else None),
+        ratio_low=exp(ratio_low), ratio_high=exp(ratio_high),
         p=_p(own.logs), p_adjusted=p, adjustment=Adjustment(Method.HOLM, cells),
         mde_ratio=exp(-mde) if mde is not None else None,
         higher_in=higher, higher_share_low=votes.low, higher_share_high=votes.high,
@@ -139,7 +146,7 @@ def _finding(
 
 
 def _sentence(cell: Cell, own: Walks, naming: Naming, claimed: bool, confidence: float) -> str:
-    where = f"{cell_words(cell)}, {naming.words(cell)}"
+    where = naming.place(cell)
     logs = t_interval(own.logs, confidence)
     less = 100 * (1 - float(np.exp(np.mean(own.logs))))
     if logs is None:

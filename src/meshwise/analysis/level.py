@@ -14,7 +14,7 @@ import numpy as np
 
 from meshwise.analysis import sentence
 from meshwise.analysis.asked import asked_flags
-from meshwise.analysis.contrast import Naming, cell_scope
+from meshwise.analysis.contrast import Naming, cell_scope, place_of
 from meshwise.analysis.grid import Grid
 from meshwise.findings.finding import Companion, Finding, exp
 from meshwise.findings.flag import FAILURES_IN_TRIALS, NOT_ESTIMABLE, Flag
@@ -23,9 +23,9 @@ from meshwise.findings.subject import CellLevel
 from meshwise.measure.times import NEEDED_EXCEEDANCES
 from meshwise.measure.trial import LATE_SHARE, TrialResult
 from meshwise.stats.arrays import FloatArray, execution_means
-from meshwise.stats.interval import clopper_pearson, hodges_lehmann, t_interval
+from meshwise.stats.interval import clopper_pearson, ends, hodges_lehmann, t_interval
 from meshwise.stats.verdict import Verdict
-from meshwise.study.model import Cell, MeshName, Role
+from meshwise.study.model import Cell, Role
 
 
 def levels(grid: Grid, naming: Naming, confidence: float) -> Iterator[Finding]:
@@ -51,61 +51,41 @@ def _level(
     metric = key.entry
     present = ~np.isnan(values)
     flags = trial_flags(trials, metric) + asked_flags(cell, metric)
-    where = cell_words(cell)
-    posture = "none" if cell.mesh is MeshName.NONE else f"{cell.mesh}/{cell.posture.name}"
     found = Finding(
-        id=f"level/{posture}/{naming.key(cell)}/{key}", subject=CellLevel(cell_scope(cell)), key=key,
+        id=f"level/{place_of(cell)}/{naming.key(cell)}/{key}", subject=CellLevel(cell_scope(cell)), key=key,
         estimate=None, low=None, high=None, confidence=confidence, unit=metric.unit, n=0, method="",
     )  # fmt: skip
     if not present.any():
         count = grid.exceedances(key, cell) or 0.0
         times = f" ({NEEDED_EXCEEDANCES / count:.1f} times the requests)" if count else ""
         flags.insert(0, NOT_ESTIMABLE(count=count, needed=NEEDED_EXCEEDANCES, times=times))
-        found = replace(
-            found, verdict=Verdict.NOT_ESTIMABLE, method="type-7 quantile per trial", flags=tuple(flags)
-        )
+        found = replace(found, verdict=Verdict.NOT_ESTIMABLE, method=_PER_TRIAL)
     elif infinite := int(np.isinf(values[present]).sum()):
-        flags.insert(0, FAILURES_IN_TRIALS(count=infinite, of=int(present.sum())))
-        found = replace(
-            found,
-            n=int(present.sum()),
-            verdict=Verdict.NOT_ESTIMABLE,
-            method="type-7 quantile per trial",
-            flags=tuple(flags),
-        )
+        n = int(present.sum())
+        flags.insert(0, FAILURES_IN_TRIALS(count=infinite, of=n))
+        found = replace(found, n=n, verdict=Verdict.NOT_ESTIMABLE, method=_PER_TRIAL)
     else:
-        found = replace(
-            _summary(found, values[present], grid.executions[present], metric, trials), flags=tuple(flags)
-        )
-    return replace(found, sentence=sentence.of_level(found, f"{where}, {naming.words(cell)}"))
+        found = _summary(found, values[present], grid.executions[present], metric, trials)
+    found = replace(found, flags=tuple(flags))
+    return replace(found, sentence=sentence.of_level(found, naming.place(cell)))
+
+
+_PER_TRIAL = "type-7 quantile per trial"
 
 
 def _summary(
     found: Finding, values: FloatArray, executions: np.ndarray, metric: Metric, trials: Sequence[TrialResult]
 ) -> Finding:
     units = execution_means(values, executions)
-    companion, exact = hodges_lehmann(units, found.confidence)
-    beside = Companion("hodges-lehmann", companion, *(
-        (exact.low, exact.high, exact.confidence) if exact else (None, None, None)
-    ))  # fmt: skip
-    n = len(units)
+    found = replace(found, n=len(units), companion=companion_of(units, found.confidence))
     if metric.scale is Scale.LOG and (values > 0).all():
         logs = execution_means(np.log(values), executions)
-        interval = t_interval(logs, found.confidence)
-        low, high = (exp(interval.low), exp(interval.high)) if interval else (None, None)
+        low, high = map(exp, ends(t_interval(logs, found.confidence)))
         method = "geometric mean over executions, t on logs"
-        return replace(
-            found,
-            estimate=float(np.exp(np.mean(logs))),
-            low=low,
-            high=high,
-            n=n,
-            method=method,
-            companion=beside,
-        )
+        return replace(found, estimate=float(np.exp(np.mean(logs))), low=low, high=high, method=method)
     interval = t_interval(units, found.confidence)
     method = "mean over executions, t"
-    low, high = (interval.low, interval.high) if interval else (None, None)
+    low, high = ends(interval)
     if metric.unit == "ratio" and interval:
         low, high = max(0.0, interval.low), interval.high
         requests = sum(trial.requests for trial in trials)
@@ -114,13 +94,15 @@ def _summary(
             method = (
                 f"none in {requests} requests: Clopper-Pearson over requests, as if they were independent"
             )
-    return replace(
-        found, estimate=float(np.mean(units)), low=low, high=high, n=n, method=method, companion=beside
-    )
+    return replace(found, estimate=float(np.mean(units)), low=low, high=high, method=method)
 
 
-def cell_words(cell: Cell) -> str:
-    return "no mesh" if cell.mesh is MeshName.NONE else f"{cell.mesh} `{cell.posture.name}`"
+def companion_of(units: FloatArray, confidence: float) -> Companion | None:
+    """The same by Hodges-Lehmann; None without values."""
+    if not len(units):
+        return None
+    estimate, exact = hodges_lehmann(units, confidence)
+    return Companion("hodges-lehmann", estimate, *ends(exact), exact.confidence if exact else None)
 
 
 def trial_flags(trials: Sequence[TrialResult], metric: Metric) -> list[Flag]:

@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from meshwise.analysis.checks import Outcome
-from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.level import cell_words
-from meshwise.analysis.saturation import Searched, by_cell, place_of
+from meshwise.analysis.contrast import Naming, cell_scope, place_of
+from meshwise.analysis.saturation import Searched, by_cell
 from meshwise.analysis.settings import Settings
 from meshwise.findings.finding import Adjustment, Finding, Method
 from meshwise.findings.flag import BROKEN, LIMITED_BY
@@ -36,7 +35,7 @@ from meshwise.measure.attribution import (
 )
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import FloatArray, execution_means
-from meshwise.stats.interval import t_interval, t_p_value
+from meshwise.stats.interval import ends, t_interval, t_p_value
 from meshwise.stats.multiplicity import holm
 from meshwise.stats.verdict import Verdict
 from meshwise.study.design.search import Result
@@ -78,7 +77,7 @@ def limits(
         used = [each.used for each in told if each.used is not None]
         others = [f"{WHO[other]} in {count}" for other, count in counts.items() if other is not limit]
         share = f"in {most} of {len(told)} searches" + (f" ({', '.join(others)})" if others else "")
-        where = f"{cell_words(cell)}, {naming.words(cell)}"
+        where = naming.place(cell)
         said = (
             f"it cannot be told what limited it, {share}; for one, {example.words}"
             if limit is Limit.UNKNOWN
@@ -137,7 +136,7 @@ def _held(
     assert settings.search is not None
     broken = [outcome for outcome, _ in trials if outcome.result == Result.BROKEN]
     length = f"{settings.search.soak_ns / 1e9:g} s at {settings.search.soak_share:.0%} of the rate found"
-    where = f"{cell_words(cell)}, {naming.words(cell)}"
+    where = naming.place(cell)
     reasons = sorted({write_reasons(outcome.reasons) for outcome in broken})
     return Finding(
         id=f"check/soak/{place_of(cell)}/{naming.key(cell)}/held",
@@ -157,16 +156,17 @@ def _drift(
     interval = t_interval(units, settings.confidence)
     estimate = float(np.mean(units))
     warn = interval is not None and p < settings.alpha and abs(estimate) > matters
-    where = f"{cell_words(cell)}, {naming.words(cell)}"
-    ends = f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval else " (no interval)"
+    where = naming.place(cell)
+    low, high = ends(interval)
+    told = f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval else " (no interval)"
     return Finding(
         id=f"check/soak/{place_of(cell)}/{naming.key(cell)}/{metric}",
         subject=SoakDrift(cell_scope(cell)), key=MetricKey(metric),
-        estimate=estimate, low=interval.low if interval else None, high=interval.high if interval else None,
+        estimate=estimate, low=low, high=high,
         confidence=settings.confidence, unit="ratio", n=len(units),
         method="Theil-Sen slope over the windows times their span, per soak; t over executions",
         verdict=Verdict.WARNING if warn else Verdict.OK, p_adjusted=p,
         adjustment=Adjustment(Method.HOLM, tests),
-        sentence=f"{where}: over a soak {words} changes by {100 * estimate:.1f} %{ends}"
+        sentence=f"{where}: over a soak {words} changes by {100 * estimate:.1f} %{told}"
         + ("; it drifts." if warn else "."),
     )  # fmt: skip

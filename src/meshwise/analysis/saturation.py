@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from meshwise.analysis.checks import Outcome
-from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.level import cell_words
+from meshwise.analysis.contrast import Naming, cell_scope, place_of
 from meshwise.analysis.settings import Settings
 from meshwise.findings.finding import Finding, finite
 from meshwise.findings.flag import LIMITED, NOTHING_HELD, UNDECIDED
@@ -31,7 +30,7 @@ from meshwise.measure.attribution import Attribution
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.verdict import Verdict
 from meshwise.study.design.search import UPWARD, Knee, Result, Step, Tried, next_step
-from meshwise.study.model import Cell, MeshName, Phase, Role, Search, Trial
+from meshwise.study.model import Cell, Phase, Role, Search, Trial
 
 AT_THE_KNEE = ("cpu_us_per_request", "pod_cpu_us_per_request", "service_cpu_us_per_request", "memory_bytes",
                "instrument_cpu_us_per_request")  # fmt: skip
@@ -95,11 +94,6 @@ def _walked(searched: Searched, phase: Phase) -> bool:
     return any(outcome.trial.phase is phase for outcome, _ in searched.steps)
 
 
-def place_of(cell: Cell) -> str:
-    """`istio/strict`, or `none`: a cell's place in the id of a finding."""
-    return "none" if cell.mesh is MeshName.NONE else f"{cell.mesh}/{cell.posture.name}"
-
-
 def by_cell(found: Sequence[Searched], cells: Sequence[Cell]) -> dict[Cell, list[Searched]]:
     """The searches that came to their end, of the cells themselves (not of controls), in the order of
     `cells`."""
@@ -159,7 +153,7 @@ def bounds(
             continue
         held = [each.knee.held_rps for each in own if each.knee and each.knee.held_rps is not None]
         low = float(np.exp(np.mean(np.log(held)))) if len(held) == len(own) else None
-        where = f"{cell_words(cell)}, {naming.words(cell)}"
+        where = naming.place(cell)
         share = f"in {len(bound)} of {len(own)} searches"
         if low is None:
             flag = NOTHING_HELD(count=len(bound), of=len(own))

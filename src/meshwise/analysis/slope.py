@@ -14,7 +14,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from meshwise.analysis.contrast import Contrast, Naming, cell_scope
+from meshwise.analysis.contrast import Contrast, Naming, cell_scope, place_of
 from meshwise.findings.metric import Scale
 from meshwise.findings.subject import STEPS, Slope, SlopePart
 from meshwise.stats.regression import slope_coefficients
@@ -55,12 +55,11 @@ def _contrast(
     first, last = group[0], group[-1]
     at = cell_scope(first)
     at |= {factor: f"{at[factor]} to {getattr(last, factor)}"}
-    place = "none" if first.mesh is MeshName.NONE else f"{first.mesh}/{first.posture.name}"
     return Contrast(
         Slope(at, factor, part),
         family=f"slope/{first.mesh}/{factor}/{part}",
         terms=tuple(zip(group, map(float, coefficients), strict=True)),
-        key=f"{place}/{factor}-{part.replace(' ', '-')}/{naming.key(first, without=factor)}",
+        key=f"{place_of(first)}/{factor}-{part.replace(' ', '-')}/{naming.key(first, without=factor)}",
         across_processes=False,
         scale=Scale.DIFFERENCE,
         metrics=CPU_METRICS if factor == "rate_rps" else LATENCY_AND_CPU,

@@ -70,74 +70,64 @@ _RESUME = "look at the failed trials below, and continue the study with `--resum
 _ALONE = "keep other work off this machine, or give the load generator a CPU of its own"
 _MUCH = "the P99 of send lateness exceeds {share:.0%} of the P99 of response time, which includes it"
 
+# fmt: off
 # Of a trial.
 LATE_SENDS = FlagKind("late_sends", _MUCH, _LOAD, late=True)
 HOST_LATE = FlagKind("host_late", f"the host held the load generator up: {_MUCH}", _ALONE, late=True)
 INSTRUMENT_LIMITED = FlagKind("instrument_limited", "the instrument itself was the limit", _LOAD, late=True)
 HOST_LIMITED = FlagKind(
-    "host_limited", "other work on the host held the load generator up", _ALONE, late=True
+    "host_limited", "other work on the host held the load generator up", _ALONE, late=True,
 )
 TELEMETRY_INCOMPLETE = FlagKind(
-    "telemetry_incomplete",
-    "no {what} reading of the sidecar of {workloads}",
+    "telemetry_incomplete", "no {what} reading of the sidecar of {workloads}",
     "look whether the process ended early, in the failed trials below",
 )
 BOOKS_VIOLATED = FlagKind("books_violated", "{words}")
 # Its processes are not those of the first trials of its execution.
 RENEWED = FlagKind(
-    "renewed",
-    "ran on processes started anew within its execution, after a failure or a resume",
+    "renewed", "ran on processes started anew within its execution, after a failure or a resume",
     "nothing to do if few trials are; if many are, look at the failed trials",
 )
 
 # Of a level, an effect, a search.
 ERRORS_ASKED = FlagKind(
-    "errors_asked", "the service graph makes {percent:.3g} % of the requests fail by its own errors"
+    "errors_asked", "the service graph makes {percent:.3g} % of the requests fail by its own errors",
 )
 NOT_ESTIMABLE = FlagKind(
-    "not_estimable",
-    "{count:.1f} effective exceedances per trial, {needed:.0f} needed{times}",
-    "lengthen the trial, or raise the rate",
-    "too few requests beyond this percentile to estimate it",
+    "not_estimable", "{count:.1f} effective exceedances per trial, {needed:.0f} needed{times}",
+    "lengthen the trial, or raise the rate", "too few requests beyond this percentile to estimate it",
 )
 FAILURES_IN_TRIALS = FlagKind("failures", "infinite in {count} of {of} trials; see error_ratio")
 FAILURES_IN_BLOCKS = FlagKind(
-    "failures", "in {count} of {of} blocks so many requests failed that this is infinite; see error_ratio"
+    "failures",
+    "in {count} of {of} blocks so many requests failed that this is infinite; see error_ratio",
 )
 LOST_PAIRS = FlagKind(
-    "lost_pairs",
-    "{blocks} blocks have no complete pair (a trial failed, was unproven, or is missing)",
-    _RESUME,
-    _LOST,
+    "lost_pairs", "{blocks} blocks have no complete pair (a trial failed, was unproven, or is missing)",
+    _RESUME, _LOST,
 )
 LOST_WALKS = FlagKind("lost_pairs", "{searches} searches did not make both walks", _RESUME, _LOST)
 FEW_UNITS = FlagKind(
-    "few_units",
-    "{n} executions; intervals are wide below 5 and absent below 2",
-    "raise `blocks` in the study to 8 or more",
-    _FEW,
+    "few_units", "{n} executions; intervals are wide below 5 and absent below 2",
+    "raise `blocks` in the study to 8 or more", _FEW,
 )
 GROUPED = FlagKind(
-    "grouped",
-    "{blocks} blocks averaged within {n} executions",
+    "grouped", "{blocks} blocks averaged within {n} executions",
     "leave `executions` out of the study to restart the proxies for every block",
 )
 NO_SPREAD = FlagKind(
-    "no_spread",
-    "every execution gave the same value, so the interval is a point",
+    "no_spread", "every execution gave the same value, so the interval is a point",
     "nothing to do if the value really is constant",
 )
 NO_FLOOR = FlagKind(
-    "no_floor", "the study has no A/A control for this metric", "let `control` of the study name a cell"
+    "no_floor", "the study has no A/A control for this metric", "let `control` of the study name a cell",
 )
 NO_TWIN = FlagKind(
-    "no_twin",
-    "compares different processes without a twin control",
+    "no_twin", "compares different processes without a twin control",
     "let `control: twin` of the study name a cell of each mesh",
 )
 DESCRIPTIVE = FlagKind(
-    "descriptive",
-    "percentiles of independent costs do not add up, so this is not judged",
+    "descriptive", "percentiles of independent costs do not add up, so this is not judged",
     whole_table=True,
 )
 EXPLORATORY = FlagKind("exploratory", "not a primary metric of the study", whole_table=True)
@@ -147,22 +137,21 @@ METHODS_DISAGREE = FlagKind(
     "look at the order of the trials for one that stands apart; more blocks would tell",
 )
 MULTIPLICITY = FlagKind(
-    "multiplicity", "its own interval excludes 0, but not after allowing for the whole family", _BLOCKS
+    "multiplicity", "its own interval excludes 0, but not after allowing for the whole family", _BLOCKS,
 )
 BELOW_FLOOR = FlagKind(
-    "below_floor",
-    "its interval excludes 0, but the A/A control shows effects as large",
+    "below_floor", "its interval excludes 0, but the A/A control shows effects as large",
     "more blocks or a quieter machine lower the noise floor",
 )
 SCALES_DISAGREE = FlagKind(
-    "scales_disagree", "blocks are too uneven for ratio and difference to agree", _BLOCKS
+    "scales_disagree", "blocks are too uneven for ratio and difference to agree", _BLOCKS,
 )
 _EQUAL = "give both meshes the same level in the study"
 UNEQUAL_LEVEL = FlagKind("unequal", "{factor} is {level} in {mesh}, {other_level} in {other_mesh}", _EQUAL)
 UNEQUAL_TRAIT = FlagKind("unequal", "{what}: {values}", _EQUAL)
 UNDECIDED = FlagKind("undecided", "the search ended before both ends of its bracket were confirmed")
 NOTHING_HELD = FlagKind(
-    "nothing_held", "not even the lowest rate held the objective (in {count} of {of} searches)"
+    "nothing_held", "not even the lowest rate held the objective (in {count} of {of} searches)",
 )
 LIMITED = FlagKind("limited", "at least {rate:.0f}/s; {why} (in {count} of {of} searches)")
 NONE_HELD = FlagKind(
@@ -172,14 +161,13 @@ NONE_HELD = FlagKind(
 
 # Of a noise floor, a decomposition, a check.
 UNEQUAL_NOISE = FlagKind(
-    "unequal_noise",
-    "the control cells differ in noise, so the noisiest counts",
+    "unequal_noise", "the control cells differ in noise, so the noisiest counts",
     "nothing to do: the safer floor is used",
 )
 WITHOUT_ZEROS = FlagKind("without_zeros", "{cells} cells are left out because a ratio to 0 does not exist")
 INCOMPLETE = FlagKind("incomplete", "{blocks} blocks are left out because a cell is missing in them")
 CONFOUNDED = FlagKind(
-    "confounded", "every block is its own execution, so `execution` holds what blocks bring as well"
+    "confounded", "every block is its own execution, so `execution` holds what blocks bring as well",
 )
 UNPROVEN = FlagKind("unproven", "{cell}: {reason}")
 FAILED = FlagKind("failed", "{cell}: {reason}")
@@ -189,6 +177,7 @@ VIOLATED = FlagKind("violated", "{trial}: {words}")
 DEPENDENT = FlagKind("dependent", "metrics of one trial go together, so the interval is too narrow")
 LIMITED_BY = FlagKind("limited_by", "{who}, in {count} of {of} searches")
 BROKEN = FlagKind("broken", "{reason}")
+# fmt: on
 
 KINDS = {each.code: each for each in list(globals().values()) if isinstance(each, FlagKind)}
 """By code; kinds that share one share its remedy."""

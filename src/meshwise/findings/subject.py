@@ -7,7 +7,7 @@ compared, of a slope those of the cell with the lowest level, the factor itself 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -29,62 +29,54 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class CellLevel:
+class _AtLevels:
+    at: Levels
+
+
+class CellLevel(_AtLevels):
     """How high a metric is in one cell."""
 
-    at: Levels
 
-
-@dataclass(frozen=True)
-class CurvePoint:
+class CurvePoint(_AtLevels):
     """How high it is at one rate of the searches of a cell: a point of a curve, not a level of the study."""
 
-    at: Levels
-
 
 @dataclass(frozen=True)
-class LadderStep:
+class LadderStep(_AtLevels):
     """What one posture adds to the one below it in the same mesh."""
 
-    at: Levels
     lower: str
     upper: str
 
 
 @dataclass(frozen=True)
-class AgainstNone:
+class AgainstNone(_AtLevels):
     """What a posture adds to no mesh."""
 
-    at: Levels
     upper: str
     lower: str = NO_MESH.name
 
 
 @dataclass(frozen=True)
-class MeshDifference:
+class MeshDifference(_AtLevels):
     """First mesh less second, at one posture."""
 
-    at: Levels
     first: str
     second: str
 
 
 @dataclass(frozen=True)
-class StepDifference:
+class StepDifference(_AtLevels):
     """What a step adds in the first mesh less what it adds in the second."""
 
-    at: Levels
     first: str
     second: str
     lower: str
     upper: str
 
 
-@dataclass(frozen=True)
-class Interaction:
+class Interaction(_AtLevels):
     """What both features of a posture cost together beyond the sum of each alone."""
-
-    at: Levels
 
     @property
     def mtls(self) -> str:
@@ -130,10 +122,9 @@ STEPS = (
 
 
 @dataclass(frozen=True)
-class Slope:
+class Slope(_AtLevels):
     """What one step more of a factor costs."""
 
-    at: Levels
     factor: str
     part: SlopePart = SlopePart.SLOPE
 
@@ -147,11 +138,8 @@ class Slope:
         return self.step.words.format(shape=self.at.get("shape", "chain"))
 
 
-@dataclass(frozen=True)
-class Walk:
+class Walk(_AtLevels):
     """What holds coming down from overload, less what holds coming down rested."""
-
-    at: Levels
 
 
 @dataclass(frozen=True)
@@ -174,11 +162,8 @@ class StudyCheck:
     """A check of the whole study, named by its metric."""
 
 
-@dataclass(frozen=True)
-class CellCheck:
+class CellCheck(_AtLevels):
     """A check of one cell, named by its metric."""
-
-    at: Levels
 
 
 @dataclass(frozen=True)
@@ -189,18 +174,14 @@ class OrderCheck:
 
 
 @dataclass(frozen=True)
-class LimitCheck:
+class LimitCheck(_AtLevels):
     """What limited the searches of a cell."""
 
-    at: Levels
     limited_by: str
 
 
-@dataclass(frozen=True)
-class SoakDrift:
+class SoakDrift(_AtLevels):
     """Whether a metric drifts over the soaks of a cell."""
-
-    at: Levels = field(default_factory=dict)
 
 
 Level = CellLevel | CurvePoint
@@ -228,11 +209,7 @@ def kind_of(subject: Subject) -> Kind:
 
 def levels_of(subject: Subject) -> Levels:
     """Empty where it is not about one cell or setting."""
-    match subject:
-        case NoiseFloor() | VarianceShare() | StudyCheck() | OrderCheck():
-            return {}
-        case _:
-            return subject.at
+    return subject.at if isinstance(subject, _AtLevels) else {}
 
 
 def scope_of(subject: Subject) -> dict[str, ScopeValue]:
@@ -243,10 +220,10 @@ def scope_of(subject: Subject) -> dict[str, ScopeValue]:
             return scope | {"part": "curve"}
         case LadderStep(_, lower, upper) | AgainstNone(_, upper, lower):
             return scope | {"from": lower, "to": upper}
-        case MeshDifference(_, first, second):
-            return scope | {"mesh": f"{first} - {second}", "from": second, "to": first}
         case StepDifference(_, first, second, lower, upper):
             return scope | {"mesh": f"{first} - {second}", "from": lower, "to": upper}
+        case MeshDifference(_, first, second):
+            return scope | {"mesh": f"{first} - {second}", "from": second, "to": first}
         case Interaction():
             return scope | {"interaction": subject.name}
         case Slope(_, factor, part):

@@ -12,7 +12,7 @@ A finding that lacks something is shown without it; what is no findings document
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -52,6 +52,16 @@ def of_curve(finding: Finding) -> bool:
     return isinstance(finding.subject, CurvePoint)
 
 
+def form_of(found: Iterable[Finding | None], unit: str = "") -> words.Form:
+    """One form for all of these; `unit` where none has one."""
+    shown = [finding for finding in found if finding]
+    return words.form_for(
+        next((finding.unit for finding in shown if finding.unit), unit),
+        [finding.low if finding.estimate is None else finding.estimate for finding in shown],
+        map(half_width, shown),
+    )
+
+
 def half_width(finding: Finding) -> float | None:
     return None if finding.low is None or finding.high is None else (finding.high - finding.low) / 2
 
@@ -69,11 +79,6 @@ class Rung:
     """Increment over no mesh."""
     variant: str = ""
     """What `label` says beside the posture."""
-
-    @property
-    def spoken(self) -> str:
-        """In a sentence: `strict+fine (1000 policies)`."""
-        return f"{self.posture} ({self.variant})" if self.variant else self.posture
 
     @property
     def judged(self) -> Finding | None:
@@ -103,14 +108,8 @@ class Ladder:
 
     @cached_property
     def form(self) -> words.Form:
-        shown = [item for rung in self.rungs for item in (rung.value, rung.step, rung.over_none) if item]
-        shown += self.differences
-        unit = next((item.unit for item in shown if item.unit), self.titled.unit)
-        return words.form_for(
-            unit,
-            [item.low if item.estimate is None else item.estimate for item in shown],
-            [half_width(item) for item in shown],
-        )
+        shown = [item for rung in self.rungs for item in (rung.value, rung.step, rung.over_none)]
+        return form_of([*shown, *self.differences], self.titled.unit)
 
     @cached_property
     def common_notes(self) -> list[words.Note]:
@@ -118,11 +117,6 @@ class Ladder:
         values = words.common_notes(rung.value for rung in self.rungs)
         steps = words.common_notes(rung.step for rung in self.rungs)
         return list(dict.fromkeys([*values, *steps]))
-
-    @property
-    def blocks(self) -> int:
-        counted = [item.n for rung in self.rungs for item in (rung.step, rung.value) if item]
-        return max(counted, default=0)
 
 
 @dataclass(frozen=True)

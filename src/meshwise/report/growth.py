@@ -19,7 +19,7 @@ from meshwise.findings.flag import DESCRIPTIVE, EXPLORATORY
 from meshwise.findings.metric import Metric, metric_of
 from meshwise.findings.subject import Interaction, Kind, Slope, SlopePart
 from meshwise.report import words
-from meshwise.report.content import CONTEXT, FREE, Content, half_width, means, of_curve
+from meshwise.report.content import CONTEXT, FREE, Content, form_of, means, of_curve
 from meshwise.study.factors import BY_FIELD
 
 SETTING = (*CONTEXT, *FREE)
@@ -93,14 +93,11 @@ class Growth:
     @cached_property
     def form(self) -> words.Form:
         """Of the slopes."""
-        slopes = [line.slope for line in self.lines]
-        return words.form_for(slopes[0].unit, [f.estimate for f in slopes], [half_width(f) for f in slopes])
+        return form_of(line.slope for line in self.lines)
 
     @cached_property
     def level_form(self) -> words.Form:
-        levels = [level for line in self.lines for level in line.levels if level]
-        unit = levels[0].unit if levels else metric_of(self.metric).unit
-        return words.form_for(unit, [f.estimate for f in levels], [half_width(f) for f in levels])
+        return form_of((level for line in self.lines for level in line.levels), metric_of(self.metric).unit)
 
     @property
     def level_unit(self) -> str:
@@ -125,10 +122,6 @@ class Pair:
     """Neither, mTLS alone, authorization alone, both."""
     interaction: Finding
 
-    @property
-    def name(self) -> str:
-        return f"{self.mtls} mTLS × {self.authorization} authorization"
-
 
 @dataclass(frozen=True)
 class Together:
@@ -150,9 +143,7 @@ class Together:
 
     @cached_property
     def form(self) -> words.Form:
-        shown = [level for pair in self.pairs for level in pair.levels if level]
-        shown += [pair.interaction for pair in self.pairs]
-        return words.form_for(shown[0].unit, [f.estimate for f in shown], [half_width(f) for f in shown])
+        return form_of(each for pair in self.pairs for each in (*pair.levels, pair.interaction))
 
     @cached_property
     def common_notes(self) -> list[words.Note]:

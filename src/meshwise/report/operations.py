@@ -9,7 +9,7 @@ from meshwise.findings.metric import metric_of
 from meshwise.findings.subject import Kind
 from meshwise.report import words
 from meshwise.report.blocks import Column, Entry, Ranged, Row, Setting, Table, bounds, mesh_column, mesh_entry
-from meshwise.report.content import CONTEXT, FREE, Content, Slice, half_width, means
+from meshwise.report.content import CONTEXT, FREE, Content, Slice, form_of, means
 
 METRICS = ("operation_response_p50_us", "operation_response_p99_us", "operation_error_ratio")
 
@@ -33,7 +33,7 @@ def _table(name: str, metric: str, mine: list[Finding]) -> Table:
     by_row: dict[tuple[object, ...], dict[str, Finding]] = {}
     for finding in sorted(mine, key=_place):
         by_row.setdefault(_row_key(finding), {})[finding.part] = finding
-    form = words.form_for(mine[0].unit, [f.estimate for f in mine], [half_width(f) for f in mine])
+    form = form_of(mine)
     many = len({str(finding.levels["mesh"]) for finding in mine} - {"none"}) > 1
     varying = words.varying([finding.levels for finding in mine], FREE)
     rows = []

@@ -13,7 +13,7 @@ from meshwise.findings.subject import Kind
 from meshwise.report import charts, words
 from meshwise.report.blocks import Figure
 from meshwise.report.charts import slug as slug
-from meshwise.report.content import FREE, Content, Ladder, Rung, Slice, free_of, means, variant_of
+from meshwise.report.content import FREE, Content, Ladder, Rung, Slice, form_of, free_of, means, variant_of
 from meshwise.report.course import course_chart
 from meshwise.report.growth import Growth, Pair, Together
 
@@ -118,8 +118,7 @@ def usage(name: str, content: Content, part: Slice) -> Iterator[Figure]:
                 )
             )
             rows = [(_rung_of(finding, free), finding) for finding in mine]
-            widths = [(f.high - f.low) / 2 for f in mine if f.low is not None and f.high is not None]
-            form = words.form_for(mine[0].unit, [f.estimate for f in mine], widths)
+            form = form_of(mine)
             title = words_of.format(workload=workload) + f", {form.unit}"
             figure = charts.bar_chart(f"{name}-{metric}-{slug(workload)}", title, rows, form)
             yield Figure(Markup(figure), title, _key(part, "key-bar"))

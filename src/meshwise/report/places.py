@@ -9,7 +9,7 @@ from meshwise.findings.metric import metric_of
 from meshwise.findings.subject import Kind, LadderStep
 from meshwise.report import words
 from meshwise.report.blocks import Column, Row, Setting, Table, mesh_column, mesh_entry
-from meshwise.report.content import Content, Slice, half_width
+from meshwise.report.content import Content, Slice, form_of, half_width
 from meshwise.report.words import Form
 
 Rows = dict[tuple[str, str], dict[str, Finding]]
@@ -33,7 +33,7 @@ def place_tables(name: str, content: Content, part: Slice) -> Iterator[Table]:
         if not levels:
             continue
         steps = {_place(finding): finding for finding in mine if _is_a_step(finding)}
-        form = words.form_for(levels[0].unit, [f.estimate for f in mine], [half_width(f) for f in mine])
+        form = form_of(mine)
         postures = sorted({str(finding.levels["posture"]) for finding in levels}, key=words.rung_order)
         rows: dict[tuple[str, str], dict[str, Finding]] = {}
         for finding in levels:

@@ -38,6 +38,11 @@ class Interval:
         return self.low > value or self.high < value
 
 
+def ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    """Both bounds, or none of them."""
+    return (interval.low, interval.high) if interval else (None, None)
+
+
 @lru_cache(maxsize=4096)
 def t_quantile(p: float, df: float) -> float:
     return float(special.stdtrit(df, p))

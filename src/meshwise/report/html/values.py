@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -15,18 +14,13 @@ from meshwise.report.content import Content
 from meshwise.report.words import VerdictWords, typeset, verdict_words
 from meshwise.study.model import MeshName
 
-
-@dataclass(frozen=True)
-class SummaryRow:
-    label: str
-    mesh: str
-    top: str
-    cells: tuple[tuple[str, str, VerdictWords], ...]
-    """Per primary metric: change over no mesh with its unit, interval, verdict."""
+Change = tuple[str, str, VerdictWords]
+"""Over no mesh with its unit, interval, verdict."""
 
 
-def summary(content: Content) -> tuple[tuple[str, ...], tuple[SummaryRow, ...]]:
-    """What the highest measured rung costs over no mesh: titles of the metrics, a row per slice and mesh."""
+def summary(content: Content) -> tuple[list[str], list[tuple[str, str, str, list[Change]]]]:
+    """What the highest measured rung costs over no mesh: titles of the metrics, and per slice and mesh its
+    label, mesh, rung and the change of each."""
     rows = []
     for part in content.slices:
         for mesh in part.meshes:
@@ -44,8 +38,8 @@ def summary(content: Content) -> tuple[tuple[str, ...], tuple[SummaryRow, ...]]:
                 interval = typeset(form.interval(finding.low, finding.high))
                 found.append((change, interval, verdict_words(finding, form)))
             if top:
-                rows.append(SummaryRow(part.label, mesh, top, tuple(found)))
-    return tuple(metric_of(metric).short for metric in content.primary), tuple(rows)
+                rows.append((part.label, mesh, top, found))
+    return [metric_of(metric).short for metric in content.primary], rows
 
 
 def coded(text: object) -> Markup:
@@ -62,43 +56,17 @@ def variance(content: Content) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f.sentence for f in content.of_kind(Kind.VARIANCE) if f.sentence))
 
 
-@dataclass(frozen=True)
-class FairnessRow:
-    """One point of comparison between meshes."""
-
-    what: str
-    equal: bool
-    values: tuple[str, ...]
-    """In the order of the card's meshes."""
-    observed: bool
-    effect: str
-    remedy: str
-    """How to make it equal, or why that cannot be; empty when it is."""
-
-
-@dataclass(frozen=True)
-class FairnessCard:
-    meshes: tuple[str, ...]
-    rows: tuple[FairnessRow, ...]
-    """What a study can make equal, what else differs, what is equal."""
-
-
-def fairness(content: Content) -> FairnessCard:
+def fairness(content: Content) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+    """The card's meshes, and its entries: what a study can make equal, what else differs, what is equal."""
     meshes = tuple(str(mesh) for mesh in MeshName if any(mesh in entry for entry in content.fairness))
-    rows = [
-        FairnessRow(
-            str(entry.get("what", "")),
-            bool(entry.get("equal", True)),
-            tuple(_LONG_REVISION.sub(r"\1", str(entry.get(mesh, ""))) for mesh in meshes),
-            entry.get("basis") == "observed",
-            str(entry.get("effect", "")),
-            str(entry.get("removable") or (f"no: {why}" if (why := entry.get("why_not")) else "")),
-        )
-        for entry in content.fairness
+    entries = [
+        entry
+        | {mesh: _LONG_REVISION.sub(r"\1", str(entry.get(mesh, ""))) for mesh in meshes}
+        | {"remedy": entry.get("removable") or (f"no: {why}" if (why := entry.get("why_not")) else "")}
+        for entry in map(dict, content.fairness)
     ]
-    return FairnessCard(
-        meshes, tuple(sorted(rows, key=lambda row: (row.equal, row.remedy.startswith("no:"))))
-    )
+    entries.sort(key=lambda entry: (bool(entry.get("equal", True)), entry["remedy"].startswith("no:")))
+    return meshes, entries
 
 
 _LONG_REVISION = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{32}\b")
