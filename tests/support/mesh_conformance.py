@@ -6,7 +6,7 @@ Subclass it in a test module and say how to make the mesh, and which cell it can
         mesh = MyMesh
         cell = replace(CELL, mesh=MeshName.MINE, posture=...)
 
-Nothing here starts a process; postures on running proxies are proven end to end.
+Nothing here starts a process of a mesh; postures on running proxies are proven end to end.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ from typing import ClassVar
 
 import yaml
 
+from meshwise.core import messages
+from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.expectations import Expectation, Meaning, What, Who
 from meshwise.mesh.request import request_of
-from meshwise.mesh.seam import LocalMesh, PlacedWorkload, Placement
+from meshwise.mesh.seam import Delivered, LocalMesh, PlacedWorkload, Placement
 from meshwise.mesh.traits import NAMES
 from meshwise.study.graph.model import GraphService
 from meshwise.study.model import LADDER, NO_MESH, Cell, Protocol, Topology, TopologyKind
+from meshwise.telemetry.seam import Moment
+from meshwise.telemetry.source import Source
+from tests.support.fake_mesh import NotesReach
 from tests.support.mesh_graph import SHOP
 from tests.support.mesh_graph import TOPOLOGY as SHOP_TOPOLOGY
 
@@ -120,6 +125,41 @@ class MeshConformance:
         module = sys.modules[type(type(self).mesh().model).__module__]
         named = {name.partition(".")[0] for name in vars(module)}
         assert not named & {"subprocess", "socket", "os", "Path", "binary", "open"}
+
+    def test_where_nobody_answers_no_posture_is_proven(self, tmp_path: Path) -> None:
+        """A proof that fails, or the error that names a silent proxy; never one that passes."""
+        mesh, placement = type(self).mesh(), self.placement(tmp_path)
+        mesh.prepare(placement, self.cell)
+        try:
+            proof = mesh.model.judge(placement, self.cell, NotesReach(), Delivered(workers=1))
+        except MeshwiseError as error:
+            told = error
+        else:
+            assert not proof.passed
+            return
+        assert told.code == messages.ADMIN_SILENT.code
+        assert any(placed.name in str(told) for placed in placement.workloads)
+
+    def test_its_state_is_told_by_proxies_that_do_not_answer_too(self, tmp_path: Path) -> None:
+        mesh, placement = type(self).mesh(), self.placement(tmp_path)
+        found = mesh.state(placement, self.cell, NotesReach())
+        used = {placed.name for placed in placement.of(self.cell.topology) if mesh.capture(placed.name)}
+        assert {name.partition(".")[0] for name in found} == used
+        assert all("MW406" in text for text in found.values())
+
+    def test_each_sampler_reads_one_sidecar_and_bears_its_silence(self, tmp_path: Path) -> None:
+        mesh, placement = type(self).mesh(), self.placement(tmp_path)
+        samplers = mesh.samplers(placement, NotesReach())
+        assert len({sampler.name for sampler in samplers}) == len(samplers)
+        sidecars = [placed.name for placed in placement.workloads if mesh.capture(placed.name)]
+        assert len(samplers) == len(sidecars)
+        for sampler, pod in zip(samplers, sidecars, strict=True):
+            for moment in Moment:
+                for sample in sampler.sample(moment):
+                    source = Source.read(sample.source)
+                    assert source is not None
+                    assert (source.environment, source.workload) == (mesh.model.name, pod)
+                    assert (sample.metric, sample.value) == ("reachable", 0.0)
 
     def test_describe_is_text(self) -> None:
         facts = type(self).mesh().describe()

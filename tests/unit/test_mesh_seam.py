@@ -1,4 +1,4 @@
-"""The conformance suite on the meshes that need no proxy to be present; and the binary that Istio needs."""
+"""The conformance suite on every mesh and on a fake; and the binary that Istio needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.support import linkerd_samples
 from tests.support.envoy import envoy
+from tests.support.fake_mesh import ADMIN_PORT, TAKEN_UP, NotesMesh, NotesReach
 from tests.support.mesh_conformance import MeshConformance
 from tests.support.mesh_samples import CELL, placement
 
@@ -14,8 +16,10 @@ from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.mesh.istio import binary
 from meshwise.mesh.istio.mesh import PROXY_UID, IstioMesh
 from meshwise.mesh.istio.view import Options
+from meshwise.mesh.linkerd import binary as linkerd_binary
+from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.none.mesh import NoneMesh
-from meshwise.mesh.seam import LocalMesh
+from meshwise.mesh.seam import OUTSIDER, Delivered, LocalMesh
 from meshwise.study.model import LADDER, NO_MESH, MeshName
 
 
@@ -35,9 +39,45 @@ def _needs_envoy() -> None:
     envoy()
 
 
-def test_both_are_meshes() -> None:
-    meshes: list[LocalMesh] = [NoneMesh(), IstioMesh()]
-    assert [mesh.model.name for mesh in meshes] == [MeshName.NONE, MeshName.ISTIO]
+@pytest.mark.usefixtures("_introduced")
+class TestLinkerd(MeshConformance):
+    mesh = LinkerdMesh
+    cell = replace(linkerd_samples.CELL, posture=LADDER[4])
+
+
+@pytest.fixture
+def _introduced(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that says what linkerd2-proxy says at its start, which is all that is asked of it here."""
+    program = tmp_path_factory.mktemp("linkerd") / "linkerd2-proxy"
+    banner = f"linkerd2_proxy: release {linkerd_binary.PINNED[0]} (abcdef01) by linkerd"
+    program.write_text(f"#!/bin/sh\necho '{banner}' >&2\nexit 64\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("MESHWISE_LINKERD_PROXY", str(program))
+
+
+class TestNotes(MeshConformance):
+    """The fake, which is a mesh as far as the seams go."""
+
+    mesh = NotesMesh
+    cell = replace(linkerd_samples.CELL, posture=LADDER[2])
+
+
+def test_the_fake_is_proven_by_what_answers(tmp_path: Path) -> None:
+    mesh: LocalMesh = NotesMesh()
+    cell, here = replace(linkerd_samples.CELL, posture=LADDER[2]), placement(1, tmp_path)
+    port = cell.topology.entry.port(cell.protocol)
+    answers = {("node-1", port, "/"): b"", ("node-1", ADMIN_PORT, TAKEN_UP): b"strict"}
+    for reach, passed in (
+        (NotesReach(answers), False),
+        (NotesReach(answers, frozenset({OUTSIDER})), True),
+        (NotesReach(answers, frozenset({OUTSIDER, "client"})), False),
+    ):
+        assert mesh.model.judge(here, cell, reach, Delivered(1)).passed is passed
+
+
+def test_all_are_meshes() -> None:
+    meshes: list[LocalMesh] = [NoneMesh(), IstioMesh(), LinkerdMesh()]
+    assert [mesh.model.name for mesh in meshes] == list(MeshName)
 
 
 def test_istio_starts_one_proxy_per_workload_with_istios_flags() -> None:

@@ -1,4 +1,4 @@
-"""The conformance suite of `Reach` on the local one, whose sockets here are plain ones of the loopback."""
+"""The conformance suite of `Reach` on a fake and on the local one, with plain sockets of the loopback."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from tests.support.fake_mesh import NotesReach
 from tests.support.reach_conformance import ReachConformance
 
 from meshwise.mesh.reach import Reach
@@ -43,3 +44,10 @@ class TestLocalReach(ReachConformance):
 
     def reach(self) -> Reach:
         return self.local
+
+
+class TestNotesReach(ReachConformance):
+    port, closed_port = 8080, 8081
+
+    def reach(self) -> Reach:
+        return NotesReach({("node-1", self.port, "/echo"): b"ok"})

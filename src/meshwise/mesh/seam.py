@@ -165,7 +165,7 @@ class MeshModel(Protocol):
 
 
 class LocalMesh(Protocol):
-    """One mesh on this machine."""
+    """One mesh on this machine. Conformance suite: `tests/support/mesh_conformance.py`."""
 
     @property
     def model(self) -> MeshModel: ...
