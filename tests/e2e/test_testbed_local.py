@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.test_testbed_world import MARKER, traces, wait_for_nobody
 from tests.support.people import ORDINARY, ROOT, command_as, environment_as
+from tests.support.testbed_conformance import BedConformance
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio.binary import envoy_path
@@ -95,6 +96,17 @@ def test_a_proxy_that_starts_slowly_is_waited_for_because_the_run_has_measured_t
     assert known["slowness"] == known["measured"] >= 20  # type: ignore[operator]
     assert known["of"] == "starting Envoy"
     assert (measured["failure"], measured["status"]) == ("", {"200": 300})
+
+
+def test_it_conforms_to_its_seam() -> None:
+    person = ROOT if os.geteuid() == 0 else ORDINARY
+    done = subprocess.run(
+        command_as(person, *PROGRAM, "conform"),
+        env=environment_as(person), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    laws = [name for name in vars(BedConformance) if name.startswith("test_")]
+    assert f"{len(laws)} passed" in done.stdout
 
 
 @pytest.mark.parametrize("role", ["proxy", "service", "instrument"])

@@ -9,8 +9,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.patience import Patience
@@ -159,7 +161,16 @@ def slow_start() -> int:
     return 0
 
 
-SCENES = {scene.__name__: scene for scene in (ladder, fault, hold, slow_start)}
+def conform() -> int:
+    """The suite of the seam, with a report for whoever reads the output."""
+    return int(
+        pytest.main(
+            ["-q", "-x", "-p", "no:cacheprovider", str(Path(__file__).with_name("inside_conformance.py"))]
+        )
+    )
+
+
+SCENES = {scene.__name__: scene for scene in (ladder, fault, hold, slow_start, conform)}
 
 if __name__ == "__main__":
     scene, *words = sys.argv[1:]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.support import studies
 from tests.support.fake_study import run_fake, small_study
+from tests.support.testbed_conformance import DOOMED, BedConformance
 
 from meshwise.archive.read import ArchiveReader
 from meshwise.study.design.blocks import design
-from meshwise.study.model import Study, Trial
+from meshwise.study.model import LADDER, Study, Trial
 from meshwise.testbed import seam
 from meshwise.testbed.fake import FakeTestbed, SimulatedNoise, truth
 from meshwise.testbed.seam import Measurement
@@ -28,9 +32,26 @@ def median_us(requests: pa.Table) -> float:
     return float(np.median(np.asarray(requests["done_ns"]) - np.asarray(requests["sent_ns"])) / 1e3)
 
 
-def test_it_is_a_testbed_and_says_that_it_is_a_fake() -> None:
-    testbed: seam.Testbed = FakeTestbed(STUDY)
-    assert testbed.environment()["testbed"] == "fake"
+class TestFakeTestbed(BedConformance):
+    @classmethod
+    def question(cls) -> Study:
+        return studies.study([studies.cell(), studies.cell(LADDER[0]), studies.cell(LADDER[4])])
+
+    @classmethod
+    def make(cls, question: Study) -> seam.Testbed:
+        return FakeTestbed(question, crashes={studies.trial(DOOMED, question.cells[0]).trial_id})
+
+    @classmethod
+    def seen(cls) -> object:
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    @classmethod
+    def accident(cls) -> seam.Observe:
+        return lambda progress: None
+
+
+def test_it_says_that_it_is_a_fake() -> None:
+    assert FakeTestbed(STUDY).environment()["testbed"] == "fake"
 
 
 def test_without_noise_the_truth_comes_back() -> None:

@@ -24,7 +24,8 @@ Observe = Callable[[LiveProgress], None]
 
 
 class Testbed(Protocol):
-    """Owner of every process of a study. A context manager: when it is left, nothing remains."""
+    """Owner of every process of a study. A context manager: when it is left, nothing remains. Conformance
+    suite: `tests/support/testbed_conformance.py`."""
 
     def __enter__(self) -> Self: ...
 

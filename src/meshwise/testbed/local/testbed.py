@@ -308,8 +308,8 @@ class LocalTestbed:
             self._application.stop()
 
     def _watched(self, environment: Environment) -> list[OwnedProcess]:
-        """Every process that must live while this environment is in use."""
-        return [*self._running[environment.name], *self._application.beside(environment)]
+        """Every process that must live while this environment is in use; none before its first start."""
+        return [*self._running.get(environment.name, ()), *self._application.beside(environment)]
 
     def _of(self, trial: Trial) -> Environment:
         return self._environments[trial.cell.mesh, trial.process_set]
