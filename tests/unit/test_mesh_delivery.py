@@ -34,12 +34,12 @@ def files_delivery() -> FileDelivery:
     return FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, None)
 
 
-class TestFiles(DeliveryConformance):
+class TestFileDelivery(DeliveryConformance):
     def make(self) -> Delivery:
         return files_delivery()
 
 
-class TestKept(DeliveryConformance):
+class TestKeptDelivery(DeliveryConformance):
     """A delivery that keeps what it is given: the seam asks for nothing that only files have."""
 
     def make(self) -> Delivery:

@@ -54,27 +54,6 @@ def test_imports_run_one_way() -> None:
     assert _trespasses() == []
 
 
-def test_only_the_seams_are_protocols() -> None:
-    protocols = {
-        node.name
-        for path in ROOT.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef)
-        and any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
-    }
-    assert protocols == {
-        "Application",
-        "LocalMesh",
-        "MeshModel",
-        "Reach",
-        "Testbed",
-        "Sampler",
-        "Schedule",
-        "WireProtocol",
-        "Delivery",
-    }
-
-
 def test_the_report_computes_nothing_from_requests() -> None:
     """Whatever a drawing needs is in findings.json."""
     raw = ("scan_requests", "scan_telemetry", "meshwise.measure", "meshwise.stats.regression")

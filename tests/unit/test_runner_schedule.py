@@ -126,6 +126,5 @@ class Tuner:
 def test_a_tuner_is_a_schedule_that_asks_for_rounds_by_what_the_former_ones_gave() -> None:
     trials = [dataclasses.replace(trial, execution=0) for trial in design(small_study())]
     costs = {trial.trial_id: cost for trial, cost in zip(trials, [9, 7, 5, 1, 3, 2], strict=False)}
-    tuner = Tuner(trials)
-    found = walk(tuner, ok, lambda name: {"cost": costs[name]})
+    found = walk(Tuner(trials), ok, lambda name: {"cost": costs[name]})
     assert [trial.trial_id for trial in found] == [trial.trial_id for trial in trials[:4]]

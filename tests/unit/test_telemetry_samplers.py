@@ -20,7 +20,7 @@ from meshwise.telemetry.counters import CounterWatch, change, is_counter
 from meshwise.telemetry.envoy import EnvoySampler, parse_memory, parse_stats
 from meshwise.telemetry.host import HostSampler, parse_pressure, parse_stat
 from meshwise.telemetry.labels import read_labels, write_labels
-from meshwise.telemetry.process import CpuSampler, ProcessSampler
+from meshwise.telemetry.process import CpuSampler, ProcessSampler, TreeCpuSampler
 from meshwise.telemetry.seam import Moment, Sample, Sampler
 
 SOURCE = "none/a/node-1/service"
@@ -65,6 +65,11 @@ class TestCpuSampler(_OnChild):
 class TestProcessSampler(_OnChild):
     def make(self) -> Sampler:
         return ProcessSampler(SOURCE, self.child.pid)
+
+
+class TestTreeCpuSampler(_OnChild):
+    def make(self) -> Sampler:
+        return TreeCpuSampler(SOURCE, self.child.pid)
 
 
 class TestHostSampler(SamplerConformance):

@@ -40,7 +40,7 @@ class TestEcho(ApplicationConformance):
         return made
 
 
-class TestBank(ApplicationConformance):
+class TestBankApplication(ApplicationConformance):
     @classmethod
     def question(cls) -> Study:
         levels = {"shape": TopologyKind.BANK, "request_bytes": 0, "response_bytes": 0}

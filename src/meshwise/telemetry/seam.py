@@ -33,7 +33,7 @@ class Sample:
 
 class Sampler(Protocol):
     """Contract: `sample` returns within 50 ms, and for a target that has ended yields what can still
-    be read instead of raising."""
+    be read instead of raising. Conformance suite: `tests/support/sampler_conformance.py`."""
 
     @property
     def name(self) -> str: ...

@@ -58,7 +58,8 @@ class TrialLoad:
 
 
 class Application(Protocol):
-    """A context manager: when it is left, nothing remains."""
+    """A context manager: when it is left, nothing remains. Conformance suite:
+    `tests/support/application_conformance.py`."""
 
     def __enter__(self) -> Self: ...
 
