@@ -39,7 +39,7 @@ def test_the_allowed_call_comes_first_and_is_answered(posture: Posture) -> None:
         (0, Who.PLAINTEXT, What.ALLOWED, Meaning.ANSWERED),
         (0, Who.TWIN, What.ALLOWED, Meaning.NO_TLS),
         (1, Who.PLAINTEXT, What.ALLOWED, Meaning.ANSWERED),
-        (1, Who.STRANGER, What.ALLOWED, Meaning.PEER_REFUSED),
+        (1, Who.FOREIGN, What.ALLOWED, Meaning.PEER_REFUSED),
         (2, Who.PLAINTEXT, What.ALLOWED, Meaning.PEER_REFUSED),
         (2, Who.OTHER_NAMESPACE, What.ALLOWED, Meaning.ANSWERED),
         (3, Who.OTHER_NAMESPACE, What.ALLOWED, Meaning.DENIED),

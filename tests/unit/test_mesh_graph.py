@@ -123,7 +123,7 @@ def istio_walk(cell: Cell, caller: Workload, callee: Workload, who: Who, what: W
             connection = out.connection
         case Who.PLAINTEXT:
             connection = InboundConnection(port, tls=False, alpn=(plain,))
-        case Who.STRANGER:
+        case Who.FOREIGN:
             connection = InboundConnection(port, True, offered, replace(own, trusted=False))
         case Who.NO_CERTIFICATE:
             connection = InboundConnection(port, True, offered)
@@ -136,7 +136,7 @@ def istio_walk(cell: Cell, caller: Workload, callee: Workload, who: Who, what: W
     return meaning(end)
 
 
-ANYBODY = (Who.MESH, Who.PLAINTEXT, Who.OTHER_NAMESPACE, Who.STRANGER, Who.NO_CERTIFICATE)
+ANYBODY = (Who.MESH, Who.PLAINTEXT, Who.OTHER_NAMESPACE, Who.FOREIGN, Who.NO_CERTIFICATE)
 
 
 @pytest.mark.parametrize("posture", POSTURES, ids=lambda each: each.name)

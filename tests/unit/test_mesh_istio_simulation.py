@@ -41,7 +41,7 @@ CERTIFICATES = {
     Who.TWIN: CLIENT,
     Who.OTHER_ACCOUNT: Certificate(spiffe_id("cluster.local", "frontend", "other")),
     Who.OTHER_NAMESPACE: Certificate(spiffe_id("cluster.local", "elsewhere", "client")),
-    Who.STRANGER: replace(CLIENT, trusted=False),
+    Who.FOREIGN: replace(CLIENT, trusted=False),
 }
 
 

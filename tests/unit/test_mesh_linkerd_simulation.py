@@ -45,7 +45,7 @@ def test_every_row_of_the_table(cell: Cell, policy_count: int) -> None:
     if cell.posture.authorization is not Authorization.NONE:
         cell = replace(cell, policy_count=policy_count)
     layer = cell.protocol.layer
-    in_tls = (Who.STRANGER, Who.NO_CERTIFICATE) if layer is Layer.L4 else (Who.STRANGER,)
+    in_tls = (Who.FOREIGN, Who.NO_CERTIFICATE) if layer is Layer.L4 else (Who.FOREIGN,)
     wrong = [
         row.name
         for row in rows(cell.posture, layer)
@@ -63,7 +63,7 @@ def test_linkerd_differs_from_the_common_table_only_where_it_says_so() -> None:
         if row.meaning is not meaning_of(posture, row.who, row.what)
     }
     plaintext = {
-        (name, who): Meaning.PEER_REFUSED if who is Who.STRANGER else Meaning.ANSWERED
+        (name, who): Meaning.PEER_REFUSED if who is Who.FOREIGN else Meaning.ANSWERED
         for name in ("plaintext", "plaintext+request")
         for who in Who
         if who not in (Who.MESH, Who.PLAINTEXT)

@@ -3,7 +3,7 @@
 Definitions. Warm-up requests are left out. Response time = done - intended, service time = done - sent;
 a request without a good answer counts as infinite in both, so that failures can never make percentiles
 look better; a percentile that falls among them is null. Quantiles are of type 7 (Hyndman and Fan,
-1996). Lateness = sent - intended of those requests that found a free slot; what others waited for is told
+1996). Lateness = sent - intended of those requests that found a free slot; what others waited for is said
 by cause (`load.waits`). What limited the run: `load.verdict`.
 """
 

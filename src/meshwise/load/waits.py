@@ -1,4 +1,4 @@
-"""Why a request was not sent at its intended time: one cause for each, told from what the loop found when the
+"""Why a request was not sent at its intended time: one cause for each, from what the loop found when the
 request fell due.
 
 - *slot*: connections live, and every slot of theirs had a request without an answer. The server's doing, or

@@ -2,7 +2,7 @@
 
 Laws of this file:
 - A place's value is the mean over its sidecars, per request of the client: what one more such service costs.
-- Depth is told where it says more than the workloads themselves: not of a chain.
+- Depth is reported where it says more than the workloads themselves: not of a chain.
 - Only a topology with more than one service has places.
 """
 

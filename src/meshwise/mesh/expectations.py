@@ -28,7 +28,7 @@ class Who(StrEnum):
     TWIN = "outsider with the client's own identity"
     OTHER_ACCOUNT = "outsider with another service account of the client's namespace"
     OTHER_NAMESPACE = "outsider with an identity of another namespace"
-    STRANGER = "outsider with a certificate of a foreign authority"
+    FOREIGN = "outsider with a certificate of a foreign authority"
     NO_CERTIFICATE = "outsider with TLS but no certificate"
 
 
@@ -90,11 +90,11 @@ _DENIED, _TOKEN = Meaning.DENIED, Meaning.TOKEN_REFUSED
 # fmt: off
 PEER: Mapping[MtlsMode, Mapping[Who, Meaning]] = {
     MtlsMode.DISABLE:    {Who.MESH: _YES, Who.PLAINTEXT: _YES,  Who.TWIN: _NO_TLS, Who.OTHER_ACCOUNT: _NO_TLS,
-                          Who.OTHER_NAMESPACE: _NO_TLS, Who.STRANGER: _NO_TLS, Who.NO_CERTIFICATE: _NO_TLS},
+                          Who.OTHER_NAMESPACE: _NO_TLS, Who.FOREIGN: _NO_TLS, Who.NO_CERTIFICATE: _NO_TLS},
     MtlsMode.PERMISSIVE: {Who.MESH: _YES, Who.PLAINTEXT: _YES,  Who.TWIN: _YES,    Who.OTHER_ACCOUNT: _YES,
-                          Who.OTHER_NAMESPACE: _YES,    Who.STRANGER: _PEER,   Who.NO_CERTIFICATE: _PEER},
+                          Who.OTHER_NAMESPACE: _YES,    Who.FOREIGN: _PEER,   Who.NO_CERTIFICATE: _PEER},
     MtlsMode.STRICT:     {Who.MESH: _YES, Who.PLAINTEXT: _PEER, Who.TWIN: _YES,    Who.OTHER_ACCOUNT: _YES,
-                          Who.OTHER_NAMESPACE: _YES,    Who.STRANGER: _PEER,   Who.NO_CERTIFICATE: _PEER},
+                          Who.OTHER_NAMESPACE: _YES,    Who.FOREIGN: _PEER,   Who.NO_CERTIFICATE: _PEER},
 }
 """Whether the port admits the caller. A caller of a foreign authority never gets further than this."""
 

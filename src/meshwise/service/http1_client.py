@@ -45,7 +45,7 @@ class ResponseHeads:
 
 
 class Http1Client:
-    """One connection. `on_free` is told when it can take the next call, `on_lost` of a call that was sent
+    """One connection. `on_free` is called when it can take the next call, `on_lost` of a call that was sent
     on a kept connection which turned out to be closed."""
 
     __slots__ = ("_body", "_buffer", "_heads", "_on_free", "_on_lost", "_silent", "_status", "_ticket",

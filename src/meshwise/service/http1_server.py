@@ -230,7 +230,7 @@ class Http1Server:
             try:
                 head = self._heads.get(data)
             except SyntaxError1:
-                pass  # told below
+                pass  # `done` is called below
             else:
                 if head.simple:
                     return head.answer

@@ -25,7 +25,7 @@ class _Response:
 
 
 class Http2Client(Http2Connection):
-    """One connection. `on_free` is told when a stream has ended; `on_lost` of a call that the peer has
+    """One connection. `on_free` is called when a stream has ended; `on_lost` of a call that the peer has
     certainly not dealt with (refused, or beyond its GOAWAY)."""
 
     __slots__ = ("_is_grpc", "_next_stream", "_on_free", "_on_lost", "draining", "max_streams")

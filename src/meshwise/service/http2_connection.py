@@ -57,7 +57,7 @@ class ServerStream:
         self.step_bytes = 0
         """What is being sent is cut into frames at multiples of this, too; 0: anywhere."""
         self.piecemeal = False
-        """Each piece of what is received is told at once (`_on_piece`)."""
+        """Each piece of what is received is passed on at once (`_on_piece`)."""
 
 
 class Http2Connection:

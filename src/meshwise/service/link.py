@@ -30,7 +30,7 @@ Codec = Http1Server | Http2Server | TcpServer | Http1Client | Http2Client
 
 
 class Link:
-    """A connection that is open or being opened. Closes itself; `on_close` is told once."""
+    """A connection that is open or being opened. Closes itself; `on_close` is called once."""
 
     __slots__ = ("_codec", "_connecting", "_draining", "_held", "_lingers", "_loop", "_mask", "_on_close",
                  "_receive", "_recv", "_send", "_sock", "fd")  # fmt: skip

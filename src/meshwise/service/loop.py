@@ -61,7 +61,7 @@ class Loop:
         self._handlers: dict[int, Handler] = {}
         self._deadlines: list[Deadlines] = []
         self.soon: deque[Callable[[], None]] = deque()
-        """Run before the next wait: how something is told "not before I have returned"."""
+        """Run before the next wait, so after the caller has returned."""
         self.running = True
 
     def __enter__(self) -> Loop:

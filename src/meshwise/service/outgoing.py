@@ -19,7 +19,7 @@ class Outgoing:
 
 
 Done = Callable[[str, int], None]
-"""Told once, never before `StartCalls` returns: "" when every call was answered well, else why not; and how
+"""Called once, never before `StartCalls` returns: "" when every call was answered well, else why not; and how
 many bytes of payload all answers had together."""
 
 StartCalls = Callable[[Protocol, Sequence[Outgoing], Done], None]

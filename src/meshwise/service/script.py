@@ -66,7 +66,7 @@ class Player:
         self.sleeps = Sleeps(loop)
 
     def play(self, protocol: Protocol, script: Script[P], make: Callable[[P], Outgoing], done: Done) -> None:
-        """`done` is told as `StartCalls` tells it, with the bytes of all answers; the reason ASKED_ERROR is
+        """`done` is called as `StartCalls` calls it, with the bytes of all answers; the reason ASKED_ERROR is
         this node's own."""
         if script.error_share and self.draw() < script.error_share:
             self.loop.soon.append(lambda: done(ASKED_ERROR, 0))

@@ -28,7 +28,7 @@ class Sleeps:
         self._numbers = itertools.count()
 
     def add(self, duration_ns: int, over: Callable[[], None]) -> None:
-        """`over` is told later, never before this returns."""
+        """`over` is called later, never before this returns."""
         at_ns = time.monotonic_ns() + duration_ns
         heapq.heappush(self._heap, (at_ns, next(self._numbers), over))
         if not self._armed_ns or at_ns < self._armed_ns:

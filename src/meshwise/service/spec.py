@@ -1,7 +1,7 @@
 """What one graph node is told at its start: a frozen value that crosses a process boundary as JSON.
 
 `python -m meshwise.service --spec NODE.json` serves every protocol of `ports` at once and is ready when
-GET /healthz answers 200. What to do for one request is told by that request (`service.plan`); the spec
+GET /healthz answers 200. What to do for one request is said by that request (`service.plan`); the spec
 only says which workloads it can call, so that a change of cell needs no restart of a node.
 """
 

@@ -17,7 +17,7 @@ from meshwise.study.model import Protocol
 
 
 class _Join:
-    """Tells `done` once, when the last of several calls has ended; with the first reason, if any."""
+    """Calls `done` once, when the last of several calls has ended; with the first reason, if any."""
 
     __slots__ = ("_answered", "_done", "_left", "_reason")
 
@@ -46,7 +46,7 @@ class Upstreams:
         self._pools: dict[tuple[str, int], _Http1Pool | _Http2Pool] = {}
 
     def start(self, protocol: Protocol, calls: Sequence[Outgoing], done: Done) -> None:
-        """Make all calls at once; `done` is told when all have ended, never before this returns."""
+        """Make all calls at once; `done` is called when all have ended, never before this returns."""
         told: Done = done if len(calls) == 1 else _Join(len(calls), done)
         for outgoing in calls:
             ticket = Ticket(outgoing, told)

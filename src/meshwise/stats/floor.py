@@ -1,4 +1,4 @@
-"""How far apart differences lie whose true mean is 0, and what may then be told from them.
+"""How far apart differences lie whose true mean is 0, and what may then be concluded from them.
 
 With m such differences the floor of a comparison of n units is `t(.975, m) * sqrt(mean(a^2)) / sqrt(n)`;
 comparing with the mean of the differences instead would let half of all nulls through.

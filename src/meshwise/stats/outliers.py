@@ -7,7 +7,7 @@ import numpy as np
 from meshwise.stats.arrays import BoolArray, FloatArray
 
 LEAST = 5
-"""Values below which none is told to stand apart."""
+"""So many values at least, for one to be flagged."""
 
 
 def hampel(x: FloatArray, k: float) -> BoolArray:

@@ -1,4 +1,4 @@
-"""What a server speaks that does not speak what it was asked for: told by the first bytes that it sent."""
+"""What a server speaks instead of what it was asked for, from the first bytes that it sent."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from meshwise.mesh.istio import native
 
 VARIABLE = "MESHWISE_ENVOY"
 _ANSWER_S = 120.0
-"""Before it is known how slow this run is; a program that never answers is told from one that is slow."""
+"""Before it is known how slow this run is; a program that never answers differs from one that is slow."""
 
 
 def envoy_path() -> Path:

@@ -122,7 +122,7 @@ def bootstrap(service: Service, directory: Path) -> Json:
 
 
 def _node_metadata(service: Service) -> Json:
-    """Who we are, as Istio's metadata exchange tells it; plain Envoy makes nothing of it."""
+    """Who we are, as Istio's metadata exchange sends it; plain Envoy ignores it."""
     return {
         "NAME": f"{service.name}-0",
         "NAMESPACE": service.namespace,

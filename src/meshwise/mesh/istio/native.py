@@ -5,7 +5,7 @@ Upstream Envoy has none of these; istio-proxy has. Up to Istio 1.30 they live in
 that begin with `istio.`; since 1.31 they are contrib extensions of Envoy under names of Envoy's own, with the
 same messages. A binary is asked, not its version: each filter is put into a tiny configuration under the
 former name, then under the later one, and the name that validates is used. A filter that is refused
-under both has a stand-in (`telemetry`, `connection_manager`), which `fidelity` tells of.
+under both has a stand-in (`telemetry`, `connection_manager`), which `fidelity` describes.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _RETRY: Json = {
 }
 _INBOUND_RETRY: Json = {"retry_on": "reset-before-request", "num_retries": 2}
 _NO_LIMIT: Json = {"timeout": "0s", "max_grpc_timeout": "0s"}
-"""Outbound: no limit of ours; a caller's `grpc-timeout` is a deadline that this proxy keeps and tells."""
+"""Outbound: no limit of ours; a caller's `grpc-timeout` is a deadline that this proxy keeps and passes on."""
 _NO_STREAM_LIMIT: Json = {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"}
 
 

@@ -38,7 +38,7 @@ class Pushed:
     brought: Brought
     stores: frozenset[int] = frozenset()
     """Ports of services that carry no requests. Their clients keep connections of their own and open them
-    again at once, so that none is left of the former configuration is told by what drains alone."""
+    again at once, so that only what drains shows that none is left of the former configuration."""
     is_store: bool = False
     """Whether the proxy stands before such a service."""
 

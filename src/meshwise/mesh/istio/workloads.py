@@ -53,7 +53,7 @@ class WorkloadIdentities:
             Who.TWIN: (authority, client.namespace, client.service_account),
             Who.OTHER_ACCOUNT: (authority, client.namespace, _OTHER_ACCOUNT),
             Who.OTHER_NAMESPACE: (authority, _FOREIGN_NAMESPACE, client.service_account),
-            Who.STRANGER: (self._foreign, client.namespace, client.service_account),
+            Who.FOREIGN: (self._foreign, client.namespace, client.service_account),
         }
         directory = private_directory(placement.directory / OUTSIDERS_DIRECTORY)
         for who, (issuer, namespace, account) in named.items():
@@ -83,5 +83,5 @@ def files_of_workload(placement: Placement, name: str, key_type: KeyType) -> Ide
 
 def files_of_outsiders(placement: Placement) -> Mapping[Who, IdentityFiles]:
     directory = placement.directory / OUTSIDERS_DIRECTORY
-    presenting = (Who.TWIN, Who.OTHER_ACCOUNT, Who.OTHER_NAMESPACE, Who.STRANGER)
+    presenting = (Who.TWIN, Who.OTHER_ACCOUNT, Who.OTHER_NAMESPACE, Who.FOREIGN)
     return {who: files_of(directory, who.name.lower()) for who in presenting}

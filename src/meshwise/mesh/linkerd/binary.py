@@ -20,7 +20,7 @@ TRIED_REVISIONS = ("29637b64",)
 """Builds of one's own that were tried, by the beginning of their commit: 7 commits after v2.366.0."""
 
 _ANSWER_S = 120.0
-"""Before it is known how slow this run is; a program that never answers is told from one that is slow."""
+"""Before it is known how slow this run is; a program that never answers differs from one that is slow."""
 _BANNER = re.compile(r"linkerd2_proxy: (\S+) (\S+) \(([0-9a-f]+)\)")
 
 

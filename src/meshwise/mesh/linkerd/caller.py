@@ -58,7 +58,7 @@ def meaning(posture: Posture, layer: Layer, row: Expectation) -> Meaning:
     - A client certificate is asked for, not demanded: without one the caller is like one in plaintext. On
       the proxy's own port, the only one that takes mesh TLS for an opaque port, it is demanded.
     """
-    if row.who is Who.STRANGER or (row.who is Who.NO_CERTIFICATE and layer is Layer.L4):
+    if row.who is Who.FOREIGN or (row.who is Who.NO_CERTIFICATE and layer is Layer.L4):
         return Meaning.PEER_REFUSED
     if posture.mtls is MtlsMode.DISABLE and row.who in _TLS_CALLERS:
         return Meaning.ANSWERED

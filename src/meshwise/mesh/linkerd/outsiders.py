@@ -14,7 +14,7 @@ from meshwise.mesh.seam import Placement
 DIRECTORY = "outsiders"
 _FOREIGN_NAMESPACE = "elsewhere"
 _OTHER_ACCOUNT = "other"
-PRESENTING = (Who.TWIN, Who.OTHER_ACCOUNT, Who.OTHER_NAMESPACE, Who.STRANGER)
+PRESENTING = (Who.TWIN, Who.OTHER_ACCOUNT, Who.OTHER_NAMESPACE, Who.FOREIGN)
 
 
 def issue(placement: Placement, own: LinkerdAuthority) -> None:
@@ -25,7 +25,7 @@ def issue(placement: Placement, own: LinkerdAuthority) -> None:
         Who.TWIN: (own, client.namespace, client.service_account),
         Who.OTHER_ACCOUNT: (own, client.namespace, _OTHER_ACCOUNT),
         Who.OTHER_NAMESPACE: (own, _FOREIGN_NAMESPACE, client.service_account),
-        Who.STRANGER: (foreign, client.namespace, client.service_account),
+        Who.FOREIGN: (foreign, client.namespace, client.service_account),
     }
     directory = private_directory(placement.directory / DIRECTORY)
     for who, (issuer, namespace, account) in named.items():

@@ -193,7 +193,7 @@ def _hop_checks(hop: Hop, moved: Readings) -> list[Check]:
 def _denials(layer: Layer, answers: Answered, counted: Sequence[Series], placed: PlacedWorkload) -> Check:
     """The policy of a node denied as many calls as had to be denied by policy, and not in TLS."""
     by_policy = {Meaning.DENIED, Meaning.PEER_REFUSED}
-    in_tls = {Who.STRANGER, Who.NO_CERTIFICATE} if layer is Layer.L4 else {Who.STRANGER}
+    in_tls = {Who.FOREIGN, Who.NO_CERTIFICATE} if layer is Layer.L4 else {Who.FOREIGN}
     denying = SIGNS[layer][Meaning.DENIED]
     wanted = sum(
         row.meaning in by_policy and row.who not in in_tls and answer.seen in denying

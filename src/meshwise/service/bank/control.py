@@ -1,4 +1,4 @@
-"""How a testbed tells a service to begin and to rest: three requests of HTTP/1.1, on 127.0.0.1 of the pod.
+"""How a testbed starts and pauses the work of a service: three requests of HTTP/1.1, on 127.0.0.1 of the pod.
 
     GET /healthz             200
     POST /begin/STORES       take up connections, to the stores by that way (`study.bank.Stores`)

@@ -1,7 +1,7 @@
 """A service answers, over each protocol of the study at once: uvicorn for HTTP/1.1, hypercorn for HTTP/2,
 grpc.aio for gRPC.
 
-A handler takes a body and gives an `Answer`. What it raises is told to the caller in one way, whatever the
+A handler takes a body and gives an `Answer`. What it raises is answered in one way, whatever the
 protocol: a body that makes no sense 400, a key used twice 409, a store or a peer that does not answer 503.
 Anything else is a defect: the framework logs its trace and answers with a status of its own that means as
 much as 503.

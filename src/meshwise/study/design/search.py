@@ -8,9 +8,9 @@ Laws of this file (docs/study-file.md, "Saturation"):
   not bias the knee.
 - An invalid trial (the instrument or the host was the limit) is never a broken one: it is tried again, and
   a rate that stays invalid closes the bracket as a limit of the instrument: the knee is then a lower bound.
-- Hysteresis is told from two walks down from the knee by the same rule, one rested and one straight after
-  overload. The knee itself is no fair opponent of a walk: it was picked for holding, and chance alone makes
-  the first rate that holds on the way down lie below it.
+- Hysteresis is found from two walks down from the knee by the same rule, one rested and one straight after
+  overload. A walk is not compared with the knee itself, which was picked for holding: by chance alone the
+  first rate that holds on the way down lies below it.
 - No state but the trials themselves: a search continues from what is stored as if it had never stopped.
 """
 

@@ -50,7 +50,7 @@ def moving_load(
     """The shape of the load, None if it is steady; and the file, with the rate of a trace as its rate."""
     _check_think(file, problems)
     given = file.load.shape
-    if given is None or file.trial.duration < SHORTEST_NS:  # of which `expand` tells
+    if given is None or file.trial.duration < SHORTEST_NS:  # `expand` reports it
         return None, file
     found = list(_mistakes(file, given))
     problems += found

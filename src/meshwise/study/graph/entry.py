@@ -16,7 +16,7 @@ from meshwise.study.graph.model import GraphService
 class Chosen:
     services: Sequence[GraphService]
     entrypoints: Sequence[str]
-    """One; none where the file says none, which `check_graph` tells."""
+    """One; none where the file says none, which `check_graph` reports."""
     places: Places
     notes: tuple[str, ...] = ()
 

@@ -118,7 +118,7 @@ class Rows:
                 yield line, text, found
 
     def _sorted(self) -> Iterator[tuple[int, bytes, Floats]]:
-        """All rows at once in the order of their times; two rates at one time are told without a line."""
+        """All rows at once in the order of their times; two rates at one time are reported without a line."""
         if read := [found for _, _, found in self._read()]:
             found = np.concatenate(read)
             found = found[np.argsort(found[:, 0], kind="stable")]

@@ -204,7 +204,7 @@ def _init(lifeline: int, main: Main, secrets: Path, report: int) -> int:
 
 
 def _furnish(secrets: Path) -> None:
-    """A /proc of our own and a place for keys, in a mount tree that tells no one outside."""
+    """A /proc of our own and a place for keys, in a mount tree that passes nothing to the outside."""
     _mount_proc()
     linux.mount("meshwise", secrets, "tmpfs", _SECURE, "mode=0755")
 
