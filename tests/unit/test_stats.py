@@ -12,6 +12,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
 from meshwise.stats import interval, multiplicity
+from meshwise.stats.quantile import quantile, quantiles
 
 
 @pytest.fixture
@@ -138,3 +139,15 @@ def test_levene_agrees_with_scipy() -> None:
     assert interval.levene_p(samples) == pytest.approx(stats.levene(*samples).pvalue)
     assert interval.levene_p(samples[:1]) is None
     assert interval.levene_p([np.zeros(3), np.zeros(3)]) is None
+
+
+def test_many_quantiles_are_each_the_one_function() -> None:
+    shares = np.array([0.0, 0.001, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0])
+    for size in (1, 2, 5, 400):
+        ascending = np.sort(np.random.default_rng(size).lognormal(5, 1, size))
+        for failed in (0, 1, size // 3, size):
+            ascending[size - failed :] = np.inf
+            with np.errstate(all="raise", under="ignore"):
+                found = quantiles(ascending, shares)
+            assert found.tolist() == [quantile(ascending, p) for p in shares.tolist()]
+    assert np.isnan(quantiles(np.empty(0), shares)).all()

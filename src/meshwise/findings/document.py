@@ -27,10 +27,16 @@ def to_json(document: Findings) -> dict[str, Any]:
 
 def row(finding: Finding) -> dict[str, Any]:
     """One of `findings`: the subject is its kind and scope, the key its metric and the part in its scope."""
-    rest = {entry.name: plain(getattr(finding, entry.name)) for entry in fields(finding)}
-    first = {"id": rest.pop("id"), "kind": str(finding.kind), "metric": finding.metric}
-    del rest["subject"], rest["key"]
-    return first | {"scope": plain(finding.scope)} | rest
+    first = {
+        "id": finding.id,
+        "kind": str(finding.kind),
+        "metric": finding.metric,
+        "scope": plain(finding.scope),
+    }
+    return first | {name: plain(getattr(finding, name)) for name in _AS_NAMED}
+
+
+_AS_NAMED = tuple(each.name for each in fields(Finding) if each.name not in ("id", "subject", "key"))
 
 
 def read_finding(entry: Mapping[str, Any]) -> Finding:
@@ -72,14 +78,18 @@ _NUMBERS = (
 
 def plain(value: Any) -> Any:
     """As JSON can hold it."""
-    if isinstance(value, StrEnum | Flag | Adjustment):
-        return str(value)
-    if isinstance(value, Companion | WithoutOutliers):
-        return {entry.name: plain(getattr(value, entry.name)) for entry in fields(value)}
+    kind = type(value)
+    if kind in _AS_THEY_ARE:
+        return value
+    if kind is float:
+        return finite(value)
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
-    if isinstance(value, float):
-        return finite(value)
-    return value
+    if isinstance(value, Companion | WithoutOutliers):
+        return {entry.name: plain(getattr(value, entry.name)) for entry in fields(value)}
+    return str(value) if isinstance(value, StrEnum | Flag | Adjustment) else value
+
+
+_AS_THEY_ARE = frozenset({str, int, bool, type(None)})

@@ -19,8 +19,15 @@ def quantile(ascending: FloatArray, p: float) -> float:
 
 
 def quantiles(ascending: FloatArray, shares: FloatArray) -> FloatArray:
-    """`quantile` at many shares."""
-    return np.array([quantile(ascending, p) for p in shares.tolist()])
+    """`quantile` at many shares at once."""
+    if not len(ascending):
+        return np.full(len(shares), np.nan)
+    place = (len(ascending) - 1) * shares
+    below = place.astype(np.int64)
+    low, high = ascending[below], ascending[np.minimum(below + 1, len(ascending) - 1)]
+    plain = (place == below) | (low == high)
+    step = np.where(plain, 0.0, high) - np.where(plain, 0.0, low)
+    return np.asarray(np.where(plain, low, low + (place - below) * step))
 
 
 def quantile_above(ascending: FloatArray, p: float) -> float:
