@@ -9,13 +9,13 @@ Laws of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 
 from meshwise.service import behaviour, plan
 from meshwise.service.behaviour import PlannedAnswer, body_of
+from meshwise.service.buffered import BufferedServer
 from meshwise.service.http1_syntax import (
     MAX_HEAD_BYTES,
     Body,
@@ -182,21 +182,20 @@ def _outgoing(prepared: PreparedHttp1Call, field: bytes, body: bytes) -> Outgoin
     return Outgoing(prepared.call.upstream, prepared.before + field + prepared.after, body)
 
 
-class Http1Server:
-    """One connection. `emit` gets what is ready outside of `receive`; the owner sets it."""
+class Http1Server(BufferedServer):
+    """One connection."""
 
     __slots__ = (
-        "_body", "_buffer", "_busy", "_ended", "_head", "_heads", "_play", "_raw_head", "_start", "closing",
-        "emit", "stalled",
+        "_body", "_busy", "_ended", "_head", "_heads", "_play", "_raw_head", "_start",
     )  # fmt: skip
 
     def __init__(
         self, heads: RequestHeadCache, start: StartCalls, play: Play[PreparedHttp1Call] = no_scripts
     ) -> None:
+        super().__init__()
         self._heads = heads
         self._start = start
         self._play = play
-        self._buffer = b""
         self._busy = False
         self._head: RequestHead | None = None
         """The request whose body is being read, or whose calls are under way."""
@@ -204,20 +203,10 @@ class Http1Server:
         self._body: Body | None = None
         self._ended = False
         """The peer has shut its side."""
-        self.stalled = False
-        """Requests wait because enough is answered that is not sent yet."""
-        self.closing = False
-        """No more will be read; close when all is sent."""
-        self.emit: Callable[[bytes], None] = _nowhere
 
     @property
     def idle(self) -> bool:
         return not (self._busy or self.stalled)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes that were received and wait for an answer to be finished."""
-        return len(self._buffer)
 
     def receive(self, data: bytes) -> bytes:
         """Returns what to send."""
@@ -230,34 +219,15 @@ class Http1Server:
             try:
                 head = self._heads.get(data)
             except SyntaxError1:
-                pass  # `done` is called below
+                pass  # the error is answered by `_advance`
             else:
                 if head.simple:
                     return head.answer
-        if self.closing:
-            return b""
-        self._buffer += data
-        return self._advance()
+        return super().receive(data)
 
     def eof(self) -> bytes:
-        """The peer sends no more; what it has asked for is still answered."""
         self._ended = True
-        self.closing = self.closing or self.idle
-        return b""
-
-    def resume(self) -> bytes:
-        """What was answered is sent: go on with what is `stalled`. Returns what to send."""
-        self.stalled = False
-        return self._advance()
-
-    def shut_down(self) -> bytes:
-        """Finish what is under way, then close."""
-        self.closing = True
-        return b""
-
-    def lost(self) -> None:
-        self.closing = True
-        self.emit = _nowhere
+        return super().eof()
 
     def _advance(self) -> bytes:
         out: list[bytes] = []
@@ -359,7 +329,3 @@ class Http1Server:
         self._head = self._body = None
         self.closing = close
         self.emit(answer if close else answer + self._advance())
-
-
-def _nowhere(data: bytes) -> None:
-    """The connection is gone, and with it the peer that waited for this."""

@@ -14,10 +14,10 @@ Laws of this file:
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from functools import lru_cache
 
 from meshwise.service.behaviour import MAX_BODY_BYTES, SMALL_BODY_BYTES, body_of
+from meshwise.service.buffered import BufferedServer
 
 MAX_PAYLOAD_BYTES = MAX_BODY_BYTES
 ANSWERED_AT_ONCE_BYTES = 256 << 10
@@ -39,52 +39,20 @@ def _answer(request_bytes: int, response_bytes: int) -> bytes:
 _small_answer = lru_cache(maxsize=512)(_answer)
 
 
-class TcpServer:
-    """One connection. What the owner asks of a codec is as in `Http1Server`."""
+class TcpServer(BufferedServer):
+    """One connection."""
 
-    __slots__ = ("_buffer", "_request", "_to_drop", "closing", "emit", "stalled")
+    __slots__ = ("_request", "_to_drop")
 
     def __init__(self) -> None:
-        self._buffer = b""
+        super().__init__()
         self._request: tuple[int, int] | None = None
         """The head of the request whose payload is coming."""
         self._to_drop = 0
-        self.stalled = False
-        self.closing = False
-        self.emit: Callable[[bytes], None] = _nowhere
 
     @property
     def idle(self) -> bool:
         return not self.stalled
-
-    @property
-    def waiting_bytes(self) -> int:
-        return len(self._buffer)
-
-    def receive(self, data: bytes) -> bytes:
-        """Returns what to send."""
-        if self.closing:
-            return b""
-        self._buffer += data
-        return self._advance()
-
-    def eof(self) -> bytes:
-        """The peer sends no more; what it has asked for is still answered."""
-        self.closing = self.closing or self.idle
-        return b""
-
-    def resume(self) -> bytes:
-        """What was answered is sent: go on with what is `stalled`. Returns what to send."""
-        self.stalled = False
-        return self._advance()
-
-    def shut_down(self) -> bytes:
-        self.closing = True
-        return b""
-
-    def lost(self) -> None:
-        self.closing = True
-        self.emit = _nowhere
 
     def _advance(self) -> bytes:
         out: list[bytes] = []
@@ -117,7 +85,3 @@ class TcpServer:
         self._to_drop -= dropped
         self._buffer = self._buffer[dropped:]
         return not self._to_drop
-
-
-def _nowhere(data: bytes) -> None:
-    """The connection is gone, and with it the peer that waited for this."""

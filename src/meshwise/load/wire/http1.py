@@ -22,6 +22,7 @@ from meshwise.load.wire.http1_head import (
     check_trailers,
     parse_head,
 )
+from meshwise.load.wire.one_request import OneRequest
 from meshwise.load.wire.seam import Completion, ErrorKind, WireError, http_outcome, outcome
 
 MAX_HEAD_BYTES = 128 * 1024
@@ -81,20 +82,13 @@ def encode_request(
     return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + body
 
 
-class Http1:
+class Http1(OneRequest):
     """One HTTP/1.1 connection (WireProtocol)."""
 
     def __init__(self, request: bytes, heads: KnownHeads, *, is_head_method: bool = False) -> None:
-        self.ready = True
-        self.closing = False
-        self.limit = 1
-        self.attention = False
-        self.reasons: list[str] = []
-        self.broken: WireError | None = None
-        self._request = request
+        super().__init__(request)
         self._heads = heads
         self._is_head_method = is_head_method
-        self._tag = -1
         self._between = True  # no byte of a response is waiting or half read
         self._rest = b""
         self._state = _HEAD
@@ -107,15 +101,6 @@ class Http1:
     @property
     def used(self) -> bool:
         return self._head.status > 0
-
-    def opening(self) -> bytes:
-        return b""
-
-    def start(self, tag: int) -> bytes:
-        if self._tag >= 0 or self.closing:
-            return b""
-        self._tag = tag
-        return self._request
 
     def receive(self, data: bytes, now_ns: int) -> Sequence[Completion]:
         heads = self._heads
@@ -138,20 +123,6 @@ class Http1:
         if self._state == _UNTIL_CLOSE:
             return (self._finish(),)
         return (self._give_up(f"the connection ended within a response, {_WHERE[self._state]}"),)
-
-    def take_control(self) -> bytes:
-        return b""
-
-    def farewell(self) -> bytes:
-        return b""
-
-    def cancel(self, tag: int) -> bool:
-        self._tag = -1
-        self.closing = True
-        return False
-
-    def open_tags(self) -> list[int]:
-        return [self._tag] if self._tag >= 0 else []
 
     # --- the slow path -------------------------------------------------------------------------
 

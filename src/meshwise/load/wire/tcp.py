@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+from meshwise.load.wire.one_request import OneRequest
 from meshwise.load.wire.seam import Completion, ErrorKind, WireError, outcome
 
 _HEAD = struct.Struct(">II")
@@ -29,20 +30,14 @@ def answer_head(request_bytes: int, response_bytes: int) -> bytes:
     return _HEAD.pack(response_bytes, request_bytes)
 
 
-class Tcp:
+class Tcp(OneRequest):
     """One connection of the framed echo (WireProtocol)."""
 
     def __init__(self, request: bytes) -> None:
         """`request` as `encode_request` makes it."""
-        self.ready = True
-        self.closing = False
-        self.limit = 1
-        self.attention = False
-        self.reasons: list[str] = []
-        self.broken: WireError | None = None
+        super().__init__(request)
         self.used = False
         self._ask(request)
-        self._tag = -1
         self._begun = b""
         """The part of a head that has come."""
         self._came_bytes = 0
@@ -55,15 +50,6 @@ class Tcp:
         self._head = answer_head(request_bytes, response_bytes)
         self._answer_bytes = HEAD_BYTES + response_bytes
         self._outcome = outcome(0, body_bytes=response_bytes)
-
-    def opening(self) -> bytes:
-        return b""
-
-    def start(self, tag: int) -> bytes:
-        if self._tag >= 0 or self.closing:
-            return b""
-        self._tag = tag
-        return self._request
 
     def receive(self, data: bytes, now_ns: int) -> Sequence[Completion]:
         tag = self._tag
@@ -80,20 +66,6 @@ class Tcp:
     def end_of_stream(self, now_ns: int) -> Sequence[Completion]:
         self.closing = True
         return ()
-
-    def take_control(self) -> bytes:
-        return b""
-
-    def farewell(self) -> bytes:
-        return b""
-
-    def cancel(self, tag: int) -> bool:
-        self._tag = -1
-        self.closing = True
-        return False
-
-    def open_tags(self) -> list[int]:
-        return [self._tag] if self._tag >= 0 else []
 
     def _receive_part(self, data: bytes) -> Sequence[Completion]:
         if len(self._begun) < HEAD_BYTES:
