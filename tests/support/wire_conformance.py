@@ -110,6 +110,7 @@ class WireConformance:
             assert protocol.open_tags() == list(range(tag + 1))
         assert protocol.start(limit) == b""
         assert protocol.open_tags() == list(range(limit))
+        assert protocol.used is bool(self.hello), "where the peer has no first words, an answer shows it"
         for number in range(limit):
             assert [one.tag for one in feed(protocol, [self.answer(number)])] == [number]
         assert protocol.used
