@@ -98,8 +98,8 @@ class WireProtocol(Protocol):
 
     @property
     def used(self) -> bool:
-        """Something was asked, and the peer has shown that it speaks the protocol: by its first words, or, where
-        it has none, by an answer. A connection that ends unused is not worth opening again at once."""
+        """Something was asked, and the peer has shown that it speaks the protocol: by its first words, or,
+        where it has none, by an answer. A connection that ends unused is not worth opening again at once."""
 
     def opening(self) -> bytes:
         """The first bytes to send on a new connection."""
