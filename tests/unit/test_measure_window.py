@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from meshwise.measure.window import Judged, backlog_growth, judge_window
+from meshwise.measure.window import WindowJudgement, backlog_growth, judge_window
 from meshwise.study.design.search import Result
 from meshwise.study.model import Objective
 
@@ -64,12 +64,12 @@ def telemetry(own_s: float = 0.5, **modes_s: float) -> pa.Table:
 
 def judge(
     table: pa.Table, seen: pa.Table | None = None, instrument: dict[str, float | str] | None = None
-) -> Judged:
+) -> WindowJudgement:
     return judge_window(OBJECTIVE, SECOND, table, seen if seen is not None else telemetry(), instrument or {})
 
 
 def test_a_quiet_window_holds() -> None:
-    assert judge(requests()) == Judged(Result.HELD)
+    assert judge(requests()) == WindowJudgement(Result.HELD)
 
 
 @pytest.mark.parametrize(

@@ -64,3 +64,17 @@ def test_the_report_computes_nothing_from_requests() -> None:
         if name in path.read_text()
     ]
     assert found == []
+
+
+def test_every_room_of_the_list_has_code() -> None:
+    assert [room for room in ROOMS if not any((ROOT / room).rglob("*.py"))] == []
+
+
+def test_a_class_name_stands_for_one_thing() -> None:
+    defined: dict[str, list[str]] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                defined.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    twice = {name: paths for name, paths in defined.items() if len(paths) > 1}
+    assert list(twice) == ["AuthorizationPolicy"], twice  # both meshes have a kind of that name

@@ -14,7 +14,7 @@ import numpy as np
 
 from meshwise.analysis import sentence
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
-from meshwise.analysis.floor import Control, floor_for
+from meshwise.analysis.floor import ControlNoise, floor_for
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.interaction import only_describes
 from meshwise.analysis.level import companion_of
@@ -67,7 +67,7 @@ Adjusted = tuple[float | None, Adjustment]
 
 def assess(
     effects: Sequence[Effect],
-    controls: Mapping[MetricKey, list[Control]],
+    controls: Mapping[MetricKey, list[ControlNoise]],
     settings: Settings,
     grid: Grid,
     outliers: Mapping[MetricKey, BoolArray | None],
@@ -107,7 +107,7 @@ def adjust(effects: Sequence[Effect], primary: Sequence[MetricKey]) -> list[Adju
 
 
 def _finding(
-    effect: Effect, correction: Adjusted, found: list[Control], settings: Settings, again: Effect | None
+    effect: Effect, correction: Adjusted, found: list[ControlNoise], settings: Settings, again: Effect | None
 ) -> Finding:
     contrast, n, confidence = effect.contrast, effect.n, settings.confidence
     metric = effect.metric
@@ -190,7 +190,7 @@ def _judged(effect: Effect, shown: list[Interval]) -> list[Interval]:
     )
 
 
-def _doubts(effect: Effect, found: list[Control], method: Method) -> list[Flag]:
+def _doubts(effect: Effect, found: list[ControlNoise], method: Method) -> list[Flag]:
     contrast, n = effect.contrast, effect.n
     flags = []
     if effect.infinite_blocks:

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import special
 
 from meshwise.analysis.contrast import Naming, cell_scope
-from meshwise.analysis.floor import Control
+from meshwise.analysis.floor import ControlNoise
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.settings import Settings
 from meshwise.findings.finding import Adjustment, Finding, Method
@@ -62,7 +62,7 @@ class Outcome:
 def all_checks(
     grid: Grid,
     outcomes: Sequence[Outcome],
-    controls: Mapping[MetricKey, list[Control]],
+    controls: Mapping[MetricKey, list[ControlNoise]],
     settings: Settings,
     naming: Naming,
 ) -> Iterator[Finding]:
@@ -169,7 +169,7 @@ def steady(grid: Grid, naming: Naming, settings: Settings) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def aa_claims(controls: Mapping[MetricKey, list[Control]], settings: Settings) -> Iterator[Finding]:
+def aa_claims(controls: Mapping[MetricKey, list[ControlNoise]], settings: Settings) -> Iterator[Finding]:
     claims = [
         claim
         for key, found in controls.items()

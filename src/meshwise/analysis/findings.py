@@ -21,7 +21,7 @@ from meshwise.analysis.checks import Outcome, all_checks
 from meshwise.analysis.compare import between_increments, between_meshes
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
 from meshwise.analysis.fairness import Facts, fairness, unlike
-from meshwise.analysis.floor import Control, controls, floor_finding
+from meshwise.analysis.floor import ControlNoise, controls, floor_finding
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.hysteresis import hysteresis
 from meshwise.analysis.increment import against_none, ladder
@@ -149,7 +149,7 @@ def findings(
     )
 
 
-def controls_of(grid: Grid, confidence: float) -> dict[MetricKey, list[Control]]:
+def controls_of(grid: Grid, confidence: float) -> dict[MetricKey, list[ControlNoise]]:
     """The A/A controls of every metric that is compared."""
     return {key: controls(grid, key, confidence) for key in compared(grid.metrics, grid.cells)}
 
@@ -163,7 +163,7 @@ def compared(keys: Iterable[MetricKey], cells: Sequence[Cell]) -> list[MetricKey
 
 def comparisons(
     grid: Grid,
-    by_metric: Mapping[MetricKey, list[Control]],
+    by_metric: Mapping[MetricKey, list[ControlNoise]],
     naming: Naming,
     settings: Settings,
     flags: Callable[[Contrast], tuple[Flag, ...]] = lambda _: (),
@@ -192,7 +192,9 @@ def evaluate_all(grid: Grid, contrasts: Sequence[Contrast], keys: Sequence[Metri
     return [effect for effect in effects if effect is not None]
 
 
-def _floors(by_metric: Mapping[MetricKey, list[Control]], grid: Grid, confidence: float) -> Iterator[Finding]:
+def _floors(
+    by_metric: Mapping[MetricKey, list[ControlNoise]], grid: Grid, confidence: float
+) -> Iterator[Finding]:
     n = len(set(grid.executions.tolist()))
     for name, found in by_metric.items():
         for control in found:

@@ -26,7 +26,7 @@ CONTROL_NAMES = {Role.AA: "same", Role.TWIN: "twin"}
 
 
 @dataclass(frozen=True)
-class Control:
+class ControlNoise:
     """What one A/A control shows for one metric. `logs` is None where a value is 0."""
 
     role: Role
@@ -44,13 +44,13 @@ class Control:
         return self.logs if scale is Scale.LOG else self.absolute
 
 
-def controls(grid: Grid, metric: MetricKey, confidence: float) -> list[Control]:
+def controls(grid: Grid, metric: MetricKey, confidence: float) -> list[ControlNoise]:
     """The A/A controls of a metric that the study has, `same` first."""
     found = (control(grid, metric, role, confidence) for role in CONTROL_NAMES)
     return [each for each in found if each is not None]
 
 
-def control(grid: Grid, metric: MetricKey, role: Role, confidence: float) -> Control | None:
+def control(grid: Grid, metric: MetricKey, role: Role, confidence: float) -> ControlNoise | None:
     base, again = grid.values(metric), grid.values(metric, role)
     absolute: list[FloatArray] = []
     logs: list[FloatArray] = []
@@ -79,10 +79,12 @@ def control(grid: Grid, metric: MetricKey, role: Role, confidence: float) -> Con
     if len(logs) == len(absolute):
         log_noise, alike = pooled(logs)
         level = float(np.exp(np.mean(levels)))
-    return Control(role, noise, log_noise, level, tuple(cells), alike, tuple(claims))
+    return ControlNoise(role, noise, log_noise, level, tuple(cells), alike, tuple(claims))
 
 
-def floor_for(found: list[Control], scale: Scale, n: int, confidence: float, *, across: bool) -> float | None:
+def floor_for(
+    found: list[ControlNoise], scale: Scale, n: int, confidence: float, *, across: bool
+) -> float | None:
     """The floor of a comparison of n units: of time noise, and across processes the larger of both
     controls'."""
     if not n:
@@ -93,7 +95,7 @@ def floor_for(found: list[Control], scale: Scale, n: int, confidence: float, *, 
     return max(floors) if floors else None
 
 
-def floor_finding(control: Control, key: MetricKey, n: int, confidence: float) -> Finding:
+def floor_finding(control: ControlNoise, key: MetricKey, n: int, confidence: float) -> Finding:
     """The floor of a plain comparison of all `n` units, with the range that its own uncertainty leaves."""
     metric = key.entry
     name = CONTROL_NAMES[control.role]

@@ -54,7 +54,7 @@ _NEVER = -(2**62)
 
 
 @dataclass(frozen=True)
-class Judged:
+class WindowJudgement:
     result: Result
     reasons: tuple[Reason, ...] = ()
     """None if held; of an invalid window first what spoiled it."""
@@ -71,22 +71,22 @@ def judge_window(
     requests: pa.Table,
     telemetry: pa.Table,
     instrument: Mapping[str, float | str],
-) -> Judged:
+) -> WindowJudgement:
     """Tables as in `archive.schema`, without their trial_id; `instrument` as in `trials.instrument`."""
     window = _Window.of(requests, duration_ns)
     if not window.intended.size:
-        return Judged(Result.INVALID, (NOTHING_INTENDED(),))
+        return WindowJudgement(Result.INVALID, (NOTHING_INTENDED(),))
     reasons = window.breaks(objective, window.response_us)
     if not reasons:
-        return Judged(Result.HELD)
+        return WindowJudgement(Result.HELD)
     if spoiled := _spoiled(telemetry, instrument):
-        return Judged(Result.INVALID, (spoiled, reasons[0]))
+        return WindowJudgement(Result.INVALID, (spoiled, reasons[0]))
     late = percentiles(window.good_lateness_us).p99
     good_us = window.response_us[window.good]
     if distorts(late, percentiles(good_us).p99) and not window.breaks(objective, window.in_time_us):
         whose = HOST_HELD if window.mostly_host else SENDS_LATE
-        return Judged(Result.INVALID, (whose(late_us=late or 0.0), reasons[0]))
-    return Judged(Result.BROKEN, tuple(reasons))
+        return WindowJudgement(Result.INVALID, (whose(late_us=late or 0.0), reasons[0]))
+    return WindowJudgement(Result.BROKEN, tuple(reasons))
 
 
 @dataclass(frozen=True)

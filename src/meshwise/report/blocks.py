@@ -32,7 +32,7 @@ class Setting(StrEnum):
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     title: str
     setting: Setting = Setting.NUMBER
     short: str | None = None
@@ -95,7 +95,7 @@ class Table:
     name: str
     """Unique in the page."""
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     rows: tuple[Row, ...]
     style: Style = Style.PLAIN
     remark: str = ""
@@ -184,9 +184,9 @@ def judged(verdict: VerdictWords, *findings: Finding | None, without: Sequence[N
     return Judged(verdict, tuple(note for note in found if note not in without))
 
 
-def mesh_column(*, many: bool) -> tuple[Column, ...]:
+def mesh_column(*, many: bool) -> tuple[TableColumn, ...]:
     """Where there are several meshes."""
-    return (Column("mesh", Setting.MESH),) if many else ()
+    return (TableColumn("mesh", Setting.MESH),) if many else ()
 
 
 def mesh_entry(mesh: str, *, many: bool) -> tuple[str, ...]:

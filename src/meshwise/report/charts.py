@@ -194,7 +194,7 @@ def _effect_reach(effects: Sequence[Finding], form: words.Form) -> list[float]:
     return [*values, *(max(-most, min(most, n)) for n in spread)]
 
 
-def _band(scale: svg.Scale, step: Finding, form: words.Form, y: float) -> str:
+def _band(scale: svg.AxisScale, step: Finding, form: words.Form, y: float) -> str:
     if not step.floor:
         return ""
     half = step.floor / form.divisor
@@ -204,7 +204,7 @@ def _band(scale: svg.Scale, step: Finding, form: words.Form, y: float) -> str:
     )
 
 
-def _whiskers(scale: svg.Scale, finding: Finding, form: words.Form, y: float, mesh: str) -> str:
+def _whiskers(scale: svg.AxisScale, finding: Finding, form: words.Form, y: float, mesh: str) -> str:
     """The interval; a bound beyond the scale is an arrow at its edge."""
     if finding.low is None or finding.high is None:
         return ""
@@ -230,7 +230,7 @@ def distribution_chart(name: str, title: str, curves: Sequence[Curve]) -> str:
         [float(t) for curve in shown for t in (curve.response_us[0], curve.response_us[-1])], left, right
     )
     most = max(float(curve.share[-1]) for curve in shown)
-    y = svg.Scale(_nines(0.0), _nines(most) * 1.03, bottom, top)
+    y = svg.AxisScale(_nines(0.0), _nines(most) * 1.03, bottom, top)
     labels = [(_nines(share), f"{100 * share:g}%") for share in SHARES if share <= most]
     parts = svg.y_axis(y, left, right, labels)
     parts += svg.x_axis(x, top, bottom, [(tick, words.axis_time_us(tick)) for tick in x.ticks(8)])
@@ -296,8 +296,8 @@ def drift_chart(name: str, title: str, points: Sequence[DriftPoint]) -> str:
         return ""
     deviations = [100 * point.deviation for point in points]
     reach = max(1.0, *(abs(deviation) for deviation in deviations))
-    x = svg.Scale(-0.5, len(points) - 0.5, left, right)
-    y = svg.Scale(-reach * 1.1, reach * 1.1, bottom, top)
+    x = svg.AxisScale(-0.5, len(points) - 0.5, left, right)
+    y = svg.AxisScale(-reach * 1.1, reach * 1.1, bottom, top)
     parts, start = [], 0
     for index in range(1, len(points) + 1):
         if index == len(points) or points[index].block != points[start].block:

@@ -24,7 +24,7 @@ def course_chart(name: str, title: str, courses: Sequence[Course], quantile: flo
         return ""
     seconds, rates = courses[0].middle_s, courses[0].intended_rps
     half = float(seconds[0])
-    x = svg.Scale(0.0, float(seconds[-1]) + half, left, right)
+    x = svg.AxisScale(0.0, float(seconds[-1]) + half, left, right)
     y = svg.logarithmic(values, bottom, top)
     ticks = [(tick, f"{tick:g} s") for tick in x.ticks(6)]
     parts = svg.x_axis(x, top, rate_bottom, ticks)

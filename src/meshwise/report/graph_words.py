@@ -14,7 +14,7 @@ from meshwise.study.topology import CLIENT, Topology
 
 
 @dataclass(frozen=True)
-class Line:
+class TreeLine:
     """One line of the tree: the strokes before it, what it is about, and more about it."""
 
     strokes: str
@@ -37,23 +37,23 @@ def drawn(topology: Topology) -> ServiceGraph:
     return ServiceGraph(topology.name, tuple(services))
 
 
-def tree(topology: Topology) -> tuple[Line, ...]:
+def tree(topology: Topology) -> tuple[TreeLine, ...]:
     graph = drawn(topology)
     entry = graph.services[0]
     seen: set[str] = set()
-    return (Line("", CLIENT), *_service(graph, Call(entry.name), "", True, "", seen))
+    return (TreeLine("", CLIENT), *_service(graph, Call(entry.name), "", True, "", seen))
 
 
 def _service(
     graph: ServiceGraph, call: Call, indent: str, last: bool, caller_namespace: str, seen: set[str]
-) -> Iterator[Line]:
+) -> Iterator[TreeLine]:
     service = graph[call.service]
     again = call.service in seen and bool(service.script)
     traits = [] if again else service_traits(service)
     if service.namespace != caller_namespace:
         traits.insert(0, f"in {service.namespace}")
     more = [*call_traits(call), *traits, *(["see above"] if again else [])]
-    yield Line(indent + ("└─ " if last else "├─ "), service.name, ", ".join(more))
+    yield TreeLine(indent + ("└─ " if last else "├─ "), service.name, ", ".join(more))
     if again:
         return
     seen.add(call.service)
@@ -64,15 +64,15 @@ def _service(
 
 def _step(
     graph: ServiceGraph, step: Step, indent: str, last: bool, namespace: str, seen: set[str]
-) -> Iterator[Line]:
+) -> Iterator[TreeLine]:
     if isinstance(step, Sleep):
-        yield Line(indent + ("└─ " if last else "├─ "), "", f"sleep {format_duration(step.duration_ns)}")
+        yield TreeLine(indent + ("└─ " if last else "├─ "), "", f"sleep {format_duration(step.duration_ns)}")
     elif isinstance(step, Call):
         yield from _service(graph, step, indent, last, namespace, seen)
     elif len(step.steps) == 1:
         yield from _step(graph, step.steps[0], indent, last, namespace, seen)
     else:
-        yield Line(indent + ("└─ " if last else "├─ "), "", "at once")
+        yield TreeLine(indent + ("└─ " if last else "├─ "), "", "at once")
         inner = indent + ("   " if last else "│  ")
         for at, each in enumerate(step.steps, start=1):
             yield from _step(graph, each, inner, at == len(step.steps), namespace, seen)

@@ -8,7 +8,17 @@ from meshwise.findings.finding import Finding
 from meshwise.findings.metric import metric_of
 from meshwise.findings.subject import Kind
 from meshwise.report import words
-from meshwise.report.blocks import Column, Entry, Ranged, Row, Setting, Table, bounds, mesh_column, mesh_entry
+from meshwise.report.blocks import (
+    Entry,
+    Ranged,
+    Row,
+    Setting,
+    Table,
+    TableColumn,
+    bounds,
+    mesh_column,
+    mesh_entry,
+)
 from meshwise.report.content import CONTEXT, FREE, Content, Slice, form_of, means
 
 METRICS = ("operation_response_p50_us", "operation_response_p99_us", "operation_error_ratio")
@@ -44,7 +54,11 @@ def _table(name: str, metric: str, mine: list[Finding]) -> Table:
         label = f"{posture} ({', '.join(further)})" if further else posture
         values = (_entry(form, levels.get(operation)) for operation in operations)
         rows.append(Row((label, *mesh_entry(str(at["mesh"]), many=many), *values)))
-    columns = (Column("posture", Setting.LABEL, ""), *mesh_column(many=many), *map(Column, operations))
+    columns = (
+        TableColumn("posture", Setting.LABEL, ""),
+        *mesh_column(many=many),
+        *map(TableColumn, operations),
+    )
     unit = f", {form.unit}" if form.unit else ""
     return Table(name, metric_of(metric).title + unit, columns, tuple(rows))
 

@@ -8,7 +8,7 @@ from meshwise.findings.finding import Finding
 from meshwise.findings.metric import metric_of
 from meshwise.findings.subject import Kind, LadderStep
 from meshwise.report import words
-from meshwise.report.blocks import Column, Row, Setting, Table, mesh_column, mesh_entry
+from meshwise.report.blocks import Row, Setting, Table, TableColumn, mesh_column, mesh_entry
 from meshwise.report.content import Content, Slice, form_of, half_width
 from meshwise.report.words import Form
 
@@ -42,7 +42,7 @@ def place_tables(name: str, content: Content, part: Slice) -> Iterator[Table]:
         yield Table(
             f"{name}-places-{number + 1}",
             f"{metric_of(metric).title}, {form.unit}",
-            (Column("place", Setting.LABEL, ""), *mesh_column(many=many), *map(Column, postures)),
+            (TableColumn("place", Setting.LABEL, ""), *mesh_column(many=many), *map(TableColumn, postures)),
             tuple(
                 Row(
                     (

@@ -18,7 +18,6 @@ from meshwise.findings.subject import CellCheck, LimitCheck, SoakDrift, Walk
 from meshwise.report import svg, words
 from meshwise.report.blocks import (
     Block,
-    Column,
     Figure,
     Paragraph,
     Row,
@@ -26,6 +25,7 @@ from meshwise.report.blocks import (
     Sentences,
     Setting,
     Table,
+    TableColumn,
     figures,
 )
 from meshwise.report.charts import WIDTH, slug
@@ -172,9 +172,9 @@ def _table(own: Sequence[CellSearches], objective: str) -> Table:
         for cell in own
     )
     columns = (
-        Column("cell", Setting.LABEL, ""), Column("held", Setting.PROSE),
-        *([Column("after overload", Setting.PROSE)] if down else []), Column("trials"),
-        Column("broken by", Setting.PROSE), Column("limited by", Setting.PROSE),
+        TableColumn("cell", Setting.LABEL, ""), TableColumn("held", Setting.PROSE),
+        *([TableColumn("after overload", Setting.PROSE)] if down else []), TableColumn("trials"),
+        TableColumn("broken by", Setting.PROSE), TableColumn("limited by", Setting.PROSE),
     )  # fmt: skip
     title = "the highest rate that held, per search, /s"
     return Table("saturation-table", title, columns, rows, remark=objective)

@@ -19,7 +19,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Scale:
+class AxisScale:
     """Maps values in [low, high] onto coordinates [start, end]; values outside are held at the edge."""
 
     low: float
@@ -42,7 +42,7 @@ class Scale:
         )
 
 
-def linear(values: Iterable[float], start: float, end: float, *, zero: bool = False) -> Scale:
+def linear(values: Iterable[float], start: float, end: float, *, zero: bool = False) -> AxisScale:
     """A linear scale that holds all finite values with a little air; with `zero`, 0 is in it, without air
     where it is the end."""
     low, high = _extent(values)
@@ -51,16 +51,16 @@ def linear(values: Iterable[float], start: float, end: float, *, zero: bool = Fa
     if high - low <= 1e-9 * max(1.0, abs(low), abs(high)):  # one value: nothing to spread
         high = low + max(1.0, abs(low))
     air = (high - low) * 0.06
-    return Scale(
+    return AxisScale(
         low if zero and low == 0 else low - air, high if zero and high == 0 else high + air, start, end
     )
 
 
-def logarithmic(values: Iterable[float], start: float, end: float) -> Scale:
+def logarithmic(values: Iterable[float], start: float, end: float) -> AxisScale:
     """A logarithmic scale that holds all finite positive values."""
     low, high = _extent(value for value in values if value > 0)
     low = low if low > 0 else 1.0
-    return Scale(low / 1.08, max(high, low) * 1.08, start, end, log=True)
+    return AxisScale(low / 1.08, max(high, low) * 1.08, start, end, log=True)
 
 
 def _extent(values: Iterable[float]) -> tuple[float, float]:
@@ -174,7 +174,7 @@ def drawing(name: str, width: float, height: float, title: str, description: str
     )
 
 
-def x_axis(scale: Scale, top: float, bottom: float, labels: Sequence[tuple[float, str]]) -> list[str]:
+def x_axis(scale: AxisScale, top: float, bottom: float, labels: Sequence[tuple[float, str]]) -> list[str]:
     """Grid lines from `top` to `bottom` with their labels below, as many as fit without touching."""
     parts = [strokes([[(scale(value), top), (scale(value), bottom)] for value, _ in labels], "grid")]
     free_from = -math.inf
@@ -188,7 +188,7 @@ def x_axis(scale: Scale, top: float, bottom: float, labels: Sequence[tuple[float
     return parts
 
 
-def y_axis(scale: Scale, left: float, right: float, labels: Sequence[tuple[float, str]]) -> list[str]:
+def y_axis(scale: AxisScale, left: float, right: float, labels: Sequence[tuple[float, str]]) -> list[str]:
     """Grid lines from `left` to `right` with their labels at the left."""
     parts = [strokes([[(left, scale(value)), (right, scale(value))] for value, _ in labels], "grid")]
     parts += [text(left - 6, scale(value) + 4, label, "tick", "end") for value, label in labels]

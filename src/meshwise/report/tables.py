@@ -6,11 +6,11 @@ from meshwise.findings.subject import SlopePart
 from meshwise.report import facts
 from meshwise.report.blocks import (
     EXPLORATORY,
-    Column,
     Row,
     Setting,
     Style,
     Table,
+    TableColumn,
     bounds,
     judged,
     mesh_column,
@@ -20,7 +20,7 @@ from meshwise.report.content import Ladder
 from meshwise.report.growth import Growth, Pair, Together
 from meshwise.report.words import judged_words, verdict_words
 
-INTERVAL, VERDICT = Column("interval", Setting.INTERVAL), Column("verdict", Setting.VERDICT)
+INTERVAL, VERDICT = TableColumn("interval", Setting.INTERVAL), TableColumn("verdict", Setting.VERDICT)
 MOST_POINTS = 4
 """Levels that a terminal has room for beside a slope: the first, the last and those next to the first."""
 
@@ -45,9 +45,9 @@ def ladder_table(name: str, ladder: Ladder, *, many: bool, style: Style = Style.
         rows.append(Row(entries, rung.posture if rung.variant else "", rung.label == before))
         before = rung.label
     columns = (
-        Column("posture", Setting.LABEL, ""), *mesh_column(many=many),
-        Column("value", Setting.STRONG), Column(f"{confidence} interval", Setting.INTERVAL),
-        Column("step", Setting.STRONG), INTERVAL, Column("vs none"), VERDICT,
+        TableColumn("posture", Setting.LABEL, ""), *mesh_column(many=many),
+        TableColumn("value", Setting.STRONG), TableColumn(f"{confidence} interval", Setting.INTERVAL),
+        TableColumn("step", Setting.STRONG), INTERVAL, TableColumn("vs none"), VERDICT,
     )  # fmt: skip
     return Table(
         name, _with_unit(ladder.titled.title, form.unit), columns, tuple(rows), style,
@@ -77,8 +77,8 @@ def difference_table(name: str, ladder: Ladder) -> Table:
         for finding in found
     )
     columns = (
-        Column("at", Setting.LABEL), Column("difference", Setting.STRONG), INTERVAL,
-        *([Column("ratio")] if ratios else []), VERDICT,
+        TableColumn("at", Setting.LABEL), TableColumn("difference", Setting.STRONG), INTERVAL,
+        *([TableColumn("ratio")] if ratios else []), VERDICT,
     )  # fmt: skip
     title = _with_unit(f"{facts.difference_name(found[0])}, {ladder.titled.title}", form.unit)
     return Table(name, title, columns, rows, Style.LADDER)
@@ -104,9 +104,9 @@ def growth_table(name: str, growth: Growth) -> Table:
     last = len(shown) - 1
     spare = range(MOST_POINTS - 1, last) if last >= MOST_POINTS else ()
     columns = (
-        Column("posture", Setting.LABEL, ""), *mesh_column(many=many),
-        *(Column(point, spare=place in spare) for place, point in enumerate(shown)),
-        Column(f"slope, {form.unit}", Setting.STRONG, "slope"), INTERVAL, VERDICT,
+        TableColumn("posture", Setting.LABEL, ""), *mesh_column(many=many),
+        *(TableColumn(point, spare=place in spare) for place, point in enumerate(shown)),
+        TableColumn(f"slope, {form.unit}", Setting.STRONG, "slope"), INTERVAL, VERDICT,
     )  # fmt: skip
     points = ", ".join(point for place, point in enumerate(shown) if place not in spare)
     told = f"{growth.factor_words} {points}: value in {growth.level_unit}; " if shown else ""
@@ -136,10 +136,10 @@ def together_table(name: str, together: Together) -> Table:
         )
 
     columns = (
-        *([Column("load", Setting.LABEL)] if settings else []), *mesh_column(many=many),
-        Column("features", Setting.LABEL), Column("neither"), Column("mTLS"),
-        Column("authorization", short="authz"), Column("both"),
-        Column("beyond the sum", Setting.STRONG, "extra"), INTERVAL, VERDICT,
+        *([TableColumn("load", Setting.LABEL)] if settings else []), *mesh_column(many=many),
+        TableColumn("features", Setting.LABEL), TableColumn("neither"), TableColumn("mTLS"),
+        TableColumn("authorization", short="authz"), TableColumn("both"),
+        TableColumn("beyond the sum", Setting.STRONG, "extra"), INTERVAL, VERDICT,
     )  # fmt: skip
     return Table(
         name, f"together and alone: {together.titled.title}, {form.unit}", columns,
