@@ -5,12 +5,12 @@
 One alteration each, drawn from the seed: bits flipped, files cut, exchanged, doubled, removed, linked,
 replaced by a FIFO, a directory or a terabyte of nothing; rows doubled, dropped, shuffled; columns of another
 type; JSON of another shape. Three subjects, from `tests/fixtures/archives`: `manifest` (version 2), the same
-by somebody who makes every digest fit again (`signed`), and `real` (version 1, few digests).
+with every digest made to fit again (`signed`), and `real` (version 1, few digests).
 
 Each case must end in the same findings or in an error of the catalogue, within the time and the memory
 (RLIMIT_AS), with nothing touched outside the archive. Other findings are a fault where digests should have
-seen it (`manifest`) and counted for the others. Exit status 1 if there was a fault; it is told with its
-number, for `--replay`.
+seen it (`manifest`) and counted for the others. Exit status 1 if there was a fault; it is printed with
+its number, for `--replay`.
 """
 
 from __future__ import annotations

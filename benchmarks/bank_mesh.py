@@ -54,7 +54,7 @@ control: {{same: none, twin: none}}
 
 
 def run(text: str, directory: Path) -> tuple[ArchiveReader, bool]:
-    """The archive of a study, and whether the run was content with it (a violation is its exit status 1)."""
+    """The archive of a study, and whether the run ended with status 0 (1 is a violation)."""
     study = directory / "study.yaml"
     study.write_text(text)
     command = [MESHWISE, "run", study, "--out", directory / "out"]

@@ -1,4 +1,4 @@
-"""How still does this machine stand? A loop that only reads the clock, on both CPUs at once.
+"""How long does this machine stand still? A loop that only reads the clock, on both CPUs at once.
 
     python benchmarks/host_stalls.py [--seconds 10]
 

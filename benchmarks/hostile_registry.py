@@ -1,4 +1,4 @@
-"""`meshwise proxies pull` against registries that mean harm: each pull ends in time, with words, in bounds.
+"""`meshwise proxies pull` against hostile registries: each pull ends in time, with words, in bounds.
 
     python benchmarks/hostile_registry.py [--seconds 60] [--seed 1]
 
@@ -160,7 +160,7 @@ WRONG = (
 
 
 class Registry:
-    """One listener; how it errs is drawn anew for each pull (`err`)."""
+    """One listener; what it does wrong is drawn anew for each pull (`err`)."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)

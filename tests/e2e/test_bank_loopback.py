@@ -168,7 +168,7 @@ def test_a_value_loaded_before_a_change_is_not_stored_after_it(bank: LoopbackBan
 
 async def accidents(bank: LoopbackBank, every_s: float) -> None:
     """Kills one service after the other, when the one before is back, and starts it again, until cancelled.
-    In the main thread: what a thread started dies with it."""
+    In the main thread: what a thread started ends with it."""
     order = (
         BankService.TRANSACTIONS,
         BankService.USERS,

@@ -89,7 +89,7 @@ def test_sigkill_at_ten_random_moments_then_resume(directory: Path) -> None:
             wait_a_moment(run, process, moment, chance)
             line, everyone = run.line(process), run.everyone(process)
             spaces = namespaces(everyone)
-            # Mostly the outer command and the runner, which are what an impatient or short machine kills.
+            # Mostly the outer command and the runner, which are what a user or the out-of-memory killer ends.
             wanted = (0, 3, 2, 0, 3, 1)[moment % 6]
             victim = line[min(wanted, len(line) - 1)]
             kill(victim)
@@ -158,7 +158,7 @@ def test_on_a_terminal_one_line_shows_the_median_and_control_c_stops(directory: 
         while not re.search(r"block 1/5 · trial \d+/10 · \d+s left · P50 [\d,]+ us · ", seen):
             seen += tty.read(4096).decode(errors="replace")
         tty.write(b"\x03")
-        with contextlib.suppress(OSError):  # a terminal whose last user is gone
+        with contextlib.suppress(OSError):  # a terminal that was closed
             while more := tty.read(4096):
                 seen += more.decode(errors="replace")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130

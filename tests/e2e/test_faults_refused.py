@@ -78,7 +78,7 @@ def test_ports_in_use_outside_do_not_matter(directory: Path) -> None:
 
 
 def test_load_to_a_closed_port_says_so() -> None:
-    with socket.socket() as closed:  # bound and not listening, so that nobody else takes the port
+    with socket.socket() as closed:  # bound and not listening, so that no other program takes the port
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
         words = command_as(ME, *PROGRAM, "load", url, "--duration", "1s", "--connections", "2")

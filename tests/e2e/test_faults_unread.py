@@ -1,4 +1,4 @@
-"""A study goes on whether or not somebody reads, and what the system lacks is said in words."""
+"""A study goes on whether or not its output is read, and what the system lacks is said in words."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_a_closed_loop_thinks_before_it_asks_again(tmp_path: Path) -> None:
     assert set(ran.errors()) == {""}
     assert pauses.size > 4
     assert pauses.min() >= 20 * MS
-    assert np.array(ran.table["sent_ns"]).min() >= 20 * MS  # nobody begins without a thought
+    assert np.array(ran.table["sent_ns"]).min() >= 20 * MS  # each user thinks before the first request
     assert ran.table.num_rows <= 4 * 25
 
 

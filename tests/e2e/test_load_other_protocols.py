@@ -19,7 +19,7 @@ from meshwise.load.wire import frames
 from meshwise.study.model import Protocol
 
 LONG_NS = 60_000 * MS
-"""Beyond the patience of any test: what comes by time-out does not come."""
+"""Longer than any test runs: what would come by time-out does not come."""
 
 
 @pytest.fixture(scope="module")

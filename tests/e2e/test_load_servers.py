@@ -87,7 +87,7 @@ class _HttpServer(http.server.ThreadingHTTPServer):
         self.server_name, self.server_port = "localhost", self.server_address[1]
 
     def handle_error(self, *_: object) -> None:
-        """A client that goes away is no news."""
+        """A client that goes away is not reported."""
 
 
 @contextlib.contextmanager

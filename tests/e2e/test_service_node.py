@@ -46,7 +46,7 @@ def fan() -> Iterator[RunningNode]:
 
 
 def _nobody() -> dict[Protocol, int]:
-    """Ports on which nobody listens."""
+    """Ports on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     return dict.fromkeys(Protocol, port)
@@ -116,7 +116,7 @@ def test_a_chain_over_grpc(nodes: list[RunningNode], plan: str, payload: bytes) 
 
 
 def test_the_chain_really_passes_every_node(nodes: list[RunningNode]) -> None:
-    """The last node has no next one, so one hop too many fails there and is told at every node before."""
+    """The last node has no next one, so one hop too many fails there and is reported at every node before."""
     status, _, reason = _http1(nodes[0], "hops=3")
     assert (status, reason) == (502, "upstream status 502")
     with pytest.raises(grpc.RpcError) as caught:
@@ -283,7 +283,7 @@ def test_noise_on_every_port_hurts_nobody_else(nodes: list[RunningNode]) -> None
     assert _grpc(nodes[0], "bytes=1;hops=2") == b"\x0a\x01 "
 
 
-# --- life and death --------------------------------------------------------------------------------
+# --- start and end ----------------------------------------------------------------------------------
 
 
 def test_it_ends_cleanly_on_sigterm_with_connections_open() -> None:

@@ -1,4 +1,4 @@
-"""The bank in pods, with its real stores: behind each mesh, and with what happens to a company's."""
+"""The bank in pods, with its real stores: behind each mesh, and with faults as they happen in production."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def need(mesh: str) -> None:
 
 
 def temporary(tmp_path: Path, person: str) -> dict[str, str]:
-    """A TMPDIR of the person's own, where nobody else's store is."""
+    """A TMPDIR of the person's own, where no other store is."""
     directory = Path("/tmp") / f"meshwise-test-{uuid.uuid4().hex[:12]}"
     directory.mkdir()
     directory.chmod(0o1777)

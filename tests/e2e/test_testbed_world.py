@@ -155,7 +155,7 @@ def test_control_c_on_a_terminal_reaches_the_runner_once(person: str) -> None:
 
 @pytest.mark.parametrize("uid", [1337, 2102])
 def test_a_user_of_this_machine_with_a_sidecars_uid_reaches_nothing(uid: int) -> None:
-    """The meshes' own uids are used inside; outside somebody may have them."""
+    """The meshes' own uids are used inside; outside they may be a user's."""
     marker = uuid.uuid4().hex
     with subprocess.Popen(
         command_as(ROOT, *PROGRAM, "keep_keys"),

@@ -201,7 +201,7 @@ def _neighbour(
     waits = isinstance(protocol, http2.Http2) and (protocol._rest or protocol._block is not None)
     failed = any(answer.error is ErrorKind.PROTOCOL for answer in ended)
     if kind == "http1" or waits or protocol.closing or not failed:
-        return ""  # what is half read would swallow the beginning of the next
+        return ""  # the beginning of the next would be taken for the rest of what is half read
     before = len(ended)
     tag = (start() - 1) // 2
     if tag in protocol.open_tags():

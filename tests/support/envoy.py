@@ -67,7 +67,7 @@ def running(
     manager: Json, clusters: Sequence[str], upstream: int, directory: Path, *, tls: bool = False
 ) -> Iterator[int]:
     """An Envoy with this connection manager on a port of loopback, which it yields; the clusters are a server
-    on port `upstream`, plain or of a TLS that nobody checks."""
+    on port `upstream`, plain or of a TLS that is not verified."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = int(taken.getsockname()[1])
 

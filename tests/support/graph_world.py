@@ -42,7 +42,7 @@ def told(here: Ground, cell: Cell) -> None:
 
 
 def shop(mesh: str) -> int:
-    """Every posture that the small graph can have, and gRPC; then a demand that nobody applied."""
+    """Every posture that the small graph can have, and gRPC; then a demand that was not applied."""
     like = shop_cell(MeshName(mesh))
     with ground(MESHES[mesh](), like=like) as here:
         if mesh == "none":

@@ -1,4 +1,4 @@
-"""Servers that misbehave in one known way each, for tests of whoever calls them.
+"""Servers that misbehave in one known way each, for tests of their callers.
 
     with hostile(closes_mid_body) as port: ...
 

@@ -1,6 +1,6 @@
 """Program of the tests of the bank in pods: `inside_bank.py SCENE [WORDS]`. Prints a line of JSON per trial.
 
-Like `inside_testbed`; a scene does to the bank what happens to a company's.
+Like `inside_testbed`; a scene does to the bank what happens in production.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def evicting() -> int:
 
 
 def late() -> int:
-    """The clients have no patience: the bank answers after they gave up."""
+    """The clients time out early: the bank answers after they gave up."""
     one = of_bank(rate_rps=60.0)
     with bank_testbed([one], replace(PLAN, timeout_ns=2_000_000)) as bed:
         bed.restart(0)

@@ -89,7 +89,7 @@ def wrong() -> int:
 
 
 def factors() -> int:
-    """Policy counts and transports on running proxies; and a longer policy that nobody pushed."""
+    """Policy counts and transports on running proxies; and a longer policy that was not pushed."""
     with ground(LinkerdMesh(), 1) as here:
         for cell in (
             replace(FINE, policy_count=200),

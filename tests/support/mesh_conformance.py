@@ -121,7 +121,7 @@ class MeshConformance:
             assert Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED) in rows
 
     def test_a_model_opens_no_file_and_starts_no_process(self) -> None:
-        """Whoever thinks about a posture (a plan, a cluster) needs no proxy here."""
+        """Code that only computes a posture (a plan, a cluster) needs no proxy here."""
         module = sys.modules[type(type(self).mesh().model).__module__]
         named = {name.partition(".")[0] for name in vars(module)}
         assert not named & {"subprocess", "socket", "os", "Path", "binary", "open"}

@@ -47,7 +47,7 @@ SHOP = ServiceGraph(
 )  # fmt: skip
 TOPOLOGY = Topology(TopologyKind.GRAPH, 1, SHOP)
 POSTURES = (LADDER[0], LADDER[1], LADDER[2], LADDER[3])
-"""`fine` for all would be for `legacy` too, which nobody can be told from."""
+"""`fine` for all would be for `legacy` too, whose callers have no identity."""
 
 
 def shop_cell(mesh: MeshName = MeshName.ISTIO, posture: Posture = LADDER[2]) -> Cell:

@@ -256,7 +256,7 @@ def miscounted() -> int:
 
 
 def unchanged() -> int:
-    """A longer policy that nobody pushed answers every call alike; only the version tells."""
+    """A longer policy that was not pushed answers every call alike; only the version differs."""
     with ground(IstioMesh(), 1) as here:
         here.apply(FINE)
         say(**verdict(here.prove(replace(FINE, policy_count=10))))

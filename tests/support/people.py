@@ -32,7 +32,7 @@ def command_as(person: str, *words: str) -> list[str]:
 
 
 def environment_as(person: str, **more: str) -> dict[str, str]:
-    """The environment to go with `command_as`: libraries of this venv, and a home that exists for nobody."""
+    """The environment to go with `command_as`: libraries of this venv, and a HOME that does not exist."""
     packages = [path for path in sys.path if path.endswith("site-packages")]
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("COV")}
     home = {"HOME": "/nonexistent"} if person == ORDINARY and os.geteuid() == 0 else {}

@@ -1,4 +1,4 @@
-"""Archives altered by somebody who knows the format: every digest fits again, so that what stands behind the
+"""Archives altered with knowledge of the format: every digest fits again, so that what stands behind the
 digests is tried."""
 
 from __future__ import annotations

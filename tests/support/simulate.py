@@ -62,7 +62,7 @@ def steps_of(
     cells: Any, seed: int, settings: Settings | None = None, *, block_by_block: bool = False, **study: Any
 ) -> list[Finding]:
     """The increments and differences that one study finds. `block_by_block` pretends that every block was an
-    execution of its own: the mistake that rule 1.2 of the method is about."""
+    execution of its own: docs/how-it-measures.md says why that is wrong."""
     asked = settings or Settings("simulated", seed, (METRIC,), cells=cells)
     results = synthetic_study(cells, seed=seed, **study)
     if block_by_block:

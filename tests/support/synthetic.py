@@ -65,7 +65,7 @@ def synthetic_study(
     same: Sequence[Cell] = (),
     twin: Sequence[Cell] = (),
 ) -> list[TrialResult]:
-    """K executions of B blocks (the manual's letters) in random order. Noise on logs: `s_E` per execution and
+    """K executions of B blocks in random order. Noise on logs: `s_E` per execution and
     cell (memory layout), `s_block` per block, `s_b` per trial; `tail` share of trials three times as slow;
     `drift` over a block from first to last place; `carry` from the first cell to whatever follows it. `truth`
     per cell, default 200."""

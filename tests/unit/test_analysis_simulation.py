@@ -1,4 +1,4 @@
-"""Statistical promises, tested by simulation with fixed seeds: a failure is a defect, never bad luck.
+"""Statistical promises, tested by simulation with fixed seeds: a failure is a defect and not chance.
 
 More repetitions: benchmarks/analysis_coverage.py.
 """

@@ -104,7 +104,7 @@ def test_a_terabyte_of_nothing_is_refused_unread(archive: Path) -> None:
         (archive / name).write_bytes(before)
 
 
-# --- by somebody who makes every digest fit again ------------------------------------------------
+# --- with every digest made to fit again ------------------------------------------------
 
 
 def with_rows(archive: Path, name: str, change: Callable[[list[int]], list[int]]) -> str:

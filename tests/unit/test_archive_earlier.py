@@ -1,7 +1,7 @@
 """Archives that earlier versions made are read, analysed and reported with the same findings.
 
-`tests/fixtures/archives/README.md` says what they are. A difference here is a broken promise to whoever keeps
-an archive, unless it is listed in `MENDED`: what an earlier version computed or showed wrongly.
+`tests/fixtures/archives/README.md` says what they are. A difference here breaks what users of archives
+were promised, unless it is listed in `MENDED`: what an earlier version computed or showed wrongly.
 """
 
 from __future__ import annotations

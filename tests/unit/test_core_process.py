@@ -159,7 +159,7 @@ time.sleep(60)
 
 
 def test_a_child_of_another_process_is_not_started() -> None:
-    """The owner may have died before the launcher could bind itself to it."""
+    """The owner may have died before the launcher could set PR_SET_PDEATHSIG."""
     launch = Path(process_module.__file__).with_name("launch.py")
     words = [sys.executable, "-I", "-S", str(launch), "--parent", "1", "--", "/bin/echo", "started"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

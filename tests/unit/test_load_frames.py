@@ -90,7 +90,7 @@ def test_broken_framing_has_its_error_code(call, code) -> None:  # type: ignore[
 
 
 def test_blocks_of_an_encoder_with_a_dynamic_table_stay_right() -> None:
-    """The same bytes mean something else after an insertion; the cache must notice."""
+    """The same bytes mean something else after an insertion; the cache must not be used then."""
     encoder, decoder = Encoder(), BlockDecoder()
     for round_ in range(50):
         fields = [(b":status", b"200"), (b"x-id", str(round_ // 7).encode()), (b"server", b"one")]

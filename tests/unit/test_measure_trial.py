@@ -59,7 +59,7 @@ def test_response_counts_from_the_intended_time_and_service_from_the_send() -> N
 
 
 def test_a_stall_shows_in_the_response_time_though_each_service_was_quick() -> None:
-    """1000/s for 60 s with one stall of 2 s: the P99 of an honest instrument is 1.40 s."""
+    """1000/s for 60 s with one stall of 2 s: the P99 without coordinated omission is 1.40 s."""
     n, stall_us = 60_000, 2e6
     response = np.full(n, 1000.0)
     response[30_000:32_000] = stall_us - np.arange(2000) * 1000.0

@@ -1,4 +1,4 @@
-"""Pulling proxies: the whole digest chain against a registry on loopback, honest, broken and hostile."""
+"""Pulling proxies: the whole digest chain against a registry on loopback, correct, broken and hostile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pulling from a registry that means harm, adding files that are no binaries: an end, words, nothing left."""
+"""Pulling from a hostile registry, adding files that are no binaries: it ends, says why, leaves nothing."""
 
 from __future__ import annotations
 

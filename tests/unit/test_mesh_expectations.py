@@ -1,4 +1,4 @@
-"""The table is whole, and says what a person would say."""
+"""The table is complete, and says what is expected without it."""
 
 from __future__ import annotations
 

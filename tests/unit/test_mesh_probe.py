@@ -1,4 +1,4 @@
-"""The prober against peers that answer, refuse, lie and stay silent, on a socket pair or loopback."""
+"""The prober against peers that answer, refuse, answer wrongly or never, on a socket pair or loopback."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def identities(tmp_path_factory: pytest.TempPathFactory) -> dict[str, IdentityFi
 
 
 def tls_server(files: IdentityFiles, handshakes: int = 1) -> tuple[socket.socket, threading.Thread]:
-    """Asks for a certificate, answers 200 to whoever has one; TLS 1.3 tells a refusal after the handshake."""
+    """Asks for a certificate, answers 200 to who has one; TLS 1.3 tells a refusal after the handshake."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.chain, files.key)
     context.load_verify_locations(files.root)

@@ -151,7 +151,7 @@ def test_record_holds_proofs_failures_and_drift(tmp_path: Path) -> None:
 
 
 def test_curves_agree_with_the_findings_own_percentiles(tmp_path: Path) -> None:
-    """The picture and the table must not tell two stories."""
+    """The picture and the table show the same."""
     reader = ladder_archive(tmp_path / "study", postures="[none, strict]")
     row = reader.trials().to_dicts()[0]
     requests = reader.scan_requests([row["trial_id"]]).collect()

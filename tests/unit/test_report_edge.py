@@ -113,7 +113,7 @@ def test_a_signal_ends_it_after_its_clean_up(number: signal.Signals, tmp_path: P
         process.stdout.readline()
         process.send_signal(number)
         time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)  # impatience does not cut the clean-up short
+        process.send_signal(signal.SIGTERM)  # a second Ctrl-C does not cut the clean-up short
         assert process.communicate()[1] == b"interrupted\n"
         assert process.returncode == 130
     assert (tmp_path / "cleaned").exists()
@@ -189,7 +189,7 @@ def test_a_terminal_gets_colours_and_no_escape_of_others(tmp_path: Path) -> None
     try:
         while more := os.read(terminal, 4096):
             seen += more
-    except OSError:  # the last user of the terminal has gone
+    except OSError:  # the terminal was closed
         pass
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, seen

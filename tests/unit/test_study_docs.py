@@ -1,4 +1,4 @@
-"""docs/study-file.md cannot lie: its examples are read, its tables name every key, factor and study."""
+"""docs/study-file.md is right: its examples are read, its tables name every key, factor and study."""
 
 from __future__ import annotations
 

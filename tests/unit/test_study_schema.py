@@ -1,4 +1,4 @@
-"""The JSON Schema: current, valid, and of one mind with the reader of study files."""
+"""The JSON Schema: current, valid, and in agreement with the reader of study files."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_one_invalid_trial_is_repeated_and_changes_nothing_else() -> None:
 
 
 def test_a_pass_by_luck_is_taken_back() -> None:
-    answers = iter([Result.HELD, Result.HELD, Result.HELD])  # 200, 300, 450: the last by luck
+    answers = iter([Result.HELD, Result.HELD, Result.HELD])  # 200, 300, 450: the last by chance
 
     def lucky(rate: float, phase: Phase) -> Result:
         return next(answers, sharp(400)(rate, phase))

@@ -19,7 +19,7 @@ WINDOW = Window(t0_ns=10_000 * MS, t1_ns=13_000 * MS, interval_ns=500 * MS)
 
 
 class Clock:
-    """Time passes only when someone sleeps or a sampler takes its time."""
+    """Time passes only in a sleep or in a sampler's reading."""
 
     def __init__(self) -> None:
         self.now_ns = 9_000 * MS

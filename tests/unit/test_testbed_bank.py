@@ -100,7 +100,7 @@ def measured(table: pa.Table, failure: str = "") -> Measurement:
 def judged(
     monkeypatch: pytest.MonkeyPatch, found: Books, table: pa.Table, again: Sequence[Sequence[int]] = ()
 ) -> tuple[Measurement, list[list[str]]]:
-    """With these books in the database, and these answers to those who come back."""
+    """With these books in the database, and these answers to clients that ask again."""
     asked: list[list[str]] = []
 
     async def settled(_url: str, _timeout_s: float) -> bool:

@@ -34,7 +34,7 @@ class TestLocalReach(ReachConformance):
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.port = server.server_address[1]
-        with socket.socket() as bound:  # bound, and nobody listens
+        with socket.socket() as bound:  # bound, and nothing listens
             bound.bind(("127.0.0.1", 0))
             self.closed_port = bound.getsockname()[1]
             with LocalReach(lambda pod, host, port: socket.create_connection((host, port), 2)) as self.local:

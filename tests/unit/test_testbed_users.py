@@ -1,4 +1,4 @@
-"""Who the users of a world are outside of it."""
+"""Which users of the machine the users of a world are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors that a service graph asks for: the study's own, which no finding may pass for the mesh's."""
+"""Errors that a service graph asks for: the study's own; no finding presents them as the mesh's."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def _without(effect: Effect, again: Effect | None, settings: Settings) -> Withou
 
 
 def _as_cost(log: float | None, base: float | None, otherwise: float | None) -> float | None:
-    """What is judged as a ratio, told as a cost: the share of the level that it starts from."""
+    """What is judged as a ratio, shown as a cost: the share of the level that it starts from."""
     ratio = exp(log)
     return otherwise if ratio is None or base is None else (ratio - 1) * base
 

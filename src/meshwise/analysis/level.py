@@ -1,7 +1,7 @@
 """How high a metric is in each cell: the summary over its trials, with an interval.
 
 Percentiles are never pooled or averaged over requests: each trial gives one, and their geometric mean over
-executions (t on logs) is the level; Hodges-Lehmann stands beside it, and feels a single bad trial less.
+executions (t on logs) is the level; Hodges-Lehmann stands beside it, and is moved less by a single bad trial.
 """
 
 from __future__ import annotations

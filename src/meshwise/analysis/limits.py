@@ -1,7 +1,7 @@
-"""What a search tells beside its knee: what limited it, and how its soak went. Checks, one per cell. Pure.
+"""What a search says beside its knee: what limited it, and how its soak went. Checks, one per cell. Pure.
 
 Laws of this file:
-- A cell was limited by whatever limited most of its searches; that not all agree is said.
+- A cell was limited by what limited most of its searches; that not all agree is said.
 - Only a limit of the system under study is `ok`. One of the instrument, the host or the study is a warning,
   as is one that cannot be attributed: then it is not known what the knee is a property of.
 - A drift over the soak is tested over executions, never over the windows of one soak, which depend on one

@@ -6,7 +6,7 @@ Laws of this file:
   counts: further ones were run because of what it showed.
 - What does not hold is in the curve too, as it was measured; infinite where failures reach a percentile.
 - The CPU of a further request is the slope of CPU per second on the rate within a search, over rates that
-  held in every search (statistics: section 8), so that overload has no part in it.
+  held in every search (docs/findings.md), so that overload has no part in it.
 """
 
 from __future__ import annotations

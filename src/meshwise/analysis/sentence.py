@@ -183,7 +183,7 @@ def _claim(finding: Finding, what: str) -> str:
 def _ratio(finding: Finding) -> str:
     if finding.ratio is None or finding.ratio_low is None or finding.ratio_high is None:
         return ""
-    if not _is_a_pair(finding.subject):  # a ratio of ratios helps nobody
+    if not _is_a_pair(finding.subject):  # a ratio of ratios is of no use
         return ""
     return f", x{finding.ratio:.3g} ({finding.ratio_low:.3g} to {finding.ratio_high:.3g})"
 

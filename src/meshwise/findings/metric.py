@@ -87,7 +87,7 @@ def _times(kind: str, words: str, title: str, short: str, **more: Any) -> list[M
 
 
 def _ratio(name: str, words: str, title: str, short: str, **more: Any) -> Metric:
-    """A share that is told and not compared."""
+    """A share that is shown and not compared."""
     return Metric(name, "ratio", words, title, short, compared=False, **more)
 
 

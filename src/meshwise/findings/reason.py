@@ -14,7 +14,7 @@ from functools import cached_property
 
 
 class Blame(StrEnum):
-    """Whose doing it was."""
+    """What caused it."""
 
     SYSTEM = "system"
     INSTRUMENT = "instrument"

@@ -1,4 +1,4 @@
-"""findings.json as JSON Schema (draft 2020-12), made from the dataclasses so that the two cannot part.
+"""findings.json as JSON Schema (draft 2020-12), made from the dataclasses so that both always agree.
 
 `python scripts/findings_schema.py > docs/findings.schema.json` renews the committed copy; a test compares.
 """

@@ -262,7 +262,7 @@ def _percentiles(curve: Curve) -> str:
 
 
 def _thinned(points: list[svg.Point]) -> list[svg.Point]:
-    """Without points nearer than 1.5 units to the one before: nobody sees them, and they fill the file."""
+    """Without points nearer than 1.5 units to the one before: they cannot be seen, and fill the file."""
     kept = points[:1]
     for point in points[1:]:
         if abs(point[0] - kept[-1][0]) + abs(point[1] - kept[-1][1]) >= 1.5:

@@ -1,11 +1,11 @@
-"""Where text leaves meshwise: what is printed passes here, whoever wrote it.
+"""Where text leaves meshwise: what is printed passes here, by whatever code it was written.
 
 Laws of this file:
 - Text is never trusted. Study keys, texts of an archive, names in registries and answers of servers reach a
   terminal with their control characters made visible, and nothing in them is read as markup.
 - An output that fails loses nothing: what stdout does not take is written to stderr in the end, and the exit
   status says it (3). A pipe whose reader has gone ends the command as the shell expects (SIGPIPE), after it
-  has done its work. Nobody reading stderr changes nothing.
+  has done its work. That stderr is not read changes nothing.
 - Every character arrives: what an encoding lacks is written in another way, never raised as an error.
 """
 
@@ -53,7 +53,7 @@ _PLAINER = {
 
 
 def visible(text: str) -> str:
-    """The text with what a terminal would obey, or nobody would see, written as JSON writes it: `\\u001b`.
+    """The text with what a terminal would obey, or a reader not see, written as JSON writes it: `\\u001b`.
 
     A byte of a path that is not UTF-8 (a lone surrogate) is among it."""
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

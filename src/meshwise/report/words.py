@@ -163,7 +163,7 @@ def is_neutral(field: str, value: object) -> bool:
 
 def varying(scopes: Sequence[Mapping[str, object]], names: Sequence[str]) -> list[str]:
     """Factors of `names` whose levels have to be said: those that vary within one protocol (http2 has streams
-    where http1 has connections; nobody needs to be told each time), and the protocol."""
+    where http1 has connections; it need not be said each time), and the protocol."""
     found = []
     for name in names:
         seen: dict[object, set[object]] = {}

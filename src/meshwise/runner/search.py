@@ -15,7 +15,7 @@ from meshwise.study.design.search import Result, Step, Tried, next_step, usual_s
 from meshwise.study.model import Phase, Study, Trial
 
 REST_AFTER_INVALID = 5
-"""Times the idle gap: what spoiled a trial of a search, such as other work on the host, may pass."""
+"""Times the idle gap: what spoiled a trial of a search, such as other work on the host, may end."""
 
 
 class SearchSchedule:

@@ -1,7 +1,7 @@
 """A Kubernetes API in memory: enough of list, watch, get and put for istiod's informers.
 
 Since Istio 1.30 istiod does not start without an API server. This one holds plain objects, gives each change
-a version, and streams changes to whoever watches (also with `sendInitialEvents`, the way of newer informers).
+a version, and streams changes to its watchers (also with `sendInitialEvents`, the way of newer informers).
 It checks nothing: authorization, schemas and admission are the real one's business.
 """
 
@@ -202,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self.store.put(self._read()))
 
     def do_PATCH(self) -> None:
-        """Of a status, which nobody reads here."""
+        """Of a status, which is not read here."""
         self._read()
         place = _place(urlsplit(self.path).path.removesuffix("/status"))
         found = self.store.get(place) if place else None

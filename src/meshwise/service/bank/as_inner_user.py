@@ -2,8 +2,8 @@
 ARGUMENTS...`.
 
 PostgreSQL refuses to run as uid 0, which is the only uid an ordinary user's namespace has. One more user
-namespace in which the outer 0 is called UID satisfies it. Making the namespace dissolves the bond to the
-parent (prctl(2), PR_SET_PDEATHSIG), so it is made anew. Ends with status 126 and one line when something is
+namespace in which the outer 0 is called UID satisfies it. Making the namespace clears PR_SET_PDEATHSIG
+(prctl(2)), so it is set anew. Ends with status 126 and one line when something is
 refused.
 """
 

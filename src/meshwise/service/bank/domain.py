@@ -5,7 +5,7 @@ Laws of this file:
 - A transfer is named by its idempotency key. The first decision about a key is the decision for ever; a later
   request with the same key and other terms is a mistake of the caller (`Conflict`).
 - A saga moves only forward along `after`; each state has one action, which may be repeated without harm, so a
-  service that died takes the saga up again from its stored state.
+  service that was started again continues the saga from its stored state.
 - "Gave up" means that the outcome is unknown; then the step is undone too, for it may have happened.
 
 The saga follows Garcia-Molina and Salem, "Sagas" (SIGMOD 1987): backward recovery with one compensation per

@@ -4,7 +4,7 @@ Laws of this file:
 - A request has an intended time from the load room's schedule and is sent then, whatever became of earlier
   ones.
 - A request that moves money is repeated with the same idempotency key until its outcome is known or its
-  patience is over; a read is asked once. What stays unknown is kept as unknown, never counted as failed or
+  time is over; a read is asked once. What stays unknown is kept as unknown, never counted as failed or
   done.
 - This is an application's client, in asyncio on a library: it tells outcomes per operation and counts, and
   its times contain its own cost. Latency to the microsecond is the instrument's business (`meshwise.load`).

@@ -1,6 +1,6 @@
 """What a service holds while it runs: a database pool, a cache, connections to its peers.
 
-All of it can be let go and taken up again (`close`, `open`): between two trials of a study the mesh changes
+All of it can be closed and opened again (`close`, `open`): between two trials of a study the mesh changes
 beneath the connections, and each trial begins with none.
 """
 

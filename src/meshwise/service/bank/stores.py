@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster and a Redis of one's own: made in a directory, listening where told, gone afterwards.
+"""A PostgreSQL cluster and a Redis: made in a directory, listening where asked, removed afterwards.
 
 Laws of this file:
 - MESHWISE_POSTGRES (a directory) and MESHWISE_REDIS (a program) choose. Else the system's own binaries are
@@ -9,7 +9,7 @@ Laws of this file:
   namespace, which has no other uid, starts it in one more user namespace under an inner uid
   (`as_inner_user`).
 - PostgreSQL is stopped with SIGINT (fast shutdown): on SIGTERM it would wait for its clients.
-- Durability is as delivered (fsync on): a database that does not write is no database.
+- Durability is as delivered (fsync on): a database that does not write would cost less than a real one.
 - A directory belongs to the process that holds the lock in it. What a killed process left is found and
   removed when the next store is made.
 """
@@ -56,7 +56,7 @@ class Store:
     url: str
     """Where it listens, with its password: not for a log."""
     local: str
-    """The same by a Unix socket: for who is not in its network. With the password as well."""
+    """The same by a Unix socket: for a client outside its network. With the password as well."""
     build: str
     """`postgres (PostgreSQL) 15.8 from /usr/lib/postgresql/15/bin`."""
     process: OwnedProcess
@@ -69,7 +69,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Unprivileged:
-    """How a program runs as somebody who is not root."""
+    """How a program runs as a user other than root."""
 
     uid: int | None = None
     gid: int | None = None

@@ -1,4 +1,4 @@
-"""A study cut to one level: L4 and L7 never meet, and the archive knows what was asked."""
+"""A study cut to one layer: L4 and L7 are never compared, and the archive knows what was asked."""
 
 from __future__ import annotations
 
