@@ -39,10 +39,15 @@ def value_of(metric: str, mesh: str, posture: str, protocol: str) -> float:
 
 
 STATUSES = {"ok": 96, "failed": 1, "unproven": 0}
-NOT_APPLICABLE = (
-    {"cell": "linkerd/strict+fine/http1/800rps", "reason": "Linkerd has no rule on a JWT claim"},
-    {"cell": "linkerd/strict+fine/grpc/800rps", "reason": "Linkerd has no rule on a JWT claim"},
-)
+NOT_APPLICABLE = [
+    {
+        "mesh": "linkerd",
+        "posture": "strict+fine",
+        "protocol": protocol,
+        "reason": "Linkerd has no rule on a JWT claim",
+    }
+    for protocol in ("http1", "grpc")
+]
 
 
 def findings(

@@ -27,6 +27,8 @@ MENDED: dict[str, str] = {
 
 MENDED_TABLES: dict[str, str] = {
     "factors": "rows of `permissive` say which share of plaintext clients they are of",
+    "graph": "depths with the sidecars of a role are told once",
+    "bank": "depths with the sidecars of a role are told once",
 }
 """Name of an archive -> why the tables on the terminal are others today."""
 

@@ -89,9 +89,11 @@ VARIANTS = {
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_is_a_whole_page(name: str) -> None:
+    study = VARIANTS[name]["study"] | {"not_applicable": NOT_APPLICABLE}
+    document = VARIANTS[name] | {"study": study}
     page = Page(
         render(
-            report_of(content(VARIANTS[name], statuses=STATUSES, not_applicable=NOT_APPLICABLE), Record()),
+            report_of(content(document, statuses=STATUSES), Record()),
             Record(),
         )
     )
@@ -149,6 +151,8 @@ def test_the_page_is_small(real: str) -> None:
 def test_hostile_texts_are_shown_and_never_run() -> None:
     document = findings()
     document["study"]["name"] = HOSTILE
+    absent = dict.fromkeys(("mesh", "posture", "protocol", "reason"), HOSTILE)
+    document["study"]["not_applicable"] = [absent]
     document["environment"] = environment() | {
         HOSTILE: HOSTILE,
         "fidelity": [{"code": HOSTILE, "what": HOSTILE}],
@@ -167,7 +171,7 @@ def test_hostile_texts_are_shown_and_never_run() -> None:
     )
     page = Page(
         render(
-            report_of(content(document, not_applicable=[{"cell": HOSTILE, "reason": HOSTILE}]), record),
+            report_of(content(document), record),
             record,
             HOSTILE,
         )

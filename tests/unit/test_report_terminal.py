@@ -49,8 +49,9 @@ def shown(document: dict[str, object], *, width: int = 100, color: bool = False,
     ],
 )
 def test_golden(name: str, meshes: tuple[str, ...], protocols: tuple[str, ...]) -> None:
-    more = {"statuses": STATUSES, "not_applicable": NOT_APPLICABLE if "linkerd" in meshes else ()}
-    text = shown(findings(meshes, protocols), **more)
+    document = findings(meshes, protocols)
+    document["study"]["not_applicable"] = NOT_APPLICABLE if "linkerd" in meshes else []
+    text = shown(document, statuses=STATUSES)
     path = GOLDEN / f"{name}.txt"
     if os.environ.get("MESHWISE_UPDATE_GOLDEN"):
         path.write_text(text)

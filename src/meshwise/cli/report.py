@@ -75,7 +75,6 @@ def read_content(reader: ArchiveReader) -> Content:
     return content(
         _current(reader),
         str(directory / FINDINGS_NAME),
-        reader.about.get("not_applicable") or (),
         Counter(reader.trials()["status"].to_list()),
     )
 

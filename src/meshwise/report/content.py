@@ -39,8 +39,6 @@ CONTEXT, FREE = CONTEXT_FIELDS, FREE_FIELDS
 """Fields of factors. A slice for every combination of levels of CONTEXT; where one of FREE varies, which
 means something in some rungs only, a rung for every level."""
 
-DEFAULT_PRIMARY = ("response_p50_us", "response_p99_us", "cpu_us_per_request", "memory_bytes")
-
 
 def means(field: str, posture: str) -> bool:
     """Whether a level of this factor means anything in the posture of this name."""
@@ -140,8 +138,6 @@ class Content:
     findings: tuple[Finding, ...]
     slices: tuple[Slice, ...]
     primary: tuple[str, ...]
-    not_applicable: tuple[Mapping[str, Any], ...] = ()
-    """`cell`, `reason`: what a mesh could not express."""
     fairness: tuple[Mapping[str, Any], ...] = ()
     """What is equal between the meshes: `what`, `equal`, a value per mesh, `basis`, `effect`, `removable`."""
     statuses: Mapping[str, int] = field(default_factory=dict)
@@ -164,7 +160,6 @@ class Content:
 def content(
     document: Mapping[str, Any],
     where: str = "findings.json",
-    not_applicable: Sequence[Mapping[str, Any]] = (),
     statuses: Mapping[str, int] | None = None,
 ) -> Content:
     """Lay a findings document out, with what only the archive knows.
@@ -180,7 +175,7 @@ def content(
         pictures = Pictures.read(document.get("pictures") or {})
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise messages.NO_FINDINGS_DOCUMENT.error(where, reason=f"{type(error).__name__}: {error}") from error
-    declared = tuple(study.get("primary_metrics") or ()) or DEFAULT_PRIMARY
+    declared = study.get("primary_metrics") or ()
     measured = {finding.metric for finding in findings if finding.kind == "level" and not of_curve(finding)}
     primary = tuple(metric for metric in (*declared, "memory_bytes") if metric in measured)
     return Content(
@@ -189,7 +184,6 @@ def content(
         findings,
         _slices(findings),
         tuple(dict.fromkeys(primary)),
-        tuple(not_applicable),
         tuple(entry for entry in document.get("fairness") or () if isinstance(entry, Mapping)),
         statuses or {},
         pictures,

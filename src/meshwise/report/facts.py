@@ -206,9 +206,9 @@ def difference_place(finding: Finding, free: Sequence[str] = ()) -> str:
 def not_applicable_lines(content: Content) -> list[str]:
     """One line per posture of a mesh that could not be expressed, with the protocols that this concerns."""
     protocols: dict[tuple[str, str, str], dict[str, None]] = {}
-    for entry in content.not_applicable:
-        mesh, posture, protocol, *_ = (*str(entry.get("cell", "")).split("/"), "", "", "")
-        protocols.setdefault((mesh, posture, str(entry.get("reason", ""))), {})[protocol] = None
+    for entry in content.study.get("not_applicable") or ():
+        place = str(entry["mesh"]), str(entry["posture"]), str(entry["reason"])
+        protocols.setdefault(place, {})[str(entry["protocol"])] = None
     return [
         f"{mesh} {posture} ({', '.join(found)}) is not applicable: {reason}"
         for (mesh, posture, reason), found in protocols.items()

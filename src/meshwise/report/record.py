@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from meshwise.archive.outcome import Check, TrialStatus
@@ -55,7 +55,6 @@ class Record:
     proofs: tuple[ProofSummary, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     trials: int = 0
-    not_applicable: tuple[Mapping[str, Any], ...] = field(default=())
     study_text: str = ""
     topologies: tuple[Topology, ...] = ()
 
@@ -67,7 +66,6 @@ def read_record(reader: ArchiveReader) -> Record:
         proofs=_proofs(rows),
         troubles=tuple(_trouble(row) for row in rows if row["status"] != TrialStatus.OK),
         trials=len(rows),
-        not_applicable=tuple(reader.about.get("not_applicable") or ()),
         study_text=reader.study_text,
         topologies=tuple(dict.fromkeys(trial.cell.topology for trial in reader.design)),
     )

@@ -31,6 +31,7 @@ from meshwise.mesh.together import together
 from meshwise.study.model import Cell
 from meshwise.telemetry.envoy import EnvoySampler
 from meshwise.telemetry.seam import Sampler
+from meshwise.telemetry.source import Source
 
 PROXY_UID = 1337
 DRAIN_TIME_S = 0
@@ -117,9 +118,11 @@ class IstioMesh:
         return dump.ask_all(reach, bootstrap.ADMIN_PORT, used, _STATE)
 
     def samplers(self, placement: Placement, reach: Reach) -> Sequence[Sampler]:
-        place = f"{placement.mesh}/{placement.process_set}"
         return [
-            EnvoySampler(f"{place}/{placed.name}/proxy", fetch_from(placed.name, reach))
+            EnvoySampler(
+                str(Source(placement.mesh, placement.process_set, placed.name, "proxy")),
+                fetch_from(placed.name, reach),
+            )
             for placed in placement.workloads
         ]
 

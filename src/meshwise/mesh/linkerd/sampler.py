@@ -10,6 +10,7 @@ from meshwise.mesh.linkerd.admin import ProxyAdmin, total
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import Placement
 from meshwise.telemetry.seam import Moment, Sample
+from meshwise.telemetry.source import Source
 
 _IN, _OUT = {"direction": "inbound"}, {"direction": "outbound"}
 _FROM, _TO = {"peer": "src"}, {"peer": "dst"}
@@ -55,7 +56,7 @@ class ProxySampler:
     """
 
     def __init__(self, placement: Placement, workload: str, reach: Reach) -> None:
-        self._source = f"{placement.mesh}/{placement.process_set}/{workload}/proxy"
+        self._source = str(Source(placement.mesh, placement.process_set, workload, "proxy"))
         self._admin = ProxyAdmin(workload, reach)
 
     @property
