@@ -25,6 +25,7 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.binaries import limits, store
 from meshwise.mesh.binaries.known import parse_wanted
 from meshwise.mesh.binaries.limits import Deadline
+from meshwise.mesh.binaries.oci import DigestChain
 from meshwise.mesh.binaries.pull import add, pull
 from meshwise.mesh.binaries.store import BinaryStore
 from meshwise.mesh.binaries.tar import NotTar, members
@@ -378,6 +379,72 @@ def test_a_damaged_index_names_itself_before_anything_is_downloaded(
             action()
         assert caught.value.where == str(cache.directory / "index.json")
     assert registry.requests == []
+
+
+def test_a_list_that_is_no_file_is_named_and_waited_for_by_nobody(cache: BinaryStore) -> None:
+    chain = DigestChain(index="", manifest="", layer="", file="")
+    for path, action in (
+        (cache.index, cache.entries),
+        (cache.lock, lambda: cache.check_lock(WANTED, "amd64", chain)),
+    ):
+        path.parent.mkdir(parents=True)
+        os.mkfifo(path)
+        with refused("MW812") as caught:
+            action()
+        assert (caught.value.where, "not a regular file" in caught.value.what) == (str(path), True)
+
+
+@pytest.mark.parametrize("aside", [".index.json.new", "index.json.aside"])
+def test_lists_are_written_through_no_link_that_waits(cache: BinaryStore, tmp_path: Path, aside: str) -> None:
+    (tmp_path / "theirs").write_text("precious")
+    (tmp_path / "proxy").write_bytes(BINARY)
+    cache.directory.mkdir(parents=True)
+    (cache.directory / aside).symlink_to(tmp_path / "theirs")
+    add(tmp_path / "proxy", WANTED, cache, "amd64")
+    assert (tmp_path / "theirs").read_text() == "precious"
+    assert not cache.index.is_symlink()
+    assert [entry.version for entry in cache.entries()] == [TAG]
+
+
+def test_a_folder_that_waits_for_a_binary_and_leads_elsewhere_is_refused(
+    cache: BinaryStore, tmp_path: Path
+) -> None:
+    (tmp_path / "proxy").write_bytes(BINARY)
+    (tmp_path / "theirs").mkdir()
+    cache.directory.mkdir(parents=True)
+    cache.path_of(digest_of(BINARY)).parent.symlink_to(tmp_path / "theirs")
+    with refused("MW816"):
+        add(tmp_path / "proxy", WANTED, cache, "amd64")
+    assert list((tmp_path / "theirs").iterdir()) == []
+
+
+def _flipped(place: Path) -> None:
+    place.write_bytes(BINARY[:-1] + b"?")
+
+
+def _linked(place: Path) -> None:
+    place.rename(place.with_name("elsewhere"))
+    place.symlink_to("elsewhere")
+
+
+def _fifo(place: Path) -> None:
+    place.unlink()
+    os.mkfifo(place)
+
+
+@pytest.mark.parametrize("change", [_flipped, _linked, _fifo])
+def test_a_binary_that_is_not_what_was_kept_is_not_used(
+    cache: BinaryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    (tmp_path / "proxy").write_bytes(BINARY)
+    stored = add(tmp_path / "proxy", WANTED, cache, "amd64")
+    assert cache.find("linkerd") == cache.path_of(stored.digest)
+    change(cache.path_of(stored.digest))
+    with refused("MW817") as caught:
+        cache.find("linkerd")
+    assert f"linkerd@{TAG}" in str(caught.value)
+    assert [intact for _, intact in cache.verify()] == [False]
 
 
 def test_what_is_no_binary_is_not_added(

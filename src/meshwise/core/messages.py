@@ -466,6 +466,13 @@ CACHE_UNWRITABLE = Message(
     "free space, or set XDG_CACHE_HOME and XDG_CONFIG_HOME to directories where you may write",
 )
 
+PROXY_CHANGED = Message(
+    "MW817",
+    Fault.ENVIRONMENT,
+    "it is not what was kept as {name}",
+    "remove this file and pull or add {name} again",
+)
+
 # --- service -----------------------------------------------------------------------------------
 BAD_NODE_SPEC = Message(
     "MW901",

@@ -7,6 +7,8 @@ each size has a bound of its own, and all of a pull together have one deadline.
 from __future__ import annotations
 
 import json
+import os
+import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,8 +69,14 @@ def parse_json(text: bytes, what: str) -> dict[str, object]:
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """A small regular file. Raises OSError, or ValueError when it is another thing or larger."""
-    with path.open("rb") as file:
-        content = file.read(limit_bytes + 1)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would hang the open
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is not a regular file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(limit_bytes + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > limit_bytes:
         raise ValueError(f"it is larger than {limit_bytes} bytes")
     return content

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwise.core import messages
+from meshwise.core.files import Folder
 from meshwise.core.modes import make_directory
 from meshwise.mesh.binaries.known import Wanted, architecture_of, machine_of, parse_wanted
 from meshwise.mesh.binaries.limits import BINARY_BYTES, DOCUMENT_BYTES, parse_json, read_bounded
@@ -81,12 +82,16 @@ class BinaryStore:
         return tuple(sorted(entries, key=lambda entry: entry.stored_at, reverse=True))
 
     def find(self, proxy: str, version: str | None = None) -> Path | None:
-        """The newest stored binary of this proxy for this machine, or of that version."""
+        """The newest stored binary of this proxy for this machine, or of that version: the one that was kept.
+
+        Raises MW812, or MW817 when it has changed: what is measured would not be what the name says.
+        """
         here = architecture_of(platform.machine())
         for entry in self.entries():
             if entry.proxy == proxy and entry.architecture == here and version in (None, entry.version):
                 path = self.path_of(entry.digest)
-                if path.is_file():
+                if os.path.lexists(path):
+                    self._require_as_kept(entry)
                     return path
         return None
 
@@ -147,6 +152,8 @@ class BinaryStore:
         with own_files(place):
             binary.chmod(0o755)
             make_directory(place.parent)
+            with Folder.open(self.directory) as folder:
+                folder.folder(place.parent.name).close()  # a link there would lead out of the cache
             binary.rename(place)
 
         def add(content: dict[str, Any]) -> dict[str, Any]:
@@ -181,8 +188,21 @@ class BinaryStore:
     def verify(self) -> Iterator[tuple[Stored, bool]]:
         """Hash every stored binary again: (entry, whether it still is what was stored)."""
         for entry in self.entries():
-            path = self.path_of(entry.digest)
-            yield entry, path.is_file() and sha256_of(path) == entry.digest
+            yield entry, self._as_kept(entry)
+
+    def _as_kept(self, entry: Stored) -> bool:
+        """Whether the binary is a plain file, in a folder that is none elsewhere, with the entry's digest."""
+        place = self.path_of(entry.digest)
+        try:
+            with Folder.open(self.directory) as folder, folder.folder(place.parent.name) as inner:
+                return f"sha256:{inner.sha256(place.name, BINARY_BYTES)}" == entry.digest
+        except OSError:
+            return False
+
+    def _require_as_kept(self, entry: Stored) -> None:
+        if not self._as_kept(entry):
+            name = f"{entry.proxy}@{entry.version}"
+            raise messages.PROXY_CHANGED.error(str(self.path_of(entry.digest)), name=name)
 
 
 def locate(proxy: str, environment: Mapping[str, str]) -> Path | None:
@@ -277,9 +297,7 @@ def _change_json(path: Path, change: Callable[[dict[str, Any]], Mapping[str, Any
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
         text = json.dumps(change(_read_json(path)), indent=2, sort_keys=True) + "\n"
-        aside = path.with_name(f".{path.name}.new")  # one name: what a killed process left is written over
-        with own_files(path):
-            aside.write_text(text)
-            aside.rename(path)
+        with own_files(path), Folder.open(path.parent) as folder:
+            folder.write(path.name, text.encode())
     finally:
         os.close(held)
