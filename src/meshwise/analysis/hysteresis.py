@@ -7,7 +7,7 @@ Laws of this file (docs/findings.md):
   only, in either direction.
 - A walk on which nothing held counts with the lowest rate that it tried: more than that was lost.
 - Rates come in steps of twice the search's resolution, so a few blocks may well agree by chance, and a t test
-  on values without spread is sure of anything: a claim needs the sign test as well.
+  on values without spread always rejects: a claim needs the sign test as well.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ def _unit(finding: Finding) -> str:
             return finding.unit
 
 
-_HOPELESS = 10.0
+_MOST_RATIO = 10.0
 """A smallest visible ratio beyond which its number tells nothing."""
 
 
@@ -205,7 +205,7 @@ def _unseen(mde: float | None, ratio: float | None, unit: str) -> str:
     """`ratio`: None where a ratio would be one of ratios, or is not what was judged."""
     if mde is None:
         return ""
-    if ratio is not None and ratio > _HOPELESS:
+    if ratio is not None and ratio > _MOST_RATIO:
         return "; so noisy that even a tenfold change would mostly not have been seen"
     share = "" if ratio is None else f" ({number(100 * (ratio - 1))} %)"
     return f"; an effect below {quantity(mde, unit)}{share} would mostly not have been seen"

@@ -1,6 +1,6 @@
 """One writer per archive, also after a crash.
 
-Two guards, because neither is enough alone. A POSIX record lock dies with its process however that ends and
+Two guards, because neither is enough alone. A POSIX record lock ends with its process however that ends and
 is not inherited by a fork, so that a helper that outlives a killed run does not keep the archive locked; but
 it does not hold within one process. The owner's pid with its start time (a pid alone is reused) does, and
 is what the message names; but it means nothing in another PID namespace, which is therefore recorded too.

@@ -118,7 +118,7 @@ _CAUSES = {
 
 
 def print_summary(report: LoadReport, spec: LoadSpec, url: str, *, stderr: bool = False) -> None:
-    """One screen: what was done, how long it took, what went wrong, whether to believe it."""
+    """One screen: what was done, how long it took, what went wrong, whether the times can be trusted."""
     console = edge.console(stderr=stderr)
     slots = _slots(spec)
     how = _how(report, spec)

@@ -131,7 +131,7 @@ class Engine:
         return pool.outage or pool.stuck()
 
     def _receive_off_schedule(self, connection: Connection) -> None:
-        """Between set-up and the start no answer is due; only the protocol's own talk may come."""
+        """Between set-up and the start no answer is due; only control bytes of the protocol may come."""
         try:
             data = connection.recv(_FIRST_READ_BYTES)
             if data:

@@ -1,6 +1,6 @@
 """A whole run: check, connect, agree on a start, run, report. Owns processes, files and signals.
 
-The forked processes die with the first one (PR_SET_PDEATHSIG) and talk to it through pipes: `ready`
+The forked processes end with the first one (PR_SET_PDEATHSIG) and report to it through pipes: `ready`
 (or why not) up, the start time down, the facts up.
 """
 

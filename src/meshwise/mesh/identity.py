@@ -61,7 +61,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class IdentityFiles:
-    """Where an identity lies, for a proxy or for the prober's TLS client."""
+    """Where the files of an identity are, for a proxy or for the prober's TLS client."""
 
     chain: Path
     key: Path

@@ -59,7 +59,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class TlsAs:
-    """A TLS client: who it is (None: no certificate), whom it believes, what it names and offers."""
+    """A TLS client: who it is (None: no certificate), whom it trusts, what it names and offers."""
 
     identity: IdentityFiles | None
     root: str

@@ -51,14 +51,14 @@ def tokens() -> Tokens:
 def make_tokens(now_s: int) -> Tokens:
     """`now_s`: seconds since the epoch."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    foreign_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     claims = {
         "iss": ISSUER, "sub": SUBJECT, CLAIM: ROLE, "iat": now_s - 60, "exp": now_s + VALID_FOR_S,
     }  # fmt: skip
     return Tokens(
         valid=sign(claims, key),
         expired=sign({**claims, "iat": now_s - 7200, "exp": now_s - 3600}, key),
-        forged=sign(claims, stranger),
+        forged=sign(claims, foreign_key),
         other_claim=sign({**claims, CLAIM: OTHER_ROLE}, key),
         jwks=key_set(key.public_key()),
     )

@@ -75,7 +75,7 @@ def _mark(mesh: str, x: float, y: float, sure: bool, tip: str) -> str:
 
 
 REACH = 1.6
-"""An interval that reaches farther than this times the largest value ends in an arrow: one hopeless interval
+"""An interval that reaches farther than this times the largest value ends in an arrow: one very wide interval
 must not press all others into a corner."""
 
 

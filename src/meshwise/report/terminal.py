@@ -1,8 +1,8 @@
 """The report on a terminal: what was measured once on top, a table per metric, sentences to paste at the end.
 
-The form follows benchstat and hyperfine: eyes run down one column, unit and number of decimals are fixed per
-table, noise cannot be mistaken for a gain, and the last lines can be pasted alone. Legible at 100 columns,
-without colour and when piped.
+The form follows benchstat and hyperfine: a column is read from top to bottom, so unit and number of decimals
+are fixed per table; noise cannot be mistaken for a gain; the last lines can be pasted alone. Legible at 100
+columns, without colour and when piped.
 """
 
 from __future__ import annotations

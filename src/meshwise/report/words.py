@@ -26,7 +26,7 @@ class Form:
     divisor: float = 1.0
     decimals: int = 0
     most: float = math.inf
-    """A bound beyond it, either way, is told as `>most`: a hopeless interval needs no digits."""
+    """A bound beyond it, either way, is shown as `>most`: an interval that wide needs no digits."""
 
     def value(self, number: float | None) -> str:
         if number is None or not math.isfinite(number):
@@ -82,12 +82,12 @@ def form_for(unit: str, values: Iterable[float | None], half_widths: Iterable[fl
     decimals = max(_digits(typical), _digits(middle) + 1 if middle else 0)
     digits_before = len(str(int(largest / divisor)))
     reach = max(largest, min(widths[len(widths) // 2], _ENDLESS) if widths else 0.0)
-    most = _round_up(HOPELESS * reach / divisor) * divisor if reach else math.inf
+    most = _round_up(FAR_BEYOND * reach / divisor) * divisor if reach else math.inf
     return Form(shown, divisor, max(0, min(decimals, 3, 5 - digits_before)), most)
 
 
-HOPELESS = 10
-"""Times the largest value of a column, or its typical half-width: where a bound is told as beyond it."""
+FAR_BEYOND = 10
+"""Times the largest value of a column, or its typical half-width: where a bound is shown as beyond it."""
 
 
 def _digits(value: float) -> int:

@@ -43,7 +43,7 @@ class StreamHead(RequestHeaders):
 
 
 @dataclass(slots=True)
-class Talk:
+class StreamExchange:
     """One stream under way."""
 
     reader: MessageReader
@@ -99,15 +99,15 @@ class GrpcServer(Http2Server):
         return True
 
     def _on_piece(self, stream_id: int, stream: ServerStream) -> None:
-        head, talk = _talk_of(stream)
-        whole = sum(map(talk.reader.feed, stream.pieces))
+        head, exchange = _exchange_of(stream)
+        whole = sum(map(exchange.reader.feed, stream.pieces))
         stream.pieces.clear()
-        if talk.reader.compressed and head.kind is not Streaming.NONE:
+        if exchange.reader.compressed and head.kind is not Streaming.NONE:
             self._refuse(
                 stream_id, stream, grpc_framing.UNIMPLEMENTED, "compressed messages are not understood"
             )
         elif head.kind is Streaming.BIDI and whole:
-            self._begin(stream_id, talk)
+            self._begin(stream_id, exchange)
             for _ in range(whole if head.work_rounds else 0):
                 work(head.work_rounds)
             stream.step_bytes = len(head.message)
@@ -121,8 +121,8 @@ class GrpcServer(Http2Server):
             return
         if self._streams.get(stream_id) is not stream:
             return  # refused by its last piece
-        head, talk = _talk_of(stream)
-        reader = talk.reader
+        head, exchange = _exchange_of(stream)
+        reader = exchange.reader
         if head.kind is Streaming.NONE:
             self._answer(stream_id, stream, head.answer)
         elif reader.partial:
@@ -130,7 +130,7 @@ class GrpcServer(Http2Server):
         elif head.kind is Streaming.SERVER and reader.whole != 1:
             self._refuse(stream_id, stream, grpc_framing.INTERNAL, "one message asks for a stream")
         elif head.kind is Streaming.BIDI:
-            self._begin(stream_id, talk)
+            self._begin(stream_id, exchange)
             self._finish(stream_id, stream)
         else:
             if head.work_rounds:
@@ -138,14 +138,14 @@ class GrpcServer(Http2Server):
             if head.kind is Streaming.CLIENT:
                 self._answer(stream_id, stream, head.answer)
                 return
-            self._begin(stream_id, talk)
+            self._begin(stream_id, exchange)
             stream.step_bytes = len(head.message)
             stream.sending, stream.sent = head.message * head.messages, 0
             self._finish(stream_id, stream)
 
-    def _begin(self, stream_id: int, talk: Talk) -> None:
-        if not talk.begun:
-            talk.begun = True
+    def _begin(self, stream_id: int, exchange: StreamExchange) -> None:
+        if not exchange.begun:
+            exchange.begun = True
             self._out.append(frames.headers_frames(stream_id, _FIRST_BLOCK, end_stream=False))
 
     def _finish(self, stream_id: int, stream: ServerStream) -> None:
@@ -156,7 +156,7 @@ class GrpcServer(Http2Server):
         self._pump()
 
     def _refuse(self, stream_id: int, stream: ServerStream, status: int, reason: str) -> None:
-        if not _talk_of(stream)[1].begun:
+        if not _exchange_of(stream)[1].begun:
             self._answer(stream_id, stream, grpc_answer(status, reason, 0, []))
             return
         told = [("grpc-status", str(status)), ("grpc-message", grpc_framing.message_text(reason))]
@@ -165,9 +165,9 @@ class GrpcServer(Http2Server):
         self._streams.pop(stream_id, None)
 
 
-def _talk_of(stream: ServerStream) -> tuple[StreamHead, Talk]:
-    head, talk = stream.context
-    if not isinstance(talk, Talk):
-        talk = Talk(MessageReader())
-        stream.context = (head, talk)
-    return head, talk
+def _exchange_of(stream: ServerStream) -> tuple[StreamHead, StreamExchange]:
+    head, exchange = stream.context
+    if not isinstance(exchange, StreamExchange):
+        exchange = StreamExchange(MessageReader())
+        stream.context = (head, exchange)
+    return head, exchange

@@ -73,7 +73,7 @@ class PeerBlocks:
     def __init__(self) -> None:
         self._decoder = BlockDecoder()
         self._off = False
-        """The peer has set its table to size 0 and not changed its mind."""
+        """The peer has set its table to size 0 and to no other since."""
         self.table_empty = True
         """Nothing is in the dynamic table: blocks without a size update mean the same on any connection."""
 

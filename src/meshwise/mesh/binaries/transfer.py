@@ -261,7 +261,7 @@ class Session:
 def _chunks(answer: http.client.HTTPResponse) -> Iterator[bytes]:
     """The body as it comes, to the length that was said: the other side may leave the connection open.
 
-    `read1`, because `read` of a chunked body believes a negative chunk size and reads without bound.
+    `read1`, because `read` of a chunked body accepts a negative chunk size and reads without bound.
     """
     left = answer.length
     while left is None or left > 0:

@@ -29,7 +29,7 @@ class Facts:
     source_ip: str = _NO_ADDRESS
     """Of the connection."""
     remote_ip: str = _NO_ADDRESS
-    """Of the original caller, as far as the proxy believes what it is told."""
+    """Of the original caller, as far as the proxy trusts the headers that name it."""
     destination_ip: str = _NO_ADDRESS
     server_name: str = ""
     """Asked for in TLS."""

@@ -7,7 +7,7 @@ Laws of this file:
   time is over; a read is asked once. What stays unknown is kept as unknown, never counted as failed or
   done.
 - This is an application's client, in asyncio on a library: it tells outcomes per operation and counts, and
-  its times contain its own cost. Latency to the microsecond is the instrument's business (`meshwise.load`).
+  its times contain its own cost. Latency to the microsecond is measured by the instrument (`meshwise.load`).
 """
 
 from __future__ import annotations

@@ -146,18 +146,18 @@ class Cluster:
 def cluster(directory: Path, patience: Patience = USUAL) -> Iterator[Cluster]:
     """Make one; `directory` takes logs. Raises MW911, MW912, MW913."""
     binaries, as_whom = postgres_binaries(), unprivileged()
-    with _own_directory(directory, "postgres", as_whom) as home:
-        yield _new_cluster(binaries, home, as_whom, patience)
+    with _own_directory(directory, "postgres", as_whom) as folder:
+        yield _new_cluster(binaries, folder, as_whom, patience)
 
 
-def _new_cluster(binaries: Path, home: Path, as_whom: Unprivileged, patience: Patience) -> Cluster:
+def _new_cluster(binaries: Path, folder: Path, as_whom: Unprivileged, patience: Patience) -> Cluster:
     password = secrets.token_hex(16)
-    secret = home / "password"
+    secret = folder / "password"
     write_private_text(secret, password)
     if as_whom.uid is not None:
         os.chown(secret, as_whom.uid, as_whom.gid or -1)
-    data = home / "data"
-    _initdb(binaries, data, secret, home, as_whom, patience.store_s)
+    data = folder / "data"
+    _initdb(binaries, data, secret, folder, as_whom, patience.store_s)
     secret.unlink()
     with (data / "pg_hba.conf").open("a") as rules:  # where it may be reached from says `listen_addresses`
         rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
@@ -183,14 +183,14 @@ def postgres(
     MW912, MW913 (initdb failed), MW211 or MW212 (the server did not start).
     """
     binaries, as_whom = postgres_binaries(), unprivileged()
-    with _own_directory(directory, "postgres", as_whom) as home:
+    with _own_directory(directory, "postgres", as_whom) as folder:
         if like:
-            own = _copy(like, home, as_whom, patience.store_s)
+            own = _copy(like, folder, as_whom, patience.store_s)
         else:
-            own = _new_cluster(binaries, home, as_whom, patience)
+            own = _new_cluster(binaries, folder, as_whom, patience)
         options = (
             f"listen_addresses={address}",
-            f"unix_socket_directories={home}",
+            f"unix_socket_directories={folder}",
             "dynamic_shared_memory_type=mmap",  # in the data directory, so that /dev/shm stays clean
             "max_connections=100",
             *settings,
@@ -206,7 +206,7 @@ def postgres(
                 process.wait_until(lambda: _accepts(own.data), "accepting connections", patience.store_s)
                 yield Store(
                     f"{login}@{address}:{port}/postgres",
-                    f"{login}@/postgres?host={home}&port={port}",
+                    f"{login}@/postgres?host={folder}&port={port}",
                     f"{build_of(binaries / 'postgres')} from {binaries}",
                     process,
                 )
@@ -232,13 +232,13 @@ def redis(
     """
     binary = redis_binary()
     nobody = Unprivileged()
-    with _own_directory(directory, "redis", nobody) as home:
+    with _own_directory(directory, "redis", nobody) as folder:
         password = secrets.token_hex(16)
-        configuration = home / "redis.conf"
+        configuration = folder / "redis.conf"
         write_private_text(
             configuration,
-            f'bind {address}\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\ndir {home}\n'
-            f"unixsocket {home}/redis.sock\nunixsocketperm 700\n"
+            f'bind {address}\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\ndir {folder}\n'
+            f"unixsocket {folder}/redis.sock\nunixsocketperm 700\n"
             "maxmemory 256mb\nmaxmemory-policy allkeys-lru\n",
         )
         output = directory / f"{name.rpartition('/')[2]}.log"
@@ -252,7 +252,7 @@ def redis(
             )
             yield Store(
                 f"redis://:{password}@{address}:{port}/0",
-                f"unix://{home}/redis.sock?db=0&password={password}",
+                f"unix://{folder}/redis.sock?db=0&password={password}",
                 f"{build_of(binary)} from {binary}",
                 process,
             )
@@ -271,27 +271,27 @@ def _own_directory(directory: Path, name: str, as_whom: Unprivileged) -> Iterato
     and short, because the path of a Unix socket has at most 107 bytes."""
     make_directory(directory)
     sweep()
-    home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}-"))
     try:
         if as_whom.uid is not None:
-            os.chown(home, as_whom.uid, as_whom.gid if as_whom.gid is not None else -1)
-        with (home / _LOCK).open("x") as lock:
+            os.chown(folder, as_whom.uid, as_whom.gid if as_whom.gid is not None else -1)
+        with (folder / _LOCK).open("x") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (home / _LOCK).exists():
-                raise FileNotFoundError(2, "another process removed it while it was made", str(home))
-            yield home
+            if not (folder / _LOCK).exists():
+                raise FileNotFoundError(2, "another process removed it while it was made", str(folder))
+            yield folder
     finally:
-        _remove(home)
+        _remove(folder)
 
 
-def _remove(home: Path) -> None:
+def _remove(folder: Path) -> None:
     """The children of a killed database end a moment after it, and until then they may write."""
     deadline = time.monotonic() + _REMOVE_S
     while True:
         try:
-            shutil.rmtree(home)
+            shutil.rmtree(folder)
         except FileNotFoundError:
-            if not home.exists():
+            if not folder.exists():
                 return
         except OSError:
             if time.monotonic() > deadline:
@@ -303,18 +303,18 @@ def _remove(home: Path) -> None:
 
 def sweep() -> None:
     """Remove the directories of stores whose process was killed: their locks are no longer held."""
-    for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError), (home / _LOCK).open() as lock:  # another's, or just being made
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), (folder / _LOCK).open() as lock:  # another's, or just being made
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            log.info("removing %s, left by a process that was killed", home)
-            shutil.rmtree(home)
+            log.info("removing %s, left by a process that was killed", folder)
+            shutil.rmtree(folder)
 
 
-def _copy(like: Cluster, home: Path, as_whom: Unprivileged, limit_s: float) -> Cluster:
+def _copy(like: Cluster, folder: Path, as_whom: Unprivileged, limit_s: float) -> Cluster:
     """By the store's own user, so that the files are its own."""
-    data = home / "data"
+    data = folder / "data"
     argv = (shutil.which("cp") or "/bin/cp", "-a", str(like.data), str(data))
-    with OwnedProcess(_plan("bank/copy", argv, home / "copy.log", as_whom, None)) as process:
+    with OwnedProcess(_plan("bank/copy", argv, folder / "copy.log", as_whom, None)) as process:
         if not process.wait(limit_s) or process.ending != "ended with status 0":
             raise messages.STORE_NOT_MADE.error(
                 ending=process.ending or f"not copied after {limit_s:g} s", tail=process.log_tail()
@@ -339,13 +339,13 @@ def _plan(
 
 
 def _initdb(
-    binaries: Path, data: Path, secret: Path, home: Path, as_whom: Unprivileged, limit_s: float
+    binaries: Path, data: Path, secret: Path, folder: Path, as_whom: Unprivileged, limit_s: float
 ) -> None:
     argv = (
         *(str(binaries / "initdb"), "-D", str(data), "-U", _USER, "--pwfile", str(secret)),
         *("-A", "scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"),
     )
-    log = home / "initdb.log"
+    log = folder / "initdb.log"
     with OwnedProcess(_plan("bank/initdb", argv, log, as_whom, None)) as process:
         if not process.wait(limit_s) or process.ending != "ended with status 0":
             raise messages.STORE_NOT_MADE.error(

@@ -37,7 +37,7 @@ _TIME_COLUMNS = ("intended_ns", "sent_ns", "first_byte_ns", "done_ns")
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial failed, and the end of the log of the process to blame."""
+    """Why a trial failed, and the end of the log of the process that caused it."""
 
     what: str
     log_tail: str = ""

@@ -27,7 +27,7 @@ _PADDING_BYTES = 4096
 """A page: the initial stack position varies over all its offsets."""
 _OPEN_FILES = 65536
 _LOG_BYTES = 256 << 20
-"""A log lies in memory: a process that floods it ends before the machine does."""
+"""A log lies in memory: a process that writes too much is ended before memory is used up."""
 _INHERITED = ("PATH", "PYTHONPATH")
 
 
