@@ -1,6 +1,6 @@
 """The fairness card: what is equal between the meshes that are compared, and what is not. Pure.
 
-Laws of this file:
+Rules of this file:
 - Only cells that are compared with each other are asked (`compare.counterpart`); a trait that means nothing
   to any of them is left out.
 - What a proof observed on the running proxies stands above what was configured, and each entry says which.

@@ -1,6 +1,6 @@
 """Trials arranged as cells x blocks: what every later step works on.
 
-Laws of this file:
+Rules of this file:
 - Per cell, block and role the last successful attempt counts; a cell that has none there is NaN there.
 - A percentile is estimable in a cell or it is not: decided by the median trial, because leaving out single
   trials by their own tail would be leaving out by outcome.

@@ -1,6 +1,6 @@
 """Whether a cell holds less after overload than rested. Pure.
 
-Laws of this file (docs/findings.md):
+Rules of this file (docs/findings.md):
 - What is compared, within each search, is the first rate that holds on two walks down from the knee by the
   same rule: one rested, one straight from overload (`study.design.search`). Without hysteresis they differ by
   chance

@@ -1,6 +1,6 @@
 """What a search says beside its knee: what limited it, and how its soak went. Checks, one per cell. Pure.
 
-Laws of this file:
+Rules of this file:
 - A cell was limited by what limited most of its searches; that not all agree is said.
 - Only a limit of the system under study is `ok`. One of the instrument, the host or the study is a warning,
   as is one that cannot be attributed: then it is not known what the knee is a property of.

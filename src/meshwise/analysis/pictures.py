@@ -1,6 +1,6 @@
 """What trials look like together, for drawings: distributions, courses along a trial, the order of trials.
 
-Laws of this file:
+Rules of this file:
 - A cell's curve is the median over its trials of each trial's own quantile: requests of different trials are
   never pooled, because one bad trial would then shape every tail.
 - A curve ends where a percentile has fewer than NEEDED_EXCEEDANCES requests above it, or failures reach it.

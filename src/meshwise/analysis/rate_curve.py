@@ -1,6 +1,6 @@
 """Latency, throughput and CPU per request along the rate: a level per cell and rate of the searches' way up.
 
-Laws of this file:
+Rules of this file:
 - A rate is in the curve if every search of the cell measured it: which rates those are is decided by where
   the searches begin and grow (the ramp), not by single outcomes. Of several trials at one rate the first
   counts: further ones were run because of what it showed.

@@ -1,6 +1,6 @@
 """Searches -> one result per cell and block, and the curve of latency and CPU against rate. Pure.
 
-Laws of this file (docs/study-file.md, "Saturation"):
+Rules of this file (docs/study-file.md, "Saturation"):
 - A search is replayed by `study.design.search` from what its trials were taken for; nothing is judged anew
   here.
 - One knee per block, so that blocks are the units and knees are paired like any other metric.

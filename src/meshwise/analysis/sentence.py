@@ -1,6 +1,6 @@
 """One plain sentence per finding, made from its numbers only.
 
-Laws of this file:
+Rules of this file:
 - A sentence never claims more than the interval and the verdict do: "adds", "takes off", "higher" only for
   what is distinguishable; everything else is said with its interval and what could not have been seen.
 - The interval stands beside every estimate; n is said in executions.

@@ -1,6 +1,6 @@
 """The tables of a study's directory: every column with its type and meaning; `docs/archive.md` shows it.
 
-Laws:
+Rules:
 - Base units, named in the column. Times are int64 nanoseconds from the trial's time 0, the end of its
   warm-up, on one monotonic clock; what happened during warm-up is negative.
 - What did not happen is null (no first byte, never sent), never a magic number.

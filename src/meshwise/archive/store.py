@@ -1,6 +1,6 @@
 """The one writer of a study's directory (docs/archive.md).
 
-Laws of this file:
+Rules of this file:
 - A trial is complete when its row is in `trials.parquet`; its own files are durable before that.
 - Nothing is ever half there under its own name (`core.files`); what a killed run left aside, or
   stored without a row, is cleaned away on resume.

@@ -1,7 +1,7 @@
 """The few Linux calls that Python 3.11 lacks: unshare, setns, prctl, mount, timerfd; and whom a namespace
 knows.
 
-Laws of this file: a call either does what it says or raises OSError whose text names the call; nothing
+Rules of this file: a call either does what it says or raises OSError whose text names the call; nothing
 is retried, nothing is remembered. Constants are from linux/sched.h, linux/prctl.h, linux/mount.h and
 linux/timerfd.h.
 """

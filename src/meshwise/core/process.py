@@ -1,6 +1,6 @@
 """Processes with an owner: started, watched, and stopped in words.
 
-Laws of this file:
+Rules of this file:
 - A process ends with the `with` block that started it, or with the thread that did, whichever ends first
   (PR_SET_PDEATHSIG counts from the *thread*: start processes in a thread that outlives them).
 - Stopping is SIGTERM, a wait, a warning that it was ignored, SIGKILL, a wait. Nothing is left as a zombie.

@@ -1,6 +1,6 @@
 """The engine: one thread, one epoll loop; per request only send, receive and the clock.
 
-Laws of the hot loop. Nothing is done per request that a system call does not dwarf; what is rare
+Rules of the hot loop. Nothing is done per request that a system call does not dwarf; what is rare
 (set-up, loss, time-outs, control frames, partial sends) leaves the loop by a call into the pool. A
 request is the number of its row in the records. The queue of requests that found no slot is the
 stretch of rows between `row` and now: rows are sent in order, so nothing is ever put into a list.

@@ -1,7 +1,7 @@
 """What limited a system that broke: the sidecars, the services, the CPUs that they share, the instrument, the
 host; or nothing that was looked at, and then it says so. Pure.
 
-Laws of this file:
+Rules of this file:
 - It looks at trials that broke: at the lowest rate that broke, and where they do not tell, at the higher ones
   up to CLEAR times it, where whatever limits is at its limit for certain.
 - A process limits when it uses NEAR of what it can: a sidecar as many CPUs as it has workers, a service one

@@ -1,6 +1,6 @@
 """Sidecars by where they stand in the topology: means over the edge, the inner ones, the leaves, each depth.
 
-Laws of this file:
+Rules of this file:
 - A place's value is the mean over its sidecars, per request of the client: what one more such service costs.
 - Depth is reported where it says more than the workloads themselves: not of a chain.
 - Only a topology with more than one service has places.

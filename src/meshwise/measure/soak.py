@@ -1,6 +1,6 @@
 """How even a long trial is: throughput and P99 from window to window, and whether they drift. Pure.
 
-Laws of this file (docs/findings.md):
+Rules of this file (docs/findings.md):
 - The windows of one trial depend on one another, so nothing is tested within it: a trial gives a coefficient
   of variation and a change over the whole of it, and the units of an interval are trials, one per block.
 - What the arrivals themselves vary by stands beside what the answers vary by: a Poisson stream of 100/s has a

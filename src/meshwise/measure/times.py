@@ -1,6 +1,6 @@
 """One trial's response times, as far as drawings need them.
 
-Laws of this file:
+Rules of this file:
 - A request belongs to the window of its intended time, so that a queue shows where its cause was.
 - A quantile of a window needs NEEDED_EXCEEDANCES requests above it, else there is no value.
 """

@@ -1,6 +1,6 @@
 """One trial's tables -> one number per metric. Nothing later sees a single request.
 
-Laws of this file:
+Rules of this file:
 - Warm-up (intended before 0) is never analysed; nothing else is left out.
 - Response time counts from the intended time, service time from the actual send (no coordinated omission).
 - A failed or unanswered request took +inf: a percentile exists while fewer fail than lie above it. (A mean

@@ -1,6 +1,6 @@
 """Does one measured window hold an objective? Pure: a trial's tables -> held, broken or invalid, with why.
 
-Laws of this file (docs/study-file.md, "Saturation"):
+Rules of this file (docs/study-file.md, "Saturation"):
 - Held: every response-time limit, the errors and the share completed in the window hold, and no backlog
   grows. Response time counts from the intended time, so a late instrument can only make it harder:
   what holds although the instrument was late does hold.

@@ -1,6 +1,6 @@
 """What proxies say of themselves after a failed trial, for a person to read: bounded, and without secrets.
 
-Laws of this file:
+Rules of this file:
 - It never makes a failure worse: a proxy that does not answer is a file that says so.
 - Keys are not in what proxies tell (Envoy redacts them); whatever looks like one, or like a token or a
   password, is removed as well.

@@ -1,7 +1,7 @@
 """Carries out one request of the prober on a socket that is made for it, and reads what comes. Used by every
 `Reach` that has sockets.
 
-Laws of this file:
+Rules of this file:
 - It measures nothing; it finds out who is let through. No connection is kept, none is re-used.
 - Every failure of the peer is an answer (`CallOutcome`), not an exception: a refusal is what half of the
   calls are made for. Only defects of meshwise raise.

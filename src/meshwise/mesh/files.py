@@ -1,6 +1,6 @@
 """Files of a sidecar: private, memory-backed (the placement's directory is), swapped in atomically.
 
-Laws of this file:
+Rules of this file:
 - A reader sees the old file or the new one, never half of it: write aside, then rename.
 - Mode 0600, directories 0700, from the first byte on. As root they are handed to the proxy's uid;
   in a user namespace that maps a single uid there is no other owner.

@@ -1,6 +1,6 @@
 """A SPIFFE certificate authority: what istiod's CA and the sidecar's agent make together.
 
-Laws of this file:
+Rules of this file:
 - Names are SPIFFE IDs, `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`, in a URI SAN that
   is critical because the subject is empty (RFC 5280 section 4.2.1.6; SPIFFE X.509-SVID section 2).
 - Root RSA-2048 for 10 years; one intermediate signs the leaves; leaves live 24 h from 2 minutes ago

@@ -1,6 +1,6 @@
 """JSON Web Tokens for the claim rule of `strict+fine`: RS256 tokens and the key set that verifies them.
 
-Laws of this file:
+Rules of this file:
 - One issuer per process, because every mesh's requests carry the same bytes, whatever the posture reads.
 - Tokens outlive any study (`VALID_FOR_S`), so that no trial measures an expiry.
 - RFC 7515 (JWS), 7517 (JWK), 7518 (RS256), 7519 (claims).

@@ -1,6 +1,6 @@
 """Where text leaves meshwise: what is printed passes here, by whatever code it was written.
 
-Laws of this file:
+Rules of this file:
 - Text is never trusted. Study keys, texts of an archive, names in registries and answers of servers reach a
   terminal with their control characters made visible, and nothing in them is read as markup.
 - An output that fails loses nothing: what stdout does not take is written to stderr in the end, and the exit

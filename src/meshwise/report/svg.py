@@ -1,6 +1,6 @@
 """A small drawing kit: scales, axes, and the few SVG elements that the report's charts are made of.
 
-Laws:
+Rules:
 - Pure: numbers and text in, markup out. What is not finite is not drawn; coordinates have one decimal.
 - No colour here. An element carries classes; the page's style sheet gives them colours for light, dark
   and print (`html/page.css`).

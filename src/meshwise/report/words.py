@@ -1,6 +1,6 @@
 """How the report speaks: names of metrics, numbers with a fixed unit per column, verdicts as words, remedies.
 
-Laws: a verdict is a word, never a colour alone; a sentence never claims more than its interval does;
+Rules: a verdict is a word, never a colour alone; a sentence never claims more than its interval does;
 what is not distinguishable is never called zero; a flag always comes with what to do about it.
 """
 

@@ -1,6 +1,6 @@
 """The loop of a study: ask the schedule, do what it says, store what came of it.
 
-Laws of this file:
+Rules of this file:
 - What is measured is stored before the next step; nothing is kept for later.
 - A trial that fails is stored as failed, with why; whether it is tried again is the schedule's to say.
 - A trial whose proof fails is stored as unproven and never measured.

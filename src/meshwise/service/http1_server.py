@@ -1,6 +1,6 @@
 """The HTTP/1.1 side of a node that is called: bytes in, bytes out, no socket.
 
-Laws of this file:
+Rules of this file:
 - A head is parsed once per distinct bytes, the value of `x-request-id` (which a proxy makes anew for every
   request) left out; what was made of it (`RequestHead`) holds the whole answer ready to send.
 - One request of a connection at a time: while its calls are under way, pipelined bytes wait.

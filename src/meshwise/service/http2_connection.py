@@ -1,6 +1,6 @@
 """What both sides of an HTTP/2 connection share (RFC 9113): frames in, frames out, flow control. No socket.
 
-Laws of this file:
+Rules of this file:
 - `receive` returns all that must be sent now; what becomes ready later goes to `emit`.
 - The windows we grant are large and refilled at half; the windows we are granted are kept exactly, and
   what does not fit waits in its stream.

@@ -1,6 +1,6 @@
 """The HTTP/2 side of a node that is called, for plain HTTP (prior knowledge) and for unary gRPC. No socket.
 
-Laws of this file:
+Rules of this file:
 - A header block is parsed once per distinct bytes (`http2_blocks`); what was made of it (`RequestHeaders`)
   holds the whole answer, cut where a stream's number belongs: `number.join(parts)` is the answer of that
   stream.

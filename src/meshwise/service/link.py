@@ -1,6 +1,6 @@
 """One TCP connection: a socket, the codec that it feeds, and what could not be sent yet.
 
-Laws of this file:
+Rules of this file:
 - What a codec returns is sent at once; only what the kernel does not take is held.
 - A peer that does not read is not read from either (bounded memory).
 - A connection that we end is first shut for writing and drained, since closing a socket with unread bytes

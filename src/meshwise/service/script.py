@@ -1,6 +1,6 @@
 """A node goes through a script: sleeps and calls, in order or at once, before it answers.
 
-Laws of this file:
+Rules of this file:
 - What can be known beforehand is (`compiled` once per request head): a request draws its chances, starts what
   is due, and waits.
 - Draws come from one generator per node, seeded by its spec, in the order of arrival.

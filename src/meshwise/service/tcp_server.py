@@ -4,7 +4,7 @@ A message is a head of two big-endian numbers of four bytes, and a payload. In a
 of payload that follow and those that are wanted back; in an answer, the bytes that follow and those that the
 request had.
 
-Laws of this file:
+Rules of this file:
 - Payload is counted and dropped as it comes; only a head that is cut is kept.
 - A number beyond `MAX_PAYLOAD_BYTES` ends the connection without an answer: that is what a TLS hello or an
   HTTP request looks like, and it is not known where the next message would begin.

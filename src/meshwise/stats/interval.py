@@ -1,6 +1,6 @@
 """Intervals, p-values and sample sizes that hold for the few blocks that a study has.
 
-Laws of this file:
+Rules of this file:
 - The unit is the execution (or block), never the request: every function takes one number per unit.
 - Default: the t interval, on logs for a ratio and on differences for a cost. Hodges-Lehmann stands beside it.
   Bootstrap intervals are absent on purpose: BCa and percentile cover .77 to .90 instead of .95 at 5 to 15

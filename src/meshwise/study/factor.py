@@ -1,6 +1,6 @@
 """What a row of the table of factors says (`study.factors`): one factor, wherever it is met.
 
-Laws of this file:
+Rules of this file:
 - Everything that a room needs to know of a factor is in its row; no room keeps a list of factors of its own.
 - What a level *does* (a resource, an option of the instrument) is not here but in what carries it out.
 """

@@ -1,6 +1,6 @@
 """Envoy's own statistics, from its admin interface, as samples with names of our own.
 
-Laws of this file:
+Rules of this file:
 - Parsing is pure. The text format is read, as it costs Envoy and us least (measured on Envoy 1.40 with 600
   statistics: 0.28 ms of its CPU, JSON 0.33, Prometheus 0.45).
 - A selection, not a dump: what is selected has a stable name here whatever Envoy prefixes it with, and a

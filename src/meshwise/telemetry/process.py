@@ -1,6 +1,6 @@
 """What the kernel knows of one process: CPU, memory, context switches, network.
 
-Laws of this file:
+Rules of this file:
 - CPU comes from the process CPU clock: nanoseconds, all threads, ended ones included (clock_getcpuclockid's
   clock id, `(~pid << 3) | 2`; linux/include/linux/posix-timers.h). It costs a microsecond to read, so it is
   a sampler of its own that is read at the exact moments a trial begins and ends.

@@ -1,6 +1,6 @@
 """Runs samplers over one trial, from time 0 to its end, into one table.
 
-Laws of this file:
+Rules of this file:
 - `exact` samplers (CPU clocks) are read at time 0 and at the end, as near as the machine allows; CPU per
   request is the difference of the two. Every row has the moment at which it was really read.
 - All other readings at START end before time 0, and those at END begin after the exact ones: what they

@@ -1,6 +1,6 @@
 """HTTP/2 frames (RFC 9113 sections 4 and 6): constants, building, minimal parsing. For both sides.
 
-Laws of this file: values in, bytes out and back; nothing is kept between calls; nothing here knows
+Rules of this file: values in, bytes out and back; nothing is kept between calls; nothing here knows
 which side of the connection we are. A violation of the framing raises `FramingError` with the
 connection error code that RFC 9113 demands.
 """

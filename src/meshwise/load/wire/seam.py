@@ -1,6 +1,6 @@
 """The seam `WireProtocol`: one connection's protocol, bytes in and completions out.
 
-Laws. It owns no socket and reads no clock: times are given to it. It never blocks and never grows
+Rules. It owns no socket and reads no clock: times are given to it. It never blocks and never grows
 without bound, whatever the peer sends. What the peer does to one request is data (a completion with
 an error kind); what breaks the connection is a `WireError`, after which the object is dead and the
 requests in `open_tags()` have failed.

@@ -5,7 +5,7 @@ $XDG_CACHE_HOME/meshwise/proxies/incoming-*/            of one pull or add, lock
 $XDG_CACHE_HOME/meshwise/proxies/index.json             name -> digest, source, chain
 $XDG_CONFIG_HOME/meshwise/proxies.lock.json             name/platform -> chain, written by the first pull
 
-Laws of this file: a binary gets its name when it is whole and checked, and only then is it listed, and only
+Rules of this file: a binary gets its name when it is whole and checked, and only then is it listed, and only
 then pinned; lists are changed under a lock, and appear whole; what a killed pull left is removed by the next.
 """
 

@@ -3,7 +3,7 @@
 urllib on purpose: it honours HTTPS_PROXY and NO_PROXY, follows redirects, and adds no dependency. The OCI
 clients on PyPI were considered; none hashes while it streams and resumes with a range request.
 
-Laws: nothing is trusted before its SHA-256 matched; a file appears under its name only after that; every
+Rules: nothing is trusted before its SHA-256 matched; a file appears under its name only after that; every
 answer has a size limit, and all of them together a deadline that holds within one read too; credentials go
 only to the host that asked for them; no redirect leads from https to anything else.
 """

@@ -1,6 +1,6 @@
 """Delivery by files, which Envoy watches.
 
-Laws of this file:
+Rules of this file:
 - One watched directory per resource: any rename in a watched directory reloads everything that watches
   it. A file is replaced by rename, never written in place, and left alone when nothing changes.
 - Secrets before clusters before listeners before routes, so that nothing refers to what is not there yet.

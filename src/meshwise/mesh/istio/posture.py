@@ -4,7 +4,7 @@ Which resources make which rung follows Istio's own guides: mesh-wide PeerAuthen
 mode, one of a namespace or of a workload where those demand another; an AuthorizationPolicy per called
 workload; RequestAuthentication where a claim is asked for.
 
-Laws of this file:
+Rules of this file:
 - What a workload demands stands above the posture (`study.demands`). A demand is of the called side: a mode
   of mTLS per caller does not exist in Istio; who may call is said by the callee's AuthorizationPolicy.
 - Clients follow by auto mTLS. istiod leaves it off for services of a namespace, or a mesh, whose mode is

@@ -1,6 +1,6 @@
 """Proof of a posture on running sidecars: the table of expectations in reality, and the proxies' counters.
 
-Laws of this file:
+Rules of this file:
 - Two observations wherever there can be two: what a caller saw, and what the proxies counted.
 - The handshake that matters is the one between the sidecars; only their counters can tell of it. The
   names in certificates are read by a TLS client of our own that calls the server side.

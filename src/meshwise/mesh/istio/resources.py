@@ -1,6 +1,6 @@
 """Istio's own resources, read from YAML: the subset that a security posture needs.
 
-Laws of this file and its readers (`read_policies`, `read_traffic`):
+Rules of this file and its readers (`read_policies`, `read_traffic`):
 - What is read is what kubectl would apply, and what `kubectl get -o yaml` prints; names and defaults are
   Istio's (istio.io/docs/reference).
 - What is accepted means what istiod makes of it. What is not understood is refused with file and line, never

@@ -1,6 +1,6 @@
 """Trust anchor, issuer and leaf certificates as Linkerd's identity service makes them.
 
-Laws of this file:
+Rules of this file:
 - All keys are ECDSA P-256: a proxy shows its certificate only to peers that verify `ecdsa_secp256r1_sha256`
   (linkerd2-proxy: linkerd/meshtls).
 - The trust anchor signs the issuer, the issuer signs leaves; only the anchor's certificate is known to

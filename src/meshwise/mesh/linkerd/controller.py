@@ -10,7 +10,7 @@ insists on ALPN, which the proxy's control client does not offer.)
     OutboundPolicies/Watch               linkerd2: policy-controller/grpc/src/outbound.rs
     Destination/Get, GetProfile          linkerd2: controller/api/destination/server.go
 
-Laws of this file:
+Rules of this file:
 - What is answered is in one immutable snapshot, made elsewhere; here it is only looked up.
 - A new snapshot (a file, then the command `reload`) replaces the former one whole, and every open stream
   gets its new answer at once, or nothing when its answer is the same. `reload` is acknowledged when the

@@ -3,7 +3,7 @@
 Mirrors linkerd2's policy controller: `policy-controller/k8s/index/src/inbound/index.rs` (which policy holds
 for which port), `index/src/defaults.rs` (default policies), `grpc/src/inbound.rs` (the messages).
 
-Laws of this file:
+Rules of this file:
 - A Server's own authorizations stay on the Server, a route's on the route; the proxy joins them.
 - Authorizations and routes go in the order of their names: where several match, what is scanned before the
   one that holds is known (Linkerd's own order is that of a hash table).

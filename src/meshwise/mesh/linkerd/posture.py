@@ -6,7 +6,7 @@ Server with an AuthorizationPolicy per called workload; routes with policies of 
 privilege. Linkerd answers 404 where no route matches; a route for everything else, which no policy opens,
 makes that a refusal (403), as in Istio.
 
-Laws of this file:
+Rules of this file:
 - What a workload demands stands above the posture (`study.demands`): of a whole namespace by its default
   inbound policy, of one workload by the accessPolicy of a Server on the port that is called.
 - Who may call is said by the callee. A mode of mTLS per caller does not exist in Linkerd either: its proxies

@@ -1,6 +1,6 @@
 """Proof of a posture on running sidecars: the table of expectations in reality, and the proxies' counters.
 
-Laws of this file:
+Rules of this file:
 - Two observations wherever there can be two: what a caller saw, and what the proxies counted.
 - Identities are those that the proxies themselves verified: `client_id` at the server's, `server_id` at
   the client's sidecar, on every hop.

@@ -1,6 +1,6 @@
 """Linkerd's own policy resources, read from YAML: the subset that a security posture needs.
 
-Laws of this file:
+Rules of this file:
 - What is read is what kubectl would apply; names and defaults are Linkerd's (chart `linkerd-crds`, and
   Gateway API for routes).
 - What is not understood is refused with file and line, never ignored: a posture that silently lost a

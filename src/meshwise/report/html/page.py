@@ -1,6 +1,6 @@
 """Fills the page: content and record in, one self-contained HTML text out.
 
-Laws: whatever comes from a study, a proxy or a log is escaped (jinja2 autoescape; only our own SVG is passed
+Rules: whatever comes from a study, a proxy or a log is escaped (jinja2 autoescape; only our own SVG is passed
 as markup); nothing is loaded from anywhere; no script.
 """
 

@@ -1,6 +1,6 @@
 """Read-through with invalidation, on Redis.
 
-Laws of this file:
+Rules of this file:
 - A reader that loaded a value before a change must not store it after the change. So each key has a mark
   beside it that every invalidation renews, and a value is stored only if the mark is what it was before the
   load.

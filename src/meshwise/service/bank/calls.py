@@ -1,7 +1,7 @@
 """One service calls another, over HTTP/1.1, HTTP/2 (prior knowledge) or gRPC; the same answer comes of all
 three.
 
-Laws of this file:
+Rules of this file:
 - A call is answered (`Answer`) or its outcome is unknown (`Unreachable`): connection refused or lost,
   deadline over, or the other side says that it could not (HTTP 503, gRPC UNAVAILABLE). Nothing is retried
   here: who may repeat a call knows its idempotency key.

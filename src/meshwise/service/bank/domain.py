@@ -1,6 +1,6 @@
 """What the bank decides: values in, values out; no socket, clock or database.
 
-Laws of this file:
+Rules of this file:
 - Money is a whole number of cents. What leaves one account enters another; nothing else changes a balance.
 - A transfer is named by its idempotency key. The first decision about a key is the decision for ever; a later
   request with the same key and other terms is a mistake of the caller (`Conflict`).

@@ -1,6 +1,6 @@
 """The bank's clients: an open loop over the mix, which keeps what was acknowledged.
 
-Laws of this file:
+Rules of this file:
 - A request has an intended time from the load room's schedule and is sent then, whatever became of earlier
   ones.
 - A request that moves money is repeated with the same idempotency key until its outcome is known or its

@@ -1,6 +1,6 @@
 """After a run: does the bank's book agree with itself and with what its clients were told?
 
-Laws of this file:
+Rules of this file:
 - `judge` is pure: the books and the clients' log in, violations in words out. No violation is explained away.
 - Only what a client was told binds the bank. A transfer whose outcome the client never learnt may have
   happened, but at most once, and the books must add up with it.

@@ -1,6 +1,6 @@
 """The SQL of requests: a transfer, the stored states of sagas and of their steps. Tables: `schema`.
 
-Laws of this file:
+Rules of this file:
 - The idempotency key is the primary key of `transfers`; the row is inserted first, so of two concurrent
   requests with one key the second waits for the first and then reads its decision.
 - Accounts are locked in the order of their numbers: two opposite transfers cannot wait for each other.

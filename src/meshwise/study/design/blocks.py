@@ -1,6 +1,6 @@
 """The randomised complete block design: `Study` -> `Trial`s in the order of running. Pure.
 
-Laws (docs/how-it-measures.md, "The unit is the run, not the request"):
+Rules (docs/how-it-measures.md, "The unit is the run, not the request"):
 - Every cell stands once in each block, with the A/A repeats and twins, all in one random order.
 - Each block has its own generator, `default_rng([seed, block])`: adding a block changes no earlier one,
   and the order is the same on every machine that has the same NumPy bit generator (PCG64).

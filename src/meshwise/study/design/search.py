@@ -1,6 +1,6 @@
 """The search for the highest rate that holds an objective. Pure: what was tried -> next step, or knee.
 
-Laws of this file (docs/study-file.md, "Saturation"):
+Rules of this file (docs/study-file.md, "Saturation"):
 - Ramp by GROWTH to the first rate that breaks the objective, then bisection on the log of the rate to a
   ratio of RESOLUTION.
 - A rate's verdict is the majority of its trials. The search ends only when both ends of the bracket have

@@ -1,6 +1,6 @@
 """YAML text -> plain lists, dicts and strings, with the place of each. Untrusted input.
 
-Laws of this file:
+Rules of this file:
 - Every scalar stays text: units and enumerations are ours, and YAML's own guesses (`no` is false, `1:30`
   is ninety) are traps. What is empty or `null` is None.
 - Only what a study needs: no tags, anchors, aliases or merge keys, hence no alias bomb. The events of the

@@ -1,6 +1,6 @@
 """How load moves within a trial, as data. The rate over time that it means is `study.load.rate`'s.
 
-Laws of this file:
+Rules of this file:
 - A level is a multiple of the cell's rate, so that `rate` stays a factor and one shape serves every cell.
 - What chance decides of a shape (the states of `markov`) is decided by a seed in it and so is the same in
   every trial of a study: the question stays one. Only the arrivals within the shape are drawn per block.

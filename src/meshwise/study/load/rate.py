@@ -1,6 +1,6 @@
 """The rate over time that a load shape means, its integral, and the inverse: pure functions of arrays.
 
-Laws of this file:
+Rules of this file:
 - A shape is a product of steps (constant between breaks) and at most one curve (ramp or sinusoid). So its
   integral is exact: a sum over the pieces between breaks, each a level times the curve's own integral.
 - *Work* is that integral: nanoseconds at the cell's rate. A request is due every 1e9 / rate of it, so an

@@ -4,7 +4,7 @@
     0.000             0,250
     0.0013            60,310
 
-Laws of this file:
+Rules of this file:
 - The header says what the file is and its unit: `time_s`, `time_ms`, `time_us` or `time_ns`; or a `TraceForm`
   says which column of another table has the times (`study.load.trace_rows`). The first row is the trial's
   time 0, so that clock times (since 1970; kept to a microsecond) serve as well as relative ones.

@@ -1,6 +1,6 @@
 """The processes of one environment: services and sidecars, started, waited for, watched.
 
-Laws of this file:
+Rules of this file:
 - Every start has an environment of another size and another place in the order: both move the stack and the
   heap, and would otherwise bias all trials of an execution the same way (Mytkowicz et al., ASPLOS 2009).
 - A process of a mesh inherits nothing of the user's environment but where programs are found.

@@ -8,7 +8,7 @@ last process go the namespaces and all that lives in them: links, rules, mounts,
 that hold keys. So it is enough that each process is tied to its parent: the keeper and init get SIGKILL
 when their parent dies (PR_SET_PDEATHSIG), init ends when the runner ends.
 
-Laws of this file:
+Rules of this file:
 - Nothing is made that has a name outside: no /run/netns entry, no directory, no file.
 - The user's files stay where they are, writable as before: the mount tree is a private copy, and only
   one unimportant directory is covered (`SECRETS`), with a tmpfs.

@@ -1,6 +1,6 @@
 """The bank as an application: its stores and services in every environment, begun anew for each trial.
 
-Laws of this file:
+Rules of this file:
 - PostgreSQL and Redis are started with the services, once per execution, in pods of their own; their files
   are in the machine's temporary directory, on its disk, and gone afterwards (`service.bank.stores`).
 - Each trial begins with the same books, an empty cache and no connection, whatever ran before it. A change of

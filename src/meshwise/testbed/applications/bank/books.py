@@ -1,6 +1,6 @@
 """What the bank's clients ask in a trial, and the judgement of the books after it.
 
-Laws of this file:
+Rules of this file:
 - All trials of a block ask the same, in the same order (common random numbers); only the idempotency keys
   are a trial's own.
 - A client that did not learn what became of its transfer returns: after the measured window it asks
