@@ -100,10 +100,14 @@ def nothing_has_a_name(pid: int, children: list[int], temporary: Path) -> bool:
     return "/memfd:meshwise-records" in maps and "/dev/shm/" not in maps and not list(temporary.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_prints_what_there_is_and_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "processes"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2"), (signal.SIGHUP, "1")]
+)
+def test_a_signal_prints_what_there_is_and_leaves_nothing(
+    number: signal.Signals, processes: str, tmp_path: Path
+) -> None:
     with hostile(answers) as port:
-        argv = [*COMMAND, f"http://127.0.0.1:{port}/", *LONG, "--json"]
+        argv = [*COMMAND, f"http://127.0.0.1:{port}/", *LONG, "--json", "--processes", processes]
         with subprocess.Popen(
             argv,
             stdout=subprocess.PIPE,

@@ -73,6 +73,7 @@ def run_instrument(spec: LoadSpec, where: Path | RunFiles, say: Say) -> LoadRepo
         start_ns = time.monotonic_ns() + START_MARGIN_NS
         for other in others:
             other.start(start_ns)
+        part.followed_by(others)
         say({"event": "started", "start_ns": start_ns})
         facts = [part.run(start_ns), *(other.facts() for other in others)]
     result = report(spec, [open_columns(path) for path in files.records], facts)
@@ -175,13 +176,24 @@ class _Part:
         # Users of different processes do not think in step.
         own = dataclasses.replace(spec, seed=spec.seed + index) if spec.think else spec
         self._engine = Engine(own, self._slots)
+        self._followers: list[_Other] = []
 
     def __enter__(self) -> _Part:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._engine.stop())
+            signal.signal(number, lambda *_: self._stop())
         return self
 
+    def followed_by(self, others: list[_Other]) -> None:
+        """They stop when this one does: whoever ends a run knows the first process only."""
+        self._followers = others
+
+    def _stop(self) -> None:
+        self._engine.stop()
+        for other in self._followers:
+            other.stop()
+
     def __exit__(self, *exc: object) -> None:
+        self._followers = []
         self._engine.__exit__()
         self._records.close()
 
@@ -233,6 +245,10 @@ class _Other:
     def start(self, start_ns: int) -> None:
         os.write(self.send, json.dumps({"start_ns": start_ns}).encode() + b"\n")
 
+    def stop(self) -> None:
+        """Not waited for yet, so its number is nobody else's."""
+        os.kill(self.pid, signal.SIGTERM)
+
     def facts(self) -> RunFacts:
         values = self._line()
         setups = SetupLog.from_values(values.pop("setups"))  # type: ignore[arg-type]
@@ -251,8 +267,7 @@ def _forked(spec: LoadSpec, files: RunFiles) -> Iterator[list[_Other]]:
             os.close(other.send)
             os.close(other.receive)
         for other in others:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(other.pid, signal.SIGTERM)
+            other.stop()
             os.waitpid(other.pid, 0)
 
 
