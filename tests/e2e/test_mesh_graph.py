@@ -6,21 +6,16 @@ Linkerd needs its binary: MESHWISE_LINKERD_PROXY, or `meshwise proxies pull link
 
 from __future__ import annotations
 
-import json
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support import graph_world
 from tests.support.envoy import envoy
 from tests.support.mesh_graph import POSTURES
-from tests.support.people import ROOT, command_as, environment_as
+from tests.support.people import ROOT, scene_as
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.linkerd import binary
-
-CHECKOUT = Path(__file__).parent.parent.parent
 
 
 def play(scene: str, mesh: str) -> list[dict[str, Any]]:
@@ -34,16 +29,7 @@ def play(scene: str, mesh: str) -> list[dict[str, Any]]:
         except MeshwiseError as error:
             pytest.skip(str(error))
         extra["MESHWISE_LINKERD_PROXY"] = str(path)
-    done = subprocess.run(
-        command_as(ROOT, "-m", graph_world.__name__, scene, mesh),
-        cwd=CHECKOUT, env=environment_as(ROOT, **extra),
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    if lines and lines[-1].get("error") == "MW201":
-        pytest.skip(lines[-1]["what"])
-    assert done.returncode == 0, done.stderr + done.stdout
-    return lines
+    return scene_as(ROOT, graph_world.__name__, scene, mesh, **extra)
 
 
 @pytest.mark.parametrize("mesh", ["istio", "linkerd"])

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support import mesh_world
 from tests.support.envoy import envoy
 from tests.support.mesh_samples import CELL, POSTURES
-from tests.support.people import ORDINARY, ROOT, command_as, environment_as
+from tests.support.people import ORDINARY, ROOT, scene_as
 
 from meshwise.study.grid.expressible import inexpressible
 from meshwise.study.model import LADDER, Protocol
 
-CHECKOUT = Path(__file__).parent.parent.parent
-
 
 def play(person: str, scene: str) -> list[dict[str, Any]]:
     envoy()
-    done = subprocess.run(
-        command_as(person, "-m", mesh_world.__name__, scene),
-        cwd=CHECKOUT, env=environment_as(person), capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    if lines and lines[-1].get("error") == "MW201":
-        pytest.skip(lines[-1]["what"])
-    assert done.returncode == 0, done.stderr + done.stdout
-    return lines
+    return scene_as(person, mesh_world.__name__, scene)
 
 
 @pytest.mark.parametrize("person", [ROOT, ORDINARY])

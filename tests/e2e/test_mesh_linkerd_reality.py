@@ -6,7 +6,6 @@ Needs the binary: MESHWISE_LINKERD_PROXY, or `meshwise proxies pull linkerd`.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from tests.support import linkerd_world
 from tests.support.linkerd_samples import cells
-from tests.support.people import ORDINARY, ROOT, command_as, environment_as
+from tests.support.people import ORDINARY, ROOT, scene_as
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.linkerd import binary
@@ -30,16 +29,7 @@ def play(person: str, *scene: str) -> list[dict[str, Any]]:
         binary.facts(path)
     except MeshwiseError as error:
         pytest.skip(str(error))
-    done = subprocess.run(
-        command_as(person, "-m", linkerd_world.__name__, *scene),
-        cwd=CHECKOUT, env=environment_as(person, MESHWISE_LINKERD_PROXY=str(path)),
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    if lines and lines[-1].get("error") == "MW201":
-        pytest.skip(lines[-1]["what"])
-    assert done.returncode == 0, done.stderr + done.stdout
-    return lines
+    return scene_as(person, linkerd_world.__name__, *scene, MESHWISE_LINKERD_PROXY=str(path))
 
 
 @pytest.mark.parametrize("person", [ROOT, ORDINARY])

@@ -31,11 +31,12 @@ def small_study(extra: str = "") -> Study:
 def run_fake(
     directory: Path, study: Study, testbed: FakeTestbed | None = None, *, resume: bool = False
 ) -> RunSummary:
-    """Run the study into the directory."""
+    """Run the study into the directory, without its rests."""
     testbed = testbed or FakeTestbed(study)
     trials = design(study)
     with (
         testbed,
         Archive.start(directory, study, trials, testbed.environment(), resume=resume) as archive,
     ):
-        return run_study(study, schedule_of(study, trials), testbed, archive, lambda event: None)
+        schedule = schedule_of(study, trials)
+        return run_study(study, schedule, testbed, archive, lambda event: None, rest=lambda seconds: None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,19 @@ def environment_as(person: str, **more: str) -> dict[str, str]:
         **home,
         **more,
     }
+
+
+def scene_as(person: str, module: str, *words: str, **more: str) -> list[dict[str, Any]]:
+    """The lines of JSON that a scene of the module prints; skips the test where no world can be made."""
+    done = subprocess.run(
+        command_as(person, "-m", module, *words), cwd=_CHECKOUT, env=environment_as(person, **more),
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    lines: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    if lines and lines[-1].get("error") == "MW201":
+        pytest.skip(lines[-1]["what"])
+    assert done.returncode == 0, done.stderr + done.stdout
+    return lines
 
 
 def _python_for_others() -> str:

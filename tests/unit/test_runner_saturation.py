@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from tests.support.saturation import TEXT, run, saturation_study
+from tests.support.fake_study import run_fake
+from tests.support.saturation import TEXT, saturation_study
 
 from meshwise.archive.read import ArchiveReader, read_table
 from meshwise.archive.schema import TRIALS
@@ -30,7 +31,7 @@ from meshwise.testbed.fake import FakeTestbed, capacity_rps
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("saturation") / "knees"
-    run(directory, saturation_study())
+    run_fake(directory, saturation_study())
     return directory
 
 
@@ -124,7 +125,7 @@ def test_the_report_shows_knees_and_curves(document: Findings) -> None:
 def test_an_unfinished_search_is_told(tmp_path: Path) -> None:
     study = saturation_study(text=TEXT.replace("blocks: 6", "blocks: 2"))
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "knees", study, FakeTestbed(study, interrupts=["b001-p02-s003"]))
+        run_fake(tmp_path / "knees", study, FakeTestbed(study, interrupts=["b001-p02-s003"]))
     document = analyze_archive(ArchiveReader.open(tmp_path / "knees"))
     check = next(finding for finding in document.findings if finding.id == "check/searches")
     assert check.verdict is Verdict.WARNING
@@ -137,9 +138,9 @@ def test_an_interrupted_search_continues_where_it_stood(tmp_path: Path, archive:
     stop_at = whole["trial_id"][30]
     directory = tmp_path / "knees"
     with pytest.raises(KeyboardInterrupt):
-        run(directory, study, FakeTestbed(study, interrupts=[stop_at]))
+        run_fake(directory, study, FakeTestbed(study, interrupts=[stop_at]))
     assert ArchiveReader.open(directory).trials().height == 30
-    run(directory, study, resume=True)
+    run_fake(directory, study, resume=True)
     again = ArchiveReader.open(directory).trials()
     columns = ["trial_id", "rate_rps", "phase", "result"]
     assert again.select(columns).equals(whole.select(columns))
@@ -149,7 +150,7 @@ def test_an_instrument_that_gives_out_is_a_lower_bound_and_not_compared(tmp_path
     study = saturation_study()
     none, plaintext, _ = study.cells
     ceiling = (capacity_rps(none) * capacity_rps(plaintext)) ** 0.5
-    run(tmp_path / "knees", study, FakeTestbed(study, instrument_rps=ceiling))
+    run_fake(tmp_path / "knees", study, FakeTestbed(study, instrument_rps=ceiling))
     document = analyze_archive(ArchiveReader.open(tmp_path / "knees"))
     level = next(
         finding
@@ -171,7 +172,7 @@ def test_an_instrument_that_gives_out_is_a_lower_bound_and_not_compared(tmp_path
 def test_a_trial_that_fails_is_tried_again_and_not_taken_for_a_break(tmp_path: Path) -> None:
     study = saturation_study()
     testbed = FakeTestbed(study, crashes=["b000-p00-s001"], refuses=["b000-p01-s000"])
-    run(tmp_path / "knees", study, testbed)
+    run_fake(tmp_path / "knees", study, testbed)
     trials = ArchiveReader.open(tmp_path / "knees").trials()
     failed = trials.filter(trials["status"] == "failed")
     assert list(failed["result"]) == ["invalid", "invalid"]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.support.saturation import TEXT, analysed, run, saturation_study
+from tests.support.fake_study import run_fake
+from tests.support.saturation import TEXT, analysed, saturation_study
 from typer.testing import CliRunner
 
 from meshwise.archive.read import ArchiveReader
@@ -39,7 +40,7 @@ WHOLE = SHORT.replace("idle: 10ms", "idle: 10ms, descend: true, soak: 30s, soak_
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("beside") / "knees"
     study = saturation_study(text=WHOLE)
-    run(directory, study)
+    run_fake(directory, study)
     return directory
 
 

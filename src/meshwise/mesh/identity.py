@@ -105,7 +105,7 @@ class CertificateAuthority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - CLOCK_SKEW)
             .not_valid_after(now + LEAF_LIFE)
-            .add_extension(_usage(*_LEAF_USAGE), critical=True)
+            .add_extension(key_usage(*_LEAF_USAGE), critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
                 critical=False,
@@ -138,20 +138,10 @@ class CertificateAuthority:
             ]
         )
         now = self._now()
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer.subject if issuer else subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - CLOCK_SKEW)
-            .not_valid_after(now + ROOT_LIFE)
-            .add_extension(_usage(*_CA_USAGE), critical=True)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(_authority_key(signing_key), critical=False)
-            .sign(signing_key, hashes.SHA256())
-        )
+        return sign_authority(
+            subject, key, issuer.subject if issuer else subject, signing_key,
+            now - CLOCK_SKEW, now + ROOT_LIFE, path_length,
+        )  # fmt: skip
 
 
 def store(
@@ -180,11 +170,38 @@ def spiffe_ids(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
 
 
+def sign_authority(
+    subject: x509.Name,
+    key: PrivateKey,
+    issuer: x509.Name,
+    signing_key: PrivateKey,
+    not_before: dt.datetime,
+    not_after: dt.datetime,
+    path_length: int,
+) -> x509.Certificate:
+    """The certificate of an authority that signs certificates only."""
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
+        .add_extension(key_usage(*_CA_USAGE), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_authority_key(signing_key), critical=False)
+        .sign(signing_key, hashes.SHA256())
+    )
+
+
 def _authority_key(key: PrivateKey) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
 
 
-def _usage(*names: str) -> x509.KeyUsage:
+def key_usage(*names: str) -> x509.KeyUsage:
+    """These usages of a key (RFC 5280 section 4.2.1.3), by cryptography's names, and no other."""
     every = (
         "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
         "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from meshwise.mesh.files import write_private
-from meshwise.mesh.identity import Identity
+from meshwise.mesh.identity import Identity, key_usage, sign_authority
 from meshwise.mesh.linkerd.names import identity_suffix
 
 ANCHOR_LIFE = dt.timedelta(days=3650)
@@ -66,7 +66,7 @@ class Issuer:
         return f"Issuer(valid until {self.certificate.not_valid_after_utc:%Y-%m-%d %H:%M})"
 
     def certify(self, identity: str, request_der: bytes, now: dt.datetime, life: dt.timedelta) -> Leaf:
-        """Check the request and sign it. Raises Refused."""
+        """Check the request and sign it. Raises CertificateRefused."""
         key = checked_key(identity, request_der)
         not_before, not_after = now - CLOCK_SKEW, now + life + CLOCK_SKEW
         if now > self.certificate.not_valid_after_utc:
@@ -87,7 +87,7 @@ class Issuer:
             .serial_number(x509.random_serial_number())
             .not_valid_before(not_before)
             .not_valid_after(not_after)
-            .add_extension(_usage("digital_signature", "key_encipherment"), critical=True)
+            .add_extension(key_usage("digital_signature", "key_encipherment"), critical=True)
             .add_extension(_SERVER_AND_CLIENT, critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
@@ -117,13 +117,14 @@ def make_authority(
     moment = now or dt.datetime.now(dt.UTC)
     anchor_key = ec.generate_private_key(ec.SECP256R1())
     anchor_name = _common_name(f"root.{identity_suffix(trust_domain).partition('.')[2]}")
-    anchor = _sign_authority(
-        anchor_name, anchor_key, anchor_name, anchor_key, moment, ANCHOR_LIFE, path_length=1
+    begin = moment - CLOCK_SKEW
+    anchor = sign_authority(
+        anchor_name, anchor_key, anchor_name, anchor_key, begin, moment + ANCHOR_LIFE, path_length=1
     )
     issuer_key = ec.generate_private_key(ec.SECP256R1())
-    issuer = _sign_authority(
+    issuer = sign_authority(
         _common_name(identity_suffix(trust_domain)),
-        issuer_key, anchor_name, anchor_key, moment, issuer_life, path_length=0,
+        issuer_key, anchor_name, anchor_key, begin, moment + issuer_life, path_length=0,
     )  # fmt: skip
     return LinkerdAuthority(anchor.public_bytes(_PEM), Issuer(issuer, issuer_key))
 
@@ -178,7 +179,7 @@ def identity_for_prober(issuer: Issuer, name: str, key: ec.EllipticCurvePrivateK
 
 
 def checked_key(identity: str, request: bytes) -> ec.EllipticCurvePublicKey:
-    """The key of a signing request that asks for exactly this identity. Raises Refused."""
+    """The key of a signing request that asks for exactly this identity. Raises CertificateRefused."""
     try:
         csr = x509.load_der_x509_csr(request)
         valid = csr.is_signature_valid
@@ -214,33 +215,6 @@ def _alternative_names(csr: x509.CertificateSigningRequest) -> list[x509.General
 # --- shared ----------------------------------------------------------------------------------------
 
 
-def _sign_authority(
-    subject: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: x509.Name,
-    signing_key: ec.EllipticCurvePrivateKey,
-    now: dt.datetime,
-    life: dt.timedelta,
-    path_length: int,
-) -> x509.Certificate:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + life)
-        .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()), critical=False
-        )
-        .sign(signing_key, hashes.SHA256())
-    )
-
-
 def _common_name(name: str) -> x509.Name:
     """Empty for a name that is too long for it (RFC 5280, ub-common-name); the DNS SAN says it anyway."""
     if len(name) > 64:
@@ -250,11 +224,3 @@ def _common_name(name: str) -> x509.Name:
 
 def _private_bytes(key: ec.EllipticCurvePrivateKey, encoding: serialization.Encoding) -> bytes:
     return key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-
-
-def _usage(*names: str) -> x509.KeyUsage:
-    every = (
-        "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
-        "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
-    )  # fmt: skip
-    return x509.KeyUsage(**{name: name in names for name in every})
