@@ -51,6 +51,12 @@ BINARY = b"\x7fELF\x02\x01\x01" + bytes(11) + struct.pack("<H", 62) + bytes(rang
 GONE_S = 10.0
 
 
+def obedient() -> None:
+    """A command under `nohup`, or in the background of a shell, ignores what it is sent here."""
+    for number in SIGNALS[:3]:
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Left(Exception):
     """Something was left, lost, or said in a traceback."""
 
@@ -77,7 +83,7 @@ class Trial:
         with subprocess.Popen(
             (sys.executable, *words), env=self.environment, cwd=self.directory, process_group=0,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+            preexec_fn=obedient,
         ) as process:  # fmt: skip
             time.sleep(self.chance.uniform(0.05, longest_s))
             below = [pid for pid in marked(self.marker) if pid != process.pid]

@@ -221,5 +221,5 @@ def test_a_name_that_a_directory_has_is_told(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     with pytest.raises(MeshwiseError) as caught, disk_troubles(tmp_path), Folder.open(tmp_path) as folder:
         folder.write("x", b"new")
-    assert caught.value.code == "MW606"
+    assert (caught.value.code, caught.value.where) == ("MW606", str(tmp_path / "x"))
     assert [path.name for path in tmp_path.iterdir()] == ["x"]

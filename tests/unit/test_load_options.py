@@ -12,6 +12,7 @@ import pytest
 from tests.unit.test_load_report import SPEC
 
 from meshwise.cli.load_options import (
+    MESSAGE_BYTES,
     ascii_name,
     check_room,
     parse_grpc_path,
@@ -137,6 +138,13 @@ def test_opaque_tcp_has_one_request_at_a_time() -> None:
 
 def test_a_message_that_cannot_be_read(tmp_path: Path) -> None:
     assert _code(lambda: read_message(tmp_path / "absent")) == "MW303"
+    (tmp_path / "sparse").touch()
+    os.truncate(tmp_path / "sparse", 1 << 40)
+    for endless in (tmp_path / "sparse", Path("/dev/zero")):
+        error = _error(lambda endless=endless: read_message(endless))  # type: ignore[misc]
+        assert (error.code, "larger than 64MiB" in error.what) == ("MW303", True)
+    (tmp_path / "whole").write_bytes(bytes(MESSAGE_BYTES))
+    assert len(read_message(tmp_path / "whole")) == MESSAGE_BYTES
 
 
 def _error(call: Callable[[], object]) -> MeshwiseError:

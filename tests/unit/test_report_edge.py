@@ -89,7 +89,7 @@ def test_nobody_reading_stderr_changes_nothing(redirect: str) -> None:
 def test_an_encoding_without_the_letters_gets_plainer_ones() -> None:
     done = run(snippet("print('5 µs – 3 × … 例')", "console().print('─ µs √')"), PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stdout) == (0, "5 us - 3 x ... \\u4f8b\n- us v\n")
-    assert encoded("😀", "latin-1") == b"\\u1f600"
+    assert encoded("😀", "latin-1") == b"\\ud83d\\ude00", "as JSON writes it"
 
 
 def heeding() -> None:
@@ -142,6 +142,9 @@ def test_unseen_characters_are_written_as_json_writes_them() -> None:
     assert visible("\x1b[31m") == "\\u001b[31m"
     assert json.loads(f'"{visible(chr(0x9B) + chr(0x7F) + chr(0x202E))}"') == "\x9b\x7f\u202e"
     assert visible(os.fsdecode(b"caf\xe9")) == "caf\\udce9"
+    assert visible("q\u200b\ufeff\u2060\xad") == "q\\u200b\\ufeff\\u2060\\u00ad"
+    assert json.loads(f'"{visible(chr(0xE0041))}"') == "\U000e0041"
+    assert visible("👩\u200d🔬") == "👩\u200d🔬", "joined letters stay"
 
 
 @pytest.mark.parametrize("way", ["print({})", "typer.echo({})", "console().print({})", "logging.warning({})",

@@ -29,6 +29,8 @@ _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _LONGEST_NAME = 254
 _GRPC_PATH = re.compile(r"/?[!-.0-~]+/[!-.0-~]+")
 """Printable and ASCII, with one slash between; what is around it is up to the server."""
+MESSAGE_BYTES = 64 << 20
+"""Of --message: servers of gRPC take 4 MiB unless told otherwise, and a run holds several copies."""
 _OURS = frozenset({"content-length", "transfer-encoding", "connection"})
 
 
@@ -170,12 +172,17 @@ def parse_headers(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def read_message(path: Path) -> bytes:
-    """The serialised request of --message. Raises MW303."""
+    """The serialised request of --message, of at most MESSAGE_BYTES. Raises MW303."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:  # a pipe serves too
+            content = file.read(MESSAGE_BYTES + 1)
+        why = f"it is larger than {format_size(MESSAGE_BYTES)}" if len(content) > MESSAGE_BYTES else ""
     except OSError as error:
+        why = error.strerror or str(error)
+    if why:
         raise messages.BAD_LOAD_OPTION.error(
             where=str(path),
-            what=f"the message cannot be read: {error.strerror}",
+            what=f"the message cannot be read: {why}",
             remedy="give a file with the serialised request (protoc --encode writes one)",
-        ) from error
+        )
+    return content

@@ -66,7 +66,7 @@ def report(
 
 def read_content(reader: ArchiveReader) -> Content:
     """The findings of an archive, laid out; made anew, with a word on stderr, if they are not of this state
-    of the archive. Raises MW701 without any; MW608, MW702, MW703 for bad ones."""
+    of the archive. Raises MW701 without any; MW702, MW703 for those of another meshwise."""
     directory = reader.directory
     if not os.path.lexists(directory / FINDINGS_NAME):
         raise messages.NO_FINDINGS.error(
@@ -81,10 +81,14 @@ def read_content(reader: ArchiveReader) -> Content:
 
 def _current(reader: ArchiveReader) -> dict[str, Any]:
     """`findings.json` as the analysis makes it of the archive as it is now."""
-    found = read_findings(reader.directory)
+    try:
+        found = read_findings(reader.directory)
+    except MeshwiseError as error:  # cut short, say: whatever it holds, the archive can say it again
+        found, reason = {}, error.what
+    else:
+        reason = outdated(found, reader.digests)
     version = found.get("schema_version")
     newer = isinstance(version, int) and version > SCHEMA_VERSION
-    reason = outdated(found, reader.digests)
     if newer or not reason:
         return found
     path = reader.directory / FINDINGS_NAME

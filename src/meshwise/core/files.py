@@ -151,7 +151,10 @@ class Folder:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            try:
+                os.replace(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            except OSError as error:
+                raise self._placed(error, name) from error
         except BaseException:
             with suppress(OSError):  # the first error is the one to tell
                 self.remove(aside, absent=True)

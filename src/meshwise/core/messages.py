@@ -313,7 +313,7 @@ DAMAGED = Message(
     "MW608",
     Fault.ENVIRONMENT,
     "damaged: {reason}",
-    "restore the file from a copy; or remove it and run the study again with `--resume`",
+    "restore the file from a copy, or run the study again into another directory",
 )
 ALTERED = Message(
     "MW609",

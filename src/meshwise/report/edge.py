@@ -36,8 +36,12 @@ _BROKEN_PIPE = 128 + signal.SIGPIPE
 _PATIENCE = 2
 """Signals that wait until the clean-up after the first one is done; one more ends the process at once."""
 
-# C0 without tab and newline, DEL, C1, marks that turn the direction of writing, line separators, surrogates.
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# C0 without tab and newline, DEL, C1, marks that turn the direction of writing, line separators, surrogates;
+# what has no width (but the joiners, which languages need), the byte order mark, tags.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+    "\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
 _PLAINER = {
     "µ": "u",
     "–": "-",
@@ -56,7 +60,12 @@ def visible(text: str) -> str:
     """The text with what a terminal would obey, or a reader not see, written as JSON writes it: `\\u001b`.
 
     A byte of a path that is not UTF-8 (a lone surrogate) is among it."""
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _UNSEEN.sub(lambda found: _escaped(found[0]), text)
+
+
+def _escaped(letter: str) -> str:
+    units = letter.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def encoded(text: str, encoding: str) -> bytes:
@@ -71,7 +80,7 @@ def _letter(letter: str, encoding: str) -> bytes:
     for attempt in (letter, _PLAINER.get(letter, letter)):
         with suppress(UnicodeEncodeError):
             return attempt.encode(encoding)
-    return f"\\u{ord(letter):04x}".encode("ascii")
+    return _escaped(letter).encode("ascii")
 
 
 class _VisibleConsole(Console):
