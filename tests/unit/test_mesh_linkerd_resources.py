@@ -73,7 +73,7 @@ def join(*documents: str) -> str:
         (POLICY.replace("name: s}", "name: s, namespace: other}"), "MW402", "its own namespace"),
         (MESH.replace('"*"', '"web.*.svc"'), "MW402", "web.*.svc"),
         (MESH.replace('"*"', '"*web"'), "MW402", "*web"),
-        (MESH.replace('{identities: ["*"]}', "{identities: []}"), "MW402", "names nobody"),
+        (MESH.replace('{identities: ["*"]}', "{identities: []}"), "MW402", "names no client"),
         (ROUTE.replace("path: {value: /}", "queryParams: []"), "MW402", "queryParams"),
         (ROUTE.replace("matches:", "filters: [], matches:"), "MW402", "filters"),
         (ROUTE.replace("path: {value: /}", "method: FETCH"), "MW402", "FETCH"),

@@ -123,7 +123,7 @@ def of_floor(metric: Metric, control: str, floor: float | None, ratio: float | N
     size = cost if ratio is None else f"{number(100 * (ratio - 1))} % ({cost} at the level of that cell)"
     return (
         f"Run again {again}, the same cell differs so much that a change in {metric.words} below "
-        f"{size} is not told from noise here."
+        f"{size} is not distinguishable from noise here."
     )
 
 

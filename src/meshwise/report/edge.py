@@ -118,7 +118,7 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
 
 class _Outlet(io.TextIOBase):
     """One descriptor. Writing never raises: `failed` says why not; `kept` is all the text there was, of
-    stdout: stderr is told for hours what goes on."""
+    stdout: to stderr progress may go for hours."""
 
     def __init__(self, fd: int, encoding: str) -> None:
         self._fd, self._encoding = fd, encoding

@@ -87,7 +87,7 @@ def _all(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Mapping[str,
 
 
 def limited_by(cell: CellSearches) -> str:
-    """What was at its limit: `proxy (7), cpus (1)`; empty in findings from before it was told."""
+    """What was at its limit: `proxy (7), cpus (1)`; empty in findings from before it was recorded."""
     counts: dict[str, int] = {}
     for search in cell.searches:
         if limit := search.get("limited_by"):

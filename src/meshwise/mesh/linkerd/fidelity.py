@@ -23,7 +23,7 @@ _ALWAYS = (
         "linkerd-plaintext",
         "posture `plaintext`, or a service that demands it, withholds the endpoints' TLS identity, and with "
         "it the transport header; no supported Linkerd configuration gives this, and a proxy still takes "
-        "mesh TLS from whoever offers it",
+        "mesh TLS from every client that offers it",
         "measurement only: the step from plaintext to permissive is the cost of encryption, not a choice "
         "that a user of Linkerd has",
     ),

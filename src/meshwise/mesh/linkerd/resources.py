@@ -259,7 +259,7 @@ def _mesh_tls(document: DocumentNode, spec: DocumentNode, _group: str) -> MeshTL
         if "*" in node.text().lstrip("*") or (node.text()[:1] == "*" and node.text()[:2] not in ("*", "*.")):
             raise node.beyond(node.text(), "a star stands alone or before the first dot", ("*", "*.suffix"))
     if not names and not refs:
-        raise spec.beyond("spec", "it names nobody", ("identities", "identityRefs"))
+        raise spec.beyond("spec", "it names no client", ("identities", "identityRefs"))
     return MeshTLSAuthentication(meta, names, refs)
 
 

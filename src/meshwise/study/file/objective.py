@@ -50,12 +50,12 @@ def search_of(file: StudyFile, problems: list[Problem]) -> Search | None:
             impossible(("search",), "`limit` must lie above `start`", "the default is 200/s to 20000/s")
         )
     if 0 < shape.soak < LEAST_SOAK_NS:
-        reason = "a soak is told by its windows of a second or more, and ten are the least"
+        reason = "a soak is judged by its windows of a second or more, and ten are the least"
         problems.append(impossible(("search", "soak"), reason, "usual: `soak: 30s`"))
     if not shape.soak_share > 0:
         problems.append(
             impossible(
-                ("search", "soak_share"), "a soak at no rate tells nothing", "usual: `soak_share: 80%`"
+                ("search", "soak_share"), "a soak at no rate shows nothing", "usual: `soak_share: 80%`"
             )
         )
     return Search(

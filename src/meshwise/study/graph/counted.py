@@ -85,7 +85,7 @@ class CalledServices:
         if self.counted:
             found.append(
                 "amounts are taken as counted calls: a service makes each call as often as the counts say for"
-                " one that it gets itself; one that nobody calls makes its most frequent call once"
+                " one that it gets itself; one that is not called makes its most frequent call once"
             )
         return tuple(found)
 

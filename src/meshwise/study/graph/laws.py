@@ -117,8 +117,10 @@ def _names(services: Sequence[GraphService], places: Places, problems: list[Prob
             Authorization.NAMESPACE,
             Authorization.FINE,
         ):
-            reason = f"authorization `{service.authorization}` asks who calls, and without mutual TLS nobody"
-            problems.append(impossible(path, f"{reason} can say", "another `mtls`, or another authorization"))
+            reason = f"authorization `{service.authorization}` asks who calls, which without mutual"
+            problems.append(
+                impossible(path, f"{reason} TLS is not known", "another `mtls`, or another authorization")
+            )
 
 
 def _entrypoint(
@@ -128,7 +130,7 @@ def _entrypoint(
         return
     called = {callee for service in services for callee in service.callees}
     free = [service.name for service in services if service.name not in called]
-    hint = f"; nobody calls {', '.join(f'`{name}`' for name in free[:5])}" if free else ""
+    hint = f"; no other service calls {', '.join(f'`{name}`' for name in free[:5])}" if free else ""
     remedy = f"mark the service that the client calls{hint}"
     problems.append(impossible(places.root, "the graph has no entrypoint", remedy))
 

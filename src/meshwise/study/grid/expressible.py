@@ -14,8 +14,8 @@ def inexpressible(cell: Cell) -> str | None:
         Authorization.FINE,
     ):
         return (
-            f"authorization `{cell.posture.authorization}` asks who calls, and without mutual TLS nobody can"
-            " say; `request` is the kind that needs no identity"
+            f"authorization `{cell.posture.authorization}` asks who calls, which without mutual TLS"
+            " is not known; `request` is the kind that needs no identity"
         )
     return _demand_without_identity(cell)
 
@@ -29,5 +29,5 @@ def _demand_without_identity(cell: Cell) -> str | None:
         mtls = service.mtls or cell.posture.mtls
         if mtls is MtlsMode.DISABLE and kind in (Authorization.NAMESPACE, Authorization.FINE):
             asks = f"authorization `{kind}` of `{service.name}` asks who calls"
-            return f"{asks}, and without mutual TLS nobody can say"
+            return f"{asks}, which without mutual TLS is not known"
     return None
