@@ -17,6 +17,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from tests.support.hostile import hostile
 from tests.support.loads import MS, load_spec, run_here
 from tests.support.pki import Pki, make_pki
 
@@ -158,6 +159,33 @@ def test_mutual_tls(pki: Pki, tmp_path: Path) -> None:
     assert ran.report.connect_us.p50 is not None
 
 
+@contextlib.contextmanager
+def ends_by_closing(context: ssl.SSLContext, *, notify: bool) -> Iterator[int]:
+    """A server whose body lasts until TLS ends; with close_notify it keeps TCP open as long as the client."""
+
+    def answer(sock: socket.socket) -> None:
+        tls = context.wrap_socket(sock, server_side=True)
+        tls.recv(4096)
+        tls.sendall(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        if notify:
+            tls.unwrap()  # waits for the client's
+        socket.socket(fileno=tls.detach()).close()
+
+    with hostile(answer) as port:
+        yield port
+
+
+@pytest.mark.parametrize(("notify", "error"), [(True, ""), (False, "protocol")])
+def test_a_body_until_the_end_of_tls_needs_its_close_notify(
+    notify: bool, error: str, pki: Pki, tmp_path: Path
+) -> None:
+    with ends_by_closing(server_context(pki, demand_client=False), notify=notify) as port:
+        ran = run_here(with_tls(load_spec(port, duration_ns=200 * MS), pki, client=False), tmp_path)
+    assert set(ran.errors()) == {error}
+    assert set(ran.table["status"].to_pylist()) == {200}
+    assert set(ran.table["bytes"].to_pylist()) == {5}
+
+
 @pytest.mark.parametrize("what", ["no client certificate", "another name", "another authority"])
 def test_tls_refusals_are_errors_of_kind_tls(what: str, pki: Pki, tmp_path: Path) -> None:
     with http_server(server_context(pki, demand_client=True)) as port:
@@ -171,6 +199,8 @@ def test_tls_refusals_are_errors_of_kind_tls(what: str, pki: Pki, tmp_path: Path
         ran = run_here(spec, tmp_path)
     assert "" not in ran.errors()
     assert "tls" in ran.report.errors
+    word = "certificate required" if what == "no client certificate" else "certificate verify failed"
+    assert any(word in reason for reason in ran.report.reasons), ran.report.reasons
 
 
 def test_tls_to_a_server_without_it(pki: Pki, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class Lines:
         error = ErrorKind.NONE if good else ErrorKind.PROTOCOL
         return [(self._open.pop(), self._first_ns, outcome(0, error, len(line) * good))]
 
-    def end_of_stream(self, now_ns: int) -> list[tuple[int, int, int]]:
+    def end_of_stream(self, now_ns: int, *, clean: bool = True) -> list[tuple[int, int, int]]:
         self.closing = True
         return []
 

@@ -206,6 +206,10 @@ class Connection:
         except BlockingIOError:
             return b""
 
+    def end_of_stream(self, now_ns: int) -> Sequence[Completion]:
+        """The peer closed; see `WireProtocol`."""
+        return self.protocol.end_of_stream(now_ns, clean=self._tls is None or self._tls.ended)
+
     def transmit(self, data: bytes) -> None:
         """Sends, or keeps in `unsent` what the socket does not take. Raises OSError."""
         if self.muted:

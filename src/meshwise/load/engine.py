@@ -137,11 +137,11 @@ class Engine:
             if data:
                 connection.receive(data, self._clock())
             else:
-                connection.protocol.end_of_stream(self._clock())
+                connection.end_of_stream(self._clock())
         except BlockingIOError:
             return
-        except ssl.SSLError:
-            self._pool.lose(connection, ErrorKind.TLS)
+        except ssl.SSLError as error:
+            self._pool.lose(connection, ErrorKind.TLS, str(error))
         except OSError:
             self._pool.lose(connection, ErrorKind.RESET)
         except WireError as error:
@@ -281,13 +281,11 @@ class Engine:
                 try:
                     data = connection.recv(size)
                     now = clock()
-                    answers = (
-                        connection.receive(data, now) if data else connection.protocol.end_of_stream(now)
-                    )
+                    answers = connection.receive(data, now) if data else connection.end_of_stream(now)
                 except BlockingIOError:
                     continue
-                except ssl.SSLError:
-                    pool.lose(connection, ErrorKind.TLS)
+                except ssl.SSLError as error:
+                    pool.lose(connection, ErrorKind.TLS, str(error))
                     continue
                 except OSError:
                     pool.lose(connection, ErrorKind.RESET)

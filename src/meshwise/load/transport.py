@@ -63,6 +63,8 @@ class TlsStream:
         self._tls = context.wrap_bio(
             self._in, self._out, server_hostname=server_name or None, session=session
         )
+        self.ended = False
+        """The peer said so (close_notify): whoever cut the connection could not have."""
         self._unsent = b""
         self._first = b""
         """What the server sent first."""
@@ -132,16 +134,22 @@ class TlsStream:
         tls = self._tls
         plain = b""
         try:
-            while True:
-                plain += tls.read(_READ_BYTES)
+            while more := tls.read(_READ_BYTES):
+                plain += more
                 if not self._in.pending and not tls.pending():
                     return plain
         except ssl.SSLWantReadError:
             if plain:
                 return plain
             raise BlockingIOError from None
-        except ssl.SSLZeroReturnError:
-            return plain
+        except ssl.SSLZeroReturnError:  # as below, where we have said it too
+            pass
+        # The end, whether or not the peer closes TCP too. Behind bytes it is read at the next event, and
+        # there is one: the socket is at its end now.
+        self.ended = True
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+        return plain
 
     def seal(self, data: bytes) -> bytes:
         """The records that carry `data`, to be sent in order (with what TLS itself had still to send)."""

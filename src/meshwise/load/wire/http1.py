@@ -116,12 +116,14 @@ class Http1(OneRequest):
             return ((tag, now_ns, heads.last_outcome),)
         return self._receive_slowly(data, now_ns)
 
-    def end_of_stream(self, now_ns: int) -> Sequence[Completion]:
+    def end_of_stream(self, now_ns: int, *, clean: bool = True) -> Sequence[Completion]:
         self.closing = True
         if self._tag < 0 or self._between:
             return ()
         if self._state == _UNTIL_CLOSE:
-            return (self._finish(),)
+            if clean:
+                return (self._finish(),)
+            return (self._give_up("a body without a length, and TLS ended without close_notify"),)
         return (self._give_up(f"the connection ended within a response, {_WHERE[self._state]}"),)
 
     # --- the slow path -------------------------------------------------------------------------

@@ -139,7 +139,7 @@ class Http2(Sending):
             self._until_learning = (self._until_learning + 1) % _LEARN_EVERY
         return done
 
-    def end_of_stream(self, now_ns: int) -> Sequence[Completion]:
+    def end_of_stream(self, now_ns: int, *, clean: bool = True) -> Sequence[Completion]:
         if not self.ready:
             raise WireError(ErrorKind.RESET, "closed by the server before its HTTP/2 SETTINGS")
         self._end()

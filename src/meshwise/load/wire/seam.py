@@ -110,8 +110,10 @@ class WireProtocol(Protocol):
     def receive(self, data: bytes, now_ns: int) -> Sequence[Completion]:
         """Takes what came, at any cut. Raises WireError."""
 
-    def end_of_stream(self, now_ns: int) -> Sequence[Completion]:
-        """The peer closed; gives the answers that are complete by that. The rest of `open_tags()` is lost."""
+    def end_of_stream(self, now_ns: int, *, clean: bool = True) -> Sequence[Completion]:
+        """The peer closed; gives the answers that are complete by that. The rest of `open_tags()` is lost.
+
+        Not `clean`: TLS ended without close_notify, so anyone on the way may have cut it."""
 
     def take_control(self) -> bytes:
         """Bytes that the protocol itself has to send (acknowledgements, window updates, held-back body)."""

@@ -63,7 +63,7 @@ class Tcp(OneRequest):
             self._first_ns = now_ns
         return self._receive_part(data)
 
-    def end_of_stream(self, now_ns: int) -> Sequence[Completion]:
+    def end_of_stream(self, now_ns: int, *, clean: bool = True) -> Sequence[Completion]:
         self.closing = True
         return ()
 
