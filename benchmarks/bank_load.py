@@ -23,7 +23,7 @@ from pathlib import Path
 
 from meshwise.service.bank import driver, invariants, loopback
 from meshwise.service.bank.driver import CompletedRequest, Drive
-from meshwise.service.bank.invariants import Told
+from meshwise.service.bank.invariants import ClientAnswer
 from meshwise.service.bank.loopback import LoopbackBank
 from meshwise.service.bank.mix import BankOperation, Mix
 from meshwise.service.bank.spec import BankService
@@ -78,8 +78,8 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         bank.wait_ready()
         settled = asyncio.run(invariants.settled(bank.postgres.url, 30))
         books = asyncio.run(invariants.read_books(bank.postgres.url))
-        told = [Told(done.request, done.status) for done in (*warm, *results)]
-        verdict = invariants.judge(books, told, bank.balance, bank.allowance)
+        answers = [ClientAnswer(done.request, done.status) for done in (*warm, *results)]
+        verdict = invariants.judge(books, answers, bank.balance, bank.allowance)
         known = sum(done.known for done in results)
         used = {} if options.kill_every else {name: after[name] - before[name] for name in after}
         return {

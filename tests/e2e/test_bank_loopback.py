@@ -30,7 +30,7 @@ from meshwise.service.bank import driver, invariants, loopback, stores
 from meshwise.service.bank.cache import Cache, balance_key
 from meshwise.service.bank.calls import Answer, PeerClient
 from meshwise.service.bank.driver import CompletedRequest, Drive
-from meshwise.service.bank.invariants import Told
+from meshwise.service.bank.invariants import ClientAnswer
 from meshwise.service.bank.loopback import LoopbackBank
 from meshwise.service.bank.mix import BankOperation, Mix
 from meshwise.service.bank.schema import MUTED_EVERY
@@ -226,8 +226,8 @@ def test_no_money_is_lost_or_doubled_though_services_are_killed(protocol: Protoc
         bank.wait_ready()
         assert asyncio.run(invariants.settled(bank.postgres.url, slower * 25))
         books = asyncio.run(invariants.read_books(bank.postgres.url))
-    told = [Told(done.request, done.status) for done in results]
-    verdict = invariants.judge(books, told, bank.balance, bank.allowance)
+    answers = [ClientAnswer(done.request, done.status) for done in results]
+    verdict = invariants.judge(books, answers, bank.balance, bank.allowance)
     assert verdict.violations == ()
     assert len(killed) >= 3
     assert any(done.attempts > 1 for done in results), "no accident was felt"
@@ -253,8 +253,8 @@ def test_no_money_is_lost_or_doubled_though_the_database_crashes(tmp_path: Path)
         assert asyncio.run(invariants.settled(bank.postgres.url, 25))
         books = asyncio.run(invariants.read_books(bank.postgres.url))
     assert "terminating any other active server processes" in (tmp_path / "postgres.log").read_text()
-    told = [Told(done.request, done.status) for done in results]
-    verdict = invariants.judge(books, told, bank.balance, bank.allowance)
+    answers = [ClientAnswer(done.request, done.status) for done in results]
+    verdict = invariants.judge(books, answers, bank.balance, bank.allowance)
     assert verdict.violations == ()
     assert verdict.unknown == 0
     assert verdict.acknowledged > 50

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("asyncpg", reason="pip install 'meshwise[bank]'")
 
 from meshwise.service.bank.domain import Hold, SagaState, Transfer, TransferOutcome
-from meshwise.service.bank.invariants import Books, Told, judge
+from meshwise.service.bank.invariants import Books, ClientAnswer, judge
 from meshwise.service.bank.mix import BankOperation, BankRequest
 
 PAID = Transfer("t", 0, 1, 30)
@@ -30,17 +30,17 @@ WHOLE = Books(
     reservations={"n": (1, 20, Hold.HELD), "b": (2, 10, Hold.UNDONE)},
     notifications={"n": Hold.HELD, "b": Hold.UNDONE},
 )
-TOLD = [
-    Told(BankRequest(BankOperation.TRANSFER, 0, 1, 30, "t"), 200),
-    Told(BankRequest(BankOperation.NOTIFY, 1, 2, 20, "n"), 200),
-    Told(BankRequest(BankOperation.NOTIFY, 2, 0, 10, "b"), 422),
-    Told(BankRequest(BankOperation.TRANSFER, 0, 1, 5, "never"), 0),
-    Told(BankRequest(BankOperation.PROFILE, 0), 200),
+ANSWERS = [
+    ClientAnswer(BankRequest(BankOperation.TRANSFER, 0, 1, 30, "t"), 200),
+    ClientAnswer(BankRequest(BankOperation.NOTIFY, 1, 2, 20, "n"), 200),
+    ClientAnswer(BankRequest(BankOperation.NOTIFY, 2, 0, 10, "b"), 422),
+    ClientAnswer(BankRequest(BankOperation.TRANSFER, 0, 1, 5, "never"), 0),
+    ClientAnswer(BankRequest(BankOperation.PROFILE, 0), 200),
 ]
 
 
 def test_whole_books_pass() -> None:
-    verdict = judge(WHOLE, TOLD, 100, 100)
+    verdict = judge(WHOLE, ANSWERS, 100, 100)
     assert verdict.violations == ()
     assert (verdict.acknowledged, verdict.unknown, verdict.moved, verdict.compensated) == (3, 1, 3, 1)
 
@@ -107,11 +107,11 @@ DAMAGES: dict[str, tuple[Callable[[Books], Books], str]] = {
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_found(name: str) -> None:
     damage, words = DAMAGES[name]
-    violations = judge(damage(WHOLE), TOLD, 100, 100).violations
+    violations = judge(damage(WHOLE), ANSWERS, 100, 100).violations
     assert any(words in violation for violation in violations), violations
 
 
 def test_a_promise_that_the_books_deny_is_found() -> None:
-    lie = [replace(each, status=422) if each.request.key == "t" else each for each in TOLD]
+    lie = [replace(each, status=422) if each.request.key == "t" else each for each in ANSWERS]
     (violation,) = judge(WHOLE, lie, 100, 100).violations
     assert "the client was told 422" in violation

@@ -259,8 +259,8 @@ def _place(trial: Trial) -> tuple[int, int]:
 
 
 def _reasons(kind: FlagKind, outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
-    told = sorted({(outcome.trial.cell.name, _first_line(outcome.failure)) for outcome in outcomes})
-    return tuple(kind(cell=cell, reason=reason) for cell, reason in told)
+    endings = sorted({(outcome.trial.cell.name, _first_line(outcome.failure)) for outcome in outcomes})
+    return tuple(kind(cell=cell, reason=reason) for cell, reason in endings)
 
 
 def _first_line(text: str) -> str:

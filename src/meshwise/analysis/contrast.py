@@ -201,11 +201,11 @@ class Naming:
     def words(self, cell: Cell, without: str = "") -> str:
         """`http1 at 800/s, chain of 3`: what varies and means something in this posture."""
         telling = self.varying[cell.mesh, cell.protocol] - {without}
-        told = (
+        level_words = (
             factor.spoken(getattr(cell, factor.field), str(cell.shape))
             for factor in FACTORS
             if factor.spoken is not None and factor.field in telling and factor.means_to(cell)
         )
-        spoken = [words for words in told if words]
+        spoken = [words for words in level_words if words]
         rate = "" if without == "rate_rps" or not cell.rate_rps else f" at {cell.rate_rps:g}/s"
         return ", ".join([f"{cell.protocol}{rate}", *spoken])

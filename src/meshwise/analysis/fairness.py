@@ -103,8 +103,8 @@ def unlike(contrast: Contrast, traits: Mapping[str, Mapping[str, str]], facts: F
         if trait.factor and getattr(first, trait.factor) == getattr(other, trait.factor):
             entry = _entry(trait, [(first, other)], traits, facts)
             if entry and not entry.equal and UNKNOWN not in entry.values.values():
-                told = ", ".join(f"{value} in {mesh}" for mesh, value in entry.values.items())
-                flags.append(UNEQUAL_TRAIT(what=trait.what, values=told))
+                differing = ", ".join(f"{value} in {mesh}" for mesh, value in entry.values.items())
+                flags.append(UNEQUAL_TRAIT(what=trait.what, values=differing))
     return tuple(flags)
 
 
@@ -115,20 +115,20 @@ def _entry(
     facts: Facts,
 ) -> Entry | None:
     concerned = [pair for pair in compared if all(_concerns(trait, cell) for cell in pair)]
-    told: dict[MeshName, dict[str, None]] = {}
+    by_mesh: dict[MeshName, dict[str, None]] = {}
     observed, equal = True, True
     for pair in concerned:
         values = []
         for cell in pair:
             value, basis = _value(trait, cell, traits, facts)
-            told.setdefault(cell.mesh, {})[value] = None
+            by_mesh.setdefault(cell.mesh, {})[value] = None
             observed &= basis == OBSERVED
             values.append(value)
         equal &= values[0] == values[1] != UNKNOWN
-    if all(value == UNKNOWN for values in told.values() for value in values):
+    if all(value == UNKNOWN for values in by_mesh.values() for value in values):
         return None
     basis = OBSERVED if observed else CONFIGURED
-    return Entry(trait, {mesh: _listed(values) for mesh, values in told.items()}, equal, basis)
+    return Entry(trait, {mesh: _listed(values) for mesh, values in by_mesh.items()}, equal, basis)
 
 
 def _concerns(trait: Trait, cell: Cell) -> bool:

@@ -83,12 +83,12 @@ def walks(own: Sequence[Searched]) -> Walks | None:
 
 def _end(searched: Searched, phase: Phase) -> float | None:
     """Where the walk of that phase ended; None if the search made none, or could not tell."""
-    told = [
+    ends = [
         outcome.trial.cell.rate_rps
         for outcome, _ in searched.steps
         if outcome.trial.phase is phase and outcome.result != Result.INVALID
     ]
-    return told[-1] if told else None
+    return ends[-1] if ends else None
 
 
 def hysteresis(found: Sequence[Searched], naming: Naming, settings: Settings) -> Iterator[Finding]:

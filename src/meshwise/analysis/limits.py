@@ -68,15 +68,15 @@ def limits(
 ) -> Iterator[Finding]:
     """One check per cell: what limited it."""
     for cell, own in by_cell(found, settings.cells).items():
-        told = [each for searched in own if (each := limit_of(searched, machine)) is not None]
-        if not told:
+        attributed = [each for searched in own if (each := limit_of(searched, machine)) is not None]
+        if not attributed:
             continue
-        counts = Counter(each.limit for each in told)
+        counts = Counter(each.limit for each in attributed)
         limit, most = counts.most_common(1)[0]
-        example = next(each for each in told if each.limit is limit)
-        used = [each.used for each in told if each.used is not None]
+        example = next(each for each in attributed if each.limit is limit)
+        used = [each.used for each in attributed if each.used is not None]
         others = [f"{WHO[other]} in {count}" for other, count in counts.items() if other is not limit]
-        share = f"in {most} of {len(told)} searches" + (f" ({', '.join(others)})" if others else "")
+        share = f"in {most} of {len(attributed)} searches" + (f" ({', '.join(others)})" if others else "")
         where = naming.place(cell)
         said = (
             f"it cannot be told what limited it, {share}; for one, {example.words}"
@@ -87,10 +87,10 @@ def limits(
             id=f"check/limit/{place_of(cell)}/{naming.key(cell)}",
             subject=LimitCheck(cell_scope(cell), str(limit)), key=MetricKey("limit"),
             estimate=float(np.mean(used)) if used else None, low=None, high=None,
-            confidence=settings.confidence, unit="ratio", n=len(told),
+            confidence=settings.confidence, unit="ratio", n=len(attributed),
             method="share of the pods' CPUs used at the lowest rate that broke; see measure.attribution",
             verdict=Verdict.OK if limit in SYSTEM else Verdict.WARNING,
-            flags=tuple(LIMITED_BY(who=WHO[each], count=count, of=len(told))
+            flags=tuple(LIMITED_BY(who=WHO[each], count=count, of=len(attributed))
                         for each, count in counts.most_common()),
             sentence=f"{where}: {said}.",
         )  # fmt: skip
@@ -158,7 +158,9 @@ def _drift(
     warn = interval is not None and p < settings.alpha and abs(estimate) > matters
     where = naming.place(cell)
     low, high = ends(interval)
-    told = f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval else " (no interval)"
+    interval_words = (
+        f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval else " (no interval)"
+    )
     return Finding(
         id=f"check/soak/{place_of(cell)}/{naming.key(cell)}/{metric}",
         subject=SoakDrift(cell_scope(cell)), key=MetricKey(metric),
@@ -167,6 +169,6 @@ def _drift(
         method="Theil-Sen slope over the windows times their span, per soak; t over executions",
         verdict=Verdict.WARNING if warn else Verdict.OK, p_adjusted=p,
         adjustment=Adjustment(Method.HOLM, tests),
-        sentence=f"{where}: over a soak {words} changes by {100 * estimate:.1f} %{told}"
+        sentence=f"{where}: over a soak {words} changes by {100 * estimate:.1f} %{interval_words}"
         + ("; it drifts." if warn else "."),
     )  # fmt: skip

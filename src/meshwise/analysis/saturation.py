@@ -157,10 +157,10 @@ def bounds(
         share = f"in {len(bound)} of {len(own)} searches"
         if low is None:
             flag = NOTHING_HELD(count=len(bound), of=len(own))
-            told = f"{where}: not even the lowest rate that was tried held the objective, {share}."
+            sentence = f"{where}: not even the lowest rate that was tried held the objective, {share}."
         else:
             flag = LIMITED(rate=low, why=_why(bound, limit_rps), count=len(bound), of=len(own))
-            told = (
+            sentence = (
                 f"{where}: the highest rate that holds the objective is at least {low:.0f}/s;"
                 f" {_why(bound, limit_rps)} {share}, so it is not compared."
             )
@@ -169,7 +169,7 @@ def bounds(
             subject=CellLevel(cell_scope(cell)), key=KNEE,
             estimate=None, low=low, high=None, confidence=confidence, unit="1/s", n=len(own),
             method="lower bound: geometric mean of the highest rates that held",
-            verdict=Verdict.NOT_ESTIMABLE, flags=(flag,), sentence=told,
+            verdict=Verdict.NOT_ESTIMABLE, flags=(flag,), sentence=sentence,
         )  # fmt: skip
 
 

@@ -83,8 +83,8 @@ def of_contrast(finding: Finding, setting: str) -> str:
         return f"{topic}: {what} cannot be compared ({_flags(finding) or 'too little data'})."
     if finding.verdict is Verdict.DISTINGUISHABLE:
         votes = "positive" if isinstance(subject, Slope) else "higher"
-        told = f"{votes} in {finding.higher_in} of {_units(finding.n)}"
-        return f"{topic}: {_claim(finding, what)}{_ratio(finding)}; {told}."
+        sign_words = f"{votes} in {finding.higher_in} of {_units(finding.n)}"
+        return f"{topic}: {_claim(finding, what)}{_ratio(finding)}; {sign_words}."
     unit = _unit(finding)
     interval = between(finding.estimate, finding.low, finding.high, unit)
     ratio = finding.mde_ratio if _is_a_pair(subject) and metric.scale is Scale.LOG else None

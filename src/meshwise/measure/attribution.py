@@ -189,21 +189,21 @@ def attribute(usage: Usage, machine: Machine) -> Attribution:
     used = machine.used_share(usage)
     if used is None:
         return Attribution(Limit.UNKNOWN, "there is no reading of CPU")
-    told = _told(usage, machine, used)
+    usage_words = _usage_words(usage, machine, used)
     for who, spent in sorted(usage.by_process.items(), key=lambda each: -each[1]):
         role, most = who.role, machine.ceiling(who.role)
         if most and spent >= NEAR * most and role in ("proxy", "service"):
             of = "its one CPU" if most == 1 else f"the {most:g} CPUs that it can use"
             return Attribution(
-                Limit(role), f"{who.workload}/{role} used {spent / most:.0%} of {of}; {told}", used
+                Limit(role), f"{who.workload}/{role} used {spent / most:.0%} of {of}; {usage_words}", used
             )
     if used >= NEAR:
-        return Attribution(_dominant(usage, machine, used), told, used)
+        return Attribution(_dominant(usage, machine, used), usage_words, used)
     if usage.stalled >= STALLED:
         return Attribution(
             Limit.HOST, f"tasks stood still for memory or disk for {usage.stalled:.0%} of the time", used
         )
-    return Attribution(Limit.UNKNOWN, f"{told}, and no process was near the CPU that it can use", used)
+    return Attribution(Limit.UNKNOWN, f"{usage_words}, and no process was near the CPU that it can use", used)
 
 
 _LIMIT_OF_ROLE = {
@@ -234,7 +234,7 @@ def _by_role(usage: Usage, machine: Machine) -> dict[str, float]:
 _MANY = {"proxy": "sidecars", "service": "services", "controller": "the control plane"}
 
 
-def _told(usage: Usage, machine: Machine, used: float) -> str:
+def _usage_words(usage: Usage, machine: Machine, used: float) -> str:
     """`the pods' CPU was 97 % used: 71 % by sidecars, 17 % by services`."""
     cpus = machine.pod_cpus or 1
     parts = [
@@ -261,7 +261,7 @@ def limit_of_search(
     """What limited one search. `broken_rps`: the lowest rate that broke."""
     if limited or broken_rps is None:
         return _limit_from_outside(steps)
-    told: list[Attribution] = []
+    attributed: list[Attribution] = []
     rates = sorted({step.rate_rps for step in steps if broken_rps <= step.rate_rps <= CLEAR * broken_rps})
     for rate in rates:
         own = [
@@ -269,14 +269,16 @@ def limit_of_search(
             for step in steps
             if step.rate_rps == rate and step.result == "broken" and step.usage is not None
         ]
-        told += own
+        attributed += own
         known = Counter(each.limit for each in own if each.limit is not Limit.UNKNOWN)
         if known:
             winner = known.most_common(1)[0][0]
             found = next(each for each in own if each.limit is winner)
             return Attribution(winner, f"at {rate:g}/s, which broke, {found.words}", found.used)
-    if told:
-        return Attribution(Limit.UNKNOWN, f"at {broken_rps:g}/s, which broke, {told[0].words}", told[0].used)
+    if attributed:
+        return Attribution(
+            Limit.UNKNOWN, f"at {broken_rps:g}/s, which broke, {attributed[0].words}", attributed[0].used
+        )
     return Attribution(Limit.UNKNOWN, "no trial that broke has a reading of CPU")
 
 

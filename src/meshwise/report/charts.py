@@ -109,9 +109,9 @@ def ladder_chart(name: str, ladder: Ladder) -> str:
         parts.append(_whiskers(scale, finding, form, y, rung.mesh))
         parts.append(_mark(rung.mesh, x, y, True, tip))
     title = f"{ladder.titled.title}, {form.unit}"
-    told = "; ".join(f"{r.mesh} {r.label} {form.value(r.value.estimate)}" for r in rungs if r.value)
+    described = "; ".join(f"{r.mesh} {r.label} {form.value(r.value.estimate)}" for r in rungs if r.value)
     return svg.drawing(
-        name, WIDTH, bottom + 22, title, f"Value of each rung with its interval: {told}.", parts
+        name, WIDTH, bottom + 22, title, f"Value of each rung with its interval: {described}.", parts
     )
 
 
@@ -159,21 +159,21 @@ def _effects(
     parts += [_band(scale, finding, form, y) for _, finding, y in effects]
     parts.append(svg.line(scale(0), TOP, scale(0), bottom, "zero"))
     parts += _names(rungs, _rows(rungs)[0])
-    told = []
+    described = []
     for rung, finding, y in effects:
         assert finding.estimate is not None
         sure = finding.verdict is Verdict.DISTINGUISHABLE
         number, verdict = form.signed(finding.estimate), str(words.verdict_words(finding, form))
         subject = finding.subject
         over = f" over {subject.lower}" if isinstance(subject, LadderStep | AgainstNone) else ""
-        told.append(f"{rung.mesh} {rung.label} {number} ({verdict})")
+        described.append(f"{rung.mesh} {rung.label} {number} ({verdict})")
         interval = form.interval(finding.low, finding.high)
         tip = f"{rung.mesh} {rung.label}{over}: {number} {interval}, {verdict}"
         parts.append(_whiskers(scale, finding, form, y, rung.mesh))
         parts.append(_mark(rung.mesh, scale(finding.estimate / form.divisor), y, sure, tip))
         shown = words.typeset(number)
         parts.append(svg.text(WIDTH - 2, y + 4, shown if sure else f"~ {shown}", "number", "end"))
-    return svg.drawing(name, WIDTH, bottom + 22, title, f"{about}: {'; '.join(told)}.", parts)
+    return svg.drawing(name, WIDTH, bottom + 22, title, f"{about}: {'; '.join(described)}.", parts)
 
 
 EFFECT_REACH = 3.0
@@ -242,8 +242,8 @@ def distribution_chart(name: str, title: str, curves: Sequence[Curve]) -> str:
         parts.append(
             svg.polyline(_thinned(points), f"curve rung-{slug(posture)}", f"{curve.at['mesh']} {posture}")
         )
-    told = "; ".join(f"{curve.at['posture']}: {_percentiles(curve)}" for curve in shown)
-    return svg.drawing(name, WIDTH, bottom + 22, title, f"Response time of each posture: {told}.", parts)
+    described = "; ".join(f"{curve.at['posture']}: {_percentiles(curve)}" for curve in shown)
+    return svg.drawing(name, WIDTH, bottom + 22, title, f"Response time of each posture: {described}.", parts)
 
 
 def _nines(share: float) -> float:
@@ -285,8 +285,10 @@ def bar_chart(name: str, title: str, rows: Sequence[tuple[Rung, Finding]], form:
         parts.append(svg.rect(scale(0), y - 6, end - scale(0), 12, f"bar mesh-{slug(rung.mesh)}", tip))
         parts.append(_whiskers(scale, finding, form, y, "over-bar"))
         parts.append(svg.text(WIDTH - 2, y + 4, form.value(finding.estimate), "number", "end"))
-    told = "; ".join(f"{rung.mesh} {rung.label} {form.value(finding.estimate)}" for rung, finding in rows)
-    return svg.drawing(name, WIDTH, bottom + 22, title, f"{told}.", parts)
+    described = "; ".join(
+        f"{rung.mesh} {rung.label} {form.value(finding.estimate)}" for rung, finding in rows
+    )
+    return svg.drawing(name, WIDTH, bottom + 22, title, f"{described}.", parts)
 
 
 def drift_chart(name: str, title: str, points: Sequence[DriftPoint]) -> str:
@@ -316,8 +318,8 @@ def drift_chart(name: str, title: str, points: Sequence[DriftPoint]) -> str:
         y, left, right, [(tick, f"{tick:+g}%".replace("-", "−") if tick else "0") for tick in y.ticks(5)]
     )
     for index, (point, deviation) in enumerate(zip(points, deviations, strict=True)):
-        told = f"{point.median_us:.0f} us, {deviation:+.1f} %"
-        tip = f"{point.trial_id} {point.at['mesh']} {point.at['posture']}: {told}"
+        described = f"{point.median_us:.0f} us, {deviation:+.1f} %"
+        tip = f"{point.trial_id} {point.at['mesh']} {point.at['posture']}: {described}"
         odd = point.block % 2
         mark = svg.diamond if odd else svg.circle
         parts.append(
@@ -327,7 +329,7 @@ def drift_chart(name: str, title: str, points: Sequence[DriftPoint]) -> str:
         svg.text((left + right) / 2, bottom + 30, "block, in the order of running", "tick", "middle")
     )
     blocks = len({point.block for point in points})
-    told = (
+    described = (
         f"{len(points)} trials in {blocks} blocks; largest deviation {max(map(abs, deviations)):.1f} percent."
     )
-    return svg.drawing(name, WIDTH, bottom + 36, title, told, parts)
+    return svg.drawing(name, WIDTH, bottom + 36, title, described, parts)

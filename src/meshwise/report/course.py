@@ -43,10 +43,10 @@ def course_chart(name: str, title: str, courses: Sequence[Course], quantile: flo
                 f"curve rung-{slug(str(course.at['posture']))}",
             )
         )
-    told = "; ".join(
+    described = "; ".join(
         f"{course.at['mesh']} {course.at['posture']} {_extremes(times)}" for course, times in lines
     )
-    about = f"Above, response time in windows of {2 * half:.3g} s: {told}. Below, the intended rate."
+    about = f"Above, response time in windows of {2 * half:.3g} s: {described}. Below, the intended rate."
     return svg.drawing(name, WIDTH, rate_bottom + 22, title, about, parts)
 
 

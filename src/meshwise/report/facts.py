@@ -143,12 +143,12 @@ def fairness_line(content: Content) -> str:
 
 def fidelity_line(content: Content) -> str:
     gaps = fidelity(content.environment)
-    told = [line] if (line := fairness_line(content)) else []
+    lines = [line] if (line := fairness_line(content)) else []
     if gaps:
         first, rest = str(gaps[0]["what"]), len(gaps) - 1
         more = f"; {rest} more in report.html" if rest else ""
-        told.append(f"{words.plural(len(gaps), 'known difference')} from the real mesh: {first}{more}")
-    return "; ".join(told) or "no difference from the real mesh is recorded"
+        lines.append(f"{words.plural(len(gaps), 'known difference')} from the real mesh: {first}{more}")
+    return "; ".join(lines) or "no difference from the real mesh is recorded"
 
 
 def floors(content: Content) -> tuple[tuple[str, Finding], ...]:
@@ -167,14 +167,14 @@ def floors(content: Content) -> tuple[tuple[str, Finding], ...]:
 
 def noise_line(content: Content) -> str:
     """What the A/A control shows, per metric for every control that was run; smaller effects are noise."""
-    told: dict[str, list[Finding]] = {}
+    by_metric: dict[str, list[Finding]] = {}
     controls = floors(content)
     for _, finding in controls:
-        told.setdefault(finding.metric, []).append(finding)
-    if not told:
+        by_metric.setdefault(finding.metric, []).append(finding)
+    if not by_metric:
         return "no A/A control was run, so no noise floor is known"
     texts = []
-    for metric, found in told.items():
+    for metric, found in by_metric.items():
         form = words.form_for(found[0].unit, [f.estimate for f in found], [f.estimate for f in found])
         numbers = " / ".join(form.value(finding.estimate) for finding in found)
         texts.append(f"{metric_of(metric).short} {numbers} {form.unit}")

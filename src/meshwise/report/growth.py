@@ -155,8 +155,8 @@ def growths(content: Content) -> tuple[Growth, ...]:
     groups: dict[tuple[str, SlopePart, str], list[tuple[Finding, Slope]]] = {}
     for finding in content.findings:
         subject = finding.subject
-        told = finding.metric in content.primary and not finding.part and finding.estimate is not None
-        if isinstance(subject, Slope) and told:
+        is_shown = finding.metric in content.primary and not finding.part and finding.estimate is not None
+        if isinstance(subject, Slope) and is_shown:
             place = (subject.factor, subject.part, finding.metric)
             groups.setdefault(place, []).append((finding, subject))
     return tuple(_growth(*place, slopes, content) for place, slopes in groups.items())
@@ -207,8 +207,8 @@ def togethers(content: Content) -> tuple[Together, ...]:
     """Interactions of the primary metrics."""
     groups: dict[str, list[Finding]] = {}
     for finding in content.of_kind(Kind.DIFFERENCE):
-        told = finding.metric in content.primary and not finding.part and finding.estimate is not None
-        if isinstance(finding.subject, Interaction) and told:
+        is_shown = finding.metric in content.primary and not finding.part and finding.estimate is not None
+        if isinstance(finding.subject, Interaction) and is_shown:
             groups.setdefault(finding.metric, []).append(finding)
     ordered = [metric for metric in content.primary if metric in groups]
     return tuple(_together(metric, groups[metric], content) for metric in ordered)

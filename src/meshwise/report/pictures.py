@@ -177,24 +177,28 @@ def growth_figures(name: str, growth: Growth) -> Iterator[Figure]:
             for line in growth.lines
             if line.setting == setting
         ]
-        told = f"{growth.titled.title}, {growth.form.unit}"
-        title = f"What {growth.step} adds to {told}" + (f", {setting}" if setting else "")
+        heading = f"{growth.titled.title}, {growth.form.unit}"
+        title = f"What {growth.step} adds to {heading}" + (f", {setting}" if setting else "")
         drawing = charts.effect_chart(
             f"{name}-{growth.metric}-{number}", rows, growth.form, title, "Slope of each posture"
         )
         if drawing:
             legend = tuple((f"mesh-{slug(mesh)} key-mark {mesh}", mesh) for mesh in many)
-            yield Figure(Markup(drawing), f"{told}{f' ({setting})' if setting else ''}", legend)
+            yield Figure(Markup(drawing), f"{heading}{f' ({setting})' if setting else ''}", legend)
 
 
 def together_figures(name: str, tables: Sequence[Together]) -> Iterator[Figure]:
     for table in tables:
         rows = [(Rung(p.mesh, p.setting, _pair_label(p), p.interaction), p.interaction) for p in table.pairs]
-        told = f"{table.titled.title}, {table.form.unit}"
+        heading = f"{table.titled.title}, {table.form.unit}"
         drawing = charts.effect_chart(
-            f"{name}-{table.metric}", rows, table.form, f"Beyond the sum of the parts: {told}", "Interaction"
+            f"{name}-{table.metric}",
+            rows,
+            table.form,
+            f"Beyond the sum of the parts: {heading}",
+            "Interaction",
         )
-        yield Figure(Markup(drawing), told)
+        yield Figure(Markup(drawing), heading)
 
 
 def _pair_label(pair: Pair) -> str:

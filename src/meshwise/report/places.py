@@ -63,13 +63,13 @@ def place_tables(name: str, content: Content, part: Slice) -> Iterator[Table]:
 
 def _told_once(rows: Rows) -> Rows:
     """Without the depths that hold the same sidecars as a role: their values are the same numbers."""
-    told: dict[tuple[object, ...], None] = {}
+    met: dict[tuple[object, ...], None] = {}
     found = {}
     for (place, mesh), own in rows.items():
         values = (mesh, *sorted((posture, finding.estimate, finding.low) for posture, finding in own.items()))
-        if not (place.startswith("depth ") and values in told):
+        if not (place.startswith("depth ") and values in met):
             found[place, mesh] = own
-        told[values] = None
+        met[values] = None
     return found
 
 

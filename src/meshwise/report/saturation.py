@@ -151,8 +151,8 @@ def section(content: Content) -> Section | None:
         f"Objective: {objective}, for a whole trial. Each search is one block; `>=`: the instrument, the "
         "host or the study's limit ended it, not the system."
     )
-    told = tuple(beside_the_knee(content))
-    blocks: list[Block] = [Paragraph(about), _table(own, objective), Sentences(told), *figures(drawn)]
+    sentences = tuple(beside_the_knee(content))
+    blocks: list[Block] = [Paragraph(about), _table(own, objective), Sentences(sentences), *figures(drawn)]
     return Section("saturation", "Saturation", tuple(blocks))
 
 
@@ -231,9 +231,11 @@ def curve_chart(
         mark = svg.triangle if down else svg.diamond if cell.mesh == "linkerd" else svg.circle
         parts.append(mark(x(rate), y(value), 3.0, cls, tip))
     parts.append(svg.text((left + right) / 2, bottom + 30, "offered requests per second", "tick", "middle"))
-    told = f"{len(points)} trials of {len(own)} cells; hollow where the objective did not hold"
-    told += ", triangles coming down from overload." if any(_is_down(step) for _, step, *_ in points) else "."
-    return svg.drawing(name, WIDTH, bottom + 36, title, told, parts)
+    caption = f"{len(points)} trials of {len(own)} cells; hollow where the objective did not hold"
+    caption += (
+        ", triangles coming down from overload." if any(_is_down(step) for _, step, *_ in points) else "."
+    )
+    return svg.drawing(name, WIDTH, bottom + 36, title, caption, parts)
 
 
 def _is_down(step: Mapping[str, Any]) -> bool:

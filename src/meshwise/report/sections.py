@@ -193,6 +193,6 @@ def _together(found: Sequence[Together]) -> Section:
     for number, table in enumerate(found, 1):
         blocks.append(together_table(f"{name}-table-{number}", table))
         if table.described:
-            told = "described, not judged: such percentiles do not add up"
-            blocks.append(Paragraph(told, page_only=False))
+            remark = "described, not judged: such percentiles do not add up"
+            blocks.append(Paragraph(remark, page_only=False))
     return Section(name, "Together and alone", tuple(blocks))

@@ -109,10 +109,10 @@ def growth_table(name: str, growth: Growth) -> Table:
         TableColumn(f"slope, {form.unit}", Setting.STRONG, "slope"), INTERVAL, VERDICT,
     )  # fmt: skip
     points = ", ".join(point for place, point in enumerate(shown) if place not in spare)
-    told = f"{growth.factor_words} {points}: value in {growth.level_unit}; " if shown else ""
+    remark = f"{growth.factor_words} {points}: value in {growth.level_unit}; " if shown else ""
     return Table(
         name, f"{growth.step}: {growth.titled.title}", columns, tuple(rows), Style.EFFECTS,
-        EXPLORATORY if growth.exploratory else "", f"{told}slope in {form.unit}", common, dense=True,
+        EXPLORATORY if growth.exploratory else "", f"{remark}slope in {form.unit}", common, dense=True,
     )  # fmt: skip
 
 

@@ -110,8 +110,8 @@ def _set(entry: Entry, notes: Footnotes) -> str | Text:
         return str(entry)
     verdict, marks = entry.verdict, notes.mark(entry.notes)
     style = "dim" if not verdict.sure else "green" if "saves" in verdict.word else "yellow"
-    told = f"{verdict}\u00a0{marks}" if marks else str(verdict)
-    return Text(told.replace("\u00a0", UNBROKEN), style)
+    shown = f"{verdict}\u00a0{marks}" if marks else str(verdict)
+    return Text(shown.replace("\u00a0", UNBROKEN), style)
 
 
 def _closing(report: Report, notes: Footnotes, console: Console) -> None:

@@ -159,9 +159,9 @@ class GrpcServer(Http2Server):
         if not _exchange_of(stream)[1].begun:
             self._answer(stream_id, stream, grpc_answer(status, reason, 0, []))
             return
-        told = [("grpc-status", str(status)), ("grpc-message", grpc_framing.message_text(reason))]
+        trailers = [("grpc-status", str(status)), ("grpc-message", grpc_framing.message_text(reason))]
         self._blocked.pop(stream_id, None)
-        self._out.append(frames.headers_frames(stream_id, encode_block(told), end_stream=True))
+        self._out.append(frames.headers_frames(stream_id, encode_block(trailers), end_stream=True))
         self._streams.pop(stream_id, None)
 
 

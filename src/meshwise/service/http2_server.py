@@ -194,8 +194,8 @@ def grpc_answer(status: int, reason: str, body_bytes: int, fields: list[tuple[st
     if status == grpc_framing.OK:
         body = grpc_framing.frame_payload(body_of(body_bytes))
         return _cut(encode_block(first), body, encode_block([("grpc-status", "0")]))
-    told = [("grpc-status", str(status)), ("grpc-message", grpc_framing.message_text(reason))]
-    return _cut(encode_block([*first, *told, *fields]), b"", b"")
+    trailers = [("grpc-status", str(status)), ("grpc-message", grpc_framing.message_text(reason))]
+    return _cut(encode_block([*first, *trailers, *fields]), b"", b"")
 
 
 def _printable(text: str) -> str:

@@ -71,11 +71,11 @@ def _stop_on_signals(loop: Loop, node: ServiceNode, stack: ExitStack) -> None:
         end.setblocking(False)
         stack.enter_context(end)
 
-    def told(mask: int) -> None:
+    def on_signal(mask: int) -> None:
         reader.recv(16)
         node.stop()
 
-    loop.watch(reader.fileno(), EPOLLIN, told)
+    loop.watch(reader.fileno(), EPOLLIN, on_signal)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     stack.callback(signal.set_wakeup_fd, -1)
     for number in (signal.SIGTERM, signal.SIGINT):

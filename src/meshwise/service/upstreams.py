@@ -47,9 +47,9 @@ class Upstreams:
 
     def start(self, protocol: Protocol, calls: Sequence[Outgoing], done: Done) -> None:
         """Make all calls at once; `done` is called when all have ended, never before this returns."""
-        told: Done = done if len(calls) == 1 else _Join(len(calls), done)
+        on_end: Done = done if len(calls) == 1 else _Join(len(calls), done)
         for outgoing in calls:
-            ticket = Ticket(outgoing, told)
+            ticket = Ticket(outgoing, on_end)
             ticket.timer = self._deadlines.add(ticket.expire)
             self._pool(protocol, outgoing.upstream).submit(ticket)
 

@@ -109,9 +109,9 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
 
 def sign_test(d: FloatArray) -> float:
     """Two-sided exact p of as many values above 0 as below; ties say nothing."""
-    told = d[d != 0]
-    fewer = int(min((told > 0).sum(), (told < 0).sum()))
-    return min(1.0, 2 * float(special.bdtr(fewer, len(told), 0.5))) if len(told) else 1.0
+    signed = d[d != 0]
+    fewer = int(min((signed > 0).sum(), (signed < 0).sum()))
+    return min(1.0, 2 * float(special.bdtr(fewer, len(signed), 0.5))) if len(signed) else 1.0
 
 
 def levene_p(samples: Sequence[FloatArray]) -> float | None:

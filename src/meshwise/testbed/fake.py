@@ -346,6 +346,6 @@ class FakeTestbed:
             "steal": stolen_ns,
             "idle": max(0.0, sum(idle_ns.values()) - stolen_ns),
         }
-        told = [("host_cpu_ns", f"mode={mode}", ns) for mode, ns in modes_ns.items()]
-        told += [("cpu_idle_ns", f"cpu={number}", ns) for number, ns in idle_ns.items()]
-        return [("host", metric, labels, np.array([1e9, 1e9 + ns]), t_ns) for metric, labels, ns in told]
+        counters = [("host_cpu_ns", f"mode={mode}", ns) for mode, ns in modes_ns.items()]
+        counters += [("cpu_idle_ns", f"cpu={number}", ns) for number, ns in idle_ns.items()]
+        return [("host", metric, labels, np.array([1e9, 1e9 + ns]), t_ns) for metric, labels, ns in counters]

@@ -27,7 +27,7 @@ _MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 _ACCEPT = ", ".join(_INDEX_TYPES + _MANIFEST_TYPES)
-_TOLD, _WORD = 20, 40
+_MOST_NAMED, _WORD = 20, 40
 """How much of a list from outside stands in an error."""
 
 
@@ -121,9 +121,9 @@ def _platform(index: Mapping[str, Any], architecture: str, source: str) -> _Desc
             if descriptor.size_bytes > DOCUMENT_BYTES:
                 raise messages.DOWNLOAD_TOO_LARGE.error(where=source, limit=DOCUMENT_BYTES)
             return descriptor
-    told = ", ".join([name[:_WORD] for name in found[:_TOLD]] + ["..."] * (len(found) > _TOLD))
+    named = ", ".join([name[:_WORD] for name in found[:_MOST_NAMED]] + ["..."] * (len(found) > _MOST_NAMED))
     raise messages.NO_SUCH_PLATFORM.error(
-        where=source, platform=f"linux/{architecture}", found=told or "none"
+        where=source, platform=f"linux/{architecture}", found=named or "none"
     )
 
 

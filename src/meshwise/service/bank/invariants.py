@@ -37,7 +37,7 @@ class Books:
 
 
 @dataclass(frozen=True)
-class Told:
+class ClientAnswer:
     """What a client asked and was told; status 0: nothing."""
 
     request: BankRequest
@@ -55,15 +55,15 @@ class BooksVerdict:
     compensated: int
 
 
-def judge(books: Books, told: Sequence[Told], balance: int, allowance: int) -> BooksVerdict:
+def judge(books: Books, answers: Sequence[ClientAnswer], balance: int, allowance: int) -> BooksVerdict:
     """`balance` and `allowance`: what every account and user began with, in cents."""
-    asked = [each for each in told if each.request.operation.moves_money]
+    asked = [each for each in answers if each.request.operation.moves_money]
     violations = [
         *_money(books, balance),
         *_allowances(books, allowance),
         *_sagas(books),
-        *_strangers(books, {each.request.key for each in asked}),
-        *(words for each in asked for words in _promise(books, each)),
+        *_unasked(books, {each.request.key for each in asked}),
+        *(words for each in asked for words in _compared(books, each)),
     ]
     return BooksVerdict(
         tuple(violations),
@@ -116,16 +116,16 @@ def _sagas(books: Books) -> Iterable[str]:
             yield f"saga {key} was compensated, but {moved=} {returned=} {reserved=} {notified=}"
 
 
-def _strangers(books: Books, keys: set[str]) -> Iterable[str]:
+def _unasked(books: Books, keys: set[str]) -> Iterable[str]:
     for key in books.transfers:
         if key.removesuffix("/return") not in keys:
             yield f"the books have the transfer {key}, which no client asked for"
 
 
-def _promise(books: Books, told: Told) -> Iterable[str]:
+def _compared(books: Books, answer: ClientAnswer) -> Iterable[str]:
     """What one client was told, against the books."""
-    request, key = told.request, told.request.key
-    if told.status not in (calls.OK, calls.REFUSED):
+    request, key = answer.request, answer.request.key
+    if answer.status not in (calls.OK, calls.REFUSED):
         return
     saga = request.operation is BankOperation.NOTIFY
     if saga and key not in books.sagas:
@@ -138,8 +138,8 @@ def _promise(books: Books, told: Told) -> Iterable[str]:
         return
     else:
         happened = _moved(books, key)
-    if happened != (told.status == calls.OK):
-        yield f"{request.operation} {key}: the client was told {told.status}, the books say {happened=}"
+    if happened != (answer.status == calls.OK):
+        yield f"{request.operation} {key}: the client was told {answer.status}, the books say {happened=}"
     stored = books.transfers.get(key)
     if stored and stored[0] != Transfer(key, request.user, request.target, request.amount):
         yield f"transfer {key} has other terms than the client asked: {stored[0]}"

@@ -198,8 +198,8 @@ class LoadProfile:
     def words(self) -> str:
         """`a sinusoid of ±80 % every 24s, times a spike of 3x at 12s for 1s`."""
         parts = [getattr(self, each.name) for each in fields(self) if each.name != "trace"]
-        told = ", times ".join(part.words for part in parts if part is not None)
-        return f"{told}, {self.trace.name}" if self.trace else told
+        described = ", times ".join(part.words for part in parts if part is not None)
+        return f"{described}, {self.trace.name}" if self.trace else described
 
     def shared(self, share: float) -> LoadProfile:
         """The shape of one of two clients who send this share of the load."""

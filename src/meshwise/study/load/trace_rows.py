@@ -97,8 +97,8 @@ class Rows:
             steps = np.diff(times, prepend=last_ns)
             wrong = np.flatnonzero(steps < (1 if self.are_rates else 0))
             if wrong.size:
-                where, told = _line_of(line, text, int(wrong[0])), f"{found[wrong[0], 0]:.15g}"
-                what = f"the time {told} is not after the one in the row above it"
+                where, shown = _line_of(line, text, int(wrong[0])), f"{found[wrong[0], 0]:.15g}"
+                what = f"the time {shown} is not after the one in the row above it"
                 remedy = "sort the rows by their time, or ask for it (`sort: true` in a study, `--sort`)"
                 raise self.cannot(where, what, remedy)
             last_ns, total = int(times[-1]), total + len(times)
@@ -164,8 +164,8 @@ class Rows:
         good = (np.isfinite(found) & (found >= 0)).all(axis=1)
         if not good.all():
             row = int(np.argmin(good))
-            told = ",".join(f"{number:g}" for number in found[row])
-            what = f"`{told}`: times and rates are finite and not negative"
+            shown = ",".join(f"{number:g}" for number in found[row])
+            what = f"`{shown}`: times and rates are finite and not negative"
             raise self.cannot(_line_of(line, text, row), what, "correct the row, or leave it out")
         return np.asarray(found)
 

@@ -30,7 +30,7 @@ from meshwise.load.script import ScriptLine, write_script
 from meshwise.load.spec import LoadSpec
 from meshwise.load.wire.seam import GRPC_STATUS_BASE
 from meshwise.service.bank import calls, invariants, schema
-from meshwise.service.bank.invariants import BooksVerdict, Told
+from meshwise.service.bank.invariants import BooksVerdict, ClientAnswer
 from meshwise.service.bank.mix import BankRequest, Mix, draw
 from meshwise.service.bank.spec import BankService
 from meshwise.study.bank import BankOperation
@@ -123,9 +123,9 @@ def judged(
         return measurement  # its processes can no longer be trusted, and will be started anew
     statuses = _statuses(requests, asked)
     repeated = _come_back(statuses, ask_again)
-    told = [Told(request, status) for request, status in statuses.values()]
+    answers = [ClientAnswer(request, status) for request, status in statuses.values()]
     try:
-        settled, verdict = asyncio.run(_verdict(url, told, settle_s))
+        settled, verdict = asyncio.run(_verdict(url, answers, settle_s))
     except schema.ERRORS as error:
         return replace(measurement, failure=f"the books could not be read: {type(error).__name__}: {error}")
     checks = checks_of(settled, verdict, repeated, settle_s)
@@ -159,9 +159,9 @@ def _come_back(statuses: dict[str, tuple[BankRequest, int]], ask_again: AskAgain
     return repeated
 
 
-async def _verdict(url: str, told: Sequence[Told], settle_s: float) -> tuple[bool, BooksVerdict]:
+async def _verdict(url: str, answers: Sequence[ClientAnswer], settle_s: float) -> tuple[bool, BooksVerdict]:
     settled = await invariants.settled(url, settle_s)
-    return settled, invariants.judge(await invariants.read_books(url), told, BALANCE, ALLOWANCE)
+    return settled, invariants.judge(await invariants.read_books(url), answers, BALANCE, ALLOWANCE)
 
 
 def checks_of(
