@@ -146,7 +146,7 @@ def test_a_database_whose_disk_is_full_loses_nothing_that_it_acknowledged(tmp_pa
         full, again = scene(ME, {}, "disk_full", str(directory))
     finally:
         directory.rmdir()
-    assert full["error"].keys() - {""}, "nobody felt it"
+    assert full["error"].keys() - {""}, "no request failed"
     if not full["failure"]:  # room was made before the judgement
         assert full["passed"] == [True, True], full
     assert_good(again)

@@ -117,7 +117,9 @@ class ApplicationConformance:
             assert len({plan.pod for plan in plans}) == len(plans), "one a pod"
             for plan in plans:
                 assert (plan.pod in nodes, plan.role) == (True, SERVICE)
-                assert plan.ready is not None, "nobody waits for a process that does not say when"
+                assert plan.ready is not None, (
+                    "a process that does not say when it is ready is not waited for"
+                )
             for path in place.files.rglob("*"):
                 assert stat.S_IMODE(path.stat().st_mode) == 0o600
             assert stat.S_IMODE(place.files.stat().st_mode) == 0o700
@@ -189,7 +191,7 @@ class ApplicationConformance:
             assert (judged.started_unix_ns, judged.instrument) == (7, {"limited_by": "none"})
             assert set(given.flags) <= set(judged.flags)
             assert all(check.passed for check in judged.checks), "nothing was sent, so nothing is wrong"
-        assert not sent, "nobody comes back for what was never sent"
+        assert not sent, "what was never sent is not asked again"
 
     def test_it_describes_itself_in_keys_of_its_own(self, begun: Begun) -> None:
         said = begun.application.describe()

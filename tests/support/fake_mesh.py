@@ -139,18 +139,18 @@ class NotesSampler:
 @dataclass
 class NotesReach:
     """See `meshwise.mesh.reach.Reach`: pods whose listeners are given. `answers`: by pod, port and path the
-    body of its 200; `refused`: pods that nobody else admits."""
+    body of its 200; `refused`: pods whose calls are all refused."""
 
     answers: Mapping[tuple[str, int, str], bytes] = field(default_factory=dict)
     refused: frozenset[str] = frozenset()
 
     def call(self, pod: str, address: str, port: int, request: Ask, tls: TlsAs | None = None) -> ProbeAnswer:
         if pod in self.refused or not any(port == known for _, known, _ in self.answers):
-            return ProbeAnswer(CallOutcome.CLOSED, "nobody listens")
+            return ProbeAnswer(CallOutcome.CLOSED, "nothing listens")
         return ProbeAnswer(CallOutcome.OK)
 
     def choice(self, pod: str, address: str, port: int, server_name: str) -> Choice | str:
-        return "nobody speaks TLS"
+        return "nothing speaks TLS"
 
     def listens(self, pod: str, port: int) -> bool:
         return any((pod, port) == (of, known) for of, known, _ in self.answers)

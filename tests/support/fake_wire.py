@@ -29,7 +29,7 @@ class Lines:
 
     def receive(self, data: bytes, now_ns: int) -> list[tuple[int, int, int]]:
         if not self._open:
-            raise WireError(ErrorKind.PROTOCOL, "nobody asked")
+            raise WireError(ErrorKind.PROTOCOL, "no request is open")
         self._first_ns = self._first_ns if self._line else now_ns
         self._line += data[: self.MOST_BYTES]
         if b"\n" not in self._line and len(self._line) < self.MOST_BYTES:

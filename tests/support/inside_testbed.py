@@ -162,7 +162,7 @@ def slow_start() -> int:
 
 
 def conform() -> int:
-    """The suite of the seam, with a report for whoever reads the output."""
+    """The suite of the seam, with a report in the output."""
     return int(
         pytest.main(
             ["-q", "-x", "-p", "no:cacheprovider", str(Path(__file__).with_name("inside_conformance.py"))]

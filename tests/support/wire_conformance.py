@@ -195,7 +195,7 @@ class WireConformance:
             if not goes_on:
                 assert protocol.start(limit) == b""
                 continue
-            assert feed(protocol, [self.answer(0)[came:]]) == [], "its late answer is nobody's"
+            assert feed(protocol, [self.answer(0)[came:]]) == [], "its late answer belongs to no request"
             assert protocol.start(limit)
             for number in range(1, limit + 1):
                 assert [one.tag for one in feed(protocol, [self.answer(number)])] == [number]

@@ -144,7 +144,7 @@ def identities(tmp_path_factory: pytest.TempPathFactory) -> dict[str, IdentityFi
     key = make_key(KeyType.ECDSA_P256)
     return {
         name: store(issuer.issue("backend", name, key), authority.root_pem, folder, name)
-        for name, issuer in {"server": authority, "client": authority, "stranger": foreign}.items()
+        for name, issuer in {"server": authority, "client": authority, "foreign": foreign}.items()
     }
 
 
@@ -192,7 +192,7 @@ def test_a_handshake_tells_version_names_and_resumption(identities: dict[str, Id
     assert second.handshake.resumed
 
 
-@pytest.mark.parametrize("who", ["stranger", None])
+@pytest.mark.parametrize("who", ["foreign", None])
 def test_a_certificate_that_is_not_accepted_fails_the_handshake(
     identities: dict[str, IdentityFiles], who: str | None
 ) -> None:

@@ -47,7 +47,7 @@ def test_a_trial_that_is_not_proven_is_not_measured(tmp_path: Path) -> None:
     assert (row["trial_id"], row["status"], row["requests_rows"]) == (victim, "unproven", None)
     assert summary.unproven == 1
     kept = {path.parent.name: path.read_text() for path in (tmp_path / "out/failures").glob("*/*")}
-    assert kept == {victim: f"{victim} did not end well\n"}, "its state, and nobody else's"
+    assert kept == {victim: f"{victim} did not end well\n"}, "its state, and no other's"
 
 
 def test_a_resumed_block_says_that_its_processes_are_new(tmp_path: Path) -> None:

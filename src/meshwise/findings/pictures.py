@@ -1,5 +1,5 @@
 """Numbers for drawings: distributions, response time along a trial, and the order of trials. Findings are not
-made of these; findings.json holds them (`pictures`), so that whoever draws needs no request."""
+made of these; findings.json holds them (`pictures`), so that drawing needs no request."""
 
 from __future__ import annotations
 

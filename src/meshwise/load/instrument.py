@@ -184,7 +184,7 @@ class _Part:
         return self
 
     def followed_by(self, others: list[_Other]) -> None:
-        """They stop when this one does: whoever ends a run knows the first process only."""
+        """They stop when this one does: what ends a run knows the first process only."""
         self._followers = others
 
     def _stop(self) -> None:
@@ -246,7 +246,7 @@ class _Other:
         os.write(self.send, json.dumps({"start_ns": start_ns}).encode() + b"\n")
 
     def stop(self) -> None:
-        """Not waited for yet, so its number is nobody else's."""
+        """Not waited for yet, so no other process has its number."""
         os.kill(self.pid, signal.SIGTERM)
 
     def facts(self) -> RunFacts:

@@ -64,7 +64,7 @@ class TlsStream:
             self._in, self._out, server_hostname=server_name or None, session=session
         )
         self.ended = False
-        """The peer said so (close_notify): whoever cut the connection could not have."""
+        """The peer ended it (close_notify), which one that only cut the connection could not have sent."""
         self._unsent = b""
         self._first = b""
         """What the server sent first."""

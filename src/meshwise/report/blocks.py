@@ -1,7 +1,7 @@
 """What the report says, as blocks that are made once: terminal, page and JSON only set them.
 
 A text is ready to be set, in plain characters; a number has its column's form. Notes to a number travel with
-it: whoever sets them gives them marks, in the order in which a reader meets them.
+it: the code that sets them gives them marks, in the order in which a reader meets them.
 """
 
 from __future__ import annotations

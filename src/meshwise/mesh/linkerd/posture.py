@@ -149,8 +149,8 @@ class _Entries:
         entries = names_of(self._cell, self._workload)
         requests = next(iter(entries.values())).requests
         for number in range(self._cell.policy_count):
-            nobody = f"other-{number:04d}"
-            others = Allowance((Workload(nobody, nobody, nobody),), requests)
+            unknown = f"other-{number:04d}"
+            others = Allowance((Workload(unknown, unknown, unknown),), requests)
             yield from self._entry(f"before-{self._workload.name}-{number:04d}", others)
         for name, allowed in entries.items():
             yield from self._entry(name, allowed)

@@ -231,8 +231,8 @@ def redis(
     Raises MW911, MW211 or MW212.
     """
     binary = redis_binary()
-    nobody = Unprivileged()
-    with _own_directory(directory, "redis", nobody) as folder:
+    as_is = Unprivileged()
+    with _own_directory(directory, "redis", as_is) as folder:
         password = secrets.token_hex(16)
         configuration = folder / "redis.conf"
         write_private_text(
@@ -243,7 +243,7 @@ def redis(
         )
         output = directory / f"{name.rpartition('/')[2]}.log"
         start = output.stat().st_size if output.exists() else 0
-        plan = _plan(name, (str(binary), str(configuration), *settings), output, nobody, network_fd)
+        plan = _plan(name, (str(binary), str(configuration), *settings), output, as_is, network_fd)
         with OwnedProcess(plan) as process:
             process.wait_until(
                 lambda: b"eady to accept connections" in output.read_bytes()[start:],
