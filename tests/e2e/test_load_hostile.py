@@ -84,6 +84,19 @@ def test_a_body_that_may_never_be_sent_times_out(tmp_path: Path) -> None:
     with hostile.hostile(hostile.zero_window) as port:
         ran = run_here(load_spec(port, Protocol.HTTP2, body_bytes=1000, method="POST", **SHORT), tmp_path)
     assert set(ran.errors()) == {"timeout"}
+    assert "the server's flow-control window had no room for the rest of the body" in ran.report.reasons
+
+
+@pytest.mark.parametrize("requests_per_connection", [0, 1])
+def test_a_server_that_never_allows_a_stream_is_said_to(requests_per_connection: int, tmp_path: Path) -> None:
+    none = {frames.MAX_CONCURRENT_STREAMS: 0}
+    with hostile.hostile(hostile.allows_later(none, none, after_s=0.0)) as port:
+        changes = {**SHORT, "requests_per_connection": requests_per_connection}
+        ran = run_here(load_spec(port, Protocol.HTTP2, **changes), tmp_path)
+    assert set(ran.errors()) == {"timeout"}
+    assert list(ran.report.reasons) == [
+        "the server allows no stream: its SETTINGS_MAX_CONCURRENT_STREAMS is 0"
+    ]
 
 
 def test_a_peer_that_reads_nothing_does_not_make_us_hoard(tmp_path: Path) -> None:
@@ -197,3 +210,4 @@ def test_a_request_whose_new_connection_says_goaway_has_failed(tmp_path: Path) -
     with hostile.hostile(hostile.goaway_at_once) as port:
         ran = run_here(load_spec(port, Protocol.HTTP2, requests_per_connection=1, **SHORT), tmp_path)
     assert ran.errors() == ["goaway"] * 10
+    assert "the server said GOAWAY: NO_ERROR" in ran.report.reasons

@@ -161,6 +161,10 @@ def test_rst_stream_and_goaway_are_errors_of_their_requests() -> None:
     ]
     assert feed(protocol, [frames.goaway(1, frames.NO_ERROR)]) == [Answer(2, 0, ErrorKind.GOAWAY, 0)]
     assert protocol.closing
+    assert protocol.reasons == [
+        "the server reset the stream: REFUSED_STREAM",
+        "the server said GOAWAY: NO_ERROR",
+    ]
     assert protocol.start(9) == b""
     protocol.attention = False
     assert feed(protocol, [headers(1, end=True)]) == [Answer(0, 200, ErrorKind.NONE, 0)]

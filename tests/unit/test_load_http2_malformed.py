@@ -193,6 +193,13 @@ CALLS: dict[str, tuple[bytes, int, int]] = {
     "a prefix of another kind": (
         headers(1, GRPC_HEAD) + data(1, b"\7" + MESSAGE[1:], end=False) + TRAILING, 1000, 7,
     ),
+    "compressed without an encoding": (
+        headers(1, GRPC_HEAD) + data(1, b"\1" + MESSAGE[1:], end=False) + TRAILING, 1000, 7,
+    ),
+    "compressed with none": (
+        headers(1, GRPC_HEAD + encode_block([("grpc-encoding", "identity")]))
+        + data(1, b"\1" + MESSAGE[1:], end=False) + TRAILING, 1000, 7,
+    ),
     "a status that is no number": (
         headers(1, GRPC_HEAD) + data(1, MESSAGE, end=False)
         + headers(1, encode_block([("grpc-status", "x")]), end=True), 200, 7,
@@ -224,6 +231,12 @@ def test_the_short_cut_looks_at_the_prefix_of_a_message() -> None:
         ]
         protocol.start(7 + turn)
     assert protocol._shape is not None
+
+
+def test_a_compressed_message_that_names_its_encoding_is_whole() -> None:
+    head = GRPC_HEAD + encode_block([("grpc-encoding", "gzip")])
+    stream = headers(1, head) + data(1, b"\1" + MESSAGE[1:], end=False) + TRAILING
+    assert feed(called(), [stream]) == [Answer(5, 1000, ErrorKind.NONE, 7)]
 
 
 def test_an_error_of_grpc_needs_no_message() -> None:

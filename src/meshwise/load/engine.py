@@ -163,6 +163,7 @@ class Engine:
             count = self._loop(records, total, start_ns)
         finally:
             gc.enable()
+        in_flight.note_shut(self._pool)
         records.finish(count)
         stopped = self._stop or (self._spec.arrivals is Arrivals.CLOSED and count >= total)
         if self._cpu_mark is None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from meshwise.load.connection import Connection
 from meshwise.load.decide import LIVE
 from meshwise.load.pool import Pool
 from meshwise.load.wire.seam import ErrorKind
+
+_NO_STREAMS = "the server allows no stream: its SETTINGS_MAX_CONCURRENT_STREAMS is 0"
 
 
 def outstanding(pool: Pool) -> int:
@@ -25,7 +28,7 @@ def expire(pool: Pool, intended: memoryview, before_ns: int) -> None:
         waiting = connection.waiting_tag
         if waiting >= 0:
             if intended[waiting] < before_ns:
-                pool.lose(connection, ErrorKind.TIMEOUT)
+                pool.lose(connection, ErrorKind.TIMEOUT, _NO_STREAMS if _allows_none(connection) else "")
             continue
         for tag in connection.protocol.open_tags():
             if intended[tag] < before_ns:
@@ -36,3 +39,15 @@ def expire(pool: Pool, intended: memoryview, before_ns: int) -> None:
                 pool.rest(connection)
         if connection.state is LIVE and connection.protocol.attention:
             pool.attend(connection)
+
+
+def note_shut(pool: Pool) -> None:
+    """At the end of a run: connections that took no request because the server still allows none."""
+    for connection in pool.by_fd.values():
+        if connection.waiting_tag < 0 and _allows_none(connection):
+            pool.setups.note_reason(_NO_STREAMS)
+
+
+def _allows_none(connection: Connection) -> bool:
+    protocol = connection.protocol
+    return connection.state is LIVE and protocol.ready and not protocol.closing and not protocol.limit

@@ -244,7 +244,8 @@ class Pool:
         """Why no connection lives, when time is up."""
         waiting = next(iter(self._setting_up), None)
         if waiting is None:
-            return SetupError(ErrorKind.CONNECT, "no connection became ready in time")
+            why = next(reversed(self.setups.reasons), "no connection became ready in time")
+            return SetupError(ErrorKind.CONNECT, why)
         return waiting.stuck()
 
     def blocked_cause(self, ahead: int) -> Waited:

@@ -44,6 +44,18 @@ _HEAD = struct.Struct(">BHBBL")
 _SETTING = struct.Struct(">HL")
 
 
+_CODE_NAMES = (
+    "NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED",
+    "FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED",
+)  # fmt: skip
+
+
+def code_name(code: int) -> str:
+    """Of an error code (RFC 9113 section 7)."""
+    return _CODE_NAMES[code] if code < len(_CODE_NAMES) else f"error code {code}"
+
+
 class FramingError(Exception):
     """The peer broke the framing; `code` is the error code for GOAWAY."""
 

@@ -82,6 +82,8 @@ class Grpc(Http2):
                 return "a message of gRPC that is shorter than its prefix says"
             if reader.malformed:
                 return "a message of gRPC whose prefix does not begin with 0 or 1"
+            if reader.compressed and not stream.encoded:
+                return "a message of gRPC that is marked as compressed, without a grpc-encoding"
             problem = self._wrong_count(reader.whole)
             if problem:
                 return problem

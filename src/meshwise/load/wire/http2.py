@@ -151,6 +151,8 @@ class Http2(Sending):
     def cancel(self, tag: int) -> bool:
         for key, open_tag in self._open.items():
             if open_tag == tag:
+                if key in self._held_back:
+                    self._note("the server's flow-control window had no room for the rest of the body")
                 self._forget_reset(key)
                 self._send(frames.rst_stream(int.from_bytes(key, "big"), frames.CANCEL))
                 return True
@@ -359,9 +361,10 @@ class Http2(Sending):
         elif kind == CONTINUATION:
             self._on_continuation(flags, key, payload, now_ns, done)
         elif kind == RST_STREAM:
-            frames.parse_code(payload)
+            code = frames.parse_code(payload)
             self._check_closed(key)
             if key in self._open:
+                self._note(f"the server reset the stream: {frames.code_name(code)}")
                 stream = self._answers.get(key) or ResponseStream(0)
                 error = outcome(stream.status, ErrorKind.RST_STREAM, stream.body_bytes)
                 done.append((self._forget_reset(key), stream.first_ns, error))
@@ -398,7 +401,11 @@ class Http2(Sending):
             self._on_block(key, first_flags, bytes(block), now_ns, done)
 
     def _on_goaway(self, payload: bytes, done: list[Completion]) -> None:
-        last, _ = frames.parse_goaway(payload)
+        last, code = frames.parse_goaway(payload)
         self._end()
-        for key in [key for key in self._open if int.from_bytes(key, "big") > last]:
+        refused = [key for key in self._open if int.from_bytes(key, "big") > last]
+        if code or refused or not self.used:
+            told = f" {payload[8:][:64]!r}" if payload[8:] else ""
+            self._note(f"the server said GOAWAY: {frames.code_name(code)}{told}")
+        for key in refused:
             done.append((self._forget_reset(key), 0, outcome(0, ErrorKind.GOAWAY)))

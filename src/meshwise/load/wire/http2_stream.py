@@ -36,7 +36,7 @@ class ResponseStream:
     """An answer that is under way."""
 
     __slots__ = (
-        "body_bytes", "expected_bytes", "first_ns", "grpc_status", "interim", "reader", "status",
+        "body_bytes", "encoded", "expected_bytes", "first_ns", "grpc_status", "interim", "reader", "status",
         "unacknowledged",
     )  # fmt: skip
 
@@ -45,6 +45,8 @@ class ResponseStream:
         self.status = 0
         self.grpc_status = NO_STATUS
         self.body_bytes = 0
+        self.encoded = False
+        """Messages of gRPC may be compressed."""
         self.expected_bytes = ANY_LENGTH
         """Of the body, as the answer's head says."""
         self.interim = 0
@@ -52,14 +54,15 @@ class ResponseStream:
         self.reader: MessageReader | None = None
 
 
-Meaning = tuple[int, int, int, str]
-"""Of a header block: HTTP status or 0, gRPC status, content length or ANY_LENGTH, what is malformed or ''"""
+Meaning = tuple[int, int, int, str, bool]
+"""Of a header block: HTTP status or 0, gRPC status, content length or ANY_LENGTH, what is malformed or '',
+whether it names an encoding of gRPC's messages"""
 
 
 def meaning_of(fields: FieldList) -> Meaning:
     """What a header block says, wherever it stands. gRPC's fields are judged by those who speak gRPC."""
     status, grpc_status, length, problem = 0, NO_STATUS, ANY_LENGTH, ""
-    regular = False
+    regular = encoded = False
     for name, value in fields:
         if not _NAME.fullmatch(name) or _BAD_VALUE.search(value):
             problem = problem or f"a field that HTTP/2 does not allow: {name[:40]!r}"
@@ -71,6 +74,8 @@ def meaning_of(fields: FieldList) -> Meaning:
             continue
         elif name == b"grpc-status":
             grpc_status = int(value) if len(value) <= 3 and value.isdigit() else NOT_A_STATUS
+        elif name == b"grpc-encoding":
+            encoded = value != b"identity"
         elif name == b"content-length":
             said = _content_length(value)
             if said < 0 or length not in (ANY_LENGTH, said):
@@ -79,7 +84,7 @@ def meaning_of(fields: FieldList) -> Meaning:
         elif name in _OF_CONNECTIONS:
             problem = problem or f"the field {name.decode()}, which HTTP/2 forbids"
         regular = True
-    return status, grpc_status, length, problem
+    return status, grpc_status, length, problem, encoded
 
 
 def _content_length(value: bytes) -> int:
@@ -91,7 +96,7 @@ def _content_length(value: bytes) -> int:
 
 def begin(stream: ResponseStream, meaning: Meaning, *, ends: bool, bodiless: bool) -> None:
     """Takes a header block before the body. Raises StreamError. `bodiless`: the method was HEAD."""
-    status, grpc_status, length, _ = meaning
+    status, grpc_status, length, _, stream.encoded = meaning
     if not status:
         raise StreamError("response HEADERS without a status")
     if status == 101:
@@ -111,7 +116,7 @@ def begin(stream: ResponseStream, meaning: Meaning, *, ends: bool, bodiless: boo
 
 def end(stream: ResponseStream, meaning: Meaning, *, ends: bool) -> None:
     """Takes a header block behind the body. Raises StreamError."""
-    status, grpc_status, _, _ = meaning
+    status, grpc_status, _, _, _ = meaning
     if status:
         raise StreamError("a status in trailers")
     if not ends:

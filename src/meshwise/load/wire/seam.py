@@ -92,7 +92,7 @@ class WireProtocol(Protocol):
     """Set when `ready`, `closing`, `limit`, `reasons` or `take_control()` may have changed; the caller clears
     it."""
     reasons: list[str]
-    """Why requests failed as malformed, one entry each; the caller empties it."""
+    """In words, why requests failed or the peer ends the connection; the caller empties it."""
     broken: WireError | None
     """The connection broke behind answers that `receive` still gave: as if it were raised now."""
 
