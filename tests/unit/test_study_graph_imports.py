@@ -142,6 +142,10 @@ def test_what_nobody_calls_in_a_list_are_entrypoints_too() -> None:
         ("a -> b 50\na -> c 200\nb -> c 25\n", {"a": 1, "b": 0.25, "c": 1.125}),
         ("a -> b, 3\na -> b, 1\na -> c, 8\n", {"a": 1, "b": 0.5, "c": 1}),
         ('"um";"dm";"weight"\na;b;1e3\na;c;2000\n', {"a": 1, "b": 0.5, "c": 1}),
+        # columns in another order, and columns more
+        ("callee,caller\nb,a\nc,a\n", {"a": 1, "b": 1, "c": 1}),
+        ("weight,target,source\n100,a,client\n25,b,a\n", {"a": 1, "b": 0.25}),
+        ("id,caller,callee,count,region\n1,client,a,100,eu\n2,a,b,25,eu\n", {"a": 1, "b": 0.25}),
     ],
 )
 def test_a_third_column_says_how_often(text: str, expected: dict[str, float]) -> None:
@@ -164,7 +168,9 @@ def test_an_amount_is_whole_calls_and_one_by_chance_and_counts_are_said() -> Non
         ("a b 3\na c\n", "g.txt:2:1", "not a call"),
         ("a,b\na,c,3\n", "g.txt:2:1", "not a call"),
         ("client a 1\na b 65\n", "g.txt:2:3", "`a` calls `b` 65 times for one call"),
-        ("from,to,probability\na,b,65\n", "g.txt:2:3", "`a` calls `b` 65 times for one call"),
+        ("from,to,calls_per_request\na,b,65\n", "g.txt:2:3", "`a` calls `b` 65 times for one call"),
+        ("from,to,probability\na,b,30\n", "g.txt:2:5", "the probability `30` is beyond 1"),
+        ("service,dependency\na,b\nb,c\n", "g.txt:1:1", "it seems to be a heading"),
     ],
 )
 def test_a_mistake_in_an_amount_is_told_with_its_place(text: str, where: str, what: str) -> None:
@@ -296,6 +302,11 @@ def test_a_drawing() -> None:
         "a": 1, "b": 0.25, "c": 1,
     }  # fmt: skip
     assert visited("digraph { a -> b [probability=0.5] a -> b }", "g.gv") == {"a": 1, "b": 1.5}
+    assert visited("strict digraph { a -> b a -> b }", "g.gv") == {"a": 1, "b": 1}
+    defaults = (
+        "digraph { client -> a [weight=20] { edge [weight=5] a -> b a -> c [weight=10] } b -> c [weight=4] }"
+    )
+    assert visited(defaults, "g.gv") == {"a": 1, "b": 0.25, "c": 0.7}
     assert visited("digraph { client -> b; b -> {c d} -> e }", "g.gv") == {
         "b": 1,
         "c": 1,

@@ -20,7 +20,7 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.study.file.document import MAX_CHARACTERS, MAX_DEPTH, Document, FilePosition, Path
 from meshwise.study.file.problems import Problem
 from meshwise.study.graph.counted import COUNTED_WORDS, PER_CALL_WORDS, CalledServices
-from meshwise.study.graph.edges import amount_of
+from meshwise.study.graph.edges import amount_of, is_beyond
 from meshwise.study.graph.laws import MAX_CALLS
 
 _TOKEN = re.compile(
@@ -65,11 +65,15 @@ class _DotReader:
         self._tokens = self._all_tokens()
         self._next = next(self._tokens)
         self._depth = self._calls = 0
+        self._strict = False
+        self._edge: dict[str, str] = {}
+        """What `edge [...]` says of the edges behind it, up to the end of its group."""
         self._amounts: set[bool] = set()
         """Whether per call or counted, of those that stood there."""
 
     def graph(self) -> None:
         if self._next.is_word("strict"):
+            self._strict = True
             self._take()
         if self._next.is_word("graph"):
             raise self._bad("an undirected graph does not say who calls", "`digraph`, and `->` in its edges")
@@ -89,15 +93,19 @@ class _DotReader:
         if self._depth > MAX_DEPTH:
             raise self._bad(f"more than {MAX_DEPTH} groups inside each other", "fewer levels")
         services: list[str] = []
+        outside = self._edge
         while not self._is("}"):
             if self._is(";", ","):
                 self._take()
             elif self._next.is_word("graph", "node", "edge"):
+                of_edges = self._next.is_word("edge")
                 self._take()
-                self._attributes()
+                said = self._attributes()
+                self._edge = {**self._edge, **said} if of_edges else self._edge
             else:
                 services += self._statement()
         self._take()
+        self._edge = outside
         self._depth -= 1
         return services
 
@@ -113,13 +121,19 @@ class _DotReader:
             self._take()
             ends.append(self._end())
         at = self._path(self._next)
-        amount = self._amount(self._attributes(), at) if len(ends) > 1 else self._skip_attributes()
+        amount = (
+            self._amount({**self._edge, **self._attributes()}, at)
+            if len(ends) > 1
+            else self._skip_attributes()
+        )
         for callers, callees in pairwise(ends):
             self._calls += len(callers) * len(callees)
             if self._calls > MAX_CALLS:
                 raise self._bad(f"more than {MAX_CALLS} calls", "keep the part that the question is about")
             for caller, caller_at in callers:
                 for callee, callee_at in callees:
+                    if self._strict and (caller, callee) in self.found.amounts:
+                        continue  # one edge, however often it is drawn
                     self.found.call(caller, callee, amount, caller_at, callee_at)
         if len(ends) == 1:
             for service, where in ends[0]:
@@ -177,10 +191,11 @@ class _DotReader:
         if name is None:
             return 1.0
         amount = amount_of(said[name], not counted)
-        if amount is None:
+        if amount is None or is_beyond(name, amount):
             facts: dict[str, object] = {
-                "reason": f"`{name}={said[name][:40]}` does not say how often", "remedy": "a number above 0",
-            }  # fmt: skip
+                "reason": f"`{name}={said[name][:40]}` does not say how often",
+                "remedy": "a number above 0" if amount is None else "a probability is at most 1",
+            }
             self._problems.append(Problem(at, messages.BAD_VALUE, facts))
         return amount or 1.0
 
