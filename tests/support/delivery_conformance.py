@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from meshwise.mesh.delivery.seam import Brought, Delivery, ProxyConfig, Sources
+from meshwise.mesh.delivery.seam import DeliveredVersions, Delivery, ProxyConfig, Sources
 from meshwise.mesh.identity import IdentityFiles, files_of
 from meshwise.mesh.istio import posture
 from meshwise.mesh.istio.translate import translate
@@ -32,7 +32,7 @@ class DeliveryConformance:
     def make(self) -> Delivery:
         raise NotImplementedError
 
-    def bring(self, delivery: Delivery, directory: Path, cell: Cell, version: str) -> Brought:
+    def bring(self, delivery: Delivery, directory: Path, cell: Cell, version: str) -> DeliveredVersions:
         config = translate(seen_through(delivery, cell), "node-1")
         return delivery.bring({directory: config}, version, {directory: IDENTITY})[directory]
 
@@ -86,10 +86,10 @@ class KeptDelivery:
 
     def bring(
         self, configs: Mapping[Path, ProxyConfig], version: str, identities: Mapping[Path, IdentityFiles]
-    ) -> Mapping[Path, Brought]:
+    ) -> Mapping[Path, DeliveredVersions]:
         self.kept.update(configs)
         return {
-            directory: Brought(
+            directory: DeliveredVersions(
                 version,
                 dict.fromkeys(config.routes, version),
                 version if "'secret'" in repr(config) else None,

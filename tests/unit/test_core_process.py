@@ -18,7 +18,7 @@ from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.core.process import (
     LaunchPlan,
     OwnedProcess,
-    Said,
+    ProgramOutput,
     ask,
     describe_status,
     stop_all,
@@ -184,7 +184,7 @@ def test_one_that_floods_its_log_is_cut_off(tmp_path: Path) -> None:
 
 def test_asking_gives_what_was_said_and_how_it_ended() -> None:
     said = ask(["/bin/sh", "-c", "echo $WORD; echo two >&2; exit 3"], 10, environment={"WORD": "one"})
-    assert said == Said(3, "one\ntwo\n")
+    assert said == ProgramOutput(3, "one\ntwo\n")
 
 
 @pytest.mark.parametrize(

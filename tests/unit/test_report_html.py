@@ -23,7 +23,7 @@ from tests.support.report_study import ladder_archive
 from meshwise.archive.outcome import Check
 from meshwise.report.content import content
 from meshwise.report.html import render
-from meshwise.report.record import ProofSummary, Record, Trouble, read_record
+from meshwise.report.record import FailedTrial, ProofSummary, Record, read_record
 from meshwise.report.sections import report_of
 
 SECTIONS = ("summary", "trust", "proof", "fairness", "environment", "reproduce")
@@ -167,7 +167,9 @@ def test_hostile_texts_are_shown_and_never_run() -> None:
         HOSTILE, HOSTILE, HOSTILE, 1, 0, (Check(HOSTILE, HOSTILE, HOSTILE, False),), {"tls_version": HOSTILE}
     )
     record = Record(
-        proofs=(proof,), troubles=(Trouble(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),), study_text=HOSTILE
+        proofs=(proof,),
+        troubles=(FailedTrial(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
+        study_text=HOSTILE,
     )
     page = Page(
         render(

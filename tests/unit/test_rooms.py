@@ -32,7 +32,7 @@ def _imported_modules(path: Path) -> set[str]:
     return {module for module in modules if module.startswith("meshwise.")}
 
 
-def _trespasses() -> list[str]:
+def _wrong_imports() -> list[str]:
     found = []
     for path in sorted(ROOT.rglob("*.py")):
         if path.parent == ROOT and path.stem == "__init__":
@@ -46,12 +46,12 @@ def _trespasses() -> list[str]:
 
 
 def test_every_file_is_in_a_room() -> None:
-    strays = {_room(path) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py"} - set(ROOMS)
-    assert not strays
+    outside = {_room(path) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py"} - set(ROOMS)
+    assert not outside
 
 
 def test_imports_run_one_way() -> None:
-    assert _trespasses() == []
+    assert _wrong_imports() == []
 
 
 def test_the_report_computes_nothing_from_requests() -> None:

@@ -223,7 +223,7 @@ CONTROLLER_SILENT = Message(
     "Linkerd's control plane of {process_set} does not answer: {reason}",
     "its log is kept with the trial; run again with `--resume`",
 )
-STRANGE_PROXY = Message(
+UNKNOWN_PROXY_API = Message(
     "MW422",
     Fault.PROXY,
     "the linkerd2-proxy at `{path}` (version {version}) speaks an API that meshwise does not know: {reason}",

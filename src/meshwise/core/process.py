@@ -197,7 +197,7 @@ _HINTS = {
 
 
 @dataclass(frozen=True)
-class Said:
+class ProgramOutput:
     """What a program printed, on stdout and stderr together, and how it ended."""
 
     status: int
@@ -210,7 +210,7 @@ def ask(
     *,
     environment: Mapping[str, str] | None = None,
     limit_bytes: int = ANSWER_BYTES,
-) -> Said:
+) -> ProgramOutput:
     """Run a program that answers and ends, as `--version` does; it and its children are killed after that.
 
     Raises OSError when it cannot be started, ValueError in words when it does not end in time or says more
@@ -237,7 +237,7 @@ def ask(
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
-    return Said(program.returncode, said.decode(errors="replace"))
+    return ProgramOutput(program.returncode, said.decode(errors="replace"))
 
 
 def _read_until(pipe: IO[bytes], deadline: float) -> bytes:

@@ -54,14 +54,14 @@ def place_tables(name: str, content: Content, part: Slice) -> Iterator[Table]:
                         ),
                     )
                 )
-                for (place, mesh), own in _told_once(rows).items()
+                for (place, mesh), own in _each_once(rows).items()
             ),
             caption="mean over the sidecars of a place; + what the rung adds to the one below",
             page_only=bool(number),
         )
 
 
-def _told_once(rows: Rows) -> Rows:
+def _each_once(rows: Rows) -> Rows:
     """Without the depths that hold the same sidecars as a role: their values are the same numbers."""
     met: dict[tuple[object, ...], None] = {}
     found = {}

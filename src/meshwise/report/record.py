@@ -38,7 +38,7 @@ class ProofSummary:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class FailedTrial:
     """A trial that failed or whose posture did not hold."""
 
     trial_id: str
@@ -53,7 +53,7 @@ class Record:
     """Empty where there is no archive to read."""
 
     proofs: tuple[ProofSummary, ...] = ()
-    troubles: tuple[Trouble, ...] = ()
+    troubles: tuple[FailedTrial, ...] = ()
     trials: int = 0
     study_text: str = ""
     topologies: tuple[Topology, ...] = ()
@@ -113,5 +113,7 @@ def _few(values: list[str]) -> str:
     return ", ".join(values[:3]) + (f" and {len(values) - 3} more" if len(values) > 3 else "")
 
 
-def _trouble(row: Mapping[str, Any]) -> Trouble:
-    return Trouble(row["trial_id"], row["cell"], row["status"], row["failure"] or "", row["log_tail"] or "")
+def _trouble(row: Mapping[str, Any]) -> FailedTrial:
+    return FailedTrial(
+        row["trial_id"], row["cell"], row["status"], row["failure"] or "", row["log_tail"] or ""
+    )

@@ -48,7 +48,7 @@ class CellSearches:
     def steps(self) -> list[Mapping[str, Any]]:
         return [step for search in self.searches for step in search["steps"]]
 
-    def told(self, key: str = "knee_rps") -> str:
+    def rates_shown(self, key: str = "knee_rps") -> str:
         """`5120  5040  >=4980`: one number per search."""
         return "  ".join(_rate(search, key) for search in self.searches)
 
@@ -109,7 +109,7 @@ def beside_the_knee(content: Content) -> list[str]:
 
 
 def _is_quiet_check(finding: Finding) -> bool:
-    """Warnings are told with all other warnings."""
+    """Warnings stand with all other warnings."""
     held = isinstance(finding.subject, CellCheck) and finding.metric == "soak"
     own = held or isinstance(finding.subject, LimitCheck | SoakDrift)
     return own and finding.verdict is not Verdict.WARNING
@@ -162,8 +162,8 @@ def _table(own: Sequence[CellSearches], objective: str) -> Table:
         Row(
             (
                 cell.label,
-                cell.told(),
-                *([cell.told("down_rps")] if down else []),
+                cell.rates_shown(),
+                *([cell.rates_shown("down_rps")] if down else []),
                 str(len(cell.steps)),
                 broken_by(cell),
                 limited_by(cell),

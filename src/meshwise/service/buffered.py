@@ -17,7 +17,7 @@ class BufferedServer(ABC):
         """Requests wait because enough is answered that is not sent yet."""
         self.closing = False
         """No more will be read; close when all is sent."""
-        self.emit: Callable[[bytes], None] = _nowhere
+        self.emit: Callable[[bytes], None] = discard
 
     @property
     @abstractmethod
@@ -53,12 +53,12 @@ class BufferedServer(ABC):
 
     def lost(self) -> None:
         self.closing = True
-        self.emit = _nowhere
+        self.emit = discard
 
     @abstractmethod
     def _advance(self) -> bytes:
         """Take whole requests from the buffer. Returns what to send."""
 
 
-def _nowhere(data: bytes) -> None:
+def discard(data: bytes) -> None:
     """The connection is gone, and with it the peer that waited for this."""

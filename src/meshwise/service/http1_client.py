@@ -8,8 +8,8 @@ from meshwise.service.http1_syntax import (
     MAX_HEAD_BYTES,
     Body,
     ChunkedBody,
+    Http1SyntaxError,
     LengthBody,
-    SyntaxError1,
     UntilCloseBody,
     body_length,
     split_head,
@@ -27,14 +27,14 @@ class ResponseHeads:
         self._known: dict[bytes, tuple[int, int | None, bool]] = {}
 
     def get(self, raw: bytes) -> tuple[int, int | None, bool]:
-        """(status, body length or -1 for chunked or None, does the connection end). Raises SyntaxError1."""
+        """(status, body length or -1 for chunked or None, whether it ends). Raises Http1SyntaxError."""
         known = self._known.get(raw)
         if known is None:
             line, fields = split_head(raw)
             version, _, rest = line.partition(" ")
             status = rest[:3]
             if version not in ("HTTP/1.1", "HTTP/1.0") or not (status.isascii() and status.isdigit()):
-                raise SyntaxError1(502, "not a status line")
+                raise Http1SyntaxError(502, "not a status line")
             options = values_of(fields, "connection")
             close = "close" in options or (version == "HTTP/1.0" and "keep-alive" not in options)
             known = (int(status), body_length(fields), close)
@@ -92,7 +92,7 @@ class Http1Client:
         self._buffer += data
         try:
             self._read()
-        except SyntaxError1 as error:
+        except Http1SyntaxError as error:
             self._end(f"not HTTP/1.1: {error}", close=True)
         return b""
 
@@ -146,12 +146,12 @@ class Http1Client:
         end = self._buffer.find(b"\r\n\r\n") + 4
         if end < 4:
             if len(self._buffer) > MAX_HEAD_BYTES:
-                raise SyntaxError1(502, "head too long")
+                raise Http1SyntaxError(502, "head too long")
             return False
         status, length, close = self._heads.get(self._buffer[:end])
         self._buffer = self._buffer[end:]
         if status == 101:
-            raise SyntaxError1(502, "switching of protocols was not asked for")
+            raise Http1SyntaxError(502, "switching of protocols was not asked for")
         if 100 <= status < 200:
             return True
         self._status = status

@@ -21,8 +21,8 @@ from meshwise.service.http1_syntax import (
     Body,
     ChunkedBody,
     Fields,
+    Http1SyntaxError,
     LengthBody,
-    SyntaxError1,
     body_length,
     split_head,
     values_of,
@@ -83,7 +83,7 @@ class RequestHeadCache:
         self._known_bytes = 0
 
     def get(self, raw: bytes) -> RequestHead:
-        """Raises SyntaxError1."""
+        """Raises Http1SyntaxError."""
         at = raw.find(_ID_FIELD)
         if at >= 0:
             at += len(_ID_FIELD)
@@ -106,7 +106,7 @@ class RequestHeadCache:
         method, path, version = _request_line(line)
         hosts = [value for name, value in fields if name == "host"]
         if len(hosts) > 1 or (not hosts and version == "HTTP/1.1"):
-            raise SyntaxError1(400, "one host field is needed")
+            raise Http1SyntaxError(400, "one host field is needed")
         options = values_of(fields, "connection")
         close = "close" in options or (version == "HTTP/1.0" and "keep-alive" not in options)
         length = body_length(fields) or 0
@@ -136,10 +136,10 @@ class RequestHeadCache:
 def _request_line(line: str) -> tuple[str, str, str]:
     parts = line.split(" ")
     if len(parts) != 3 or not all(parts) or not parts[0].isalpha() or not line.isprintable():
-        raise SyntaxError1(400, "not a request line")
+        raise Http1SyntaxError(400, "not a request line")
     method, target, version = parts
     if version not in ("HTTP/1.1", "HTTP/1.0"):
-        raise SyntaxError1(505, "HTTP/1.1 is spoken here")
+        raise Http1SyntaxError(505, "HTTP/1.1 is spoken here")
     if target.startswith("http://"):
         target = "/" + target[7:].partition("/")[2]
     return method, target, version
@@ -218,7 +218,7 @@ class Http1Server(BufferedServer):
         ):  # one head and nothing else: nearly always
             try:
                 head = self._heads.get(data)
-            except SyntaxError1:
+            except Http1SyntaxError:
                 pass  # the error is answered by `_advance`
             else:
                 if head.simple:
@@ -242,7 +242,7 @@ class Http1Server(BufferedServer):
                     break
                 if not self._read_body(out):
                     break
-        except SyntaxError1 as error:
+        except Http1SyntaxError as error:
             self.closing = True
             self._buffer = b""
             out.append(encode_answer(PlannedAnswer(error.status, reason=str(error)), close=True))
@@ -255,7 +255,7 @@ class Http1Server(BufferedServer):
             self._buffer = self._buffer.lstrip(b"\r\n")  # RFC 9112 section 2.2
         end = self._buffer.find(b"\r\n\r\n") + 4
         if end > MAX_HEAD_BYTES or (end < 4 and len(self._buffer) > MAX_HEAD_BYTES):
-            raise SyntaxError1(431, f"head longer than {MAX_HEAD_BYTES} bytes")
+            raise Http1SyntaxError(431, f"head longer than {MAX_HEAD_BYTES} bytes")
         if end < 4:
             return False
         self._raw_head, self._buffer = self._buffer[:end], self._buffer[end:]
@@ -271,7 +271,7 @@ class Http1Server(BufferedServer):
         assert body is not None
         rest = body.feed(self._buffer)
         if head.passes_on and body.size > behaviour.MAX_BODY_BYTES:
-            raise SyntaxError1(413, f"a body to pass on may have {behaviour.MAX_BODY_BYTES} bytes")
+            raise Http1SyntaxError(413, f"a body to pass on may have {behaviour.MAX_BODY_BYTES} bytes")
         if not head.passes_on:
             body.pieces.clear()
         self._buffer = rest or b""

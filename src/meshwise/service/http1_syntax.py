@@ -18,7 +18,7 @@ _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 Fields = list[tuple[str, str]]
 
 
-class SyntaxError1(ValueError):
+class Http1SyntaxError(ValueError):
     """The peer's bytes are not HTTP/1.1; `status` is what a server answers."""
 
     def __init__(self, status: int, what: str) -> None:
@@ -33,10 +33,10 @@ def split_head(head: bytes) -> tuple[str, Fields]:
     for line in lines[1:]:
         name, colon, value = line.partition(":")
         if not colon or not _TOKEN.fullmatch(name):
-            raise SyntaxError1(400, f"not a header field: {line[:60]!r}")
+            raise Http1SyntaxError(400, f"not a header field: {line[:60]!r}")
         value = value.strip(" \t")
         if _BAD_VALUE.search(value):
-            raise SyntaxError1(400, f"control character in field {name}")
+            raise Http1SyntaxError(400, f"control character in field {name}")
         fields.append((name.lower(), value))
     return lines[0], fields
 
@@ -48,19 +48,19 @@ def values_of(fields: Fields, name: str) -> list[str]:
 
 
 def body_length(fields: Fields) -> int | None:
-    """Content-length; -1 for chunked; None when neither is given. Raises SyntaxError1."""
+    """Content-length; -1 for chunked; None when neither is given. Raises Http1SyntaxError."""
     codings = values_of(fields, "transfer-encoding")
     lengths = [value for name, value in fields if name == "content-length"]
     if codings:
         if lengths:
-            raise SyntaxError1(400, "content-length beside transfer-encoding")
+            raise Http1SyntaxError(400, "content-length beside transfer-encoding")
         if codings != ["chunked"]:
-            raise SyntaxError1(501, "no transfer coding but chunked is known")
+            raise Http1SyntaxError(501, "no transfer coding but chunked is known")
         return -1
     if not lengths:
         return None
     if len(lengths) > 1 or not (lengths[0].isascii() and lengths[0].isdigit() and len(lengths[0]) < 19):
-        raise SyntaxError1(400, "content-length is not one number")
+        raise Http1SyntaxError(400, "content-length is not one number")
     return int(lengths[0])
 
 
@@ -97,7 +97,7 @@ class ChunkedBody:
         self._trailer_bytes = 0
 
     def feed(self, data: bytes) -> bytes | None:
-        """As LengthBody.feed. Raises SyntaxError1."""
+        """As LengthBody.feed. Raises Http1SyntaxError."""
         data = self._text + data
         self._text = b""
         offset = 0
@@ -115,7 +115,7 @@ class ChunkedBody:
             if end < 0:
                 self._text = data[offset:]
                 if len(self._text) > MAX_CHUNK_LINE_BYTES:
-                    raise SyntaxError1(400, "chunk line too long")
+                    raise Http1SyntaxError(400, "chunk line too long")
                 return None
             line, offset = data[offset:end], end + 2
             if self._line(line):
@@ -125,17 +125,17 @@ class ChunkedBody:
         """Take a line in; True when it was the last of the body."""
         if self._state == "data-end":
             if line:
-                raise SyntaxError1(400, "chunk longer than its size")
+                raise Http1SyntaxError(400, "chunk longer than its size")
             self._state = "size"
             return False
         if self._state == "trailers":
             self._trailer_bytes += len(line)
             if self._trailer_bytes > MAX_HEAD_BYTES:
-                raise SyntaxError1(431, "trailers too long")
+                raise Http1SyntaxError(431, "trailers too long")
             return not line
         match = re.fullmatch(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?", line)
         if not match:
-            raise SyntaxError1(400, f"not a chunk size: {line[:40]!r}")
+            raise Http1SyntaxError(400, f"not a chunk size: {line[:40]!r}")
         self._left = int(match[1], 16)
         self._state = "data" if self._left else "trailers"
         return False

@@ -15,6 +15,7 @@ from typing import Any
 
 from meshwise.load.wire import frames
 from meshwise.load.wire.frames import FramingError
+from meshwise.service.buffered import discard
 from meshwise.service.http2_blocks import PeerBlocks
 
 STREAM_WINDOW_BYTES = 1 << 20
@@ -91,7 +92,7 @@ class Http2Connection:
         self._told_goaway = False
         self.closing = False
         """No more will be read; close when all is sent and `idle`."""
-        self.emit: Callable[[bytes], None] = _nowhere
+        self.emit: Callable[[bytes], None] = discard
         self.later: Callable[[Callable[[], None]], None] = _at_once
         self._flush_due = False
         self.stalled = False
@@ -434,10 +435,6 @@ def first_frames(preface: bytes, settings: dict[int, int]) -> bytes:
         + frames.settings({**common, **settings})
         + frames.window_update(0, CONNECTION_WINDOW_BYTES - frames.DEFAULT_WINDOW_BYTES)
     )
-
-
-def _nowhere(data: bytes) -> None:
-    """The connection is gone, and with it the peer that waited for this."""
 
 
 def _at_once(call: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from meshwise.mesh.delivery.seam import Brought, Json, ProxyConfig, Sources
+from meshwise.mesh.delivery.seam import DeliveredVersions, Json, ProxyConfig, Sources
 from meshwise.mesh.files import private_directory, write_private
 from meshwise.mesh.identity import IdentityFiles
 
@@ -50,7 +50,7 @@ class FileDelivery:
 
     def bring(
         self, configs: Mapping[Path, ProxyConfig], version: str, identities: Mapping[Path, IdentityFiles]
-    ) -> Mapping[Path, Brought]:
+    ) -> Mapping[Path, DeliveredVersions]:
         encoded: _Encoded = {}
         return {
             directory: self._bring(directory, config, version, identities[directory], encoded)
@@ -64,7 +64,7 @@ class FileDelivery:
         version: str,
         identity: IdentityFiles,
         encoded: _Encoded,
-    ) -> Brought:
+    ) -> DeliveredVersions:
         secrets: Mapping[str, Json] = {
             self._certificate: {
                 "tls_certificate": {
@@ -86,7 +86,7 @@ class FileDelivery:
             path = directory / "rds" / str(port) / "routes.json"
             self._replace(path, _response(_ROUTES_VERSION, _ROUTES, [table], encoded))
         uses_tls = any(f'"{self._root}"' in text for text in (clusters, listeners))
-        return Brought(
+        return DeliveredVersions(
             version, dict.fromkeys(config.routes, _ROUTES_VERSION), identity.chain.name if uses_tls else None
         )
 

@@ -37,7 +37,7 @@ class ProxyConfig:
 
 
 @dataclass(frozen=True)
-class Brought:
+class DeliveredVersions:
     """The versions under which it was brought; a proxy that has taken it up reports them."""
 
     version: str
@@ -58,6 +58,6 @@ class Delivery(Protocol):
 
     def bring(
         self, configs: Mapping[Path, ProxyConfig], version: str, identities: Mapping[Path, IdentityFiles]
-    ) -> Mapping[Path, Brought]:
+    ) -> Mapping[Path, DeliveredVersions]:
         """One push to proxies, each by its own directory. Returns at once; the proxies' statistics tell when
         they have taken it up. What does not differ is not sent again."""

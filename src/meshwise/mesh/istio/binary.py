@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from meshwise.core import messages
-from meshwise.core.process import Said, ask
+from meshwise.core.process import ProgramOutput, ask
 from meshwise.mesh.binaries.store import locate
 from meshwise.mesh.istio import native
 
@@ -46,7 +46,7 @@ def envoy_path() -> Path:
     return path
 
 
-def introduced(path: Path) -> Said:
+def introduced(path: Path) -> ProgramOutput:
     """What it says to `--version`. Raises MW403."""
     try:
         return ask([path, "--version"], _ANSWER_S)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshwise.mesh.delivery.seam import Brought
+from meshwise.mesh.delivery.seam import DeliveredVersions
 from meshwise.mesh.istio.admin import Stats
 from meshwise.mesh.istio.tls import CERTIFICATE_SECRET, ROOT_SECRET
 
@@ -35,7 +35,7 @@ _DRAINING = (
 class Pushed:
     """What a proxy has to report once it has taken a push up."""
 
-    brought: Brought
+    brought: DeliveredVersions
     stores: frozenset[int] = frozenset()
     """Ports of services that carry no requests. Their clients keep connections of their own and open them
     again at once, so that only what drains shows that none is left of the former configuration."""

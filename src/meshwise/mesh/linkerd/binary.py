@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from meshwise.core import messages
-from meshwise.core.process import Said, ask
+from meshwise.core.process import ProgramOutput, ask
 from meshwise.mesh.binaries.known import LATEST_KNOWN
 from meshwise.mesh.binaries.store import OVERRIDES, locate
 
@@ -40,7 +40,7 @@ def pinned() -> str:
     return ", ".join(PINNED)
 
 
-def introduced(path: Path) -> Said:
+def introduced(path: Path) -> ProgramOutput:
     """What it says when it is started without an environment. Raises MW423."""
     try:
         return ask([path], _ANSWER_S, environment={})

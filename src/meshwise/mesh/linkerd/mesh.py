@@ -129,7 +129,7 @@ class LinkerdMesh:
             proof.settle(placement, cell, reach, made)
         except MeshwiseError as error:
             if error.code == messages.CONFIG_SLOW.code and binary.untried():
-                raise _strange(error.what) from error
+                raise _unknown_api(error.what) from error
             raise
 
     def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
@@ -173,7 +173,7 @@ class LinkerdMesh:
         made = self._write_snapshot(placement, cell)
         status = _tell(placement, "reload")
         if status["unknown_calls"]:
-            raise _strange(f"it called {', '.join(status['unknown_calls'])}")
+            raise _unknown_api(f"it called {', '.join(status['unknown_calls'])}")
         return made
 
     def _write_snapshot(self, placement: Placement, cell: Cell) -> Any:
@@ -183,9 +183,9 @@ class LinkerdMesh:
         return made
 
 
-def _strange(reason: str) -> MeshwiseError:
+def _unknown_api(reason: str) -> MeshwiseError:
     facts = binary.facts(binary.proxy_path())
-    return messages.STRANGE_PROXY.error(
+    return messages.UNKNOWN_PROXY_API.error(
         path=facts["path"], version=facts["version"], reason=reason, pinned=binary.pinned()
     )
 

@@ -190,7 +190,7 @@ def _init(lifeline: int, main: Main, secrets: Path, report: int) -> int:
     linux.die_with_parent()
     if linux.parent_is_gone(lifeline):
         return _KILLED
-    _furnish(secrets)
+    _mount_proc_and_secrets(secrets)
     runner = os.fork()
     if runner == 0:
         os.close(lifeline)
@@ -203,7 +203,7 @@ def _init(lifeline: int, main: Main, secrets: Path, report: int) -> int:
             return _shell_status(status)
 
 
-def _furnish(secrets: Path) -> None:
+def _mount_proc_and_secrets(secrets: Path) -> None:
     """A /proc of our own and a place for keys, in a mount tree that passes nothing to the outside."""
     _mount_proc()
     linux.mount("meshwise", secrets, "tmpfs", _SECURE, "mode=0755")
