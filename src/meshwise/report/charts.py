@@ -21,7 +21,7 @@ LEFT = 118.0
 """Room for the names of the rungs; more where they are longer."""
 MOST_LEFT = 190.0
 LETTER = 6.3
-"""Width of a letter, about."""
+"""Approximate width of a letter."""
 RIGHT = 52.0
 """Room for the number at the end of a row."""
 ROW = 24.0
@@ -76,7 +76,7 @@ def _mark(mesh: str, x: float, y: float, sure: bool, tip: str) -> str:
 
 REACH = 1.6
 """An interval that reaches farther than this times the largest value ends in an arrow: one very wide interval
-must not press all others into a corner."""
+must not make all others too short to read."""
 
 
 def _reach(findings: Sequence[Finding], form: words.Form) -> list[float]:

@@ -4,8 +4,8 @@ Rules of this file:
 - Text is never trusted. Study keys, texts of an archive, names in registries and answers of servers reach a
   terminal with their control characters made visible, and nothing in them is read as markup.
 - An output that fails loses nothing: what stdout does not take is written to stderr in the end, and the exit
-  status says it (3). A pipe whose reader has gone ends the command as the shell expects (SIGPIPE), after it
-  has done its work. That stderr is not read changes nothing.
+  status says it (3). A pipe that its reader closed ends the command as the shell expects (SIGPIPE), after it
+  has done its work. If stderr is not read, nothing changes.
 - Every character arrives: what an encoding lacks is written in another way, never raised as an error.
 """
 

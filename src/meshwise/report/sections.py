@@ -65,7 +65,7 @@ def report_of(content: Content, record: Record) -> Report:
 
 
 def _sentences(content: Content) -> Iterator[str]:
-    """What a reader's bill is made of: where something grows, no mesh and the highest posture of every mesh;
+    """What a reader pays for: where something grows, no mesh and the highest posture of every mesh;
     features together; the highest rung of every mesh over no mesh, and between meshes."""
     if content.fake:
         yield f"Not a measurement: {facts.FAKE}."

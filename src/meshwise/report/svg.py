@@ -43,7 +43,7 @@ class AxisScale:
 
 
 def linear(values: Iterable[float], start: float, end: float, *, zero: bool = False) -> AxisScale:
-    """A linear scale that holds all finite values with a little air; with `zero`, 0 is in it, without air
+    """A linear scale that holds all finite values with a margin; with `zero`, 0 is in it, without a margin
     where it is the end."""
     low, high = _extent(values)
     if zero:
