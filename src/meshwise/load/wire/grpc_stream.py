@@ -33,8 +33,8 @@ class MessageLog:
             self.column[tag] = messages
 
 
-class GrpcUpstream(VariedGrpc):
-    """Client streaming (WireProtocol). What is counted is what went up."""
+class _GrpcStream(VariedGrpc):
+    """What client, server and bidirectional streams share: how many messages, and where they are counted."""
 
     def __init__(
         self,
@@ -44,9 +44,13 @@ class GrpcUpstream(VariedGrpc):
         messages: int,
         log: MessageLog,
     ) -> None:
-        """`calls`: the body of each is `messages` messages of one size."""
+        """`messages`: of each stream, all of one size; the body of a call is what goes up of them."""
         super().__init__(calls, order, streams)
         self._messages, self._log = messages, log
+
+
+class GrpcUpstream(_GrpcStream):
+    """Client streaming (WireProtocol): each call's body is `messages` messages. What went up is counted."""
 
     def start(self, tag: int) -> bytes:
         key = self._next_id.to_bytes(4, "big")
@@ -63,20 +67,9 @@ class GrpcUpstream(VariedGrpc):
         return more
 
 
-class GrpcDownstream(VariedGrpc):
-    """Server streaming (WireProtocol). What is counted is what came down."""
-
-    def __init__(
-        self,
-        calls: Sequence[EncodedRequest],
-        order: Sequence[int],
-        streams: int,
-        messages: int,
-        log: MessageLog,
-    ) -> None:
-        """`messages`: as many have to come; 0: as many as come."""
-        super().__init__(calls, order, streams)
-        self._messages, self._log = messages, log
+class GrpcDownstream(_GrpcStream):
+    """Server streaming (WireProtocol): `messages` have to come, with 0 as many as come. Counted is what came
+    down."""
 
     def receive(self, data: bytes, now_ns: int) -> Sequence[Completion]:
         done = super().receive(data, now_ns)
