@@ -185,6 +185,8 @@ def test_one_that_floods_its_log_is_cut_off(tmp_path: Path) -> None:
 def test_asking_gives_what_was_said_and_how_it_ended() -> None:
     said = ask(["/bin/sh", "-c", "echo $WORD; echo two >&2; exit 3"], 10, environment={"WORD": "one"})
     assert said == ProgramOutput(3, "one\ntwo\n")
+    assert said.ending == "ended with status 3: two"
+    assert ask(["/bin/sh", "-c", "kill -SEGV $$"], 10).ending.startswith("killed by SIGSEGV")
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,16 @@ def test_one_that_is_not_stored_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     assert "meshwise proxies pull istio@1.29.6" in str(refused.value)
 
 
+def test_a_binary_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """One without its libraries, or without memory for them."""
+    program = tmp_path / "envoy"
+    program.write_text("#!/bin/sh\necho 'envoy: cannot open shared object file' >&2; exit 127\n")
+    program.chmod(0o755)
+    with pytest.raises(MeshwiseError, match="it ended with status 127: envoy: cannot open shared") as refused:
+        binary.facts(program)
+    assert refused.value.code == "MW403"
+
+
 # --- helpers ---------------------------------------------------------------------------------------
 
 

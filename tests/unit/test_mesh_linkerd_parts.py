@@ -253,6 +253,7 @@ def test_another_program_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(MeshwiseError) as caught:
         binary.facts(program(tmp_path / "other", text))
     assert caught.value.code == "MW423"
+    assert "it ended with status 0" in caught.value.what
 
 
 def test_a_binary_of_another_machine_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -18,6 +19,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from meshwise.core.refusals import refusal
 from meshwise.report import edge
 from meshwise.report.edge import console, encoded, visible
 
@@ -232,3 +234,19 @@ def test_the_system_s_refusals_are_words() -> None:
     done = run(lost, "run", str(ROOT / "studies/quickstart.yaml"), "--out", "x")
     assert done.returncode == 3, done.stderr
     assert "the working directory does not exist any more [MW221]" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["importing", "before any command"])
+def test_too_little_memory_is_words_whenever_it_is_met(how: str) -> None:
+    words = "libx.so: failed to map segment from shared object"
+    place, raised = {
+        "importing": ("get_command", f"ImportError({words!r})"),
+        "before any command": ("make_context", "MemoryError"),
+    }[how]
+    harm = f"cli._Commands.{place} = lambda *_, **__: (_ for _ in ()).throw({raised})"
+    done = run(f"import meshwise.cli.main as cli; {harm}; cli.main()", "doctor")
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
+    assert "no memory is left [MW220]" in done.stderr
+    refused = refusal(OSError(errno.EFBIG, "File too large"))
+    assert refused is not None
+    assert "ulimit -f" in refused.remedy

@@ -203,6 +203,12 @@ class ProgramOutput:
     status: int
     text: str
 
+    @property
+    def ending(self) -> str:
+        """How it ended and what it said last, in words."""
+        said = self.text.strip().splitlines()
+        return describe_status(self.status) + (f": {said[-1].strip()[:200]}" if said else "")
+
 
 def ask(
     argv: Sequence[str | Path],

@@ -22,8 +22,11 @@ _REMEDIES = {
     errno.ENFILE: "the machine's limit of open files is reached: end other programs, or raise fs.file-max",
     errno.EAGAIN: "a limit of processes or threads is reached: raise `ulimit -u` or a container's pids.max",
     errno.ENOMEM: "end other programs, or give the machine or the container more memory",
+    errno.EFBIG: "a limit of the size of files is reached: raise `ulimit -f`",
     errno.ENOENT: "check the path",
 }
+_NO_ROOM = "failed to map segment from shared object"
+"""Of the dynamic linker, in the words that Python passes on."""
 _OTHERWISE = "mend it there; `--verbose` says where meshwise stood"
 
 
@@ -31,7 +34,7 @@ def refusal(error: BaseException) -> MeshwiseError | None:
     """The error in words, or None for what is no refusal of the system but a defect."""
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return messages.NOT_UTF8.error(text=str(error.object)[:200])
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and _NO_ROOM in str(error)):
         return _refused("no memory is left", errno.ENOMEM)
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return _refused("no further thread can be started", errno.EAGAIN)

@@ -29,6 +29,7 @@ from rich.text import Text
 
 from meshwise.core import messages
 from meshwise.core.errors import ExitStatus, MeshwiseError
+from meshwise.core.refusals import refusal
 
 PIPED_WIDTH = 100
 INTERRUPTED = 130
@@ -274,6 +275,10 @@ def _outcome(command: Callable[[], object]) -> tuple[int, str]:
         return INTERRUPTED, "interrupted\n"
     except MeshwiseError as error:
         return error.exit_status, f"error: {error}\n"
+    except BaseException as error:
+        if (refused := refusal(error)) is None:
+            raise
+        return refused.exit_status, f"error: {refused}\n"
     return ExitStatus.DONE, ""
 
 

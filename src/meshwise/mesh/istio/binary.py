@@ -60,7 +60,8 @@ def facts(path: Path) -> Mapping[str, str]:
     answer = introduced(path)
     match = re.search(r"version: (\w+)/([^/]+)/([^/]+)/([^/]+)/(\S+)", answer.text)
     if answer.status or not match:
-        raise messages.ENVOY_MISSING.error(path=path, reason="its `--version` is not Envoy's")
+        reason = f"its `--version` is not Envoy's; it {answer.ending}"
+        raise messages.ENVOY_MISSING.error(path=path, reason=reason)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {

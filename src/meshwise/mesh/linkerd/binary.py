@@ -58,7 +58,8 @@ def facts(path: Path) -> Mapping[str, str]:
     answer = introduced(path)
     match = _BANNER.search(answer.text)
     if not match:
-        raise messages.NOT_LINKERD.error(path=path, reason="it does not introduce itself as linkerd2-proxy")
+        reason = f"it does not introduce itself as linkerd2-proxy; it {answer.ending}"
+        raise messages.NOT_LINKERD.error(path=path, reason=reason)
     version = match[2] if match[2].startswith("v") else f"v{match[2]}"
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
