@@ -9,7 +9,7 @@
 is one. A first line of names that are known as headings (`caller,callee`, `source,target,weight`, ...) is a
 heading, and says which column is which, in any order. A third column says how often: under
 `calls_per_request` and `probability` per call of the caller, under any other heading (or none) as counted
-calls. A first line that shares no name with the others is a heading that nobody knows: it is refused, for its
+calls. A first line that shares no name with the others is an unknown heading: it is refused, for its
 words would be services. What is more (sizes, sleeps, security) needs the YAML form.
 """
 
