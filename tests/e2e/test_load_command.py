@@ -78,6 +78,11 @@ def test_the_summary_fits_a_screen_and_says_what_matters() -> None:
         (["https://127.0.0.1:1/", "--server-name", "a..b"], 2, "--server-name"),
         (["http://127.0.0.1:1/", "--rate", "1000000/s", "--duration", "10h"], 2, "--rate and --duration"),
         (["http://127.0.0.1:1/", "--csv", "-", "--parquet", "-"], 2, "--csv"),
+        (["http://127.0.0.1:1/", "--csv", "x", "--parquet", "./x"], 2, "--parquet and --csv both name"),
+        (["http://127.0.0.1:1/", "--timeout", "90"], 2, "--timeout: `90` is not a duration"),
+        (["http://127.0.0.1:1/", "--churn", "10"], 2, "--churn: `10` is not a rate"),
+        (["http://127.0.0.1:1/", "--request-bytes", "x"], 2, "--request-bytes: "),
+        (["http://127.0.0.1:1/", "--cpu", "9999"], 2, "--cpu"),
         ([], 2, ""),
     ],
 )

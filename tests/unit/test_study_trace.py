@@ -39,6 +39,7 @@ def read(directory: Path, text: str | bytes, duration_ns: int = 10 * S) -> tuple
         ("time_ns\n0\n12\n", [0, 12]),
         ("\ufefftime_s\n1\n2", [0, S]),
         ("time_s\n 1732500000.25 \n1732500000.5\n", [0, 250 * MS]),
+        ('"time_s"\n"0"\n"0.5"\n', [0, 500 * MS]),
     ],
 )
 def test_times_count_from_the_first_in_the_unit_of_the_header(

@@ -18,6 +18,7 @@ from rich.text import Text
 from meshwise.cli.load_options import (
     Target,
     check_room,
+    of_option,
     parse_grpc_path,
     parse_headers,
     parse_method,
@@ -137,7 +138,7 @@ def load(
     """
     target = parse_url(url)
     body = read_message(message) if message else None
-    request = parse_sizes(request_bytes)
+    request = of_option("--request-bytes", parse_sizes, request_bytes)
     if target.opaque or protocol is Protocol.TCP:
         protocol = _opaque(target, protocol, header or method)
     tls = _tls(target, server_name, ca, cert, key)
@@ -157,24 +158,24 @@ def load(
         path=_path(target, protocol, grpc_method),
         headers=parse_headers(header or []),
         body_bytes=0,
-        rate_rps=parse_rate_rps(rate),
+        rate_rps=of_option("--rate", parse_rate_rps, rate),
         arrivals=arrivals,
         seed=seed,
-        warmup_ns=parse_duration_ns(warmup),
-        duration_ns=parse_duration_ns(duration),
+        warmup_ns=of_option("--warmup", parse_duration_ns, warmup),
+        duration_ns=of_option("--duration", parse_duration_ns, duration),
         connections=connections,
         streams=streams,
-        timeout_ns=parse_duration_ns(timeout),
+        timeout_ns=of_option("--timeout", parse_duration_ns, timeout),
         grpc_message=body,
         tls=tls,
         cpu=cpu,
-        spin_ns=parse_duration_ns(spin),
+        spin_ns=of_option("--spin", parse_duration_ns, spin),
         processes=processes,
     )
     spec = patterned(
         spec,
         request=request,
-        response=parse_sizes(response_bytes),
+        response=of_option("--response-bytes", parse_sizes, response_bytes),
         requests_per_connection=requests_per_connection,
         churn=churn,
         resume_tls=resume_tls,

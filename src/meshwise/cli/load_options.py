@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import idna
@@ -22,6 +23,8 @@ from meshwise.load.spec import LoadSpec
 from meshwise.study.load.rate import rate_over_time
 from meshwise.study.model import Arrivals
 
+T = TypeVar("T")
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """All other characters are sent as typed, in UTF-8 (obs-text of RFC 9110 5.5)."""
@@ -32,6 +35,14 @@ _GRPC_PATH = re.compile(r"/?[!-.0-~]+/[!-.0-~]+")
 MESSAGE_BYTES = 64 << 20
 """Of --message: servers of gRPC take 4 MiB unless told otherwise, and a run holds several copies."""
 _OURS = frozenset({"content-length", "transfer-encoding", "connection"})
+
+
+def of_option(option: str, parse: Callable[[str], T], text: str) -> T:
+    """What was typed for an option; a refusal names it."""
+    try:
+        return parse(text)
+    except MeshwiseError as error:
+        raise replace(error, where=option) from error
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ def open_outputs(parquet: Path | None, csv: Path | None) -> Iterator[Outputs]:
         raise messages.BAD_LOAD_OPTION.error(
             what="--parquet - and --csv - both take stdout", remedy="give one of them a file"
         )
+    if parquet and csv and parquet.resolve() == csv.resolve() and not parquet.is_char_device():
+        raise messages.BAD_LOAD_OPTION.error(
+            what=f"--parquet and --csv both name {csv}", remedy="give each a file of its own"
+        )
     with ExitStack() as stack:
         writers: list[Callable[[pa.Table], None]] = []
         for path, write in ((parquet, _write_parquet), (csv, _write_csv)):

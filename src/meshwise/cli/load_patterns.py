@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from meshwise.cli.load_options import of_option
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import parse_rate_rps, parse_size_bytes
@@ -91,7 +92,7 @@ def patterned(
         response_bytes=response if isinstance(response, int) else 0,
         response_sizes="" if isinstance(response, int) else str(response),
         requests_per_connection=requests_per_connection or 0,
-        churn_per_s=parse_rate_rps(churn) if churn else 0.0,
+        churn_per_s=of_option("--churn", parse_rate_rps, churn) if churn else 0.0,
         resume_tls=resume_tls,
         streaming=streaming,
         messages=messages_per_stream,

@@ -106,7 +106,10 @@ def check_spec(spec: LoadSpec) -> None:
         (spec.shape is not None and spec.arrivals is Arrivals.CLOSED, "a closed loop has no rate to shape"),
         (spec.trace is not None and spec.arrivals is Arrivals.CLOSED, "a closed loop replays no trace"),
         (spec.think is not None and spec.arrivals is not Arrivals.CLOSED, "only a closed loop thinks"),
-        (not _cpus(spec) <= os.sched_getaffinity(0), f"not all of the CPUs {sorted(_cpus(spec))} are ours"),
+        (
+            not _cpus(spec) <= os.sched_getaffinity(0),
+            f"not all of the CPUs {sorted(_cpus(spec))} (--cpu) are there for this process",
+        ),
     ]
     for is_wrong, what in [*wrong, *wrong_patterns(spec)]:
         if is_wrong:

@@ -156,7 +156,9 @@ class Rows:
         if not text.strip():
             return np.empty((0, self._columns))
         try:
-            found = np.loadtxt(io.BytesIO(text), np.float64, delimiter=",", ndmin=2, comments=None)
+            found = np.loadtxt(
+                io.BytesIO(text), np.float64, delimiter=",", ndmin=2, comments=None, quotechar='"'
+            )
         except ValueError as error:
             raise self._blame(line, text) from error
         if found.shape[1] != self._columns:
@@ -180,7 +182,7 @@ class Rows:
                 return self.cannot(number, what, "only times, or times and rates, are replayed")
             for cell in cells:
                 try:
-                    float(cell)
+                    float(cell.strip().strip('"'))
                 except ValueError:
                     what = f"`{cell.strip()[:40]}` is not a number"
                     return self.cannot(number, what, "correct the row, or leave it out")
@@ -251,6 +253,8 @@ class ColumnRows(Rows):
     def _blame_cell(self, kept: Sequence[tuple[int, str]]) -> MeshwiseError:
         """The first line without a time in the column."""
         remedy = "correct the row, or leave it out"
+        if self._dates:
+            remedy += "; a date is ISO 8601 (`2024-10-10T13:55:36+02:00`) or a server log's"
         for number, text in kept:
             try:
                 (row,) = self._cells([text])
