@@ -71,6 +71,7 @@ def test_the_summary_fits_a_screen_and_says_what_matters() -> None:
         (["http://127.0.0.1:1/", "--header", "x"], 2, "MW302"),
         (["http://127.0.0.1:1/", "--parquet", "/no/such/dir/file"], 3, "MW310"),
         (["http://127.0.0.1:1/"], 3, "MW306"),
+        (["http://[::1]:1/"], 3, "error: [::1]:1: no connection could be made"),
         (["http://127.0.0.1:1/", "--arrivals", "sometimes"], 2, ""),
         (["http://127.0.0.1:1/", "--seed", "-1"], 2, "--seed"),
         (["http://127.0.0.1:1/", "--method", "GET / HTTP/1.1\r\nx: y"], 2, "--method"),

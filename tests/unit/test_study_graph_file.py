@@ -200,7 +200,7 @@ def test_a_list_of_calls_in_every_spelling(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
-        ("a -> b\nb -> a\n", "g.txt:1:1", "no entrypoint"),
+        ("a -> b\nb -> a\n", "g.txt:2:6", "the calls go round: a -> b -> a"),
         ("client -> a\na -> b\nb -> a\n", "g.txt:3:6", "the calls go round: a -> b -> a"),
         ("a -> b -> c\n", "g.txt:1:1", "not a call"),
         ("a\n", "g.txt:1:1", "not a call"),

@@ -170,6 +170,8 @@ def test_an_amount_is_whole_calls_and_one_by_chance_and_counts_are_said() -> Non
         ("client a 1\na b 65\n", "g.txt:2:3", "`a` calls `b` 65 times for one call"),
         ("from,to,calls_per_request\na,b,65\n", "g.txt:2:3", "`a` calls `b` 65 times for one call"),
         ("from,to,probability\na,b,30\n", "g.txt:2:5", "the probability `30` is beyond 1"),
+        ("a -> b\nb -> a\n", "g.txt:2:6", "the calls go round: a -> b -> a"),
+        ("a -> a\n", "g.txt:1:6", "the calls go round: a -> a"),
         ("service,dependency\na,b\nb,c\n", "g.txt:1:1", "it seems to be a heading"),
     ],
 )
@@ -328,7 +330,7 @@ def test_a_drawing() -> None:
         ("digraph { a -> b [weight=2] a -> c }", "g.dot:1:36", "some edges have counted calls"),
         ("digraph { a -> b } digraph { }", "g.dot:1:20", "behind the end of the graph"),
         ("flowchart LR", "g.dot:1:1", "begins with `digraph`"),
-        ("digraph { a -> b -> a }", "g.dot:1:1", "no entrypoint"),
+        ("digraph { a -> b -> a }", "g.dot:1:21", "the calls go round: a -> b -> a"),
         ("digraph { a_b -> a.b }", "g.dot:1:19", "is not DOT"),
         ('digraph { a_b -> "a.b" }', "g.dot:1:18", "would both be named `a-b`"),
         ("digraph " + "{" * 40, "g.dot:1:22", "groups inside each other"),

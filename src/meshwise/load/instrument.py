@@ -140,7 +140,7 @@ def _reachable(spec: LoadSpec) -> LoadSpec:
 def _cannot_connect(spec: LoadSpec, kind: str, why: str) -> MeshwiseError:
     where = spec.address if len(spec.targets) < 2 else spec.authority.rpartition(":")[0] or spec.authority
     return messages.CANNOT_CONNECT.error(
-        where=f"{where}:{spec.port}",
+        where=f"[{where}]:{spec.port}" if ":" in where else f"{where}:{spec.port}",
         kind=kind,
         why=why,
         protocol=spec.protocol,

@@ -63,14 +63,14 @@ def check_graph(
         if callee not in known:
             reason = f"`{caller}` calls `{callee}`, which is no service here{did_you_mean(callee, known)}"
             problems.append(impossible(path, reason, "add the service, or correct the name"))
-    _entrypoint(services, entrypoints, places, problems)
-    if len(problems) > before:
-        return
-    cycle = _cycle(known)
-    if cycle:
+    # Before the entrypoint: where all are called by others, there is none because of this.
+    if len(problems) == before and (cycle := _cycle(known)):
         path = places.calls[cycle[-2], cycle[-1]]
         reason = f"the calls go round: {' -> '.join(cycle)}"
         problems.append(impossible(path, reason, "a request must come to an end; remove one of these calls"))
+        return
+    _entrypoint(services, entrypoints, places, problems)
+    if len(problems) > before:
         return
     reached = reached_from(known, entrypoints[0])
     for service, path in zip(services, places.services, strict=True):
