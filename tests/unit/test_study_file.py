@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -341,3 +342,11 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     path = tmp_path / "bom.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + SMALL.encode())
     assert load_study(path).name == "small"
+
+
+@pytest.mark.parametrize("given", ["seed: " + "9" * 6000, "rate: " + "9" * 6000, "x" * 1000 + ": 1"])
+def test_a_long_value_is_told_by_its_beginning(given: str) -> None:
+    good = given[:4] if given[:4] in ("seed", "rate") else "rate"
+    text = "name: a\nseed: 7\nenvironments: [none]\nfactors:\n  rate: 1/s\n"
+    told = str(failure(re.sub(rf"{good}: .*", given, text)))
+    assert (len(told) < 1000, "000 characters)" in told) == (True, True), told

@@ -307,7 +307,7 @@ NO_SPACE = Message(
     "MW607",
     Fault.ENVIRONMENT,
     "no space left: {free} free, {needed} needed",
-    "free some space, or give `--out` a directory on a larger file system; `--resume` continues",
+    "free some space, or take a directory on a larger file system; `--resume` continues a study",
 )
 DAMAGED = Message(
     "MW608",

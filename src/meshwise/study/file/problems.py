@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,11 +35,25 @@ def impossible(path: Path, reason: str, remedy: str) -> Problem:
     return Problem(path, messages.IMPOSSIBLE, {"reason": reason, "remedy": remedy})
 
 
+_LONG = re.compile(r"[^\s`]{300,}|[^`]{1000,}")
+_SHOWN = 80
+"""Characters of a long value: enough to know it by, where the file says the rest."""
+
+
+def _brief(facts: Mapping[str, object]) -> Mapping[str, object]:
+    """The facts with what was given at length cut short, so that the error is read and not scrolled."""
+
+    def cut(found: re.Match[str]) -> str:
+        return f"{found[0][:_SHOWN]}... ({len(found[0]):,} characters)"
+
+    return {name: _LONG.sub(cut, fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+
+
 def to_error(document: Document, problems: Sequence[Problem]) -> MeshwiseError:
     """One problem is itself the error; several become one error that lists them in the file's order."""
     errors = sorted(
         (
-            problem.message.error(document.where(problem.path, key=problem.at_key), **problem.facts)
+            problem.message.error(document.where(problem.path, key=problem.at_key), **_brief(problem.facts))
             for problem in problems
         ),
         key=lambda error: [int(part) for part in error.where.rsplit(":", 2)[1:] if part.isdigit()],
