@@ -40,3 +40,11 @@ def test_one_that_fails_leaves_the_other(tmp_path: Path) -> None:
         write()
     assert (caught.value.code, caught.value.where) == ("MW310", "/dev/full")
     assert (tmp_path / "requests.csv").read_text().count("\n") == 3
+
+
+def test_what_a_run_reads_is_not_replaced(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time_s\n0\n")
+    with pytest.raises(MeshwiseError, match="would replace"), open_outputs(None, trace, (None, trace)):
+        pass
+    assert trace.read_text() == "time_s\n0\n"

@@ -183,7 +183,11 @@ def load(
         messages_per_stream=messages_per_stream,
     )
     form = trace_form(trace, time_column, unit, sort)
-    with moving(spec, shape, trace, form, think) as spec, open_outputs(parquet, csv) as outputs:
+    files_read = (trace, message, ca, cert, key)
+    with (
+        moving(spec, shape, trace, form, think) as spec,
+        open_outputs(parquet, csv, files_read) as outputs,
+    ):
         check_room(spec, available_bytes())
         with running_load(spec) as running, _stops() as stops:
             _watch(running, stops)

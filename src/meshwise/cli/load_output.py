@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -49,8 +49,12 @@ class Outputs:
 
 
 @contextmanager
-def open_outputs(parquet: Path | None, csv: Path | None) -> Iterator[Outputs]:
-    """A file that cannot be written is MW310 now, not after the run. It has its name, or another content than
+def open_outputs(
+    parquet: Path | None, csv: Path | None, inputs: Sequence[Path | None] = ()
+) -> Iterator[Outputs]:
+    """`inputs`: files that the run reads, which no output may replace (MW303).
+
+    A file that cannot be written is MW310 now, not after the run. It has its name, or another content than
     before, only when all of it is written."""
     if parquet == csv == STDOUT:
         raise messages.BAD_LOAD_OPTION.error(
@@ -60,6 +64,12 @@ def open_outputs(parquet: Path | None, csv: Path | None) -> Iterator[Outputs]:
         raise messages.BAD_LOAD_OPTION.error(
             what=f"--parquet and --csv both name {csv}", remedy="give each a file of its own"
         )
+    read = {path.resolve() for path in inputs if path and path.is_file()}
+    for path in (parquet, csv):
+        if path and path.resolve() in read:
+            raise messages.BAD_LOAD_OPTION.error(
+                what=f"the records would replace {path}, which is read", remedy="give another file"
+            )
     with ExitStack() as stack:
         writers: list[Callable[[pa.Table], None]] = []
         for path, write in ((parquet, _write_parquet), (csv, _write_csv)):
