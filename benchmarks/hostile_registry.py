@@ -44,11 +44,11 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.binaries.known import parse_wanted
 from meshwise.mesh.binaries.limits import Deadline
 from meshwise.mesh.binaries.pull import pull
-from meshwise.mesh.binaries.store import Store
+from meshwise.mesh.binaries.store import BinaryStore
 from pathlib import Path
 start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 url, cache, allowed = sys.argv[1:]
-store = Store(Path(cache) / "cache", Path(cache) / "lock.json")
+store = BinaryStore(Path(cache) / "cache", Path(cache) / "lock.json")
 try:
     pull(parse_wanted("linkerd@edge-26.8.3"), store, "amd64", registry=url, pause_s=0.01,
          deadline=Deadline(float(allowed), 0.5))

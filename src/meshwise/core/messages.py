@@ -469,8 +469,8 @@ CACHE_UNWRITABLE = Message(
 PROXY_CHANGED = Message(
     "MW817",
     Fault.ENVIRONMENT,
-    "it is not what was kept as {name}",
-    "remove this file and pull or add {name} again",
+    "{path} is not what was kept as {name}",
+    "`meshwise proxies pull {name}` keeps it anew, or `meshwise proxies add {name} FILE`",
 )
 
 # --- service -----------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ class BinaryStore:
     def _require_as_kept(self, entry: Stored) -> None:
         if not self._as_kept(entry):
             name = f"{entry.proxy}@{entry.version}"
-            raise messages.PROXY_CHANGED.error(str(self.path_of(entry.digest)), name=name)
+            raise messages.PROXY_CHANGED.error(path=self.path_of(entry.digest), name=name)
 
 
 def locate(proxy: str, environment: Mapping[str, str]) -> Path | None:
