@@ -81,8 +81,11 @@ def all_members(of: ast.ClassDef) -> set[str]:
 
 
 def implementations(seam: str) -> set[str]:
+    """Not a private class that others extend: what it has is tried through them."""
     wanted = members(PROTOCOLS[seam])
-    return {each.name for each in IN_SOURCE if each.name not in PROTOCOLS and wanted <= all_members(each)}
+    shared = {name for each in IN_SOURCE for name in parents(each) if name.startswith("_")}
+    own = [each for each in IN_SOURCE if each.name not in PROTOCOLS and each.name not in shared]
+    return {each.name for each in own if wanted <= all_members(each)}
 
 
 def run_through(suite: str) -> set[str]:
