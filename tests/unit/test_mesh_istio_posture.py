@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,8 @@ from tests.support.mesh_samples import CELL, POSTURES, config
 
 from meshwise.mesh.istio import posture
 from meshwise.mesh.istio.resources import parse
+from meshwise.mesh.linkerd import posture as linkerd
+from meshwise.study.graph.model import Call, GraphService, ServiceGraph
 from meshwise.study.model import LADDER, NO_MESH, Authorization, Cell, MtlsMode, Posture, TopologyKind
 
 FINE = replace(CELL, posture=LADDER[4])
@@ -88,3 +91,22 @@ def test_the_rest_can_be_expressed() -> None:
     assert len(POSTURES) == 10
     assert set(LADDER) <= set(POSTURES)
     assert posture.not_applicable(replace(CELL, posture=LADDER[1], plaintext_share=0.1)) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [
+        (lambda cell: posture.resources(cell, '{"keys":[]}'), Authorization.REQUEST),
+        (linkerd.resources, Authorization.FINE),
+        (linkerd.resources, Authorization.REQUEST),
+    ],
+    ids=["istio-request", "linkerd-fine", "linkerd-request"],
+)
+def test_a_service_may_have_any_name(written: Callable[[Cell], str], kind: Authorization) -> None:
+    """Also one that begins as those of callers that do not exist."""
+    graph = ServiceGraph("two", (GraphService("other-api", script=(Call("items"),)), GraphService("items")))
+    cell = replace(
+        CELL, posture=Posture(MtlsMode.STRICT, kind), shape=TopologyKind.GRAPH, graph=graph, policy_count=0
+    )
+    assert "/other-api/" not in written(cell)
+    assert "/other-0000/" in written(replace(cell, policy_count=1))

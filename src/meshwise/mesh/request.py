@@ -72,6 +72,14 @@ class Allowance:
     callers: tuple[Workload, ...]
     requests: tuple[tuple[str, str], ...]
     """(method, path) of each."""
+    never_matches: bool = False
+    """Its caller does not exist."""
+
+
+def of_no_caller(number: int, requests: tuple[tuple[str, str], ...]) -> Allowance:
+    """For a caller that does not exist: an entry that has to be scanned and never matches."""
+    name = f"other-{number:04d}"
+    return Allowance((Workload(name, name, name),), requests, never_matches=True)
 
 
 @lru_cache(maxsize=4096)

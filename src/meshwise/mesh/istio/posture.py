@@ -22,7 +22,7 @@ from typing import Any
 
 from meshwise.mesh.applicable import contradiction
 from meshwise.mesh.istio.kinds import ROOT_NAMESPACE
-from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances
+from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances, of_no_caller
 from meshwise.mesh.tokens import CLAIM, ISSUER, ROLE
 from meshwise.mesh.writing import written
 from meshwise.study.demands import effective_posture, modes
@@ -81,9 +81,8 @@ def _documents(cell: Cell, jwks: str, trust_domain: str) -> Iterable[Document]:
             continue
         here = _Rules(cell, workload, posture, trust_domain)
         if cell.policy_count:
-            others = [
-                here.rule(_unknown_caller(cell, workload, number)) for number in range(cell.policy_count)
-            ]
+            requests = allowances(cell, workload)[0].requests
+            others = [here.rule(of_no_caller(number, requests)) for number in range(cell.policy_count)]
             yield _allow(f"before-{workload.name}", workload, others)
         yield _allow(f"callers-of-{workload.name}", workload, [here.rule(each) for each in here.allowances()])
 
@@ -146,13 +145,6 @@ def _allow(name: str, workload: Workload, rules: Sequence[Document]) -> Document
     return _document("AuthorizationPolicy", name, workload.namespace, spec)
 
 
-def _unknown_caller(cell: Cell, workload: Workload, number: int) -> Allowance:
-    """For a caller that does not exist: an entry that has to be scanned and never matches."""
-    name = f"other-{number:04d}"
-    requests = allowances(cell, workload)[0].requests
-    return Allowance((Workload(name, name, name),), requests)
-
-
 class _Rules:
     """Rules of one called workload; all of the same shape, whichever callers they are for."""
 
@@ -184,7 +176,7 @@ class _Rules:
         prefix = ""
         if self._authorization is Authorization.FINE:
             source = {"principals": names, **source}
-        elif callers[0].name.startswith("other-"):
+        elif allowed.never_matches:
             prefix = f"/{callers[0].name}"
         operation = {
             "methods": list(dict.fromkeys(method for method, _ in allowed.requests)),

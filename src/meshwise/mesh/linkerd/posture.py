@@ -28,7 +28,7 @@ from meshwise.mesh.linkerd.resources import (
     POLICY,
     WITHHELD_ANNOTATION,
 )
-from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances
+from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances, of_no_caller
 from meshwise.mesh.writing import written
 from meshwise.study.demands import effective_posture, modes
 from meshwise.study.model import (
@@ -149,9 +149,8 @@ class _Entries:
         entries = names_of(self._cell, self._workload)
         requests = next(iter(entries.values())).requests
         for number in range(self._cell.policy_count):
-            unknown = f"other-{number:04d}"
-            others = Allowance((Workload(unknown, unknown, unknown),), requests)
-            yield from self._entry(f"before-{self._workload.name}-{number:04d}", others)
+            entry = of_no_caller(number, requests)
+            yield from self._entry(f"before-{self._workload.name}-{number:04d}", entry)
         for name, allowed in entries.items():
             yield from self._entry(name, allowed)
         if self._by_route:
@@ -179,8 +178,7 @@ class _Entries:
         """One entry that lets these callers send these requests; of the same shape for every caller."""
         target = _reference(POLICY, "Server", self._server)
         if self._by_route:
-            first = allowed.callers[0].name
-            prefix = first if first.startswith("other-") else ""
+            prefix = allowed.callers[0].name if allowed.never_matches else ""
             yield self._route(name, [self._match(request, prefix) for request in allowed.requests])
             kind = "GRPCRoute" if self._protocol is Protocol.GRPC else "HTTPRoute"
             target = _reference(GATEWAY if kind == "GRPCRoute" else POLICY, kind, name)
