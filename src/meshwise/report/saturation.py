@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from meshwise.findings.finding import Finding
+from meshwise.findings.metric import metric_of
 from meshwise.findings.reason import read_reasons
 from meshwise.findings.subject import CellCheck, LimitCheck, SoakDrift, Walk
 from meshwise.report import svg, words
@@ -201,7 +202,7 @@ def curve_chart(
     say nothing and are not drawn, nor is a soak, which is no step of the curve, nor a percentile that falls
     among failed requests, which is infinite. Empty without a value."""
     left, right, top, bottom = 44.0, WIDTH - 10, 10.0, 220.0
-    is_time = metric.startswith("response")
+    is_time = metric_of(metric).percentile is not None
     unit = 1e3 if is_time else 1.0
     points = [
         (cell, step, float(step["rate_rps"]), float(step[metric]) / unit)

@@ -59,14 +59,18 @@ def variance(content: Content) -> tuple[str, ...]:
 def fairness(content: Content) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
     """The card's meshes, and its entries: what a study can make equal, what else differs, what is equal."""
     meshes = tuple(str(mesh) for mesh in MeshName if any(mesh in entry for entry in content.fairness))
-    entries = [
+    given = sorted(map(dict, content.fairness), key=_removable_first)
+    return meshes, [
         entry
         | {mesh: _LONG_REVISION.sub(r"\1", str(entry.get(mesh, ""))) for mesh in meshes}
         | {"remedy": entry.get("removable") or (f"no: {why}" if (why := entry.get("why_not")) else "")}
-        for entry in map(dict, content.fairness)
+        for entry in given
     ]
-    entries.sort(key=lambda entry: (bool(entry.get("equal", True)), entry["remedy"].startswith("no:")))
-    return meshes, entries
+
+
+def _removable_first(entry: Mapping[str, Any]) -> tuple[bool, bool]:
+    """What differs before what is equal, and of that what a study can make equal before what it cannot."""
+    return bool(entry.get("equal", True)), bool(entry.get("why_not")) and not entry.get("removable")
 
 
 _LONG_REVISION = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{32}\b")
