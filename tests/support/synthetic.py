@@ -102,7 +102,7 @@ def synthetic_study(
                 * (3.0 if random.random() < tail else 1.0)
                 for metric in metrics
             }
-            keyed = {MetricKey.read(metric): value for metric, value in values.items()}
+            keyed = {MetricKey(metric): value for metric, value in values.items()}
             results.append(TrialResult(trial, keyed))
     return results
 

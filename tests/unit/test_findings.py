@@ -38,8 +38,7 @@ def test_a_subject_is_a_value_and_no_collection_of_keys() -> None:
 
 
 def test_a_key_knows_what_its_part_is() -> None:
-    key = MetricKey.read("place_memory_bytes@depth 2")
-    assert key == MetricKey("place_memory_bytes", "depth 2")
+    key = MetricKey("place_memory_bytes", "depth 2")
     assert str(key) == "place_memory_bytes@depth 2"
     assert key.scope == {"workload": "depth 2", "place": "depth 2"}
     assert MetricKey("proxy_memory_bytes", "client").scope == {"workload": "client"}

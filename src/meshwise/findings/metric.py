@@ -204,10 +204,5 @@ class MetricKey(NamedTuple):
         return {str(PartOf.WORKLOAD): self.part, str(self.entry.parts): self.part}
 
     def __str__(self) -> str:
+        """As the ids of findings have it."""
         return f"{self.metric}@{self.part}" if self.part else self.metric
-
-    @classmethod
-    def read(cls, text: str) -> MetricKey:
-        """The inverse of `str`."""
-        metric, _, part = text.partition("@")
-        return cls(metric, part)
