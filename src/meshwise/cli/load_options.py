@@ -116,20 +116,20 @@ def parse_server_name(text: str) -> str:
     try:
         return ascii_name(text) if text else ""
     except ValueError as error:
-        raise _option(f"--server-name: {error}", "write the name that the certificate bears") from error
+        raise refusal(f"--server-name: {error}", "write the name that the certificate bears") from error
 
 
 def parse_method(text: str) -> str:
     """Of --method, a token (RFC 9110 9.1). Raises MW303."""
     if not _TOKEN.fullmatch(text):
-        raise _option(f"--method: `{text}` is no HTTP method", "write a word like GET or PUT")
+        raise refusal(f"--method: `{text}` is no HTTP method", "write a word like GET or PUT")
     return text.upper()
 
 
 def parse_grpc_path(text: str, option: str) -> str:
     """`package.Service/Method`, of --grpc-method or a URL, as the path of the request. Raises MW303."""
     if not _GRPC_PATH.fullmatch(text):
-        raise _option(f"{option}`{text}` is not a gRPC method", "write --grpc-method package.Service/Method")
+        raise refusal(f"{option}`{text}` is not a gRPC method", "write --grpc-method package.Service/Method")
     return f"/{text.lstrip('/')}"
 
 
@@ -144,7 +144,7 @@ def check_room(spec: LoadSpec, available: int) -> None:
     rows = spec.rate_rps * spec.warmup_ns / 1e9 + per_s * spec.duration_ns / 1e9
     if rows * PEAK_ROW_BYTES > available:
         longest_ns = 0.9e9 * (available / PEAK_ROW_BYTES - spec.rate_rps * spec.warmup_ns / 1e9) / per_s
-        raise _option(
+        raise refusal(
             f"--rate and --duration ask for {rows:,.0f} requests, whose records need"
             f" {format_size(rows * PEAK_ROW_BYTES)} of memory; {format_size(available)} may be taken",
             "lower --rate"
@@ -152,7 +152,7 @@ def check_room(spec: LoadSpec, available: int) -> None:
         )
 
 
-def _option(what: str, remedy: str) -> MeshwiseError:
+def refusal(what: str, remedy: str) -> MeshwiseError:
     return messages.BAD_LOAD_OPTION.error(what=what, remedy=remedy)
 
 

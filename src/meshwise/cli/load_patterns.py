@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from meshwise.cli.load_options import of_option
-from meshwise.core import messages
-from meshwise.core.errors import MeshwiseError
+from meshwise.cli.load_options import of_option, refusal
 from meshwise.core.units import parse_rate_rps, parse_size_bytes
 from meshwise.load.payloads import RESPONSE_SLOT
 from meshwise.load.spec import LoadSpec
@@ -80,9 +78,9 @@ def patterned(
 ) -> LoadSpec:
     """The spec with these options. Raises MW303 for what contradicts itself."""
     if requests_per_connection is not None and requests_per_connection < 1:
-        raise _option("--requests-per-connection must be at least 1", "leave it out to keep connections")
+        raise refusal("--requests-per-connection must be at least 1", "leave it out to keep connections")
     if messages_per_stream is not None and streaming is Streaming.NONE:
-        raise _option("--messages without --streaming", "add --streaming client, server or bidi")
+        raise refusal("--messages without --streaming", "add --streaming client, server or bidi")
     if messages_per_stream is None:
         messages_per_stream = 1 if streaming is Streaming.NONE else DEFAULT_MESSAGES
     patterned_spec = replace(
@@ -107,11 +105,7 @@ def _asking(spec: LoadSpec) -> LoadSpec:
         return spec
     if any(name.lower() == PLAN_HEADER for name, _ in spec.headers):
         what = f"--response-bytes beside a header {PLAN_HEADER}"
-        raise _option(what, f"write {RESPONSE_SLOT} in the header")
+        raise refusal(what, f"write {RESPONSE_SLOT} in the header")
     down = spec.streaming is Streaming.SERVER and spec.messages > 0
     plan = f"bytes={RESPONSE_SLOT}" + (f";messages={spec.messages}" if down else "")
     return replace(spec, headers=(*spec.headers, (PLAN_HEADER, plan)))
-
-
-def _option(what: str, remedy: str) -> MeshwiseError:
-    return messages.BAD_LOAD_OPTION.error(what=what, remedy=remedy)

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from meshwise.core import messages
-from meshwise.core.errors import MeshwiseError
+from meshwise.cli.load_options import refusal
 from meshwise.core.units import format_duration
 from meshwise.load.files import nameless
 from meshwise.load.spec import LoadSpec
@@ -59,9 +58,9 @@ def trace_form(trace: Path | None, column: str | None, unit: str | None, sort: b
     """Of what was typed. Raises MW1xx for what fits no trace."""
     form = TraceForm(column, unit, sort)
     if trace is None and form != OWN_FORM:
-        raise _option("--time-column, --unit and --sort say how a trace is read", "add --trace FILE")
+        raise refusal("--time-column, --unit and --sort say how a trace is read", "add --trace FILE")
     if unit is not None and unit not in TRACE_UNITS:
-        raise _option(f"`{unit[:20]}` is not a unit of times", f"one of {', '.join(TRACE_UNITS)}")
+        raise refusal(f"`{unit[:20]}` is not a unit of times", f"one of {', '.join(TRACE_UNITS)}")
     return form
 
 
@@ -73,9 +72,9 @@ def moving(
     if think is not None:
         spec = replace(spec, think=parse_think(think))
     if shape is not None and trace is not None:
-        raise _option("--shape and --trace both say the rate", "keep one of them")
+        raise refusal("--shape and --trace both say the rate", "keep one of them")
     if (shape or trace) and spec.duration_ns > LONGEST_NS:
-        raise _option("a load that moves lasts at most an hour", f"--duration {format_duration(LONGEST_NS)}")
+        raise refusal("a load that moves lasts at most an hour", f"--duration {format_duration(LONGEST_NS)}")
     if shape is not None:
         yield replace(
             spec,
@@ -93,18 +92,14 @@ def _replaying(spec: LoadSpec, path: Path, form: TraceForm, compiled: Path) -> L
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     if spec.arrivals is Arrivals.CLOSED:
-        raise _option("a closed loop replays no trace", "leave out --arrivals")
+        raise refusal("a closed loop replays no trace", "leave out --arrivals")
     shape = LoadProfile(rates=found.rates, times=found.times)
     if beyond(shape, found.rate_rps, spec.duration_ns):
         what = f"{path} goes beyond the {MOST_RPS:.0f}/s that the instrument sends, or sends nothing"
-        raise _option(what, "replay another part, or divide it among several runs")
+        raise refusal(what, "replay another part, or divide it among several runs")
     if found.times is None:
         return replace(spec, rate_rps=found.rate_rps, shape=shape)
     if spec.arrivals is not Arrivals.CONSTANT:
-        raise _option(f"{path} says every time, so arrivals are not drawn", "leave out --arrivals")
+        raise refusal(f"{path} says every time, so arrivals are not drawn", "leave out --arrivals")
     write_trace(TraceFile(path.name, str(path), found.sha256, form=form), spec.duration_ns, compiled)
     return replace(spec, rate_rps=found.rate_rps, trace=str(compiled))
-
-
-def _option(what: str, remedy: str) -> MeshwiseError:
-    return messages.BAD_LOAD_OPTION.error(what=what, remedy=remedy)

@@ -67,6 +67,10 @@ class Placement:
         """The placed workloads that this topology uses, client first."""
         return tuple(self[workload.name] for workload in topology.workloads)
 
+    def behind(self, topology: Topology) -> tuple[PlacedWorkload, ...]:
+        """The workloads behind the first that are called."""
+        return tuple(placed for placed in self.of(topology)[2:] if topology.callers(placed.name))
+
 
 @dataclass(frozen=True)
 class Ready:

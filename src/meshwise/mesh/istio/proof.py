@@ -84,7 +84,7 @@ def gather(placement: Placement, cell: Cell, reach: Reach) -> IstioEvidence:
     answers = [
         (row, called[0] if row == table[0] else caller.call(first, row.who, row.what)) for row in table
     ]
-    beyond = together(caller.try_beyond, _behind(placement, cell))
+    beyond = together(caller.try_beyond, placement.behind(cell.topology))
     resumed = caller.resume(first)
     after = _read(admins)
     process = _facts_of_process(admins[used[0].name])
@@ -101,7 +101,11 @@ def judge(
 ) -> tuple[tuple[Check, ...], Mapping[str, str]]:
     """Checks and facts. `fingerprint`: what every used proxy's version has to begin with; `workers`: how many
     threads each has to run."""
-    used, hops, rest = placement.of(cell.topology), _hops(placement, cell), _behind(placement, cell)
+    used, hops, rest = (
+        placement.of(cell.topology),
+        _hops(placement, cell),
+        placement.behind(cell.topology),
+    )
     client, first = used[0], used[1]
     seen, after = evidence.handshake, evidence.after
     moved = {name: grown(evidence.before[name], evidence.between[name]) for name in after}
@@ -137,11 +141,6 @@ def judge(
 
 def _hops(placement: Placement, cell: Cell) -> list[tuple[PlacedWorkload, PlacedWorkload]]:
     return [(placement[w.name], placement[name]) for w in cell.topology.workloads for name in w.calls]
-
-
-def _behind(placement: Placement, cell: Cell) -> list[PlacedWorkload]:
-    """The nodes behind the first that somebody calls."""
-    return [each for each in placement.of(cell.topology)[2:] if cell.topology.callers(each.name)]
 
 
 def _read(admins: Mapping[str, EnvoyAdmin]) -> Mapping[str, Stats]:

@@ -116,7 +116,7 @@ def gather(placement: Placement, cell: Cell, reach: Reach, wanted: Sequence[Hop]
     answers = [
         (row, called[0] if row == table[0] else caller.call(first, row.who, row.what)) for row in table
     ]
-    beyond = together(lambda placed: _try_beyond(caller, placed), _behind(placement, cell))
+    beyond = together(lambda placed: _try_beyond(caller, placed), placement.behind(cell.topology))
     after = _read(reach, wanted)
     name = identity_of(first.workload, placement)
     choice = reach.choice(OUTSIDER, first.pod_ip, INBOUND_PORT, name)
@@ -131,7 +131,7 @@ def judge(
 ) -> tuple[tuple[Check, ...], Mapping[str, str]]:
     """Checks and facts. `snapshot`: what the proxies should have been given for this cell; `delivered`: what
     the control plane says that it has given them."""
-    first, rest = placement.of(cell.topology)[1], _behind(placement, cell)
+    first, rest = placement.of(cell.topology)[1], placement.behind(cell.topology)
     wanted = hops.hops(cell, placement, snapshot)
     moved, layer = _moved(evidence.before, evidence.between), layer_of(cell, first.name)
     checks = [check_of(row, answer, SIGNS[layer]) for row, answer in evidence.answers]
@@ -150,11 +150,6 @@ def judge(
     checks.append(_served(snapshot, delivered))
     facts = {**_facts_of_tls(cell, evidence.choice, wanted[0]), **_facts_of_process(evidence.process)}
     return tuple(checks), facts
-
-
-def _behind(placement: Placement, cell: Cell) -> list[PlacedWorkload]:
-    """The nodes behind the first that somebody calls."""
-    return [each for each in placement.of(cell.topology)[2:] if cell.topology.callers(each.name)]
 
 
 _ANSWERED = Expectation(Who.MESH, What.ALLOWED, Meaning.ANSWERED)
