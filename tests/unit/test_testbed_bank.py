@@ -115,7 +115,7 @@ def judged(
 
     monkeypatch.setattr(books.invariants, "settled", settled)
     monkeypatch.setattr(books.invariants, "read_books", read_books)
-    return books.judged(measured(table), ASKED, "postgresql://", ask_again), asked
+    return books.judged(measured(table), ASKED, "postgresql://", ask_again, settle_s=25.0), asked
 
 
 def books_with(*numbers: int) -> Books:
@@ -188,7 +188,7 @@ def test_a_trial_that_failed_is_not_judged() -> None:
         raise AssertionError("its processes cannot be trusted")
 
     result = books.judged(
-        measured(records(200, 0, 0, 0, 0), failure="istio/a/postgres/store killed"), ASKED, "", never
+        measured(records(200, 0, 0, 0, 0), failure="istio/a/postgres/store killed"), ASKED, "", never, 25.0
     )
     assert result.checks == ()
 

@@ -17,7 +17,6 @@ from meshwise.service.bank.resources import Resources
 from meshwise.study.bank import Stores
 
 _MOST_BYTES = 4096
-_TIMEOUT_S = 5.0
 
 
 @contextlib.asynccontextmanager
@@ -29,7 +28,7 @@ async def controlled(held: Resources) -> AsyncIterator[None]:
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
+            async with asyncio.timeout(held.spec.deadline_s):
                 head = await reader.readuntil(b"\r\n\r\n")
             status = await _obey(held, head[:_MOST_BYTES].decode("latin-1").split(" ", 2)[:2])
             writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())

@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from meshwise.archive.outcome import Check, Measurement
-from meshwise.core.patience import USUAL
 from meshwise.findings.flag import BOOKS_VIOLATED
 from meshwise.load.intended import intended_times
 from meshwise.load.script import ScriptLine, write_script
@@ -39,7 +38,6 @@ from meshwise.study.model import Arrivals, Protocol
 ACCOUNTS, BALANCE, ALLOWANCE = 1000, 1_000_000, 1_000_000
 ROUNDS = 3
 """How often a client comes back for what it does not know."""
-SETTLE_S = USUAL.books_s
 _CLOSED_RPS = 3000
 """More than the bank can answer: how many requests a closed loop may need."""
 _FAILED_PRECONDITION = calls.TO_GRPC[calls.REFUSED].value[0]
@@ -114,7 +112,7 @@ def refusals_are_answers(table: pa.Table) -> pa.Table:
 
 
 def judged(
-    measurement: Measurement, asked: Asked, url: str, ask_again: AskAgain, settle_s: float = SETTLE_S
+    measurement: Measurement, asked: Asked, url: str, ask_again: AskAgain, settle_s: float
 ) -> Measurement:
     """The measurement with its checks, and a flag if the books do not agree. `url`: of the database."""
     requests = refusals_are_answers(measurement.requests)
@@ -164,9 +162,7 @@ async def _verdict(url: str, answers: Sequence[ClientAnswer], settle_s: float) -
     return settled, invariants.judge(await invariants.read_books(url), answers, BALANCE, ALLOWANCE)
 
 
-def checks_of(
-    settled: bool, verdict: BooksVerdict, repeated: int, settle_s: float = SETTLE_S
-) -> tuple[Check, ...]:
+def checks_of(settled: bool, verdict: BooksVerdict, repeated: int, settle_s: float) -> tuple[Check, ...]:
     """What the archive keeps of a judgement."""
     seen = (
         f"{verdict.acknowledged} acknowledged, {verdict.unknown} unknown, {repeated} asked again; "
