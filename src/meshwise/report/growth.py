@@ -21,6 +21,7 @@ from meshwise.findings.subject import Interaction, Kind, Slope, SlopePart
 from meshwise.report import words
 from meshwise.report.content import CONTEXT, FREE, Content, form_of, means, of_curve
 from meshwise.study.factors import BY_FIELD
+from meshwise.study.security import Authorization, MtlsMode, Posture
 
 SETTING = (*CONTEXT, *FREE)
 
@@ -221,8 +222,11 @@ def _together(metric: str, found: list[Finding], content: Content) -> Together:
     for finding in found:
         assert isinstance(finding.subject, Interaction)
         mtls, authorization = finding.subject.mtls, finding.subject.authorization
-        postures = ("plaintext", mtls, f"plaintext+{authorization}", f"{mtls}+{authorization}")
-        neither, one, other, both = (_at(finding, posture, levels) for posture in postures)
+        neither, one, other, both = (
+            _at(finding, Posture(mode, kind).name, levels)
+            for kind in (Authorization.NONE, Authorization(authorization))
+            for mode in (MtlsMode.DISABLE, MtlsMode(mtls))
+        )
         pairs.append(
             Pair(
                 _setting(finding, varying),

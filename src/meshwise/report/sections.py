@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from meshwise.findings.flag import EXPLORATORY
-from meshwise.findings.subject import MeshDifference, SlopePart
+from meshwise.findings.subject import Kind, MeshDifference, SlopePart
 from meshwise.report import facts, pictures, saturation
 from meshwise.report.blocks import (
     Block,
@@ -58,7 +58,7 @@ def report_of(content: Content, record: Record) -> Report:
         tuple(_sentences(content)),
         tuple(
             finding.sentence or f"{finding.metric}: {finding.verdict}"
-            for finding in content.of_kind("check")
+            for finding in content.of_kind(Kind.CHECK)
             if finding.verdict is Verdict.WARNING
         ),
     )

@@ -14,6 +14,7 @@ from meshwise.findings.finding import Finding
 from meshwise.findings.subject import Interaction, MeshDifference, StepDifference
 from meshwise.stats.verdict import Direction, Verdict
 from meshwise.study.factors import BY_FIELD
+from meshwise.study.security import LADDER_NAMES
 
 MIB = 2**20
 
@@ -136,20 +137,10 @@ def axis_time_us(value_us: float) -> str:
     return f"{value_us / 1e3:g} ms" if value_us >= 1e3 else f"{value_us:g} us"
 
 
-POSTURE_NAMES = {
-    "none": "no mesh",
-    "plaintext": "sidecar, plaintext",
-    "permissive": "permissive mTLS",
-    "strict": "strict mTLS",
-    "strict+namespace": "strict + namespace policy",
-    "strict+fine": "strict + fine-grained policy",
-}
-LADDER = tuple(POSTURE_NAMES)
-"""Rungs bottom up; any other posture (factorial studies) stands after them in alphabetical order."""
-
-
 def rung_order(posture: str) -> tuple[int, str]:
-    return (LADDER.index(posture), "") if posture in LADDER else (len(LADDER), posture)
+    """From the bottom up; any other posture (factorial studies) stands after them in alphabetical order."""
+    known = posture in LADDER_NAMES
+    return (LADDER_NAMES.index(posture), "") if known else (len(LADDER_NAMES), posture)
 
 
 def plural(count: int, word: str) -> str:
