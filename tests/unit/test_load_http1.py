@@ -279,6 +279,21 @@ def test_what_an_idle_connection_says_is_its_end() -> None:
     assert caught.value.kind is ErrorKind.RESET
 
 
+@pytest.mark.parametrize(
+    ("greeting", "protocol_name"),
+    [(b"\0\0\x06\x04\0\0\0\0\0\0\3\0\0\0d", "HTTP/2"), (b"SSH-2.0-x\r\n", "SSH")],
+)
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_server_that_speaks_first_is_named(greeting: bytes, protocol_name: str, asked: bool) -> None:
+    """Whether its greeting comes before the first request or after it."""
+    protocol = Http1(b"r", KnownHeads())
+    if asked:
+        protocol.start(1)
+    with pytest.raises(WireError, match=f"it speaks {protocol_name}$") as caught:
+        protocol.receive(greeting, 1)
+    assert caught.value.kind is ErrorKind.PROTOCOL
+
+
 def test_an_answer_that_nobody_asked_for_is_refused() -> None:
     protocol = Http1(b"r", KnownHeads())
     protocol.start(1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from meshwise.load.wire.foreign import foreign
 from meshwise.load.wire.http1_head import (
     HEAD_END,
     Malformed,
@@ -21,6 +22,7 @@ from meshwise.load.wire.http1_head import (
     check_beginning,
     check_trailers,
     parse_head,
+    speaks_another,
 )
 from meshwise.load.wire.one_request import OneRequest
 from meshwise.load.wire.seam import Completion, ErrorKind, WireError, http_outcome, outcome
@@ -82,6 +84,17 @@ def encode_request(
     return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + body
 
 
+def _unasked(data: bytes, *, used: bool) -> WireError:
+    """What `data` says about a server that sends it while no request is open."""
+    if data.startswith(b"HTTP/1."):  # it may say why it ends an idle connection (408)
+        kind = ErrorKind.RESET
+    else:
+        kind = ErrorKind.PROTOCOL
+        if not used and (protocol := foreign(data)):  # one whose servers speak first
+            return WireError(kind, speaks_another(protocol))
+    return WireError(kind, f"bytes that no request asked for: {data[:40]!r}")
+
+
 class Http1(OneRequest):
     """One HTTP/1.1 connection (WireProtocol)."""
 
@@ -135,9 +148,7 @@ class Http1(OneRequest):
                 if not data:
                     return ()
             if self._tag < 0:
-                # A server may say why it ends an idle connection (408); anything else is not HTTP.
-                kind = ErrorKind.RESET if data.startswith(b"HTTP/1.") else ErrorKind.PROTOCOL
-                raise WireError(kind, f"bytes that no request asked for: {data[:40]!r}")
+                raise _unasked(data, used=self.used)
             self._between = False
             self._first_ns = now_ns
         elif self._tag < 0:

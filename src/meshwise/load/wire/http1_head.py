@@ -17,6 +17,7 @@ from meshwise.load.wire.foreign import foreign
 HEAD_END = re.compile(rb"\n\r?\n")
 """Behind the last line of a head."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: |$)")
+_NOT_HERE = "the server does not answer in HTTP/1 here"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 
@@ -39,8 +40,12 @@ def check_beginning(data: bytes) -> None:
     """Of a head that may not be whole yet. Raises Malformed for what cannot become one."""
     if not b"HTTP/1.".startswith(data[:7]):
         who = foreign(data)
-        said = f"it speaks {who}" if who else f"but {data[:24]!r}"
-        raise Malformed(f"the server does not answer in HTTP/1 here, {said}")
+        raise Malformed(speaks_another(who) if who else f"{_NOT_HERE}, but {data[:24]!r}")
+
+
+def speaks_another(protocol: str) -> str:
+    """What is wrong with a server whose first bytes are of `protocol`."""
+    return f"{_NOT_HERE}, it speaks {protocol}"
 
 
 def parse_head(head: bytes, *, is_head_method: bool) -> ResponseHead:
