@@ -23,13 +23,14 @@ Written by `scripts/commands_reference.py` from `--help`; do not edit.
 
 Exit status of every command: 0 done, 1 the answer is no (nothing could be measured, a stored proxy has
 changed), 2 bad input, 3 this machine or its environment cannot do it, 130 stopped by Ctrl-C, SIGTERM or
-SIGHUP. Errors are two lines on stderr, `error:` with where, what and a code, and `hint:` with the remedy; data
-goes to stdout. `NO_COLOR` is obeyed.
+SIGHUP. Errors are two lines on stderr, `error:` with where, what and a code, and `hint:` with the remedy;
+data goes to stdout. `NO_COLOR` is obeyed.
 
-What was to be printed is never lost: if stdout cannot be written (a full disk, a closed descriptor), all of it
-stands on stderr and the exit status is 3. When the reader of a pipe has gone (`| head`), the command does its
-work and then ends by SIGPIPE (141 in a shell). Control characters in texts that come from elsewhere (studies,
-archives, registries, servers) are shown as `\\u001b`, and are never obeyed by the terminal.
+What was to be printed is never lost: if stdout cannot be written (a full disk, a closed descriptor), all
+of it stands on stderr and the exit status is 3. When the reader of a pipe has gone (`| head`), the command
+does its work and then ends by SIGPIPE (141 in a shell). Control characters in texts that come from
+elsewhere (studies, archives, registries, servers) are shown as `\\u001b`, and are never obeyed by the
+terminal.
 """
 
 
