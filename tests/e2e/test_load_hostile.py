@@ -10,6 +10,7 @@ from tests.support import hostile
 from tests.support.loads import MS, load_spec, run_here
 
 from meshwise.load.engine import Engine
+from meshwise.load.lane import Share
 from meshwise.load.wire import frames
 from meshwise.load.wire.blocks import encode_block
 from meshwise.study.model import Protocol
@@ -156,8 +157,11 @@ OTHERS = [
 def test_a_server_of_another_protocol_is_named_at_once(
     protocol: Protocol, behaviour: hostile.Behaviour, kind: str, reason: str
 ) -> None:
-    with hostile.hostile(behaviour) as port, Engine(load_spec(port, protocol, connections=2), 2) as engine:
-        failure = engine.connect(60_000 * MS)  # its end would be the test's own time-out
+    with (
+        hostile.hostile(behaviour) as port,
+        Engine([Share(load_spec(port, protocol, connections=2), 2)]) as engine,
+    ):
+        [failure] = engine.connect(60_000 * MS)  # its end would be the test's own time-out
     assert failure is not None
     assert (failure.kind.label, str(failure)) == (kind, reason)
 

@@ -14,6 +14,7 @@ from tests.support.loads import MS, load_spec, run_here
 from tests.support.pki import Pki, make_pki
 
 from meshwise.load.engine import Engine
+from meshwise.load.lane import Share
 from meshwise.load.spec import TlsSpec
 from meshwise.load.wire import frames
 from meshwise.study.model import Protocol
@@ -69,8 +70,8 @@ NO_TLS = "the server does not speak TLS here, it answers in"
 def test_tls_of_a_port_without_it(protocol: Protocol, behaviour: hostile.Behaviour, reason: str) -> None:
     with hostile.hostile(behaviour) as port:
         spec = load_spec(port, protocol, tls=TlsSpec("localhost"), timeout_ns=LONG_NS)
-        with Engine(spec, 2) as engine:
-            failure = engine.connect(LONG_NS)
+        with Engine([Share(spec, 2)]) as engine:
+            [failure] = engine.connect(LONG_NS)
     assert failure is not None
     assert (failure.kind.label, str(failure)) == ("tls", reason)
 
@@ -79,8 +80,8 @@ def test_tls_of_a_port_without_it(protocol: Protocol, behaviour: hostile.Behavio
 def test_http2_of_a_tls_server_that_has_none(alpn: list[str], chose: str, pki: Pki) -> None:
     with hostile.hostile(over_tls(pki, alpn, hostile._read_forever)) as port:
         spec = load_spec(port, Protocol.HTTP2, tls=TlsSpec("localhost"), timeout_ns=LONG_NS)
-        with Engine(spec, 2) as engine:
-            failure = engine.connect(LONG_NS)
+        with Engine([Share(spec, 2)]) as engine:
+            [failure] = engine.connect(LONG_NS)
     assert failure is not None
     assert str(failure) == f"the server chose {chose} by ALPN where HTTP/2 needs h2"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwise.load.engine import RunFacts
+from meshwise.load.lane import RunFacts
 from meshwise.load.records import Columns
 from meshwise.load.report import NOTHING, LoadReport, percentiles, report
 from meshwise.load.setups import SetupLog

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -49,11 +50,20 @@ from meshwise.cli.load_shape import (
     moving,
     trace_form,
 )
+from meshwise.cli.load_targets import (
+    as_json,
+    check_alike,
+    differences_of,
+    letter,
+    print_compared,
+    requests_of_each,
+)
 from meshwise.core import messages
 from meshwise.core.memory import available_bytes
 from meshwise.core.units import parse_duration_ns, parse_rate_rps
+from meshwise.load.dealt import Dealt
 from meshwise.load.launch import RunningLoad, running_load
-from meshwise.load.records import peek, read_records
+from meshwise.load.records import peek
 from meshwise.load.spec import LoadSpec, TlsSpec
 from meshwise.report import edge
 from meshwise.study.model import Arrivals, Protocol
@@ -65,8 +75,12 @@ _SAME_STOP_S = 1.0
 
 
 def load(
-    url: Annotated[
-        str, typer.Argument(help="http://HOST:PORT/PATH, https://... or tcp://HOST:PORT", metavar="URL")
+    urls: Annotated[
+        list[str],
+        typer.Argument(
+            help="http://HOST:PORT/PATH, https://... or tcp://HOST:PORT; several are compared.",
+            metavar="URL...",
+        ),
     ],
     protocol: Annotated[Protocol, typer.Option(help="http2 and grpc need no upgrade.")] = Protocol.HTTP1,
     rate: Annotated[str, typer.Option(help="Requests, like 1000/s; ignored by closed arrivals.")] = "1000/s",
@@ -134,28 +148,31 @@ def load(
     could be made or an output not written, 130 after Ctrl-C, SIGTERM or SIGHUP (with a summary of what was
     sent by then).
 
+    Several URLs are compared: the requests of all are one stream, dealt at random, --rate to each, so that
+    all meet the same moments. Differences to the first have 95 % intervals over stretches of this one run:
+    one execution of the servers, which differ by more when started anew.
+
     Example: meshwise load http://127.0.0.1:8080/ --rate 2000/s --duration 10s --connections 16
     """
-    target = parse_url(url)
+    targets = [parse_url(url) for url in urls]
+    check_alike(targets)
     body = read_message(message) if message else None
     request = of_option("--request-bytes", parse_sizes, request_bytes)
-    if target.opaque or protocol is Protocol.TCP:
-        protocol = _opaque(target, protocol, header or method)
-    tls = _tls(target, server_name, ca, cert, key)
+    if targets[0].opaque or protocol is Protocol.TCP:
+        protocol = _opaque(targets[0], protocol, header or method)
     if (grpc_method or message) and protocol is not Protocol.GRPC:
         raise messages.BAD_LOAD_OPTION.error(
             what=f"--grpc-method and --message mean nothing to {protocol}", remedy="add --protocol grpc"
         )
     default_method = "POST" if request != 0 or protocol is Protocol.GRPC else "GET"
-    spec = LoadSpec(
-        address=target.addresses[0],
-        addresses=target.addresses if len(target.addresses) > 1 else (),
+    of_all = LoadSpec(
+        address="",
+        port=0,
+        authority="",
         spread=spread,
-        port=target.port,
-        authority=target.authority,
         protocol=protocol,
         method=parse_method(default_method if method is None else method),
-        path=_path(target, protocol, grpc_method),
+        path="",
         headers=parse_headers(header or []),
         body_bytes=0,
         rate_rps=of_option("--rate", parse_rate_rps, rate),
@@ -167,39 +184,63 @@ def load(
         streams=streams,
         timeout_ns=of_option("--timeout", parse_duration_ns, timeout),
         grpc_message=body,
-        tls=tls,
         cpu=cpu,
         spin_ns=of_option("--spin", parse_duration_ns, spin),
         processes=processes,
     )
-    spec = patterned(
-        spec,
-        request=request,
-        response=of_option("--response-bytes", parse_sizes, response_bytes),
-        requests_per_connection=requests_per_connection,
-        churn=churn,
-        resume_tls=resume_tls,
-        streaming=streaming,
-        messages_per_stream=messages_per_stream,
-    )
+    any_tls = any(target.tls for target in targets)
+    specs = [
+        patterned(
+            replace(
+                of_all,
+                address=target.addresses[0],
+                addresses=target.addresses if len(target.addresses) > 1 else (),
+                port=target.port,
+                authority=target.authority,
+                path=_path(target, protocol, grpc_method),
+                tls=_tls(target, server_name, ca, cert, key) if target.tls or not any_tls else None,
+            ),
+            request=request,
+            response=of_option("--response-bytes", parse_sizes, response_bytes),
+            requests_per_connection=requests_per_connection,
+            churn=churn,
+            resume_tls=resume_tls,
+            streaming=streaming,
+            messages_per_stream=messages_per_stream,
+        )
+        for target in targets
+    ]
     form = trace_form(trace, time_column, unit, sort)
     files_read = (trace, message, ca, cert, key)
     with (
-        moving(spec, shape, trace, form, think) as spec,
+        moving(specs[0], shape, trace, form, think) as first,
         open_outputs(parquet, csv, files_read) as outputs,
     ):
-        check_room(spec, available_bytes())
-        with running_load(spec) as running, _stops() as stops:
+        moved = {name: getattr(first, name) for name in ("rate_rps", "shape", "trace", "think")}
+        dealt = Dealt(tuple(replace(spec, **moved) for spec in specs), seed)
+        check_room(first, available_bytes(), len(specs))
+        with running_load(dealt) as running, _stops() as stops:
             _watch(running, stops)
-            report = running.report()
-            # Before the files: what was measured must not be lost to a full disk.
-            if json:
-                typer.echo(report.to_json(), err=outputs.takes_stdout)
-            else:
-                print_summary(report, spec, url, stderr=outputs.takes_stdout)
-            outputs.write(lambda: read_records(running.files))
+            # Printed before the files: what was measured must not be lost to a full disk.
+            _print(running, urls, json=json, stderr=outputs.takes_stdout)
+            outputs.write(lambda: requests_of_each(running))
     if stops:
         raise typer.Exit(edge.INTERRUPTED)
+
+
+def _print(running: RunningLoad, urls: Sequence[str], *, json: bool, stderr: bool) -> None:
+    """The report, or those of several targets and what differs."""
+    reports = running.reports()
+    if len(reports) > 1:
+        found = differences_of(running, reports)
+        if json:
+            typer.echo(as_json(urls, reports, found), err=stderr)
+        else:
+            print_compared(urls, reports, found, running.dealt, stderr=stderr)
+    elif json:
+        typer.echo(reports[0].to_json(), err=stderr)
+    else:
+        print_summary(reports[0], running.spec, urls[0], stderr=stderr)
 
 
 def _opaque(target: Target, protocol: Protocol, of_requests: object) -> Protocol:
@@ -256,17 +297,24 @@ def _watch(running: RunningLoad, stops: list[float]) -> None:
                 asked_s = elapsed_s
                 running.process.send(signal.SIGTERM)
             if console.is_terminal:
-                live.update(Text(_progress_line(running, elapsed_s), style="dim"), refresh=True)
+                live.update(Text(_progress(running, elapsed_s), style="dim"), refresh=True)
 
 
-def _progress_line(running: RunningLoad, elapsed_s: float) -> str:
+def _progress(running: RunningLoad, elapsed_s: float) -> str:
+    """A line; of several targets one for each below it."""
     spec = running.spec
     warmup_s, duration_s = spec.warmup_ns / 1e9, spec.duration_ns / 1e9
     phase = "warming up" if elapsed_s < warmup_s else "measuring"
-    answers, p50_us = peek(running.files)
-    typical = "" if p50_us is None else f" · P50 of the last second {p50_us:,.0f} µs"
     at_s = min(max(elapsed_s - warmup_s, 0.0), duration_s)
-    return f"{phase} {at_s:.1f} of {duration_s:g} s · {answers:,} answers{typical} · Ctrl-C stops"
+    so_far = []
+    for files in running.files_of_each:
+        answers, p50_us = peek(files)
+        typical = "" if p50_us is None else f" · P50 of the last second {p50_us:,.0f} µs"
+        so_far.append(f"{answers:,} answers{typical}")
+    at = f"{phase} {at_s:.1f} of {duration_s:g} s"
+    if len(so_far) == 1:
+        return f"{at} · {so_far[0]} · Ctrl-C stops"
+    return "\n".join([f"{at} · Ctrl-C stops", *(f"  {letter(n)}  {text}" for n, text in enumerate(so_far))])
 
 
 @contextmanager

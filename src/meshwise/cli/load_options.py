@@ -133,20 +133,23 @@ def parse_grpc_path(text: str, option: str) -> str:
     return f"/{text.lstrip('/')}"
 
 
-def check_room(spec: LoadSpec, available: int) -> None:
-    """Raises MW303 when the records of all requests do not fit into so many bytes of memory."""
+def check_room(spec: LoadSpec, available: int, targets: int = 1) -> None:
+    """Raises MW303 when the records of all requests, to so many targets, do not fit into so many bytes of
+    memory."""
     if spec.arrivals is Arrivals.CLOSED:
         return  # takes what there is, and ends early
     mean = 1.0
     if spec.shape is not None:
         mean = rate_over_time(spec.shape, spec.rate_rps, spec.duration_ns).mean
     per_s = spec.rate_rps * max(mean, 1e-9)
+    available //= targets
     rows = spec.rate_rps * spec.warmup_ns / 1e9 + per_s * spec.duration_ns / 1e9
     if rows * PEAK_ROW_BYTES > available:
         longest_ns = 0.9e9 * (available / PEAK_ROW_BYTES - spec.rate_rps * spec.warmup_ns / 1e9) / per_s
         raise refusal(
             f"--rate and --duration ask for {rows:,.0f} requests, whose records need"
-            f" {format_size(rows * PEAK_ROW_BYTES)} of memory; {format_size(available)} may be taken",
+            f" {format_size(rows * PEAK_ROW_BYTES)} of memory; {format_size(available)} may be taken"
+            + (" for each URL" if targets > 1 else ""),
             "lower --rate"
             + (f", or --duration to {format_duration(longest_ns)}" if longest_ns > 10**9 else ""),
         )

@@ -134,17 +134,15 @@ _CAUSES = {
 def print_summary(report: LoadReport, spec: LoadSpec, url: str, *, stderr: bool = False) -> None:
     """One screen: what was done, how long it took, what went wrong, whether the times can be trusted."""
     console = edge.console(stderr=stderr)
-    slots = _slots(spec)
-    how = _how(report, spec)
     tls = f", {report.tls}" if report.tls else ""
     console.print(Text(f"{url}  {spec.protocol}{tls}", "bold"))
-    console.print(f"{how} for {format_duration(spec.duration_ns)} over {slots}\n")
+    console.print(f"{how(report, spec)} for {format_duration(spec.duration_ns)} over {slots(spec)}\n")
     console.print(_facts(report, spec))
     console.print()
     console.print(_times(report))
     console.print()
     console.print(Text(_closing(report)))
-    for note in _warnings(report):
+    for note in warnings_of(report):
         console.print(Text(f"  {note}", "yellow"))
 
 
@@ -182,7 +180,7 @@ def _facts(report: LoadReport, spec: LoadSpec) -> Table:
     return grid
 
 
-def _slots(spec: LoadSpec) -> str:
+def slots(spec: LoadSpec) -> str:
     """Over what requests went, and how it was replaced."""
     text = f"{spec.connections} connections" + (f" × {spec.streams} streams" if spec.streams > 1 else "")
     if spec.requests_per_connection:
@@ -196,7 +194,7 @@ def _slots(spec: LoadSpec) -> str:
     return text
 
 
-def _how(report: LoadReport, spec: LoadSpec) -> str:
+def how(report: LoadReport, spec: LoadSpec) -> str:
     """How requests were spread over time."""
     if report.closed_loop:
         return "closed loop" + (f", thinking {spec.think.words}" if spec.think else "")
@@ -245,7 +243,8 @@ def _closing(report: LoadReport) -> str:
     return f"Half of the requests were answered within {times.p50:,.0f} µs, {tail}{share}."
 
 
-def _warnings(report: LoadReport) -> list[str]:
+def warnings_of(report: LoadReport) -> list[str]:
+    """Whether to believe it, in sentences."""
     limit = _LIMITS[report.limited_by] if not (report.closed_loop and report.limited_by == "server") else ""
     stopped = "Stopped early; this is what was sent by then." if report.stopped_early else ""
     made = ", ".join(f"{kind} {count:,}" for kind, count in report.setup_failures.items())

@@ -167,6 +167,12 @@ BROKEN_TRACE = Message(
     "the instrument's copy of the trace is not whole: {why}",
     "run the study again; the file was altered or cut",
 )
+CANNOT_ENTER_NETWORK = Message(
+    "MW315",
+    Fault.ENVIRONMENT,
+    "the network namespace cannot be entered: {why}",
+    "give a path that exists, and run as a user who may enter it (CAP_SYS_ADMIN)",
+)
 
 # --- mesh and proxies --------------------------------------------------------------------------
 RESOURCE_UNREADABLE = Message(

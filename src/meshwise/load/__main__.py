@@ -1,6 +1,7 @@
 """The instrument's process: `python -m meshwise.load --spec SPEC.json --out DIR` (contract: load/spec.py).
 
-Instead of `--out DIR`: `--report FILE --records FILE ...`, a records file for each process.
+Instead of `--out DIR`: `--report FILE ... --records FILE ...`, of each target one report, and a records file
+for each process.
 """
 
 from __future__ import annotations
@@ -18,22 +19,27 @@ def main() -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from meshwise.core import messages
     from meshwise.core.errors import MeshwiseError
+    from meshwise.load.dealt import Dealt
     from meshwise.load.files import RunFiles
-    from meshwise.load.instrument import run_instrument
-    from meshwise.load.spec import LoadSpec
+    from meshwise.load.instrument import run_dealt
 
     parser = argparse.ArgumentParser(prog="python -m meshwise.load")
     parser.add_argument("--spec", type=Path, required=True)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--report", type=Path)
+    parser.add_argument("--report", type=Path, nargs="+", default=())
     parser.add_argument("--records", type=Path, nargs="+", default=())
     arguments = parser.parse_args()
     try:
         try:
-            spec = LoadSpec.from_json(arguments.spec.read_text())
+            dealt = Dealt.from_json(arguments.spec.read_text())
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise messages.BAD_LOAD_SPEC.error(where=str(arguments.spec), why=str(error)) from error
-        run_instrument(spec, arguments.out or RunFiles(tuple(arguments.records), arguments.report), _say)
+        processes = dealt.first.processes if dealt.targets else 1
+        if arguments.out:
+            files = RunFiles.of_each(arguments.out, len(dealt.targets), processes)
+        else:
+            files = RunFiles.of_paths(arguments.records, arguments.report)
+        run_dealt(dealt, files, _say)
     except MeshwiseError as error:
         facts = {name: getattr(error, name) for name in ("code", "fault", "what", "remedy", "where")}
         _say({"event": "failed", **facts})

@@ -46,9 +46,10 @@ class Connection:
         context: ssl.SSLContext | None,
         clock: Callable[[], int],
         failed: int = 0,
+        lane: int = 0,
     ) -> None:
-        """Cold. `failed` attempts of its slot came before it."""
-        self.slot = slot
+        """Cold. `failed` attempts of its slot came before it; `lane` is the number of its target."""
+        self.slot, self.lane = slot, lane
         self.bits = slot << CONNECTION_SHIFT
         self.protocol = protocol
         self.start: Callable[[int], bytes] = self._start_cold

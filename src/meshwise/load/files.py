@@ -8,7 +8,7 @@ them it is a path below /proc/self/fd, which every function that takes a path ca
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,19 @@ class RunFiles:
         """`records`, `records.1`, ... and `report.json` in a directory."""
         further = tuple(directory / f"records.{index}" for index in range(1, processes))
         return cls((directory / "records", *further), directory / "report.json")
+
+    @classmethod
+    def of_each(cls, directory: Path, targets: int, processes: int) -> list[RunFiles]:
+        """Of several targets each has a directory in it: `0`, `1`, ..."""
+        if targets == 1:
+            return [cls.of(directory, processes)]
+        return [cls.of(directory / str(number), processes) for number in range(targets)]
+
+    @classmethod
+    def of_paths(cls, records: Sequence[Path], reports: Sequence[Path]) -> list[RunFiles]:
+        """A report of each target, and its records: as many for each."""
+        each = len(records) // max(len(reports), 1)
+        return [cls(tuple(records[each * n : each * (n + 1)]), path) for n, path in enumerate(reports)]
 
     def write_report(self, text: str) -> None:
         """Whole or not at all where it has a name; without one its reader waits for the end of the writer."""

@@ -13,18 +13,22 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from meshwise.core import messages
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.core.linux import die_with_parent
 from meshwise.load.addresses import answering
-from meshwise.load.engine import Engine, RunFacts
+from meshwise.load.dealt import Dealt, times_of_each
+from meshwise.load.engine import Engine
 from meshwise.load.fields import check_request
 from meshwise.load.files import RunFiles
-from meshwise.load.intended import intended_times
+from meshwise.load.lane import RunFacts, Share
+from meshwise.load.networks import Networks
 from meshwise.load.patterns import wrong_patterns
 from meshwise.load.records import MOST_ADDRESSES, RecordFile, open_columns, rows_for
 from meshwise.load.report import LoadReport, report
@@ -47,26 +51,36 @@ _ENDING_DESCRIPTORS = 512
 """Of connections that are replaced already and not closed yet."""
 
 
-def check_descriptors(spec: LoadSpec) -> None:
+def check_descriptors(*specs: LoadSpec) -> None:
     """Raises the soft limit as far as needed and allowed. Raises MW307 before anything starts."""
-    needed = -(-spec.connections // spec.processes) + _SPARE_DESCRIPTORS + 4 * spec.processes
-    if spec.requests_per_connection or spec.churn_per_s:
-        needed += min(needed, _ENDING_DESCRIPTORS)
+    processes = specs[0].processes
+    needed = _SPARE_DESCRIPTORS + 4 * processes
+    for spec in specs:
+        own = -(-spec.connections // processes)
+        ending = spec.requests_per_connection or spec.churn_per_s
+        needed += own + (min(own + _SPARE_DESCRIPTORS, _ENDING_DESCRIPTORS) if ending else 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if needed <= soft:
         return
     if hard != resource.RLIM_INFINITY and needed > hard:
-        raise messages.TOO_FEW_DESCRIPTORS.error(needed=spec.connections, limit=hard, wanted=needed)
+        asked = sum(spec.connections for spec in specs)
+        raise messages.TOO_FEW_DESCRIPTORS.error(needed=asked, limit=hard, wanted=needed)
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def run_instrument(spec: LoadSpec, where: Path | RunFiles, say: Say) -> LoadReport:
     """Runs `spec` and writes its files (into a directory, or where they are). Raises MeshwiseError."""
-    check_spec(spec)
-    check_descriptors(spec)
-    spec = _reachable(spec)
     files = RunFiles.of(where, spec.processes) if isinstance(where, Path) else where
-    with _forked(spec, files) as others, _Part(spec, files, 0) as part:
+    [found] = run_dealt(Dealt.one(spec), [files], say)
+    return found
+
+
+def run_dealt(dealt: Dealt, files: Sequence[RunFiles], say: Say) -> list[LoadReport]:
+    """The same of one stream that is dealt to its targets, each of which has files of its own."""
+    check(dealt)
+    check_descriptors(*dealt.targets)
+    dealt = dataclasses.replace(dealt, targets=tuple(map(_reachable, dealt.targets)))
+    with _forked(dealt, files) as others, _Part(dealt, files, 0) as part:
         part.connect()
         for other in others:
             other.wait_ready()
@@ -75,10 +89,22 @@ def run_instrument(spec: LoadSpec, where: Path | RunFiles, say: Say) -> LoadRepo
             other.start(start_ns)
         part.followed_by(others)
         say({"event": "started", "start_ns": start_ns})
-        facts = [part.run(start_ns), *(other.facts() for other in others)]
-    result = report(spec, [open_columns(path) for path in files.records], facts)
-    files.write_report(result.to_json())
-    return result
+        of_processes = [part.run(start_ns)]
+        of_processes += [other.facts() for other in others]
+    reports = []
+    for spec, own, facts in zip(dealt.targets, files, zip(*of_processes, strict=True), strict=True):
+        reports.append(report(spec, [open_columns(path) for path in own.records], facts))
+        own.write_report(reports[-1].to_json())
+    return reports
+
+
+def check(dealt: Dealt) -> None:
+    """Raises MW303 for values that make no run."""
+    for is_wrong, what in dealt.wrong():
+        if is_wrong:
+            raise messages.BAD_LOAD_OPTION.error(what=what, remedy="change that option")
+    for spec in dealt.targets:
+        check_spec(spec)
 
 
 def check_spec(spec: LoadSpec) -> None:
@@ -129,7 +155,12 @@ def _reachable(spec: LoadSpec) -> LoadSpec:
     if len(spec.targets) < 2:
         return spec
     patience_s = min(spec.timeout_ns, spec.connect_ns) / 1e9
-    found, failed = answering(spec.targets, spec.port, every=spec.spread, patience_s=patience_s)
+    networks = Networks([spec.network])
+    try:
+        networks.enter(spec.network)
+        found, failed = answering(spec.targets, spec.port, every=spec.spread, patience_s=patience_s)
+    finally:
+        networks.close()
     if not found:
         why = "; ".join(f"{address}: {reason}" for address, reason in failed.items())
         raise _cannot_connect(spec, ErrorKind.CONNECT.label, why)
@@ -155,30 +186,26 @@ def _cpus(spec: LoadSpec) -> set[int]:
 class _Part:
     """One process's share of the run."""
 
-    def __init__(self, spec: LoadSpec, files: RunFiles, index: int) -> None:
-        self._spec, self._index = spec, index
+    def __init__(self, dealt: Dealt, files: Sequence[RunFiles], index: int) -> None:
+        self._targets = dealt.targets
+        spec = dealt.first
         if spec.cpu is not None:
             os.sched_setaffinity(0, {spec.cpu + index})
-        self._slots = len(range(index, spec.connections, spec.processes))
-        self._times: Times | None = None
-        span_ns = spec.warmup_ns + spec.duration_ns
-        path = files.records[index]
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if spec.arrivals is Arrivals.CLOSED:
-                self._rows = rows_for(path, int(span_ns / 1e9 * CLOSED_ROWS_PER_S) + 1)
-            else:
-                self._times = share_of(intended_times(spec), index, spec.processes)
-                self._rows = self._times.size
-            streams = spec.streaming is not Streaming.NONE
-            self._records = RecordFile(
-                path, self._rows, reserve=self._times is not None, messages=streams, addresses=spec.targets
-            )
-        except OSError as error:
-            raise messages.CANNOT_WRITE_OUTPUT.error(where=str(path.parent), why=str(error)) from error
-        # Users of different processes do not think in step.
-        own = dataclasses.replace(spec, seed=spec.seed + index) if spec.think else spec
-        self._engine = Engine(own, self._slots)
+        whole = [None] if spec.arrivals is Arrivals.CLOSED else times_of_each(dealt)
+        self._times = [None if times is None else share_of(times, index, spec.processes) for times in whole]
+        shares = []
+        with ExitStack() as stack:
+            self._records = []
+            for each, own, times in zip(dealt.targets, files, self._times, strict=True):
+                self._records.append(_record_file(each, own.records[index], times))
+                stack.callback(self._records[-1].close)
+                # Users of different processes do not think in step.
+                own_spec = dataclasses.replace(each, seed=each.seed + index) if each.think else each
+                shares.append(Share(own_spec, len(range(index, each.connections, each.processes))))
+            self._slots = sum(share.slots for share in shares)
+            self._engine = Engine(shares)
+            stack.push(self._engine.__exit__)
+            self._stack = stack.pop_all()
         self._followers: list[_Other] = []
 
     def __enter__(self) -> _Part:
@@ -197,22 +224,40 @@ class _Part:
 
     def __exit__(self, *exc: object) -> None:
         self._followers = []
-        self._engine.__exit__()
-        self._records.close()
+        self._stack.close()
 
     def connect(self) -> None:
-        """Raises MW306 when no connection could be made."""
-        failure = self._engine.connect(self._spec.connect_ns + CONNECT_EACH_NS * self._slots)
-        if failure is not None:
-            raise _cannot_connect(self._spec, failure.kind.label, str(failure))
+        """Raises MW306 when to one of the targets no connection could be made."""
+        patience_ns = max(spec.connect_ns for spec in self._targets)
+        failures = self._engine.connect(patience_ns + CONNECT_EACH_NS * self._slots)
+        for spec, failure in zip(self._targets, failures, strict=True):
+            if failure is not None:
+                raise _cannot_connect(spec, failure.kind.label, str(failure))
 
-    def run(self, start_ns: int) -> RunFacts:
-        self._records.begin(self._times, start_ns, self._spec.warmup_ns)
-        facts = self._engine.run(self._records, self._rows, start_ns)
-        if len(self._spec.targets) > 1:
-            on_demand = self._spec.requests_per_connection > 0
-            self._records.note_addresses(facts.setups.attempts, on_demand=on_demand)
+    def run(self, start_ns: int) -> list[RunFacts]:
+        for spec, records, times in zip(self._targets, self._records, self._times, strict=True):
+            records.begin(times, start_ns, spec.warmup_ns)
+        facts = self._engine.run(self._records, start_ns)
+        for spec, records, fact in zip(self._targets, self._records, facts, strict=True):
+            if len(spec.targets) > 1:
+                on_demand = spec.requests_per_connection > 0
+                records.note_addresses(fact.setups.attempts, on_demand=on_demand)
         return facts
+
+
+def _record_file(spec: LoadSpec, path: Path, times: Times | None) -> RecordFile:
+    """Of a closed loop with as many rows as it may fill."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if times is None:
+            span_ns = spec.warmup_ns + spec.duration_ns
+            rows = rows_for(path, int(span_ns / 1e9 * CLOSED_ROWS_PER_S) + 1)
+        else:
+            rows = times.size
+        streams = spec.streaming is not Streaming.NONE
+        return RecordFile(path, rows, reserve=times is not None, messages=streams, addresses=spec.targets)
+    except OSError as error:
+        raise messages.CANNOT_WRITE_OUTPUT.error(where=str(path.parent), why=str(error)) from error
 
 
 # --- more than one process ---------------------------------------------------------------------
@@ -252,18 +297,21 @@ class _Other:
         """Not waited for yet, so no other process has its number."""
         os.kill(self.pid, signal.SIGTERM)
 
-    def facts(self) -> RunFacts:
-        values = self._line()
-        setups = SetupLog.from_values(values.pop("setups"))  # type: ignore[arg-type]
-        return RunFacts(setups=setups, **values)  # type: ignore[arg-type]
+    def facts(self) -> list[RunFacts]:
+        """Of each target."""
+        found = []
+        for values in cast(list[dict[str, Any]], self._line()["facts"]):
+            setups = SetupLog.from_values(values.pop("setups"))
+            found.append(RunFacts(setups=setups, **values))
+        return found
 
 
 @contextlib.contextmanager
-def _forked(spec: LoadSpec, files: RunFiles) -> Iterator[list[_Other]]:
+def _forked(dealt: Dealt, files: Sequence[RunFiles]) -> Iterator[list[_Other]]:
     others: list[_Other] = []
     try:
-        for index in range(1, spec.processes):
-            others.append(_fork(spec, files, index))
+        for index in range(1, dealt.first.processes):
+            others.append(_fork(dealt, files, index))
         yield others
     finally:
         for other in others:
@@ -274,7 +322,7 @@ def _forked(spec: LoadSpec, files: RunFiles) -> Iterator[list[_Other]]:
             os.waitpid(other.pid, 0)
 
 
-def _fork(spec: LoadSpec, files: RunFiles, index: int) -> _Other:
+def _fork(dealt: Dealt, files: Sequence[RunFiles], index: int) -> _Other:
     up, down = os.pipe(), os.pipe()
     pid = os.fork()
     if pid:
@@ -286,24 +334,24 @@ def _fork(spec: LoadSpec, files: RunFiles, index: int) -> _Other:
         die_with_parent()  # one that is gone already is noticed by its closed pipes
         os.close(up[0])
         os.close(down[1])
-        status = _be_other(spec, files, index, up[1], down[0])
+        status = _be_other(dealt, files, index, up[1], down[0])
     finally:
         os._exit(status)
 
 
-def _be_other(spec: LoadSpec, files: RunFiles, index: int, up: int, down: int) -> int:
+def _be_other(dealt: Dealt, files: Sequence[RunFiles], index: int, up: int, down: int) -> int:
     def tell(value: dict[str, object]) -> None:
         os.write(up, json.dumps(value).encode() + b"\n")
 
     try:
-        with _Part(spec, files, index) as part:
+        with _Part(dealt, files, index) as part:
             part.connect()
             tell({})
             line = os.read(down, 4096)
             if not line:
                 return 0
             facts = part.run(json.loads(line)["start_ns"])
-            tell({**dataclasses.asdict(facts), "setups": facts.setups.to_values()})
+            tell({"facts": [{**vars(each), "setups": each.setups.to_values()} for each in facts]})
     except MeshwiseError as error:
         tell({name: getattr(error, name) for name in ("code", "fault", "what", "remedy", "where")})
         return error.exit_status

@@ -14,53 +14,71 @@ from meshwise.core import messages
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.core.patience import USUAL
 from meshwise.core.process import LaunchPlan, OwnedProcess
+from meshwise.load.dealt import Dealt
 from meshwise.load.files import RunFiles, descriptor_of, nameless
-from meshwise.load.instrument import check_spec
+from meshwise.load.instrument import check
 from meshwise.load.report import LoadReport
 from meshwise.load.spec import LoadSpec
 
 
 @dataclass(frozen=True)
 class RunningLoad:
-    """A run that has started; `files` is readable with `load.records` at any time."""
+    """A run that has started; the files of each target are readable with `load.records` at any time."""
 
     process: OwnedProcess
-    files: RunFiles
-    spec: LoadSpec
+    files_of_each: tuple[RunFiles, ...]
+    dealt: Dealt
     start_ns: int
 
-    def report(self) -> LoadReport:
+    @property
+    def files(self) -> RunFiles:
+        """Of the first target."""
+        return self.files_of_each[0]
+
+    @property
+    def spec(self) -> LoadSpec:
+        return self.dealt.first
+
+    def reports(self) -> list[LoadReport]:
         """After the end of the process. Raises MW309 when it did not end well."""
         try:
-            return LoadReport.from_json(self.files.report.read_text())
+            return [LoadReport.from_json(files.report.read_text()) for files in self.files_of_each]
         except ValueError:  # empty, or cut off
             tail = self.process.log_tail().strip() or "it said nothing"
             raise messages.INSTRUMENT_DIED.error(ending=self.process.ending, tail=tail) from None
 
+    def report(self) -> LoadReport:
+        """Of the first target."""
+        return self.reports()[0]
+
 
 @contextmanager
-def running_load(spec: LoadSpec) -> Iterator[RunningLoad]:
+def running_load(load: LoadSpec | Dealt) -> Iterator[RunningLoad]:
     """Starts the instrument and waits until it sends. Its files are in memory and have no name: however this
     process ends, nothing is left.
 
-    Raises what the instrument raised: MW303 to MW310.
+    Raises what the instrument raised: MW303 to MW310, MW315.
     """
-    check_spec(spec)
-    records = [f"records-{index}" for index in range(spec.processes)]
-    with nameless("spec", "log", "report", *records) as (spec_file, log, report, *rows):
-        spec_file.write_text(spec.to_json())
-        argv = (sys.executable, "-m", "meshwise.load", "--spec", str(spec_file), "--report", str(report))
-        further = [Path(spec.trace)] if spec.trace else []
-        passed = map(descriptor_of, (spec_file, report, *rows, *further))
+    dealt = load if isinstance(load, Dealt) else Dealt.one(load)
+    check(dealt)
+    count, processes = len(dealt.targets), dealt.first.processes
+    reports = [f"report-{number}" for number in range(count)]
+    records = [f"records-{number}-{index}" for number in range(count) for index in range(processes)]
+    with nameless("spec", "log", *reports, *records) as (spec_file, log, *files):
+        spec_file.write_text(dealt.to_json())
+        argv = (sys.executable, "-m", "meshwise.load", "--spec", str(spec_file))
+        of_each = RunFiles.of_paths(files[count:], files[:count])
+        further = [Path(path) for spec in dealt.targets for path in (spec.trace, spec.network) if path]
+        passed = map(descriptor_of, (spec_file, *files, *further))
         plan = LaunchPlan(
             "instrument",
-            (*argv, "--records", *map(str, rows)),
+            (*argv, "--report", *map(str, files[:count]), "--records", *map(str, files[count:])),
             dict(os.environ),
             log=log,
-            descriptors=tuple(descriptor for descriptor in passed if descriptor is not None),
+            descriptors=tuple({descriptor for descriptor in passed if descriptor is not None}),
         )
         with OwnedProcess(plan, pipe_stdout=True) as process:
-            yield RunningLoad(process, RunFiles(tuple(rows), report), spec, _wait_started(process))
+            yield RunningLoad(process, tuple(of_each), dealt, _wait_started(process))
 
 
 def _wait_started(process: OwnedProcess) -> int:

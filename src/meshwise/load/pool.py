@@ -1,5 +1,4 @@
-"""The engine's connections: set-up, free slots, patterns, loss and repair. Everything here is off the hot
-path.
+"""The connections to one target: set-up, free slots, patterns, loss and repair; all off the hot path.
 
 A *token* in `ready` is one free slot of one connection. Tokens of dead connections and of lowered
 limits are not searched for: `start` refuses them with b"", which drops them.
@@ -40,6 +39,7 @@ from meshwise.load.decide import (
 )
 from meshwise.load.requests import Encoded
 from meshwise.load.setups import SetupError, SetupLog
+from meshwise.load.shared import Shared
 from meshwise.load.sockets import Sockets
 from meshwise.load.spec import LoadSpec
 from meshwise.load.think import Thinking
@@ -63,15 +63,10 @@ class Pool:
     """`slots` connections, kept up."""
 
     def __init__(
-        self,
-        spec: LoadSpec,
-        encoded: Encoded,
-        slots: int,
-        poller: select.epoll,
-        clock: Callable[[], int],
-        fail: Fail,
+        self, spec: LoadSpec, encoded: Encoded, slots: int, number: int, shared: Shared, fail: Fail
     ) -> None:
-        self._sockets = Sockets(poller, resume_tls=spec.resume_tls)
+        """`number`: which of the engine's it is."""
+        self._sockets = Sockets(shared, spec)
         self.by_fd = self._sockets.by_fd
         self.ready: deque[Connection] = deque()
         self.live = 0
@@ -82,7 +77,8 @@ class Pool:
         self.thinking = Thinking(spec.think, spec.seed) if spec.think else None
         self._spec, self._encoded, self._slots = spec, encoded, slots
         self._context = tls_context(spec.tls, spec.protocol) if spec.tls else None
-        self._clock, self.fail = clock, fail
+        self._number, self._shared = number, shared
+        self._clock, self.fail = shared.clock, fail
         self._agenda = Agenda(round(1e9 / spec.churn_per_s * spec.processes) if spec.churn_per_s else 0)
         self._targets = spec.targets
         self._closed_loop = spec.arrivals is Arrivals.CLOSED
@@ -117,7 +113,7 @@ class Pool:
             self.thinking.rest(self.ready, start_ns)
             self.ready.clear()
         self._agenda.begin(start_ns)
-        self.next_retry_ns = self._agenda.next_ns(self._clock())
+        self._wake_at(self._agenda.next_ns(self._clock()))
 
     def rest(self, connection: Connection) -> None:
         """A slot is free; where users think, it takes a request only after that."""
@@ -232,7 +228,12 @@ class Pool:
             if (oldest := self._by_age.pop()) is not None:
                 oldest.retire()
                 self.attend(oldest)
-        self.next_retry_ns = self._agenda.next_ns(self._clock())
+        self._wake_at(self._agenda.next_ns(self._clock()))
+
+    def _wake_at(self, when_ns: int) -> None:
+        self.next_retry_ns = when_ns
+        if when_ns < self._shared.next_ns:
+            self._shared.next_ns = when_ns
 
     def expire_setups(self, now_ns: int) -> None:
         """Gives up set-ups that take too long."""
@@ -259,7 +260,7 @@ class Pool:
     def _make(self, slot: int, failed: int) -> Connection:
         """Cold; `failed` attempts of its slot came before it."""
         protocol = self._encoded.protocol()
-        connection = Connection(slot, self._spec, protocol, self._context, self._clock, failed)
+        connection = Connection(slot, self._spec, protocol, self._context, self._clock, failed, self._number)
         if self._on_demand:
             connection.expendable(self._spec.requests_per_connection)
         elif self._agenda.churn_gap_ns:
@@ -388,13 +389,14 @@ class Pool:
             return False
         when_ns = self._clock() + next_one.wait_ns
         self._agenda.later(when_ns, slot, next_one.failed)
-        self.next_retry_ns = min(self.next_retry_ns, when_ns)
+        self._wake_at(min(self.next_retry_ns, when_ns))
         return False
 
     def _drop(self, connection: Connection) -> None:
         self._setting_up.discard(connection)
         if connection.state is LIVE and not connection.replaced:
             self.live -= 1
-        self._sockets.release(connection, later=self._on_demand)
-        if self._on_demand:
-            self.next_retry_ns = 0
+        later = self._on_demand or self._shared.several  # another pool may open one while events are at hand
+        self._sockets.release(connection, later=later)
+        if later:
+            self._wake_at(0)

@@ -98,6 +98,8 @@ class RecordFile:
     ) -> None:
         """`reserve`: take the space now, so that a full disk is an OSError here and not a SIGBUS later.
         `messages`: with a column for messages of streams. `addresses`: with a column for which of them."""
+        self.rows = capacity
+        """Requests that there are to be."""
         self.capacity = max(capacity, 1)
         several = len(addresses) > 1
         size = _HEADER_BYTES + self.capacity * (_ROW_BYTES + 8 * messages + several)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meshwise import __version__
-from meshwise.load.engine import RunFacts
+from meshwise.load.lane import RunFacts
 from meshwise.load.records import Columns
 from meshwise.load.spec import LoadSpec
 from meshwise.load.statuses import count_statuses, redirects

@@ -12,24 +12,34 @@ import socket
 import ssl
 
 from meshwise.load.connection import Connection
+from meshwise.load.setups import SetupError
+from meshwise.load.shared import Shared
+from meshwise.load.spec import LoadSpec
+from meshwise.load.wire.seam import ErrorKind
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 
 
 class Sockets:
-    """`resume_tls`: new connections offer the session of an earlier one."""
+    """Where the spec says `resume_tls`, new connections offer the session of an earlier one."""
 
-    def __init__(self, poller: select.epoll, *, resume_tls: bool) -> None:
+    def __init__(self, shared: Shared, spec: LoadSpec) -> None:
         self.by_fd: dict[int, Connection] = {}
-        self._poller = poller
-        self._resume_tls = resume_tls
+        self._of_all = shared.by_fd
+        self._poller = shared.poller
+        self._networks, self._network = shared.networks, spec.network
+        self._resume_tls = spec.resume_tls
         self._session: ssl.SSLSession | None = None
         self._ended: list[socket.socket] = []
 
     def open(self, connection: Connection, address: str, number: int) -> None:
         """Begins to connect. Raises SetupError."""
+        try:
+            self._networks.enter(self._network)
+        except OSError as error:
+            raise SetupError(ErrorKind.CONNECT, str(error), error.errno) from error
         connection.open(address, number, self._session)
-        self.by_fd[connection.fd] = connection
+        self.by_fd[connection.fd] = self._of_all[connection.fd] = connection
         self._poller.register(connection.fd, _IN | _OUT)
 
     def watch(self, connection: Connection) -> None:
@@ -41,6 +51,7 @@ class Sockets:
         if self.by_fd.pop(connection.fd, None) is None:
             connection.close()
             return
+        del self._of_all[connection.fd]
         resumed = connection.setup is None or connection.setup.resumed
         if self._resume_tls and (self._session is None or not resumed):
             self._session = connection.session() or self._session
@@ -62,5 +73,6 @@ class Sockets:
         for connection in self.by_fd.values():
             connection.close()
             connection.sock.close()
+            del self._of_all[connection.fd]
         self.by_fd.clear()
         self.dispose()

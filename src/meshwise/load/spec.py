@@ -8,6 +8,8 @@ The instrument runs as its own process, `python -m meshwise.load --spec SPEC.jso
   reads it at any time) and, at the end, `DIR/report.json` (`load.report.LoadReport`);
 - when it cannot begin it writes `{"event": "failed", "code": ..., "what": ..., "remedy": ..., "where": ...}`
   instead and ends with the status of the error (2 or 3);
+- of several targets (`{"targets": [spec, ...], "seed": N}`, `load.dealt`) each has a directory `DIR/0`,
+  `DIR/1`, ... of its own; the start is the same for all;
 - on SIGTERM or SIGINT it stops sending, writes both and ends with status 0.
 """
 
@@ -98,6 +100,9 @@ class LoadSpec:
     """A connection not set up after this long has failed; during the run also one after `timeout_ns`."""
     think: Think | None = None
     """Of closed arrivals: how long a slot rests after an answer."""
+    network: str = ""
+    """Path of the network namespace in which its sockets are made (`/proc/self/fd/7` of a descriptor that was
+    passed on); empty: that of the process. Entering it wants CAP_SYS_ADMIN there."""
 
     @property
     def targets(self) -> tuple[str, ...]:
