@@ -135,7 +135,9 @@ def load(trial: Trial, port: int) -> None:
     chance = trial.chance
     words = [*MAIN, "load", f"http://127.0.0.1:{port}/", "--duration", "60s", "--json"]
     words += ["--processes", str(chance.choice((1, 2)))]
-    if chance.random() < 0.3:
+    if chance.random() < 0.4:
+        words.append(f"http://127.0.0.1:{port}/")
+    elif chance.random() < 0.5:
         trace = trial.directory / "trace.csv"
         trace.write_text("time_s\n" + "".join(f"{number / 100}\n" for number in range(5900)))
         words += ["--trace", str(trace)]

@@ -88,7 +88,7 @@ class Queue:
             cell=dataclasses.replace(self.trial.cell, rate_rps=rate),
             phase=Phase.RAMP,
         )
-        got = self.testbed.measure(trial, lambda progress: None)
+        got = self.testbed.measure([trial], lambda progress: None)[trial.trial_id]
         assert self.study.search is not None
         return judge_window(
             self.study.search.objective,

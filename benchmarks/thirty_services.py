@@ -73,7 +73,7 @@ def inside(mesh: MeshName, *, as_json: bool) -> int:
         if not proof.passed:
             print(f"{mesh}: not proven: {'; '.join(str(c) for c in proof.checks if not c.passed)}")
             return 1
-        measured = bed.measure(trial, nothing)
+        measured = bed.measure([trial], nothing)[trial.trial_id]
         passed("trial")
     result = figures(mesh, marks, measured, len(proof.checks))
     print(json.dumps(result) if as_json else told(result))

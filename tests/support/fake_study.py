@@ -18,6 +18,7 @@ environments: [none, istio]
 factors:
   posture: [none, plaintext, strict]
   rate: 200/s
+arrangement: apart
 trial: {warmup: 100ms, duration: 500ms}
 blocks: 2
 """

@@ -93,7 +93,7 @@ def run(bed: LocalTestbed, one: Trial, observe: Observe = nothing) -> None:
     if not proof.passed:
         say(cell=one.cell.name, unproven=[str(check) for check in proof.checks if not check.passed])
         return
-    tell(one, bed.measure(one, observe))
+    tell(one, bed.measure([one], observe)[one.trial_id])
 
 
 def trials(mesh: str) -> int:

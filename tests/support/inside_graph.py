@@ -48,7 +48,7 @@ def inside(file: str, protocol: str, posture: str, rate: str) -> int:
         bed.restart(0)
         bed.apply(trial(0, one))
         proof = bed.prove(trial(0, one))
-        measured = bed.measure(trial(0, one), nothing)
+        measured = bed.measure([trial(0, one)], nothing)[trial(0, one).trial_id]
     table = measured.requests
     say(
         passed=proof.passed,

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,7 +66,7 @@ def run(bed: LocalTestbed, one: Trial, observe: Observe = nothing) -> None:
     if not proof.passed:
         say(trial=one.trial_id, unproven=[str(check) for check in proof.checks if not check.passed])
         return
-    tell(one, bed.measure(one, observe))
+    tell(one, bed.measure([one], observe)[one.trial_id])
 
 
 def ladder() -> int:
@@ -86,7 +87,7 @@ def ladder() -> int:
         bed.restart(0)
         for number, one in enumerate(cells):
             run(bed, trial(number, one))
-        run(bed, trial(10, cells[1], Role.TWIN))
+        run(bed, replace(trial(10, cells[1], Role.TWIN), process_set="b"))
         bed.restart(1)
         run(bed, trial(11, cells[1]))
     say(left=[name for name in os.listdir("/proc") if name.isdigit() and int(name) > 2])  # noqa: PTH208

@@ -11,18 +11,23 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from meshwise.core import linux, messages
 from meshwise.core.errors import MeshwiseError
+from meshwise.load.dealt import Dealt
+from meshwise.load.launch import running_load
 from meshwise.mesh.files import private_directory, write_private
 from meshwise.mesh.seam import Capture
 from meshwise.testbed.local import links
 from meshwise.testbed.local.kernel_probe import original_destination
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.world import current_world, enter_world
+from tests.support.loads import load_spec
 
 ISTIO = Capture(
     inbound_port=15006,
@@ -224,6 +229,47 @@ class proxy_dial:
         self.process.stop()
 
 
+def deal() -> int:
+    """One stream to servers at the same address of two pods and of the world itself: who answered what. Each
+    server answers with a status of its own and closes a connection after three answers."""
+    with links.network([("left", "10.244.1.1"), ("right", "10.244.1.2")]) as pods:
+        places = {"left": pods["left"], "right": pods["right"], "world": None}
+        for status, pod in enumerate(places.values(), start=201):
+            listener = listen(pod, 8080) if pod else socket.create_server(("0.0.0.0", 8080))
+            threading.Thread(target=serve, args=(listener, status), daemon=True).start()
+        spec = load_spec(8080, rate_rps=100.0, timeout_ns=5 * 10**9)
+        paths = [f"/proc/self/fd/{pod.network_fd}" if pod else "" for pod in places.values()]
+        for changes in ({}, {"requests_per_connection": 1}, {"churn_per_s": 20.0}):
+            dealt = Dealt(tuple(replace(spec, network=path, **changes) for path in paths), 1)  # type: ignore[arg-type]
+            with running_load(dealt) as running:
+                running.process.wait(30)
+                reports = running.reports()
+            say(
+                statuses=[report.statuses for report in reports],
+                errors=[report.errors for report in reports],
+                made=[report.connections_made for report in reports],
+            )
+        try:
+            with running_load(replace(spec, network="/proc/self/ns/none")):
+                pass
+        except MeshwiseError as error:
+            say(error=error.code, where=error.where)
+    return 0
+
+
+def serve(listener: socket.socket, status: int) -> None:
+    def answer(sock: socket.socket) -> None:
+        with sock:
+            for last in (False, False, True):
+                if not sock.recv(4096):
+                    return
+                close = "connection: close\r\n" * last
+                sock.sendall(f"HTTP/1.1 {status} X\r\ncontent-length: 0\r\n{close}\r\n".encode())
+
+    while True:
+        threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+
 SCENES = {
     scene.__name__: scene
     for scene in (
@@ -237,6 +283,7 @@ SCENES = {
         keep_keys,
         crash_hard,
         capture,
+        deal,
     )
 }
 

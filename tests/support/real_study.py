@@ -38,6 +38,7 @@ factors:
 control: {same: [], twin: []}
 trial: {warmup: 100ms, duration: %s}
 blocks: %d
+arrangement: apart
 """
 MARKER = "MESHWISE_TEST_MARKER"
 MARKS = {"proxy": b"--concurrency", "service": b"meshwise.service", "instrument": b"meshwise.load"}

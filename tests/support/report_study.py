@@ -22,6 +22,7 @@ factors:
   posture: {postures}
   protocol: [{protocols}]
   rate: 400/s
+arrangement: apart
 trial: {{warmup: 100ms, duration: 1s}}
 blocks: 3
 primary: [response_p50_us, response_p90_us, cpu_us_per_request]

@@ -112,7 +112,7 @@ class BedConformance:
             bed.apply(one)
             progress: list[LiveProgress] = []
             begun_unix_ns = time.time_ns()
-            found = bed.measure(one, progress.append)
+            found = bed.measure([one], progress.append)[one.trial_id]
             assert (found.failure, found.flags, found.checks) == ("", (), ())
             assert begun_unix_ns <= found.started_unix_ns <= time.time_ns()
             assert progress
@@ -156,7 +156,7 @@ class BedConformance:
         doomed = trial(DOOMED, self.question().cells[-1])
         bed.apply(doomed)
         assert bed.prove(doomed).passed
-        found = bed.measure(doomed, self.accident())
+        found = bed.measure([doomed], self.accident())[doomed.trial_id]
         assert found.failure
         assert found.requests.num_rows, "what was recorded until then is kept"
         conform(found.requests, REQUESTS, doomed.trial_id)

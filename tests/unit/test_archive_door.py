@@ -255,7 +255,7 @@ class Killed(BaseException):
 def outcome(number: int) -> TrialOutcome:
     trial = TRIALS[number]
     with FakeTestbed(STUDY) as testbed:
-        measured = testbed.measure(trial, lambda progress: None)
+        measured = testbed.measure([trial], lambda progress: None)[trial.trial_id]
         events = EVENTS.arrow.empty_table().from_pydict(
             {"trial_id": [trial.trial_id], "t_ns": [number], "kind": ["restart"], "target": ["x"],
              "duration_ns": [1], "detail": ["{}"]},

@@ -48,7 +48,7 @@ def outcome(trial: Trial, study: Study = STUDY) -> TrialOutcome:
             trial,
             TrialStatus.OK,
             Proof((Check("transport", "TLSv1.3", "TLSv1.3", True),), {"tls_version": "TLSv1.3"}),
-            measurement=testbed.measure(trial, lambda progress: None),
+            measurement=testbed.measure([trial], lambda progress: None)[trial.trial_id],
             resources=testbed.resources(trial),
             apply_ns=5,
             prove_ns=6,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import duckdb
 import numpy as np
 import polars as pl
@@ -188,7 +190,7 @@ def test_cpu_per_request_counts_what_was_answered_between_the_two_readings() -> 
 
 
 def test_usage_is_of_the_trials_own_processes_by_role() -> None:
-    trial = trial_of(cell(), Role.TWIN)
+    trial = replace(trial_of(cell(), Role.TWIN), process_set="b")
     own = telemetry_frame(trial, end_ns=10**9, cpu_us={"proxy": 5e4, "service": 1e4, "instrument": 2e4})
     others = telemetry_frame(trial_of(cell()), end_ns=10**9, cpu_us={"proxy": 9e9}, rss_bytes=1e12)
     idle = own.filter(pl.col("source").str.ends_with("node-1/proxy")).with_columns(

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from meshwise.study.design.blocks import block_tasks, design, design_block
+from meshwise.study.design.blocks import design, design_block
 from meshwise.study.design.estimate import doubts, estimate, ladder_steps, resolution
+from meshwise.study.design.rounds import block_tasks
 from meshwise.study.file.read import parse_study
 from meshwise.study.model import Role, Study
 
@@ -31,7 +32,9 @@ GOLDEN_ORDER = [
 @cache
 def ladder(extra: str = "") -> Study:
     return parse_study(
-        "name: x\nseed: 7\nenvironments: [none, istio]\nfactors: {posture: ladder}\n" + extra, "s.yaml"
+        "name: x\nseed: 7\nenvironments: [none, istio]\nfactors: {posture: ladder}\narrangement: apart\n"
+        + extra,
+        "s.yaml",
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.study.file.read import load_study, parse_study
 from meshwise.study.model import (
+    Arrangement,
     Arrivals,
     Authorization,
     Cell,
@@ -49,7 +50,8 @@ def test_ready_studies_are_valid_and_named_as_their_file(path: Path) -> None:
     found = load_study(path)
     assert found.name == path.stem
     alone = "twin: none" in path.read_text()  # a second set of its many processes would crowd the machine
-    assert found.search or (found.control.same and (found.control.twin or alone))
+    together = found.arrangement is Arrangement.TOGETHER
+    assert found.search or ((together or found.control.same) and (found.control.twin or alone))
     assert not found.not_applicable
     assert found.executions == found.blocks >= 8
     assert "yaml-language-server: $schema=study.schema.json" in path.read_text().splitlines()[0]
@@ -153,6 +155,7 @@ def test_exclude_takes_partial_descriptions() -> None:
 def test_default_control_is_lightest_and_heaviest_and_a_twin_of_each_mesh() -> None:
     found = study(
         "name: x\nenvironments: [none, istio, linkerd]\nfactors: {posture: ladder, rate: [100/s, 900/s]}\n"
+        "arrangement: apart\n"
     )
     light, heavy = found.control.same
     assert (light.posture.name, light.rate_rps) == ("none", 100)
@@ -160,6 +163,30 @@ def test_default_control_is_lightest_and_heaviest_and_a_twin_of_each_mesh() -> N
     assert [(str(cell.mesh), cell.posture.name) for cell in found.control.twin] == [
         ("istio", "strict"), ("linkerd", "strict"),
     ]  # fmt: skip
+
+
+def test_together_is_the_usual_arrangement_and_its_control_is_a_twin_of_each_mesh() -> None:
+    found = study(SMALL)
+    assert found.arrangement is Arrangement.TOGETHER
+    assert found.control.same == ()
+    assert [cell.posture.name for cell in found.control.twin] == ["strict"]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("control: {same: all}\n", "one set of processes cannot run two arms"),
+        ("load: {arrivals: closed}\n", "closed loop"),
+        ("kind: saturation\nobjective: {p99: 20ms}\n", "overloads what runs beside it"),
+        ("load: {shape: {ramp: {start: 0x, end: 2x}}}\n", "load that moves"),
+        ("topology: bank\n", "several banks"),
+    ],
+)
+def test_what_cannot_run_together_runs_apart_and_is_refused_together(more: str, why: str) -> None:
+    assert study(SMALL + more).arrangement is Arrangement.APART
+    told = str(failure(SMALL + more + "arrangement: together\n"))
+    assert why in told
+    assert "s.yaml:" in told
 
 
 def test_control_all_and_none() -> None:

@@ -25,7 +25,7 @@ STUDY = small_study()
 
 def measured(trial: Trial, study: Study = STUDY, **more: object) -> Measurement:
     with FakeTestbed(study, **more) as testbed:  # type: ignore[arg-type]
-        return testbed.measure(trial, lambda progress: None)
+        return testbed.measure([trial], lambda progress: None)[trial.trial_id]
 
 
 def median_us(requests: pa.Table) -> float:

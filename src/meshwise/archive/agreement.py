@@ -81,10 +81,10 @@ def _check_values(row: Row, path: str) -> None:
 
 def _check_order(rows: Sequence[Row], planned: Sequence[str], path: str) -> None:
     """Trials run in the order of the design, steps in that of their search; so what was stored has no gap."""
-    status = {row["trial_id"]: row["status"] for row in rows}
+    failed = {row["round"] for row in rows if row["status"] == TrialStatus.FAILED and not row["attempt"]}
     for row in rows:
-        if row["attempt"] and status.get(_RETRY.sub("", row["trial_id"])) != TrialStatus.FAILED:
-            raise damaged(path, f"{row['trial_id']} repeats a trial that did not fail")
+        if row["attempt"] and row["round"] not in failed:
+            raise damaged(path, f"{row['trial_id']} repeats a round in which no trial failed")
     begun = {row["search"] or row["trial_id"] for row in rows if not row["attempt"]}
     for name in planned[: len(begun)]:
         if name not in begun:

@@ -26,7 +26,7 @@ from meshwise.archive.decode import MOST_ROW_BYTES, MOST_TABLE_BYTES, check_size
 from meshwise.archive.documents import check_about, check_environment, damaged, files_of, json_object
 from meshwise.archive.manifest import MANIFEST_NAME, Manifest, digest_of
 from meshwise.archive.resolved import STUDY_VALUES_NAME, of_values
-from meshwise.archive.rows import trial_of
+from meshwise.archive.rows import trial_of, with_rounds
 from meshwise.archive.schema import (
     DESIGN,
     EVENTS,
@@ -41,7 +41,7 @@ from meshwise.core import messages
 from meshwise.core.files import Folder
 from meshwise.study.file.read import parse_study
 from meshwise.study.load.trace import TRACES
-from meshwise.study.model import Cell, Layer, ServiceGraph, Study, Trial
+from meshwise.study.model import Arrangement, Cell, Layer, ServiceGraph, Study, Trial
 
 POSTURES = "postures"
 
@@ -78,6 +78,7 @@ class ArchiveReader:
         digests = {name: digest_of(content) for name, content in contents.items()}
         path = {name: str(directory / name) for name in (*MOST_BYTES, "events.parquet")}
         design = table_of(contents["design.parquet"], DESIGN, path["design.parquet"])
+        design = with_rounds(design, design)
         about = _about(path["design.parquet"], design)
         if manifest is None and about["schema_version"] >= FIRST_WITH_MANIFEST:
             raise damaged(path[MANIFEST_NAME], "it is not there")
@@ -88,6 +89,7 @@ class ArchiveReader:
         environment = json_object(contents["environment.json"], path["environment.json"])
         check_environment(environment, path["environment.json"])
         trials = table_of(contents["trials.parquet"], TRIALS, path["trials.parquet"])
+        trials = with_rounds(trials, design)
         planned = design.to_pylist()
         check_design(planned, path["design.parquet"])
         check_trials(trials.to_pylist(), planned, path["trials.parquet"])
@@ -152,6 +154,7 @@ class ArchiveReader:
             self.layer,
             next((trial.cell.graph for trial in self.design if trial.cell.graph), None),
             traces=traces if self.about.get("trace") else None,
+            arrangement=Arrangement.APART,  # there were no rounds then
         )
 
     @property
@@ -325,7 +328,8 @@ def stored_graph(directory: Path) -> ServiceGraph | None:
     path = directory / "design.parquet"
     if not path.is_file():
         return None
-    design = _design(str(path), read_table(path, DESIGN).to_pylist())
+    stored = read_table(path, DESIGN)
+    design = _design(str(path), with_rounds(stored, stored).to_pylist())
     return next((trial.cell.graph for trial in design if trial.cell.graph), None)
 
 

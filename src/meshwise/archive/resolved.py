@@ -20,6 +20,7 @@ from meshwise.archive.rows import cell_of, cell_row
 from meshwise.archive.schema import CELL_COLUMNS, DESIGN
 from meshwise.study.graph.model import graph_of
 from meshwise.study.model import (
+    Arrangement,
     Cell,
     Control,
     Layer,
@@ -70,6 +71,7 @@ def to_values(study: Study) -> dict[str, Any]:
         "trial": _plan().dump_python(study.trial, mode="json"),
         "search": _search().dump_python(study.search, mode="json"),
         "layer": None if study.layer is None else str(study.layer),
+        "arrangement": str(study.arrangement),
     }
 
 
@@ -92,6 +94,7 @@ def of_values(values: Mapping[str, Any], source: str, traces: Path) -> Study:
         trial=_with_traces(_plan().validate_python(values["trial"]), traces),
         search=_search().validate_python(values["search"]),
         layer=None if values["layer"] is None else Layer(values["layer"]),
+        arrangement=Arrangement(values.get("arrangement", Arrangement.APART)),
         source=source,
     )
 

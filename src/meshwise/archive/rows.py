@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from meshwise.archive.outcome import Check, Proof, TrialOutcome
 from meshwise.archive.schema import DESIGN, TRIALS
@@ -39,6 +40,8 @@ def trial_row(trial: Trial) -> Row:
         "position": trial.position,
         "role": str(trial.role),
         "process_set": trial.process_set,
+        "round": trial.round,
+        "arm": trial.arm,
     } | cell_row(trial.cell)
 
 
@@ -55,7 +58,26 @@ def trial_of(row: Mapping[str, Any]) -> Trial:
         search=row.get("search") or "",
         step=row.get("step"),
         phase=Phase(row["phase"]) if row.get("phase") else None,
+        round=row["round"],
+        arm=row["arm"],
+        process_set=row["process_set"],
     )
+
+
+def with_rounds(table: pa.Table, design: pa.Table) -> pa.Table:
+    """A table of trials whose archive is from before there were rounds: each is a round of one, numbered by
+    its place in the design."""
+    if table["round"].null_count == 0:
+        return table
+    per_block = (pc.max(design["position"]).as_py() or 0) + 1
+    numbers = pc.add(pc.multiply(table["block"], per_block), table["position"])
+    arms = pa.repeat(pa.scalar(0, pa.int64()), table.num_rows)
+    for name, values in (("round", numbers), ("arm", arms)):
+        index = table.schema.get_field_index(name)
+        table = table.set_column(
+            index, table.schema.field(index), values.cast(table.schema.field(index).type)
+        )
+    return table
 
 
 def design_table(trials: Iterable[Trial]) -> pa.Table:

@@ -70,8 +70,14 @@ _TRIAL = (
     ("block", INT, "counts from 0"),
     ("execution", INT, "counts from 0; which life of the processes"),
     ("position", INT, "place in the block's random order, from 0"),
-    ("role", TEXT, "`cell`, `aa` (second of the A/A pair), `twin` (same cell, twin processes)"),
-    ("process_set", TEXT, "`a`, or `b` for the twin set of processes"),
+    (
+        "role",
+        TEXT,
+        "`cell`, `aa` (second of the A/A pair), `twin` (on twin processes), `reference` (first arm again)",
+    ),
+    ("process_set", TEXT, "which of its mesh's sets of processes: `a`, `b`, ..."),
+    ("round", INT, "counts from 0 over the study; trials of one round ran at the same time", True),
+    ("arm", INT, "place in the round, from 0", True),
 )
 
 CELL_COLUMNS = frozenset(name for name, *_ in _CELL)

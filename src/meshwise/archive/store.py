@@ -134,27 +134,29 @@ class Archive:
         for row in self._trials.to_pylist():
             yield trial_of(row), TrialStatus(row["status"]), row["result"] or ""
 
-    def add(self, outcome: TrialOutcome) -> None:
-        """Store one trial; on return it is on the disk. Raises MW607 when that is full, MW612 for tables
-        that are not as the schema says."""
-        trial_id = outcome.trial.trial_id
-        if trial_id in self._statuses:
-            raise messages.ALREADY_STORED.error(str(self.directory), trial_id=trial_id)
+    def add(self, *outcomes: TrialOutcome) -> None:
+        """Store the trials of one round; on return they are on the disk. Their rows appear at once. Raises
+        MW607 when that is full, MW612 for tables that are not as the schema says."""
+        for outcome in outcomes:
+            if outcome.trial.trial_id in self._statuses:
+                raise messages.ALREADY_STORED.error(str(self.directory), trial_id=outcome.trial.trial_id)
         with disk_troubles(self.directory):
-            files = self._keep_state(outcome)
-            posture = self._keep_resources(outcome, files)
-            columns: dict[str, Any] = {"posture_file": posture, "files": json.dumps(files)}
-            growing: dict[str, memoryview] = {}
-            if outcome.measurement is not None:
-                columns |= self._keep_table(trial_id, outcome.measurement.requests, REQUESTS)
-                columns |= self._keep_table(trial_id, outcome.measurement.telemetry, TELEMETRY)
-                if outcome.measurement.events is not None:
-                    growing |= self._with_events(trial_id, outcome.measurement.events)
-            row = trials_table([outcome_row(outcome, columns)])
-            trials = pa.concat_tables([self._trials, row]).combine_chunks()
+            rows = [outcome_row(outcome, self._keep(outcome)) for outcome in outcomes]
+            growing = self._with_events(outcomes)
+            trials = pa.concat_tables([self._trials, trials_table(rows)]).combine_chunks()
             self._replace(growing | {"trials.parquet": encode(trials)})
         self._trials = trials
-        self._statuses[trial_id] = outcome.status
+        self._statuses |= {outcome.trial.trial_id: outcome.status for outcome in outcomes}
+
+    def _keep(self, outcome: TrialOutcome) -> dict[str, Any]:
+        """The trial's own files; the columns about them."""
+        files = self._keep_state(outcome)
+        posture = self._keep_resources(outcome, files)
+        columns: dict[str, Any] = {"posture_file": posture, "files": json.dumps(files)}
+        if outcome.measurement is not None:
+            columns |= self._keep_table(outcome.trial.trial_id, outcome.measurement.requests, REQUESTS)
+            columns |= self._keep_table(outcome.trial.trial_id, outcome.measurement.telemetry, TELEMETRY)
+        return columns
 
     def _replace(self, growing: Mapping[str, memoryview]) -> None:
         """Files that grow with the study: first the manifest, which names what they are and what they are
@@ -197,17 +199,24 @@ class Archive:
             f"{spec.name}_sha256": digest_of(content),
         }
 
-    def _with_events(self, trial_id: str, table: pa.Table) -> dict[str, memoryview]:
+    def _with_events(self, outcomes: Sequence[TrialOutcome]) -> dict[str, memoryview]:
         """One file for all trials; what a killed run left of a trial without a row is removed."""
         name = f"{EVENTS.name}.parquet"
-        new = conform(table, EVENTS, trial_id)
+        told = [
+            conform(outcome.measurement.events, EVENTS, outcome.trial.trial_id)
+            for outcome in outcomes
+            if outcome.measurement is not None and outcome.measurement.events is not None
+        ]
+        if not told:
+            return {}
         if self._folder.exists(name):
             path, most_bytes = str(self.directory / name), MOST_BYTES[name]
             former = table_of(self._folder.read(name, most_bytes), EVENTS, path)
             complete = pc.is_in(
                 former["trial_id"].cast(pa.string()), pa.array(list(self._statuses), pa.string())
             )
-            new = pa.concat_tables([former.filter(complete), new]).unify_dictionaries()
+            told = [former.filter(complete), *told]
+        new = pa.concat_tables(told).unify_dictionaries()
         return {name: encode(new.combine_chunks())} if new.num_rows else {}
 
     def _keep_state(self, outcome: TrialOutcome) -> dict[str, str]:

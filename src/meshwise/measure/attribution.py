@@ -33,7 +33,7 @@ STALLED = 0.2
 CLEAR = 1.6
 HOST = "host"
 ATTRIBUTED_METRICS = ("cpu_ns", "cpu_idle_ns", "pressure_stall_ns")
-_LEAD_NS = -(10**9)
+LEAD_NS = -(10**9)
 """Readings at the start are made before time 0, the earlier the more processes there are."""
 
 
@@ -103,7 +103,7 @@ def _shares(telemetry: pl.DataFrame) -> list[tuple[str, str, str, float]]:
     frame = telemetry.with_columns(pl.col("source", "metric").cast(pl.String))
     labels = pl.col("labels").cast(pl.String) if "labels" in frame.columns else pl.lit("")
     chosen = frame.with_columns(labels.alias("labels")).filter(
-        pl.col("metric").is_in(ATTRIBUTED_METRICS) & (pl.col("t_ns") >= _LEAD_NS)
+        pl.col("metric").is_in(ATTRIBUTED_METRICS) & (pl.col("t_ns") >= LEAD_NS)
     )
     grown = (
         chosen.sort("t_ns")
@@ -152,12 +152,16 @@ class Machine:
     def pod_cpus(self) -> int | None:
         return len(self.pods) or self.cpus
 
+    def busy(self, idle: Mapping[int, float]) -> float | None:
+        """Share of the pods' CPUs that was not idle, whoever used it; None unless each of them was read."""
+        own = self.pods or tuple(idle)
+        known = [idle[cpu] for cpu in own if cpu in idle]
+        return 1 - sum(known) / len(known) if known and len(known) == (self.pod_cpus or len(known)) else None
+
     def used_share(self, usage: Usage) -> float | None:
         """How far the pods' CPUs were used up in all; None if it cannot be told."""
-        own = self.pods or tuple(usage.idle)
-        known = [usage.idle[cpu] for cpu in own if cpu in usage.idle]
-        if known and len(known) == (self.pod_cpus or len(known)):
-            return 1 - sum(known) / len(known)
+        if (busy := self.busy(usage.idle)) is not None:
+            return busy
         counted = _pods(usage, instrument=not self.pinned)
         return sum(counted.values()) / self.pod_cpus if self.pod_cpus and counted else None
 

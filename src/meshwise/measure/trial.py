@@ -21,7 +21,8 @@ import polars as pl
 
 from meshwise.findings.flag import HOST_LATE, LATE_SENDS, TELEMETRY_INCOMPLETE, Flag
 from meshwise.findings.metric import PERCENTILES, MetricKey
-from meshwise.measure.attribution import ATTRIBUTED_METRICS, Usage
+from meshwise.measure.attribution import ATTRIBUTED_METRICS, Machine, Usage
+from meshwise.measure.company import pods_busy, saturation
 from meshwise.measure.places import by_place
 from meshwise.measure.soak import throughput_variation, variability
 from meshwise.measure.times import SHARES, TrialCourse, course_of
@@ -41,6 +42,7 @@ TELEMETRY_COLUMNS = ("t_ns", "source", "metric", "labels", "value")
 
 
 Values = dict[MetricKey, float]
+UNKNOWN_MACHINE = Machine()
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ class TrialResult:
     """Response times at SHARES, of clients inside the mesh; inf where failures reach. Not of a search."""
     course: TrialCourse | None = None
     """Where the load moves."""
+    pods_busy: float | None = None
+    """Share of the pods' CPUs that was used, by all arms of the round and whatever else ran there; None if it
+    was not read. Not of a search, as the next."""
+    saturated: str = ""
+    """By what this arm was saturated; empty if it was not."""
 
 
 def measure(
@@ -72,9 +79,10 @@ def measure(
     telemetry: pl.DataFrame,
     flags: tuple[Flag, ...] = (),
     moving_ns: int | None = None,
+    machine: Machine = UNKNOWN_MACHINE,
 ) -> TrialResult:
     """All metrics of one trial. Frames as in `archive.schema`; further columns are ignored. `moving_ns`: the
-    measured window, where the load moves within it."""
+    measured window, where the load moves within it. `machine`: which CPUs are the pods'."""
     sent = _Requests.of(requests)
     values: Values = {}
     exceedances: Values = {}
@@ -111,6 +119,8 @@ def measure(
         trial, values, exceedances, tuple(found), _trend(response), offered, processes,
         None if trial.search or not len(ascending) else quantiles(ascending, SHARES),
         course_of(sent.intended, mesh, response, moving_ns) if moving_ns else None,
+        None if trial.search else pods_busy(telemetry, machine),
+        "" if trial.search or moving_ns else saturation(trial.cell, sent.intended[mesh], response),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The schedule of a steady study: the design's blocks in order, and one re-try of each trial that failed."""
+"""The schedule of a steady study: the design's blocks in order, and one re-try of each round that failed."""
 
 from __future__ import annotations
 
@@ -20,22 +20,28 @@ class BlockSchedule:
 
     def next(self, history: History) -> Round | Done:
         for block in self._blocks:
-            for trial in _due(block, history):
-                return Round((trial,), total=max(self._planned, len(history.trials) + 1))
+            for trials in _due(block, history):
+                return Round(trials, total=max(self._planned, len(history.trials) + len(trials)))
         return Done()
 
 
-def _due(block: Sequence[Trial], history: History) -> Iterator[Trial]:
-    """The block's trials that are not stored yet, then one re-try of each that failed."""
-    for trial in block:
-        if trial.trial_id not in history.trials:
-            yield trial
-    for trial in block:
-        past, again = history.trials.get(trial.trial_id), retry_of(trial)
-        if past and past.status is TrialStatus.FAILED and again.trial_id not in history.trials:
+def _due(block: Sequence[Trial], history: History) -> Iterator[tuple[Trial, ...]]:
+    """The block's rounds that are not stored yet, then one re-try of each in which a trial failed."""
+    rounds = [tuple(arms) for _, arms in groupby(block, key=lambda trial: trial.round)]
+    for arms in rounds:
+        if arms[0].trial_id not in history.trials:
+            yield arms
+    for arms in rounds:
+        past = [history.trials.get(trial.trial_id) for trial in arms]
+        failed = any(each and each.status is TrialStatus.FAILED for each in past)
+        again = tuple(
+            retry_of(each.trial) for each in past if each and each.status is not TrialStatus.UNPROVEN
+        )
+        if failed and again[0].trial_id not in history.trials:
             yield again
 
 
 def retry_of(trial: Trial) -> Trial:
-    """The one re-try of a trial: same cell, block and position, its own name."""
+    """The one re-try of a trial: same cell, block, round and position, its own name. A round is tried again
+    whole, because an arm is compared with those that ran beside it."""
     return dataclasses.replace(trial, trial_id=f"{trial.trial_id}-r1", attempt=1)

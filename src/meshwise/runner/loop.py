@@ -24,7 +24,7 @@ from meshwise.findings.metric import MetricKey
 from meshwise.runner.blocks import BlockSchedule
 from meshwise.runner.schedule import Done, History, Past, Rest, Schedule
 from meshwise.runner.search import SearchSchedule, judged
-from meshwise.runner.trial import run_trial
+from meshwise.runner.trial import flagged, run_round
 from meshwise.runner.values import stored_values
 from meshwise.study.model import Study, Trial
 from meshwise.testbed.seam import LiveProgress, Testbed
@@ -60,7 +60,14 @@ class TrialFinished:
     total: int
 
 
-Event = ExecutionStarted | TrialStarted | TrialLive | TrialFinished
+@dataclass(frozen=True)
+class RoundFinished:
+    """All its arms are stored; nothing is measured now."""
+
+    outcomes: tuple[TrialOutcome, ...]
+
+
+Event = ExecutionStarted | TrialStarted | TrialLive | TrialFinished | RoundFinished
 Observer = Callable[[Event], None]
 
 
@@ -117,20 +124,22 @@ def run_study(
         if isinstance(step, Rest):
             rest(step.seconds)
             continue
-        for trial in step.trials:
-            number = len(stored) + 1
+        numbers = range(len(stored) + 1, len(stored) + 1 + len(step.trials))
+        for trial, number in zip(step.trials, numbers, strict=True):
             observe(TrialStarted(trial, number, step.total))
-            outcome = run_trial(trial, testbed, _live(trial, observe))
-            if renewed:
-                outcome = flagged(outcome, str(RENEWED()))
-            if study.search is not None:
-                outcome = judged(study, outcome)
-            archive.add(outcome)
-            stored[trial.trial_id] = Past(trial, outcome.status, outcome.result)
-            outcomes.append(outcome)
-            observe(TrialFinished(trial, outcome, number, step.total))
-            if outcome.status is TrialStatus.FAILED:
-                running = None  # its processes can no longer be trusted: the next trial gets fresh ones
+        ended = run_round(step.trials, testbed, _live(step.trials[0], observe))
+        if renewed:
+            ended = [flagged(outcome, str(RENEWED())) for outcome in ended]
+        if study.search is not None:
+            ended = [judged(study, outcome) for outcome in ended]
+        archive.add(*ended)
+        for outcome, number in zip(ended, numbers, strict=True):
+            stored[outcome.trial.trial_id] = Past(outcome.trial, outcome.status, outcome.result)
+            observe(TrialFinished(outcome.trial, outcome, number, step.total))
+        observe(RoundFinished(tuple(ended)))
+        outcomes += ended
+        if any(outcome.status is TrialStatus.FAILED for outcome in ended):
+            running = None  # their processes can no longer be trusted: the next round gets fresh ones
     return _summary(study, outcomes, begun)
 
 
@@ -147,25 +156,26 @@ def _summary(study: Study, outcomes: Sequence[TrialOutcome], begun: float) -> Ru
         wall_s=time.monotonic() - begun,
         violated=sum(violates(outcome) for outcome in outcomes),
         measured_s=sum(
-            study.trial.warmup_ns + study.window_ns(outcome.trial)
-            for outcome in outcomes
-            if outcome.status is TrialStatus.OK
+            study.trial.warmup_ns + study.window_ns(arms[0].trial)
+            for arms in _by_round(outcomes)
+            if any(outcome.status is TrialStatus.OK for outcome in arms)
         )
         / 1e9,
     )
 
 
+def _by_round(outcomes: Sequence[TrialOutcome]) -> list[list[TrialOutcome]]:
+    """Arms of a round are measured in the same time; the steps of a search one after another."""
+    found: dict[tuple[int, int, int | None], list[TrialOutcome]] = {}
+    for outcome in outcomes:
+        trial = outcome.trial
+        found.setdefault((trial.round, trial.attempt, trial.step), []).append(outcome)
+    return list(found.values())
+
+
 def violates(outcome: TrialOutcome) -> bool:
     """Whether what was judged after the trial did not hold."""
     return outcome.measurement is not None and not all(each.passed for each in outcome.measurement.checks)
-
-
-def flagged(outcome: TrialOutcome, flag: str) -> TrialOutcome:
-    """The outcome with one more flag on what was measured, if anything was."""
-    if outcome.measurement is None:
-        return outcome
-    measurement = dataclasses.replace(outcome.measurement, flags=(*outcome.measurement.flags, flag))
-    return dataclasses.replace(outcome, measurement=measurement)
 
 
 def _start_execution(testbed: Testbed, execution: int) -> ExecutionStarted:

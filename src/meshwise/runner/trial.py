@@ -1,14 +1,17 @@
-"""One trial: apply its posture, prove it, measure. Every way that this can end is an outcome."""
+"""One round: apply each arm's posture, prove it, measure those that are proven at the same time. Every way
+that this can end is an outcome of the arm. A trial apart is a round of one."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from meshwise.archive.outcome import TrialOutcome, TrialStatus
+from meshwise.archive.outcome import Measurement, TrialOutcome, TrialStatus
 from meshwise.core.errors import Fault, MeshwiseError
+from meshwise.findings.flag import COMPANY
 from meshwise.mesh.seam import Proof
 from meshwise.study.model import Trial
 from meshwise.testbed.seam import LiveProgress, Testbed
@@ -16,16 +19,58 @@ from meshwise.testbed.seam import LiveProgress, Testbed
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Proven:
+    """An arm that may be measured."""
+
+    trial: Trial
+    proof: Proof
+    resources: str
+    apply_ns: int
+    prove_ns: int
+
+
+def run_round(
+    trials: Sequence[Trial], testbed: Testbed, observe: Callable[[LiveProgress], None]
+) -> list[TrialOutcome]:
+    """The outcomes of the arms, in their order. An arm that cannot be measured leaves the round, which goes
+    on without it; the others say so. What did not end well comes with the state that it was in,
+    before anything is torn down."""
+    readied = [_ready(trial, testbed) for trial in trials]
+    proven = [each for each in readied if isinstance(each, _Proven)]
+    begun_ns = time.monotonic_ns()
+    measured = testbed.measure([each.trial for each in proven], observe) if proven else {}
+    measure_ns = time.monotonic_ns() - begun_ns
+    outcomes = [
+        _measured(each, measured[each.trial.trial_id], measure_ns) if isinstance(each, _Proven) else each
+        for each in readied
+    ]
+    absent = [outcome.trial.cell.name for outcome in outcomes if outcome.status is not TrialStatus.OK]
+    return [
+        flagged(outcome, str(COMPANY(absent=", ".join(absent))))
+        if absent and outcome.status is TrialStatus.OK
+        else dataclasses.replace(outcome, state=testbed.state(outcome.trial))
+        if outcome.status is not TrialStatus.OK
+        else outcome
+        for outcome in outcomes
+    ]
+
+
 def run_trial(trial: Trial, testbed: Testbed, observe: Callable[[LiveProgress], None]) -> TrialOutcome:
-    """Apply, prove, measure; every way that this can end is an outcome. What did not end well comes with the
-    state that it was in, before anything is torn down."""
-    outcome = _outcome(trial, testbed, observe)
-    if outcome.status is TrialStatus.OK:
+    """A round of one."""
+    (outcome,) = run_round([trial], testbed, observe)
+    return outcome
+
+
+def flagged(outcome: TrialOutcome, flag: str) -> TrialOutcome:
+    """The outcome with one more flag on what was measured, if anything was."""
+    if outcome.measurement is None:
         return outcome
-    return dataclasses.replace(outcome, state=testbed.state(trial))
+    measurement = dataclasses.replace(outcome.measurement, flags=(*outcome.measurement.flags, flag))
+    return dataclasses.replace(outcome, measurement=measurement)
 
 
-def _outcome(trial: Trial, testbed: Testbed, observe: Callable[[LiveProgress], None]) -> TrialOutcome:
+def _ready(trial: Trial, testbed: Testbed) -> _Proven | TrialOutcome:
     clock = time.monotonic_ns
     started_ns = clock()
     proof = Proof(())
@@ -40,29 +85,26 @@ def _outcome(trial: Trial, testbed: Testbed, observe: Callable[[LiveProgress], N
         return TrialOutcome(
             trial, TrialStatus.FAILED, proof, failure=str(error), apply_ns=clock() - started_ns
         )
-    proved_ns = clock()
-    apply_ns, prove_ns = applied_ns - started_ns, proved_ns - applied_ns
+    apply_ns, prove_ns = applied_ns - started_ns, clock() - applied_ns
     if not proof.passed:
+        words = _first_failure(proof)
         return TrialOutcome(
-            trial,
-            TrialStatus.UNPROVEN,
-            proof,
-            failure=_first_failure(proof),
-            apply_ns=apply_ns,
-            prove_ns=prove_ns,
+            trial, TrialStatus.UNPROVEN, proof, failure=words, apply_ns=apply_ns, prove_ns=prove_ns
         )
-    resources = testbed.resources(trial)
-    measurement = testbed.measure(trial, observe)
+    return _Proven(trial, proof, testbed.resources(trial), apply_ns, prove_ns)
+
+
+def _measured(proven: _Proven, measurement: Measurement, measure_ns: int) -> TrialOutcome:
     return TrialOutcome(
-        trial,
+        proven.trial,
         TrialStatus.FAILED if measurement.failure else TrialStatus.OK,
-        proof,
+        proven.proof,
         failure=measurement.failure,
         measurement=measurement,
-        resources=resources,
-        apply_ns=apply_ns,
-        prove_ns=prove_ns,
-        measure_ns=clock() - proved_ns,
+        resources=proven.resources,
+        apply_ns=proven.apply_ns,
+        prove_ns=proven.prove_ns,
+        measure_ns=measure_ns,
     )
 
 

@@ -91,6 +91,8 @@ class Role(StrEnum):
     CELL = "cell"
     AA = "aa"
     TWIN = "twin"
+    REFERENCE = "reference"
+    """An arm of the first part of a round that was divided, once more in each further part."""
 
 
 class Phase(StrEnum):
@@ -169,11 +171,20 @@ class Trial:
     step: int | None = None
     """Its number in the search, from 0."""
     phase: Phase | None = None
+    round: int = -1
+    """The trials of a round run at the same time; counts from 0 over the study, in the order of running. -1:
+    the trial is of no design."""
+    arm: int = 0
+    """Place in its round, from 0."""
+    process_set: str = "a"
+    """Which of its mesh's sets of processes it has; arms of a round have different ones."""
 
-    @property
-    def process_set(self) -> str:
-        """`a`, or `b` for the twin set of processes."""
-        return "b" if self.role is Role.TWIN else "a"
+
+class Arrangement(StrEnum):
+    """Whether trials run in rounds, or one at a time."""
+
+    TOGETHER = "together"
+    APART = "apart"
 
 
 class Arrivals(StrEnum):
@@ -239,6 +250,7 @@ class Study:
     """Change that does not matter, as a share; None: none was declared, and nothing is called equivalent."""
     layer: Layer | None = None
     """Asked for beside the file: only cells of this layer were kept."""
+    arrangement: Arrangement = Arrangement.APART
     search: Search | None = None
     """Of a saturation study, whose cells have no rate (0): it is what is searched for."""
     notes: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,7 +24,7 @@ import pyarrow as pa
 from meshwise.core import messages
 from meshwise.load.schedule import shaped_times_ns
 from meshwise.mesh.seam import Check, Proof
-from meshwise.study.model import Authorization, Cell, MtlsMode, Protocol, Study, Trial, TrialPlan
+from meshwise.study.model import Arrangement, Authorization, Cell, MtlsMode, Protocol, Study, Trial, TrialPlan
 from meshwise.telemetry.source import Source
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe
 
@@ -62,6 +62,9 @@ class SimulatedNoise:
     execution: float = 0.015
     """Of one life of one mesh's set of processes."""
     run: float = 0.01
+    """Of the moments in which a round is measured; a trial apart is a round of one."""
+    arm: float = 0.0
+    """Of an arm beside the others of its round."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class FakeTestbed:
     `unproven`: a check fails; `refuses`: the proxy refuses the posture; `interrupts`: KeyboardInterrupt
     while measuring. `thin`: keep only every n-th request. `instrument_rps`: in a saturation study the
     instrument falls behind above this rate; `lock`: what it is that fills up is no CPU; `stolen`: share of
-    the host's CPU that its hypervisor takes.
+    the host's CPU that its hypervisor takes. `busy`: number of a round -> share of the pods' CPU that is used
+    in it, where that is to be told; `saturated`: trials whose backlog grows.
     """
 
     def __init__(
@@ -130,6 +134,8 @@ class FakeTestbed:
         instrument_rps: float = np.inf,
         lock: bool = False,
         stolen: float = 0.0,
+        busy: Mapping[int, float] | None = None,
+        saturated: Collection[str] = (),
     ) -> None:
         self.study = study
         self.seed = seed
@@ -138,6 +144,7 @@ class FakeTestbed:
         self.thin = thin
         self.instrument_rps = instrument_rps
         self.lock, self.stolen = lock, stolen
+        self.busy, self.saturated = busy or {}, saturated
         self.log: list[str] = []
         """What was asked of it, one word and id each: for tests of the order of things."""
         self._entered = False
@@ -183,7 +190,10 @@ class FakeTestbed:
     def state(self, trial: Trial) -> Mapping[str, str]:
         return {"fake.log": f"{trial.trial_id} did not end well\n"}
 
-    def measure(self, trial: Trial, observe: Observe) -> Measurement:
+    def measure(self, trials: Sequence[Trial], observe: Observe) -> Mapping[str, Measurement]:
+        return {trial.trial_id: self._measure(trial, observe) for trial in trials}
+
+    def _measure(self, trial: Trial, observe: Observe) -> Measurement:
         self._note(f"measure {trial.trial_id}")
         if trial.trial_id in self.interrupts:
             raise KeyboardInterrupt
@@ -226,9 +236,16 @@ class FakeTestbed:
             np.exp(
                 noise.block * self._normal("block", trial.block, quantity)
                 + noise.execution * self._normal("execution", *processes, quantity)
-                + noise.run * self._normal("run", trial.trial_id, quantity)
+                + noise.run * self._normal("run", self._moment(trial), quantity)
+                + noise.arm * self._normal("arm", trial.trial_id, quantity)
             )
         )
+
+    def _moment(self, trial: Trial) -> str:
+        """What happens to the machine meets all arms of a round."""
+        if self.study.arrangement is Arrangement.TOGETHER:
+            return f"round {trial.round} attempt {trial.attempt}"
+        return trial.trial_id
 
     def _requests(self, trial: Trial, until_share: float) -> pa.Table:
         plan = self.study.trial
@@ -242,6 +259,8 @@ class FakeTestbed:
         median_ns = truth(trial.cell).service_us * 1e3 * self._factor(trial, "time")
         service = (median_ns * rng.lognormal(0.0, TAIL, len(intended))).astype(np.int64)
         sent = intended + rng.exponential(2_000, len(intended)).astype(np.int64)
+        if trial.trial_id in self.saturated:
+            service += ((intended - intended[0]) * 0.1).astype(np.int64)
         if self.study.search is not None:
             service += self._waits_ns(trial, intended, service, rng)
             behind = max(0.0, trial.cell.rate_rps / self.instrument_rps - 1)
@@ -312,6 +331,9 @@ class FakeTestbed:
             rows.append((source, "pss_bytes", "", rss[:2] * 0.8, ends))
         if self.study.search is not None:
             rows += self._host(per_request_ns, answered[ends_at], ends)
+        elif (busy := self.busy.get(trial.round)) is not None:
+            idle_ns = np.array([0.0, (1 - busy) * window_ns])
+            rows.append(("host", "cpu_idle_ns", f"cpu={POD_CPU}", 1e9 + idle_ns, ends))
         return pa.table(
             {
                 "t_ns": np.concatenate([times for *_, times in rows]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -49,5 +49,6 @@ class Testbed(Protocol):
         """What proxies and logs say now, after a failure: file name to text, bounded, without secrets. Never
         makes the failure worse: what does not answer is a file that says so."""
 
-    def measure(self, trial: Trial, observe: Observe) -> Measurement:
-        """Warm up and measure. Raises only when the testbed itself is broken, not when a trial fails."""
+    def measure(self, trials: Sequence[Trial], observe: Observe) -> Mapping[str, Measurement]:
+        """Warm up and measure the arms of a round at the same time; by trial_id. Raises only when the testbed
+        itself is broken, not when a trial fails. `observe` is told of the first arm."""

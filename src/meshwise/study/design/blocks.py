@@ -1,7 +1,8 @@
 """The randomised complete block design: `Study` -> `Trial`s in the order of running. Pure.
 
-Rules (docs/how-it-measures.md, "The unit is the run, not the request"):
-- Every cell stands once in each block, with the A/A repeats and twins, all in one random order.
+Rules (Fisher 1935, "The Design of Experiments"; Mytkowicz et al., ASPLOS 2009, for processes started anew):
+- Every cell stands once in each block, with the A/A repeats and twins. The rounds of a block are in random
+  order, and so are the arms of each round (`design.rounds`); a trial apart is a round of one.
 - Each block has its own generator, `default_rng([seed, block])`: adding a block changes no earlier one,
   and the order is the same on every machine that has the same NumPy bit generator (PCG64).
 """
@@ -10,34 +11,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from meshwise.study.model import Cell, Role, Study, Trial
+from meshwise.study.design.rounds import block_rounds
+from meshwise.study.model import Study, Trial
 
 
 def design(study: Study) -> tuple[Trial, ...]:
-    """All trials; blocks, positions and executions count from 0."""
+    """All trials; blocks, rounds, positions and executions count from 0."""
     return tuple(trial for block in range(study.blocks) for trial in design_block(study, block))
 
 
 def design_block(study: Study, block: int) -> tuple[Trial, ...]:
-    tasks = block_tasks(study)
-    order = np.random.default_rng([study.seed, block]).permutation(len(tasks))
+    rounds = block_rounds(study)
+    chance = np.random.default_rng([study.seed, block])
+    order = [rounds[index] for index in chance.permutation(len(rounds))]
+    shuffled = [
+        (number, arm, each[index])
+        for number, each in enumerate(order)
+        for arm, index in enumerate(chance.permutation(len(each)) if len(each) > 1 else range(1))
+    ]
     return tuple(
         Trial(
             trial_id=f"b{block:03d}-p{position:02d}",
             block=block,
             execution=block // study.blocks_per_execution,
             position=position,
-            cell=tasks[index][0],
-            role=tasks[index][1],
+            cell=task.cell,
+            role=task.role,
+            round=block * len(rounds) + number,
+            arm=arm,
+            process_set=task.process_set,
         )
-        for position, index in enumerate(order)
+        for position, (number, arm, task) in enumerate(shuffled)
     )
-
-
-def block_tasks(study: Study) -> list[tuple[Cell, Role]]:
-    """What every block holds, before it is shuffled."""
-    return [
-        *((cell, Role.CELL) for cell in study.cells),
-        *((cell, Role.AA) for cell in study.control.same),
-        *((cell, Role.TWIN) for cell in study.control.twin),
-    ]

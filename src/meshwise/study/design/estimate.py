@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from meshwise.study.design.blocks import block_tasks
+from meshwise.study.design.rounds import block_rounds, block_tasks
 from meshwise.study.design.search import INVALID_TRIES, most_steps, usual_steps
 from meshwise.study.graph.sums import asked_errors
 from meshwise.study.load.rate import rate_over_time
-from meshwise.study.model import NO_MESH, Cell, MeshName, Search, Study
+from meshwise.study.model import NO_MESH, Arrangement, Cell, MeshName, Search, Study
 
 TRIAL_OVERHEAD_S = 0.35
 """Changing and proving a posture, starting the instrument, storing: per trial, on two cores (0.33 s in the
@@ -44,7 +44,8 @@ class Estimate:
 
 def estimate(study: Study) -> Estimate:
     trials = study.blocks * len(block_tasks(study)) * (usual_steps(study.search) if study.search else 1)
-    measured_s = trials * _trial_s(study)
+    rounds = study.blocks * len(block_rounds(study)) * (usual_steps(study.search) if study.search else 1)
+    measured_s = rounds * _trial_s(study)
     if study.search:
         measured_s += study.blocks * len(block_tasks(study)) * _longer_soak_s(study, study.search)
     return Estimate(
@@ -144,13 +145,16 @@ def doubts(study: Study) -> tuple[str, ...]:
             f"{study.executions} executions: below 6 there is no rank interval, and t intervals are wide;"
             " 8 blocks with an execution each are the usual least"
         )
-    if not study.control.same and not study.search:
+    apart = study.arrangement is Arrangement.APART
+    if not study.control.same and not study.search and apart:
         found.append(
             "no A/A control on the same processes: there will be no noise floor; set `control: same`"
         )
     if not study.control.twin and not study.search:
         found.append(
             "no twin processes: layout bias stays unseen, so meshes cannot be compared; set `control: twin`"
+            if apart
+            else "no twin arm: there will be no noise floor; set `control: twin`"
         )
     found += study.notes
     asked = max((asked_errors(graph) for cell in study.cells if (graph := cell.topology.graph)), default=0.0)

@@ -19,6 +19,7 @@ from meshwise.study.file.load_keys import MovingLoad, ThinkTime
 from meshwise.study.file.scalars import Duration, Levels, Part, Rate, Share, choice
 from meshwise.study.file.topology_key import GraphChoice, graph_choice, graph_choice_schema
 from meshwise.study.model import (
+    Arrangement,
     Arrivals,
     Authorization,
     MeshName,
@@ -199,6 +200,14 @@ class StudyFile(Part):
     events: Annotated[list[EventPart], Field(max_length=1)] = Field(
         [], description="What is done in the measured window of every trial. Default: nothing."
     )
+    arrangement: Annotated[
+        Arrangement | None,
+        Field(
+            description="`together`: cells of the same traffic run at the same time, each on its own "
+            "processes, so that what the machine does meets them all; "
+            "`apart`: one at a time. Default: together, for steady load."
+        ),
+    ] = None
     control: ControlPart = ControlPart()
     objective: ObjectivePart | None = None
     search: SearchPart | None = None

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from meshwise.core import messages
 from meshwise.study.bank import DEFAULT_WEIGHTS
+from meshwise.study.design.rounds import why_apart
 from meshwise.study.file.bank_keys import check_bank
 from meshwise.study.file.document import MAX_CHARACTERS, Document, Path, parse_document
 from meshwise.study.file.keys import StudyFile
@@ -34,7 +35,7 @@ from meshwise.study.grid.expand import (
     split_applicable,
 )
 from meshwise.study.load.trace import TRACES
-from meshwise.study.model import Cell, Layer, Study, TrialPlan
+from meshwise.study.model import Arrangement, Cell, Layer, Study, TrialPlan
 
 
 def every_cell_applies(cell: Cell) -> str | None:
@@ -71,9 +72,11 @@ def parse_study(
     kept_graph: ServiceGraph | None = None,
     directory: FilePath | None = None,
     traces: FilePath | None = None,
+    arrangement: Arrangement = Arrangement.TOGETHER,
 ) -> Study:
     """The same from text; `name` stands for the file in messages. Without a `directory` no graph file is
-    read, and `kept_graph` is the study's graph. `traces`: where an archive keeps the trace of its load."""
+    read, and `kept_graph` is the study's graph. `traces`: where an archive keeps the trace of its load.
+    `arrangement`: where the file says none."""
     document = parse_document(text, name)
     file = read_shape(document)
     problems: list[Problem] = []
@@ -85,8 +88,6 @@ def parse_study(
     if cells and not applicable:
         reason = f"no cell can be expressed by its mesh: {not_expressed[0].reason}"
         problems.append(impossible(("factors", "posture"), reason, "choose postures that the meshes have"))
-    control = choose_control(file, applicable, problems, layer)
-    per_execution = blocks_per_execution(file, problems)
     if file.load.timeout == 0:
         problems.append(
             impossible(("load", "timeout"), "a timeout of 0 fails every request", "give it time: `2s`")
@@ -96,6 +97,20 @@ def parse_study(
             impossible(("confidence",), "confidence is at least 50% and under 100%", "usual: 0.95")
         )
     search, primary = search_of(file, problems), primary_of(file, problems)
+    plan = TrialPlan(
+        warmup_ns=file.trial.warmup,
+        duration_ns=file.trial.duration,
+        arrivals=file.load.arrivals,
+        timeout_ns=file.load.timeout,
+        shape=moving,
+        think=file.load.think,
+        mix=file.load.mix.weights if file.load.mix else tuple(DEFAULT_WEIGHTS.items()),
+        restart_every_ns=file.events[0].every if file.events else 0,
+    )
+    why = why_apart(search, plan, applicable)
+    arrangement = _arrangement(file, why, arrangement, problems)
+    control = choose_control(file, applicable, arrangement, problems, layer)
+    per_execution = blocks_per_execution(file, problems)
     check_load(file, moving, applicable, problems)
     check_bank(file.shape, file.load.mix, file.events, file.trial.duration, problems)
     if problems:
@@ -107,16 +122,7 @@ def parse_study(
         cells=applicable,
         not_applicable=not_expressed,
         control=control,
-        trial=TrialPlan(
-            warmup_ns=file.trial.warmup,
-            duration_ns=file.trial.duration,
-            arrivals=file.load.arrivals,
-            timeout_ns=file.load.timeout,
-            shape=moving,
-            think=file.load.think,
-            mix=file.load.mix.weights if file.load.mix else tuple(DEFAULT_WEIGHTS.items()),
-            restart_every_ns=file.events[0].every if file.events else 0,
-        ),
+        trial=plan,
         blocks=file.blocks,
         blocks_per_execution=per_execution,
         proxy_workers=file.workers,
@@ -126,6 +132,7 @@ def parse_study(
         confidence=file.confidence,
         margin=file.margin,
         layer=layer,
+        arrangement=arrangement,
         search=search,
         notes=(
             *(given.notes if given else ()),
@@ -133,6 +140,18 @@ def parse_study(
         ),
         source=text,
     )
+
+
+def _arrangement(
+    file: StudyFile, why: str | None, usual: Arrangement, problems: list[Problem]
+) -> Arrangement:
+    """As the file says; else as usual where that can be. `why`: the reason why trials cannot run together."""
+    if file.control.same:
+        why = why or "one set of processes cannot run two arms, so `control: same` needs trials apart"
+    if file.arrangement is Arrangement.TOGETHER and why:
+        reason = f"these trials cannot run together: {why}"
+        problems.append(impossible(("arrangement",), reason, "write `apart`, or leave it out"))
+    return Arrangement.APART if why else file.arrangement or usual
 
 
 def _trace_path(said: str, directory: FilePath | None, traces: FilePath | None) -> FilePath:

@@ -8,11 +8,15 @@ from meshwise.core import messages
 from meshwise.study.file.keys import Match, StudyFile
 from meshwise.study.file.problems import Problem
 from meshwise.study.grid.match import matches
-from meshwise.study.model import Authorization, Cell, Control, Layer, MeshName, MtlsMode, Posture
+from meshwise.study.model import Arrangement, Authorization, Cell, Control, Layer, MeshName, MtlsMode, Posture
 
 
 def choose_control(
-    file: StudyFile, cells: Sequence[Cell], problems: list[Problem], layer: Layer | None = None
+    file: StudyFile,
+    cells: Sequence[Cell],
+    arrangement: Arrangement,
+    problems: list[Problem],
+    layer: Layer | None = None,
 ) -> Control:
     """The A/A control as the file says, or the default: same processes for the lightest and the heaviest
     cell, twin processes for one cell of each mesh (noise floors differ with load, and layout bias
@@ -25,7 +29,8 @@ def choose_control(
     same = (light,) if light == heavy else (light, heavy)
     meshes = [mesh for mesh in dict.fromkeys(cell.mesh for cell in cells) if mesh is not MeshName.NONE]
     twin = tuple(_typical([cell for cell in cells if cell.mesh is mesh]) for mesh in meshes) or (light,)
-    chosen = {"same": () if searched else same, "twin": () if searched else twin}
+    together = arrangement is Arrangement.TOGETHER
+    chosen = {"same": () if searched or together else same, "twin": () if searched else twin}
     for name in chosen:
         given: list[Match] | None = getattr(file.control, name)
         if given is None:

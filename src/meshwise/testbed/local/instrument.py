@@ -9,8 +9,8 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory, write_private_text
 from meshwise.core.patience import USUAL, Patience
 from meshwise.core.process import OwnedProcess
+from meshwise.load.dealt import Dealt
 from meshwise.load.payloads import RESPONSE_SLOT
 from meshwise.load.records import SCHEMA, peek, read_records
 from meshwise.load.report import LoadReport
@@ -108,50 +109,50 @@ def outside_spec(inside: LoadSpec, trial: Trial, environment: Environment) -> Lo
     )
 
 
+class _Said:
+    """The first line that a process says on its pipe; kept, because the arms of a round share one process."""
+
+    def __init__(self, process: OwnedProcess) -> None:
+        assert process.stdout is not None
+        self._pipe = process.stdout
+        os.set_blocking(self._pipe.fileno(), False)
+        self._bytes = bytearray()
+
+    def whole_line(self) -> bool:
+        if b"\n" not in self._bytes:
+            self._bytes.extend(self._pipe.read() or b"")
+        return b"\n" in self._bytes
+
+    def line(self) -> bytes:
+        return bytes(self._bytes).partition(b"\n")[0]
+
+
+@dataclass(frozen=True)
+class Client:
+    """What an instrument is asked to do, and in whose pod."""
+
+    name: str
+    pod: Pod
+    spec: LoadSpec
+
+
 @dataclass(frozen=True)
 class Instrument:
-    """One running instrument; its files are in `directory`."""
+    """One running instrument, as one client sees it; its files are in `directory`."""
 
     client: str
     process: OwnedProcess
+    said: _Said = field(repr=False)
     directory: Path
     spec: LoadSpec
     patience: Patience = USUAL
     label: Callable[[str, pa.Table], pa.Table] | None = None
     """Gives further columns to what this client recorded, in the order of its requests."""
 
-    @classmethod
-    def start(
-        cls, client: str, pod: Pod, spec: LoadSpec, directory: Path, cpus: tuple[int, ...]
-    ) -> Instrument:
-        """Returns when the process runs, not yet when it sends; the caller owns `process`."""
-        make_directory(directory, PRIVATE_DIRECTORY)
-        write_private_text(directory / "spec.json", spec.to_json())
-        argv = (sys.executable, "-m", "meshwise.load", "--spec", str(directory / "spec.json"))
-        process = pod.start(
-            "instrument",
-            (*argv, "--out", str(directory)),
-            dict(os.environ),
-            directory / "log",
-            cpus=cpus,
-            open_files=spec.connections + _MORE_FILES,
-            pipe_stdout=True,
-        )
-        return cls(client, process, directory, spec, pod.patience)
-
     def wait_started(self) -> int:
         """Wait until it has connected: its first intended time, CLOCK_MONOTONIC. ValueError: why not."""
-        pipe = self.process.stdout
-        assert pipe is not None
-        os.set_blocking(pipe.fileno(), False)
-        said = bytearray()
-
-        def whole_line() -> bool:
-            said.extend(pipe.read() or b"")
-            return b"\n" in said
-
-        self.process.wait_until(whole_line, "connected", self.patience.start_s)
-        event = json.loads(said.partition(b"\n")[0])
+        self.process.wait_until(self.said.whole_line, "connected", self.patience.start_s)
+        event = json.loads(self.said.line())
         if event["event"] != "started":
             raise ValueError(f"{event['what']} [{event['code']}]")
         return int(event["start_ns"])
@@ -174,6 +175,51 @@ class Instrument:
         """Its own report; empty if it was killed before it could write one."""
         path = self.directory / "report.json"
         return LoadReport.from_json(path.read_text()).to_dict() if path.exists() else {}
+
+
+def start(client: Client, directory: Path, cpus: tuple[int, ...]) -> Instrument:
+    """Returns when the process runs, not yet when it sends; the caller owns `process`."""
+    return _start([client], directory, cpus, client.spec.seed)[0]
+
+
+def start_round(
+    clients: Sequence[Sequence[Client]], directory: Path, cpus: tuple[int, ...], seed: int
+) -> list[list[Instrument]]:
+    """The instruments of each arm's clients. Several arms, which have one client each, share one process,
+    whose stream is dealt to them; `seed` is of its arrivals and order."""
+    if len(clients) == 1:
+        return [[start(client, directory / client.name, cpus) for client in clients[0]]]
+    together = [client for (client,) in clients]
+    return [[one] for one in _start(together, directory / "round", cpus, seed)]
+
+
+def _start(clients: Sequence[Client], directory: Path, cpus: tuple[int, ...], seed: int) -> list[Instrument]:
+    pod, others = clients[0].pod, clients[1:]
+    several = bool(others)
+    # The process is in the first client's pod; the sockets of the others are made in theirs.
+    targets = [
+        clients[0].spec,
+        *(replace(each.spec, network=f"/proc/self/fd/{each.pod.network_fd}") for each in others),
+    ]
+    make_directory(directory, PRIVATE_DIRECTORY)
+    write_private_text(directory / "spec.json", Dealt(tuple(targets), seed).to_json())
+    argv = (sys.executable, "-m", "meshwise.load", "--spec", str(directory / "spec.json"))
+    process = pod.start(
+        "instrument",
+        (*argv, "--out", str(directory)),
+        dict(os.environ),
+        directory / "log",
+        cpus=cpus,
+        open_files=sum(spec.connections for spec in targets) + _MORE_FILES,
+        descriptors=tuple(each.pod.network_fd for each in others),
+        pipe_stdout=True,
+    )
+    said = _Said(process)
+    own = [directory / str(number) for number in range(len(clients))] if several else [directory]
+    return [
+        Instrument(client.name, process, said, where, client.spec, pod.patience)
+        for client, where in zip(clients, own, strict=True)
+    ]
 
 
 def run_once(start: Callable[[], Instrument]) -> pa.Table:

@@ -1,7 +1,7 @@
-"""One trial: the instrument in the client's pod, samplers beside it, and a watch on every process.
+"""One round: the instrument in the clients' pods, samplers beside it, and every process watched.
 
-A trial fails when a process ends that should not, or when the instrument cannot connect or
-does not end; what was recorded until then is kept.
+An arm fails when a process of its own ends that should not; all fail when the instrument cannot connect or
+does not end in its time. What was recorded until then is kept.
 """
 
 from __future__ import annotations
@@ -43,58 +43,106 @@ class Failure:
     log_tail: str = ""
 
 
+@dataclass
+class Arm:
+    """One trial of a round, while it is measured."""
+
+    trial_id: str
+    environment: str
+    """Its name, which begins the names of its processes and sources: `istio/a`."""
+    processes: list[OwnedProcess]
+    """Of its environment; they must live."""
+    used_pods: Collection[str]
+    """Only processes in these are sampled, for only they serve the trial's topology."""
+    samplers: Sequence[Sampler]
+    """Of the mesh."""
+    instruments: Sequence[Instrument] = ()
+    failure: Failure | None = None
+
+
 def measure(
-    start_instruments: Callable[[ExitStack], Sequence[Instrument]],
-    processes: Sequence[OwnedProcess],
-    used_pods: Collection[str],
-    mesh_samplers: Sequence[Sampler],
+    arms: Sequence[Arm],
+    start_instruments: Callable[[ExitStack], Sequence[Sequence[Instrument]]],
     observe: Observe,
     accidents: Accidents | None = None,
-) -> Measurement:
-    """Warm up, measure, gather. `processes`: those of the trial's environment, which must live; of these
-    the ones in `used_pods` are sampled, for only they serve the trial's topology. `accidents`: what is done
-    to them meanwhile."""
-    processes = list(processes)
+) -> Mapping[str, Measurement]:
+    """Warm up, measure, gather; by trial_id. `start_instruments`: those of each arm; several arms share one
+    process. `accidents`: what is done to the first arm meanwhile."""
     with ExitStack() as stack:
-        instruments = start_instruments(stack)
+        for arm, own in zip(arms, start_instruments(stack), strict=True):
+            arm.instruments = own
+        instruments = [instrument for arm in arms for instrument in arm.instruments]
         telemetry = TELEMETRY_SCHEMA.empty_table()
         failure, zeros_ns = _start(instruments)
         if failure is not None:  # it may have ended because another did
-            failure = _ended(processes) or failure
+            for arm in arms:
+                arm.failure = _ended(arm.processes) or failure
         # One reading of both clocks: wall-clock time of a moment on the monotonic one.
         offset_ns = time.time_ns() - time.monotonic_ns()
         if failure is None:
             spec = instruments[0].spec
             window = Window(zeros_ns[0], zeros_ns[0] + spec.duration_ns, SAMPLE_INTERVAL_NS)
             # Only this thread reaps, so one that is running here still has its entry in /proc.
-            serving = [process for process in processes if process.name.rpartition("/")[0] in used_pods]
+            serving = [
+                process
+                for arm in arms
+                for process in arm.processes
+                if process.name.rpartition("/")[0] in arm.used_pods
+            ]
             pids = {p.name: p.pid for p in (*serving, *_own(instruments)) if p.running}
             trees = {name: pids.pop(name) for name in list(pids) if name.endswith(f"/{STORE}")}
-            others: list[Sampler] = [*starmap(ProcessSampler, pids.items()), *mesh_samplers, HostSampler()]
+            of_meshes = [sampler for arm in arms for sampler in arm.samplers]
+            others: list[Sampler] = [*starmap(ProcessSampler, pids.items()), *of_meshes, HostSampler()]
             exact: list[Sampler] = [CpuSampler(pids), *starmap(TreeCpuSampler, trees.items())]
             with Recording(window, exact, others) as recording:
-                failure = _watch(instruments, processes, window.t0_ns, observe, accidents)
-                if failure is not None:
+                _watch(arms, window.t0_ns, observe, accidents)
+                if all(arm.failure for arm in arms):
                     recording.stop()
                 telemetry = recording.result()
-        for instrument in instruments:
-            instrument.process.stop()
+        for process in _own(instruments):
+            process.stop()
         zero_ns = zeros_ns[0] if zeros_ns else time.monotonic_ns()
-        tables = [instrument.requests() for instrument in instruments]
-        shifts = [own_ns - zero_ns for own_ns in zeros_ns] or [0] * len(tables)
-        return Measurement(
-            requests=joined(list(zip(tables, shifts, strict=True))),
-            telemetry=telemetry,
-            started_unix_ns=zero_ns + offset_ns,
-            instrument=flat_reports({instrument.client: instrument.report() for instrument in instruments}),
-            failure=failure.what if failure else "",
-            log_tail=failure.log_tail if failure else "",
-            events=accidents.events() if accidents else None,
-        )
+        shifts = dict(zip(map(id, instruments), (own_ns - zero_ns for own_ns in zeros_ns), strict=False))
+        shared = len(arms) if len(arms) > 1 else 0
+        return {
+            arm.trial_id: Measurement(
+                requests=joined([(one.requests(), shifts.get(id(one), 0)) for one in arm.instruments]),
+                telemetry=of_arm(telemetry, arm.environment, instruments[0].process.name, shared),
+                started_unix_ns=zero_ns + offset_ns,
+                instrument=flat_reports({one.client: one.report() for one in arm.instruments}),
+                failure=arm.failure.what if arm.failure else "",
+                log_tail=arm.failure.log_tail if arm.failure else "",
+                events=accidents.events() if accidents else None,
+            )
+            for arm in arms
+        }
 
 
-def _own(instruments: Sequence[Instrument]) -> tuple[OwnedProcess, ...]:
-    return tuple(instrument.process for instrument in instruments)
+def of_arm(telemetry: pa.Table, environment: str, instrument: str, shared: int) -> pa.Table:
+    """What was sampled of one environment, and of the host. `instrument`: name of the process that all arms
+    share, `shared` in number (0: none does). Each gets its part of what that used: all send equally many."""
+    if not shared:
+        return telemetry
+    source = telemetry["source"].cast(pa.string())
+    own = pc.starts_with(source, f"{environment}/")
+    of_instrument = pc.equal(source, instrument)
+    host = pc.invert(pc.match_substring(source, "/"))
+    rest = telemetry.filter(pc.or_(pc.and_(own, pc.invert(of_instrument)), host))
+    part = telemetry.filter(of_instrument)
+    value = part.schema.get_field_index("value")
+    used = pc.if_else(
+        pc.equal(part["metric"].cast(pa.string()), "cpu_ns"), pc.divide(part["value"], shared), part["value"]
+    )
+    part = part.set_column(value, part.schema.field(value), used)
+    name = part.schema.get_field_index("source")
+    mine = pa.array([f"{environment}/{instrument.partition('/')[2].partition('/')[2]}"] * part.num_rows)
+    part = part.set_column(name, part.schema.field(name), mine.cast(part.schema.field(name).type))
+    return pa.concat_tables([rest, part]).unify_dictionaries().sort_by("t_ns")
+
+
+def _own(instruments: Iterable[Instrument]) -> tuple[OwnedProcess, ...]:
+    """Each process once."""
+    return tuple({id(one.process): one.process for one in instruments}.values())
 
 
 def _start(instruments: Sequence[Instrument]) -> tuple[Failure | None, list[int]]:
@@ -109,38 +157,43 @@ def _start(instruments: Sequence[Instrument]) -> tuple[Failure | None, list[int]
     return None, zeros_ns
 
 
-def _watch(
-    instruments: Sequence[Instrument],
-    processes: list[OwnedProcess],
-    zero_ns: int,
-    observe: Observe,
-    accidents: Accidents | None,
-) -> Failure | None:
-    """Until every instrument has ended, or something has gone wrong."""
+def _watch(arms: Sequence[Arm], zero_ns: int, observe: Observe, accidents: Accidents | None) -> None:
+    """Until every instrument has ended, or no arm is left that could still be measured."""
+    instruments = [instrument for arm in arms for instrument in arm.instruments]
     spec = instruments[0].spec
     late_ns = max(one.spec.timeout_ns + one.patience.report_s * 1e9 for one in instruments)
     deadline_ns = zero_ns + spec.duration_ns + late_ns
     end_ns = zero_ns + spec.duration_ns
     running = list(instruments)
     while running:
-        watched = [*processes, *_own(running)]
-        wait_any(watched, _patience_s(accidents, zero_ns, end_ns))
-        # Proxies and services first: without them the instrument would end as well.
-        if (failure := _ended(processes) or _ended(_failed(running))) is not None:
-            return failure
+        living = [arm for arm in arms if arm.failure is None]
+        watched = [process for arm in living for process in arm.processes]
+        wait_any([*watched, *_own(running)], _patience_s(accidents, zero_ns, end_ns))
+        for arm in living:  # proxies and services first: without them the instrument would end as well
+            arm.failure = _ended(arm.processes)
+        if (failure := _ended(_failed(running))) is not None:
+            _fail(arms, failure)
         if accidents and accidents.due_ns(zero_ns) <= time.monotonic_ns() < end_ns:
             try:
-                accidents.happen(zero_ns, processes)
+                accidents.happen(zero_ns, arms[0].processes)
             except MeshwiseError as error:
-                return Failure(error.what)
+                arms[0].failure = Failure(error.what)
+        if all(arm.failure for arm in arms):
+            return
         running = [instrument for instrument in running if instrument.process.running]
         if time.monotonic_ns() > deadline_ns:
             late = running[0].process if running else instruments[0].process
-            return Failure(f"{late.name} did not come to its end", late.log_tail())
+            _fail(arms, Failure(f"{late.name} did not come to its end", late.log_tail()))
+            return
         completed, p50_us = instruments[0].peek()
         elapsed_s = (time.monotonic_ns() - zero_ns + spec.warmup_ns) / 1e9
         observe(LiveProgress(elapsed_s, completed, p50_us))
-    return None
+
+
+def _fail(arms: Iterable[Arm], failure: Failure) -> None:
+    """Of what all arms share; an arm that failed by itself keeps its own reason."""
+    for arm in arms:
+        arm.failure = arm.failure or failure
 
 
 def _patience_s(accidents: Accidents | None, zero_ns: int, end_ns: int) -> float:

@@ -65,6 +65,7 @@ class Pod:
         directory: Path | None = None,
         cpus: tuple[int, ...] = (),
         open_files: int | None = None,
+        descriptors: tuple[int, ...] = (),
         file_bytes: int | None = None,
         pipe_stdout: bool = False,
     ) -> OwnedProcess:
@@ -80,6 +81,7 @@ class Pod:
             gid=uid,
             cpus=cpus,
             open_files=open_files,
+            descriptors=descriptors,
             file_bytes=file_bytes,
             stop_s=self.patience.stop_s,
         )

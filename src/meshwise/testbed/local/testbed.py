@@ -14,11 +14,14 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self
+
+import pyarrow as pa
 
 from meshwise import __version__
 from meshwise.core.errors import MeshwiseError
@@ -206,39 +209,70 @@ class LocalTestbed:
             told = self._meshes[trial.cell.mesh].state(used.placement, trial.cell, reach)
         return {**found, **told}
 
-    def measure(self, trial: Trial, observe: Observe) -> Measurement:
-        environment = self._of(trial)
-        mesh = self._meshes[trial.cell.mesh]
-        used = environment.part(trial.cell.topology)
+    def measure(self, trials: Sequence[Trial], observe: Observe) -> Mapping[str, Measurement]:
         directory = self._home / "trial"
         shutil.rmtree(directory, ignore_errors=True)
-        clients = self._clients(trial, environment)
-        loads = {name: spec for name, _, spec in clients}
-        asked = self._application.ask(self._place(environment), trial, loads, directory / "asked")
-
-        def start_instruments(stack: ExitStack) -> list[instrument.Instrument]:
-            started = []
-            for name, workload, _ in clients:
-                one = self._instrument(name, environment, workload, asked.clients[name], directory / name)
-                stack.enter_context(one.process)
-                started.append(replace(one, label=asked.label))
-            return started
-
-        with self._reach(environment) as reach:
-            measured = measure.measure(
-                start_instruments,
-                self._watched(environment),
-                used.pod_names(),
-                mesh.samplers(used.placement, reach),
-                observe,
-                self._accidents(used),
+        make_directory(directory, PRIVATE_DIRECTORY)
+        environments = [self._of(trial) for trial in trials]
+        used = [each.part(trial.cell.topology) for each, trial in zip(environments, trials, strict=True)]
+        clients = [self._clients(*pair) for pair in zip(trials, environments, strict=True)]
+        asked = [
+            self._application.ask(
+                self._place(environment),
+                trial,
+                {name: spec for name, _, spec in own},
+                directory / trial.trial_id / "asked",
             )
-        return asked.judge(
-            measured,
-            lambda spec, files: instrument.run_once(
-                lambda: self._instrument("again", environment, CLIENT, spec, files)
-            ),
-        )
+            for trial, environment, own in zip(trials, environments, clients, strict=True)
+        ]
+
+        def start_instruments(stack: ExitStack) -> list[list[instrument.Instrument]]:
+            wanted = [
+                [
+                    instrument.Client(name, self._pods[environment.pod_name(workload)], answer.clients[name])
+                    for name, workload, _ in own
+                ]
+                for environment, own, answer in zip(environments, clients, asked, strict=True)
+            ]
+            started = instrument.start_round(wanted, directory, self._cpus.instrument, self._seed(trials))
+            for process in {id(one.process): one.process for own in started for one in own}.values():
+                stack.enter_context(process)
+            return [
+                [replace(one, label=answer.label) for one in own]
+                for own, answer in zip(started, asked, strict=True)
+            ]
+
+        with ExitStack() as stack:
+            arms = [
+                measure.Arm(
+                    trial.trial_id,
+                    environment.name,
+                    self._watched(environment),
+                    part.pod_names(),
+                    self._meshes[trial.cell.mesh].samplers(
+                        part.placement, stack.enter_context(self._reach(environment))
+                    ),
+                )
+                for trial, environment, part in zip(trials, environments, used, strict=True)
+            ]
+            measured = measure.measure(arms, start_instruments, observe, self._accidents(used[0]))
+        return {
+            trial.trial_id: answer.judge(measured[trial.trial_id], self._once_more(environment))
+            for trial, environment, answer in zip(trials, environments, asked, strict=True)
+        }
+
+    def _once_more(self, environment: Environment) -> Callable[[LoadSpec, Path], pa.Table]:
+        """Asks some requests again, after a trial."""
+
+        def ask(spec: LoadSpec, files: Path) -> pa.Table:
+            client = instrument.Client("again", self._pods[environment.pod_name(CLIENT)], spec)
+            return instrument.run_once(lambda: instrument.start(client, files, self._cpus.instrument))
+
+        return ask
+
+    def _seed(self, trials: Sequence[Trial]) -> int:
+        """Of a round's arrivals and their order."""
+        return zlib.crc32(f"{self._study.seed} round {trials[0].round} attempt {trials[0].attempt}".encode())
 
     # --- parts -------------------------------------------------------------------------------------
 
@@ -252,12 +286,6 @@ class LocalTestbed:
             outside = instrument.outside_spec(inside, trial, environment)
             wanted.append((instrument.OUTSIDE_CLIENT, OUTSIDER, outside))
         return wanted
-
-    def _instrument(
-        self, name: str, environment: Environment, workload: str, spec: LoadSpec, directory: Path
-    ) -> instrument.Instrument:
-        pod = self._pods[environment.pod_name(workload)]
-        return instrument.Instrument.start(name, pod, spec, directory, self._cpus.instrument)
 
     def _accidents(self, used: Environment) -> Accidents | None:
         """The restarts that the study wants, of the sidecars that the trial's topology has."""

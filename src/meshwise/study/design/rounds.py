@@ -1,0 +1,119 @@
+"""Which trials of a block run at the same time: the rounds of a study that is arranged together. Pure.
+
+The arms of a round meet the same traffic at the same moments and differ in what a mesh is or is told: their
+differences lose what the machine does to all of them at once (duet benchmarking: Bulej et al., ICPE 2020,
+arXiv 2001.05811). Each arm has a set of processes of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from meshwise.study.factor import FactorRole
+from meshwise.study.factors import FACTORS
+from meshwise.study.model import (
+    Arrangement,
+    Arrivals,
+    Cell,
+    MeshName,
+    Role,
+    Search,
+    Study,
+    TopologyKind,
+    TrialPlan,
+)
+
+MOST_ARMS = 14
+"""Of one round. Two sidecars of Istio's hold 147 MiB, and an arm beyond the reach of the caches measures
+another machine; larger rounds are divided, and share a reference arm."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trial of a block before it has a place in it."""
+
+    cell: Cell
+    role: Role
+    process_set: str
+
+
+def block_rounds(study: Study) -> list[list[Task]]:
+    """The rounds of every block, before anything is shuffled; a trial apart is a round of one."""
+    rounds: dict[Any, list[tuple[Cell, Role]]] = {}
+    for cell, role in _tasks(study):
+        alone = study.arrangement is Arrangement.APART or why_alone(cell) is not None
+        rounds.setdefault((cell, role) if alone else _traffic(cell), []).append((cell, role))
+    return [
+        [Task(cell, role, process_set) for (cell, role), process_set in zip(part, _sets(part), strict=True)]
+        for arms in rounds.values()
+        for part in _divided(arms)
+    ]
+
+
+def block_tasks(study: Study) -> list[tuple[Cell, Role]]:
+    """What every block holds, one entry per trial."""
+    return [(task.cell, task.role) for arms in block_rounds(study) for task in arms]
+
+
+def why_apart(search: Search | None, plan: TrialPlan, cells: Sequence[Cell]) -> str | None:
+    """Why the trials of a whole study cannot run together, or None."""
+    if search is not None:
+        return "a search for saturation overloads what runs beside it"
+    if plan.arrivals is Arrivals.CLOSED:
+        return "in a closed loop a slow arm gets fewer requests, so arms do not meet the same arrivals"
+    if plan.shape is not None:
+        return "load that moves comes near the limit, where arms wait for one another"
+    if plan.restart_every_ns:
+        return "a restart within one arm takes the CPU from the others"
+    if any(cell.shape is TopologyKind.BANK for cell in cells):
+        return "several banks at once need more memory than a machine of this size should be asked for"
+    return None
+
+
+def why_alone(cell: Cell) -> str | None:
+    """Why this cell cannot be an arm, or None."""
+    if cell.plaintext_share:
+        return "its second client, outside the mesh, has a stream of its own"
+    return None
+
+
+def _tasks(study: Study) -> Iterator[tuple[Cell, Role]]:
+    yield from ((cell, Role.CELL) for cell in study.cells)
+    yield from ((cell, Role.AA) for cell in study.control.same)
+    yield from ((cell, Role.TWIN) for cell in study.control.twin)
+
+
+def _traffic(cell: Cell) -> tuple[Any, ...]:
+    """What the arms of a round have in common."""
+    return tuple(getattr(cell, each.field) for each in FACTORS if each.role is FactorRole.CONTEXT)
+
+
+def _divided(arms: list[tuple[Cell, Role]]) -> Iterator[list[tuple[Cell, Role]]]:
+    """Rounds of at most `MOST_ARMS`; each further one has an arm of the first again, as a reference: the
+    first with sidecars, because without them their CPU is 0 and nothing can be set in proportion to it."""
+    yield arms[:MOST_ARMS]
+    reference = next((cell for cell, _ in arms if cell.mesh is not MeshName.NONE), arms[0][0])
+    rest = arms[MOST_ARMS:]
+    while rest:
+        yield [(reference, Role.REFERENCE), *rest[: MOST_ARMS - 1]]
+        rest = rest[MOST_ARMS - 1 :]
+
+
+def _sets(arms: list[tuple[Cell, Role]]) -> Iterator[str]:
+    """`a`, `b`, ... for the arms of each mesh. A trial apart has `a`, its twin `b`."""
+    taken: Counter[MeshName] = Counter()
+    for cell, role in arms:
+        if len(arms) == 1:
+            yield "b" if role is Role.TWIN else "a"
+            continue
+        yield set_name(taken[cell.mesh])
+        taken[cell.mesh] += 1
+
+
+def set_name(number: int) -> str:
+    """`a` to `z`, then `a1` to `z1`, and so on."""
+    letter = chr(ord("a") + number % 26)
+    return f"{letter}{number // 26}" if number >= 26 else letter

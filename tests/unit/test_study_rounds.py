@@ -1,0 +1,83 @@
+"""Which trials run at the same time: arms of one traffic, each on a set of processes of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+
+import pytest
+
+from meshwise.study.design.blocks import design, design_block
+from meshwise.study.design.rounds import MOST_ARMS, block_rounds, set_name
+from meshwise.study.factor import FactorRole
+from meshwise.study.factors import FACTORS
+from meshwise.study.file.read import parse_study
+from meshwise.study.model import Role, Study, Trial
+
+
+@cache
+def study(more: str = "factors: {posture: ladder, protocol: [http1, grpc]}\n") -> Study:
+    return parse_study(f"name: x\nseed: 7\nenvironments: [none, istio]\n{more}", "s.yaml")
+
+
+def rounds(trials: tuple[Trial, ...]) -> dict[int, list[Trial]]:
+    found: dict[int, list[Trial]] = {}
+    for trial in trials:
+        found.setdefault(trial.round, []).append(trial)
+    return found
+
+
+def test_a_round_has_one_traffic_and_every_arm_processes_of_its_own() -> None:
+    for arms in rounds(design(study())).values():
+        traffic = {
+            tuple(getattr(arm.cell, each.field) for each in FACTORS if each.role is FactorRole.CONTEXT)
+            for arm in arms
+        }
+        assert len(traffic) == 1
+        assert len({(arm.cell.mesh, arm.process_set) for arm in arms}) == len(arms)
+        assert [arm.arm for arm in arms] == list(range(len(arms)))
+        assert len({arm.block for arm in arms}) == len({arm.execution for arm in arms}) == 1
+
+
+def test_every_cell_and_its_twin_stand_once_in_each_block() -> None:
+    wanted = Counter((cell, Role.CELL) for cell in study().cells)
+    wanted += Counter((cell, Role.TWIN) for cell in study().control.twin)
+    for block in range(study().blocks):
+        assert Counter((trial.cell, trial.role) for trial in design_block(study(), block)) == wanted
+
+
+def test_a_cell_keeps_its_set_of_processes_while_the_order_changes() -> None:
+    sets: dict[object, set[str]] = {}
+    orders = set()
+    for block in range(study().blocks):
+        trials = design_block(study(), block)
+        orders.add(tuple(trial.cell.name for trial in trials))
+        for trial in trials:
+            sets.setdefault((trial.cell, trial.role), set()).add(trial.process_set)
+    assert all(len(each) == 1 for each in sets.values())
+    assert len(orders) == study().blocks
+
+
+def test_clients_outside_the_mesh_have_a_round_of_their_own() -> None:
+    mixed = study("factors: {posture: ladder, plaintext_share: [0%, 20%]}\n")
+    alone = [arms for arms in block_rounds(mixed) if len(arms) == 1]
+    assert [task.cell.plaintext_share for (task,) in alone] == [0.2]
+    assert len(block_rounds(mixed)) == 2
+
+
+def test_a_round_that_is_too_large_is_divided_and_the_parts_share_their_first_arm() -> None:
+    large = study("factors: {posture: ladder, policies: [0, 1, 2, 5, 10, 20, 50, 100]}\n")
+    parts = block_rounds(large)
+    assert len(parts) > 1
+    assert all(len(arms) <= MOST_ARMS for arms in parts)
+    reference = parts[1][0].cell
+    assert reference.posture.name == "plaintext"
+    assert reference in [task.cell for task in parts[0]]
+    assert all((arms[0].cell, arms[0].role) == (reference, Role.REFERENCE) for arms in parts[1:])
+    cells = [task.cell for arms in parts for task in arms if task.role is Role.CELL]
+    assert Counter(cells) == Counter(large.cells)
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "a"), (25, "z"), (26, "a1"), (52, "a2")])
+def test_sets_have_names(number: int, name: str) -> None:
+    assert set_name(number) == name
