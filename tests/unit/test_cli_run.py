@@ -10,7 +10,8 @@ from rich.console import Console
 from tests.support.fake_study import small_study
 
 from meshwise.archive.store import Archive, TrialStatus
-from meshwise.cli.run import ProgressLine, closing_line, progress, proxy_overrides, stopped_line
+from meshwise.cli.progress import ProgressLine, progress
+from meshwise.cli.run import closing_line, proxy_overrides, stopped_line
 from meshwise.cli.wiring import MESHES, not_applicable
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
@@ -33,7 +34,7 @@ def run(directory: Path, testbed: FakeTestbed, observe: Observer) -> RunSummary:
 def shown(directory: Path, testbed: FakeTestbed, *, terminal: bool, width: int = 100) -> list[str]:
     stream = StringIO()
     console = Console(file=stream, force_terminal=terminal, width=width, highlight=False, color_system=None)
-    with progress(console, STUDY) as observe:
+    with progress(console, STUDY, TRIALS) as observe:
         run(directory, testbed, observe)
     return stream.getvalue().splitlines()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
 from io import StringIO
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from meshwise.cli.plan import controls_of, plan, plan_document, show_plan, split_factors, telling_factors
-from meshwise.study.design.blocks import design
+from meshwise.study.design.blocks import design, design_block
 from meshwise.study.file.read import load_study, parse_study
 from meshwise.study.model import Cell, MtlsMode, Study
 
@@ -42,7 +44,7 @@ def test_the_document_is_the_study(capsys: pytest.CaptureFixture[str]) -> None:
     first = [trial for trial in design(study) if trial.block == 0]
     assert [task["trial_id"] for task in document["first_block"]] == [trial.trial_id for trial in first]
     assert [cell["cell"] for cell in document["cells"]] == [cell.name for cell in study.cells]
-    assert sum(len(cell["control"]) for cell in document["cells"]) == 3
+    assert sum(len(cell["control"]) for cell in document["cells"]) == 1
     assert document["resolution_in_sd"]["n"] == study.executions
     assert document["resolution_in_sd"]["family"] == 5
 
@@ -52,8 +54,9 @@ def test_the_screen_shows_cells_order_time_disk_and_resolution(capsys: pytest.Ca
     text = capsys.readouterr().out
     trials = len(design(load_study(QUICKSTART)))
     for part in (
-        "quickstart  none vs istio", "12 cells + 3 controls", f"{trials} trials", "on disk", "everywhere:",
-        "strict+namespace", "A/A", "twin", "Order of the first block", "What it can show",
+        "quickstart  none vs istio", "12 cells + 1 controls", f"{trials} trials", "on disk", "everywhere:",
+        "together: 3 rounds a block, of 7, 3, 3 arms", "strict+namespace", "twin",
+        "Order of the first block", "What it can show",
         "of 5 steps that hold together", "next: meshwise run",
     ):  # fmt: skip
         assert part in text
@@ -63,10 +66,19 @@ def test_every_trial_of_the_first_block_is_shown_once_and_can_be_told_apart() ->
     study = load_study(QUICKSTART)
     text = shown(study, width=200)
     order = text[text.index("Order of the first block") : text.index("What it can show")]
-    for number in range(1, 16):
-        assert f"{number:>2} " in order
-    assert order.count("(A/A)") == 2
+    shown_rounds = re.findall(r"(?:^|\s)(\d+) \w", order)
+    assert sorted(Counter(shown_rounds).values()) == [3, 3, 7], "one number: at the same time"
     assert order.count("(twin)") == 1
+
+
+def test_apart_every_trial_of_the_first_block_has_a_number_of_its_own() -> None:
+    study = load_study(ROOT / "studies/ladder-istio.yaml")
+    text = shown(study, width=200)
+    order = text[text.index("Order of the first block") : text.index("What it can show")]
+    for number in range(1, len(design_block(study, 0)) + 1):
+        assert f"{number:>2} " in order
+    assert order.count("(A/A)") == len(study.control.same)
+    assert "apart: one trial at a time" in text
 
 
 def test_levels_that_never_change_are_said_once() -> None:
@@ -94,7 +106,8 @@ def test_cells_that_cannot_be_are_listed_with_the_reason_and_not_planned() -> No
 
 def test_doubts_are_footnotes() -> None:
     study = parse_study(
-        "name: x\nenvironments: istio\nfactors: {posture: strict}\nblocks: 3\ncontrol: {same: none}\n",
+        "name: x\nenvironments: istio\nfactors: {posture: strict}\nblocks: 3\ncontrol: {same: none}\n"
+        "arrangement: apart\n",
         "x.yaml",
     )
     text = shown(study)

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from meshwise.analysis import sentence
+from meshwise.analysis.company import rounds_of, shared_waiting
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
 from meshwise.analysis.floor import ControlNoise, floor_for
 from meshwise.analysis.grid import Grid
@@ -75,11 +76,15 @@ def assess(
 ) -> list[Finding]:
     """One finding per effect, in their order. `controls` and `outliers` by metric."""
     adjusted = adjust(effects, settings.primary)
+    rounds = {each.number: each for each in rounds_of(grid)}
     findings = []
     for effect, correction in zip(effects, adjusted, strict=True):
         without = outliers.get(effect.key)
         again = None if without is None else evaluate(grid, effect.contrast, effect.key, without)
         found = _finding(effect, correction, controls.get(effect.key, []), settings, again)
+        found = replace(
+            found, flags=(*found.flags, *shared_waiting(rounds, grid, effect.contrast, effect.key))
+        )
         text = sentence.of_contrast(found, naming.setting(effect.contrast))
         findings.append(replace(found, sentence=text))
     return findings
@@ -159,7 +164,8 @@ def _finding(
         subject=contrast.subject, key=effect.key,
         estimate=_mean(effect.absolute), low=low, high=high, confidence=confidence,
         unit=metric.unit + (contrast.subject.step.unit if isinstance(contrast.subject, Slope) else ""),
-        n=n, method=f"paired t over executions, verdict on {_scale_words(effect.scale)}",
+        n=n, method=f"paired t over executions, verdict on {_scale_words(effect.scale)}"
+        + (", cost by the ratio at the level of `from`" if contrast.in_rounds and effect.base else ""),
         verdict=None if described else judgement.verdict, flags=tuple(flags), direction=judgement.direction,
         ratio=None if effect.logs is None else exp(_mean(effect.logs)),
         ratio_low=ratio_low, ratio_high=ratio_high,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from meshwise.analysis.company import RoundSeen, rounds_of
 from meshwise.analysis.contrast import Naming, cell_scope
 from meshwise.analysis.floor import ControlNoise
 from meshwise.analysis.grid import Grid
@@ -36,6 +37,7 @@ from meshwise.findings.flag import (
 from meshwise.findings.metric import MetricKey, Scale
 from meshwise.findings.reason import Reason
 from meshwise.findings.subject import CellCheck, OrderCheck, StudyCheck
+from meshwise.measure.company import CROWDED_SHARE
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import clopper_pearson, t_interval, t_p_value
 from meshwise.stats.multiplicity import holm
@@ -73,6 +75,9 @@ def all_checks(
     if not settings.load_shape:  # under a load that moves the two thirds differ by intention
         yield from steady(grid, naming, settings)
     yield from aa_claims(controls, settings)
+    if settings.together:  # the arms of a round have no order in time
+        yield from waiting(rounds_of(grid), settings)
+        return
     asked = [key for key in settings.primary if key in grid.metrics]
     for key in asked:
         yield from order_effects(grid, key, settings, tests=2 * len(asked))
@@ -133,6 +138,28 @@ def books(grid: Grid, settings: Settings) -> Finding:
         f"After each of {total} trials the bank's books agreed: no money, no acknowledged transfer was lost "
         "or doubled." if not spoilt else
         f"After {spoilt} of {total} trials the bank's books did not agree with what its clients were told.",
+    )  # fmt: skip
+
+
+def waiting(rounds: Sequence[RoundSeen], settings: Settings) -> Iterator[Finding]:
+    """Rounds in which arms waited for one another more than a comparison of tails allows."""
+    if not rounds:
+        return
+    crowded = sum(each.crowded for each in rounds)
+    uneven = sum(bool(each.saturated) for each in rounds)
+    told = [f"the CPUs of the pods were more than {CROWDED_SHARE:.0%} busy in {crowded}"] * bool(crowded)
+    told += [f"an arm was saturated while others were not in {uneven}"] * bool(uneven)
+    doubtful = sum(each.crowded or bool(each.saturated) for each in rounds)
+    known = [each.busy for each in rounds if each.busy is not None]
+    most = f"; the CPUs of the pods were at most {max(known):.0%} busy" if known else ""
+    yield Finding(
+        id="check/shared_waiting", subject=StudyCheck(), key=MetricKey("shared_waiting"),
+        estimate=float(doubtful), low=None, high=None, confidence=settings.confidence, unit="rounds",
+        n=len(rounds), method="count", verdict=Verdict.WARNING if doubtful else Verdict.OK,
+        sentence=f"Of {len(rounds)} rounds {' and '.join(told)}: waiting behind other arms is shared there, "
+        "and the flags of a comparison say whether it may be believed."
+        if doubtful else
+        f"In none of {len(rounds)} rounds was an arm saturated while others were not{most}.",
     )  # fmt: skip
 
 

@@ -39,6 +39,9 @@ class Contrast:
     metrics: frozenset[str] | None = None
     """Metrics that it is asked of; None: all."""
     flags: tuple[Flag, ...] = ()
+    in_rounds: bool = False
+    """Its cells ran at the same time, so their ratio is steady while the level of both varies with the
+    machine's speed: the cost is the ratio at the mean level of what is subtracted."""
 
     @property
     def noise_factor(self) -> float:
@@ -114,6 +117,8 @@ def evaluate(
             logs = execution_means(coefficients @ np.log(kept), executions)
             if len(rows) == 2:
                 base = float(np.exp(np.log(kept[coefficients < 0]).mean()))
+                if contrast.in_rounds:
+                    absolute = base * np.expm1(logs)
     count = int(present.sum())
     return Effect(contrast, key, absolute, logs, count, planned - count, base, infinite)
 

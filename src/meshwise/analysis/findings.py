@@ -18,6 +18,7 @@ import polars as pl
 
 from meshwise.analysis.assess import assess
 from meshwise.analysis.checks import Outcome, all_checks
+from meshwise.analysis.company import rounds_of
 from meshwise.analysis.compare import between_increments, between_meshes
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
 from meshwise.analysis.fairness import Facts, fairness, unlike
@@ -42,7 +43,7 @@ from meshwise.findings.metric import MetricKey, PartsCompared
 from meshwise.findings.pictures import Pictures
 from meshwise.findings.reason import read_reasons
 from meshwise.measure.attribution import Machine
-from meshwise.measure.trial import TrialResult, measure
+from meshwise.measure.trial import UNKNOWN_MACHINE, TrialResult, measure
 from meshwise.study.model import Cell, Trial
 
 MOST_COMPARED = 8
@@ -84,11 +85,12 @@ def measure_trials(
     tables: Iterable[Tables],
     flags: Mapping[str, tuple[Flag, ...]],
     moving_ns: int | None = None,
+    machine: Machine = UNKNOWN_MACHINE,
 ) -> Iterator[TrialResult]:
-    """One result per entry of `tables`, as they come. `trials` and `flags` by trial_id; `moving_ns` as in
-    `measure`."""
+    """One result per entry of `tables`, as they come. `trials` and `flags` by trial_id; `moving_ns` and
+    `machine` as in `measure`."""
     for trial_id, requests, telemetry in tables:
-        yield measure(trials[trial_id], requests, telemetry, flags.get(trial_id, ()), moving_ns)
+        yield measure(trials[trial_id], requests, telemetry, flags.get(trial_id, ()), moving_ns, machine)
 
 
 def findings(
@@ -106,7 +108,7 @@ def findings(
     by_metric = controls_of(grid, confidence)
     found: list[Finding] = list(all_checks(grid, outcomes, by_metric, settings, naming))
     found += _floors(by_metric, grid, confidence)
-    found += levels(grid, naming, confidence)
+    found += levels(grid, naming, settings)
     machine = Machine.of(environment or {})
     if settings.search:
         found = [
@@ -132,6 +134,8 @@ def findings(
         "executions": len(set(grid.executions.tolist())),
         "cells": [cell.name for cell in grid.cells],
     }
+    if settings.together:
+        study["rounds"] = [each.as_json() for each in rounds_of(grid)]
     if settings.search:
         objective = settings.search.objective
         study["saturation"] = {
@@ -169,10 +173,26 @@ def comparisons(
     flags: Callable[[Contrast], tuple[Flag, ...]] = lambda _: (),
 ) -> list[Finding]:
     """Increments and differences of the metrics in `by_metric`, each with the flags of its contrast."""
-    contrasts = [replace(each, flags=(*each.flags, *flags(each))) for each in contrasts_of(grid, naming)]
+    contrasts = [
+        replace(each, flags=(*each.flags, *flags(each)))
+        for each in arranged(contrasts_of(grid, naming), settings)
+    ]
     effects = evaluate_all(grid, contrasts, list(by_metric))
     outliers = {key: flagged(grid, key, settings) for key in by_metric}
     return assess(effects, by_metric, settings, grid, outliers, naming)
+
+
+def arranged(contrasts: Iterable[Contrast], settings: Settings) -> list[Contrast]:
+    """The same with what the arrangement of the study says of them."""
+    return [
+        replace(
+            each,
+            # Every arm has processes of its own, so layout is in each of their differences.
+            across_processes=each.across_processes or settings.together,
+            in_rounds=settings.together,
+        )
+        for each in contrasts
+    ]
 
 
 def contrasts_of(grid: Grid, naming: Naming) -> list[Contrast]:

@@ -1,20 +1,22 @@
 """Trials arranged as cells x blocks: what every later step works on.
 
 Rules of this file:
-- Per cell, block and role the last successful attempt counts; a cell that has none there is NaN there.
+- Of a round the attempt in which most arms went well counts, of equal ones the last, and it alone: an arm is
+  compared with those that ran beside it. A cell that has no good trial there is NaN there.
 - A percentile is estimable in a cell or it is not: decided by the median trial, because leaving out single
   trials by their own tail would be leaving out by outcome.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from meshwise.findings.metric import MetricKey
+from meshwise.findings.metric import MetricKey, Scale
 from meshwise.measure.times import NEEDED_EXCEEDANCES
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import FloatArray, IntArray
@@ -34,12 +36,10 @@ class Grid:
     @classmethod
     def of(cls, results: Iterable[TrialResult], cells: Sequence[Cell] = ()) -> Grid:
         """`cells` gives their order (a study's own); cells without a result stay out."""
-        best: dict[tuple[Cell, int, Role], TrialResult] = {}
+        rounds: dict[Hashable, dict[int, list[TrialResult]]] = {}
         for result in results:
-            key = (result.trial.cell, result.trial.block, result.trial.role)
-            if key not in best or best[key].trial.attempt < result.trial.attempt:
-                best[key] = result
-        kept = tuple(best.values())
+            rounds.setdefault(_round(result), {}).setdefault(result.trial.attempt, []).append(result)
+        kept = tuple(result for attempts in rounds.values() for result in _fullest(attempts))
         seen = {result.trial.cell for result in kept}
         ordered = [cell for cell in cells if cell in seen]
         ordered += sorted(seen - set(ordered))
@@ -47,6 +47,12 @@ class Grid:
         blocks = tuple(sorted(of_block))
         executions = np.array([of_block[block] for block in blocks], dtype=np.int64)
         return cls(tuple(ordered), blocks, executions, kept)
+
+    def beside(self, cell: Cell) -> int:
+        """How many other arms ran at the same time as the cell's trials, at most; 0 apart."""
+        arms = Counter(map(_round, self.results))
+        own = self.by_place.get((Role.CELL, cell), {})
+        return max((arms[_round(result)] - 1 for result in own.values()), default=0)
 
     @cached_property
     def metrics(self) -> tuple[MetricKey, ...]:
@@ -78,9 +84,24 @@ class Grid:
                 trials = self.by_place.get((role, cell), {})
                 for column, block in enumerate(self.blocks):
                     if block in trials:
-                        found[row, column] = trials[block].values.get(metric, np.nan)
+                        value = trials[block].values.get(metric, np.nan)
+                        found[row, column] = value * self._to_first_part(trials[block], metric)
             self._arrays[metric, role] = found
         return found
+
+    def _to_first_part(self, result: TrialResult, metric: MetricKey) -> float:
+        """What brings an arm of a further part of a divided round to the moments of the first part: how the
+        arm that both parts have differs between them. 1 in a round that is whole."""
+        reference = self._references.get(_round(result))
+        if reference is None or metric.entry.scale is not Scale.LOG:
+            return 1.0
+        first = self.by_place.get((Role.CELL, reference.trial.cell), {}).get(reference.trial.block)
+        there, here = first and first.values.get(metric, 0.0), reference.values.get(metric, 0.0)
+        return there / here if there and here and np.isfinite(there) and np.isfinite(here) else 1.0
+
+    @cached_property
+    def _references(self) -> dict[Hashable, TrialResult]:
+        return {_round(each): each for each in self.results if each.trial.role is Role.REFERENCE}
 
     def exceedances(self, metric: MetricKey, cell: Cell) -> float | None:
         """Median effective exceedances of the cell's trials; None for what is no percentile."""
@@ -94,3 +115,12 @@ class Grid:
     def estimable(self, metric: MetricKey, cell: Cell) -> bool:
         count = self.exceedances(metric, cell)
         return count is None or count >= NEEDED_EXCEEDANCES
+
+
+def _round(result: TrialResult) -> Hashable:
+    trial = result.trial
+    return trial.round if trial.round >= 0 else (trial.cell, trial.block, trial.role)
+
+
+def _fullest(attempts: Mapping[int, Sequence[TrialResult]]) -> Sequence[TrialResult]:
+    return attempts[max(attempts, key=lambda attempt: (len(attempts[attempt]), attempt))]

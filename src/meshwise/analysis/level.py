@@ -16,8 +16,9 @@ from meshwise.analysis import sentence
 from meshwise.analysis.asked import asked_flags
 from meshwise.analysis.contrast import Naming, cell_scope, place_of
 from meshwise.analysis.grid import Grid
+from meshwise.analysis.settings import Settings
 from meshwise.findings.finding import Companion, Finding, exp
-from meshwise.findings.flag import FAILURES_IN_TRIALS, NOT_ESTIMABLE, Flag
+from meshwise.findings.flag import FAILURES_IN_TRIALS, IN_COMPANY, NOT_ESTIMABLE, Flag
 from meshwise.findings.metric import Metric, MetricKey, Scale
 from meshwise.findings.subject import CellLevel
 from meshwise.measure.times import NEEDED_EXCEEDANCES
@@ -28,15 +29,17 @@ from meshwise.stats.verdict import Verdict
 from meshwise.study.model import Cell, Role
 
 
-def levels(grid: Grid, naming: Naming, confidence: float) -> Iterator[Finding]:
-    """One finding per cell and metric that the cell has."""
+def levels(grid: Grid, naming: Naming, settings: Settings) -> Iterator[Finding]:
+    """One finding per cell and metric that the cell has. What was measured in a round says so."""
     for row, cell in enumerate(grid.cells):
         trials = grid.by_place.get((Role.CELL, cell), {})
         for key in grid.metrics:
             if any(key in result.values for result in trials.values()):
-                yield _level(
-                    grid, cell, grid.values(key)[row], key, list(trials.values()), naming, confidence
+                found = _level(
+                    grid, cell, grid.values(key)[row], key, list(trials.values()), naming, settings.confidence
                 )
+                beside = grid.beside(cell) if settings.together else 0
+                yield replace(found, flags=(*found.flags, IN_COMPANY(arms=beside))) if beside else found
 
 
 def _level(

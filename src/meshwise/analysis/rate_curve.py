@@ -61,7 +61,7 @@ def _of_curve(result: TrialResult) -> TrialResult:
 def _levels(results: list[TrialResult], settings: Settings) -> Iterator[Finding]:
     grid = Grid.of(results)
     naming = Naming.of(grid.cells)
-    for finding in levels(grid, naming, settings.confidence):
+    for finding in levels(grid, naming, settings):
         yield replace(finding, subject=CurvePoint(finding.levels))
 
 

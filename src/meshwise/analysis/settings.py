@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshwise.findings.metric import MetricKey
-from meshwise.study.model import Cell, NotApplicable, Search, Study, Trial
+from meshwise.study.model import Arrangement, Cell, NotApplicable, Search, Study, Trial
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Settings:
     not_applicable: tuple[NotApplicable, ...] = ()
     search: Search | None = None
     """Of a saturation study."""
+    arrangement: Arrangement = Arrangement.APART
     load_shape: str = ""
     """How the load moves within a trial, in words; empty if it does not."""
 
@@ -45,12 +46,17 @@ class Settings:
             design=tuple(design),
             not_applicable=study.not_applicable,
             search=study.search,
+            arrangement=study.arrangement,
             load_shape=study.trial.shape.words if study.trial.shape else "",
         )
 
     @property
     def primary(self) -> tuple[MetricKey, ...]:
         return tuple(MetricKey(name) for name in self.primary_metrics)
+
+    @property
+    def together(self) -> bool:
+        return self.arrangement is Arrangement.TOGETHER
 
     @property
     def alpha(self) -> float:
@@ -68,6 +74,7 @@ class Settings:
             "name": self.name,
             "seed": self.seed,
             "primary_metrics": list(self.primary_metrics),
+            "arrangement": str(self.arrangement),
             "confidence": self.confidence,
             "outlier_rule": self.outlier_rule,
             "margin": self.margin,

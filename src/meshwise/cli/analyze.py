@@ -22,6 +22,7 @@ from meshwise.core.errors import ExitStatus
 from meshwise.findings.document import to_json
 from meshwise.findings.finding import Finding, Findings, Method
 from meshwise.findings.subject import Kind
+from meshwise.measure.attribution import Machine
 from meshwise.measure.trial import (
     OPTIONAL_REQUEST_COLUMNS,
     REQUEST_COLUMNS,
@@ -71,7 +72,8 @@ def analyze_archive(reader: ArchiveReader) -> Findings:
         raise messages.NOTHING_TO_ANALYZE.error(str(reader.directory), trials=len(outcomes))
     study = reader.study()
     moving_ns = study.trial.duration_ns if study.trial.shape else None
-    results = measure_trials(good, _tables(reader, list(good)), recorded_flags(trials), moving_ns)
+    machine, tables = Machine.of(reader.environment), _tables(reader, list(good))
+    results = measure_trials(good, tables, recorded_flags(trials), moving_ns, machine)
     settings = Settings.of(study, reader.design)
     return findings(results, outcomes, settings, reader.environment, facts_of(trials))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ from meshwise.cli.plan_shape import load_document, load_lines
 from meshwise.cli.wiring import LevelOption, not_applicable
 from meshwise.core.units import format_duration, format_size
 from meshwise.report import edge
-from meshwise.study.design.blocks import block_tasks, design_block
+from meshwise.study.design.blocks import design_block
 from meshwise.study.design.estimate import (
     Estimate,
     Resolution,
@@ -32,10 +32,11 @@ from meshwise.study.design.estimate import (
     longest_search_s,
     resolution,
 )
+from meshwise.study.design.rounds import MOST_ARMS, block_rounds, block_tasks, why_alone, why_apart
 from meshwise.study.design.search import GROWTH, RESOLUTION, most_steps, usual_steps
 from meshwise.study.factors import FACTORS
 from meshwise.study.file.read import load_study
-from meshwise.study.model import Cell, Role, Search, Study, Trial
+from meshwise.study.model import Arrangement, Cell, Role, Search, Study, Trial
 
 SHOWN = {factor.field: factor for factor in FACTORS if factor.heading}
 """Factors that have a column."""
@@ -78,8 +79,16 @@ def plan_document(study: Study) -> dict[str, Any]:
         "disk_bytes": expected.disk_bytes,
         "cells": [cell_row(cell) | {"control": controls_of(study, cell)} for cell in study.cells],
         "not_applicable": [cell_row(no.cell) | {"reason": no.reason} for no in study.not_applicable],
+        "arrangement": str(study.arrangement),
+        "rounds": [len(arms) for arms in block_rounds(study)],
         "first_block": [
-            {"trial_id": trial.trial_id, "cell": trial.cell.name, "role": str(trial.role)}
+            {
+                "trial_id": trial.trial_id,
+                "cell": trial.cell.name,
+                "role": str(trial.role),
+                "round": trial.round,
+                "arm": trial.arm,
+            }
             for trial in design_block(study, 0)
         ],
         "resolution_in_sd": asdict(_resolution(study)),
@@ -136,7 +145,10 @@ def show_plan(study: Study, path: Path, console: Console) -> None:
     show_graph(study, console)
     if study.not_applicable:
         _show_not_applicable(study, console)
-    console.print(Text("\nOrder of the first block", style="bold"), Text("(shuffled anew in each)"))
+    console.print(
+        Text("\nOrder of the first block", style="bold"),
+        Text("(shuffled anew in each; one number: at the same time)"),
+    )
     first = design_block(study, 0)
     short = telling_factors(study.cells, varying)
     console.print(Columns([_task_text(trial, short) for trial in first], padding=(0, 3), column_first=True))
@@ -163,6 +175,7 @@ def _show_size(study: Study, expected: Estimate, console: Console) -> None:
             f" of {format_duration(trial.warmup_ns)} warm-up and {format_duration(trial.duration_ns)}"
         )
     )
+    console.print(Text(_rounds_words(study)))
     console.print(
         Text.assemble(
             "about ",
@@ -171,6 +184,25 @@ def _show_size(study: Study, expected: Estimate, console: Console) -> None:
             f" about {format_size(expected.disk_bytes)} on disk",
         )
     )
+
+
+def _rounds_words(study: Study) -> str:
+    """What runs at the same time in a block, and what does not, and why."""
+    if study.arrangement is Arrangement.APART:
+        why = why_apart(study.search, study.trial, study.cells)
+        return f"apart: one trial at a time ({why or 'the study says so'})"
+    rounds = block_rounds(study)
+    several = [len(arms) for arms in rounds if len(arms) > 1]
+    alone = Counter(why for cell in study.cells if (why := why_alone(cell)))
+    said = [
+        f"together: {len(several)} rounds a block, of {', '.join(map(str, several))} arms at the same time"
+    ]
+    said += [f"{count} apart: {why}" for why, count in alone.items()]
+    if references := sum(task.role is Role.REFERENCE for arms in rounds for task in arms):
+        said.append(
+            f"rounds of more than {MOST_ARMS} arms are divided: {references} have the first arm again"
+        )
+    return "; ".join(said)
 
 
 def _show_search(study: Study, search: Search, expected: Estimate, console: Console) -> None:
@@ -265,9 +297,11 @@ def _show_not_applicable(study: Study, console: Console) -> None:
 
 
 def _task_text(trial: Trial, varying: list[str]) -> Text:
-    mark = {Role.CELL: "", Role.AA: " (A/A)", Role.TWIN: " (twin)"}[trial.role]
+    mark = {Role.CELL: "", Role.AA: " (A/A)", Role.TWIN: " (twin)", Role.REFERENCE: " (reference)"}[
+        trial.role
+    ]
     levels = " ".join(dict.fromkeys(level(trial.cell, factor) for factor in varying))
-    return Text(f"{trial.position + 1:>2} {levels}{mark}")
+    return Text(f"{trial.round + 1:>2} {levels}{mark}")
 
 
 def _show_resolution(study: Study, console: Console) -> None:

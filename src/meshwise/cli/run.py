@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from meshwise.archive.read import stored_graph
 from meshwise.archive.store import Archive, TrialStatus
+from meshwise.cli.progress import earlier, progress
 from meshwise.cli.wiring import LevelOption, meshes_of, not_applicable
 from meshwise.core.errors import ExitStatus
 from meshwise.core.patience import USUAL
 from meshwise.core.units import format_duration
+from meshwise.measure.attribution import Machine
 from meshwise.mesh.binaries.store import OVERRIDES
 from meshwise.report import edge
-from meshwise.runner.loop import (
-    Event,
-    ExecutionStarted,
-    Observer,
-    RunSummary,
-    TrialFinished,
-    TrialLive,
-    TrialStarted,
-    run_study,
-    schedule_of,
-    violates,
-)
+from meshwise.runner.loop import RunSummary, run_study, schedule_of
 from meshwise.study.design.blocks import design
 from meshwise.study.file.read import load_study
 from meshwise.study.model import Layer, Study, Trial
@@ -57,6 +43,7 @@ def run(
     Needs root or an unprivileged user namespace (`meshwise doctor` tells). Ctrl-C, SIGTERM or SIGHUP ends
     it after clean-up and keeps what is complete (exit status 130); `--resume` continues there. Exit status 1
     if no trial could be measured, or if the books of the bank do not agree with what its clients were told.
+    A study arranged together shows each step of the ladder with its interval so far, after every round.
 
     Example: meshwise run studies/quickstart.yaml --out my-study
     """
@@ -88,10 +75,13 @@ def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, res
     try:
         with (
             LocalTestbed(question, meshes_of(question), patience=patience) as testbed,
-            Archive.start(out, question, trials, testbed.environment(), resume=resume) as archive,
+            Archive.start(
+                out, question, trials, environment := testbed.environment(), resume=resume
+            ) as archive,
         ):
             try:
-                with progress(console, question) as observe:
+                before, machine = earlier(question, archive), Machine.of(environment)
+                with progress(console, question, trials, before, machine) as observe:
                     schedule = schedule_of(question, trials)
                     summary = run_study(question, schedule, testbed, archive, observe)
             finally:
@@ -143,87 +133,3 @@ def closing_line(summary: RunSummary, statuses: Mapping[str, TrialStatus], out: 
 
 def counted(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-@contextmanager
-def progress(console: Console, study: Study) -> Iterator[Observer]:
-    """One line on a terminal, rewritten in place; without a terminal one line per block."""
-    line = ProgressLine(study.blocks)
-    if not console.is_terminal:
-        yield lambda event: _print_block(console, line, event)
-        return
-    with Live(_fitting(line.text), console=console, refresh_per_second=5, transient=True) as live:
-
-        def observe(event: Event) -> None:
-            line.note(event)
-            if trouble := trouble_of(event):
-                live.console.print(trouble, markup=False, soft_wrap=True)
-            live.update(_fitting(line.text))
-
-        yield observe
-
-
-def _fitting(text: str) -> Text:
-    return Text(text, no_wrap=True, overflow="ellipsis")
-
-
-def _print_block(console: Console, line: ProgressLine, event: Event) -> None:
-    block = line.block
-    line.note(event)
-    if trouble := trouble_of(event):
-        console.print(trouble, markup=False, soft_wrap=True)
-    if line.block != block:
-        console.print(line.place, markup=False, soft_wrap=True)
-
-
-def trouble_of(event: Event) -> str:
-    """What must be said at once, in one line; empty for a trial that went well."""
-    if not isinstance(event, TrialFinished):
-        return ""
-    if violates(event.outcome) and event.outcome.measurement is not None:
-        broken = next(each for each in event.outcome.measurement.checks if not each.passed)
-        return f"{event.trial.trial_id} {event.trial.cell.name}: violated: {broken.name}: {broken.observed}"
-    if event.outcome.status is TrialStatus.OK:
-        return ""
-    again = " (tried again at the end of its block)" if event.outcome.status is TrialStatus.FAILED else ""
-    again = "" if event.trial.attempt else again
-    first_line = event.outcome.failure.splitlines()[0] if event.outcome.failure else "no reason recorded"
-    return f"{event.trial.trial_id} {event.trial.cell.name}: {event.outcome.status}{again}: {first_line}"
-
-
-class ProgressLine:
-    """Block, trial, time left, live P50 and cell, from the runner's events; the cell may fall off the end."""
-
-    def __init__(self, blocks: int) -> None:
-        self._blocks = blocks
-        self._begun: float | None = None
-        self._first = 0
-        self._cell = ""
-        self.block = -1
-        self.place = "starting the testbed"
-        """Block, trial, time left."""
-        self.text = self.place
-
-    def note(self, event: Event) -> None:
-        match event:
-            case ExecutionStarted(execution, duration_s):
-                self.text = f"execution {execution + 1}: processes started in {duration_s:.1f} s"
-            case TrialStarted(trial, number, total):
-                if self._begun is None:
-                    self._begun, self._first = time.monotonic(), number
-                self.block = trial.block
-                self.place = self._place(trial, number, total)
-                self._cell = f"{trial.cell.mesh} {trial.cell.posture.name} {trial.cell.protocol}"
-                self.text = f"{self.place} · {self._cell}"
-            case TrialLive(_, live) if live.p50_us is not None:
-                self.text = f"{self.place} · P50 {live.p50_us:,.0f} us · {self._cell}"
-            case TrialLive() | TrialFinished():
-                pass
-
-    def _place(self, trial: Trial, number: int, total: int) -> str:
-        done = number - self._first
-        left = ""
-        if self._begun is not None and done:
-            left_s = (time.monotonic() - self._begun) / done * (total - number + 1)
-            left = f" · {format_duration(max(1, round(left_s)) * 1e9)} left"
-        return f"block {trial.block + 1}/{self._blocks} · trial {number}/{total}{left}"

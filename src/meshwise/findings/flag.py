@@ -84,6 +84,17 @@ TELEMETRY_INCOMPLETE = FlagKind(
 )
 BOOKS_VIOLATED = FlagKind("books_violated", "{words}")
 # Its processes are not those of the first trials of its execution.
+COMPANY = FlagKind(
+    "company",
+    "another arm of its round was not there to the end: {absent}",
+    "nothing to do if few trials are; else look at the failed trials",
+)
+IN_COMPANY = FlagKind(
+    "in_company",
+    "measured while {arms} other arms had the same CPUs: the level of a busy machine, with colder caches",
+    "differences are what such a study is for; levels alone come from `arrangement: apart`",
+    whole_table=True,
+)
 RENEWED = FlagKind(
     "renewed", "ran on processes started anew within its execution, after a failure or a resume",
     "nothing to do if few trials are; if many are, look at the failed trials",
@@ -145,6 +156,20 @@ BELOW_FLOOR = FlagKind(
 )
 SCALES_DISAGREE = FlagKind(
     "scales_disagree", "blocks are too uneven for ratio and difference to agree", _BLOCKS,
+)
+_FEWER = "lower the rate, or ask for fewer arms in a round"
+CROWDED = FlagKind(
+    "crowded",
+    "the CPUs of the pods were {percent:.0f} % busy, and more than {limit:.0f} % in {count} of {of} rounds: "
+    "waiting behind other arms is shared, so tails may not be compared",
+    _FEWER,
+    "the CPUs of the pods were so busy that waiting behind other arms is shared: tails may not be compared",
+)
+SATURATED_ARM = FlagKind(
+    "saturated_arm",
+    "in {count} of {of} rounds an arm was saturated and others were not ({arms}): who waits behind it waits "
+    "longer, so times may not be compared",
+    "measure that arm apart, or lower the rate",
 )
 _EQUAL = "give both meshes the same level in the study"
 UNEQUAL_LEVEL = FlagKind("unequal", "{factor} is {level} in {mesh}, {other_level} in {other_mesh}", _EQUAL)

@@ -12,6 +12,7 @@ from meshwise.findings.subject import Kind
 from meshwise.report import facts, saturation
 from meshwise.report.blocks import Table
 from meshwise.report.content import of_curve
+from meshwise.report.rounds import rounds_line
 from meshwise.report.sections import Report
 
 
@@ -25,6 +26,7 @@ def document(report: Report, page: str) -> dict[str, Any]:
         "measured": facts.study_line(content),
         "fairness": facts.fidelity_line(content),
         "noise": facts.noise_line(content),
+        "rounds": rounds_line(content),
         "sentences": list(report.sentences),
         "saturation": saturation.beside_the_knee(content),
         "warnings": list(report.warnings),

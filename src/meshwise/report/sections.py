@@ -28,6 +28,7 @@ from meshwise.report.operations import operation_tables
 from meshwise.report.places import figures as place_figures
 from meshwise.report.places import place_tables
 from meshwise.report.record import Record
+from meshwise.report.rounds import rounds_section
 from meshwise.report.tables import difference_table, growth_table, ladder_table, together_table
 from meshwise.stats.verdict import Verdict
 from meshwise.study.model import TopologyKind
@@ -46,6 +47,8 @@ class Report:
     sentences: tuple[str, ...]
     """To be pasted alone: the findings' own."""
     warnings: tuple[str, ...]
+    rounds: Section | None = None
+    """What ran at the same time."""
 
 
 def report_of(content: Content, record: Record) -> Report:
@@ -61,6 +64,7 @@ def report_of(content: Content, record: Record) -> Report:
             for finding in content.of_kind(Kind.CHECK)
             if finding.verdict is Verdict.WARNING
         ),
+        rounds_section(content),
     )
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from meshwise.report import facts
 from meshwise.report.blocks import Bounds, Entry, Judged, Paragraph, Section, Sentences, Setting, Style, Table
 from meshwise.report.content import Content
+from meshwise.report.rounds import rounds_line
 from meshwise.report.sections import Report
 from meshwise.report.words import Footnotes
 
@@ -46,6 +47,8 @@ def _top(content: Content, console: Console) -> None:
     grid.add_row("study", Text(f"{content.name} · {facts.study_line(content)}"))
     grid.add_row("fairness", Text(facts.fidelity_line(content)))
     grid.add_row("noise", Text(facts.noise_line(content)))
+    if rounds := rounds_line(content):
+        grid.add_row("rounds", Text(rounds))
     console.print(grid)
 
 
