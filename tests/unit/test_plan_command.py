@@ -55,8 +55,8 @@ def test_the_screen_shows_cells_order_time_disk_and_resolution(capsys: pytest.Ca
     trials = len(design(load_study(QUICKSTART)))
     for part in (
         "quickstart  none vs istio", "12 cells + 1 controls", f"{trials} trials", "on disk", "everywhere:",
-        "together: 3 rounds a block, of 7, 3, 3 arms", "strict+namespace", "twin",
-        "Order of the first block", "What it can show",
+        "together: 3 rounds a block, of 7, 3, 3 arms", "at most 560 requests/s over all arms",
+        "Order of the first block", "What it can show", "strict+namespace", "twin",
         "of 5 steps that hold together", "next: meshwise run",
     ):  # fmt: skip
         assert part in text

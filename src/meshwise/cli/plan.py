@@ -193,9 +193,11 @@ def _rounds_words(study: Study) -> str:
         return f"apart: one trial at a time ({why or 'the study says so'})"
     rounds = block_rounds(study)
     several = [len(arms) for arms in rounds if len(arms) > 1]
+    most_rps = max(sum(task.cell.rate_rps for task in arms) for arms in rounds)
     alone = Counter(why for cell in study.cells if (why := why_alone(cell)))
     said = [
-        f"together: {len(several)} rounds a block, of {', '.join(map(str, several))} arms at the same time"
+        f"together: {len(several)} rounds a block, of {', '.join(map(str, several))} arms at the same time,"
+        f" at most {most_rps:g} requests/s over all arms"
     ]
     said += [f"{count} apart: {why}" for why, count in alone.items()]
     if references := sum(task.role is Role.REFERENCE for arms in rounds for task in arms):
