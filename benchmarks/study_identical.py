@@ -1,10 +1,11 @@
 """A study of identical cells: how often does meshwise see a difference where there is none?
 
-    python benchmarks/study_identical.py [--study studies/aa.yaml]
+    python benchmarks/study_identical.py [--study studies/aa-together.yaml]
 
-Each A/A pair of the study (the same cell twice per block, same processes) is a comparison with a true effect
-of zero. At 5 % the count of claims must be one that a rate of 5 % explains: outside the 0.5 % and 99.5 %
-quantiles of the binomial the exit status is 1.
+Each A/A pair of the study (a cell and its twin on processes of its own, at the same time; in
+`studies/aa.yaml` the same cell twice per block on the same processes, one after the other) is a comparison
+with a true effect of zero. At 5 % the count of claims must be one that a rate of 5 % explains: outside the
+0.5 % and 99.5 % quantiles of the binomial the exit status is 1.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ AT_LEAST = 20
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--study", type=Path, default=CHECKOUT / "studies" / "aa.yaml")
+    parser.add_argument("--study", type=Path, default=CHECKOUT / "studies" / "aa-together.yaml")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         ran = run_study(arguments.study, Path(scratch) / "study")
