@@ -11,6 +11,7 @@ from tests.support.loads import load_spec
 
 from meshwise.load.dealt import Dealt, deal, times_of_each
 from meshwise.load.intended import intended_times
+from meshwise.study.load.profile import IdleBurst, LoadProfile
 from meshwise.study.model import Arrivals
 
 OPEN = some.sampled_from([Arrivals.CONSTANT, Arrivals.UNIFORM, Arrivals.POISSON])
@@ -66,3 +67,13 @@ def test_a_spec_file_of_several_targets_is_read_again() -> None:
     for dealt in (Dealt.one(spec), Dealt((spec, dataclasses.replace(spec, port=81, network="/proc/1")), 7)):
         assert Dealt.from_json(dealt.to_json()) == dealt
     assert Dealt.one(spec).to_json() == spec.to_json()
+
+
+def test_a_burst_of_several_targets_has_as_many_requests_for_each() -> None:
+    """How many are in it is a number, not a share of the rate."""
+    one = of(Arrivals.CONSTANT, 500, 1, 3).first
+    spec = dataclasses.replace(one, shape=LoadProfile(idle_burst=IdleBurst(10**9 // 4, 50.0)))
+    (alone,) = times_of_each(Dealt((spec,), 3))
+    each = times_of_each(Dealt((spec, spec, spec), 3))
+    assert len(alone) > 100
+    assert all(abs(len(times) - len(alone)) <= 1 for times in each)

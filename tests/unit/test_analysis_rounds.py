@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import cache
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.findings.finding import Finding, Findings
 from meshwise.findings.metric import MetricKey
+from meshwise.study.design.blocks import design
 from meshwise.study.design.rounds import block_rounds
 from meshwise.study.file.read import parse_study
-from meshwise.study.model import Study
+from meshwise.study.model import Role, Study
 from meshwise.testbed.fake import FakeTestbed, SimulatedNoise, truth
 
 TEXT = """\
@@ -105,6 +105,18 @@ def test_an_arm_that_is_not_proven_leaves_the_round_which_goes_on(tmp_path: Path
     assert not any(row["attempt"] for row in rows), "what is not proven is not tried again"
 
 
+def test_what_only_another_attempt_of_its_round_has_is_missing(tmp_path: Path) -> None:
+    """Of a round that was tried again one attempt is used, so an arm that failed in it is not made good."""
+    found = analysed(tmp_path / "a", crashes={"b001-p02", "b001-p03-r1"})
+    checks = {each.id: each for each in found.findings if each.id.startswith("check/")}
+    arms = len(block_rounds(study())[0])
+    trials = ArchiveReader.open(tmp_path / "a").trials()
+    assert (trials["status"] == "failed").sum() == 2
+    assert len(trials.filter(trials["block"] == 1)) == 2 * arms
+    assert checks["check/completeness"].estimate == 1
+    assert "1 were made good by a re-try" in checks["check/failed_trials"].sentence
+
+
 def test_a_study_that_is_interrupted_goes_on_at_the_first_missing_round(tmp_path: Path) -> None:
     directory, stop = tmp_path / "a", "b002-p03"
     with pytest.raises(KeyboardInterrupt):
@@ -116,22 +128,36 @@ def test_a_study_that_is_interrupted_goes_on_at_the_first_missing_round(tmp_path
     assert after["trial_id"].to_list() == [trial.trial_id for trial in ArchiveReader.open(directory).design]
 
 
-def test_parts_of_a_divided_round_are_joined_by_the_arm_that_both_have(tmp_path: Path) -> None:
-    more = TEXT.replace(
-        "strict, strict+fine]", "strict, strict+fine]\n  policies: [0, 1, 2, 3, 5, 8, 13, 21, 34, 55]"
-    )
-    large = parse_study(more.replace("blocks: 8", "blocks: 6"), "rounds.yaml")
-    assert len(block_rounds(large)) == 1 or len(block_rounds(large)[0]) > len(block_rounds(large)[1])
-    larger = dataclasses.replace(large)
-    run_fake(tmp_path / "a", larger, FakeTestbed(larger, noise=WANDERING))
-    found = analyze_archive(ArchiveReader.open(tmp_path / "a"))
-    widths = [
-        each.ratio_high - each.ratio_low
-        for each in found.findings
-        if each.key == CPU
-        and each.id.startswith("increment/istio/strict..")
-        and each.ratio_low
-        and each.ratio_high
+def divided() -> Study:
+    """A round of 18 arms, in two parts."""
+    policies = "strict, strict+namespace, strict+fine]\n  policies: [0, 1, 2, 3, 5, 8, 13]"
+    large = parse_study(TEXT.replace("strict, strict+fine]", policies), "rounds.yaml")
+    assert len(block_rounds(large)) == 2
+    return large
+
+
+def steps_of(directory: Path, large: Study, testbed: FakeTestbed) -> list[Finding]:
+    run_fake(directory, large, testbed)
+    found = analyze_archive(ArchiveReader.open(directory))
+    return [
+        each for each in found.findings if each.key == CPU and each.id.startswith("increment/istio/strict")
     ]
+
+
+def test_parts_of_a_divided_round_are_joined_by_the_arm_that_both_have(tmp_path: Path) -> None:
+    large = divided()
+    steps = steps_of(tmp_path / "a", large, FakeTestbed(large, noise=WANDERING))
+    widths = [each.ratio_high - each.ratio_low for each in steps if each.ratio_low and each.ratio_high]
     assert widths
     assert max(widths) < 0.05, "moments that differ by a tenth do not widen a step between the parts"
+
+
+def test_a_part_without_its_reference_is_not_compared_in_that_block(tmp_path: Path) -> None:
+    large = divided()
+    lost = next(trial for trial in design(large) if trial.block == 2 and trial.role is Role.REFERENCE)
+    testbed = FakeTestbed(large, noise=WANDERING, unproven={lost.trial_id})
+    steps = steps_of(tmp_path / "a", large, testbed)
+    assert {each.n for each in steps} == {7, 8}, "steps within the first part keep all blocks"
+    assert all(
+        each.ratio_high - each.ratio_low < 0.05 for each in steps if each.ratio_low and each.ratio_high
+    )

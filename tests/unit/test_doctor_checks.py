@@ -161,3 +161,15 @@ def test_more_envoys_than_the_kernel_lets_watch_files_are_refused_before_anythin
     monkeypatch.setattr(linux, "inotify_instances", lambda wanted: min(wanted, 125))
     with pytest.raises(MeshwiseError, match="MW214"):  # other programs of the user have three
         checks.require_watches(14)
+
+
+def test_more_sidecars_than_memory_are_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checks, "available_bytes", lambda: 1 << 30)
+    checks.require_memory({MeshName.ISTIO: 20, MeshName.LINKERD: 5})
+    with pytest.raises(MeshwiseError) as caught:
+        checks.require_memory({MeshName.ISTIO: 20, MeshName.LINKERD: 10})
+    assert (caught.value.code, caught.value.exit_status) == ("MW215", 3)
+    assert "30 sidecars" in caught.value.what
+    assert "arrangement: apart" in caught.value.remedy

@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 
 from meshwise.study.design.blocks import design, design_block
+from meshwise.study.design.estimate import doubts
 from meshwise.study.design.rounds import MOST_ARMS, block_rounds, set_name
 from meshwise.study.factor import FactorRole
 from meshwise.study.factors import FACTORS
@@ -76,6 +77,29 @@ def test_a_round_that_is_too_large_is_divided_and_the_parts_share_their_first_ar
     assert all((arms[0].cell, arms[0].role) == (reference, Role.REFERENCE) for arms in parts[1:])
     cells = [task.cell for arms in parts for task in arms if task.role is Role.CELL]
     assert Counter(cells) == Counter(large.cells)
+
+
+def test_parts_are_about_as_large_and_a_twin_is_beside_its_cell() -> None:
+    factors = "factors: {posture: ladder, policies: [10, 100]}\n"
+    large = parse_study(f"name: x\nseed: 7\nenvironments: [none, istio, linkerd]\n{factors}", "s.yaml")
+    parts = block_rounds(large)
+    sizes = [sum(task.role is not Role.REFERENCE for task in arms) for arms in parts]
+    assert len(parts) == 2
+    assert max(sizes) - min(sizes) <= 2
+    for arms in parts:
+        cells = {task.cell for task in arms if task.role is Role.CELL}
+        assert {task.cell for task in arms if task.role is Role.TWIN} <= cells
+
+
+def test_plan_says_when_a_round_asks_for_more_than_a_cpu() -> None:
+    told = [
+        said
+        for said in doubts(study("factors: {posture: ladder, rate: 500/s}\n"))
+        if "arms of a round" in said
+    ]
+    assert len(told) == 1
+    assert "3000 requests/s through sidecars" in told[0]
+    assert not [said for said in doubts(study("factors: {posture: ladder, rate: 50/s}\n")) if "arms" in said]
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "a"), (25, "z"), (26, "a1"), (52, "a2")])

@@ -68,7 +68,7 @@ def all_checks(
     settings: Settings,
     naming: Naming,
 ) -> Iterator[Finding]:
-    yield from completeness(outcomes, settings)
+    yield from completeness(outcomes, grid, settings)
     yield instrument(grid, settings)
     if any(cell.shape is TopologyKind.BANK for cell in grid.cells):
         yield books(grid, settings)
@@ -83,8 +83,10 @@ def all_checks(
         yield from order_effects(grid, key, settings, tests=2 * len(asked))
 
 
-def completeness(outcomes: Sequence[Outcome], settings: Settings) -> Iterator[Finding]:
+def completeness(outcomes: Sequence[Outcome], grid: Grid, settings: Settings) -> Iterator[Finding]:
     ok = {_place(outcome.trial) for outcome in outcomes if outcome.status == "ok"}
+    if settings.together:  # of a round that was tried again only one attempt is used
+        ok = {_place(result.trial) for result in grid.results}
     unproven = [outcome for outcome in outcomes if outcome.status == "unproven"]
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     missing = [trial for trial in settings.design if _place(trial) not in ok]
@@ -146,9 +148,9 @@ def waiting(rounds: Sequence[RoundSeen], settings: Settings) -> Iterator[Finding
     if not rounds:
         return
     crowded = sum(each.crowded for each in rounds)
-    uneven = sum(bool(each.saturated) for each in rounds)
+    full = sum(bool(each.saturated) for each in rounds)
     told = [f"the CPUs of the pods were more than {CROWDED_SHARE:.0%} busy in {crowded}"] * bool(crowded)
-    told += [f"an arm was saturated while others were not in {uneven}"] * bool(uneven)
+    told += [f"an arm was saturated in {full}"] * bool(full)
     doubtful = sum(each.crowded or bool(each.saturated) for each in rounds)
     known = [each.busy for each in rounds if each.busy is not None]
     most = f"; the CPUs of the pods were at most {max(known):.0%} busy" if known else ""
@@ -159,7 +161,7 @@ def waiting(rounds: Sequence[RoundSeen], settings: Settings) -> Iterator[Finding
         sentence=f"Of {len(rounds)} rounds {' and '.join(told)}: waiting behind other arms is shared there, "
         "and the flags of a comparison say whether it may be believed."
         if doubtful else
-        f"In none of {len(rounds)} rounds was an arm saturated while others were not{most}.",
+        f"In none of {len(rounds)} rounds was an arm saturated{most}.",
     )  # fmt: skip
 
 

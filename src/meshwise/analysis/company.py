@@ -29,7 +29,7 @@ class RoundSeen:
     busy: float | None
     """Share of the pods' CPUs that was used."""
     saturated: tuple[tuple[str, str], ...] = ()
-    """Cell and why, of arms that were saturated while others were not."""
+    """Cell and why, of arms that were saturated."""
 
     @property
     def crowded(self) -> bool:
@@ -63,7 +63,7 @@ def _seen(number: int, arms: list[TrialResult]) -> RoundSeen:
         arms[0].trial.block,
         len(arms),
         max(told) if told else None,
-        saturated if len(saturated) < len(arms) else (),
+        saturated,
     )
 
 
@@ -86,12 +86,12 @@ def shared_waiting(
         flags.append(
             CROWDED(percent=100 * max(crowded), limit=100 * CROWDED_SHARE, count=len(crowded), of=len(own))
         )
-    uneven = [each for each in own if each.saturated]
-    if uneven:
-        named = list(dict.fromkeys(f"{cell}: {why}" for each in uneven for cell, why in each.saturated))
+    full = [each for each in own if each.saturated]
+    if full:
+        named = list(dict.fromkeys(f"{cell}: {why}" for each in full for cell, why in each.saturated))
         more = [f"{len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
         arms = "; ".join([*named[:MOST_NAMED], *more])
-        flags.append(SATURATED_ARM(count=len(uneven), of=len(own), arms=arms))
+        flags.append(SATURATED_ARM(count=len(full), of=len(own), arms=arms))
     return tuple(flags)
 
 

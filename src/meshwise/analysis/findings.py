@@ -44,6 +44,7 @@ from meshwise.findings.pictures import Pictures
 from meshwise.findings.reason import read_reasons
 from meshwise.measure.attribution import Machine
 from meshwise.measure.trial import UNKNOWN_MACHINE, TrialResult, measure
+from meshwise.study.design.rounds import why_alone
 from meshwise.study.model import Cell, Trial
 
 MOST_COMPARED = 8
@@ -189,7 +190,7 @@ def arranged(contrasts: Iterable[Contrast], settings: Settings) -> list[Contrast
             each,
             # Every arm has processes of its own, so layout is in each of their differences.
             across_processes=each.across_processes or settings.together,
-            in_rounds=settings.together,
+            in_rounds=settings.together and all(why_alone(cell) is None for cell, _ in each.terms),
         )
         for each in contrasts
     ]

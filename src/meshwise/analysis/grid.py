@@ -91,17 +91,31 @@ class Grid:
 
     def _to_first_part(self, result: TrialResult, metric: MetricKey) -> float:
         """What brings an arm of a further part of a divided round to the moments of the first part: how the
-        arm that both parts have differs between them. 1 in a round that is whole."""
-        reference = self._references.get(_round(result))
-        if reference is None or metric.entry.scale is not Scale.LOG:
+        arm that both parts have differs between them. 1 in a round that is whole; NaN where that arm is
+        missing: the parts cannot be compared then."""
+        if metric.entry.scale is not Scale.LOG:
             return 1.0
+        reference = self._references.get(_round(result))
+        if reference is None:
+            return np.nan if (result.trial.role, result.trial.cell) in self._in_further_parts else 1.0
         first = self.by_place.get((Role.CELL, reference.trial.cell), {}).get(reference.trial.block)
-        there, here = first and first.values.get(metric, 0.0), reference.values.get(metric, 0.0)
-        return there / here if there and here and np.isfinite(there) and np.isfinite(here) else 1.0
+        if first is None:
+            return np.nan
+        there, here = first.values.get(metric, np.nan), reference.values.get(metric, np.nan)
+        if there == here == 0:
+            return 1.0
+        return there / here if here and np.isfinite(there) and np.isfinite(here) else np.nan
 
     @cached_property
     def _references(self) -> dict[Hashable, TrialResult]:
         return {_round(each): each for each in self.results if each.trial.role is Role.REFERENCE}
+
+    @cached_property
+    def _in_further_parts(self) -> frozenset[tuple[Role, Cell]]:
+        """Arms of rounds that have a reference: in every block the same."""
+        return frozenset(
+            (each.trial.role, each.trial.cell) for each in self.results if _round(each) in self._references
+        )
 
     def exceedances(self, metric: MetricKey, cell: Cell) -> float | None:
         """Median effective exceedances of the cell's trials; None for what is no percentile."""

@@ -190,9 +190,13 @@ def _rounds_words(study: Study) -> str:
     """What runs at the same time in a block, and what does not, and why."""
     if study.arrangement is Arrangement.APART:
         why = why_apart(study.search, study.trial, study.cells)
+        if why is None and study.control.same:
+            why = "`control: same` needs trials one after another"
         return f"apart: one trial at a time ({why or 'the study says so'})"
     rounds = block_rounds(study)
     several = [len(arms) for arms in rounds if len(arms) > 1]
+    if not several:
+        return "apart: no two trials have the same traffic"
     most_rps = max(sum(task.cell.rate_rps for task in arms) for arms in rounds)
     alone = Counter(why for cell in study.cells if (why := why_alone(cell)))
     said = [

@@ -83,6 +83,13 @@ TOO_MANY_WATCHES = Message(
     "have {limit} together",
     "`sysctl fs.inotify.max_user_instances={wanted}` as root, or a smaller topology",
 )
+TOO_LITTLE_MEMORY_FOR_ARMS = Message(
+    "MW215",
+    Fault.ENVIRONMENT,
+    "{sidecars} sidecars and their services at the same time take about {needed} of memory; {available} may "
+    "be taken here",
+    "fewer postures or meshes in one study, a smaller topology, or `arrangement: apart`",
+)
 WILL_NOT_DIE = Message(
     "MW213",
     Fault.ENVIRONMENT,

@@ -167,9 +167,9 @@ CROWDED = FlagKind(
 )
 SATURATED_ARM = FlagKind(
     "saturated_arm",
-    "in {count} of {of} rounds an arm was saturated and others were not ({arms}): who waits behind it waits "
-    "longer, so times may not be compared",
-    "measure that arm apart, or lower the rate",
+    "in {count} of {of} rounds an arm was saturated ({arms}): who waits behind it waits longer, so times may "
+    "not be compared",
+    "lower the rate, or measure that arm apart",
 )
 _EQUAL = "give both meshes the same level in the study"
 UNEQUAL_LEVEL = FlagKind("unequal", "{factor} is {level} in {mesh}, {other_level} in {other_mesh}", _EQUAL)

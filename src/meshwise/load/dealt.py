@@ -77,7 +77,12 @@ def times_of_each(dealt: Dealt) -> list[Times]:
     count, spec = len(dealt.targets), dealt.first
     if count == 1:
         return [intended_times(spec)]
-    stream = dataclasses.replace(spec, rate_rps=spec.rate_rps * count, seed=dealt.seed)
+    stream = dataclasses.replace(
+        spec,
+        rate_rps=spec.rate_rps * count,
+        shape=spec.shape and spec.shape.shared(count),
+        seed=dealt.seed,
+    )
     return deal(intended_times(stream), count, dealt.seed)
 
 

@@ -62,7 +62,7 @@ def saturation(cell: Cell, intended_ns: IntArray, response_us: FloatArray) -> st
     asked = asked_errors(cell.topology.graph) if cell.topology.graph else 0.0
     failed = float(np.isinf(response_us).mean())
     if failed > asked + FAILED_SHARE:
-        return f"{100 * failed:.2g} % of its requests failed"
+        return f"{100 * failed:.3g} % of its requests failed"
     growth_us = backlog_growth(intended_ns / 1e9, response_us)
     if growth_us is not None and growth_us > float(np.median(response_us)):
         return f"its response times rose by {growth_us / 1e3:.1f} ms within a trial"

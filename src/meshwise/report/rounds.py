@@ -25,7 +25,7 @@ def rounds_line(content: Content) -> str:
     else:
         parts.append("it was not read how busy the CPUs of the pods were")
     if uneven := sum(bool(each.get("saturated")) for each in rounds):
-        parts.append(f"in {uneven} an arm was saturated while others were not")
+        parts.append(f"in {uneven} an arm was saturated")
     return " · ".join(parts)
 
 

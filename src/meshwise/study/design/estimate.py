@@ -32,6 +32,9 @@ in trials of 600/s one beyond the P99 was worth half, one beyond the P90 or the 
 SEARCHED_TIMES = 6.0
 """The mean rate of a search's trials, as a multiple of its start: a guess, for the disk."""
 
+SIDECARS_US = (400, 900)
+"""CPU per request of two sidecars, by mesh, posture and machine (docs/results.md)."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -156,6 +159,7 @@ def doubts(study: Study) -> tuple[str, ...]:
             if apart
             else "no twin arm: there will be no noise floor; set `control: twin`"
         )
+    found += _together_doubts(study)
     found += study.notes
     asked = max((asked_errors(graph) for cell in study.cells if (graph := cell.topology.graph)), default=0.0)
     if asked:
@@ -176,6 +180,24 @@ def doubts(study: Study) -> tuple[str, ...]:
                 " longer trials or a higher rate"
             )
     return tuple(found)
+
+
+def _together_doubts(study: Study) -> list[str]:
+    most_rps = max(
+        (
+            sum(task.cell.rate_rps for task in arms if task.cell.mesh is not MeshName.NONE)
+            for arms in block_rounds(study)
+            if len(arms) > 1
+        ),
+        default=0.0,
+    )
+    least, most = (most_rps * cost_us / 1e6 for cost_us in SIDECARS_US)
+    if most <= 1:
+        return []
+    return [
+        f"the arms of a round have {most_rps:g} requests/s through sidecars, which take {least:.1f} to"
+        f" {most:.1f} CPUs: with fewer free, arms wait for one another; lower `rate`, or `arrangement: apart`"
+    ]
 
 
 def _search_doubts(study: Study) -> list[str]:

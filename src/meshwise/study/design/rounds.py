@@ -92,14 +92,32 @@ def _traffic(cell: Cell) -> tuple[Any, ...]:
 
 
 def _divided(arms: list[tuple[Cell, Role]]) -> Iterator[list[tuple[Cell, Role]]]:
-    """Rounds of at most `MOST_ARMS`; each further one has an arm of the first again, as a reference: the
-    first with sidecars, because without them their CPU is 0 and nothing can be set in proportion to it."""
-    yield arms[:MOST_ARMS]
-    reference = next((cell for cell, _ in arms if cell.mesh is not MeshName.NONE), arms[0][0])
-    rest = arms[MOST_ARMS:]
-    while rest:
-        yield [(reference, Role.REFERENCE), *rest[: MOST_ARMS - 1]]
-        rest = rest[MOST_ARMS - 1 :]
+    """Rounds of at most `MOST_ARMS` and of about as many arms each, because company changes an arm; a twin is
+    beside its cell. Each further one has an arm of the first again, as a reference: the first with
+    sidecars, because without them their CPU is 0 and nothing can be set in proportion to it."""
+    if len(arms) <= MOST_ARMS:
+        yield arms
+        return
+    beside: dict[Cell, list[tuple[Cell, Role]]] = {}
+    for cell, role in arms:
+        beside.setdefault(cell, []).append((cell, role))
+    for parts in range(2, len(arms) + 1):
+        divided = _in_parts(list(beside.values()), parts)
+        if max(map(len, divided)) < MOST_ARMS:  # one is left for the reference
+            break
+    reference = next((cell for cell, _ in divided[0] if cell.mesh is not MeshName.NONE), arms[0][0])
+    yield divided[0]
+    yield from ([(reference, Role.REFERENCE), *part] for part in divided[1:])
+
+
+def _in_parts(groups: list[list[tuple[Cell, Role]]], parts: int) -> list[list[tuple[Cell, Role]]]:
+    """In their order; a part ends where it has its share of all arms. No part is empty."""
+    total, taken = sum(map(len, groups)), 0
+    found: dict[int, list[tuple[Cell, Role]]] = {}
+    for group in groups:
+        found.setdefault(taken * parts // total, []).extend(group)
+        taken += len(group)
+    return list(found.values())
 
 
 def _sets(arms: list[tuple[Cell, Role]]) -> Iterator[str]:

@@ -202,7 +202,7 @@ class LoadProfile:
         return f"{described}, {self.trace.name}" if self.trace else described
 
     def shared(self, share: float) -> LoadProfile:
-        """The shape of one of two clients who send this share of the load."""
+        """The shape of a client who sends this share of the load, or of one who sends that of several."""
         if self.idle_burst is None:
             return self
         own = replace(self.idle_burst, requests=self.idle_burst.requests * share)

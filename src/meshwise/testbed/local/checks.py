@@ -11,13 +11,14 @@ import os
 import resource
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from meshwise.core import linux, messages
 from meshwise.core.errors import MeshwiseError
+from meshwise.core.memory import available_bytes
 from meshwise.core.units import format_size
 from meshwise.mesh.istio import binary as envoy_binary
 from meshwise.mesh.linkerd import binary as linkerd_binary
@@ -37,6 +38,9 @@ MEMORY_BYTES = 1 << 30
 DISK_BYTES = 1 << 30
 OPEN_FILES = 4096
 TASKS = 1024
+BESIDE_SERVICE_BYTES = {MeshName.ISTIO: 43 << 20, MeshName.LINKERD: 24 << 20}
+"""Of a sidecar and its service, pages that processes share counted once: a study of 30 services took 1.27 GiB
+and 0.71 GiB (benchmarks/thirty_services.py)."""
 INOTIFY_OF_ENVOY = 9
 """What an Envoy makes to watch its configuration (counted in /proc/PID/fd), whatever its workers."""
 INOTIFY_INSTANCES = 64
@@ -274,6 +278,18 @@ def require_watches(envoys: int) -> None:
     if needed > limit or linux.inotify_instances(needed) < needed:
         wanted = max(512, 2 ** needed.bit_length())
         raise messages.TOO_MANY_WATCHES.error(envoys=envoys, needed=needed, limit=limit, wanted=wanted)
+
+
+def require_memory(sidecars: Mapping[MeshName, int]) -> None:
+    """Raises MW215 where so many sidecars of each mesh, each beside its service, would not fit."""
+    needed = sum(BESIDE_SERVICE_BYTES.get(mesh, 0) * count for mesh, count in sidecars.items())
+    available = available_bytes()
+    if needed > available:
+        raise messages.TOO_LITTLE_MEMORY_FOR_ARMS.error(
+            sidecars=sum(sidecars.values()),
+            needed=format_size(needed),
+            available=format_size(available),
+        )
 
 
 def _limit(what: str, limit: int, needed: int, remedy: str) -> CheckResult:

@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -39,7 +40,7 @@ from meshwise.testbed.applications.seam import Application, ApplicationEnvironme
 from meshwise.testbed.layout import Environment, lay_out
 from meshwise.testbed.local import host, instrument, links, measure, processes
 from meshwise.testbed.local.accidents import Accidents
-from meshwise.testbed.local.checks import require_watches
+from meshwise.testbed.local.checks import require_memory, require_watches
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.world import current_world
@@ -84,16 +85,19 @@ class LocalTestbed:
         self._application = application or choose.application_of(study)
 
     def __enter__(self) -> Self:
-        """Make pods, links and rules. Raises MW201 outside a world, MW214 where so many Envoys cannot
-        be, MW501 or MW502 if the kernel refuses."""
+        """Make pods, links and rules. Raises MW201 outside a world, MW214 or MW215 where so many sidecars
+        cannot be, MW501 or MW502 if the kernel refuses."""
         world = current_world()
         self._privileged, self._own_users = world.privileged, world.own_users
         self._home = self._directory or world.secrets
         self._trace = self._write_trace()
         environments = lay_out(self._study, self._home / "environments", self._patience)
-        require_watches(
-            sum(len(e.placement.workloads) for e in environments if e.placement.mesh is MeshName.ISTIO)
-        )
+        sidecars: Counter[MeshName] = Counter()
+        for each in environments:
+            if each.placement.mesh is not MeshName.NONE:
+                sidecars[each.placement.mesh] += len(each.placement.workloads)
+        require_watches(sidecars[MeshName.ISTIO])
+        require_memory(sidecars)
         self._environments = {(e.placement.mesh, e.placement.process_set): e for e in environments}
         with ExitStack() as stack:
             wanted = [pod for environment in environments for pod in environment.pods()]
