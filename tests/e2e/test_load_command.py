@@ -96,8 +96,9 @@ def test_bad_input_and_no_server(arguments: list[str], status: int, code: str) -
 
 
 def heeding() -> None:
-    """Ctrl-C is ignored in what a script starts in the background; these tests may run there."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Ctrl-C is ignored in what a script starts in the background, SIGHUP under nohup: tests may run there."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def nothing_has_a_name(pid: int, children: list[int], temporary: Path) -> bool:

@@ -95,8 +95,9 @@ def test_an_encoding_without_the_letters_gets_plainer_ones() -> None:
 
 
 def heeding() -> None:
-    """Ctrl-C is ignored in what a script starts in the background; these tests may run there."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Ctrl-C is ignored in what a script starts in the background, SIGHUP under nohup: tests may run there."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
