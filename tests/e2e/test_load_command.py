@@ -96,7 +96,7 @@ def test_bad_input_and_no_server(arguments: list[str], status: int, code: str) -
 
 
 def heeding() -> None:
-    """Ctrl-C is ignored in what a script starts in the background, SIGHUP under nohup: tests may run there."""
+    """Ctrl-C is ignored in what a script starts in the background, SIGHUP under nohup: tests may run so."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 

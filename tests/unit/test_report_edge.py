@@ -95,7 +95,7 @@ def test_an_encoding_without_the_letters_gets_plainer_ones() -> None:
 
 
 def heeding() -> None:
-    """Ctrl-C is ignored in what a script starts in the background, SIGHUP under nohup: tests may run there."""
+    """Ctrl-C is ignored in what a script starts in the background, SIGHUP under nohup: tests may run so."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
