@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from typing import cast
 
 ATTEMPT_DELAY_S = 0.25
 SPREAD_PATIENCE_S = 1.0
@@ -80,7 +81,7 @@ def answering(
             wake_s = min(deadline_s, next_s) if waiting else deadline_s
             for key, _ in selector.select(max(0.0, wake_s - now_s)):
                 selector.unregister(key.fileobj)
-                number = key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # type: ignore[union-attr]
+                number = cast(socket.socket, key.fileobj).getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if number:
                     failed[key.data] = os.strerror(number)
                     continue

@@ -281,10 +281,10 @@ class _Other:
                 )
             self.buffer += data
         line, _, self.buffer = self.buffer.partition(b"\n")
-        answer: dict[str, object] = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         if "code" in answer:
             answer["fault"] = Fault(str(answer["fault"]))
-            raise MeshwiseError(**answer)  # type: ignore[arg-type]
+            raise MeshwiseError(**answer)
         return answer
 
     def wait_ready(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from array import array
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from meshwise.load.wire.seam import ErrorKind
 
@@ -99,8 +99,8 @@ class SetupLog:
         }
 
     @classmethod
-    def from_values(cls, values: dict[str, object]) -> SetupLog:
+    def from_values(cls, values: dict[str, Any]) -> SetupLog:
         """The inverse of `to_values`."""
         names = ("connect_ns", "full_tls_ns", "resumed_tls_ns", "attempts")
-        columns = {name: array("q", cast(list[int], values.pop(name))) for name in names}
-        return cls(**columns, **values)  # type: ignore[arg-type]
+        columns: dict[str, Any] = {name: array("q", cast(list[int], values.pop(name))) for name in names}
+        return cls(**columns, **values)

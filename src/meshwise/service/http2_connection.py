@@ -10,6 +10,7 @@ Rules of this file:
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,7 @@ class ServerStream:
         """Each piece of what is received is passed on at once (`_on_piece`)."""
 
 
-class Http2Connection:
+class Http2Connection(ABC):
     """Base of both sides; a side says what headers, data and resets mean."""
 
     __slots__ = (
@@ -154,34 +155,38 @@ class Http2Connection:
 
     # --- what a side says ----------------------------------------------------------------------
 
+    @abstractmethod
     def _highest_peer_stream(self) -> int:
-        raise NotImplementedError
+        """The last stream of the peer that was begun."""
 
+    @abstractmethod
     def _on_block(self, stream_id: int, block: bytes, end_stream: bool) -> None:
-        raise NotImplementedError
+        """A whole block of fields has come."""
 
+    @abstractmethod
     def _on_end(self, stream_id: int, stream: ServerStream) -> None:
         """The peer has sent all of a stream whose DATA we take."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _wants_data(self, stream: ServerStream) -> bool:
         """Keep the payload (in `pieces`), or only count it?"""
-        raise NotImplementedError
 
-    def _on_piece(self, stream_id: int, stream: ServerStream) -> None:
+    def _on_piece(self, stream_id: int, stream: ServerStream) -> None:  # noqa: B027 - a side may have nothing to do
         """Of a piecemeal stream: `pieces` has grown; takes them."""
 
+    @abstractmethod
     def _on_reset(self, stream_id: int, stream: ServerStream, code: int) -> None:
-        raise NotImplementedError
+        """The peer has given the stream up."""
 
+    @abstractmethod
     def _on_goaway(self, last_stream_id: int, code: int) -> None:
-        raise NotImplementedError
+        """The peer begins no stream any more, and has seen none of ours beyond `last_stream_id`."""
 
+    @abstractmethod
     def _is_idle_stream(self, stream_id: int) -> bool:
         """Has this stream never been opened?"""
-        raise NotImplementedError
 
-    def _on_settings(self, key: int, value: int) -> None:
+    def _on_settings(self, key: int, value: int) -> None:  # noqa: B027 - a side may have nothing to do
         """A setting that only one side cares about."""
 
     def _drop_all(self, reason: str) -> None:
@@ -418,9 +423,8 @@ class Http2Connection:
                 if self.stalled:
                     return
 
-    def _on_sent(self, stream_id: int, stream: ServerStream) -> None:
+    def _on_sent(self, stream_id: int, stream: ServerStream) -> None:  # noqa: B027 - a side may have nothing to do
         """Our side of the stream has ended."""
-        raise NotImplementedError
 
 
 def first_frames(preface: bytes, settings: dict[int, int]) -> bytes:

@@ -11,6 +11,7 @@ Rules of this file and its readers (`read_policies`, `read_traffic`):
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from meshwise.mesh.istio import read_policies, read_traffic
 from meshwise.mesh.istio.kinds import IstioResources, ObjectMeta
@@ -62,11 +63,11 @@ def parse(text: str, file: str = "resources.yaml") -> IstioResources:
         meta, dry_run = _meta(document)
         value = read(meta, document.get("spec") or document.empty("spec"), dry_run)
         found[kind][meta.namespace, meta.name] = (meta, value)
-    by_age = {
+    by_age: dict[str, tuple[Any, ...]] = {
         name: tuple(value for _, value in sorted(found[kind].values(), key=lambda each: each[0].age))
         for kind, (_, _, name) in _KINDS.items()
     }
-    return IstioResources(**by_age)  # type: ignore[arg-type]
+    return IstioResources(**by_age)
 
 
 def _meta(document: DocumentNode) -> tuple[ObjectMeta, DocumentNode | None]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from meshwise.mesh.reading import METADATA, SET_BY_SERVER, DocumentNode, objects
 
@@ -142,7 +143,7 @@ class LinkerdResources:
 def parse(text: str, file: str = "resources.yaml") -> LinkerdResources:
     """Multi-document YAML, or a List of kubectl. Raises MW401 (not readable) and MW402 (beyond the subset),
     with file:line."""
-    found: dict[str, list[object]] = {name: [] for _, _, name in _KINDS.values()}
+    found: dict[str, list[Any]] = {name: [] for _, _, name in _KINDS.values()}
     for document in objects(text, file):
         document.only("apiVersion", "kind", "metadata", "spec", "status")
         kind = document.need("kind")
@@ -152,7 +153,7 @@ def parse(text: str, file: str = "resources.yaml") -> LinkerdResources:
         version = document.need("apiVersion").one_of({each: each for each in versions})
         spec = document.get("spec") or document.empty()
         found[name].append(read(document, spec, version.rpartition("/")[0]))
-    return LinkerdResources(**{name: tuple(values) for name, values in found.items()})  # type: ignore[arg-type]
+    return LinkerdResources(**{name: tuple(values) for name, values in found.items()})
 
 
 # --- one reader per kind -------------------------------------------------------------------------
