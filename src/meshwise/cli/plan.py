@@ -321,7 +321,7 @@ def _show_resolution(study: Study, console: Console) -> None:
     rows = {
         f"{study.confidence:.0%} interval of one step, half-width": able.half_width,
         f"of {able.family} steps that hold together": able.simultaneous_half_width,
-        "smallest difference found in 80 % of studies": able.detectable,
+        "smallest step, looked at alone, that 80 % of studies find": able.detectable,
     }
     for name, in_sd in rows.items():
         table.add_row(name, *(f"{in_sd * percent:.1f} %" for percent in (1, 2, 5)))
