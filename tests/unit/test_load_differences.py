@@ -84,6 +84,17 @@ def test_failures() -> None:
     assert 0 < nobody.high < 0.001
 
 
+def test_a_target_that_dies_within_the_run_has_bounds_that_a_share_can_have() -> None:
+    """Few blocks of nearly 0 and nearly 1 make Student's interval wider than any share is."""
+    random = np.random.default_rng(2)
+    alive = target(random, np.ones(200))
+    times = np.where(alive.intended_ns > 0.4 * SECONDS * 1e9, np.inf, alive.response_us)
+    (found,) = (each for each in differences([alive, Responses(alive.intended_ns, times)], SECONDS)
+                if each.metric == "error_ratio")  # fmt: skip
+    assert found.estimate == pytest.approx(0.6, abs=0.1)
+    assert -1 <= found.low < found.estimate < found.high <= 1
+
+
 def test_of_too_few_requests_only_what_they_bear() -> None:
     assert set(pair(1, count=80)) == {"error_ratio"}
     assert set(pair(1, count=500)) == {"response_p50_us", "response_mean_us", "error_ratio"}

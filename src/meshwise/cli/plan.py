@@ -200,13 +200,15 @@ def _rounds_words(study: Study) -> str:
     most_rps = max(sum(task.cell.rate_rps for task in arms) for arms in rounds)
     alone = Counter(why for cell in study.cells if (why := why_alone(cell)))
     said = [
-        f"together: {len(several)} rounds a block, of {', '.join(map(str, several))} arms at the same time,"
+        f"together: {len(several)} round{'s' * (len(several) > 1)} a block,"
+        f" of {', '.join(map(str, several))} arms at the same time,"
         f" at most {most_rps:g} requests/s over all arms"
     ]
     said += [f"{count} apart: {why}" for why, count in alone.items()]
-    if references := sum(task.role is Role.REFERENCE for arms in rounds for task in arms):
+    if references := [task.cell.name for arms in rounds for task in arms if task.role is Role.REFERENCE]:
         said.append(
-            f"rounds of more than {MOST_ARMS} arms are divided: {references} have the first arm again"
+            f"rounds of more than {MOST_ARMS} arms are divided: {len(references)} have an arm"
+            f" of their first part again ({', '.join(dict.fromkeys(references))})"
         )
     return "; ".join(said)
 
@@ -306,7 +308,9 @@ def _task_text(trial: Trial, varying: list[str]) -> Text:
     mark = {Role.CELL: "", Role.AA: " (A/A)", Role.TWIN: " (twin)", Role.REFERENCE: " (reference)"}[
         trial.role
     ]
-    levels = " ".join(dict.fromkeys(level(trial.cell, factor) for factor in varying))
+    levels = (
+        " ".join(dict.fromkeys(level(trial.cell, factor) for factor in varying)) or trial.cell.posture.name
+    )
     return Text(f"{trial.round + 1:>2} {levels}{mark}")
 
 

@@ -185,7 +185,7 @@ def _of_errors(number: int, first: Responses, other: Responses, duration_s: floa
     )
     if found is not None:
         bounds.append((found.low, found.high))
-    low, high = min(bound[0] for bound in bounds), max(bound[1] for bound in bounds)
+    low, high = max(-1.0, min(bound[0] for bound in bounds)), min(1.0, max(bound[1] for bound in bounds))
     ratio = its.estimate / mine.estimate if mine.estimate else None
     return Difference(
         "error_ratio", 0, number, difference, low, high, ratio, None, None, found.n if found else 0
