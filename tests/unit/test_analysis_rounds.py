@@ -157,7 +157,19 @@ def test_a_part_without_its_reference_is_not_compared_in_that_block(tmp_path: Pa
     lost = next(trial for trial in design(large) if trial.block == 2 and trial.role is Role.REFERENCE)
     testbed = FakeTestbed(large, noise=WANDERING, unproven={lost.trial_id})
     steps = steps_of(tmp_path / "a", large, testbed)
-    assert {each.n for each in steps} == {7, 8}, "steps within the first part keep all blocks"
+    part = {
+        (trial.cell.posture.name, trial.cell.policy_count): trial.round
+        for trial in design(large)
+        if trial.block == 2 and trial.role is Role.CELL
+    }
+    seen = set()
+    for each in steps:
+        one, other = each.id.split("/")[2].split("..")
+        count = each.levels["policy_count"]
+        parts = {part[posture, count if posture != "strict" else 0] for posture in (one, other)}
+        assert each.n == (8 if len(parts) == 1 else 7), "only steps across parts need the arm that is lost"
+        seen.add((len(parts), lost.round in parts))
+    assert seen == {(1, False), (1, True), (2, True)}
     assert all(
         each.ratio_high - each.ratio_low < 0.05 for each in steps if each.ratio_low and each.ratio_high
     )

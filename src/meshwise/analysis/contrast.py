@@ -91,7 +91,7 @@ def evaluate(
     `without` (cells x blocks, true where a trial is to be left out) gives the variant without outliers."""
     if contrast.metrics is not None and key.metric not in contrast.metrics:
         return None
-    values = grid.values(key)
+    values = grid.values(key, joined=not grid.in_one_part(cell for cell, _ in contrast.terms))
     rows = [grid.cells.index(cell) if cell in grid.cells else -1 for cell, _ in contrast.terms]
     if -1 in rows:
         return None

@@ -70,12 +70,13 @@ class Grid:
         return places
 
     @cached_property
-    def _arrays(self) -> dict[tuple[MetricKey, Role], FloatArray]:
+    def _arrays(self) -> dict[tuple[MetricKey, Role, bool], FloatArray]:
         return {}
 
-    def values(self, metric: MetricKey, role: Role = Role.CELL) -> FloatArray:
-        """Cells x blocks; NaN where there is no trial or the cell's percentile is not estimable."""
-        found = self._arrays.get((metric, role))
+    def values(self, metric: MetricKey, role: Role = Role.CELL, *, joined: bool = True) -> FloatArray:
+        """Cells x blocks; NaN where there is no trial or the cell's percentile is not estimable.
+        `joined`: the parts of a divided round are brought to the moments of its first."""
+        found = self._arrays.get((metric, role, joined))
         if found is None:
             found = np.full((len(self.cells), len(self.blocks)), np.nan)
             for row, cell in enumerate(self.cells):
@@ -84,10 +85,18 @@ class Grid:
                 trials = self.by_place.get((role, cell), {})
                 for column, block in enumerate(self.blocks):
                     if block in trials:
-                        value = trials[block].values.get(metric, np.nan)
-                        found[row, column] = value * self._to_first_part(trials[block], metric)
-            self._arrays[metric, role] = found
+                        to_first = self._to_first_part(trials[block], metric) if joined else 1.0
+                        found[row, column] = trials[block].values.get(metric, np.nan) * to_first
+            self._arrays[metric, role, joined] = found
         return found
+
+    def in_one_part(self, cells: Iterable[Cell]) -> bool:
+        """Whether the trials of these cells ran at the same time wherever they ran in the same block."""
+        rounds: dict[int, set[Hashable]] = {}
+        for cell in cells:
+            for block, result in self.by_place.get((Role.CELL, cell), {}).items():
+                rounds.setdefault(block, set()).add(_round(result))
+        return all(len(each) == 1 for each in rounds.values())
 
     def _to_first_part(self, result: TrialResult, metric: MetricKey) -> float:
         """What brings an arm of a further part of a divided round to the moments of the first part: how the
