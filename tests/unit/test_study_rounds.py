@@ -9,7 +9,7 @@ import pytest
 
 from meshwise.study.design.blocks import design, design_block
 from meshwise.study.design.estimate import doubts
-from meshwise.study.design.rounds import MOST_ARMS, block_rounds, set_name
+from meshwise.study.design.rounds import block_rounds, most_arms, set_name
 from meshwise.study.factor import FactorRole
 from meshwise.study.factors import FACTORS
 from meshwise.study.file.read import parse_study
@@ -70,8 +70,8 @@ def test_a_round_that_is_too_large_is_divided_and_the_parts_share_their_first_ar
     large = study("factors: {posture: ladder, policies: [0, 1, 2, 5, 10, 20, 50, 100]}\n")
     parts = block_rounds(large)
     assert len(parts) > 1
-    assert all(len(arms) <= MOST_ARMS for arms in parts)
     reference = parts[1][0].cell
+    assert all(len(arms) <= most_arms(reference) == 14 for arms in parts)
     assert reference.posture.name == "plaintext"
     assert reference in [task.cell for task in parts[0]]
     assert all((arms[0].cell, arms[0].role) == (reference, Role.REFERENCE) for arms in parts[1:])
@@ -89,6 +89,13 @@ def test_parts_are_about_as_large_and_a_twin_is_beside_its_cell() -> None:
     for arms in parts:
         cells = {task.cell for task in arms if task.role is Role.CELL}
         assert {task.cell for task in arms if task.role is Role.TWIN} <= cells
+
+
+def test_rounds_of_long_chains_have_fewer_arms() -> None:
+    parts = block_rounds(study("factors: {posture: ladder, length: 6}\n"))
+    assert all(len(arms) <= 4 for arms in parts), "each has seven sidecars"
+    assert len(parts) == 3
+    assert sum(task.role is Role.REFERENCE for arms in parts for task in arms) == len(parts) - 1
 
 
 def test_plan_says_when_a_round_asks_for_more_than_a_cpu() -> None:

@@ -32,7 +32,7 @@ from meshwise.study.design.estimate import (
     longest_search_s,
     resolution,
 )
-from meshwise.study.design.rounds import MOST_ARMS, block_rounds, block_tasks, why_alone, why_apart
+from meshwise.study.design.rounds import MOST_SIDECARS, block_rounds, block_tasks, why_alone, why_apart
 from meshwise.study.design.search import GROWTH, RESOLUTION, most_steps, usual_steps
 from meshwise.study.factors import FACTORS
 from meshwise.study.file.read import load_study
@@ -207,7 +207,7 @@ def _rounds_words(study: Study) -> str:
     said += [f"{count} apart: {why}" for why, count in alone.items()]
     if references := [task.cell.name for arms in rounds for task in arms if task.role is Role.REFERENCE]:
         said.append(
-            f"rounds of more than {MOST_ARMS} arms are divided: {len(references)} have an arm"
+            f"rounds of more than {MOST_SIDECARS} sidecars are divided: {len(references)} have an arm"
             f" of their first part again ({', '.join(dict.fromkeys(references))})"
         )
     return "; ".join(said)

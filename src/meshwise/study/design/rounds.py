@@ -26,9 +26,11 @@ from meshwise.study.model import (
     TrialPlan,
 )
 
-MOST_ARMS = 14
-"""Of one round. Two sidecars of Istio's hold 147 MiB, and an arm beyond the reach of the caches measures
-another machine; larger rounds are divided, and share a reference arm."""
+MOST_SIDECARS = 28
+"""Of one round: 14 arms from point to point. Two of Istio's hold 147 MiB, and an arm beyond the reach
+of the caches measures another machine; larger rounds are divided, and share a reference arm."""
+LEAST_ARMS = 3
+"""A cell, its twin and the reference, however large the topology."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,11 @@ def _traffic(cell: Cell) -> tuple[Any, ...]:
 
 
 def _divided(arms: list[tuple[Cell, Role]]) -> Iterator[list[tuple[Cell, Role]]]:
-    """Rounds of at most `MOST_ARMS` and of about as many arms each, because company changes an arm; a twin is
+    """Rounds of at most `most_arms` and of about as many arms each, because company changes an arm; a twin is
     beside its cell. Each further one has an arm of the first again, as a reference: the first with
     sidecars, because without them their CPU is 0 and nothing can be set in proportion to it."""
-    if len(arms) <= MOST_ARMS:
+    most = most_arms(arms[0][0])
+    if len(arms) <= most:
         yield arms
         return
     beside: dict[Cell, list[tuple[Cell, Role]]] = {}
@@ -103,11 +106,16 @@ def _divided(arms: list[tuple[Cell, Role]]) -> Iterator[list[tuple[Cell, Role]]]
         beside.setdefault(cell, []).append((cell, role))
     for parts in range(2, len(arms) + 1):
         divided = _in_parts(list(beside.values()), parts)
-        if max(map(len, divided)) < MOST_ARMS:  # one is left for the reference
+        if max(map(len, divided)) < most:  # one is left for the reference
             break
     reference = next((cell for cell, _ in divided[0] if cell.mesh is not MeshName.NONE), arms[0][0])
     yield divided[0]
     yield from ([(reference, Role.REFERENCE), *part] for part in divided[1:])
+
+
+def most_arms(cell: Cell) -> int:
+    """Of a round of this cell's traffic: as many as have at most `MOST_SIDECARS` together."""
+    return max(LEAST_ARMS, MOST_SIDECARS // len(cell.topology.workloads))
 
 
 def _in_parts(groups: list[list[tuple[Cell, Role]]], parts: int) -> list[list[tuple[Cell, Role]]]:
