@@ -64,3 +64,19 @@ class Message:
             remedy=self.remedy.format(**facts),
             where=where,
         )
+
+
+def study_fault(code: str, what: str, remedy: str) -> Message:
+    return Message(code, Fault.STUDY, what, remedy)
+
+
+def environment_fault(code: str, what: str, remedy: str) -> Message:
+    return Message(code, Fault.ENVIRONMENT, what, remedy)
+
+
+def proxy_fault(code: str, what: str, remedy: str) -> Message:
+    return Message(code, Fault.PROXY, what, remedy)
+
+
+def meshwise_fault(code: str, what: str, remedy: str) -> Message:
+    return Message(code, Fault.MESHWISE, what, remedy)
