@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.support.fake_study import run_fake, small_study
 
-from meshwise.archive import store
+from meshwise.archive import begin
 from meshwise.archive.outcome import Check, Measurement, Proof
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.schema import REQUESTS, TELEMETRY, TRIALS
@@ -176,7 +176,7 @@ def test_a_directory_without_permission_is_refused(tmp_path: Path) -> None:
 def test_too_little_space_is_refused_before_the_first_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "free_bytes", lambda directory: 1000)
+    monkeypatch.setattr(begin, "free_bytes", lambda directory: 1000)
     error = refusal(lambda: start(tmp_path / "a"))
     assert (error.code, error.exit_status) == ("MW607", ExitStatus.ENVIRONMENT)
     assert "1000B free" in error.what

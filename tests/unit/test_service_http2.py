@@ -11,7 +11,7 @@ from tests.support.http2_talk import CALL, GET, POST, SPEC, Talk
 
 from meshwise.service import grpc_framing
 from meshwise.service.http2_blocks import PeerBlocks
-from meshwise.service.http2_connection import STREAM_WINDOW_BYTES
+from meshwise.service.http2_sending import STREAM_WINDOW_BYTES
 from meshwise.service.http2_server import HeaderBlockCache
 from meshwise.study.model import Protocol
 

@@ -9,6 +9,7 @@ from io import BufferedReader
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from meshwise.archive.decode import MOST_TABLE_BYTES, decode
 from meshwise.archive.documents import damaged
@@ -100,3 +101,24 @@ def text_of(content: bytes, path: str) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise damaged(path, "it is not UTF-8") from error
+
+
+def encode(table: pa.Table) -> memoryview:
+    """The table as a Parquet file. Integers are stored as differences, which is what times are good for."""
+    text = [
+        column.name
+        for column in table.schema
+        if not pa.types.is_integer(column.type) and column.type != pa.float64()
+    ]
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=text,
+        column_encoding={
+            column.name: "DELTA_BINARY_PACKED" for column in table.schema if pa.types.is_integer(column.type)
+        },
+    )
+    return memoryview(sink.getvalue())

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from meshwise.load.wire import frames
 from meshwise.load.wire.frames import FramingError
 from meshwise.service import grpc_framing
-from meshwise.service.http2_connection import Http2Connection, ServerStream, first_frames
+from meshwise.service.http2_connection import Http2Connection, first_frames
+from meshwise.service.http2_sending import ServerStream
 from meshwise.service.ticket import Ticket
 
 _FIRST = first_frames(frames.PREFACE, {frames.ENABLE_PUSH: 0})

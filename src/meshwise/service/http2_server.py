@@ -19,7 +19,8 @@ from meshwise.load.wire.frames import FramingError
 from meshwise.service import behaviour, grpc_framing, plan
 from meshwise.service.behaviour import PlannedAnswer, body_of
 from meshwise.service.http2_blocks import PeerBlocks, begins_id_value, cut_request_id, id_field
-from meshwise.service.http2_connection import Http2Connection, ServerStream, first_frames
+from meshwise.service.http2_connection import Http2Connection, first_frames
+from meshwise.service.http2_sending import ServerStream
 from meshwise.service.outgoing import Outgoing, StartCalls
 from meshwise.service.script import Play, Script, no_scripts
 from meshwise.service.spec import NodeSpec
