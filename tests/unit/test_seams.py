@@ -17,6 +17,8 @@ SOURCE = Path(meshwise.__file__).parent
 TESTS = Path(__file__).parent.parent
 SUITES = {
     "Application": "ApplicationConformance",
+    "CountedProcess": "CounterConformance",
+    "Counter": "CounterConformance",
     "Delivery": "DeliveryConformance",
     "LocalMesh": "MeshConformance",
     "MeshModel": "MeshConformance",

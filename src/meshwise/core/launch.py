@@ -5,7 +5,8 @@ threads may hang. It imports nothing heavy (about 10 ms) and nothing of meshwise
 site-packages; hence the two system calls that `core.linux` has as well.
 
 Options: --parent PID (required; whose child this must still be), --netns FD, --uid N, --gid N,
---cpus 0,1, --nofile N, --fsize BYTES. The environment is passed on as it is. No program writes a core file.
+--cpus 0,1, --nofile N, --fsize BYTES, --fixed 1 (addresses are not randomised).
+The environment is passed on as it is. No program writes a core file.
 
 Order matters: descriptors and limits while privileged, then the network, then the identity, and only
 then PR_SET_PDEATHSIG, because a change of identity clears it (prctl(2)).
@@ -22,6 +23,7 @@ import sys
 
 _CLONE_NEWNET = 0x4000_0000
 _PR_SET_PDEATHSIG = 1
+_ADDR_NO_RANDOMIZE = 0x004_0000
 
 
 def _options(words: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -51,6 +53,8 @@ def _become(options: dict[str, str], program: list[str]) -> None:
     if "--fsize" in options:
         _limit(resource.RLIMIT_FSIZE, int(options["--fsize"]))
     _limit(resource.RLIMIT_CORE, 1)  # not 0: see `core.linux.forbid_core_dumps`
+    if "--fixed" in options and ctypes.CDLL(None).personality(ctypes.c_ulong(_ADDR_NO_RANDOMIZE)) < 0:
+        raise OSError("personality(ADDR_NO_RANDOMIZE) was refused")
     if "--cpus" in options:
         os.sched_setaffinity(0, {int(cpu) for cpu in options["--cpus"].split(",")})
     if "--netns" in options:

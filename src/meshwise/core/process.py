@@ -60,6 +60,8 @@ class LaunchPlan:
     """How long it may take to heed SIGTERM, when its `with` block ends."""
     file_bytes: int | None = None
     """No file that it writes, its log included, grows beyond this: it ends with SIGXFSZ."""
+    fixed_addresses: bool = False
+    """Its memory lies at the same addresses at every start."""
 
 
 class OwnedProcess:
@@ -285,6 +287,7 @@ def _command(plan: LaunchPlan) -> Sequence[str]:
         "--cpus": ",".join(map(str, plan.cpus)) or None,
         "--nofile": plan.open_files,
         "--fsize": plan.file_bytes,
+        "--fixed": 1 if plan.fixed_addresses else None,
     }
     given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     return (sys.executable, "-I", "-S", str(_LAUNCH), *given, "--", *plan.argv)

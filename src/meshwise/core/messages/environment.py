@@ -60,3 +60,43 @@ NOT_UTF8 = study_fault(
 OUTPUT_LOST = environment_fault(
     "MW224", "standard output cannot be written: {why}", "send it where there is space, or to a terminal"
 )
+NO_VALGRIND = environment_fault(
+    "MW230",
+    "nothing can be counted with valgrind: {reason}",
+    "install it (`apt-get install valgrind`, `dnf install valgrind`), or set MESHWISE_VALGRIND to its path",
+)
+OLD_VALGRIND = environment_fault(
+    "MW231",
+    "{path} is valgrind {version}; counting needs {needed} or newer",
+    "install a newer one, or set MESHWISE_VALGRIND to its path",
+)
+NO_COUNTER_LIBRARY = environment_fault(
+    "MW232",
+    "the library through which a counted process is read cannot be made: {reason}",
+    "install a C compiler (`apt-get install gcc libc6-dev`), or set CC to one",
+)
+NOT_COUNTABLE = environment_fault(
+    "MW233", "{path} cannot be counted with valgrind: {reason}", "name a dynamically linked build of it"
+)
+COUNTER_SILENT = environment_fault(
+    "MW234",
+    "{name} cannot be counted: {what}, and there was no answer within {timeout:g} s; its log ends with:\n"
+    "{tail}",
+    "count on a machine that is less busy; if it happens again, please report this with the log",
+)
+COUNTED_ENDED = proxy_fault(
+    "MW235",
+    "{name} {ending} while it was counted by {counter}; its log ends with:\n{tail}",
+    "valgrind may not know what this build does: try another build of it or a newer valgrind",
+)
+NOTHING_COUNTED = environment_fault(
+    "MW236",
+    "{counter} counted no instruction of {name} in a window",
+    "its figures are not used; please report this with `valgrind --version` and the proxy's version",
+)
+NO_PMU = environment_fault(
+    "MW237",
+    "the kernel counts no instructions of {name}: {reason}",
+    "use a machine with a performance counter that the guest may read, or allow it: "
+    "`sysctl -w kernel.perf_event_paranoid=2` as root; or count with valgrind",
+)

@@ -1,0 +1,1 @@
+"""Counters: instructions and system calls of one process between two moments."""
