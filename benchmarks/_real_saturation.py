@@ -21,7 +21,7 @@ from meshwise.archive.outcome import TrialOutcome, TrialStatus
 from meshwise.cli.wiring import meshes_of
 from meshwise.measure.attribution import SYSTEM, WHO, Limit, Machine, Usage, attribute
 from meshwise.runner.search import judged, step_of
-from meshwise.runner.trial import run_trial
+from meshwise.runner.trial import run_round
 from meshwise.study.design.blocks import design
 from meshwise.study.design.search import (
     INVALID_TRIES,
@@ -70,7 +70,8 @@ class System:
         assert self.study.search is not None
         time.sleep(self.study.search.idle_ns / 1e9)
         trial = step_of(self.trial, next(self.number), Step(rate, phase))
-        outcome = judged(self.study, run_trial(trial, self.testbed, lambda event: None))
+        (measured,) = run_round([trial], self.testbed, lambda event: None)
+        outcome = judged(self.study, measured)
         if outcome.status is TrialStatus.UNPROVEN:
             raise RuntimeError(f"the posture did not hold: {outcome.failure}")
         if outcome.result == Result.BROKEN:

@@ -19,14 +19,18 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from meshwise.service.bank import driver, invariants, loopback
-from meshwise.service.bank.driver import CompletedRequest, Drive
+import numpy as np
+
+from meshwise.service.bank import calls, driver, invariants, loopback
+from meshwise.service.bank.driver import UNKNOWN, CompletedRequest, Drive
 from meshwise.service.bank.invariants import ClientAnswer
 from meshwise.service.bank.loopback import LoopbackBank
 from meshwise.service.bank.mix import BankOperation, Mix
 from meshwise.service.bank.spec import BankService
+from meshwise.stats.quantile import quantile
 from meshwise.study.model import Protocol
 from meshwise.telemetry.process import cpu_ns
 
@@ -61,6 +65,49 @@ async def load(
             killing.cancel()
 
 
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Per operation. Latencies in ms, of those whose outcome is known; nan without any."""
+
+    operation: BankOperation
+    count: int
+    ok: int
+    refused: int
+    unknown: int
+    other: int
+    repeated: int
+    """Requests that needed more than one attempt."""
+    p50_ms: float
+    p99_ms: float
+
+
+def summarize(results: Sequence[CompletedRequest]) -> list[Summary]:
+    """One line per operation that was asked for."""
+    lines = []
+    for operation in BankOperation:
+        of = [done for done in results if done.request.operation is operation]
+        if not of:
+            continue
+        latencies = np.sort([(done.done_ns - done.intended_ns) / 1e6 for done in of if done.known])
+        count = {
+            status: sum(done.status == status for done in of) for status in (calls.OK, calls.REFUSED, UNKNOWN)
+        }
+        lines.append(
+            Summary(
+                operation,
+                len(of),
+                ok=count[calls.OK],
+                refused=count[calls.REFUSED],
+                unknown=count[UNKNOWN],
+                other=len(of) - sum(count.values()),
+                repeated=sum(done.attempts > 1 for done in of),
+                p50_ms=quantile(latencies, 0.5),
+                p99_ms=quantile(latencies, 0.99),
+            )
+        )
+    return lines
+
+
 def measure(options: argparse.Namespace) -> dict[str, object]:
     protocol = Protocol(options.protocol)
     mix = Mix() if options.operation == "mix" else Mix({BankOperation(options.operation): 1.0})
@@ -86,7 +133,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             "protocol": protocol,
             "stores": [bank.postgres.build, bank.redis.build],
             "known_per_s": known / elapsed_s,
-            "operations": [dataclasses.asdict(line) for line in driver.summarize(results)],
+            "operations": [dataclasses.asdict(line) for line in summarize(results)],
             "cpu_us_per_request": {name: ns / 1e3 / max(known, 1) for name, ns in used.items()},
             "cpus_busy": sum(used.values()) / 1e9 / elapsed_s,
             "settled": settled,

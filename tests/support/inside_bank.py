@@ -191,7 +191,7 @@ def evicting() -> int:
     with bank_testbed([one], application=bank) as bed:
         bed.restart(0)
         run(bed, trial(0, one))
-        with redis.Redis.from_url(bank.cache_url("none/a")) as cache:
+        with redis.Redis.from_url(bank._running["none/a"].redis.local) as cache:
             say(evicted=cache.info("stats")["evicted_keys"])
     return 0
 

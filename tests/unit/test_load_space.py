@@ -10,8 +10,14 @@ import pytest
 from tests.unit.test_load_report import SPEC
 
 from meshwise.core.errors import ExitStatus, MeshwiseError
-from meshwise.load.instrument import run_instrument
+from meshwise.load.dealt import Dealt
+from meshwise.load.files import RunFiles
+from meshwise.load.instrument import run_dealt
 from meshwise.load.records import RecordFile, rows_for
+
+
+def _run(directory: Path) -> None:
+    run_dealt(Dealt.one(SPEC), [RunFiles.of(directory, SPEC.processes)], lambda _: None)
 
 
 def _full(*_: object) -> None:
@@ -21,14 +27,14 @@ def _full(*_: object) -> None:
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", _full)
     with pytest.raises(MeshwiseError) as caught:
-        run_instrument(SPEC, tmp_path, lambda _: None)
+        _run(tmp_path)
     assert (caught.value.code, caught.value.exit_status) == ("MW310", ExitStatus.ENVIRONMENT)
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MeshwiseError) as caught:
-        run_instrument(SPEC, tmp_path / "file" / "out", lambda _: None)
+        _run(tmp_path / "file" / "out")
     assert caught.value.code == "MW310"
 
 

@@ -110,29 +110,6 @@ def test_smallest_detectable_effect_is_the_textbooks(n: int, published: float) -
     assert interval.detectable_dz(n) == pytest.approx(published, abs=0.006)
 
 
-def test_max_t_is_exact_over_all_sign_flips_and_refuses_too_many() -> None:
-    d = np.random.default_rng(3).normal(0, 1, (6, 3))
-    adjusted, critical = multiplicity.max_t(d)
-
-    def t_of(x: np.ndarray) -> np.ndarray:
-        return np.abs(x.mean(0)) / (x.std(0, ddof=1) / np.sqrt(len(x)))
-
-    flips = [np.array(signs)[:, None] * d for signs in itertools.product((1, -1), repeat=6)]
-    greatest = np.array([t_of(flipped).max() for flipped in flips])
-    assert adjusted == pytest.approx([(greatest >= t - 1e-9).mean() for t in t_of(d)])
-    assert critical == pytest.approx(np.quantile(greatest, 0.95))
-    with pytest.raises(ValueError, match="at most 14"):
-        multiplicity.max_t(np.zeros((15, 1)))
-
-
-def test_units_for_half_width_is_the_first_that_suffices() -> None:
-    n = interval.units_for_half_width(1.0, 0.72)
-    assert n is not None
-    assert interval.t_quantile(0.975, n - 1) / n**0.5 <= 0.72
-    assert interval.t_quantile(0.975, n - 2) / (n - 1) ** 0.5 > 0.72
-    assert interval.units_for_half_width(1.0, 1e-6) is None
-
-
 def test_levene_agrees_with_scipy() -> None:
     random = np.random.default_rng(4)
     samples = [random.normal(0, spread, n) for spread, n in ((1.0, 8), (3.0, 8), (1.0, 5))]

@@ -68,15 +68,9 @@ def check_descriptors(*specs: LoadSpec) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def run_instrument(spec: LoadSpec, where: Path | RunFiles, say: Say) -> LoadReport:
-    """Runs `spec` and writes its files (into a directory, or where they are). Raises MeshwiseError."""
-    files = RunFiles.of(where, spec.processes) if isinstance(where, Path) else where
-    [found] = run_dealt(Dealt.one(spec), [files], say)
-    return found
-
-
 def run_dealt(dealt: Dealt, files: Sequence[RunFiles], say: Say) -> list[LoadReport]:
-    """The same of one stream that is dealt to its targets, each of which has files of its own."""
+    """Runs one stream that is dealt to its targets, each of which has files of its own, and writes these.
+    Raises MeshwiseError."""
     check(dealt)
     check_descriptors(*dealt.targets)
     dealt = dataclasses.replace(dealt, targets=tuple(map(_reachable, dealt.targets)))

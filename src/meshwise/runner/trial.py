@@ -56,12 +56,6 @@ def run_round(
     ]
 
 
-def run_trial(trial: Trial, testbed: Testbed, observe: Callable[[LiveProgress], None]) -> TrialOutcome:
-    """A round of one."""
-    (outcome,) = run_round([trial], testbed, observe)
-    return outcome
-
-
 def flagged(outcome: TrialOutcome, flag: str) -> TrialOutcome:
     """The outcome with one more flag on what was measured, if anything was."""
     if outcome.measurement is None:

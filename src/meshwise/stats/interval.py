@@ -166,13 +166,3 @@ def tost(d: FloatArray, margin: float) -> float | None:
     return float(
         max(special.stdtr(n - 1, (mean - margin) / error), special.stdtr(n - 1, -(mean + margin) / error))
     )
-
-
-def units_for_half_width(
-    sd: float, half_width: float, confidence: float = 0.95, most: int = 1000
-) -> int | None:
-    """Fewest units whose t interval is expected to be this narrow; None if `most` do not do."""
-    for n in range(2, most + 1):
-        if t_quantile(0.5 + confidence / 2, n - 1) * sd / n**0.5 <= half_width:
-            return n
-    return None

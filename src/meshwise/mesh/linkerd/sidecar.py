@@ -8,7 +8,6 @@ differ (connect time-outs, keep-alives, readiness of the admin port for other po
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -104,7 +103,3 @@ def lay_out(
     }
     for file, content in files.items():
         write_private(directory / file, content, PROXY_UID)
-
-
-def token_path(placement: Placement, name: str) -> Path:
-    return placement.directory / name / "token"

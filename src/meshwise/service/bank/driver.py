@@ -15,19 +15,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 from meshwise.load.schedule import arrival_times_ns
-from meshwise.service.bank import calls
 from meshwise.service.bank.calls import PeerClient, Unreachable
-from meshwise.service.bank.mix import BankOperation, BankRequest, Mix, draw
+from meshwise.service.bank.mix import BankRequest, Mix, draw
 from meshwise.service.bank.spec import BankService
-from meshwise.stats.quantile import quantile
 from meshwise.study.model import Arrivals, Protocol
 
 UNKNOWN = 0
@@ -73,22 +68,6 @@ class CompletedRequest:
     @property
     def known(self) -> bool:
         return self.status != UNKNOWN
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Per operation. Latencies in ms, of those whose outcome is known; nan without any."""
-
-    operation: BankOperation
-    count: int
-    ok: int
-    refused: int
-    unknown: int
-    other: int
-    repeated: int
-    """Requests that needed more than one attempt."""
-    p50_ms: float
-    p99_ms: float
 
 
 async def drive(what: Drive, log: Path) -> list[CompletedRequest]:
@@ -151,30 +130,3 @@ async def _ask(what: Drive, caller: PeerClient, request: BankRequest) -> tuple[i
                 return UNKNOWN, attempts
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-
-
-def summarize(results: Sequence[CompletedRequest]) -> list[Summary]:
-    """One line per operation that was asked for."""
-    lines = []
-    for operation in BankOperation:
-        of = [done for done in results if done.request.operation is operation]
-        if not of:
-            continue
-        latencies = np.sort([(done.done_ns - done.intended_ns) / 1e6 for done in of if done.known])
-        count = {
-            status: sum(done.status == status for done in of) for status in (calls.OK, calls.REFUSED, UNKNOWN)
-        }
-        lines.append(
-            Summary(
-                operation,
-                len(of),
-                ok=count[calls.OK],
-                refused=count[calls.REFUSED],
-                unknown=count[UNKNOWN],
-                other=len(of) - sum(count.values()),
-                repeated=sum(done.attempts > 1 for done in of),
-                p50_ms=quantile(latencies, 0.5),
-                p99_ms=quantile(latencies, 0.99),
-            )
-        )
-    return lines

@@ -221,7 +221,3 @@ class BankApplication:
             asked.labelled,
             lambda measurement, send: asked.judged(measurement, books, inside, send),
         )
-
-    def cache_url(self, environment: str) -> str:
-        """Of the cache of an environment, by its name."""
-        return self._running[environment].redis.local
