@@ -130,8 +130,11 @@ class OwnedProcess:
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
         """Wait until `condition()` holds. Raises MW211 when the process ends first, MW212 when time is up."""
         deadline = time.monotonic() + timeout_s
-        while not condition():
-            if not self.running:
+        while True:
+            running = self.running  # asked first: what it says before it ends is not missed
+            if condition():
+                return
+            if not running:
                 raise messages.ENDED_EARLY.error(
                     name=self.name,
                     ending=self.ending,
