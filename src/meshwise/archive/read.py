@@ -41,7 +41,7 @@ from meshwise.core import messages
 from meshwise.core.files import Folder
 from meshwise.study.file.read import parse_study
 from meshwise.study.load.trace import TRACES
-from meshwise.study.model import Arrangement, Cell, Layer, ServiceGraph, Study, Trial
+from meshwise.study.model import Arrangement, Cell, Layer, Role, ServiceGraph, Study, Trial
 
 POSTURES = "postures"
 
@@ -325,12 +325,23 @@ def _design(path: str, rows: Iterable[Mapping[str, Any]]) -> tuple[Trial, ...]:
 def stored_graph(directory: Path) -> ServiceGraph | None:
     """The service graph of the study that is stored here; None if there is no archive, or no graph in it.
     Raises MW608."""
+    return next((trial.cell.graph for trial in _stored_design(directory) if trial.cell.graph), None)
+
+
+def stored_alone(directory: Path) -> int | None:
+    """How many trials of every block run alone in the study that is stored here: none in one that was begun
+    before there were any. None if there is no archive. Raises MW608."""
+    design = _stored_design(directory)
+    return sum(each.role is Role.ALONE and each.block == 0 for each in design) if design else None
+
+
+def _stored_design(directory: Path) -> tuple[Trial, ...]:
+    """Empty if there is no archive."""
     path = directory / "design.parquet"
     if not path.is_file():
-        return None
+        return ()
     stored = read_table(path, DESIGN)
-    design = _design(str(path), with_rounds(stored, stored).to_pylist())
-    return next((trial.cell.graph for trial in design if trial.cell.graph), None)
+    return _design(str(path), with_rounds(stored, stored).to_pylist())
 
 
 def read_table(path: Path, spec: TableSpec) -> pa.Table:

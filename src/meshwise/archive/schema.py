@@ -73,7 +73,8 @@ _TRIAL = (
     (
         "role",
         TEXT,
-        "`cell`, `aa` (second of the A/A pair), `twin` (on twin processes), `reference` (first arm again)",
+        "`cell`, `aa` (second of the A/A pair), `twin` (on twin processes), `reference` (first arm again), "
+        "`alone` (a round of one, for the level without company)",
     ),
     ("process_set", TEXT, "which of its mesh's sets of processes: `a`, `b`, ..."),
     ("round", INT, "counts from 0 over the study; trials of one round ran at the same time", True),
