@@ -119,7 +119,6 @@ STUDY = """\
 name: company
 environments: [none, istio]
 arrangement: together
-alone: 0
 factors:
   posture: [none, plaintext, strict]
   rate: [12000/s, 2500/s]

@@ -16,10 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from meshwise.archive.documents import damaged
-from meshwise.archive.schema import NAME, REQUESTS, REQUESTS_EXTRA, TEXT, TableSpec, conform
+from meshwise.archive.schema import COUNTS, NAME, REQUESTS, REQUESTS_EXTRA, TEXT, TableSpec, conform
 
 MOST_TRIALS = 100_000
 """Rows of `design.parquet` and `trials.parquet`."""
+MOST_COUNTS = 10_000_000
+"""Rows of `counts.parquet`: some 500 per counting trial."""
 MOST_TABLE_BYTES = 1 << 30
 """Of a table of trials, decoded."""
 MOST_ROW_BYTES = 512
@@ -45,9 +47,10 @@ NULLABLE = frozenset(
 def decode(
     content: bytes, path: str, spec: TableSpec, *, rows: int | None = None, most_bytes: int
 ) -> pa.Table:
-    """`rows`: exactly so many; None: at most MOST_TRIALS. The spec's columns first, in its types; metadata
-    kept."""
-    file = check_sizes(content, path, rows=rows, most_bytes=most_bytes)
+    """`rows`: exactly so many; None: at most MOST_TRIALS, or MOST_COUNTS. The spec's columns first, in its
+    types; metadata kept."""
+    most_rows = MOST_COUNTS if spec is COUNTS else MOST_TRIALS
+    file = check_sizes(content, path, rows=rows, most_bytes=most_bytes, most_rows=most_rows)
     try:
         raw = _read_texts_once(content, file)
         _require_expanded(raw, path, most_bytes)
@@ -58,7 +61,9 @@ def decode(
     return table.replace_schema_metadata(raw.schema.metadata)
 
 
-def check_sizes(content: bytes, path: str, *, rows: int | None, most_bytes: int) -> pq.ParquetFile:
+def check_sizes(
+    content: bytes, path: str, *, rows: int | None, most_bytes: int, most_rows: int = MOST_TRIALS
+) -> pq.ParquetFile:
     """What the file says of itself, before any row of it is decoded."""
     try:
         file = pq.ParquetFile(pa.BufferReader(content), **_LIMITS)
@@ -67,8 +72,8 @@ def check_sizes(content: bytes, path: str, *, rows: int | None, most_bytes: int)
         raise damaged(path, _first_line(error)) from error
     if rows is not None and found.num_rows != rows:
         raise damaged(path, f"it has {found.num_rows:,} rows, where {rows:,} are recorded")
-    if rows is None and found.num_rows > MOST_TRIALS:
-        raise damaged(path, f"it has {found.num_rows:,} rows, where at most {MOST_TRIALS:,} are expected")
+    if rows is None and found.num_rows > most_rows:
+        raise damaged(path, f"it has {found.num_rows:,} rows, where at most {most_rows:,} are expected")
     groups = [found.row_group(index) for index in range(found.num_row_groups)]
     if sum(group.num_rows for group in groups) != found.num_rows:
         raise damaged(path, "its parts have other numbers of rows than the whole")

@@ -56,6 +56,8 @@ class Measurement:
     """What was judged after the trial: whether the books of the bank agree."""
     events: pa.Table | None = None
     """What was done to it meanwhile, columns as in `archive.schema.EVENTS`; None: nothing was meant to be."""
+    counts: pa.Table | None = None
+    """Of a counting trial, columns as in `archive.schema.COUNTS`."""
 
 
 class TrialStatus(StrEnum):

@@ -28,6 +28,7 @@ from meshwise.archive.manifest import MANIFEST_NAME, Manifest, digest_of
 from meshwise.archive.resolved import STUDY_VALUES_NAME, of_values
 from meshwise.archive.rows import trial_of, with_rounds
 from meshwise.archive.schema import (
+    COUNTS,
     DESIGN,
     EVENTS,
     FIRST_WITH_MANIFEST,
@@ -128,6 +129,19 @@ class ArchiveReader:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
+    def timed(self) -> pl.DataFrame:
+        """The same without the counting trials, whose times say nothing: what analyses of time read."""
+        return self.trials().filter(pl.col("role") != str(Role.COUNT))
+
+    @property
+    def timed_design(self) -> tuple[Trial, ...]:
+        """The design without the counting trials."""
+        return tuple(trial for trial in self.design if trial.role is not Role.COUNT)
+
+    @property
+    def counting_design(self) -> tuple[Trial, ...]:
+        return tuple(trial for trial in self.design if trial.role is Role.COUNT)
+
     def cells(self) -> tuple[Cell, ...]:
         """The cells of the design, each once, in the order of the study file."""
         order = {cell.name: cell for cell in self.study().cells}
@@ -171,18 +185,28 @@ class ArchiveReader:
 
     def events(self) -> pl.DataFrame:
         """What was done to trials; no rows if nothing was."""
-        name = f"{EVENTS.name}.parquet"
+        return self._grown(EVENTS)
+
+    def counts(self) -> pl.DataFrame:
+        """What was counted in every window of the counting trials; no rows if nothing was."""
+        return self._grown(COUNTS)
+
+    def _grown(self, spec: TableSpec) -> pl.DataFrame:
+        """A table that all trials share, without rows of trials that are not complete."""
+        name = f"{spec.name}.parquet"
         with held(self.directory) as folder:
             contents, _ = contents_of(folder)
-        table = EVENTS.arrow.empty_table()
+        table = spec.arrow.empty_table()
         if name in contents:
-            table = table_of(contents[name], EVENTS, str(self.directory / name))
+            table = table_of(contents[name], spec, str(self.directory / name))
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
-        return frame
+        complete = self.trials_arrow["trial_id"].to_pylist()
+        return frame.filter(pl.col("trial_id").cast(pl.String).is_in(complete))
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """An in-memory DuckDB with the views `design`, `trials`, `requests`, `telemetry`; close it."""
+        """An in-memory DuckDB with the views `design`, `trials`, `requests`, `telemetry`, `counts`; close
+        it."""
         connection = duckdb.connect()
         for name in ("design", "trials"):
             connection.from_parquet(str(self.directory / f"{name}.parquet")).create_view(name)
@@ -192,6 +216,7 @@ class ArchiveReader:
                 connection.from_parquet(files, union_by_name=True).create_view(spec.name)
             else:
                 connection.from_arrow(spec.arrow.empty_table()).create_view(spec.name)
+        connection.register(COUNTS.name, self.counts().to_arrow())
         return connection
 
     def posture(self, file_name: str) -> str:
@@ -325,23 +350,12 @@ def _design(path: str, rows: Iterable[Mapping[str, Any]]) -> tuple[Trial, ...]:
 def stored_graph(directory: Path) -> ServiceGraph | None:
     """The service graph of the study that is stored here; None if there is no archive, or no graph in it.
     Raises MW608."""
-    return next((trial.cell.graph for trial in _stored_design(directory) if trial.cell.graph), None)
-
-
-def stored_alone(directory: Path) -> int | None:
-    """How many trials of every block run alone in the study that is stored here: none in one that was begun
-    before there were any. None if there is no archive. Raises MW608."""
-    design = _stored_design(directory)
-    return sum(each.role is Role.ALONE and each.block == 0 for each in design) if design else None
-
-
-def _stored_design(directory: Path) -> tuple[Trial, ...]:
-    """Empty if there is no archive."""
     path = directory / "design.parquet"
     if not path.is_file():
-        return ()
+        return None
     stored = read_table(path, DESIGN)
-    return _design(str(path), with_rounds(stored, stored).to_pylist())
+    design = _design(str(path), with_rounds(stored, stored).to_pylist())
+    return next((trial.cell.graph for trial in design if trial.cell.graph), None)
 
 
 def read_table(path: Path, spec: TableSpec) -> pa.Table:

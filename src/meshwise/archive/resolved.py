@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Any, get_type_hints
 
 import pyarrow as pa
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from meshwise.archive.decode import check_laws
 from meshwise.archive.rows import cell_of, cell_row
@@ -23,6 +23,7 @@ from meshwise.study.model import (
     Arrangement,
     Cell,
     Control,
+    Counting,
     Layer,
     MeshName,
     NotApplicable,
@@ -38,8 +39,6 @@ _PLAIN = (
     "confidence", "margin", "primary_metrics",
 )  # fmt: skip
 """Fields of a study that JSON holds as they are."""
-_ALONE = TypeAdapter(Annotated[int, Field(ge=0, strict=True)])
-"""Archives from before there were trials alone do not say it: they have none."""
 _CELL_COLUMNS = pa.schema(
     [(column.name, column.type) for column in DESIGN.columns if column.name in CELL_COLUMNS]
 )
@@ -53,6 +52,11 @@ def _plan() -> TypeAdapter[TrialPlan]:
 @cache
 def _search() -> TypeAdapter[Search | None]:
     return TypeAdapter(Search | None)
+
+
+@cache
+def _counting() -> TypeAdapter[Counting | None]:
+    return TypeAdapter(Counting | None)
 
 
 def to_values(study: Study) -> dict[str, Any]:
@@ -74,7 +78,8 @@ def to_values(study: Study) -> dict[str, Any]:
         "search": _search().dump_python(study.search, mode="json"),
         "layer": None if study.layer is None else str(study.layer),
         "arrangement": str(study.arrangement),
-        "alone": study.alone,
+        "counting": _counting().dump_python(study.counting, mode="json"),
+        "timed": study.timed,
     }
 
 
@@ -98,7 +103,8 @@ def of_values(values: Mapping[str, Any], source: str, traces: Path) -> Study:
         search=_search().validate_python(values["search"]),
         layer=None if values["layer"] is None else Layer(values["layer"]),
         arrangement=Arrangement(values.get("arrangement", Arrangement.APART)),
-        alone=_ALONE.validate_python(values.get("alone", 0)),
+        counting=_counting().validate_python(values.get("counting")),
+        timed=TypeAdapter(bool).validate_python(values.get("timed", True)),
         source=source,
     )
 

@@ -74,7 +74,7 @@ _TRIAL = (
         "role",
         TEXT,
         "`cell`, `aa` (second of the A/A pair), `twin` (on twin processes), `reference` (first arm again), "
-        "`alone` (a round of one, for the level without company)",
+        "`count` (instructions and system calls are counted; nothing is made of its times)",
     ),
     ("process_set", TEXT, "which of its mesh's sets of processes: `a`, `b`, ..."),
     ("round", INT, "counts from 0 over the study; trials of one round ran at the same time", True),
@@ -179,7 +179,32 @@ EVENTS = _table(
     ("detail", TEXT, "JSON: further facts"),
 )
 
-TABLES = (DESIGN, TRIALS, REQUESTS, TELEMETRY, EVENTS)
+COUNTS = _table(
+    "counts",
+    "instructions and system calls of counting trials, per window and process; absent if nothing was counted",
+    ("trial_id", NAME, "the trial"),
+    ("window", pa.int32(), "counts from 0 over the trial, in the order of time"),
+    (
+        "kind",
+        NAME,
+        "`warmup` (not used), `requests` (on kept connections), `idle` (nothing was asked), `fresh` (new "
+        "connections, full handshakes), `resumed` (new connections, resumed sessions)",
+    ),
+    ("source", NAME, "whose count: `<mesh>/<process set>/<workload>/<role>`"),
+    ("counter", NAME, "what counted: `callgrind`, `perf`; `fake` if nothing was counted"),
+    ("metric", NAME, "`instructions` (in user mode), `cycles`, `system_calls`"),
+    ("name", NAME, "of the system call, else empty"),
+    ("value", INT, "how many in the window"),
+    ("requests", INT, "answered in the window, over all connections"),
+    (
+        "connections",
+        INT,
+        "kept connections that carried them; of `fresh` and `resumed`: opened in the window",
+    ),
+    ("duration_ns", INT, "of the window"),
+)
+
+TABLES = (DESIGN, TRIALS, REQUESTS, TELEMETRY, EVENTS, COUNTS)
 
 
 def conform(table: pa.Table, spec: TableSpec, trial_id: str | None = None) -> pa.Table:

@@ -28,7 +28,7 @@ from meshwise.archive.outcome import TrialOutcome as TrialOutcome
 from meshwise.archive.outcome import TrialStatus as TrialStatus
 from meshwise.archive.read import POSTURES
 from meshwise.archive.rows import outcome_row, trial_of, trials_table
-from meshwise.archive.schema import EVENTS, REQUESTS, TELEMETRY, TableSpec, conform
+from meshwise.archive.schema import COUNTS, EVENTS, REQUESTS, TELEMETRY, TableSpec, conform
 from meshwise.core import messages
 from meshwise.core.files import Folder, disk_troubles
 from meshwise.study.model import Study, Trial
@@ -103,7 +103,10 @@ class Archive:
                 raise messages.ALREADY_STORED.error(str(self.directory), trial_id=outcome.trial.trial_id)
         with disk_troubles(self.directory):
             rows = [outcome_row(outcome, self._keep(outcome)) for outcome in outcomes]
-            growing = self._with_events(outcomes)
+            measured = [each.measurement and (each.trial.trial_id, each.measurement) for each in outcomes]
+            told = [each for each in measured if each]
+            growing = self._grown(EVENTS, {name: each.events for name, each in told})
+            growing |= self._grown(COUNTS, {name: each.counts for name, each in told})
             trials = pa.concat_tables([self._trials, trials_table(rows)]).combine_chunks()
             self._replace(growing | {"trials.parquet": encode(trials)})
         self._trials = trials
@@ -145,12 +148,7 @@ class Archive:
             self.close()
 
     def _keep_table(self, trial_id: str, table: pa.Table, spec: TableSpec) -> dict[str, Any]:
-        try:
-            content = encode(conform(table, spec, trial_id))
-        except ValueError as error:
-            raise messages.BAD_TABLE.error(
-                str(self.directory), trial_id=trial_id, reason=str(error)
-            ) from error
+        content = encode(self._conformed(table, spec, trial_id))
         with self._folder.folder(spec.name, make=True) as folder:
             folder.write(f"{trial_id}.parquet", content)
         return {
@@ -158,25 +156,31 @@ class Archive:
             f"{spec.name}_sha256": digest_of(content),
         }
 
-    def _with_events(self, outcomes: Sequence[TrialOutcome]) -> dict[str, memoryview]:
-        """One file for all trials; what a killed run left of a trial without a row is removed."""
-        name = f"{EVENTS.name}.parquet"
-        told = [
-            conform(outcome.measurement.events, EVENTS, outcome.trial.trial_id)
-            for outcome in outcomes
-            if outcome.measurement is not None and outcome.measurement.events is not None
+    def _grown(self, spec: TableSpec, told: Mapping[str, pa.Table | None]) -> dict[str, memoryview]:
+        """One file for all trials, with what these trials tell (by trial_id); what a killed run left of a
+        trial without a row is removed."""
+        name = f"{spec.name}.parquet"
+        new = [
+            self._conformed(table, spec, trial_id) for trial_id, table in told.items() if table is not None
         ]
-        if not told:
+        if not any(table.num_rows for table in new):
             return {}
         if self._folder.exists(name):
             path, most_bytes = str(self.directory / name), MOST_BYTES[name]
-            former = table_of(self._folder.read(name, most_bytes), EVENTS, path)
+            former = table_of(self._folder.read(name, most_bytes), spec, path)
             complete = pc.is_in(
                 former["trial_id"].cast(pa.string()), pa.array(list(self._statuses), pa.string())
             )
-            told = [former.filter(complete), *told]
-        new = pa.concat_tables(told).unify_dictionaries()
-        return {name: encode(new.combine_chunks())} if new.num_rows else {}
+            new = [former.filter(complete), *new]
+        return {name: encode(pa.concat_tables(new).unify_dictionaries().combine_chunks())}
+
+    def _conformed(self, table: pa.Table, spec: TableSpec, trial_id: str) -> pa.Table:
+        try:
+            return conform(table, spec, trial_id)
+        except ValueError as error:
+            raise messages.BAD_TABLE.error(
+                str(self.directory), trial_id=trial_id, reason=str(error)
+            ) from error
 
     def _keep_state(self, outcome: TrialOutcome) -> dict[str, str]:
         """`failures/TRIAL/`: what there was to see of a trial that did not end well. Returns the digests."""

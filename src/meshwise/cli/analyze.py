@@ -65,7 +65,7 @@ def analyze(
 def analyze_archive(reader: ArchiveReader) -> Findings:
     """The findings of an archive. Holds one trial's requests at a time. Raises MW710 without any good
     trial."""
-    trials = reader.trials()
+    trials = reader.timed()
     outcomes = outcomes_of(trials)
     good = {each.trial.trial_id: each.trial for each in outcomes if each.status == TrialStatus.OK}
     if not good:
@@ -74,7 +74,7 @@ def analyze_archive(reader: ArchiveReader) -> Findings:
     moving_ns = study.trial.duration_ns if study.trial.shape else None
     machine, tables = Machine.of(reader.environment), _tables(reader, list(good))
     results = measure_trials(good, tables, recorded_flags(trials), moving_ns, machine)
-    settings = Settings.of(study, reader.design)
+    settings = Settings.of(study, reader.timed_design)
     return findings(results, outcomes, settings, reader.environment, facts_of(trials))
 
 

@@ -22,25 +22,19 @@ from meshwise.cli.plan_shape import load_document, load_lines
 from meshwise.cli.wiring import LevelOption, not_applicable
 from meshwise.core.units import format_duration, format_size
 from meshwise.report import edge
-from meshwise.study.design.alone import alone_in, cells_alone
 from meshwise.study.design.blocks import design_block
+from meshwise.study.design.counting import counted_cells
 from meshwise.study.design.estimate import (
     Estimate,
     Resolution,
+    counting_estimate,
     doubts,
     estimate,
     ladder_steps,
     longest_search_s,
     resolution,
 )
-from meshwise.study.design.rounds import (
-    MOST_SIDECARS,
-    block_rounds,
-    block_tasks,
-    traffic_of,
-    why_alone,
-    why_apart,
-)
+from meshwise.study.design.rounds import MOST_SIDECARS, block_rounds, block_tasks, why_alone, why_apart
 from meshwise.study.design.search import GROWTH, RESOLUTION, most_steps, usual_steps
 from meshwise.study.factors import FACTORS
 from meshwise.study.file.read import load_study
@@ -89,10 +83,6 @@ def plan_document(study: Study) -> dict[str, Any]:
         "not_applicable": [cell_row(no.cell) | {"reason": no.reason} for no in study.not_applicable],
         "arrangement": str(study.arrangement),
         "rounds": [len(arms) for arms in block_rounds(study)],
-        "alone": {
-            "per_block": len(alone_in(study, 0)),
-            "cells": {cell.name: blocks for cell, blocks in _turns(study).items()},
-        },
         "first_block": [
             {
                 "trial_id": trial.trial_id,
@@ -106,15 +96,24 @@ def plan_document(study: Study) -> dict[str, Any]:
         "resolution_in_sd": asdict(_resolution(study)),
         "doubts": list(doubts(study)),
         "search": _search_document(study),
+        "count": _counting_document(study),
         "topology": graph_document(study),
         "load": load_document(study),
     }
 
 
-def _turns(study: Study) -> dict[Cell, int]:
-    """Cells that also run alone, and in how many blocks."""
-    counts = Counter(task.cell for block in range(study.blocks) for task in alone_in(study, block))
-    return {task.cell: counts[task.cell] for task in cells_alone(study)}
+def _counting_document(study: Study) -> dict[str, Any] | None:
+    """What is counted, and how long that takes; None for a study that counts nothing."""
+    if study.counting is None:
+        return None
+    found = counted_cells(study.cells, study.counting)
+    return {
+        **asdict(study.counting),
+        **{name: value for name, value in asdict(counting_estimate(study)).items() if name != "executions"},
+        "counted": [cell.name for cell in found.cells],
+        "left_out": [{"cell": cell.name, "reason": why} for cell, why in found.left_out.items()],
+        "merged": found.merged,
+    }
 
 
 def _search_document(study: Study) -> dict[str, Any] | None:
@@ -135,14 +134,12 @@ def _search_document(study: Study) -> dict[str, Any] | None:
 
 
 def controls_of(study: Study, cell: Cell) -> list[str]:
-    """The roles that the cell has beside its own: in every block, alone in some."""
+    """The roles that the cell has in every block beside its own."""
     found = []
     if cell in study.control.same:
         found.append(str(Role.AA))
     if cell in study.control.twin:
         found.append(str(Role.TWIN))
-    if any(task.cell == cell for task in cells_alone(study)):
-        found.append(str(Role.ALONE))
     return found
 
 
@@ -156,6 +153,8 @@ def show_plan(study: Study, path: Path, console: Console) -> None:
         Text.assemble((study.name, "bold"), f"  {' vs '.join(study.environments)} · seed {study.seed}")
     )
     _show_size(study, expected, console)
+    for line in _counting_lines(study):
+        console.print(Text(line))
     for line in load_lines(study):
         console.print(Text(line))
     varying, constant = split_factors(study.cells)
@@ -186,20 +185,16 @@ def _show_size(study: Study, expected: Estimate, console: Console) -> None:
     if study.search:
         _show_search(study, study.search, expected, console)
         return
-    per_block, alone = expected.trials // study.blocks, len(alone_in(study, 0))
-    extra = per_block - len(study.cells) - alone
-    also = f" + {alone} alone" if alone else ""
+    per_block = expected.trials // study.blocks
+    extra = per_block - len(study.cells)
     console.print(
         Text(
-            f"{len(study.cells)} cells + {extra} controls{also} = {per_block} trials a block,"
-            f" {study.blocks} blocks"
+            f"{len(study.cells)} cells + {extra} controls = {per_block} trials a block, {study.blocks} blocks"
             f" in {study.executions} executions = {expected.trials} trials"
             f" of {format_duration(trial.warmup_ns)} warm-up and {format_duration(trial.duration_ns)}"
         )
     )
     console.print(Text(_rounds_words(study)))
-    if said := _alone_words(study):
-        console.print(Text(said))
     console.print(
         Text.assemble(
             "about ",
@@ -208,6 +203,27 @@ def _show_size(study: Study, expected: Estimate, console: Console) -> None:
             f" about {format_size(expected.disk_bytes)} on disk",
         )
     )
+
+
+def _counting_lines(study: Study) -> list[str]:
+    """What is counted beside what is timed, how long it takes, and what is not counted."""
+    if study.counting is None:
+        return []
+    counting, expected = study.counting, counting_estimate(study)
+    found = counted_cells(study.cells, counting)
+    said = [
+        f"counted: {expected.cells} cells in {expected.executions} executions = {expected.trials} trials of"
+        f" {counting.windows} windows of {counting.requests} requests, and {counting.handshakes} handshakes;"
+        f" about {format_duration(expected.wall_s * 1e9)} more"
+    ]
+    if found.merged:
+        cells = "1 cell differs" if found.merged == 1 else f"{found.merged} cells differ"
+        said.append(f"  {cells} only by rate, which means nothing to a count, from others: counted once")
+    reasons = Counter(found.left_out.values())
+    said += [
+        f"  not counted: {count} cell{'s' * (count > 1)}, because {why}" for why, count in reasons.items()
+    ]
+    return said
 
 
 def _rounds_words(study: Study) -> str:
@@ -235,22 +251,6 @@ def _rounds_words(study: Study) -> str:
             f" of their first part again ({', '.join(dict.fromkeys(references))})"
         )
     return "; ".join(said)
-
-
-def _alone_words(study: Study) -> str:
-    """Which cells also run alone, how often and why; empty where nothing has company."""
-    several = [arms for arms in block_rounds(study) if len(arms) > 1]
-    if not several:
-        return ""
-    turns, count = _turns(study), len(alone_in(study, 0))
-    if not turns:
-        return "alone: none, so levels are those of a busy machine (`alone`)"
-    short = telling_factors(study.cells, split_factors(study.cells)[0])
-    told = ", ".join(f"{_levels_text(cell, short)} in {blocks} blocks" for cell, blocks in turns.items())
-    traffics = {traffic_of(arms[0].cell) for arms in several}
-    without = len(traffics - {traffic_of(cell) for cell in turns})
-    more = f"; none of {without} of {len(traffics)} kinds of traffic (a higher `alone` has them)"
-    return f"alone: {count} a block besides, for levels without company: {told}{more * bool(without)}"
 
 
 def _show_search(study: Study, search: Search, expected: Estimate, console: Console) -> None:
@@ -322,7 +322,7 @@ def _cell_table(study: Study, varying: list[str]) -> Table:
         table.add_column(shown.heading, justify="right" if shown.numeric else "left")
     table.add_column("control")
     before: Cell | None = None
-    words = {str(Role.AA): "A/A", str(Role.TWIN): "twin", str(Role.ALONE): "alone"}
+    words = {str(Role.AA): "A/A", str(Role.TWIN): "twin"}
     for cell in study.cells:
         row = [level(cell, factor) for factor in varying]
         if before is not None and before.mesh is cell.mesh:
@@ -345,12 +345,11 @@ def _show_not_applicable(study: Study, console: Console) -> None:
 
 
 def _task_text(trial: Trial, varying: list[str]) -> Text:
-    mark = "" if trial.role is Role.CELL else " (A/A)" if trial.role is Role.AA else f" ({trial.role})"
-    return Text(f"{trial.round + 1:>2} {_levels_text(trial.cell, varying)}{mark}")
-
-
-def _levels_text(cell: Cell, varying: list[str]) -> str:
-    return " ".join(dict.fromkeys(level(cell, factor) for factor in varying)) or cell.posture.name
+    mark = {Role.AA: " (A/A)", Role.TWIN: " (twin)", Role.REFERENCE: " (reference)"}.get(trial.role, "")
+    levels = (
+        " ".join(dict.fromkeys(level(trial.cell, factor) for factor in varying)) or trial.cell.posture.name
+    )
+    return Text(f"{trial.round + 1:>2} {levels}{mark}")
 
 
 def _show_resolution(study: Study, console: Console) -> None:

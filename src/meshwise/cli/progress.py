@@ -19,6 +19,7 @@ from meshwise.analysis.live import measured, shown_of, steps_so_far
 from meshwise.analysis.settings import Settings
 from meshwise.archive.outcome import TrialStatus
 from meshwise.archive.store import Archive
+from meshwise.cli.counting import CountingLine, is_of_counting
 from meshwise.core.units import format_duration
 from meshwise.measure.attribution import Machine
 from meshwise.measure.trial import UNKNOWN_MACHINE, TrialResult
@@ -47,11 +48,15 @@ def progress(
 ) -> Iterator[Observer]:
     """`trials`: the design. `earlier`: what a study that is resumed has measured before. `machine`: which
     CPUs are the pods'."""
+    if not study.timed:
+        with _line(console, CountingLine(trials)) as observe:
+            yield observe
+        return
     if study.arrangement is Arrangement.TOGETHER:
         with _rounds(console, RoundsSoFar(study, trials, earlier, machine)) as observe:
             yield observe
         return
-    with _trials(console, study) as observe:
+    with _line(console, _BothLines(study, trials)) as observe:
         yield observe
 
 
@@ -110,9 +115,11 @@ class RoundsSoFar:
         machine: Machine = UNKNOWN_MACHINE,
     ) -> None:
         self._machine = machine
-        self._settings = Settings.of(study, trials)
+        self._study, self._counting = study, CountingLine(trials)
+        timed = [trial for trial in trials if trial.role is not Role.COUNT]
+        self._settings = Settings.of(study, timed)
         self._blocks = study.blocks
-        self._of = len({trial.round for trial in trials})
+        self._of = len({trial.round for trial in timed})
         self._results = list(earlier)
         self._done: set[int] = set()
         self._begun: float | None = None
@@ -130,6 +137,10 @@ class RoundsSoFar:
         return "\n".join([*self.table, self.place])
 
     def note(self, event: Event) -> None:
+        if is_of_counting(event, self._study):
+            self._counting.note(event)
+            self.place, self.line = self._counting.text, self._counting.finished
+            return
         match event:
             case ExecutionStarted(execution, duration_s):
                 self.place = f"execution {execution + 1}: processes started in {duration_s:.1f} s"
@@ -147,8 +158,7 @@ class RoundsSoFar:
                 self.steps = steps_so_far(self._results, self._settings)
                 self.table = table_lines(self.steps)
                 cells = {outcome.trial.cell for outcome in outcomes}
-                alone = outcomes[0].trial.role is Role.ALONE  # of no step
-                told = [step for step in self.steps if cells.intersection(step.cells) and not alone]
+                told = [step for step in self.steps if cells.intersection(step.cells)]
                 busy = next((each.pods_busy for each in ended if each.pods_busy is not None), None)
                 self.line = " · ".join(filter(None, [self._place(), busy_words(busy), line_of(told)]))
                 self._arms = []
@@ -157,8 +167,6 @@ class RoundsSoFar:
         first, count = self._arms[0], len(self._arms)
         again = " again" if first.attempt else ""
         arms = f"{count} arm{'' if count == 1 else 's'}"
-        if first.role is Role.ALONE:
-            arms = f"{first.cell.mesh} {first.cell.posture.name} {first.cell.protocol} alone"
         place = f"block {first.block + 1}/{self._blocks} · round {first.round + 1}/{self._of}{again}, {arms}"
         missing = self._of - len(self._done)
         if self._begun is None or not self._here or not missing:
@@ -168,11 +176,10 @@ class RoundsSoFar:
 
 
 @contextmanager
-def _trials(console: Console, study: Study) -> Iterator[Observer]:
-    """One line on a terminal, rewritten in place; without a terminal one line per block."""
-    line = ProgressLine(study.blocks)
+def _line(console: Console, line: CountingLine | _BothLines) -> Iterator[Observer]:
+    """Rewritten in place on a terminal; without one printed when `finished` says something new."""
     if not console.is_terminal:
-        yield lambda event: _print_block(console, line, event)
+        yield lambda event: _print_finished(console, line, event)
         return
     with Live(_fitting(line.text), console=console, refresh_per_second=5, transient=True) as live:
 
@@ -189,13 +196,13 @@ def _fitting(text: str) -> Text:
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
-def _print_block(console: Console, line: ProgressLine, event: Event) -> None:
-    block = line.block
+def _print_finished(console: Console, line: CountingLine | _BothLines, event: Event) -> None:
+    before = line.finished
     line.note(event)
     if trouble := trouble_of(event):
         console.print(trouble, markup=False, soft_wrap=True)
-    if line.block != block:
-        console.print(line.place, markup=False, soft_wrap=True)
+    if line.finished != before:
+        console.print(line.finished, markup=False, soft_wrap=True)
 
 
 def trouble_of(event: Event) -> str:
@@ -213,6 +220,19 @@ def trouble_of(event: Event) -> str:
     return f"{event.trial.trial_id} {event.trial.cell.name}: {event.outcome.status}{again}: {first_line}"
 
 
+class _BothLines:
+    """Of the trials apart, then of those that count."""
+
+    def __init__(self, study: Study, trials: Sequence[Trial]) -> None:
+        self._study, self._timed, self._counting = study, ProgressLine(study.blocks), CountingLine(trials)
+        self.text, self.finished = self._timed.text, ""
+
+    def note(self, event: Event) -> None:
+        line = self._counting if is_of_counting(event, self._study) else self._timed
+        line.note(event)
+        self.text, self.finished = line.text, line.finished
+
+
 class ProgressLine:
     """Block, trial, time left, live P50 and cell, from the runner's events; the cell may fall off the end."""
 
@@ -225,6 +245,8 @@ class ProgressLine:
         self.place = "starting the testbed"
         """Block, trial, time left."""
         self.text = self.place
+        self.finished = ""
+        """The place at which the last block began."""
 
     def note(self, event: Event) -> None:
         match event:
@@ -233,8 +255,10 @@ class ProgressLine:
             case TrialStarted(trial, number, total):
                 if self._begun is None:
                     self._begun, self._first = time.monotonic(), number
-                self.block = trial.block
                 self.place = self._place(trial, number, total)
+                if trial.block != self.block:
+                    self.finished = self.place
+                self.block = trial.block
                 self._cell = f"{trial.cell.mesh} {trial.cell.posture.name} {trial.cell.protocol}"
                 self.text = f"{self.place} · {self._cell}"
             case TrialLive(_, live) if live.p50_us is not None:

@@ -130,11 +130,8 @@ class OwnedProcess:
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
         """Wait until `condition()` holds. Raises MW211 when the process ends first, MW212 when time is up."""
         deadline = time.monotonic() + timeout_s
-        while True:
-            running = self.running  # asked first: what it says before it ends is not missed
-            if condition():
-                return
-            if not running:
+        while not condition():
+            if not self.running:
                 raise messages.ENDED_EARLY.error(
                     name=self.name,
                     ending=self.ending,

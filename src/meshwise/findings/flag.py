@@ -100,6 +100,12 @@ RENEWED = FlagKind(
     "nothing to do if few trials are; if many are, look at the failed trials",
 )
 
+UNCOUNTED = FlagKind(
+    "uncounted",
+    "requests failed or were not answered in windows that were to be counted, which are left out: {windows}",
+    "look at the errors in the trial's requests",
+)
+
 # Of a level, an effect, a search.
 ERRORS_ASKED = FlagKind(
     "errors_asked", "the service graph makes {percent:.3g} % of the requests fail by its own errors",

@@ -26,7 +26,7 @@ from meshwise.runner.schedule import Done, History, Past, Rest, Schedule
 from meshwise.runner.search import SearchSchedule, judged
 from meshwise.runner.trial import flagged, run_round
 from meshwise.runner.values import stored_values
-from meshwise.study.model import Study, Trial
+from meshwise.study.model import Role, Study, Trial
 from meshwise.testbed.seam import LiveProgress, Testbed
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,12 @@ class RunSummary:
 
 
 def schedule_of(study: Study, trials: Sequence[Trial]) -> Schedule:
-    """How the study goes; `trials`: its design."""
-    return SearchSchedule(study, trials) if study.search else BlockSchedule(trials)
+    """How the study goes; `trials`: its design. What counts comes after all that is timed."""
+    timed = [trial for trial in trials if trial.role is not Role.COUNT]
+    if study.search is None or not timed:
+        return BlockSchedule(trials)
+    counting = [trial for trial in trials if trial.role is Role.COUNT]
+    return SearchSchedule(study, timed, BlockSchedule(counting))
 
 
 def run_study(
@@ -130,7 +134,7 @@ def run_study(
         ended = run_round(step.trials, testbed, _live(step.trials[0], observe))
         if renewed:
             ended = [flagged(outcome, str(RENEWED())) for outcome in ended]
-        if study.search is not None:
+        if step.trials[0].search:
             ended = [judged(study, outcome) for outcome in ended]
         archive.add(*ended)
         for outcome, number in zip(ended, numbers, strict=True):
@@ -156,12 +160,19 @@ def _summary(study: Study, outcomes: Sequence[TrialOutcome], begun: float) -> Ru
         wall_s=time.monotonic() - begun,
         violated=sum(violates(outcome) for outcome in outcomes),
         measured_s=sum(
-            study.trial.warmup_ns + study.window_ns(arms[0].trial)
+            _measured_ns(study, arms)
             for arms in _by_round(outcomes)
             if any(outcome.status is TrialStatus.OK for outcome in arms)
         )
         / 1e9,
     )
+
+
+def _measured_ns(study: Study, arms: Sequence[TrialOutcome]) -> int:
+    """Of one round; a counting trial has no length of its own."""
+    if arms[0].trial.role is Role.COUNT:
+        return max(outcome.measure_ns for outcome in arms)
+    return study.trial.warmup_ns + study.window_ns(arms[0].trial)
 
 
 def _by_round(outcomes: Sequence[TrialOutcome]) -> list[list[TrialOutcome]]:

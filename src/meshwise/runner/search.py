@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from meshwise.archive.outcome import TrialOutcome, TrialStatus
 from meshwise.measure.window import judge_window
-from meshwise.runner.schedule import Done, History, Rest, Round
+from meshwise.runner.schedule import Done, History, Rest, Round, Schedule
 from meshwise.study.design.search import Result, Step, Tried, next_step, usual_steps
 from meshwise.study.model import Phase, Study, Trial
 
@@ -19,11 +19,12 @@ REST_AFTER_INVALID = 5
 
 
 class SearchSchedule:
-    """See `runner.schedule.Schedule`. `searches`: the design's trials, one per search, in their order."""
+    """See `runner.schedule.Schedule`. `searches`: the design's trials, one per search, in their order.
+    `then`: what follows the last search."""
 
-    def __init__(self, study: Study, searches: Sequence[Trial]) -> None:
+    def __init__(self, study: Study, searches: Sequence[Trial], then: Schedule | None = None) -> None:
         assert study.search is not None, "a saturation study has a search"
-        self._search, self._searches = study.search, searches
+        self._search, self._searches, self._then = study.search, searches, then
 
     def next(self, history: History) -> Round | Rest | Done:
         for number, search in enumerate(self._searches):
@@ -38,7 +39,7 @@ class SearchSchedule:
             done = len(history.trials) + 1
             left = (len(self._searches) - number) * usual_steps(self._search) - len(tried)
             return Round((step_of(search, len(tried), step),), total=done + max(1, left))
-        return Done()
+        return Done() if self._then is None else self._then.next(history)
 
 
 def _tried(search: Trial, history: History) -> tuple[Tried, ...]:

@@ -12,6 +12,7 @@ from functools import cached_property
 from meshwise.study.bank import DEFAULT_WEIGHTS
 from meshwise.study.bank import BankOperation as BankOperation
 from meshwise.study.bank import Stores as Stores
+from meshwise.study.counting import Counting as Counting
 from meshwise.study.factors import FACTORS
 from meshwise.study.graph.model import ServiceGraph as ServiceGraph
 from meshwise.study.levels import Http1Transport as Http1Transport
@@ -86,15 +87,15 @@ class Cell:
 
 
 class Role(StrEnum):
-    """Why a trial exists: for its cell, as the second of the A/A pair, on the twin set of processes, ..."""
+    """Why a trial exists: for its cell, as the second of the A/A pair, or on the twin set of processes."""
 
     CELL = "cell"
     AA = "aa"
     TWIN = "twin"
     REFERENCE = "reference"
     """An arm of the first part of a round that was divided, once more in each further part."""
-    ALONE = "alone"
-    """Of a cell that is an arm of a round, once more without company, on the same processes."""
+    COUNT = "count"
+    """Its cell's instructions and system calls are counted; of its times nothing is made."""
 
 
 class Phase(StrEnum):
@@ -181,6 +182,11 @@ class Trial:
     process_set: str = "a"
     """Which of its mesh's sets of processes it has; arms of a round have different ones."""
 
+    @property
+    def life(self) -> tuple[int, str]:
+        """Which life of its mesh's proxies it is in: trials of one mesh and life share their processes."""
+        return self.execution, self.process_set
+
 
 class Arrangement(StrEnum):
     """Whether trials run in rounds, or one at a time."""
@@ -253,10 +259,12 @@ class Study:
     layer: Layer | None = None
     """Asked for beside the file: only cells of this layer were kept."""
     arrangement: Arrangement = Arrangement.APART
-    alone: int = 0
-    """Trials of every block that run alone, of cells that have company in its rounds (`design.alone`)."""
     search: Search | None = None
     """Of a saturation study, whose cells have no rate (0): it is what is searched for."""
+    counting: Counting | None = None
+    """What is counted in trials of their own; None: nothing."""
+    timed: bool = True
+    """False: only the counting trials are run."""
     notes: tuple[str, ...] = ()
     """What its files say and has no effect, for the plan."""
     source: str = field(repr=False, default="")

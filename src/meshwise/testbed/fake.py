@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -24,8 +24,20 @@ import pyarrow as pa
 from meshwise.core import messages
 from meshwise.load.schedule import shaped_times_ns
 from meshwise.mesh.seam import Check, Proof
-from meshwise.study.model import Arrangement, Authorization, Cell, MtlsMode, Protocol, Study, Trial, TrialPlan
+from meshwise.study.model import (
+    Arrangement,
+    Authorization,
+    Cell,
+    MtlsMode,
+    Protocol,
+    Role,
+    Study,
+    Trial,
+    TrialPlan,
+)
 from meshwise.telemetry.source import Source
+from meshwise.testbed import fake_counting
+from meshwise.testbed.fake_counting import CountingNoise
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe
 
 HOP_US = 90.0
@@ -117,7 +129,8 @@ class FakeTestbed:
     while measuring. `thin`: keep only every n-th request. `instrument_rps`: in a saturation study the
     instrument falls behind above this rate; `lock`: what it is that fills up is no CPU; `stolen`: share of
     the host's CPU that its hypervisor takes. `busy`: number of a round -> share of the pods' CPU that is used
-    in it, where that is to be told; `saturated`: trials whose backlog grows.
+    in it, where that is to be told; `saturated`: trials whose backlog grows. `uncounted`: counting trial ->
+    numbers of the windows in which a request fails.
     """
 
     def __init__(
@@ -136,6 +149,8 @@ class FakeTestbed:
         stolen: float = 0.0,
         busy: Mapping[int, float] | None = None,
         saturated: Collection[str] = (),
+        counting_noise: CountingNoise | None = None,
+        uncounted: Mapping[str, Collection[int]] | None = None,
     ) -> None:
         self.study = study
         self.seed = seed
@@ -145,6 +160,8 @@ class FakeTestbed:
         self.instrument_rps = instrument_rps
         self.lock, self.stolen = lock, stolen
         self.busy, self.saturated = busy or {}, saturated
+        self.counting_noise = counting_noise or CountingNoise()
+        self.uncounted = uncounted or {}
         self.log: list[str] = []
         """What was asked of it, one word and id each: for tests of the order of things."""
         self._entered = False
@@ -191,7 +208,26 @@ class FakeTestbed:
         return {"fake.log": f"{trial.trial_id} did not end well\n"}
 
     def measure(self, trials: Sequence[Trial], observe: Observe) -> Mapping[str, Measurement]:
-        return {trial.trial_id: self._measure(trial, observe) for trial in trials}
+        return {
+            trial.trial_id: self._count(trial, observe)
+            if trial.role is Role.COUNT
+            else self._measure(trial, observe)
+            for trial in trials
+        }
+
+    def _count(self, trial: Trial, observe: Observe) -> Measurement:
+        self._note(f"count {trial.trial_id}")
+        if trial.trial_id in self.interrupts:
+            raise KeyboardInterrupt
+        assert self.study.counting is not None, "a counting trial is of a study that counts"
+        found = fake_counting.count(
+            self.study.counting, trial, self.seed, self.counting_noise, self.uncounted.get(trial.trial_id, ())
+        )
+        observe(LiveProgress(0.1, found.requests.num_rows, None))
+        if trial.trial_id in self.crashes:
+            source = Source(trial.cell.mesh, trial.process_set, trial.cell.topology.entry.name, "proxy")
+            return replace(found, failure=f"{source} ended with status 139", counts=None)
+        return found
 
     def _measure(self, trial: Trial, observe: Observe) -> Measurement:
         self._note(f"measure {trial.trial_id}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from meshwise.study.design.alone import alone_in
+from meshwise.study.design.counting import counting_design, planned_windows
 from meshwise.study.design.rounds import block_rounds, block_tasks
 from meshwise.study.design.search import INVALID_TRIES, most_steps, usual_steps
 from meshwise.study.graph.sums import asked_errors
@@ -18,6 +18,9 @@ mean of 456 trials of both meshes' ladders)."""
 
 RESTART_S = 2.0
 """Starting every environment's processes: per execution (1.7 s there)."""
+
+COUNTED_REQUEST_S, COUNTED_TRIAL_S, COUNTED_START_S = 0.008, 4.0, 30.0
+"""Of proxies under callgrind, on two cores: a request, posture and proof of a trial, and a start of all."""
 
 REQUEST_ROW_BYTES = 14.0
 """A request in compressed Parquet (tests/unit/test_archive_store.py holds it to that)."""
@@ -39,6 +42,8 @@ SIDECARS_US = (400, 900)
 
 @dataclass(frozen=True)
 class Estimate:
+    """Of the trials that are timed; `counting_estimate` tells of those that count."""
+
     trials: int
     wall_s: float
     measured_s: float
@@ -46,10 +51,35 @@ class Estimate:
     disk_bytes: int
 
 
+@dataclass(frozen=True)
+class CountingEstimate:
+    cells: int
+    trials: int
+    executions: int
+    """Lives of each mesh's proxies."""
+    wall_s: float
+
+
+def counting_estimate(study: Study) -> CountingEstimate:
+    """Nothing for a study that counts nothing."""
+    trials, counting = counting_design(study), study.counting
+    if counting is None:
+        return CountingEstimate(0, 0, 0, 0.0)
+    rounds = {trial.round: trial.cell for trial in trials}
+    batches = {trial.execution for trial in trials}
+    requests = sum(window.requests for window in planned_windows(counting, trials[0].cell))
+    each_s = (requests + counting.requests) * COUNTED_REQUEST_S + COUNTED_TRIAL_S
+    return CountingEstimate(
+        cells=len({trial.cell for trial in trials}),
+        trials=len(trials),
+        executions=counting.executions,
+        wall_s=len(rounds) * each_s + len(batches) * COUNTED_START_S,
+    )
+
+
 def estimate(study: Study) -> Estimate:
-    alone, steps = len(alone_in(study, 0)), usual_steps(study.search) if study.search else 1
-    trials = study.blocks * (len(block_tasks(study)) + alone) * steps
-    rounds = study.blocks * (len(block_rounds(study)) + alone) * steps
+    trials = study.blocks * len(block_tasks(study)) * (usual_steps(study.search) if study.search else 1)
+    rounds = study.blocks * len(block_rounds(study)) * (usual_steps(study.search) if study.search else 1)
     measured_s = rounds * _trial_s(study)
     if study.search:
         measured_s += study.blocks * len(block_tasks(study)) * _longer_soak_s(study, study.search)

@@ -15,6 +15,7 @@ from pydantic_core import CoreSchema
 
 from meshwise.study.factors import BY_KEY
 from meshwise.study.file.bank_keys import EventPart, MixPart
+from meshwise.study.file.count_keys import CountPart
 from meshwise.study.file.load_keys import MovingLoad, ThinkTime
 from meshwise.study.file.scalars import Duration, Levels, Part, Rate, Share, choice
 from meshwise.study.file.topology_key import GraphChoice, graph_choice, graph_choice_schema
@@ -208,14 +209,12 @@ class StudyFile(Part):
             "`apart`: one at a time. Default: together, for steady load."
         ),
     ] = None
-    alone: Annotated[int, Field(ge=0, le=64)] | None = Field(
-        default=None,
-        description="Of a study together: so many cells of every block also run alone, in turns, for their "
-        "levels without company. Default: enough for one cell of each traffic. 0: none.",
-    )
     control: ControlPart = ControlPart()
     objective: ObjectivePart | None = None
     search: SearchPart | None = None
+    count: CountPart | None = Field(
+        default=None, description="Count instructions and system calls too. Default: not."
+    )
     workers: Annotated[int, Field(ge=1, le=64, description="Worker threads of each proxy.")] = 2
     pin: Annotated[bool, Field(description="Pin pods and instrument to CPUs.")] = False
     outliers: Annotated[

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -17,9 +16,9 @@ from pydantic_core import ErrorDetails
 
 from meshwise.core import messages
 from meshwise.study.bank import DEFAULT_WEIGHTS
-from meshwise.study.design.alone import usual_alone
 from meshwise.study.design.rounds import why_apart
 from meshwise.study.file.bank_keys import check_bank
+from meshwise.study.file.count_keys import counting_of
 from meshwise.study.file.document import MAX_CHARACTERS, Document, Path, parse_document
 from meshwise.study.file.keys import StudyFile
 from meshwise.study.file.movement import check_load, moving_load
@@ -115,12 +114,10 @@ def parse_study(
     per_execution = blocks_per_execution(file, problems)
     check_load(file, moving, applicable, problems)
     check_bank(file.shape, file.load.mix, file.events, file.trial.duration, problems)
-    if file.alone and arrangement is Arrangement.APART:
-        reason = "every trial of this study is alone already: it is arranged apart"
-        problems.append(impossible(("alone",), reason, "leave it out"))
+    counting = counting_of(file.count, applicable, problems)
     if problems:
         raise to_error(document, problems)
-    study = Study(
+    return Study(
         name=file.name,
         seed=file.seed,
         environments=environments,
@@ -139,13 +136,13 @@ def parse_study(
         layer=layer,
         arrangement=arrangement,
         search=search,
+        counting=counting,
         notes=(
             *(given.notes if given else ()),
             *(moving.trace.notes if moving and moving.trace else ()),
         ),
         source=text,
     )
-    return replace(study, alone=usual_alone(study) if file.alone is None else file.alone)
 
 
 def _arrangement(

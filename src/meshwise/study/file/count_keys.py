@@ -1,0 +1,68 @@
+"""The key `count` of a study file: what is counted, and how often."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from meshwise.study.counting import Counting
+from meshwise.study.design.counting import counted_cells
+from meshwise.study.file.problems import Problem, impossible
+from meshwise.study.file.scalars import Levels, Part
+from meshwise.study.model import Cell
+
+_USUAL = Counting()
+LEAST_EXECUTIONS = 2
+
+
+class CountPart(Part):
+    """Count instructions and system calls per request, in trials of their own."""
+
+    requests: Annotated[int, Field(ge=1, le=100_000, description="In each window.")] = _USUAL.requests
+    windows: Annotated[int, Field(ge=1, le=100, description="Windows of requests that count.")] = (
+        _USUAL.windows
+    )
+    warmup: Annotated[int, Field(ge=0, le=100_000, description="Requests before them, not used.")] = (
+        _USUAL.warmup
+    )
+    handshakes: Annotated[
+        int, Field(ge=0, le=1000, description="Connections of a window of handshakes; 0: none.")
+    ] = _USUAL.handshakes
+    executions: Annotated[int, Field(ge=1, le=100, description="Lives of the proxies.")] = _USUAL.executions
+    at_once: Annotated[int, Field(ge=1, le=16, description="Executions that count at the same time.")] = (
+        _USUAL.at_once
+    )
+    connections: Levels[Annotated[int, Field(ge=1, le=1000)]] | None = Field(
+        default=None, description="Instead of the cells' own; several show batching."
+    )
+    streams: Levels[Annotated[int, Field(ge=1, le=1000)]] | None = Field(
+        default=None, description="Per connection of http2 and grpc, instead of the cells' own."
+    )
+
+
+def counting_of(part: CountPart | None, cells: tuple[Cell, ...], problems: list[Problem]) -> Counting | None:
+    """None where nothing is to be counted."""
+    if part is None:
+        return None
+    found = Counting(
+        requests=part.requests,
+        windows=part.windows,
+        warmup=part.warmup,
+        handshakes=part.handshakes,
+        executions=part.executions,
+        at_once=part.at_once,
+        connections=tuple(part.connections or ()),
+        streams=tuple(part.streams or ()),
+    )
+    if part.executions < LEAST_EXECUTIONS:
+        reason = "an interval needs two executions at least"
+        problems.append(impossible(("count", "executions"), reason, f"usual: {_USUAL.executions}"))
+    if part.connections and max(part.connections) > part.requests:
+        reason = "a window has fewer requests than connections, so some would carry none"
+        problems.append(impossible(("count", "connections"), reason, "more `requests`, or fewer connections"))
+    if cells and not counted_cells(cells, found).cells:
+        why = next(iter(counted_cells(cells, found).left_out.values()))
+        reason = f"there is no cell to count: {why}"
+        problems.append(impossible(("count",), reason, "add a mesh to `environments`, or remove `count`"))
+    return found
