@@ -22,8 +22,12 @@ from meshwise.findings.document import to_json
 
 MENDED: dict[str, str] = {
     r"findings\[check/limit/.*\]\.method": "it names the module that attributes, which moved",
+    r"findings\[check/instrument\]": "lateness is blamed on what it moved, and by whoever made more of it",
 }
 """Regular expression for the place of a difference -> why the value of today is the right one."""
+
+JUDGED_ANEW = ("late_sends", "host_late", "host_limited")
+"""Flags of lateness are on other numbers today, and are left out on both sides."""
 
 MENDED_TABLES: dict[str, str] = {
     "factors": "rows of `permissive` say which share of plaintext clients they are of",
@@ -40,8 +44,17 @@ def earlier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def unexpected(old: object, new: object) -> list[str]:
     """What differs and is not declared."""
-    found = differences(old, new)
+    found = differences(_without_lateness(old), _without_lateness(new))
     return [each for each in found if not any(re.search(pattern, each) for pattern in MENDED)]
+
+
+def _without_lateness(document: object) -> object:
+    if isinstance(document, dict):
+        return {key: _without_lateness(value) for key, value in document.items()}
+    if isinstance(document, list):
+        kept = [each for each in document if not (isinstance(each, str) and each.startswith(JUDGED_ANEW))]
+        return [_without_lateness(each) for each in kept]
+    return document
 
 
 def test_there_are_archives_of_every_kind() -> None:

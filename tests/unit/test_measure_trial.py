@@ -11,7 +11,8 @@ import pytest
 from tests.support.synthetic import cell, requests_frame, telemetry_frame
 
 from meshwise.findings.metric import MetricKey
-from meshwise.measure.trial import measure, throughput_variation, usage
+from meshwise.measure.times import NEEDED_EXCEEDANCES
+from meshwise.measure.trial import MOVED_BY_LATE_SENDS, TrialResult, measure, throughput_variation, usage
 from meshwise.stats.quantile import effective_exceedances, quantile
 from meshwise.study.model import Cell, MeshName, Role, Trial
 
@@ -139,6 +140,46 @@ def test_late_sends_are_flagged_against_the_response_time() -> None:
     late = measure(trial_of(cell()), requests_frame(np.full(1000, 1000.0), late_us=60.0), NO_TELEMETRY)
     assert not any(flag.code == "late_sends" for flag in on_time.flags)
     assert any(flag.code == "late_sends" for flag in late.flags)
+    assert (on_time.moved, late.moved) == (frozenset(), frozenset(MOVED_BY_LATE_SENDS))
+
+
+def _with_late(count: int, each: int, answered_late: bool) -> TrialResult:
+    """`count` requests of 1 ms, every so many of them sent 2 ms late; those are slow, or the others are."""
+    late = np.arange(count) % each == 0
+    response = np.where(late == answered_late, 4000.0, 1000.0) + np.arange(count) % 7 * 0.01
+    frame = requests_frame(response)
+    sent = pl.col("intended_ns") + pl.Series(np.where(late, 2_000_000 if answered_late else 900_000, 0))
+    return measure(trial_of(cell()), frame.with_columns(sent_ns=sent), NO_TELEMETRY)
+
+
+def test_lateness_counts_where_it_is_part_of_the_number_and_not_beside_it() -> None:
+    slow = _with_late(10_000, 50, answered_late=True)
+    assert slow.moved == {"response_p99_us", "response_p999_us"}
+    assert "late_sends" in [flag.code for flag in slow.flags]
+    quick = _with_late(10_000, 50, answered_late=False)  # P99 of lateness is 22 % of P99 of response
+    assert quick.values[MetricKey("lateness_p99_us")] == pytest.approx(900.0)
+    assert quick.moved == frozenset()
+    assert "late_sends" not in [flag.code for flag in quick.flags]
+
+
+def test_lateness_of_a_percentile_that_so_few_requests_do_not_estimate_flags_no_trial() -> None:
+    few = _with_late(400, 50, answered_late=True)
+    assert few.moved == {"response_p99_us", "response_p999_us"}
+    assert few.exceedances[MetricKey("response_p99_us")] < NEEDED_EXCEEDANCES
+    assert "late_sends" not in [flag.code for flag in few.flags]
+
+
+def test_much_by_the_instrument_and_one_long_stall_by_the_host_is_whose_made_more() -> None:
+    def code(late_us: float, stall_ns: int) -> str:
+        frame = requests_frame(np.full(1000, 1000.0), late_us=late_us)
+        causes = np.where(np.arange(1000) < 20, "host", "")
+        sent = pl.col("sent_ns") + pl.Series(np.where(causes == "host", stall_ns, 0))
+        done = pl.col("done_ns") + pl.Series(np.where(causes == "host", stall_ns, 0))
+        frame = frame.with_columns(sent, done, waited_for=pl.Series(causes, dtype=pl.Categorical))
+        flags = measure(trial_of(cell()), frame, NO_TELEMETRY).flags
+        return next(each.code for each in flags if each.kind.late)
+
+    assert (code(60.0, 900_000), code(10.0, 5_000_000)) == ("late_sends", "host_late")
 
 
 @pytest.mark.parametrize(

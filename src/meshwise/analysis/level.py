@@ -18,11 +18,21 @@ from meshwise.analysis.contrast import Naming, cell_scope, place_of
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.settings import Settings
 from meshwise.findings.finding import Companion, Finding, exp
-from meshwise.findings.flag import FAILURES_IN_TRIALS, IN_COMPANY, NOT_ESTIMABLE, Flag
+from meshwise.findings.flag import (
+    FAILURES_IN_TRIALS,
+    HOST_LATE,
+    HOST_LIMITED,
+    IN_COMPANY,
+    INSTRUMENT_LIMITED,
+    LATE_SENDS,
+    NOT_ESTIMABLE,
+    Flag,
+    FlagKind,
+)
 from meshwise.findings.metric import Metric, MetricKey, Scale
 from meshwise.findings.subject import CellLevel
 from meshwise.measure.times import NEEDED_EXCEEDANCES
-from meshwise.measure.trial import LATE_SHARE, TrialResult
+from meshwise.measure.trial import MOVED_BY_LATE_SENDS, TrialResult
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import clopper_pearson, ends, hodges_lehmann, t_interval
 from meshwise.stats.verdict import Verdict
@@ -114,20 +124,23 @@ def trial_flags(trials: Sequence[TrialResult], metric: Metric) -> list[Flag]:
     found: dict[str, Flag] = {}
     for result in trials:
         for flag in dict.fromkeys(result.flags):
-            if flag.kind.late and not lateness_concerns(metric, result):
+            if flag.kind.late and not lateness_concerns(flag.kind, metric, result):
                 continue
+            if flag.kind is HOST_LIMITED and any(
+                each.kind in (HOST_LATE, LATE_SENDS) for each in result.flags
+            ):
+                continue  # the same lateness, and the other flag says more of it
             counts[flag.code] += 1
             found.setdefault(flag.code, flag)
     return [replace(found[code], trials=(count, len(trials))) for code, count in sorted(counts.items())]
 
 
-def lateness_concerns(metric: Metric, result: TrialResult) -> bool:
-    """Whether late sends could move this metric of this trial.
+def lateness_concerns(kind: FlagKind, metric: Metric, result: TrialResult) -> bool:
+    """Whether what the flag says puts this metric of this trial in doubt.
 
-    They are part of response times, which count from the intended time, but not of service times, CPU or
-    memory. The median moves only if the median send was late by a share of it that matters.
+    Late sends are part of response times, which count from the intended time, but not of service times, CPU
+    or memory; of each response time it is known whether they moved it. An instrument at its limit may also
+    have read answers late, so only the median, which a few do not move, is judged by what is known.
     """
-    median = result.values.get(MetricKey("response_p50_us"), 0.0)
-    if metric.name == "response_p50_us":
-        return result.values.get(MetricKey("lateness_p50_us"), 0.0) > LATE_SHARE * median
-    return metric.late
+    known = MOVED_BY_LATE_SENDS if kind is not INSTRUMENT_LIMITED else ("response_p50_us",)
+    return metric.name in result.moved if metric.name in known else metric.late

@@ -68,7 +68,7 @@ _LOST = "not every block has a complete pair here (a trial failed, was unproven,
 _RESUME = "look at the failed trials below, and continue the study with `--resume`"
 
 _ALONE = "keep other work off this machine, or give the load generator a CPU of its own"
-_MUCH = "the P99 of send lateness exceeds {share:.0%} of the P99 of response time, which includes it"
+_MUCH = "late sends are more than {share:.0%} of this time, which counts from when they were due"
 
 # fmt: off
 # Of a trial.

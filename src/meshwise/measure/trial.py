@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 import polars as pl
@@ -25,14 +26,15 @@ from meshwise.measure.attribution import ATTRIBUTED_METRICS, Machine, Usage
 from meshwise.measure.company import pods_busy, saturation
 from meshwise.measure.places import by_place
 from meshwise.measure.soak import throughput_variation, variability
-from meshwise.measure.times import SHARES, TrialCourse, course_of
+from meshwise.measure.times import NEEDED_EXCEEDANCES, SHARES, TrialCourse, course_of
 from meshwise.stats.arrays import BoolArray, FloatArray, IntArray
 from meshwise.stats.quantile import effective_exceedances, quantile, quantiles
 from meshwise.study.model import MeshName, Phase, Trial
 from meshwise.telemetry.source import Source
 
 LATE_SHARE = 0.05
-"""P99 of send lateness above this share of the P99 of response time puts the trial in doubt."""
+"""A response time of which late sends are more than this share is in doubt."""
+MOVED_BY_LATE_SENDS = ("response_mean_us", *(f"response_{word}_us" for word in PERCENTILES))
 
 REQUEST_COLUMNS = ("intended_ns", "sent_ns", "done_ns", "error")
 OPTIONAL_REQUEST_COLUMNS = ("client", "operation", "queued", "waited_for")
@@ -71,6 +73,9 @@ class TrialResult:
     was not read. Not of a search, as the next."""
     saturated: str = ""
     """By what this arm was saturated; empty if it was not."""
+    moved: frozenset[str] = frozenset()
+    """Which of MOVED_BY_LATE_SENDS would be lower by more than LATE_SHARE, had every request that had a slot
+    been sent in time."""
 
 
 def measure(
@@ -99,6 +104,7 @@ def measure(
     if (outside := analysed & sent.outside).any():
         _percentiles("outside_response", sent.response_us(outside), values, exceedances)
     offered = int(analysed.sum())
+    moved: frozenset[str] = frozenset()
     if offered:
         values[MetricKey("error_ratio")] = float(sent.failed[analysed].mean())
         values[MetricKey("throughput_rps")] = _throughput(sent, analysed)
@@ -106,7 +112,9 @@ def measure(
             variation := throughput_variation(sent.done[analysed & sent.answered], sent.intended)
         ) is not None:
             values[MetricKey("throughput_cv")] = variation
-        found += _lateness(sent, analysed, values)
+        moved = _moved(sent, mesh, values)
+        told = [name for name in moved if exceedances.get(MetricKey(name), inf) >= NEEDED_EXCEEDANCES]
+        found += _lateness(sent, analysed, values, flagged=bool(told))
     _by_operation(requests, values, exceedances)
     if trial.phase is Phase.SOAK:
         soaked = variability(sent.intended[mesh], response, sent.done[answered])
@@ -120,7 +128,7 @@ def measure(
         None if trial.search or not len(ascending) else quantiles(ascending, SHARES),
         course_of(sent.intended, mesh, response, moving_ns) if moving_ns else None,
         None if trial.search else pods_busy(telemetry, machine),
-        "" if trial.search or moving_ns else saturation(trial.cell, sent.intended[mesh], response),
+        "" if trial.search or moving_ns else saturation(trial.cell, sent.intended[mesh], response), moved,
     )  # fmt: skip
 
 
@@ -136,9 +144,8 @@ class _Requests:
     outside: BoolArray
     queued: BoolArray
     """No slot was free in time."""
-    by_instrument: BoolArray
     by_host: BoolArray
-    """Whose doing a late send is; empty in archives that do not say it."""
+    """Late by the host's doing; nothing in archives that do not say it."""
 
     @classmethod
     def of(cls, frame: pl.DataFrame) -> _Requests:
@@ -158,20 +165,20 @@ class _Requests:
         causes = pl.Series([""]).new_from_index(0, frame.height)
         if "waited_for" in frame.columns:
             causes = frame["waited_for"].cast(pl.String).fill_null("")
-        whose = ((causes == "instrument").to_numpy(), (causes == "host").to_numpy())
-        columns = (intended, sent, done, ~answered, answered, outside, queued, *whose)
+        by_host = (causes == "host").to_numpy()
+        columns = (intended, sent, done, ~answered, answered, outside, queued, by_host)
         if frame.height > 1 and (np.diff(intended) < 0).any():
             order = np.argsort(intended, kind="stable")
             columns = tuple(column[order] for column in columns)  # type: ignore[assignment]
         return cls(*columns)
 
     def response_us(self, chosen: BoolArray) -> FloatArray:
-        return self._since(self.intended, chosen)
+        return self.since(self.intended, chosen)
 
     def service_us(self, chosen: BoolArray) -> FloatArray:
-        return self._since(self.sent, chosen)
+        return self.since(self.sent, chosen)
 
-    def _since(self, start: IntArray, chosen: BoolArray) -> FloatArray:
+    def since(self, start: IntArray, chosen: BoolArray) -> FloatArray:
         times = (self.done[chosen] - start[chosen]) / 1e3
         times[self.failed[chosen]] = np.inf
         return np.asarray(times)
@@ -223,15 +230,28 @@ def _throughput(sent: _Requests, analysed: BoolArray) -> float:
     return float(answered.sum()) / (end / 1e9) if end > 0 else float("nan")
 
 
-def _lateness(sent: _Requests, analysed: BoolArray, values: Values) -> list[Flag]:
-    """Of good requests that had a slot; a flag where that matters, with whose doing it is."""
+def _moved(sent: _Requests, mesh: BoolArray, values: Values) -> frozenset[str]:
+    """`TrialResult.moved`: each number as it is beside what it would be, counted from the send."""
+    start = np.where(sent.answered & ~sent.queued, sent.sent, sent.intended)
+    ascending = np.sort(sent.since(start, mesh))
+    in_time = {f"response_{word}_us": quantile(ascending, p) for word, p in PERCENTILES.items()}
+    if (answered := mesh & sent.answered).any():
+        in_time["response_mean_us"] = float(sent.since(start, answered).mean())
+    return frozenset(
+        name for name, value in in_time.items() if value < (1 - LATE_SHARE) * values[MetricKey(name)]
+    )
+
+
+def _lateness(sent: _Requests, analysed: BoolArray, values: Values, *, flagged: bool) -> list[Flag]:
+    """Of good requests that had a slot; the flag says whose doing it is."""
     had_slot = analysed & sent.answered & ~sent.queued
-    late = np.sort((sent.sent - sent.intended)[had_slot] / 1e3)
-    values[MetricKey("lateness_p50_us")] = quantile(late, 0.5)
-    values[MetricKey("lateness_p99_us")] = p99 = quantile(late, 0.99)
-    if not p99 > LATE_SHARE * values[MetricKey("response_p99_us")]:
+    late = (sent.sent - sent.intended)[had_slot] / 1e3
+    ascending = np.sort(late)
+    values[MetricKey("lateness_p50_us")] = quantile(ascending, 0.5)
+    values[MetricKey("lateness_p99_us")] = quantile(ascending, 0.99)
+    if not flagged:
         return []
-    by_host = (sent.by_host & had_slot).sum() > (sent.by_instrument & had_slot).sum()
+    by_host = 2 * late[sent.by_host[had_slot]].sum() > late.sum()  # what is too short to have a cause is ours
     return [(HOST_LATE if by_host else LATE_SENDS)(share=LATE_SHARE)]
 
 
