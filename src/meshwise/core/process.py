@@ -218,11 +218,13 @@ def ask(
     *,
     environment: Mapping[str, str] | None = None,
     limit_bytes: int = ANSWER_BYTES,
+    descriptors: Sequence[int] = (),
 ) -> ProgramOutput:
     """Run a program that answers and ends, as `--version` does; it and its children are killed after that.
 
-    Raises OSError when it cannot be started, ValueError in words when it does not end in time or says more
-    than `limit_bytes`: what a user names as a proxy may be any program.
+    `descriptors` are passed on under the same numbers. Raises OSError when it cannot be started,
+    ValueError in words when it does not end in time or says more than `limit_bytes`: what a user names as a
+    proxy may be any program.
     """
     deadline = time.monotonic() + timeout_s
     said = bytearray()
@@ -230,7 +232,7 @@ def ask(
         list(map(str, argv)),
         env=None if environment is None else dict(environment),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        bufsize=0, process_group=0,
+        bufsize=0, process_group=0, pass_fds=descriptors,
     ) as program:  # fmt: skip
         pipe = program.stdout
         assert pipe is not None

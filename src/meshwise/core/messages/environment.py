@@ -91,7 +91,7 @@ COUNTED_ENDED = proxy_fault(
 )
 NOTHING_COUNTED = environment_fault(
     "MW236",
-    "{counter} counted no instruction of {name} in a window",
+    "{counter} counted nothing of {name} in a window: {reason}",
     "its figures are not used; please report this with `valgrind --version` and the proxy's version",
 )
 NO_PMU = environment_fault(

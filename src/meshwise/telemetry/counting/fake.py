@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from meshwise.core import messages
 from meshwise.core.process import LaunchPlan, OwnedProcess
 from meshwise.telemetry.counting.seam import Count, Function
+from meshwise.telemetry.counting.troubles import require_running
 
 Key = TypeVar("Key", str, Function)
 
@@ -63,17 +63,6 @@ class FakeCounter:
 
     def describe(self) -> Mapping[str, str]:
         return {"tool": "fake", "version": "1", "counts": "what it is told", "cpu": "none"}
-
-
-def require_running(process: OwnedProcess, counter: str) -> None:
-    """Raises MW235 when the counted process has ended."""
-    if not process.running:
-        raise messages.COUNTED_ENDED.error(
-            name=process.name,
-            ending=process.ending,
-            counter=counter,
-            tail=process.log_tail() or "(its log is empty)",
-        )
 
 
 def difference(later: Count, earlier: Count) -> Count:

@@ -1,0 +1,285 @@
+"""The counter `callgrind`: processes run under valgrind, and a library inside them begins and ends windows.
+
+Rules of this file:
+- Nobody is stopped from outside: no ptrace, no vgdb. The library's thread (inside.c) waits in a socket call.
+- Nothing of ours is left on a disk: the library is in memory (memfd), dumps are read and removed.
+- What is counted depends on the program and its work alone: addresses are fixed, the environment always has
+  the same size, the user's valgrind options are not read, jemalloc gives nothing back by the clock.
+- Threads take turns in order (`--fair-sched`), as valgrind runs one at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from meshwise.core import messages
+from meshwise.core.errors import MeshwiseError
+from meshwise.core.patience import Patience
+from meshwise.core.process import LaunchPlan, OwnedProcess, ask, tail
+from meshwise.telemetry.counting import calls, profile, troubles, valgrind
+from meshwise.telemetry.counting.seam import Count
+
+SLOWNESS = 50.0
+"""Measured: an Envoy is ready after 15 s instead of 0.3 s, and a request takes 8 ms instead of 0.15 ms."""
+KNOWN_WORK = 100_000
+"""Instructions that a check must count at least: the turns of a loop (inside.c)."""
+_MARK = f"getpriority ( {0x6D77}, 0 )"
+"""A system call that only our thread makes (inside.c)."""
+_SOCKET, _LOG, _PROFILE = "control", "valgrind.log", "profile"
+_VARIABLE_BYTES = 512
+_DESCRIPTOR_BYTES = 32
+_ONCE_MORE_S = 0.02
+_KEPT_BY_ALLOCATOR = "dirty_decay_ms:-1,muzzy_decay_ms:-1"
+
+
+class CallgrindCounter:
+    """A context manager: owns the memory in which the library is."""
+
+    def __init__(self, scratch: Path, patience: Patience, environment: Mapping[str, str]) -> None:
+        """`scratch`: a directory in which to compile; `patience`: of an ordinary process here; `environment`:
+        where programs are found. Raises MW230, MW231, MW232."""
+        self._valgrind = valgrind.find(environment)
+        self._patience = patience.slowed(SLOWNESS)
+        self._owned = contextlib.ExitStack()
+        self._programs: dict[str, int] = {}
+        library = valgrind.compile_library(scratch, environment)
+        self._library = self._own(_in_memory(library))
+        self._cpu = self._presented_cpu(environment)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._owned.close()
+
+    @property
+    def name(self) -> str:
+        return "callgrind"
+
+    @property
+    def slowness(self) -> float:
+        return SLOWNESS
+
+    def start(self, plan: LaunchPlan, directory: Path) -> LaunchPlan:
+        program = plan.argv[0]
+        if valgrind.interpreter(Path(program)) is False:
+            reason = "it is linked statically, so nothing can be preloaded into it"
+            raise messages.NOT_COUNTABLE.error(path=program, reason=reason)
+        for left in (directory / _SOCKET, directory / _LOG, *directory.glob(f"{_PROFILE}*")):
+            left.unlink(missing_ok=True)
+        if plan.uid is not None:
+            os.chown(directory, plan.uid, plan.uid if plan.gid is None else plan.gid)
+        descriptors = (*plan.descriptors, self._library)
+        if plan.uid is not None and not valgrind.open_to(plan.uid, Path(program)):
+            opened = self._program(program)
+            descriptors, program = (*descriptors, opened), _through(opened)
+        words = (
+            "--tool=callgrind", "--command-line-only=yes", "--vgdb=no", "--fair-sched=yes",
+            "--dump-line=no", f"--callgrind-out-file={directory / _PROFILE}",
+            f"--log-file={directory / _LOG}",
+        )  # fmt: skip
+        return replace(
+            plan,
+            argv=(str(self._valgrind.path), *words, program, *plan.argv[1:]),
+            environment={
+                **plan.environment,
+                "LD_PRELOAD": _through(self._library),
+                "MESHWISE_COUNTER": _padded(str(directory.absolute()), _VARIABLE_BYTES),
+                "MALLOC_CONF": _KEPT_BY_ALLOCATOR,
+                "_RJEM_MALLOC_CONF": _KEPT_BY_ALLOCATOR,
+            },
+            descriptors=descriptors,
+            fixed_addresses=True,
+        )
+
+    def attach(self, process: OwnedProcess, directory: Path) -> CallgrindProcess:
+        return CallgrindProcess(process, directory, self._patience)
+
+    def describe(self) -> Mapping[str, str]:
+        return {
+            "tool": "valgrind --tool=callgrind",
+            "version": self._valgrind.version,
+            "counts": "instructions in user space of all threads; system calls by name",
+            "cpu": f"as valgrind presents it: {self._cpu}",
+        }
+
+    def _own(self, descriptor: int) -> int:
+        self._owned.callback(os.close, descriptor)
+        return descriptor
+
+    def _program(self, path: str) -> int:
+        if path not in self._programs:
+            self._programs[path] = self._own(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return self._programs[path]
+
+    def _presented_cpu(self, environment: Mapping[str, str]) -> str:
+        """Which CPU a program under valgrind sees; asked of this Python, whose own code is not reached."""
+        words = (
+            "--tool=callgrind",
+            "--command-line-only=yes",
+            "--vgdb=no",
+            "-q",
+            "--callgrind-out-file=/dev/null",
+        )
+        given = {
+            **environment,
+            "LD_PRELOAD": _through(self._library),
+            "MESHWISE_COUNTER": "cpu",
+        }
+        limit_s = self._patience.start_s
+        try:
+            said = ask(
+                [self._valgrind.path, *words, sys.executable],
+                limit_s,
+                environment=given,
+                descriptors=[self._library],
+            )
+        except (OSError, ValueError) as error:
+            raise messages.NO_VALGRIND.error(reason=f"{self._valgrind.path}: {error}") from error
+        found = [line for line in said.text.splitlines() if line.startswith("cpu ")]
+        if said.status or not found:
+            raise messages.NO_VALGRIND.error(reason=f"{self._valgrind.path} --tool=callgrind {said.ending}")
+        return found[0].removeprefix("cpu ").strip("\0 ")
+
+
+class CallgrindProcess:
+    """A process that was started as `CallgrindCounter.start` says; owns the connection to its thread."""
+
+    def __init__(self, process: OwnedProcess, directory: Path, patience: Patience) -> None:
+        """Waits until the thread answers and has counted known work. Raises MW234, MW235, MW236."""
+        self._process = process
+        self._directory = directory
+        self._patience = patience
+        self._traced_from: int | None = None
+        self._connection = self._connect()
+        try:
+            self._count_known_work()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def begin(self) -> None:
+        self._traced_from = self._log.stat().st_size
+        self._command("z")
+
+    def end(self) -> Count:
+        if self._traced_from is None:
+            raise ValueError("a window ends that has not begun")
+        self._command("d")
+        count = self._read(self._traced_from)
+        self._traced_from = None
+        if not count.instructions and count.system_calls:
+            raise self._nothing("it made system calls, and no instruction was counted")
+        return count
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / _LOG
+
+    def _connect(self) -> socket.socket:
+        begun = time.monotonic()
+        while True:
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                return _connected(self._directory)
+            self._look("its thread inside never listened", begun, self._patience.ready_s)
+            time.sleep(_ONCE_MORE_S)
+
+    def _count_known_work(self) -> None:
+        self.begin()
+        self._command("k")
+        if (counted := self.end().instructions) < KNOWN_WORK:
+            raise self._nothing(f"known work of {KNOWN_WORK} turns of a loop counted as {counted}")
+
+    def _command(self, letter: str) -> None:
+        """Sends it and waits for its answer."""
+        begun = time.monotonic()
+        word = letter.encode()
+        try:
+            self._connection.send(word)
+            while not select.select([self._connection], [], [], _ONCE_MORE_S)[0]:
+                self._look(f"its thread inside was told `{letter}`", begun, self._patience.control_s)
+            answered = self._connection.recv(1) == word
+        except ConnectionError:
+            answered = False
+        if not answered:  # a process that ends closes its connection a little before
+            self._process.wait(self._patience.stop_s)
+            self._look("its thread inside ended", begun, 0.0)
+
+    def _look(self, what: str, begun: float, limit_s: float) -> None:
+        """Raises MW235 when the process has ended, MW234 when this took too long."""
+        if not self._process.running:
+            raise troubles.ended(self._process, "callgrind", self._told())
+        if time.monotonic() - begun >= limit_s:
+            raise messages.COUNTER_SILENT.error(
+                name=self._process.name, what=what, timeout=limit_s, tail=self._told()
+            )
+
+    def _read(self, traced_from: int) -> Count:
+        dumps = sorted(self._directory.glob(f"{_PROFILE}.*"), key=lambda path: int(path.suffix[1:]))
+        if not dumps:
+            raise self._nothing("valgrind wrote nothing")
+        with dumps[-1].open(encoding="utf-8", errors="replace") as file:
+            by_function = profile.functions(file)
+        for path in dumps:
+            path.unlink()
+        with self._log.open(encoding="utf-8", errors="replace") as log:
+            log.seek(traced_from)
+            made = calls.system_calls(log, _MARK)
+        if made is None:
+            raise self._nothing("valgrind traced no system calls")
+        return Count(sum(by_function.values()), None, made, by_function)
+
+    def _nothing(self, reason: str) -> MeshwiseError:
+        return messages.NOTHING_COUNTED.error(counter="callgrind", name=self._process.name, reason=reason)
+
+    def _told(self) -> str:
+        """The end of what valgrind said, then of what the process said."""
+        said = [line for line in tail(self._log).splitlines() if not line.startswith("SYSCALL[")]
+        return "\n".join([*said[-20:], self._process.log_tail()]).strip() or "(its logs are empty)"
+
+
+def _connected(directory: Path) -> socket.socket:
+    """Through a descriptor, as a socket's address holds 107 bytes and a path may be longer."""
+    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        made.connect(f"/proc/self/fd/{place}/{_SOCKET}")
+    except OSError:
+        made.close()
+        raise
+    finally:
+        os.close(place)
+    return made
+
+
+def _in_memory(content: bytes) -> int:
+    try:
+        descriptor = os.memfd_create("meshwise-counter", os.MFD_CLOEXEC)
+    except OSError as error:
+        raise messages.NO_COUNTER_LIBRARY.error(reason=f"memfd_create: {error.strerror}") from error
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    return descriptor
+
+
+def _through(descriptor: int) -> str:
+    return _padded(f"/proc/self/fd/{descriptor}", _DESCRIPTOR_BYTES)
+
+
+def _padded(path: str, multiple: int) -> str:
+    """The same file under a longer name, as more slashes in front mean nothing: its length is a multiple.
+
+    What stands in a program's arguments or environment moves its stack, and with it what is counted."""
+    return "/" * (-len(path) % multiple) + path

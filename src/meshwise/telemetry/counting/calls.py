@@ -1,0 +1,37 @@
+"""Reads valgrind's trace of system calls (`--trace-syscalls=yes`): how often a process made which.
+
+A line is written when a call begins, `SYSCALL[pid,thread](number) sys_name ( arguments ) --> ...`, and a
+second one, without the name, when one that had to wait has ended. Threads have valgrind's own numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+_BEGUN = re.compile(r"SYSCALL\[(\d+),(\d+)\]\( *\d+\) (?:sys_)?([a-z]\w*)")
+_FORMER = re.compile(r"new(stat|fstat|lstat|uname)|(\w+)_time32")
+"""How valgrind's names differ from those of the kernel's table."""
+
+
+def system_calls(lines: Iterable[str], mark: str) -> Mapping[str, int] | None:
+    """Calls by the kernel's name without those of the thread that made the call `mark` (`getpriority ( 9, 0`)
+    and of other processes. None when nobody made it: then nothing was traced."""
+    ours: tuple[str, str] | None = None
+    begun: Counter[tuple[str, str, str]] = Counter()
+    for line in lines:
+        match = _BEGUN.match(line)
+        if match is None:
+            continue
+        process, thread, name = match.groups()
+        if ours is None and f"sys_{mark}" in line:
+            ours = process, thread
+        begun[process, thread, _FORMER.sub(lambda found: found[1] or found[2], name)] += 1
+    if ours is None:
+        return None
+    by_name: Counter[str] = Counter()
+    for (process, thread, name), times in begun.items():
+        if process == ours[0] and thread != ours[1]:
+            by_name[name] += times
+    return dict(sorted(by_name.items()))

@@ -1,0 +1,163 @@
+/* Preloaded into a process that runs under `valgrind --tool=callgrind`: a thread that begins and ends windows.
+ *
+ * valgrind is asked from inside, by client requests, so nobody has to stop the process from outside (as vgdb does
+ * by ptrace). The thread sleeps in accept or recv; when the other side is gone it waits for the next one. What it
+ * does itself is not collected. In a process that is not under valgrind nothing happens.
+ *
+ * MESHWISE_COUNTER: the directory in which it listens, at `control`; or `cpu`: print which CPU the program sees, end.
+ * One packet of one byte is a command and is answered with the same byte when it is done:
+ *   z  from now on everything counts, and system calls are traced into valgrind's log
+ *   d  write what was counted since, and trace no more
+ *   k  count known work: KNOWN turns of a loop of this thread, and one system call
+ *
+ * The instructions by which valgrind is asked, and the numbers of the requests, are those of valgrind.h and
+ * callgrind.h (their own sections, for amd64 and arm64, may be used anywhere: BSD-style licence).
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
+#define TOOL(a, b, n) ((unsigned long)(a) << 24 | (unsigned long)(b) << 16 | (n)) /* VG_USERREQ_TOOL_BASE */
+#define RUNNING_ON_VALGRIND 0x1001UL
+#define CLO_CHANGE 0x1203UL
+#define DUMP_STATS TOOL('C', 'T', 0)
+#define ZERO_STATS TOOL('C', 'T', 1)
+#define TOGGLE_COLLECT TOOL('C', 'T', 2)
+
+#define MARK 0x6d77 /* `which` of a getpriority that only this thread makes: its line in the log is known by it */
+#define KNOWN 100000
+
+static unsigned long ask(unsigned long request, const void *argument)
+{
+    volatile unsigned long words[6] = {request, (unsigned long)argument, 0, 0, 0, 0};
+    unsigned long answer = 0;
+#if defined(__x86_64__)
+    __asm__ volatile("rolq $3, %%rdi; rolq $13, %%rdi; rolq $61, %%rdi; rolq $51, %%rdi; xchgq %%rbx, %%rbx"
+                     : "=d"(answer)
+                     : "a"(&words[0]), "0"(answer)
+                     : "cc", "memory");
+#elif defined(__aarch64__)
+    __asm__ volatile("mov x3, %1; mov x4, %2; ror x12, x12, #3; ror x12, x12, #13; ror x12, x12, #51;"
+                     "ror x12, x12, #61; orr x10, x10, x10; mov %0, x3"
+                     : "=r"(answer)
+                     : "r"(answer), "r"(&words[0])
+                     : "cc", "memory", "x3", "x4");
+#else
+#error "valgrind is asked on amd64 and arm64 only"
+#endif
+    return answer;
+}
+
+static void trace(int on)
+{
+    ask(CLO_CHANGE, on ? "--trace-syscalls=yes" : "--trace-syscalls=no");
+    if (on)
+        syscall(SYS_getpriority, MARK, 0);
+}
+
+static void known_work(void)
+{
+    ask(TOGGLE_COLLECT, 0);
+    for (volatile int turn = 0; turn < KNOWN; turn++)
+        ;
+    ask(TOGGLE_COLLECT, 0);
+}
+
+static void serve(int connection)
+{
+    char command;
+
+    while (recv(connection, &command, 1, 0) == 1) {
+        switch (command) {
+        case 'z':
+            trace(1);
+            ask(ZERO_STATS, 0);
+            break;
+        case 'd':
+            ask(DUMP_STATS, 0);
+            trace(0);
+            break;
+        case 'k':
+            known_work();
+            break;
+        default:
+            return;
+        }
+        if (send(connection, &command, 1, MSG_NOSIGNAL) != 1)
+            return;
+    }
+}
+
+static void *listen_for_ever(void *listener)
+{
+    int connection;
+
+    ask(TOGGLE_COLLECT, 0);
+    while ((connection = accept4((int)(long)listener, 0, 0, SOCK_CLOEXEC)) >= 0) {
+        serve(connection);
+        close(connection);
+    }
+    return 0;
+}
+
+static int listener_in(const char *directory)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    int place = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC); /* sun_path holds 107 bytes, a path more */
+
+    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/control", place);
+    if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 1)) {
+        perror("meshwise: counting: cannot listen");
+        return -1;
+    }
+    close(place);
+    return listener;
+}
+
+static void print_cpu(void)
+{
+    char name[49] = "the machine's own";
+#ifdef __x86_64__
+    for (unsigned part = 0; part < 3; part++) {
+        unsigned *words = (unsigned *)(name + 16 * part);
+        __get_cpuid(0x80000002 + part, words, words + 1, words + 2, words + 3);
+    }
+#endif
+    printf("cpu %s\n", name);
+    fflush(stdout);
+    _exit(0);
+}
+
+__attribute__((constructor)) static void start(void)
+{
+    const char *wanted = getenv("MESHWISE_COUNTER");
+    sigset_t every, former;
+    pthread_t thread;
+    int listener;
+
+    if (!wanted || !ask(RUNNING_ON_VALGRIND, 0))
+        return;
+    if (!strcmp(wanted, "cpu"))
+        print_cpu();
+    if ((listener = listener_in(wanted)) < 0)
+        return;
+    sigfillset(&every); /* signals are for the program's own threads */
+    pthread_sigmask(SIG_SETMASK, &every, &former);
+    if (pthread_create(&thread, 0, listen_for_ever, (void *)(long)listener))
+        perror("meshwise: counting: no thread");
+    else
+        pthread_detach(thread);
+    pthread_sigmask(SIG_SETMASK, &former, 0);
+}
