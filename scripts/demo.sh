@@ -7,7 +7,7 @@ meshwise doctor --short
 if meshwise proxies path linkerd >/dev/null 2>&1; then
   study=studies/quickstart-meshes.yaml
 else
-  echo "Istio only. To have Linkerd beside it: meshwise proxies pull linkerd@latest-known, then make demo again."
+  echo "Without linkerd2-proxy the demo measures Istio alone."
 fi
 rm -rf "$out"
 echo "meshwise run $study --out $out"

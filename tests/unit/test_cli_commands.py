@@ -193,3 +193,11 @@ def test_json_is_whole_and_alone_on_stdout() -> None:
     done = CliRunner().invoke(main.app, ["plan", str(ROOT / "studies/quickstart.yaml"), "--json"])
     assert json.loads(done.stdout)["study"] == "quickstart"
     assert done.stderr == ""
+
+
+def test_the_help_leads_from_a_machine_to_a_report() -> None:
+    text = " ".join(CliRunner().invoke(main.app, ["--help"], terminal_width=200).output.split())
+    steps = ("meshwise doctor", "meshwise plan", "meshwise run", "meshwise analyze", "meshwise report")
+    places = [text.find(step, text.index("Start with")) for step in steps]
+    assert -1 not in places
+    assert places == sorted(places)

@@ -57,7 +57,7 @@ def test_the_screen_shows_cells_order_time_disk_and_resolution(capsys: pytest.Ca
         "quickstart  none vs istio", "12 cells + 1 controls", f"{trials} trials", "on disk", "everywhere:",
         "together: 3 rounds a block, of 7, 3, 3 arms", "at most 560 requests/s over all arms",
         "Order of the first block", "What it can show", "strict+namespace", "twin",
-        "of 5 steps that hold together", "next: meshwise run",
+        "of 5 steps that hold together", "next: meshwise run", "then: meshwise analyze",
     ):  # fmt: skip
         assert part in text
 
@@ -153,3 +153,14 @@ def test_what_means_nothing_in_a_topology_is_not_said() -> None:
     varying, constant = split_factors(study.cells)
     assert not {"request_bytes", "response_bytes", "length"} & set(varying)
     assert not any(each.startswith(("request", "response", "length")) for each in constant)
+
+
+def test_the_words_that_the_plan_uses_are_explained_and_no_others() -> None:
+    together = shown(load_study(QUICKSTART))
+    for explained in ("cell: one", "block: one", "round: trials", "arm: one", "A/A: a cell", "posture: how"):
+        assert explained in " ".join(together.split())
+    assert "instrument: " not in together
+    apart = shown(load_study(ROOT / "studies/saturation.yaml"))
+    assert "arm: " not in apart
+    assert "cell: " not in apart
+    assert "block: one" in apart

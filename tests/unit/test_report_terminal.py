@@ -242,3 +242,11 @@ def test_numbers_near_zero_have_no_sign() -> None:
     assert form.signed(-3.0) == "-3"
     assert form.value(None) == "n/a"
     assert form.value(float("inf")) == "inf"
+
+
+def test_words_that_are_used_are_explained_on_top_once() -> None:
+    text = " ".join(shown(findings(("istio",), ("http1",))).split())
+    for explained in ("sidecar: the mesh's proxy", "block: one pass", "A/A: a cell measured against itself"):
+        assert text.count(explained) == 1
+    assert text.index("words ") < text.index("response time p50")
+    assert "arm: " not in text

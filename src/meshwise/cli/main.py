@@ -64,7 +64,8 @@ app = typer.Typer(
     name="meshwise",
     cls=_Commands,
     help="What each step of service-mesh security costs, measured on real proxies.",
-    epilog="Start with `meshwise doctor`, then `meshwise run studies/quickstart.yaml --out my-study`.",
+    epilog="Start with `meshwise doctor`. A study: `meshwise plan studies/quickstart.yaml`, `meshwise run "
+    "studies/quickstart.yaml --out my-study`, `meshwise analyze my-study`, `meshwise report my-study`.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

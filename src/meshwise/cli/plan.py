@@ -22,6 +22,7 @@ from meshwise.cli.plan_shape import load_document, load_lines
 from meshwise.cli.wiring import LevelOption, not_applicable
 from meshwise.core.units import format_duration, format_size
 from meshwise.report import edge
+from meshwise.report.glossary import legend
 from meshwise.study.design.blocks import design_block
 from meshwise.study.design.counting import counted_cells
 from meshwise.study.design.estimate import (
@@ -148,6 +149,20 @@ def _resolution(study: Study) -> Resolution:
 
 
 def show_plan(study: Study, path: Path, console: Console) -> None:
+    with console.capture() as captured:
+        _show_study(study, console)
+    console.file.write(said := captured.get())
+    console.print(Text(f"\n{legend(said)}", style="dim"))
+    cut = f" --level {study.layer}" if study.layer else ""
+    out = shlex.quote(f"{study.name}-study")
+    for line in (
+        f"\nnext: meshwise run {shlex.quote(str(path))} --out {out}{cut}",
+        f"then: meshwise analyze {out} && meshwise report {out}",
+    ):
+        console.print(Text(line), soft_wrap=True)
+
+
+def _show_study(study: Study, console: Console) -> None:
     expected = estimate(study)
     console.print(
         Text.assemble((study.name, "bold"), f"  {' vs '.join(study.environments)} · seed {study.seed}")
@@ -174,10 +189,6 @@ def show_plan(study: Study, path: Path, console: Console) -> None:
     _show_resolution(study, console)
     for mark, doubt in enumerate(doubts(study), start=1):
         console.print(Text(f"note {mark}: {doubt}"))
-    cut = f" --level {study.layer}" if study.layer else ""
-    console.print(
-        Text(f"\nnext: meshwise run {shlex.quote(str(path))} --out {study.name}-study{cut}"), soft_wrap=True
-    )
 
 
 def _show_size(study: Study, expected: Estimate, console: Console) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from meshwise.report import facts
 from meshwise.report.blocks import Bounds, Entry, Judged, Paragraph, Section, Sentences, Setting, Style, Table
 from meshwise.report.content import Content
+from meshwise.report.glossary import legend
 from meshwise.report.rounds import rounds_line
 from meshwise.report.sections import Report
 from meshwise.report.words import Footnotes
@@ -28,27 +29,35 @@ _WRAPPED = (Setting.PROSE, Setting.VERDICT)
 def show(report: Report, console: Console) -> None:
     """Print the whole report. Piped, lines have no blanks at their ends."""
     with console.capture() as captured:
-        _top(report.content, console)
         notes = Footnotes()
         for section in (*report.slices, *report.effects, *report.saturation):
             _section(section, notes, console)
         _closing(report, notes, console)
-    text = captured.get().replace(UNBROKEN, " ")
+    body = captured.get()
+    with console.capture() as captured:
+        _top(report.content, body, console)
+    text = (captured.get() + body).replace(UNBROKEN, " ")
     console.file.write("".join(f"{line.rstrip()}\n" for line in text.splitlines()))
     console.file.flush()
 
 
-def _top(content: Content, console: Console) -> None:
+def _top(content: Content, body: str, console: Console) -> None:
+    """`body`: what follows, whose words are explained."""
     if content.fake:
         console.print(Text(f"NOT A MEASUREMENT: {facts.FAKE}", "bold reverse"))
+    lines = {
+        "study": f"{content.name} · {facts.study_line(content)}",
+        "fairness": facts.fidelity_line(content),
+        "noise": facts.noise_line(content),
+    }
+    if rounds := rounds_line(content):
+        lines["rounds"] = rounds
+    lines["words"] = legend(" ".join((*lines.values(), body)))
     grid = Grid(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("study", Text(f"{content.name} · {facts.study_line(content)}"))
-    grid.add_row("fairness", Text(facts.fidelity_line(content)))
-    grid.add_row("noise", Text(facts.noise_line(content)))
-    if rounds := rounds_line(content):
-        grid.add_row("rounds", Text(rounds))
+    for name, line in lines.items():
+        grid.add_row(name, Text(line, "dim" if name == "words" else ""))
     console.print(grid)
 
 
