@@ -1,4 +1,4 @@
-"""A fake of the seams `MeshModel`, `LocalMesh` and `Reach`: a mesh that exists as notes only.
+"""A fake of the seams `MeshModel` and `LocalMesh`: a mesh that exists as notes only.
 
 It has a sidecar beside every workload that is never started. A pod's services answer by the posture that was
 last brought to them, so that a proof passes exactly when that is the posture which is judged.
@@ -10,14 +10,12 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from meshwise.core import messages
 from meshwise.mesh.dump import ask_all
 from meshwise.mesh.expectations import CallOutcome, Expectation, Meaning, What, Who, expectations
 from meshwise.mesh.files import private_directory, write_private
-from meshwise.mesh.hello import Choice
-from meshwise.mesh.probe import Ask, ProbeAnswer, TlsAs, check_of, on_hop
+from meshwise.mesh.probe import check_of, on_hop
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers, request_of
 from meshwise.mesh.seam import OUTSIDER, Capture, Delivered, Fidelity, Placement, ProcessPlan, Proof, Ready
@@ -134,29 +132,3 @@ class NotesSampler:
 
     def sample(self, moment: Moment) -> Sequence[Sample]:
         return ()
-
-
-@dataclass
-class NotesReach:
-    """See `meshwise.mesh.reach.Reach`: pods whose listeners are given. `answers`: by pod, port and path the
-    body of its 200; `refused`: pods whose calls are all refused."""
-
-    answers: Mapping[tuple[str, int, str], bytes] = field(default_factory=dict)
-    refused: frozenset[str] = frozenset()
-
-    def call(self, pod: str, address: str, port: int, request: Ask, tls: TlsAs | None = None) -> ProbeAnswer:
-        if pod in self.refused or not any(port == known for _, known, _ in self.answers):
-            return ProbeAnswer(CallOutcome.CLOSED, "nothing listens")
-        return ProbeAnswer(CallOutcome.OK)
-
-    def choice(self, pod: str, address: str, port: int, server_name: str) -> Choice | str:
-        return "nothing speaks TLS"
-
-    def listens(self, pod: str, port: int) -> bool:
-        return any((pod, port) == (of, known) for of, known, _ in self.answers)
-
-    def get(self, pod: str, port: int, path: str) -> bytes:
-        found = self.answers.get((pod, port, path))
-        if found is None:
-            raise messages.ADMIN_SILENT.error(pod=pod, reason=f"{path} is not among the notes")
-        return found

@@ -30,7 +30,7 @@ from meshwise.study.graph.model import GraphService
 from meshwise.study.model import LADDER, NO_MESH, Cell, Protocol, Topology, TopologyKind
 from meshwise.telemetry.seam import Moment
 from meshwise.telemetry.source import Source
-from tests.support.fake_mesh import NotesReach
+from meshwise.testbed.fake_reach import FakeReach
 from tests.support.mesh_graph import SHOP
 from tests.support.mesh_graph import TOPOLOGY as SHOP_TOPOLOGY
 
@@ -131,7 +131,7 @@ class MeshConformance:
         mesh, placement = type(self).mesh(), self.placement(tmp_path)
         mesh.prepare(placement, self.cell)
         try:
-            proof = mesh.model.judge(placement, self.cell, NotesReach(), Delivered(workers=1))
+            proof = mesh.model.judge(placement, self.cell, FakeReach(), Delivered(workers=1))
         except MeshwiseError as error:
             told = error
         else:
@@ -142,14 +142,14 @@ class MeshConformance:
 
     def test_its_state_is_told_by_proxies_that_do_not_answer_too(self, tmp_path: Path) -> None:
         mesh, placement = type(self).mesh(), self.placement(tmp_path)
-        found = mesh.state(placement, self.cell, NotesReach())
+        found = mesh.state(placement, self.cell, FakeReach())
         used = {placed.name for placed in placement.of(self.cell.topology) if mesh.capture(placed.name)}
         assert {name.partition(".")[0] for name in found} == used
         assert all("MW406" in text for text in found.values())
 
     def test_each_sampler_reads_one_sidecar_and_bears_its_silence(self, tmp_path: Path) -> None:
         mesh, placement = type(self).mesh(), self.placement(tmp_path)
-        samplers = mesh.samplers(placement, NotesReach())
+        samplers = mesh.samplers(placement, FakeReach())
         assert len({sampler.name for sampler in samplers}) == len(samplers)
         sidecars = [placed.name for placed in placement.workloads if mesh.capture(placed.name)]
         assert len(samplers) == len(sidecars)

@@ -5,9 +5,13 @@ Subclass it and say how to reach a program that answers HTTP/1.1 on the loopback
     class TestMine(ReachConformance):
         def reach(self) -> Reach: ...
         port = ...  # where it listens; it answers `GET /echo` with 200 and any other path with 404
+        address = ...  # where a call of another pod reaches it over the link of `node-1`
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
+from secrets import token_bytes
 
 import pytest
 
@@ -24,6 +28,7 @@ REQUEST = Ask(Protocol.HTTP1, "node-1", "GET", "/echo", ())
 class ReachConformance:
     port: int
     closed_port: int
+    address = "127.0.0.1"
 
     def reach(self) -> Reach:
         raise NotImplementedError
@@ -57,3 +62,20 @@ class ReachConformance:
 
     def test_what_speaks_no_tls_chooses_nothing(self) -> None:
         assert isinstance(self.reach().choice("node-1", "127.0.0.1", self.port, "name"), str)
+
+    def test_an_answer_says_what_it_was(self) -> None:
+        answer = self.reach().call("node-1", "127.0.0.1", self.port, REQUEST)
+        assert answer.status == 200
+        assert answer.field("no-such-field") == ""
+
+    def test_who_sits_on_the_wire_reads_what_is_said_in_plaintext_and_nothing_of_before(self) -> None:
+        reach, marker, former = self.reach(), token_bytes(32), token_bytes(32)
+        reach.call("client", self.address, self.port, replace(REQUEST, body=former))
+        with reach.overhear("node-1") as listen:
+            assert not listen().found(former)
+            reach.call("client", self.address, self.port, replace(REQUEST, body=marker))
+            first, again = listen(), listen()
+        assert len(first.found(marker)) == 1
+        assert again.found(marker), "nothing is forgotten"
+        assert not again.found(former)
+        assert first.packets > 0

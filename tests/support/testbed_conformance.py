@@ -172,3 +172,17 @@ class BedConformance:
         assert all(isinstance(text, str) and "/" not in name for name, text in state.items())
         assert sum(map(len, state.values())) < STATE_BYTES
         assert "PRIVATE KEY" not in "".join(state.values())
+
+    def test_a_trial_can_be_reached_and_is_revived_only_if_something_ended(self, bed: Testbed) -> None:
+        one = self.trials()[-1]
+        bed.apply(one)
+        with bed.reached(one) as found:
+            target = found.placement.of(one.cell.topology)[1].name
+            assert found.placement.mesh is one.cell.mesh
+            assert found.reach.listens(target, one.cell.topology.entry.port(one.cell.protocol))
+        assert list(bed.revive(one)) == []
+        (revived,) = bed.revive(one, [target])
+        assert "/proxy" in revived
+        assert "fell silent" in revived
+        bed.apply(one)
+        assert bed.prove(one).passed

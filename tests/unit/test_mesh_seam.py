@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support import linkerd_samples
 from tests.support.envoy import envoy
-from tests.support.fake_mesh import ADMIN_PORT, TAKEN_UP, NotesMesh, NotesReach
+from tests.support.fake_mesh import ADMIN_PORT, TAKEN_UP, NotesMesh
 from tests.support.mesh_conformance import MeshConformance
 from tests.support.mesh_samples import CELL, placement
 
@@ -21,6 +21,7 @@ from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.none.mesh import NoneMesh
 from meshwise.mesh.seam import OUTSIDER, Delivered, LocalMesh
 from meshwise.study.model import LADDER, NO_MESH, MeshName
+from meshwise.testbed.fake_reach import FakeReach
 
 
 class TestNone(MeshConformance):
@@ -68,9 +69,9 @@ def test_the_fake_is_proven_by_what_answers(tmp_path: Path) -> None:
     port = cell.topology.entry.port(cell.protocol)
     answers = {("node-1", port, "/"): b"", ("node-1", ADMIN_PORT, TAKEN_UP): b"strict"}
     for reach, passed in (
-        (NotesReach(answers), False),
-        (NotesReach(answers, frozenset({OUTSIDER})), True),
-        (NotesReach(answers, frozenset({OUTSIDER, "client"})), False),
+        (FakeReach(answers), False),
+        (FakeReach(answers, frozenset({OUTSIDER})), True),
+        (FakeReach(answers, frozenset({OUTSIDER, "client"})), False),
     ):
         assert mesh.model.judge(here, cell, reach, Delivered(1)).passed is passed
 

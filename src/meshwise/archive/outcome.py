@@ -90,3 +90,22 @@ class TrialOutcome:
     state: Mapping[str, str] = field(default_factory=dict)
     """Of a trial that failed or is unproven: what proxies and logs said before the processes ended, as file
     name to text; without secrets."""
+
+
+@dataclass(frozen=True)
+class ProtectionTry:
+    """One try of one attempt against one posture; one row of `protection.parquet`."""
+
+    mesh: str
+    posture: str
+    protocol: str
+    attempt: str
+    """Its key."""
+    execution: int
+    number: int
+    """Of the try within its execution, from 0."""
+    outcome: str
+    """`stopped`, `let_through`, `not_applicable` or `undecided`."""
+    evidence: str
+    """JSON: `status`, `reason`, `counted`, `wire`, `harm`, as far as there are any."""
+    duration_ns: int

@@ -19,7 +19,7 @@ from meshwise import __version__
 from meshwise.core.refusals import refusal
 from meshwise.report.edge import INTERRUPTED, run_command
 
-COMMANDS = ("doctor", "plan", "run", "analyze", "report", "load", "proxies", "schema")
+COMMANDS = ("doctor", "plan", "run", "protect", "analyze", "report", "load", "proxies", "schema")
 """In the order of `--help`. Each is the function, or the `Typer` of subcommands, of its own name in the file
 of its own name in this folder."""
 

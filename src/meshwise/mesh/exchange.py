@@ -15,6 +15,7 @@ import http.client
 import json
 import socket
 import ssl
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from meshwise.load.wire import blocks, frames, tcp
 from meshwise.mesh.expectations import CallOutcome
 from meshwise.mesh.identity import spiffe_ids
-from meshwise.mesh.probe import Ask, Greeting, Handshake, ProbeAnswer, TlsAs
+from meshwise.mesh.probe import MOST_BODY_BYTES, Ask, Greeting, Handshake, ProbeAnswer, TlsAs
 from meshwise.study.model import Protocol
 
 _GRPC_EMPTY_MESSAGE = bytes(5)
@@ -128,11 +129,12 @@ def _http1(connection: socket.socket, request: Ask) -> ProbeAnswer:
     client.putheader("Host", request.authority)
     for name, value in request.headers:
         client.putheader(name, value)
-    if request.method == "POST":
-        client.putheader("Content-Length", "0")
-    client.endheaders()
+    if request.method == "POST" or request.body:
+        client.putheader("Content-Length", str(len(request.body)))
+    client.endheaders(request.body or None)
     response = client.getresponse()
-    return _http_answer(response.status, response.read())
+    came = tuple((name.lower(), value) for name, value in response.getheaders())
+    return _http_answer(response.status, response.read(), came)
 
 
 def _http2(connection: socket.socket, request: Ask) -> ProbeAnswer:
@@ -148,9 +150,10 @@ def _http2(connection: socket.socket, request: Ask) -> ProbeAnswer:
         {frames.HEADER_TABLE_SIZE: 0, frames.ENABLE_PUSH: 0, frames.INITIAL_WINDOW_SIZE: _WINDOW_BYTES}
     )
     sent += frames.window_update(0, _WINDOW_BYTES)
-    sent += frames.headers_frames(1, blocks.encode_block(fields), end_stream=not grpc)
-    if grpc:
-        sent += frames.data_frames(1, _GRPC_EMPTY_MESSAGE, end_stream=True)
+    body = _GRPC_EMPTY_MESSAGE if grpc else request.body
+    sent += frames.headers_frames(1, blocks.encode_block(fields), end_stream=not body)
+    if body:
+        sent += frames.data_frames(1, body, end_stream=True)
     connection.sendall(sent)
     return _answer_of_fields(*_receive(connection), grpc)
 
@@ -200,24 +203,27 @@ def _acknowledge(connection: socket.socket, data: bytes) -> None:
 
 def _answer_of_fields(fields: dict[bytes, bytes], body: bytes, grpc: bool) -> ProbeAnswer:
     status = int(fields.get(b":status", b"0"))
+    came = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields.items())
     if not grpc:
-        return _http_answer(status, body)
+        return _http_answer(status, body, came)
+    whole = ProbeAnswer(CallOutcome.OTHER, status=status, fields=came, body=body[:MOST_BODY_BYTES])
     if b"grpc-status" not in fields:
         seen = CallOutcome.OTHER if status == 200 else _HTTP_SEEN.get(status, CallOutcome.OTHER)
-        return ProbeAnswer(seen, f"HTTP {status} without grpc-status")
+        return replace(whole, seen=seen, detail=f"HTTP {status} without grpc-status")
     code = int(fields[b"grpc-status"])
     message = fields.get(b"grpc-message", b"").decode("latin-1")
     seen = _GRPC_SEEN.get(code, CallOutcome.OTHER)
     if code == _INVALID_ARGUMENT and _is_the_banks(unquote(message).encode()):
         seen = CallOutcome.DECLINED
-    return ProbeAnswer(seen, f"grpc-status {code} {message}".strip())
+    return replace(whole, seen=seen, detail=f"grpc-status {code} {message}".strip())
 
 
-def _http_answer(status: int, body: bytes) -> ProbeAnswer:
+def _http_answer(status: int, body: bytes, came: tuple[tuple[str, str], ...]) -> ProbeAnswer:
     seen = _HTTP_SEEN.get(status, CallOutcome.OTHER)
     if status == _BAD_REQUEST and _is_the_banks(body):
         seen = CallOutcome.DECLINED
-    return ProbeAnswer(seen, f"HTTP {status}" if seen is CallOutcome.OTHER else "")
+    detail = f"HTTP {status}" if seen is CallOutcome.OTHER else ""
+    return ProbeAnswer(seen, detail, status=status, fields=came, body=body[:MOST_BODY_BYTES])
 
 
 def _is_the_banks(text: bytes) -> bool:
@@ -239,6 +245,11 @@ def _context(tls: TlsAs) -> ssl.SSLContext:
         context.load_cert_chain(tls.identity.chain, tls.identity.key)
     if tls.alpn:
         context.set_alpn_protocols(list(tls.alpn))
+    if tls.ciphers:
+        context.set_ciphers(tls.ciphers)
+    if tls.versions:
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # that is the point
+            context.minimum_version, context.maximum_version = (ssl.TLSVersion[name] for name in tls.versions)
     return context
 
 

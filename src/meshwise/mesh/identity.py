@@ -93,10 +93,12 @@ class CertificateAuthority:
     def root_pem(self) -> bytes:
         return self._root.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, namespace: str, service_account: str, key: PrivateKey) -> Identity:
-        """A fresh leaf for a key that the workload keeps."""
+    def issue(
+        self, namespace: str, service_account: str, key: PrivateKey, age: dt.timedelta = dt.timedelta()
+    ) -> Identity:
+        """A leaf for a key that the workload keeps; `age`: how long ago it was issued."""
         name = spiffe_id(self.trust_domain, namespace, service_account)
-        now = self._now()
+        now = self._now() - age
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))

@@ -42,6 +42,9 @@ GREETINGS = {
 PING, which it answers, or refuses for want of a password."""
 
 
+MOST_BODY_BYTES = 1 << 16
+
+
 @dataclass(frozen=True)
 class Ask:
     """One request. `authority` as in the Host header."""
@@ -55,6 +58,8 @@ class Ask:
     """Opaque TCP, which has none of the three before: the payload that is asked for."""
     greeting: Greeting | None = None
     """Opaque TCP to a real store, which speaks no framed echo."""
+    body: bytes = b""
+    """Of HTTP; gRPC has its own empty message."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,11 @@ class TlsAs:
     """Sent first inside TLS, such as a header that names a port."""
     resume: bool = False
     """Call twice; the answer is that of the second connection, which offered the session of the first."""
+    versions: tuple[str, str] | None = None
+    """Lowest and highest that is offered, by OpenSSL's names (`TLSv1`, `TLSv1_2`, `TLSv1_3`); None: its
+    own."""
+    ciphers: str = ""
+    """OpenSSL's cipher list for TLS 1.2 and older; empty: its own."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,16 @@ class ProbeAnswer:
     seen: CallOutcome
     detail: str = ""
     handshake: Handshake | None = None
+    status: int = 0
+    """HTTP's; 0 without an answer in HTTP."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """Of the answer, trailers included; names in lower case."""
+    body: bytes = b""
+    """Of the answer, at most `MOST_BODY_BYTES` of it."""
+
+    def field(self, name: str) -> str:
+        """The first of this name; empty if there is none."""
+        return next((value for known, value in self.fields if known == name), "")
 
     def __str__(self) -> str:
         return f"{self.seen} ({self.detail})" if self.detail else str(self.seen)

@@ -6,9 +6,12 @@ No socket is in its signature: on one machine sockets are made inside a pod's ne
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from meshwise.mesh.hello import Choice
+from meshwise.mesh.overheard import Overheard
 from meshwise.mesh.probe import Ask, ProbeAnswer, TlsAs
 
 
@@ -27,3 +30,7 @@ class Reach(Protocol):
 
     def get(self, pod: str, port: int, path: str) -> bytes:
         """The body of the 200 answer of the pod's loopback `port`. Raises MW406 when there is none."""
+
+    def overhear(self, pod: str) -> AbstractContextManager[Callable[[], Overheard]]:
+        """Listens on the pod's link, as one does who sits on the wire between pods; what is called gives all
+        that was sent and received there since the block began. The pod's own loopback is not on it."""

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import base64
 import functools
+import hmac
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 ISSUER = "https://issuer.meshwise.example"
@@ -40,12 +42,22 @@ class Tokens:
     other_claim: str
     """Valid, but its claim `role` is not the one that is asked for."""
     jwks: str
+    attackers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Further ones that must not be accepted, by what is wrong with them."""
 
 
 @functools.cache
 def tokens() -> Tokens:
     """This process's tokens; made at the first call (two RSA keys)."""
     return make_tokens(int(time.time()))
+
+
+def attackers_tokens() -> Mapping[str, str]:
+    """All that are not as they should be, by what is wrong with them."""
+    own = tokens()
+    return {
+        "expired": own.expired, "forged": own.forged, "other_claim": own.other_claim, **own.attackers,
+    }  # fmt: skip
 
 
 def make_tokens(now_s: int) -> Tokens:
@@ -61,7 +73,25 @@ def make_tokens(now_s: int) -> Tokens:
         forged=sign(claims, foreign_key),
         other_claim=sign({**claims, CLAIM: OTHER_ROLE}, key),
         jwks=key_set(key.public_key()),
+        attackers=_broken(claims, key, now_s),
     )
+
+
+def _broken(claims: dict[str, Any], key: rsa.RSAPrivateKey, now_s: int) -> dict[str, str]:
+    """RFC 8725 section 3 says what is wrong with each of them."""
+    valid = sign({**claims, CLAIM: OTHER_ROLE}, key)
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    confused = f"{_encode_json({'alg': 'HS256', 'kid': _KEY_ID, 'typ': 'JWT'})}.{_encode_json(claims)}"
+    return {
+        "not_yet_valid": sign({**claims, "nbf": now_s + VALID_FOR_S // 2}, key),
+        "altered": f"{valid.split('.')[0]}.{_encode_json(claims)}.{valid.split('.')[2]}",
+        "other_audience": sign({**claims, "aud": "https://other.example"}, key),
+        "other_issuer": sign({**claims, "iss": "https://elsewhere.example"}, key),
+        "unsigned": f"{_encode_json({'alg': 'none', 'kid': _KEY_ID, 'typ': 'JWT'})}.{_encode_json(claims)}.",
+        "key_confusion": f"{confused}.{_encode(hmac.digest(public, confused.encode(), 'sha256'))}",
+    }
 
 
 def sign(claims: dict[str, Any], key: rsa.RSAPrivateKey) -> str:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -38,7 +39,8 @@ from meshwise.study.model import (
 from meshwise.telemetry.source import Source
 from meshwise.testbed import fake_counting
 from meshwise.testbed.fake_counting import CountingNoise
-from meshwise.testbed.seam import LiveProgress, Measurement, Observe
+from meshwise.testbed.fake_reach import reached_pods
+from meshwise.testbed.seam import LiveProgress, Measurement, Observe, ReachedPods
 
 HOP_US = 90.0
 """Median of one node without a sidecar."""
@@ -228,6 +230,13 @@ class FakeTestbed:
             source = Source(trial.cell.mesh, trial.process_set, trial.cell.topology.entry.name, "proxy")
             return replace(found, failure=f"{source} ended with status 139", counts=None)
         return found
+
+    @contextmanager
+    def reached(self, trial: Trial) -> Iterator[ReachedPods]:
+        yield reached_pods(self.study, trial)
+
+    def revive(self, trial: Trial, silent: Collection[str] = ()) -> Sequence[str]:
+        return [f"{trial.cell.mesh}/{trial.process_set}/{name}/proxy fell silent" for name in silent]
 
     def _measure(self, trial: Trial, observe: Observe) -> Measurement:
         self._note(f"measure {trial.trial_id}")

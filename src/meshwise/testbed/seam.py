@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from meshwise.archive.outcome import Measurement as Measurement
-from meshwise.mesh.seam import Proof
+from meshwise.mesh.reach import Reach
+from meshwise.mesh.seam import Placement, Proof
 from meshwise.study.model import Trial
 
 
@@ -18,6 +20,14 @@ class LiveProgress:
     elapsed_s: float
     completed: int
     p50_us: float | None
+
+
+@dataclass(frozen=True)
+class ReachedPods:
+    """A trial's set of processes, as somebody meets it who makes calls there."""
+
+    placement: Placement
+    reach: Reach
 
 
 Observe = Callable[[LiveProgress], None]
@@ -52,3 +62,11 @@ class Testbed(Protocol):
     def measure(self, trials: Sequence[Trial], observe: Observe) -> Mapping[str, Measurement]:
         """Warm up and measure the arms of a round at the same time; by trial_id. Raises only when the testbed
         itself is broken, not when a trial fails. `observe` is told of the first arm."""
+
+    def reached(self, trial: Trial) -> AbstractContextManager[ReachedPods]:
+        """For calls that are no load: what it holds open is closed when the block is left."""
+
+    def revive(self, trial: Trial, silent: Collection[str] = ()) -> Sequence[str]:
+        """Start again whatever of the trial's set of processes has ended, and the proxies of these workloads,
+        which do not answer any more; return what was started, each with how it had ended, when it is ready.
+        The posture has to be applied again."""

@@ -15,8 +15,9 @@ from meshwise.mesh.expectations import (
     Who,
     meaning_of,
 )
-from meshwise.mesh.istio.workloads import files_of_outsiders
+from meshwise.mesh.identity import IdentityFiles
 from meshwise.mesh.probe import Handshake, ProbeAnswer, TlsAs, on_hop
+from meshwise.mesh.protection.credentials import files_of_outsiders
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import OUTSIDER, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
@@ -102,10 +103,12 @@ class IstioCaller:
         return bool(answer.handshake and answer.handshake.resumed)
 
     def _tls(self, who: Who, target: PlacedWorkload) -> TlsAs:
-        callee, protocol = self._cell.topology[target.name], self._cell.protocol
-        return TlsAs(
-            identity=self._files.get(who),
-            root=str(self._files[Who.TWIN].root),
-            server_name=f"outbound_.{callee.port(protocol)}_._.{callee.host}",
-            alpn=_ALPN[callee.speaks(protocol)],
-        )
+        root = str(self._files[Who.TWIN].root)
+        return tls_client(self._cell, target, self._files.get(who), root)
+
+
+def tls_client(cell: Cell, target: PlacedWorkload, identity: IdentityFiles | None, root: str) -> TlsAs:
+    """As a sidecar calls the target; `root`: whom it trusts."""
+    callee, protocol = cell.topology[target.name], cell.protocol
+    name = f"outbound_.{callee.port(protocol)}_._.{callee.host}"
+    return TlsAs(identity, root, server_name=name, alpn=_ALPN[callee.speaks(protocol)])

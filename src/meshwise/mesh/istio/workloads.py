@@ -6,16 +6,27 @@ afresh at every start of the proxies (`identity` says why).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime as dt
 from pathlib import Path
 
-from meshwise.mesh.expectations import Who
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from meshwise.mesh.files import private_directory
-from meshwise.mesh.identity import CertificateAuthority, IdentityFiles, PrivateKey, files_of, make_key, store
+from meshwise.mesh.identity import (
+    LEAF_LIFE,
+    CertificateAuthority,
+    IdentityFiles,
+    PrivateKey,
+    files_of,
+    make_key,
+    store,
+)
+from meshwise.mesh.protection.credentials import DIRECTORY, FOREIGN_TRUST_DOMAIN, Credential
+from meshwise.mesh.protection.forging import forged
 from meshwise.mesh.seam import Placement
 from meshwise.study.model import KeyType
 
-OUTSIDERS_DIRECTORY = "outsiders"
 _FOREIGN_NAMESPACE = "elsewhere"
 _OTHER_ACCOUNT = "other"
 
@@ -25,7 +36,7 @@ class WorkloadIdentities:
 
     def __init__(self) -> None:
         self._authorities: dict[str, CertificateAuthority] = {}
-        self._foreign: CertificateAuthority | None = None
+        self._foreign: dict[str, CertificateAuthority] = {}
         self._keys: dict[tuple[str, ...], PrivateKey] = {}
 
     def issue_all(self, placement: Placement, key_type: KeyType, uid: int | None) -> None:
@@ -44,22 +55,42 @@ class WorkloadIdentities:
         return store(identity, authority.root_pem, directory, str(key_type), uid)
 
     def _issue_outsiders(self, placement: Placement) -> None:
-        authority = self._authority(placement.trust_domain)
-        self._foreign = self._foreign or CertificateAuthority(
-            placement.trust_domain, key_type=KeyType.ECDSA_P256
-        )
-        client = placement.workloads[0].workload
+        """An outsider's own key only has to be cheap: what is tried is the name that it claims, and who says
+        so."""
+        own = self._authority(placement.trust_domain)
+        foreign = self._foreign_authority(placement.trust_domain)
+        elsewhere = self._foreign_authority(FOREIGN_TRUST_DOMAIN)
+        client, other = placement.workloads[0].workload, placement.workloads[-1].workload
         named = {
-            Who.TWIN: (authority, client.namespace, client.service_account),
-            Who.OTHER_ACCOUNT: (authority, client.namespace, _OTHER_ACCOUNT),
-            Who.OTHER_NAMESPACE: (authority, _FOREIGN_NAMESPACE, client.service_account),
-            Who.FOREIGN: (self._foreign, client.namespace, client.service_account),
+            Credential.CLIENT: (own, client.namespace, client.service_account),
+            Credential.OTHER_ACCOUNT: (own, client.namespace, _OTHER_ACCOUNT),
+            Credential.OTHER_NAMESPACE: (own, _FOREIGN_NAMESPACE, client.service_account),
+            Credential.FOREIGN_AUTHORITY: (foreign, client.namespace, client.service_account),
+            Credential.FOREIGN_DOMAIN: (elsewhere, client.namespace, client.service_account),
+            Credential.OTHER_SERVICE: (own, other.namespace, other.service_account),
         }
-        directory = private_directory(placement.directory / OUTSIDERS_DIRECTORY)
-        for who, (issuer, namespace, account) in named.items():
-            # An outsider's own key only has to be cheap: what is tested is the name that it claims.
-            key = self._key(KeyType.ECDSA_P256, OUTSIDERS_DIRECTORY, who.name)
-            store(issuer.issue(namespace, account, key), authority.root_pem, directory, who.name.lower())
+        made = {
+            credential: issuer.issue(namespace, account, self._outsiders_key(credential))
+            for credential, (issuer, namespace, account) in named.items()
+        }
+        key = self._outsiders_key(Credential.EXPIRED)
+        made[Credential.EXPIRED] = own.issue(client.namespace, client.service_account, key, age=2 * LEAF_LIFE)
+        name = x509.UniformResourceIdentifier(made[Credential.CLIENT].spiffe_id)
+        key_of_other = self._outsiders_key(Credential.OTHER_SERVICE)
+        made |= forged(name, made[Credential.OTHER_SERVICE], key_of_other, dt.datetime.now(dt.UTC))
+        directory = private_directory(placement.directory / DIRECTORY)
+        for credential, identity in made.items():
+            store(identity, own.root_pem, directory, str(credential))
+
+    def _outsiders_key(self, credential: Credential) -> ec.EllipticCurvePrivateKey:
+        key = self._key(KeyType.ECDSA_P256, DIRECTORY, str(credential))
+        assert isinstance(key, ec.EllipticCurvePrivateKey), "asked for by its type"
+        return key
+
+    def _foreign_authority(self, trust_domain: str) -> CertificateAuthority:
+        if trust_domain not in self._foreign:
+            self._foreign[trust_domain] = CertificateAuthority(trust_domain, key_type=KeyType.ECDSA_P256)
+        return self._foreign[trust_domain]
 
     def _authority(self, trust_domain: str) -> CertificateAuthority:
         if trust_domain not in self._authorities:
@@ -79,9 +110,3 @@ def keys_directory(placement: Placement, name: str) -> Path:
 
 def files_of_workload(placement: Placement, name: str, key_type: KeyType) -> IdentityFiles:
     return files_of(keys_directory(placement, name), str(key_type))
-
-
-def files_of_outsiders(placement: Placement) -> Mapping[Who, IdentityFiles]:
-    directory = placement.directory / OUTSIDERS_DIRECTORY
-    presenting = (Who.TWIN, Who.OTHER_ACCOUNT, Who.OTHER_NAMESPACE, Who.FOREIGN)
-    return {who: files_of(directory, who.name.lower()) for who in presenting}

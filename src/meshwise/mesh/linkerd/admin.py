@@ -40,6 +40,12 @@ class ProxyAdmin:
         """The series of these names."""
         return parse(self.get("/metrics").decode(), names)
 
+    def matching(self, name: re.Pattern[str]) -> tuple[Series, ...]:
+        """The series whose whole name matches."""
+        text = self.get("/metrics").decode()
+        names = {re.split(r"[{ ]", line, maxsplit=1)[0] for line in text.splitlines()}
+        return parse(text, {each for each in names if name.fullmatch(each)})
+
 
 def parse(text: str, names: Collection[str]) -> tuple[Series, ...]:
     """The series of these names in Prometheus' text format; anything else is passed over unread."""

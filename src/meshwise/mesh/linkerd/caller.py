@@ -14,9 +14,10 @@ from meshwise.mesh.expectations import (
     Who,
     expectations,
 )
-from meshwise.mesh.linkerd import direct, outsiders
+from meshwise.mesh.linkerd import direct
 from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
 from meshwise.mesh.probe import ProbeAnswer, TlsAs, on_hop
+from meshwise.mesh.protection.credentials import files_of_outsiders
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import OUTSIDER, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
@@ -82,7 +83,7 @@ class LinkerdCaller:
 
     def __init__(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         self._placement, self._cell, self._reach = placement, cell, reach
-        self._files = outsiders.files(placement)
+        self._files = files_of_outsiders(placement)
         self.twin_version = "no handshake"
 
     def call(self, target: PlacedWorkload, who: Who, what: What, through: str | None = None) -> ProbeAnswer:

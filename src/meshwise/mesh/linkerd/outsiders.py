@@ -1,39 +1,51 @@
-"""Certificates of the outsiders that a proof calls with: the client's twin, and others that must fail."""
+"""Certificates of the outsiders that call a sidecar: the client's twin, and others that must fail."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime as dt
 
-from meshwise.mesh.expectations import Who
+from cryptography import x509
+
 from meshwise.mesh.files import private_directory
-from meshwise.mesh.identity import IdentityFiles, files_of, store
+from meshwise.mesh.identity import LEAF_LIFE, store
 from meshwise.mesh.linkerd.authority import LinkerdAuthority, identity_for_prober, make_authority, make_key
 from meshwise.mesh.linkerd.names import identity_name
+from meshwise.mesh.protection.credentials import DIRECTORY, FOREIGN_TRUST_DOMAIN, Credential
+from meshwise.mesh.protection.forging import forged, identity_of, leaf
 from meshwise.mesh.seam import Placement
 
-DIRECTORY = "outsiders"
 _FOREIGN_NAMESPACE = "elsewhere"
 _OTHER_ACCOUNT = "other"
-PRESENTING = (Who.TWIN, Who.OTHER_ACCOUNT, Who.OTHER_NAMESPACE, Who.FOREIGN)
 
 
 def issue(placement: Placement, own: LinkerdAuthority) -> None:
     """Fresh certificates, P-256 like every other in Linkerd."""
-    client = placement.workloads[0].workload
-    foreign = make_authority(placement.trust_domain)
+    client, other = placement.workloads[0].workload, placement.workloads[-1].workload
+    domain, now = placement.trust_domain, dt.datetime.now(dt.UTC)
+    foreign, elsewhere = make_authority(domain), make_authority(FOREIGN_TRUST_DOMAIN)
     named = {
-        Who.TWIN: (own, client.namespace, client.service_account),
-        Who.OTHER_ACCOUNT: (own, client.namespace, _OTHER_ACCOUNT),
-        Who.OTHER_NAMESPACE: (own, _FOREIGN_NAMESPACE, client.service_account),
-        Who.FOREIGN: (foreign, client.namespace, client.service_account),
+        Credential.CLIENT: (own, client.namespace, client.service_account, domain),
+        Credential.OTHER_ACCOUNT: (own, client.namespace, _OTHER_ACCOUNT, domain),
+        Credential.OTHER_NAMESPACE: (own, _FOREIGN_NAMESPACE, client.service_account, domain),
+        Credential.FOREIGN_AUTHORITY: (foreign, client.namespace, client.service_account, domain),
+        Credential.FOREIGN_DOMAIN: (
+            elsewhere,
+            client.namespace,
+            client.service_account,
+            FOREIGN_TRUST_DOMAIN,
+        ),
+        Credential.OTHER_SERVICE: (own, other.namespace, other.service_account, domain),
     }
+    keys = {credential: make_key() for credential in (*named, Credential.EXPIRED)}
+    made = {
+        credential: identity_for_prober(issuer.issuer, identity_name(*whose), keys[credential])
+        for credential, (issuer, *whose) in named.items()
+    }
+    name, issuer = x509.DNSName(made[Credential.CLIENT].spiffe_id), own.issuer
+    key = keys[Credential.EXPIRED]
+    expired = leaf(name, key, issuer.certificate.subject, issuer.key, now - 2 * LEAF_LIFE)
+    made[Credential.EXPIRED] = identity_of(name.value, [expired, issuer.certificate], key)
+    made |= forged(name, made[Credential.OTHER_SERVICE], keys[Credential.OTHER_SERVICE], now)
     directory = private_directory(placement.directory / DIRECTORY)
-    for who, (issuer, namespace, account) in named.items():
-        name = identity_name(namespace, account, placement.trust_domain)
-        identity = identity_for_prober(issuer.issuer, name, make_key())
-        store(identity, own.anchor_pem, directory, who.name.lower())
-
-
-def files(placement: Placement) -> Mapping[Who, IdentityFiles]:
-    directory = placement.directory / DIRECTORY
-    return {who: files_of(directory, who.name.lower()) for who in PRESENTING}
+    for credential, identity in made.items():
+        store(identity, own.anchor_pem, directory, str(credential))

@@ -25,7 +25,7 @@ from meshwise.testbed.local.nft import Chain, capture_chains, install, open_netl
 from meshwise.testbed.local.pod import Pod
 
 _BRIDGE = "meshwise0"
-_POD_INTERFACE = "eth0"
+POD_INTERFACE = "eth0"
 _PREFIX = ipaddress.IPv4Network(POD_RANGE).prefixlen
 _BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
@@ -70,7 +70,7 @@ def _make_bridge(route: Any) -> int:
 def _wire(route: Any, bridge: int, outer: str, pod: Pod) -> int:
     """Returns the index of the outer end."""
     linux.in_network(pod.network_fd, _settle)
-    peer = {"ifname": _POD_INTERFACE, "net_ns_fd": pod.network_fd}
+    peer = {"ifname": POD_INTERFACE, "net_ns_fd": pod.network_fd}
     route.link("add", ifname=outer, kind="veth", peer=peer)
     index = _index(route, outer)
     route.link("set", index=index, master=bridge, state="up")
@@ -81,7 +81,7 @@ def _wire(route: Any, bridge: int, outer: str, pod: Pod) -> int:
 def _configure(ip: str) -> None:
     with IPRoute() as inside:
         _up(inside, "lo")
-        interface = _index(inside, _POD_INTERFACE)
+        interface = _index(inside, POD_INTERFACE)
         inside.addr("add", index=interface, address=ip, prefixlen=_PREFIX)
         inside.link("set", index=interface, state="up")
         inside.route("add", dst=SERVICE_RANGE, oif=interface, prefsrc=ip)

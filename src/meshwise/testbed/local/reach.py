@@ -9,18 +9,22 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Self
 
 from meshwise.core import messages
 from meshwise.core.patience import USUAL, Patience
 from meshwise.mesh import exchange, hello
 from meshwise.mesh.hello import Choice
+from meshwise.mesh.overheard import Overheard
 from meshwise.mesh.probe import Ask, ProbeAnswer, TlsAs
+from meshwise.testbed.local.listening import heard
 
 Dial = Callable[[str, str, int], socket.socket]
 """`dial(pod, address, port)`: a connected TCP socket made inside that pod's network namespace (with
 `Patience.dial_s` set). Raises OSError as connect does."""
+Listen = Callable[[str], socket.socket]
+"""`listen(pod)`: a packet socket on the pod's link (`listening`)."""
 
 _LOOPBACK = "127.0.0.1"
 
@@ -28,8 +32,9 @@ _LOOPBACK = "127.0.0.1"
 class LocalReach:
     """See `meshwise.mesh.reach.Reach`. A context manager."""
 
-    def __init__(self, dial: Dial, patience: Patience = USUAL) -> None:
-        self._dial = dial
+    def __init__(self, dial: Dial, patience: Patience = USUAL, listen: Listen | None = None) -> None:
+        """`listen`: None where no one has to overhear anything."""
+        self._dial, self._listen = dial, listen
         self._admin_s = patience.admin_s
         self._kept: dict[tuple[str, int], http.client.HTTPConnection] = {}
 
@@ -71,6 +76,13 @@ class LocalReach:
             self._forget(pod, port)
             raise messages.ADMIN_SILENT.error(pod=pod, reason=f"{path} answered {status}")
         return body
+
+    @contextlib.contextmanager
+    def overhear(self, pod: str) -> Iterator[Callable[[], Overheard]]:
+        assert self._listen is not None, "made without a way to listen"
+        with self._listen(pod) as link:
+            frames: list[bytes] = []
+            yield lambda: heard(link, frames)
 
     def _ask(self, pod: str, port: int, path: str) -> tuple[int, bytes]:
         if (pod, port) not in self._kept:

@@ -16,8 +16,8 @@ import socket
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self
@@ -38,13 +38,13 @@ from meshwise.study.topology import CLIENT
 from meshwise.testbed.applications import choose
 from meshwise.testbed.applications.seam import Application, ApplicationEnvironment
 from meshwise.testbed.layout import Environment, lay_out
-from meshwise.testbed.local import host, instrument, links, measure, processes
+from meshwise.testbed.local import host, instrument, links, listening, measure, processes
 from meshwise.testbed.local.accidents import Accidents
 from meshwise.testbed.local.checks import require_memory, require_watches
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.world import current_world
-from meshwise.testbed.seam import Measurement, Observe
+from meshwise.testbed.seam import Measurement, Observe, ReachedPods
 
 STATE_LOG_BYTES = 32 << 10
 """Of each process's log that is kept after a failure."""
@@ -265,6 +265,24 @@ class LocalTestbed:
             for trial, environment, answer in zip(trials, environments, asked, strict=True)
         }
 
+    @contextmanager
+    def reached(self, trial: Trial) -> Iterator[ReachedPods]:
+        environment = self._of(trial)
+        with self._reach(environment) as reach:
+            yield ReachedPods(environment.placement, reach)
+
+    def revive(self, trial: Trial, silent: Collection[str] = ()) -> Sequence[str]:
+        environment = self._of(trial)
+        stuck = {f"{environment.pod_name(name)}/proxy" for name in silent}
+        revived = []
+        for process in list(self._running[environment.name]):
+            if process.running and process.name not in stuck:
+                continue
+            ending = "fell silent" if process.running else process.ending
+            self._start_again(process)
+            revived.append(f"{process.name} {ending}")
+        return revived
+
     def _once_more(self, environment: Environment) -> Callable[[LoadSpec, Path], pa.Table]:
         """Asks some requests again, after a trial."""
 
@@ -362,4 +380,7 @@ class LocalTestbed:
         def dial(pod: str, address: str, port: int) -> socket.socket:
             return self._pods[environment.pod_name(pod)].dial(address, port)
 
-        return LocalReach(dial, self._patience)
+        def listen(pod: str) -> socket.socket:
+            return listening.on_link(self._pods[environment.pod_name(pod)])
+
+        return LocalReach(dial, self._patience, listen)

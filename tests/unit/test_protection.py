@@ -1,0 +1,260 @@
+"""Attempts as data, and how one is carried out and judged, on a fake reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from tests.support.mesh_samples import CELL, placement
+
+from meshwise.analysis.protection import protected
+from meshwise.archive.outcome import ProtectionTry
+from meshwise.mesh.expectations import CallOutcome
+from meshwise.mesh.probe import Ask, ProbeAnswer, TlsAs
+from meshwise.mesh.protection.attempt import (
+    ALWAYS,
+    BY_CALLER,
+    NEVER,
+    STRICT,
+    AttackStep,
+    Attempt,
+    AttemptOutcome,
+    Seen,
+)
+from meshwise.mesh.protection.catalogue import ATTEMPTS, BY_KEY
+from meshwise.mesh.protection.scene import Scene
+from meshwise.mesh.protection.sides import SIDES
+from meshwise.mesh.protection.trying import try_once
+from meshwise.report.protection import lines
+from meshwise.runner.protect import Effort, protect, question_of
+from meshwise.service import plan
+from meshwise.service.behaviour import body_of
+from meshwise.study.file.read import load_study
+from meshwise.study.model import LADDER, NO_MESH, Cell, MeshName, Posture
+from meshwise.study.security import POSTURES
+from meshwise.testbed.fake import FakeTestbed
+from meshwise.testbed.fake_reach import FakeReach
+
+STUDIES = Path(__file__).parents[2] / "studies"
+MESHES = (MeshName.ISTIO, MeshName.LINKERD)
+
+
+def scene(cell: Cell = CELL, reach: FakeReach | None = None) -> Scene:
+    here = placement()
+    pages = {("node-1", 8080, "/"): b"", ("node-1", 15000, "/stats"): b'{"stats": []}'}
+    return Scene(SIDES[cell.mesh], here, cell, reach or FakeReach(pages))
+
+
+# --- the table ---------------------------------------------------------------------------------------
+
+
+def test_every_attempt_says_who_where_and_how_and_names_its_sources() -> None:
+    assert len(BY_KEY) == len(ATTEMPTS) >= 24
+    for attempt in ATTEMPTS:
+        assert attempt.who
+        assert attempt.where
+        assert attempt.how
+        assert attempt.must
+        assert set(attempt.documented) == set(MESHES)
+        assert all(each.source for each in attempt.documented.values())
+    assert len({attempt.words for attempt in ATTEMPTS}) == len(ATTEMPTS)
+
+
+FIRST: Mapping[str, tuple[str | None, str | None]] = {
+    # attempt: first posture that stops it in Istio, in Linkerd
+    "sniff-request": ("permissive", "permissive"),
+    "sniff-answer": ("permissive", "permissive"),
+    "plaintext-call": ("strict", "strict"),
+    "no-certificate": ("permissive", "strict"),
+    "foreign-authority": ("permissive", "plaintext"),
+    "wrong-namespace": ("strict+namespace", "strict+namespace"),
+    "wrong-account": ("strict+fine", "strict+fine"),
+    "stolen-from-client": (None, None),
+    "stolen-other-path": ("strict+fine", "strict+fine"),
+    "tls-1.2": (None, "plaintext"),
+    "token-expired": ("strict+fine", None),
+}
+
+
+@pytest.mark.parametrize("key", FIRST)
+def test_the_first_posture_that_should_stop_it(key: str) -> None:
+    found = [BY_KEY[key].documented[mesh].stops.first for mesh in MESHES]
+    assert tuple(each.name if each else None for each in found) == FIRST[key]
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.key)
+def test_what_a_rung_stops_every_higher_rung_stops(attempt: Attempt) -> None:
+    for mesh in MESHES:
+        stopped = [attempt.documented[mesh].stops.by(posture) for posture in LADDER]
+        assert stopped == sorted(stopped)
+
+
+def test_without_a_mesh_nothing_is_stopped() -> None:
+    for attempt in ATTEMPTS:
+        assert attempt.expected(MeshName.NONE, NO_MESH) in (
+            AttemptOutcome.LET_THROUGH,
+            AttemptOutcome.NOT_APPLICABLE,
+        )
+
+
+def test_a_mode_or_a_kind_stops() -> None:
+    either = STRICT | BY_CALLER
+    assert either.by(POSTURES["strict"])
+    assert either.by(POSTURES["permissive+namespace"])
+    assert not either.by(POSTURES["permissive+request"])
+    assert not either.by(NO_MESH)
+    assert NEVER.first is None
+    assert ALWAYS.first == LADDER[0]
+
+
+def test_what_means_nothing_is_not_tried_and_says_why() -> None:
+    @dataclass(frozen=True)
+    class Never(AttackStep):
+        def carry_out(self, scene: Scene) -> Seen:
+            raise AssertionError
+
+    attempt = replace(BY_KEY["no-certificate"], step=Never())
+    tried = try_once(attempt, scene(replace(CELL, posture=LADDER[0])))
+    assert tried.outcome is AttemptOutcome.NOT_APPLICABLE
+    assert tried.evidence.reason == "with mTLS disabled the port speaks no TLS"
+
+
+# --- one try -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answers(FakeReach):
+    """Every call has this answer."""
+
+    answer: ProbeAnswer = field(default_factory=lambda: ProbeAnswer(CallOutcome.OK))
+
+    def call(self, pod: str, address: str, port: int, request: Ask, tls: TlsAs | None = None) -> ProbeAnswer:
+        size = plan.parse(dict(request.headers)[plan.HEADER]).bytes
+        return replace(self.answer, body=body_of(size)) if self.answer.body == b"right" else self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "status"),
+    [
+        (ProbeAnswer(CallOutcome.OK, status=200, body=b"right"), AttemptOutcome.LET_THROUGH, "200"),
+        (
+            ProbeAnswer(CallOutcome.OK, status=200, body=b"a page of somebody"),
+            AttemptOutcome.UNDECIDED,
+            "200",
+        ),
+        (ProbeAnswer(CallOutcome.FORBIDDEN, status=403, body=b"no"), AttemptOutcome.STOPPED, "403"),
+        (ProbeAnswer(CallOutcome.CLOSED, "reset"), AttemptOutcome.STOPPED, CallOutcome.CLOSED),
+        (ProbeAnswer(CallOutcome.TLS_FAILED, "UNKNOWN_CA"), AttemptOutcome.STOPPED, CallOutcome.TLS_FAILED),
+        (ProbeAnswer(CallOutcome.TLS_FAILED, "NO_PROTOCOLS_AVAILABLE"), AttemptOutcome.UNDECIDED, "TLS"),
+        (ProbeAnswer(CallOutcome.TIMEOUT, "timed out"), AttemptOutcome.UNDECIDED, CallOutcome.TIMEOUT),
+        (ProbeAnswer(CallOutcome.OTHER, "HTTP 503", status=503, body=b"no"), AttemptOutcome.STOPPED, "503"),
+        (
+            ProbeAnswer(CallOutcome.OTHER, "HTTP 404", status=404, fields=(("x-reason", "no such path"),)),
+            AttemptOutcome.LET_THROUGH,
+            "404",
+        ),
+    ],
+)
+def test_let_through_means_that_the_service_answered(
+    answer: ProbeAnswer, outcome: AttemptOutcome, status: str
+) -> None:
+    reach = Answers({("node-1", 15000, "/stats"): b'{"stats": []}'}, answer=answer)
+    tried = try_once(BY_KEY["plaintext-call"], scene(reach=reach))
+    assert tried.outcome is outcome
+    assert tried.evidence.status.startswith(status)
+
+
+def test_what_the_proxy_counted_meanwhile_is_evidence() -> None:
+    counts = iter([3, 4])
+
+    @dataclass(frozen=True)
+    class Counting(Answers):
+        def get(self, pod: str, port: int, path: str) -> bytes:
+            name = "http.inbound_0.0.0.0_8080;.rbac.denied"
+            return f'{{"stats": [{{"name": "{name}", "value": {next(counts)}}}]}}'.encode()
+
+    denied = ProbeAnswer(CallOutcome.FORBIDDEN, status=403, body=b"RBAC: access denied")
+    tried = try_once(BY_KEY["plaintext-call"], scene(reach=Counting(answer=denied)))
+    assert tried.evidence.counted == {"rbac.denied": 1}
+    assert str(tried.evidence) == "403; RBAC: access denied; counted: rbac.denied 1"
+
+
+def test_a_proxy_that_falls_silent_is_evidence_and_leaves_the_outcome_open() -> None:
+    pages = {("node-1", 15000, "/stats"): b'{"stats": []}'}
+
+    @dataclass(frozen=True)
+    class Deadly(AttackStep):
+        def carry_out(self, scene: Scene) -> Seen:
+            pages.clear()
+            return Seen(AttemptOutcome.STOPPED, "closed")
+
+    attempt = replace(BY_KEY["plaintext-call"], step=Deadly())
+    tried = try_once(attempt, scene(reach=FakeReach(pages)))
+    assert tried.outcome is AttemptOutcome.UNDECIDED
+    assert tried.harmed
+    assert "fell silent" in tried.evidence.harm
+
+
+def test_a_body_that_is_heard_on_the_wire_was_let_through() -> None:
+    for key in ("sniff-request", "sniff-answer"):
+        tried = try_once(BY_KEY[key], scene())
+        assert tried.outcome is AttemptOutcome.LET_THROUGH
+        assert "found in plaintext in 1 of 1 flows" in tried.evidence.wire
+
+
+def test_a_call_that_failed_shows_nothing_about_the_wire() -> None:
+    deaf = FakeReach({("node-1", 15000, "/stats"): b'{"stats": []}'}, frozenset({"client"}))
+    tried = try_once(BY_KEY["sniff-request"], scene(reach=deaf))
+    assert tried.outcome is AttemptOutcome.UNDECIDED
+
+
+# --- all of them -------------------------------------------------------------------------------------
+
+
+def test_a_study_gives_its_meshes_and_postures_once_each() -> None:
+    study = load_study(STUDIES / "ladder.yaml")
+    question = question_of(study, ATTEMPTS, 2)
+    assert [(cell.mesh, cell.posture) for cell in question.cells if cell.protocol is CELL.protocol] == [
+        (MeshName.NONE, NO_MESH),
+        *((mesh, posture) for mesh in MESHES for posture in LADDER),
+    ]
+    assert len({cell.name for cell in question.cells}) == len(question.cells)
+
+
+def test_everything_is_tried_as_often_as_asked_and_what_is_not_proven_is_said() -> None:
+    question = question_of(load_study(STUDIES / "quickstart.yaml"), ATTEMPTS, 2)
+    testbed = FakeTestbed(question, unproven={"p01-002"})
+    with testbed:
+        tries = list(protect(question, testbed, ATTEMPTS, Effort(2, 3), lambda _: None))
+    of_unproven = [each for each in tries if "not proven" in each.evidence]
+    cell = question.cells[2]
+    assert {(each.mesh, each.posture, each.execution) for each in of_unproven} == {
+        (cell.mesh, cell.posture.name, 1)
+    }
+    found = {(each.mesh, each.posture, each.attempt): each for each in protected(tries)}
+    assert len(found) == len(question.cells) * len(ATTEMPTS)
+    assert found[MeshName.ISTIO, "strict", "plaintext-call"].n == 6
+    assert found[MeshName.ISTIO, "strict", "plaintext-call"].surprising
+    assert any(
+        "expected stopped, was let through in 6 of 6 tries" in line for line in lines(tuple(found.values()))
+    )
+
+
+def tries(*outcomes: AttemptOutcome, posture: Posture = LADDER[2]) -> list[ProtectionTry]:
+    return [
+        ProtectionTry("istio", posture.name, "http1", "plaintext-call", 0, number, str(outcome), "{}", 1)
+        for number, outcome in enumerate(outcomes)
+    ]
+
+
+def test_the_interval_is_of_the_share_stopped_and_what_differs_is_undecided() -> None:
+    (always,) = protected(tries(*[AttemptOutcome.STOPPED] * 10))
+    assert (always.outcome, always.n, always.stopped) == (AttemptOutcome.STOPPED, 10, 10)
+    assert always.low == pytest.approx(0.6915, abs=1e-4)  # 0.025 ** (1 / 10)
+    assert always.high == 1.0
+    (mixed,) = protected(tries(AttemptOutcome.STOPPED, AttemptOutcome.LET_THROUGH, AttemptOutcome.UNDECIDED))
+    assert (mixed.outcome, mixed.n, mixed.stopped) == (AttemptOutcome.UNDECIDED, 2, 1)
+    (open_,) = protected(tries(AttemptOutcome.UNDECIDED))
+    assert (open_.n, open_.low, open_.high) == (0, None, None)
