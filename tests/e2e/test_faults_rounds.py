@@ -30,7 +30,7 @@ def directory() -> Iterator[Path]:
     need_real_proxies()
     with private_directory(ME, blocks=2, duration="1200ms") as made:
         study = made / "study.yaml"
-        study.write_text(study.read_text().replace("arrangement: apart", "arrangement: together"))
+        study.write_text(study.read_text().replace("arrangement: apart", "arrangement: together\nalone: 0"))
         yield made
 
 

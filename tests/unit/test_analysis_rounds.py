@@ -26,6 +26,7 @@ factors:
   posture: [none, plaintext, strict, strict+fine]
   rate: 400/s
 trial: {warmup: 100ms, duration: 1s}
+alone: 0
 blocks: 8
 """
 WANDERING = SimulatedNoise(block=0.03, execution=0.003, run=0.10, arm=0.001)

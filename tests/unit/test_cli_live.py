@@ -32,6 +32,7 @@ LADDERS = """\
 name: two-ladders
 environments: [none, istio, linkerd]
 arrangement: together
+alone: 0
 factors:
   posture: [none, plaintext, strict]
   rate: [200/s, 300/s]

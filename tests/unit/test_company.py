@@ -119,6 +119,7 @@ STUDY = """\
 name: company
 environments: [none, istio]
 arrangement: together
+alone: 0
 factors:
   posture: [none, plaintext, strict]
   rate: [12000/s, 2500/s]

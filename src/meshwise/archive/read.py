@@ -358,6 +358,14 @@ def stored_graph(directory: Path) -> ServiceGraph | None:
     return next((trial.cell.graph for trial in design if trial.cell.graph), None)
 
 
+def stored_alone(directory: Path) -> int | None:
+    """How many trials of every block run alone in the study that is stored here: none in one that was begun
+    before there were any. None if there is no archive. Raises what `ArchiveReader.open` does."""
+    if not (directory / "design.parquet").is_file():
+        return None
+    return ArchiveReader.open(directory).study().alone
+
+
 def read_table(path: Path, spec: TableSpec) -> pa.Table:
     """A whole table of trials or events, in the spec's types. Raises MW608."""
     with held(path.parent) as folder:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import pyarrow as pa
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from meshwise.archive.decode import check_laws
 from meshwise.archive.rows import cell_of, cell_row
@@ -39,6 +39,8 @@ _PLAIN = (
     "confidence", "margin", "primary_metrics",
 )  # fmt: skip
 """Fields of a study that JSON holds as they are."""
+_ALONE = TypeAdapter(Annotated[int, Field(ge=0, strict=True)])
+"""Archives from before there were trials alone do not say it: they have none."""
 _CELL_COLUMNS = pa.schema(
     [(column.name, column.type) for column in DESIGN.columns if column.name in CELL_COLUMNS]
 )
@@ -80,6 +82,7 @@ def to_values(study: Study) -> dict[str, Any]:
         "arrangement": str(study.arrangement),
         "counting": _counting().dump_python(study.counting, mode="json"),
         "timed": study.timed,
+        "alone": study.alone,
     }
 
 
@@ -105,6 +108,7 @@ def of_values(values: Mapping[str, Any], source: str, traces: Path) -> Study:
         arrangement=Arrangement(values.get("arrangement", Arrangement.APART)),
         counting=_counting().validate_python(values.get("counting")),
         timed=TypeAdapter(bool).validate_python(values.get("timed", True)),
+        alone=_ALONE.validate_python(values.get("alone", 0)),
         source=source,
     )
 

@@ -74,6 +74,7 @@ _TRIAL = (
         "role",
         TEXT,
         "`cell`, `aa` (second of the A/A pair), `twin` (on twin processes), `reference` (first arm again), "
+        "`alone` (a round of one, for the level without company), "
         "`count` (instructions and system calls are counted; nothing is made of its times)",
     ),
     ("process_set", TEXT, "which of its mesh's sets of processes: `a`, `b`, ..."),

@@ -23,6 +23,7 @@ from meshwise.cli.wiring import LevelOption, not_applicable
 from meshwise.core.units import format_duration, format_size
 from meshwise.report import edge
 from meshwise.report.glossary import legend
+from meshwise.study.design.alone import alone_in, cells_alone
 from meshwise.study.design.blocks import design_block
 from meshwise.study.design.counting import counted_cells
 from meshwise.study.design.estimate import (
@@ -35,7 +36,14 @@ from meshwise.study.design.estimate import (
     longest_search_s,
     resolution,
 )
-from meshwise.study.design.rounds import MOST_SIDECARS, block_rounds, block_tasks, why_alone, why_apart
+from meshwise.study.design.rounds import (
+    MOST_SIDECARS,
+    block_rounds,
+    block_tasks,
+    traffic_of,
+    why_alone,
+    why_apart,
+)
 from meshwise.study.design.search import GROWTH, RESOLUTION, most_steps, usual_steps
 from meshwise.study.factors import FACTORS
 from meshwise.study.file.read import load_study
@@ -84,6 +92,10 @@ def plan_document(study: Study) -> dict[str, Any]:
         "not_applicable": [cell_row(no.cell) | {"reason": no.reason} for no in study.not_applicable],
         "arrangement": str(study.arrangement),
         "rounds": [len(arms) for arms in block_rounds(study)],
+        "alone": {
+            "per_block": len(alone_in(study, 0)),
+            "cells": {cell.name: blocks for cell, blocks in _turns(study).items()},
+        },
         "first_block": [
             {
                 "trial_id": trial.trial_id,
@@ -117,6 +129,12 @@ def _counting_document(study: Study) -> dict[str, Any] | None:
     }
 
 
+def _turns(study: Study) -> dict[Cell, int]:
+    """Cells that also run alone, and in how many blocks."""
+    counts = Counter(task.cell for block in range(study.blocks) for task in alone_in(study, block))
+    return {task.cell: counts[task.cell] for task in cells_alone(study)}
+
+
 def _search_document(study: Study) -> dict[str, Any] | None:
     """How the rate is searched, and how long a search takes at most; None for a study without one."""
     if study.search is None:
@@ -135,12 +153,14 @@ def _search_document(study: Study) -> dict[str, Any] | None:
 
 
 def controls_of(study: Study, cell: Cell) -> list[str]:
-    """The roles that the cell has in every block beside its own."""
+    """The roles that the cell has beside its own: in every block, alone in some."""
     found = []
     if cell in study.control.same:
         found.append(str(Role.AA))
     if cell in study.control.twin:
         found.append(str(Role.TWIN))
+    if any(task.cell == cell for task in cells_alone(study)):
+        found.append(str(Role.ALONE))
     return found
 
 
@@ -196,16 +216,20 @@ def _show_size(study: Study, expected: Estimate, console: Console) -> None:
     if study.search:
         _show_search(study, study.search, expected, console)
         return
-    per_block = expected.trials // study.blocks
-    extra = per_block - len(study.cells)
+    per_block, alone = expected.trials // study.blocks, len(alone_in(study, 0))
+    extra = per_block - len(study.cells) - alone
+    also = f" + {alone} alone" if alone else ""
     console.print(
         Text(
-            f"{len(study.cells)} cells + {extra} controls = {per_block} trials a block, {study.blocks} blocks"
+            f"{len(study.cells)} cells + {extra} controls{also} = {per_block} trials a block,"
+            f" {study.blocks} blocks"
             f" in {study.executions} executions = {expected.trials} trials"
             f" of {format_duration(trial.warmup_ns)} warm-up and {format_duration(trial.duration_ns)}"
         )
     )
     console.print(Text(_rounds_words(study)))
+    if said := _alone_words(study):
+        console.print(Text(said))
     console.print(
         Text.assemble(
             "about ",
@@ -262,6 +286,22 @@ def _rounds_words(study: Study) -> str:
             f" of their first part again ({', '.join(dict.fromkeys(references))})"
         )
     return "; ".join(said)
+
+
+def _alone_words(study: Study) -> str:
+    """Which cells also run alone, how often and why; empty where nothing has company."""
+    several = [arms for arms in block_rounds(study) if len(arms) > 1]
+    if not several:
+        return ""
+    turns, count = _turns(study), len(alone_in(study, 0))
+    if not turns:
+        return "alone: none, so levels are those of a busy machine (`alone`)"
+    short = telling_factors(study.cells, split_factors(study.cells)[0])
+    told = ", ".join(f"{_levels_text(cell, short)} in {blocks} blocks" for cell, blocks in turns.items())
+    traffics = {traffic_of(arms[0].cell) for arms in several}
+    without = len(traffics - {traffic_of(cell) for cell in turns})
+    more = f"; none of {without} of {len(traffics)} kinds of traffic (a higher `alone` has them)"
+    return f"alone: {count} a block besides, for levels without company: {told}{more * bool(without)}"
 
 
 def _show_search(study: Study, search: Search, expected: Estimate, console: Console) -> None:
@@ -333,7 +373,7 @@ def _cell_table(study: Study, varying: list[str]) -> Table:
         table.add_column(shown.heading, justify="right" if shown.numeric else "left")
     table.add_column("control")
     before: Cell | None = None
-    words = {str(Role.AA): "A/A", str(Role.TWIN): "twin"}
+    words = {str(Role.AA): "A/A", str(Role.TWIN): "twin", str(Role.ALONE): "alone"}
     for cell in study.cells:
         row = [level(cell, factor) for factor in varying]
         if before is not None and before.mesh is cell.mesh:
@@ -356,11 +396,12 @@ def _show_not_applicable(study: Study, console: Console) -> None:
 
 
 def _task_text(trial: Trial, varying: list[str]) -> Text:
-    mark = {Role.AA: " (A/A)", Role.TWIN: " (twin)", Role.REFERENCE: " (reference)"}.get(trial.role, "")
-    levels = (
-        " ".join(dict.fromkeys(level(trial.cell, factor) for factor in varying)) or trial.cell.posture.name
-    )
-    return Text(f"{trial.round + 1:>2} {levels}{mark}")
+    mark = "" if trial.role is Role.CELL else " (A/A)" if trial.role is Role.AA else f" ({trial.role})"
+    return Text(f"{trial.round + 1:>2} {_levels_text(trial.cell, varying)}{mark}")
+
+
+def _levels_text(cell: Cell, varying: list[str]) -> str:
+    return " ".join(dict.fromkeys(level(cell, factor) for factor in varying)) or cell.posture.name
 
 
 def _show_resolution(study: Study, console: Console) -> None:

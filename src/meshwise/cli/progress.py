@@ -158,7 +158,8 @@ class RoundsSoFar:
                 self.steps = steps_so_far(self._results, self._settings)
                 self.table = table_lines(self.steps)
                 cells = {outcome.trial.cell for outcome in outcomes}
-                told = [step for step in self.steps if cells.intersection(step.cells)]
+                alone = outcomes[0].trial.role is Role.ALONE  # of no step
+                told = [step for step in self.steps if cells.intersection(step.cells) and not alone]
                 busy = next((each.pods_busy for each in ended if each.pods_busy is not None), None)
                 self.line = " · ".join(filter(None, [self._place(), busy_words(busy), line_of(told)]))
                 self._arms = []
@@ -167,6 +168,8 @@ class RoundsSoFar:
         first, count = self._arms[0], len(self._arms)
         again = " again" if first.attempt else ""
         arms = f"{count} arm{'' if count == 1 else 's'}"
+        if first.role is Role.ALONE:
+            arms = f"{first.cell.mesh} {first.cell.posture.name} {first.cell.protocol} alone"
         place = f"block {first.block + 1}/{self._blocks} · round {first.round + 1}/{self._of}{again}, {arms}"
         missing = self._of - len(self._done)
         if self._begun is None or not self._here or not missing:

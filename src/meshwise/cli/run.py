@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from meshwise.archive.read import stored_graph
+from meshwise.archive.read import stored_alone, stored_graph
 from meshwise.archive.store import Archive, TrialStatus
 from meshwise.cli.progress import earlier, progress
 from meshwise.cli.wiring import LevelOption, meshes_of, not_applicable
@@ -48,6 +49,8 @@ def run(
     Example: meshwise run studies/quickstart.yaml --out my-study
     """
     question = load_study(study, not_applicable, level, stored_graph(out) if resume else None)
+    if resume and (alone := stored_alone(out)) is not None:
+        question = replace(question, alone=alone)
     trials = design(question)
     preflight(question)
     kept_visible = [out, *proxy_overrides(os.environ), *replayed(question)]

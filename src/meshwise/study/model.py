@@ -87,7 +87,7 @@ class Cell:
 
 
 class Role(StrEnum):
-    """Why a trial exists: for its cell, as the second of the A/A pair, or on the twin set of processes."""
+    """Why a trial exists: for its cell, as the second of the A/A pair, on the twin set of processes, ..."""
 
     CELL = "cell"
     AA = "aa"
@@ -96,6 +96,8 @@ class Role(StrEnum):
     """An arm of the first part of a round that was divided, once more in each further part."""
     COUNT = "count"
     """Its cell's instructions and system calls are counted; of its times nothing is made."""
+    ALONE = "alone"
+    """Of a cell that is an arm of a round, once more without company, on the same processes."""
 
 
 class Phase(StrEnum):
@@ -259,6 +261,8 @@ class Study:
     layer: Layer | None = None
     """Asked for beside the file: only cells of this layer were kept."""
     arrangement: Arrangement = Arrangement.APART
+    alone: int = 0
+    """Trials of every block that run alone, of cells that have company in its rounds (`design.alone`)."""
     search: Search | None = None
     """Of a saturation study, whose cells have no rate (0): it is what is searched for."""
     counting: Counting | None = None

@@ -14,7 +14,8 @@ from itertools import product, zip_longest
 import numpy as np
 
 from meshwise.study.counting import Counting, PlannedWindow, WindowKind
-from meshwise.study.design.rounds import block_rounds, set_name
+from meshwise.study.design.alone import rounds_per_block
+from meshwise.study.design.rounds import set_name
 from meshwise.study.model import (
     Cell,
     MeshName,
@@ -82,7 +83,7 @@ def counting_design(study: Study) -> tuple[Trial, ...]:
         return ()
     cells = counted_cells(study.cells, counting).cells
     found: list[Trial] = []
-    number = study.blocks * len(block_rounds(study))
+    number = study.blocks * rounds_per_block(study)
     for batch, lives in enumerate(_batches(counting, cells)):
         order = [
             _shuffled(study, [cell for cell in cells if cell.mesh is mesh], life) for mesh, life in lives

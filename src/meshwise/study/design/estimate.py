@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from meshwise.study.design.alone import alone_in
 from meshwise.study.design.counting import counting_design, planned_windows
 from meshwise.study.design.rounds import block_rounds, block_tasks
 from meshwise.study.design.search import INVALID_TRIES, most_steps, usual_steps
@@ -78,8 +79,9 @@ def counting_estimate(study: Study) -> CountingEstimate:
 
 
 def estimate(study: Study) -> Estimate:
-    trials = study.blocks * len(block_tasks(study)) * (usual_steps(study.search) if study.search else 1)
-    rounds = study.blocks * len(block_rounds(study)) * (usual_steps(study.search) if study.search else 1)
+    alone, steps = len(alone_in(study, 0)), usual_steps(study.search) if study.search else 1
+    trials = study.blocks * (len(block_tasks(study)) + alone) * steps
+    rounds = study.blocks * (len(block_rounds(study)) + alone) * steps
     measured_s = rounds * _trial_s(study)
     if study.search:
         measured_s += study.blocks * len(block_tasks(study)) * _longer_soak_s(study, study.search)

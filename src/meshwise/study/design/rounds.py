@@ -47,7 +47,7 @@ def block_rounds(study: Study) -> list[list[Task]]:
     rounds: dict[Any, list[tuple[Cell, Role]]] = {}
     for cell, role in _tasks(study):
         alone = study.arrangement is Arrangement.APART or why_alone(cell) is not None
-        rounds.setdefault((cell, role) if alone else _traffic(cell), []).append((cell, role))
+        rounds.setdefault((cell, role) if alone else traffic_of(cell), []).append((cell, role))
     return [
         [Task(cell, role, process_set) for (cell, role), process_set in zip(part, _sets(part), strict=True)]
         for arms in rounds.values()
@@ -56,7 +56,7 @@ def block_rounds(study: Study) -> list[list[Task]]:
 
 
 def block_tasks(study: Study) -> list[tuple[Cell, Role]]:
-    """What every block holds, one entry per trial."""
+    """What every block holds, one entry per trial; beside them some have trials alone (`design.alone`)."""
     return [(task.cell, task.role) for arms in block_rounds(study) for task in arms]
 
 
@@ -88,7 +88,7 @@ def _tasks(study: Study) -> Iterator[tuple[Cell, Role]]:
     yield from ((cell, Role.TWIN) for cell in study.control.twin)
 
 
-def _traffic(cell: Cell) -> tuple[Any, ...]:
+def traffic_of(cell: Cell) -> tuple[Any, ...]:
     """What the arms of a round have in common."""
     return tuple(getattr(cell, each.field) for each in FACTORS if each.role is FactorRole.CONTEXT)
 

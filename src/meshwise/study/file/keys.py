@@ -209,6 +209,11 @@ class StudyFile(Part):
             "`apart`: one at a time. Default: together, for steady load."
         ),
     ] = None
+    alone: Annotated[int, Field(ge=0, le=64)] | None = Field(
+        default=None,
+        description="Of a study together: so many cells of every block also run alone, in turns, for their "
+        "levels without company. Default: enough for one cell of each traffic. 0: none.",
+    )
     control: ControlPart = ControlPart()
     objective: ObjectivePart | None = None
     search: SearchPart | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from meshwise.core import messages
 from meshwise.study.bank import DEFAULT_WEIGHTS
+from meshwise.study.design.alone import usual_alone
 from meshwise.study.design.rounds import why_apart
 from meshwise.study.file.bank_keys import check_bank
 from meshwise.study.file.count_keys import counting_of
@@ -115,9 +117,12 @@ def parse_study(
     check_load(file, moving, applicable, problems)
     check_bank(file.shape, file.load.mix, file.events, file.trial.duration, problems)
     counting = counting_of(file.count, applicable, problems)
+    if file.alone and arrangement is Arrangement.APART:
+        reason = "every trial of this study is alone already: it is arranged apart"
+        problems.append(impossible(("alone",), reason, "leave it out"))
     if problems:
         raise to_error(document, problems)
-    return Study(
+    study = Study(
         name=file.name,
         seed=file.seed,
         environments=environments,
@@ -143,6 +148,7 @@ def parse_study(
         ),
         source=text,
     )
+    return replace(study, alone=usual_alone(study) if file.alone is None else file.alone)
 
 
 def _arrangement(
