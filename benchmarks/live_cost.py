@@ -27,6 +27,7 @@ STUDY = """
 name: live-cost
 environments: [none, istio, linkerd]
 arrangement: together
+alone: 0
 factors:
   posture: [none, plaintext, permissive, strict, strict+namespace, strict+fine]
   rate: {rate}/s
