@@ -143,3 +143,10 @@ def test_a_trial_alone_that_fails_is_tried_again_by_itself(tmp_path: Path) -> No
     run_fake(tmp_path / "a", asked, FakeTestbed(asked, crashes={victim}))
     again = [row for row in ArchiveReader.open(tmp_path / "a").trials().to_dicts() if row["attempt"]]
     assert [(row["trial_id"], row["role"]) for row in again] == [(f"{victim}-r1", "alone")]
+
+
+def test_counting_trials_have_other_rounds_than_trials_alone() -> None:
+    trials = design(study("count: {}\n"))
+    counting = {trial.round for trial in trials if trial.role is Role.COUNT}
+    assert counting
+    assert not counting & {trial.round for trial in trials if trial.role is not Role.COUNT}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from meshwise.analysis.contrast import Contrast
 from meshwise.analysis.grid import Grid
-from meshwise.findings.flag import CROWDED, SATURATED_ARM, Flag
+from meshwise.analysis.settings import Settings
+from meshwise.findings.flag import ACROSS_ARRANGEMENTS, CROWDED, SATURATED_ARM, Flag
 from meshwise.findings.metric import Metric, MetricKey
 from meshwise.measure.company import CROWDED_SHARE
 from meshwise.measure.trial import TrialResult
-from meshwise.study.model import Role
+from meshwise.study.design.rounds import why_alone
+from meshwise.study.model import Cell, Role
 
 TAIL = 0.99
 """Percentile from which on waiting decides."""
@@ -93,6 +96,21 @@ def shared_waiting(
         arms = "; ".join([*named[:MOST_NAMED], *more])
         flags.append(SATURATED_ARM(count=len(full), of=len(own), arms=arms))
     return tuple(flags)
+
+
+def arms_beside(settings: Settings) -> dict[Cell, int]:
+    """Cell -> how many other arms its trials are meant to have beside them. Of a study without a design only
+    that some have none is known."""
+    arms = Counter(trial.round for trial in settings.design)
+    planned = {trial.cell: arms[trial.round] - 1 for trial in settings.design if trial.role is Role.CELL}
+    return {cell: planned.get(cell, 0 if why_alone(cell) else 1) for cell in settings.cells} | planned
+
+
+def across_arrangements(contrast: Contrast, beside: Mapping[Cell, int]) -> tuple[Flag, ...]:
+    """A flag where some of the cells had company and others had none. `beside` as `arms_beside` gives it."""
+    most = max(beside.get(cell, 0) for cell, _ in contrast.terms)
+    apart = [cell.name for cell, _ in contrast.terms if not beside.get(cell, 0)]
+    return (ACROSS_ARRANGEMENTS(apart="; ".join(apart), arms=most),) if apart and most else ()
 
 
 def is_time(metric: Metric) -> bool:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
+from meshwise.analysis.alone import levels_alone
 from meshwise.analysis.assess import assess
 from meshwise.analysis.checks import Outcome, all_checks
-from meshwise.analysis.company import rounds_of
+from meshwise.analysis.company import across_arrangements, arms_beside, rounds_of
 from meshwise.analysis.compare import between_increments, between_meshes
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
 from meshwise.analysis.fairness import Facts, fairness, unlike
@@ -44,8 +45,7 @@ from meshwise.findings.pictures import Pictures
 from meshwise.findings.reason import read_reasons
 from meshwise.measure.attribution import Machine
 from meshwise.measure.trial import UNKNOWN_MACHINE, TrialResult, measure
-from meshwise.study.design.rounds import why_alone
-from meshwise.study.model import Cell, Trial
+from meshwise.study.model import Cell, Role, Trial
 
 MOST_COMPARED = 8
 """Workloads, the client among them, up to which each sidecar's own metrics are compared."""
@@ -87,11 +87,16 @@ def measure_trials(
     flags: Mapping[str, tuple[Flag, ...]],
     moving_ns: int | None = None,
     machine: Machine = UNKNOWN_MACHINE,
+    halved: Collection[Cell] = (),
+    seed: int = 0,
 ) -> Iterator[TrialResult]:
     """One result per entry of `tables`, as they come. `trials` and `flags` by trial_id; `moving_ns` and
-    `machine` as in `measure`."""
+    `machine` as in `measure`. `halved`: cells whose trials are divided in two, by the `seed`."""
     for trial_id, requests, telemetry in tables:
-        yield measure(trials[trial_id], requests, telemetry, flags.get(trial_id, ()), moving_ns, machine)
+        trial = trials[trial_id]
+        halves_seed = seed if trial.role is Role.CELL and trial.cell in halved else None
+        own = flags.get(trial_id, ())
+        yield measure(trial, requests, telemetry, own, moving_ns, machine, halves_seed)
 
 
 def findings(
@@ -110,6 +115,7 @@ def findings(
     found: list[Finding] = list(all_checks(grid, outcomes, by_metric, settings, naming))
     found += _floors(by_metric, grid, confidence)
     found += levels(grid, naming, settings)
+    found += levels_alone(grid, naming, settings)
     machine = Machine.of(environment or {})
     if settings.search:
         found = [
@@ -185,12 +191,16 @@ def comparisons(
 
 def arranged(contrasts: Iterable[Contrast], settings: Settings) -> list[Contrast]:
     """The same with what the arrangement of the study says of them."""
+    if not settings.together:
+        return list(contrasts)
+    beside = arms_beside(settings)
     return [
         replace(
             each,
             # Every arm has processes of its own, so layout is in each of their differences.
-            across_processes=each.across_processes or settings.together,
-            in_rounds=settings.together and all(why_alone(cell) is None for cell, _ in each.terms),
+            across_processes=True,
+            in_rounds=all(beside.get(cell, 0) for cell, _ in each.terms),
+            flags=(*each.flags, *across_arrangements(each, beside)),
         )
         for each in contrasts
     ]

@@ -1,8 +1,10 @@
 """The noise floor: how far apart two trials of one and the same cell lie on this machine.
 
-Two controls. `same`: the cell twice in a block on the same processes (time noise). `twin`: the cell on a
-second set of processes as well (what memory layout does), which counts wherever different processes are
-compared. Control cells are pooled unless Levene's test objects; then the noisiest counts (`stats.floor`).
+Controls: `same`, the cell twice in a block on the same processes (time noise); `twin`, the cell on a second
+set of processes as well (what memory layout does), which counts wherever different processes are compared;
+`halves`, two halves of one arm's requests, divided at random (time alone, within a round), which is shown
+beside the others and judges nothing. Control cells are pooled unless Levene's test objects; then the noisiest
+counts (`stats.floor`).
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from meshwise.stats.interval import t_quantile
 from meshwise.study.model import Role
 
 CONTROL_NAMES = {Role.AA: "same", Role.TWIN: "twin"}
+HALVES = "halves"
 
 
 @dataclass(frozen=True)
 class ControlNoise:
     """What one A/A control shows for one metric. `logs` is None where a value is 0."""
 
-    role: Role
+    role: Role | None
+    """None: halves, which have no trials of their own."""
     absolute: Noise
     logs: Noise | None
     level: float | None
@@ -38,7 +42,12 @@ class ControlNoise:
     """Names of the control cells."""
     pooled: bool
     claims: tuple[bool, ...]
-    """Per control cell: whether its own t interval excludes 0, as it should in 5 %."""
+    """Per control cell: whether its own t interval excludes 0, as it should in 5 %. None of halves: that
+    they are alike is by construction, and tells nothing of the intervals."""
+
+    @property
+    def name(self) -> str:
+        return CONTROL_NAMES[self.role] if self.role else HALVES
 
     def on(self, scale: Scale) -> Noise | None:
         return self.logs if scale is Scale.LOG else self.absolute
@@ -46,12 +55,14 @@ class ControlNoise:
 
 def controls(grid: Grid, metric: MetricKey, confidence: float) -> list[ControlNoise]:
     """The A/A controls of a metric that the study has, `same` first."""
-    found = (control(grid, metric, role, confidence) for role in CONTROL_NAMES)
+    roles: tuple[Role | None, ...] = (*CONTROL_NAMES, None)
+    found = (control(grid, metric, role, confidence) for role in roles)
     return [each for each in found if each is not None]
 
 
-def control(grid: Grid, metric: MetricKey, role: Role, confidence: float) -> ControlNoise | None:
-    base, again = grid.values(metric), grid.values(metric, role)
+def control(grid: Grid, metric: MetricKey, role: Role | None, confidence: float) -> ControlNoise | None:
+    base, again = (grid.values(metric), grid.values(metric, role)) if role else grid.halves(metric)
+    share = 1.0 if role else _OF_HALVES
     absolute: list[FloatArray] = []
     logs: list[FloatArray] = []
     claims: list[bool] = []
@@ -62,15 +73,15 @@ def control(grid: Grid, metric: MetricKey, role: Role, confidence: float) -> Con
         if not both.any() or not (one[both].any() or other[both].any()):
             continue
         executions = grid.executions[both]
-        difference = execution_means(other[both] - one[both], executions)
+        difference = share * execution_means(other[both] - one[both], executions)
         absolute.append(difference)
         cells.append(cell.name)
         inferred = difference
         if (one[both] > 0).all() and (other[both] > 0).all():
-            inferred = execution_means(np.log(other[both]) - np.log(one[both]), executions)
+            inferred = share * execution_means(np.log(other[both]) - np.log(one[both]), executions)
             logs.append(inferred)
             levels.append(float(np.log(one[both]).mean()))
-        if len(inferred) >= 2:
+        if len(inferred) >= 2 and role:
             claims.append(claimed(inferred, confidence))
     if not absolute:
         return None
@@ -80,6 +91,10 @@ def control(grid: Grid, metric: MetricKey, role: Role, confidence: float) -> Con
         log_noise, alike = pooled(logs)
         level = float(np.exp(np.mean(levels)))
     return ControlNoise(role, noise, log_noise, level, tuple(cells), alike, tuple(claims))
+
+
+_OF_HALVES = 0.5**0.5
+"""A half has half the requests: two of them differ by sqrt(2) more than two whole arms do."""
 
 
 def floor_for(
@@ -98,7 +113,7 @@ def floor_for(
 def floor_finding(control: ControlNoise, key: MetricKey, n: int, confidence: float) -> Finding:
     """The floor of a plain comparison of all `n` units, with the range that its own uncertainty leaves."""
     metric = key.entry
-    name = CONTROL_NAMES[control.role]
+    name = control.name
     costs: list[float | None] = list(_bounds(control.absolute, n, confidence))
     ratios: list[float | None] = [None, None, None]
     if control.logs is not None and control.level is not None and metric.scale is Scale.LOG:
@@ -110,7 +125,8 @@ def floor_finding(control: ControlNoise, key: MetricKey, n: int, confidence: flo
         key=key,
         estimate=costs[0], low=costs[1], high=costs[2], confidence=confidence, unit=metric.unit,
         n=control.absolute.m,
-        method="t(1-alpha/2, m) * rms of m A/A differences / sqrt(n); range by chi-square",
+        method="t(1-alpha/2, m) * rms of m A/A differences / sqrt(n); range by chi-square"
+        + ("" if control.role else "; differences of halves / sqrt(2), as of whole arms"),
         flags=() if control.pooled else (UNEQUAL_NOISE(),),
         sentence=sentence.of_floor(metric, name, costs[0], ratios[0]),
         ratio=ratios[0], ratio_low=ratios[1], ratio_high=ratios[2],

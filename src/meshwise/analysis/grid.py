@@ -90,6 +90,20 @@ class Grid:
             self._arrays[metric, role, joined] = found
         return found
 
+    def halves(self, metric: MetricKey) -> tuple[FloatArray, FloatArray]:
+        """Cells x blocks of both halves of the trials that were divided; NaN elsewhere, and where half a
+        trial has too few requests for the percentile."""
+        both = np.full((2, len(self.cells), len(self.blocks)), np.nan)
+        for row, cell in enumerate(self.cells):
+            count = self.exceedances(metric, cell)
+            if count is not None and count / 2 < NEEDED_EXCEEDANCES:
+                continue
+            trials = self.by_place.get((Role.CELL, cell), {})
+            for column, block in enumerate(self.blocks):
+                if block in trials and metric in trials[block].halves:
+                    both[:, row, column] = trials[block].halves[metric]
+        return both[0], both[1]
+
     def in_one_part(self, cells: Iterable[Cell]) -> bool:
         """Whether the trials of these cells ran at the same time wherever they ran in the same block."""
         rounds: dict[int, set[Hashable]] = {}

@@ -41,27 +41,21 @@ from meshwise.study.model import Cell, Role
 
 def levels(grid: Grid, naming: Naming, settings: Settings) -> Iterator[Finding]:
     """One finding per cell and metric that the cell has. What was measured in a round says so."""
-    for row, cell in enumerate(grid.cells):
+    for cell in grid.cells:
         trials = grid.by_place.get((Role.CELL, cell), {})
         for key in grid.metrics:
             if any(key in result.values for result in trials.values()):
-                found = _level(
-                    grid, cell, grid.values(key)[row], key, list(trials.values()), naming, settings.confidence
-                )
+                found = level_of(grid, cell, key, naming, settings.confidence)
                 beside = grid.beside(cell) if settings.together else 0
                 yield replace(found, flags=(*found.flags, IN_COMPANY(arms=beside))) if beside else found
 
 
-def _level(
-    grid: Grid,
-    cell: Cell,
-    values: FloatArray,
-    key: MetricKey,
-    trials: list[TrialResult],
-    naming: Naming,
-    confidence: float,
+def level_of(
+    grid: Grid, cell: Cell, key: MetricKey, naming: Naming, confidence: float, role: Role = Role.CELL
 ) -> Finding:
-    metric = key.entry
+    """The level of one metric over the cell's trials of this role."""
+    metric, values = key.entry, grid.values(key, role)[grid.cells.index(cell)]
+    trials = list(grid.by_place.get((role, cell), {}).values())
     present = ~np.isnan(values)
     flags = trial_flags(trials, metric) + asked_flags(cell, metric)
     found = Finding(

@@ -67,6 +67,23 @@ def of_level(finding: Finding, where: str) -> str:
     return f"{where}: {words}{_whose(finding)} is {interval} over {_units(finding.n)}."
 
 
+def of_level_alone(finding: Finding, company: Finding, where: str, arms: int) -> str:
+    """`company`: the level beside the others, `arms` of them."""
+    if finding.estimate is None or company.estimate is None:
+        return of_level(finding, f"{where}, alone")
+    words = finding.key.entry.words
+    alone = between(finding.estimate, finding.low, finding.high, finding.unit)
+    beside = between(company.estimate, company.low, company.high, finding.unit)
+    both = f"{where}: {words} is {alone} alone, over {_units(finding.n)}"
+    if finding.verdict is not Verdict.DISTINGUISHABLE:
+        return f"{both}; beside {arms} other arms it is not distinguishable from that: {beside}."
+    ratio = f", x{finding.ratio:.3g}" if finding.ratio is not None else ""
+    if finding.ratio_low is not None and finding.ratio_high is not None:
+        ratio += f" ({finding.ratio_low:.3g} to {finding.ratio_high:.3g})"
+    why = "; in company caches are colder and CPUs are shared" if company.estimate > finding.estimate else ""
+    return f"{both}, and {beside} beside {arms} other arms{ratio}{why}."
+
+
 def _whose(finding: Finding) -> str:
     """` (node-1)`, ` (inner)`, ` (depth 2)`: of which workload or place, if of one."""
     return f" ({finding.part})" if finding.part else ""
@@ -119,10 +136,13 @@ def _is_a_pair(subject: Subject) -> bool:
 def of_floor(metric: Metric, control: str, floor: float | None, ratio: float | None) -> str:
     """For what is judged as a ratio the share comes first: the cost depends on the level it starts from."""
     again = "on the same processes" if control == "same" else "on a twin set of processes"
+    begin = f"Run again {again}, the same cell differs"
+    if control == "halves":
+        begin = "Halves of one arm's requests, divided at random, differ by time alone"
     cost = "an unknown size" if floor is None else quantity(floor, metric.unit)
     size = cost if ratio is None else f"{number(100 * (ratio - 1))} % ({cost} at the level of that cell)"
     return (
-        f"Run again {again}, the same cell differs so much that a change in {metric.words} below "
+        f"{begin} so much that a change in {metric.words} below "
         f"{size} is not distinguishable from noise here."
     )
 

@@ -39,6 +39,8 @@ _PLAIN = (
     "confidence", "margin", "primary_metrics",
 )  # fmt: skip
 """Fields of a study that JSON holds as they are."""
+_CONTROLS = ("same", "twin", "halves")
+"""Archives from before there were halves do not say them: they have none."""
 _ALONE = TypeAdapter(Annotated[int, Field(ge=0, strict=True)])
 """Archives from before there were trials alone do not say it: they have none."""
 _CELL_COLUMNS = pa.schema(
@@ -75,7 +77,7 @@ def to_values(study: Study) -> dict[str, Any]:
         "not_applicable": [
             {"cell": rows([each.cell])[0], "reason": each.reason} for each in study.not_applicable
         ],
-        "control": {"same": rows(study.control.same), "twin": rows(study.control.twin)},
+        "control": {name: rows(getattr(study.control, name)) for name in _CONTROLS},
         "trial": _plan().dump_python(study.trial, mode="json"),
         "search": _search().dump_python(study.search, mode="json"),
         "layer": None if study.layer is None else str(study.layer),
@@ -99,8 +101,7 @@ def of_values(values: Mapping[str, Any], source: str, traces: Path) -> Study:
             NotApplicable(cell(each["cell"]), str(each["reason"])) for each in values["not_applicable"]
         ),
         control=Control(
-            tuple(cell(row) for row in values["control"]["same"]),
-            tuple(cell(row) for row in values["control"]["twin"]),
+            **{name: tuple(cell(row) for row in values["control"].get(name, ())) for name in _CONTROLS}
         ),
         trial=_with_traces(_plan().validate_python(values["trial"]), traces),
         search=_search().validate_python(values["search"]),

@@ -73,7 +73,8 @@ def analyze_archive(reader: ArchiveReader) -> Findings:
     study = reader.study()
     moving_ns = study.trial.duration_ns if study.trial.shape else None
     machine, tables = Machine.of(reader.environment), _tables(reader, list(good))
-    results = measure_trials(good, tables, recorded_flags(trials), moving_ns, machine)
+    flags, halved = recorded_flags(trials), study.control.halves
+    results = measure_trials(good, tables, flags, moving_ns, machine, halved, study.seed)
     settings = Settings.of(study, reader.timed_design)
     return findings(results, outcomes, settings, reader.environment, facts_of(trials))
 

@@ -159,6 +159,8 @@ def controls_of(study: Study, cell: Cell) -> list[str]:
         found.append(str(Role.AA))
     if cell in study.control.twin:
         found.append(str(Role.TWIN))
+    if cell in study.control.halves:
+        found.append("halves")
     if any(task.cell == cell for task in cells_alone(study)):
         found.append(str(Role.ALONE))
     return found
@@ -373,7 +375,7 @@ def _cell_table(study: Study, varying: list[str]) -> Table:
         table.add_column(shown.heading, justify="right" if shown.numeric else "left")
     table.add_column("control")
     before: Cell | None = None
-    words = {str(Role.AA): "A/A", str(Role.TWIN): "twin", str(Role.ALONE): "alone"}
+    words = {str(Role.AA): "A/A", str(Role.TWIN): "twin", str(Role.ALONE): "alone", "halves": "halves"}
     for cell in study.cells:
         row = [level(cell, factor) for factor in varying]
         if before is not None and before.mesh is cell.mesh:

@@ -92,7 +92,8 @@ COMPANY = FlagKind(
 IN_COMPANY = FlagKind(
     "in_company",
     "measured while {arms} other arms had the same CPUs: the level of a busy machine, with colder caches",
-    "differences are what such a study is for; levels alone come from `arrangement: apart`",
+    "differences are what such a study is for; levels alone come from `alone`, of every cell from "
+    "`arrangement: apart`",
     whole_table=True,
 )
 RENEWED = FlagKind(
@@ -176,6 +177,13 @@ SATURATED_ARM = FlagKind(
     "in {count} of {of} rounds an arm was saturated ({arms}): who waits behind it waits longer, so times may "
     "not be compared",
     "lower the rate, or measure that arm apart",
+)
+ACROSS_ARRANGEMENTS = FlagKind(
+    "across_arrangements",
+    "{apart} ran apart, and what it is compared with beside {arms} other arms: the difference holds what "
+    "company does to a level as well",
+    "measure both alike: `arrangement: apart`",
+    "one side ran apart and the other beside other arms: what company does to a level is in the difference",
 )
 _EQUAL = "give both meshes the same level in the study"
 UNEQUAL_LEVEL = FlagKind("unequal", "{factor} is {level} in {mesh}, {other_level} in {other_mesh}", _EQUAL)

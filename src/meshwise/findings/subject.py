@@ -21,6 +21,7 @@ Levels = Mapping[str, ScopeValue]
 
 class Kind(StrEnum):
     LEVEL = "level"
+    LEVEL_ALONE = "level_alone"
     INCREMENT = "increment"
     DIFFERENCE = "difference"
     NOISE_FLOOR = "noise_floor"
@@ -35,6 +36,10 @@ class _AtLevels:
 
 class CellLevel(_AtLevels):
     """How high a metric is in one cell."""
+
+
+class LevelAlone(_AtLevels):
+    """The same of trials that ran without company, in a study that is arranged together."""
 
 
 class CurvePoint(_AtLevels):
@@ -184,7 +189,7 @@ class SoakDrift(_AtLevels):
     """Whether a metric drifts over the soaks of a cell."""
 
 
-Level = CellLevel | CurvePoint
+Level = CellLevel | LevelAlone | CurvePoint
 Increment = LadderStep | AgainstNone
 Difference = MeshDifference | StepDifference | Interaction | Slope | Walk
 Check = StudyCheck | CellCheck | OrderCheck | LimitCheck | SoakDrift
@@ -195,6 +200,8 @@ def kind_of(subject: Subject) -> Kind:
     match subject:
         case CellLevel() | CurvePoint():
             return Kind.LEVEL
+        case LevelAlone():
+            return Kind.LEVEL_ALONE
         case LadderStep() | AgainstNone():
             return Kind.INCREMENT
         case MeshDifference() | StepDifference() | Interaction() | Slope() | Walk():
@@ -253,6 +260,8 @@ def read_subject(kind: Kind, scope: Mapping[str, Any]) -> Subject:
     match kind:
         case Kind.LEVEL:
             return CurvePoint(at) if scope.get("part") == "curve" else CellLevel(at)
+        case Kind.LEVEL_ALONE:
+            return LevelAlone(at)
         case Kind.INCREMENT if scope["from"] == NO_MESH.name:
             return AgainstNone(at, str(scope["to"]))
         case Kind.INCREMENT:

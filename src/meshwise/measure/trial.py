@@ -24,6 +24,7 @@ from meshwise.findings.flag import HOST_LATE, LATE_SENDS, TELEMETRY_INCOMPLETE, 
 from meshwise.findings.metric import PERCENTILES, MetricKey
 from meshwise.measure.attribution import ATTRIBUTED_METRICS, Machine, Usage
 from meshwise.measure.company import pods_busy, saturation
+from meshwise.measure.halves import Halves, halves
 from meshwise.measure.places import by_place
 from meshwise.measure.soak import throughput_variation, variability
 from meshwise.measure.times import NEEDED_EXCEEDANCES, SHARES, TrialCourse, course_of
@@ -76,6 +77,8 @@ class TrialResult:
     moved: frozenset[str] = frozenset()
     """Which of MOVED_BY_LATE_SENDS would be lower by more than LATE_SHARE, had every request that had a slot
     been sent in time."""
+    halves: Halves = field(default_factory=dict)
+    """Times of two halves of its requests, divided at random; only where the study asks."""
 
 
 def measure(
@@ -85,9 +88,11 @@ def measure(
     flags: tuple[Flag, ...] = (),
     moving_ns: int | None = None,
     machine: Machine = UNKNOWN_MACHINE,
+    halves_seed: int | None = None,
 ) -> TrialResult:
     """All metrics of one trial. Frames as in `archive.schema`; further columns are ignored. `moving_ns`: the
-    measured window, where the load moves within it. `machine`: which CPUs are the pods'."""
+    measured window, where the load moves within it. `machine`: which CPUs are the pods'. `halves_seed`: its
+    requests are also divided in two."""
     sent = _Requests.of(requests)
     values: Values = {}
     exceedances: Values = {}
@@ -129,6 +134,8 @@ def measure(
         course_of(sent.intended, mesh, response, moving_ns) if moving_ns else None,
         None if trial.search else pods_busy(telemetry, machine),
         "" if trial.search or moving_ns else saturation(trial.cell, sent.intended[mesh], response), moved,
+        {} if halves_seed is None
+        else halves({"response": response, "service": service}, halves_seed, trial.trial_id),
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from meshwise.findings.subject import (
     StepDifference,
 )
 from meshwise.report import words
+from meshwise.stats.verdict import Verdict
 from meshwise.study.factors import CONTEXT_FIELDS, FREE_FIELDS, concerns
 from meshwise.study.security import POSTURES
 
@@ -48,6 +49,11 @@ def means(field: str, posture: str) -> bool:
 def of_curve(finding: Finding) -> bool:
     """A level at one rate of a search: it stands in the curve, not in a ladder."""
     return isinstance(finding.subject, CurvePoint)
+
+
+def differs_alone(finding: Finding) -> bool:
+    """A level without company that differs from that in company by more than their intervals."""
+    return finding.kind is Kind.LEVEL_ALONE and finding.verdict is Verdict.DISTINGUISHABLE
 
 
 def form_of(found: Iterable[Finding | None], unit: str = "") -> words.Form:
@@ -77,6 +83,8 @@ class Rung:
     """Increment over no mesh."""
     variant: str = ""
     """What `label` says beside the posture."""
+    alone: Finding | None = None
+    """The level without company, where it differs from `value` by more than their intervals."""
 
     @property
     def judged(self) -> Finding | None:
@@ -227,6 +235,7 @@ def _slice(key: tuple[Any, ...], varying: list[str], findings: tuple[Finding, ..
 def _ladder(metric: str, mine: list[Finding]) -> Ladder:
     levels = [finding for finding in mine if finding.kind is Kind.LEVEL]
     increments = [finding for finding in mine if finding.kind is Kind.INCREMENT]
+    alone = [finding for finding in mine if differs_alone(finding)]
     free = free_of(levels)
     meshes = list(dict.fromkeys(finding.levels["mesh"] for finding in levels))
 
@@ -242,7 +251,7 @@ def _ladder(metric: str, mine: list[Finding]) -> Ladder:
     lowest = [finding for finding in ordered if bottom[finding.levels["mesh"]] == finding.levels["posture"]]
     return Ladder(
         metric,
-        tuple(_rung(finding, increments, free, finding in lowest) for finding in ordered),
+        tuple(_rung(finding, increments, alone, free, finding in lowest) for finding in ordered),
         tuple(finding for finding in mine if isinstance(finding.subject, MeshDifference | StepDifference)),
         tuple(free),
     )
@@ -268,7 +277,9 @@ def _varies_within_a_posture(name: str, levels: Sequence[Finding]) -> bool:
     return any(len(values) > 1 for values in seen.values())
 
 
-def _rung(level: Finding, increments: list[Finding], free: list[str], lowest: bool) -> Rung:
+def _rung(
+    level: Finding, increments: list[Finding], alone: list[Finding], free: list[str], lowest: bool
+) -> Rung:
     """`lowest`: nothing but no mesh is below it."""
     at = level.levels
     own = [
@@ -285,4 +296,6 @@ def _rung(level: Finding, increments: list[Finding], free: list[str], lowest: bo
     posture = str(at["posture"])
     variant = variant_of(at, free)
     label = f"{posture}, {variant}" if variant else posture
-    return Rung(str(at["mesh"]), posture, label, level, steps[-1] if steps else None, over_none, variant)
+    without_company = next((finding for finding in alone if finding.levels == at), None)
+    step = steps[-1] if steps else None
+    return Rung(str(at["mesh"]), posture, label, level, step, over_none, variant, without_company)

@@ -11,9 +11,11 @@ from meshwise.findings.finding import Finding
 from meshwise.findings.subject import Kind
 from meshwise.report import facts, saturation
 from meshwise.report.blocks import Table
-from meshwise.report.content import of_curve
+from meshwise.report.content import differs_alone, of_curve
 from meshwise.report.rounds import rounds_line
 from meshwise.report.sections import Report
+
+_SHOWN = (Kind.LEVEL, Kind.INCREMENT, Kind.DIFFERENCE)
 
 
 def document(report: Report, page: str) -> dict[str, Any]:
@@ -33,8 +35,11 @@ def document(report: Report, page: str) -> dict[str, Any]:
         "not_applicable": facts.not_applicable_lines(content),
         "primary": [
             _row(finding)
-            for finding in content.of_kind(Kind.LEVEL, Kind.INCREMENT, Kind.DIFFERENCE)
-            if finding.metric in content.primary and not finding.part and not of_curve(finding)
+            for finding in content.findings
+            if (finding.kind in _SHOWN or differs_alone(finding))
+            and finding.metric in content.primary
+            and not finding.part
+            and not of_curve(finding)
         ],
         "tables": [
             _table(section.label, block)

@@ -168,18 +168,29 @@ def floors(content: Content) -> tuple[tuple[str, Finding], ...]:
 def noise_line(content: Content) -> str:
     """What the A/A control shows, per metric for every control that was run; smaller effects are noise."""
     by_metric: dict[str, list[Finding]] = {}
-    controls = floors(content)
+    controls = [each for each in floors(content) if each[0] != "halves"]
     for _, finding in controls:
         by_metric.setdefault(finding.metric, []).append(finding)
     if not by_metric:
-        return "no A/A control was run, so no noise floor is known"
+        return f"no A/A control was run, so no noise floor is known{_halves_words(content)}"
     texts = []
     for metric, found in by_metric.items():
         form = words.form_for(found[0].unit, [f.estimate for f in found], [f.estimate for f in found])
         numbers = " / ".join(form.value(finding.estimate) for finding in found)
         texts.append(f"{metric_of(metric).short} {numbers} {form.unit}")
     names = " / ".join(dict.fromkeys(control for control, _ in controls))
-    return f"A/A floor, {names} processes: {', '.join(texts)}"
+    return f"A/A floor, {names} processes: {', '.join(texts)}{_halves_words(content)}"
+
+
+def _halves_words(content: Content) -> str:
+    """What halves of one arm's requests show; empty where the study did not ask."""
+    found = [finding for control, finding in floors(content) if control == "halves"]
+    forms = [words.form_for(each.unit, [each.estimate], [each.estimate]) for each in found]
+    texts = [
+        f"{metric_of(each.metric).short} {form.with_unit(each.estimate)}"
+        for each, form in zip(found, forms, strict=True)
+    ]
+    return f"; time alone, halves of one arm: {', '.join(texts)}" if texts else ""
 
 
 def difference_name(finding: Finding) -> str:

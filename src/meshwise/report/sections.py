@@ -29,7 +29,7 @@ from meshwise.report.places import figures as place_figures
 from meshwise.report.places import place_tables
 from meshwise.report.record import Record
 from meshwise.report.rounds import rounds_section
-from meshwise.report.tables import difference_table, growth_table, ladder_table, together_table
+from meshwise.report.tables import alone_words, difference_table, growth_table, ladder_table, together_table
 from meshwise.stats.verdict import Verdict
 from meshwise.study.model import TopologyKind
 
@@ -101,6 +101,8 @@ def _slice(content: Content, part: Slice, record: Record) -> Section:
         blocks += [Heading("The ladder"), *marks, Paragraph(about)]
     for number, ladder in enumerate(primary, 1):
         blocks.append(ladder_table(f"{name}-table-{number}", ladder, many=many))
+        if alone := alone_words(ladder, many=many):
+            blocks.append(Paragraph(alone, page_only=False))
         if ladder.differences:
             blocks.append(difference_table(f"{name}-difference-{number}", ladder))
     blocks += _where(name, content, part, record)

@@ -29,6 +29,7 @@ def ladder_table(name: str, ladder: Ladder, *, many: bool, style: Style = Style.
     """A row per rung and mesh; `many`: of several meshes."""
     form, common = ladder.form, tuple(ladder.common_notes)
     confidence = next((f"{rung.value.confidence:.0%}" for rung in ladder.rungs if rung.value), "95%")
+    apart = any(rung.alone for rung in ladder.rungs)
     rows, before = [], ""
     for rung in ladder.rungs:
         value, step, over_none = rung.value, rung.step, rung.over_none
@@ -37,6 +38,7 @@ def ladder_table(name: str, ladder: Ladder, *, many: bool, style: Style = Style.
             *mesh_entry(rung.mesh, many=many),
             form.level(value),
             bounds(form, value),
+            *([form.value(rung.alone.estimate) if rung.alone else ""] if apart else []),
             form.signed(step.estimate) if step else "",
             bounds(form, step),
             form.signed(over_none.estimate) if over_none else "",
@@ -47,6 +49,7 @@ def ladder_table(name: str, ladder: Ladder, *, many: bool, style: Style = Style.
     columns = (
         TableColumn("posture", Setting.LABEL, ""), *mesh_column(many=many),
         TableColumn("value", Setting.STRONG), TableColumn(f"{confidence} interval", Setting.INTERVAL),
+        *([TableColumn("alone")] if apart else []),
         TableColumn("step", Setting.STRONG), INTERVAL, TableColumn("vs none"), VERDICT,
     )  # fmt: skip
     return Table(
@@ -54,6 +57,19 @@ def ladder_table(name: str, ladder: Ladder, *, many: bool, style: Style = Style.
         EXPLORATORY if ladder.exploratory else "", notes=common,
         dense=many or any(rung.variant for rung in ladder.rungs),
     )  # fmt: skip
+
+
+def alone_words(ladder: Ladder, *, many: bool) -> str:
+    """Which rungs have another level alone, with its interval, and why; empty without one."""
+    form = ladder.form
+    told = [
+        f"{f'{rung.mesh} ' * many}{rung.label} {form.value(rung.alone.estimate)} "
+        f"{form.interval(rung.alone.low, rung.alone.high)} over {rung.alone.n} executions"
+        for rung in ladder.rungs
+        if rung.alone
+    ]
+    why = "beside other arms caches are colder and CPUs are shared; steps are taken within rounds"
+    return f"alone: {'; '.join(told)} ({why})" if told else ""
 
 
 def _with_unit(title: str, unit: str) -> str:

@@ -228,6 +228,8 @@ class Control:
 
     same: tuple[Cell, ...] = ()
     twin: tuple[Cell, ...] = ()
+    halves: tuple[Cell, ...] = ()
+    """Arms whose requests are divided in two by the analysis (time alone); no trials of their own."""
 
 
 @dataclass(frozen=True)

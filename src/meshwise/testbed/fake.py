@@ -79,6 +79,8 @@ class SimulatedNoise:
     """Of the moments in which a round is measured; a trial apart is a round of one."""
     arm: float = 0.0
     """Of an arm beside the others of its round."""
+    company: float = 0.0
+    """No noise: what an arm beside others takes more of than one alone, in time and CPU."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ class FakeTestbed:
         self.log: list[str] = []
         """What was asked of it, one word and id each: for tests of the order of things."""
         self._entered = False
+        self._company = False
+        """Whether what is measured now has other arms beside it."""
 
     def __enter__(self) -> Self:
         self._entered = True
@@ -210,6 +214,7 @@ class FakeTestbed:
         return {"fake.log": f"{trial.trial_id} did not end well\n"}
 
     def measure(self, trials: Sequence[Trial], observe: Observe) -> Mapping[str, Measurement]:
+        self._company = len(trials) > 1
         return {
             trial.trial_id: self._count(trial, observe)
             if trial.role is Role.COUNT
@@ -283,6 +288,7 @@ class FakeTestbed:
                 + noise.execution * self._normal("execution", *processes, quantity)
                 + noise.run * self._normal("run", self._moment(trial), quantity)
                 + noise.arm * self._normal("arm", trial.trial_id, quantity)
+                + noise.company * self._company
             )
         )
 

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from meshwise.study.design.rounds import Task, block_rounds, traffic_of
-from meshwise.study.grid.control import weight
+from meshwise.study.design.weight import weight
 from meshwise.study.model import MeshName, Role, Study
 
 LEAST = 3

@@ -193,6 +193,11 @@ def doubts(study: Study) -> tuple[str, ...]:
             if apart
             else "no twin arm: there will be no noise floor; set `control: twin`"
         )
+    if study.control.halves:
+        found.append(
+            "`control: halves` tells of response and service times; CPU and memory are read of whole"
+            " processes and cannot be divided"
+        )
     found += _together_doubts(study)
     found += study.notes
     asked = max((asked_errors(graph) for cell in study.cells if (graph := cell.topology.graph)), default=0.0)

@@ -148,6 +148,11 @@ class ControlPart(Part):
         default=None,
         description="Cells that run on a twin set of processes too. Default: one of each mesh.",
     )
+    halves: Matches | None = Field(
+        default=None,
+        description="Of a study together: arms whose requests the analysis divides in two at random, for the "
+        "noise of time alone. Default: none.",
+    )
 
 
 class ObjectivePart(Part):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshwise.core import messages
+from meshwise.study.design.weight import weight as weight
 from meshwise.study.file.keys import Match, StudyFile
-from meshwise.study.file.problems import Problem
+from meshwise.study.file.problems import Problem, impossible
 from meshwise.study.grid.match import matches
 from meshwise.study.model import Arrangement, Authorization, Cell, Control, Layer, MeshName, MtlsMode, Posture
 
@@ -20,8 +21,8 @@ def choose_control(
 ) -> Control:
     """The A/A control as the file says, or the default: same processes for the lightest and the heaviest
     cell, twin processes for one cell of each mesh (noise floors differ with load, and layout bias
-    shows only between sets of processes). Cut to one layer, a study may have lost what its file names; then
-    the default stands in."""
+    shows only between sets of processes), no halves. Cut to one layer, a study may have lost what its file
+    names; then the default stands in."""
     if not cells:
         return Control()
     searched = file.kind == "saturation"  # a search costs a dozen trials: repeated only where asked for
@@ -30,7 +31,14 @@ def choose_control(
     meshes = [mesh for mesh in dict.fromkeys(cell.mesh for cell in cells) if mesh is not MeshName.NONE]
     twin = tuple(_typical([cell for cell in cells if cell.mesh is mesh]) for mesh in meshes) or (light,)
     together = arrangement is Arrangement.TOGETHER
-    chosen = {"same": () if searched or together else same, "twin": () if searched else twin}
+    chosen = {
+        "same": () if searched or together else same,
+        "twin": () if searched else twin,
+        "halves": (),
+    }
+    if file.control.halves and not together:
+        reason = "two halves of one trial meet the same moments, which trials apart do not"
+        problems.append(impossible(("control", "halves"), reason, "for trials apart it is `control: same`"))
     for name in chosen:
         given: list[Match] | None = getattr(file.control, name)
         if given is None:
@@ -45,21 +53,7 @@ def choose_control(
         named = tuple(cell for cell in cells if any(matches(match, cell) for match in given))
         if named or not given:
             chosen[name] = named
-    return Control(same=chosen["same"], twin=chosen["twin"])
-
-
-def weight(cell: Cell) -> tuple[float, ...]:
-    """Orders cells from the lightest to the heaviest for the proxies, as far as one can say beforehand."""
-    modes: Sequence[MtlsMode | None] = (None, MtlsMode.DISABLE, MtlsMode.PERMISSIVE, MtlsMode.STRICT)
-    kinds = (Authorization.NONE, Authorization.NAMESPACE, Authorization.REQUEST, Authorization.FINE)
-    return (
-        float(modes.index(cell.posture.mtls)),
-        float(kinds.index(cell.posture.authorization)),
-        float(cell.length),
-        float(cell.policy_count),
-        cell.rate_rps,
-        float(cell.request_bytes + cell.response_bytes),
-    )
+    return Control(**chosen)
 
 
 def _typical(cells: Sequence[Cell]) -> Cell:
