@@ -38,13 +38,14 @@ from meshwise.mesh.seam import ProcessPlan
 from meshwise.service.spec import NodeSpec
 from meshwise.stats.interval import t_interval
 from meshwise.study.design.blocks import design
+from meshwise.study.design.needs import INOTIFY_OF_ENVOY
 from meshwise.study.design.rounds import MOST_SIDECARS, block_rounds
 from meshwise.study.file.read import parse_study
 from meshwise.study.graph.model import GraphService, ServiceGraph, Sleep
 from meshwise.study.model import Cell, Control, Role, Study, TopologyKind
 from meshwise.testbed.applications.echo import Echo
 from meshwise.testbed.applications.seam import ApplicationEnvironment
-from meshwise.testbed.local.checks import INOTIFY_OF_ENVOY, inotify_limit
+from meshwise.testbed.local.checks import inotify_limit
 
 TEXT = """\
 name: planted

@@ -118,6 +118,27 @@ def test_the_bank_is_served_in_every_protocol_and_its_books_agree(
 
 
 @pytest.mark.timeout(160)
+def test_two_banks_of_one_round_have_books_of_their_own(tmpdir_of: Any) -> None:
+    """And when the database of one of them ends, the other's books still agree."""
+    need("istio")
+    *first, one, other = scene(ME, tmpdir_of(ME), "together")
+    by_mesh = {each["cell"].split("/")[0]: each for each in first}
+    assert set(by_mesh) == {"none", "istio"}
+    for mesh, each in by_mesh.items():
+        assert_good(each)
+        stores_of = {source for source in each["cpu"] if source.endswith("/store")}
+        assert stores_of == {f"{mesh}/a/postgres/store", f"{mesh}/a/redis/store"}
+        assert sum("/proxy" in source for source in each["cpu"]) == (8 if mesh == "istio" else 0)
+        assert sum("/instrument" in source for source in each["cpu"]) == 1
+    failed, lives = sorted((one, other), key=lambda each: not each["failure"])
+    assert failed["cell"].startswith("istio/")
+    assert "istio/a/postgres/store killed by SIGKILL" in failed["failure"]
+    assert (lives["failure"], lives["passed"]) == ("", [True, True]), lives
+    (flag,) = lives["flags"]
+    assert flag.startswith("company")
+
+
+@pytest.mark.timeout(160)
 @pytest.mark.parametrize("mesh", ["istio", "linkerd"])
 def test_no_money_is_lost_or_doubled_though_sidecars_are_killed(mesh: str, tmpdir_of: Any) -> None:
     need(mesh)

@@ -21,10 +21,13 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.none.mesh import NoneMesh
+from meshwise.runner.trial import run_round
 from meshwise.study.bank import BankOperation, Stores
+from meshwise.study.design.blocks import design_block
 from meshwise.study.model import (
     LADDER,
     NO_MESH,
+    Arrangement,
     Arrivals,
     Cell,
     MeshName,
@@ -115,6 +118,36 @@ def trials(mesh: str) -> int:
             run(bed, trial(number, one))
     say(left=[path.name for path in Path(tempfile.gettempdir()).glob("meshwise-store-*")])
     return 0
+
+
+def together() -> int:
+    """A round of two banks; then one more, in which the database of one of them dies."""
+    cells = [of_bank(rate_rps=20.0), of_bank(STRICT, rate_rps=20.0)]
+    question = study(cells, trial=PLAN, arrangement=Arrangement.TOGETHER)
+    meshes = {name: MESHES[name]() for name in question.environments}
+    bank = BankApplication(question)
+    first = design_block(question, 0)
+    second = [replace(each, trial_id=f"again-{each.trial_id}") for each in first]
+    with LocalTestbed(question, meshes, application=bank) as bed:
+        bed.restart(0)
+        for arms, act in ((first, nothing), (second, kill_database(bank, "istio/a"))):
+            for outcome in run_round(arms, bed, act):
+                if outcome.measurement is None:
+                    say(cell=outcome.trial.cell.name, unproven=outcome.failure)
+                else:
+                    tell(outcome.trial, outcome.measurement)
+    return 0
+
+
+def kill_database(bank: BankApplication, environment: str) -> Observe:
+    done: list[bool] = []
+
+    def observe(_: LiveProgress) -> None:
+        if not done:
+            done.append(True)
+            bank._running[environment].postgres.process.send(signal.SIGKILL)
+
+    return observe
 
 
 def accidents(mesh: str) -> int:
@@ -226,7 +259,8 @@ def pid_of(name: bytes) -> int:
 
 
 SCENES = {
-    scene.__name__: scene for scene in (trials, accidents, database_dies, disk_full, evicting, late, hold)
+    scene.__name__: scene
+    for scene in (trials, together, accidents, database_dies, disk_full, evicting, late, hold)
 }
 
 

@@ -179,7 +179,6 @@ def test_together_is_the_usual_arrangement_and_its_control_is_a_twin_of_each_mes
         ("load: {arrivals: closed}\n", "closed loop"),
         ("kind: saturation\nobjective: {p99: 20ms}\n", "overloads what runs beside it"),
         ("load: {shape: {ramp: {start: 0x, end: 2x}}}\n", "load that moves"),
-        ("topology: bank\n", "several banks"),
     ],
 )
 def test_what_cannot_run_together_runs_apart_and_is_refused_together(more: str, why: str) -> None:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from meshwise.archive.rows import cell_row
 from meshwise.cli.plan_graph import graph_document, show_graph, write_graph
+from meshwise.cli.plan_needs import lacks, needs_document, needs_line
 from meshwise.cli.plan_shape import load_document, load_lines
 from meshwise.cli.wiring import LevelOption, not_applicable
 from meshwise.core.units import format_duration, format_size
@@ -107,7 +108,8 @@ def plan_document(study: Study) -> dict[str, Any]:
             for trial in design_block(study, 0)
         ],
         "resolution_in_sd": asdict(_resolution(study)),
-        "doubts": list(doubts(study)),
+        "doubts": [*lacks(study), *doubts(study)],
+        "needs": needs_document(study),
         "search": _search_document(study),
         "count": _counting_document(study),
         "topology": graph_document(study),
@@ -192,6 +194,7 @@ def _show_study(study: Study, console: Console) -> None:
     _show_size(study, expected, console)
     for line in _counting_lines(study):
         console.print(Text(line))
+    console.print(Text(needs_line(study)))
     for line in load_lines(study):
         console.print(Text(line))
     varying, constant = split_factors(study.cells)
@@ -209,7 +212,7 @@ def _show_study(study: Study, console: Console) -> None:
     short = telling_factors(study.cells, varying)
     console.print(Columns([_task_text(trial, short) for trial in first], padding=(0, 3), column_first=True))
     _show_resolution(study, console)
-    for mark, doubt in enumerate(doubts(study), start=1):
+    for mark, doubt in enumerate([*lacks(study), *doubts(study)], start=1):
         console.print(Text(f"note {mark}: {doubt}"))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from meshwise.core.patience import USUAL, Patience
 from meshwise.mesh.seam import OUTSIDER, POD_RANGE, SERVICE_RANGE, PlacedWorkload, Placement
-from meshwise.study.design.rounds import block_rounds
+from meshwise.study.design.needs import environments_of
 from meshwise.study.model import Cell, MeshName, Study, Topology, Workload
 
 SERVICE = "service"
@@ -73,11 +73,7 @@ class Environment:
 def lay_out(study: Study, directory: Path, patience: Patience = USUAL) -> tuple[Environment, ...]:
     """Every environment of the study, in its order; all first sets, then all second ones. Files below
     `directory`."""
-    wanted: dict[tuple[str, int, MeshName], list[Cell]] = {}
-    for arms in block_rounds(study):
-        for task in arms:
-            place = (task.process_set, study.environments.index(task.cell.mesh), task.cell.mesh)
-            wanted.setdefault(place, []).append(task.cell)
+    wanted = environments_of(study)
     return tuple(
         _environment(number, mesh, process_set, wanted[process_set, order, mesh], directory, patience)
         for number, (process_set, order, mesh) in enumerate(sorted(wanted), start=1)

@@ -38,13 +38,14 @@ WILL_NOT_DIE = environment_fault(
 TOO_MANY_WATCHES = environment_fault(
     "MW214",
     "{envoys} Envoys watch their files with {needed} inotify instances; all programs of a user may "
-    "have {limit} together",
-    "`sysctl fs.inotify.max_user_instances={wanted}` as root, or a smaller topology",
+    "have {limit} together, and {free} of so many are free",
+    "`sysctl fs.inotify.max_user_instances={wanted}` as root; or fewer postures in one study, a smaller "
+    "topology, or `arrangement: apart`, which starts fewer Envoys",
 )
 TOO_LITTLE_MEMORY_FOR_ARMS = environment_fault(
     "MW215",
-    "{sidecars} sidecars and their services at the same time take about {needed} of memory; {available} may "
-    "be taken here",
+    "{environments} with {sidecars}, all at the same time, take about {needed} of memory; {available} may be "
+    "taken here",
     "fewer postures or meshes in one study, a smaller topology, or `arrangement: apart`",
 )
 REFUSED = environment_fault("MW220", "the system refused: {what}", "{remedy}")

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from meshwise.study.design.alone import alone_in
 from meshwise.study.design.counting import counting_design, planned_windows
-from meshwise.study.design.rounds import block_rounds, block_tasks
+from meshwise.study.design.overhead import ROUND_S, arm_s, rounds_s, start_s
+from meshwise.study.design.rounds import Task, block_rounds, block_tasks
 from meshwise.study.design.search import INVALID_TRIES, most_steps, usual_steps
 from meshwise.study.graph.sums import asked_errors
 from meshwise.study.load.rate import rate_over_time
 from meshwise.study.model import NO_MESH, Arrangement, Cell, MeshName, Search, Study
-
-TRIAL_OVERHEAD_S = 0.35
-"""Changing and proving a posture, starting the instrument, storing: per trial, on two cores (0.33 s in the
-mean of 456 trials of both meshes' ladders)."""
-
-RESTART_S = 2.0
-"""Starting every environment's processes: per execution (1.7 s there)."""
 
 COUNTED_REQUEST_S, COUNTED_TRIAL_S, COUNTED_START_S = 0.008, 4.0, 30.0
 """Of proxies under callgrind, on two cores: a request, posture and proof of a trial, and a start of all."""
@@ -38,7 +33,9 @@ SEARCHED_TIMES = 6.0
 """The mean rate of a search's trials, as a multiple of its start: a guess, for the disk."""
 
 SIDECARS_US = (400, 900)
-"""CPU per request of two sidecars, by mesh, posture and machine (docs/results.md)."""
+"""CPU per request of two sidecars, by mesh, posture, machine (docs/results.md); in a chain for each hop."""
+CROWDED_SHARE = 0.7
+"""Of a CPU: above it a round says nothing of tails (`measure.company` flags what was so busy)."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +85,9 @@ def estimate(study: Study) -> Estimate:
     return Estimate(
         trials=trials,
         wall_s=measured_s
-        + trials * (TRIAL_OVERHEAD_S + (study.search.idle_ns / 1e9 if study.search else 0.0))
-        + study.executions * RESTART_S,
+        + steps * rounds_s(study)
+        + (trials * study.search.idle_ns / 1e9 if study.search else 0.0)
+        + study.executions * start_s(study),
         measured_s=measured_s,
         disk_bytes=disk_bytes(study, trials),
     )
@@ -113,7 +111,8 @@ def _mean_rps(study: Study, cell: Cell) -> float:
 
 def longest_search_s(study: Study, search: Search) -> float:
     """The time of a search that needs every trial it may have; the rests after invalid trials not counted."""
-    trial_s = _trial_s(study) + search.idle_ns / 1e9 + TRIAL_OVERHEAD_S
+    heaviest_s = max(arm_s(cell) for cell in study.cells)
+    trial_s = _trial_s(study) + search.idle_ns / 1e9 + ROUND_S + heaviest_s
     return most_steps(search) * trial_s + INVALID_TRIES * _longer_soak_s(study, search)
 
 
@@ -222,21 +221,27 @@ def doubts(study: Study) -> tuple[str, ...]:
 
 
 def _together_doubts(study: Study) -> list[str]:
-    most_rps = max(
-        (
-            sum(task.cell.rate_rps for task in arms if task.cell.mesh is not MeshName.NONE)
-            for arms in block_rounds(study)
-            if len(arms) > 1
-        ),
-        default=0.0,
+    """Of what a request costs `plan` knows no more than a range, so it warns; what was so busy is flagged."""
+    busiest = max(
+        (_through_sidecars(arms) for arms in block_rounds(study) if len(arms) > 1), default=(0.0, 0.0)
     )
-    least, most = (most_rps * cost_us / 1e6 for cost_us in SIDECARS_US)
-    if most <= 1:
+    hops_rps, most_rps = busiest
+    least, most = (hops_rps * cost_us / 1e6 for cost_us in SIDECARS_US)
+    if most <= CROWDED_SHARE:
         return []
     return [
         f"the arms of a round have {most_rps:g} requests/s through sidecars, which take {least:.1f} to"
-        f" {most:.1f} CPUs: with fewer free, arms wait for one another; lower `rate`, or `arrangement: apart`"
+        f" {most:.1f} CPUs: where that is above {CROWDED_SHARE:.0%} of those that the pods have, arms wait"
+        " for one another and comparisons of tails are flagged; lower `rate`, or `arrangement: apart`"
     ]
+
+
+def _through_sidecars(arms: Sequence[Task]) -> tuple[float, float]:
+    """Of a round: hops between two sidecars per second, and the requests that make them. Every workload but
+    the client is called once for a request."""
+    meshed = [task.cell for task in arms if task.cell.mesh is not MeshName.NONE]
+    hops_rps = sum(cell.rate_rps * (len(cell.topology.workloads) - 1) for cell in meshed)
+    return hops_rps, sum(cell.rate_rps for cell in meshed)
 
 
 def _search_doubts(study: Study) -> list[str]:

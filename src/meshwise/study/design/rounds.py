@@ -22,7 +22,6 @@ from meshwise.study.model import (
     Role,
     Search,
     Study,
-    TopologyKind,
     TrialPlan,
 )
 
@@ -70,8 +69,6 @@ def why_apart(search: Search | None, plan: TrialPlan, cells: Sequence[Cell]) -> 
         return "load that moves comes near the limit, where arms wait for one another"
     if plan.restart_every_ns:
         return "a restart within one arm takes the CPU from the others"
-    if any(cell.shape is TopologyKind.BANK for cell in cells):
-        return "several banks at once need more memory than a machine of this size should be asked for"
     return None
 
 

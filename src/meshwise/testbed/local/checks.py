@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +22,8 @@ from meshwise.core.memory import available_bytes
 from meshwise.core.units import format_size
 from meshwise.mesh.istio import binary as envoy_binary
 from meshwise.mesh.linkerd import binary as linkerd_binary
+from meshwise.study.design.needs import INOTIFY_OF_ENVOY, Needs, needs_of
+from meshwise.study.factor import counted
 from meshwise.study.model import MeshName, Study
 from meshwise.testbed.applications import choose
 from meshwise.testbed.local import host, kernel_probe
@@ -38,13 +40,8 @@ MEMORY_BYTES = 1 << 30
 DISK_BYTES = 1 << 30
 OPEN_FILES = 4096
 TASKS = 1024
-BESIDE_SERVICE_BYTES = {MeshName.ISTIO: 43 << 20, MeshName.LINKERD: 24 << 20}
-"""Of a sidecar and its service, pages that processes share counted once: a study of 30 services took 1.27 GiB
-and 0.71 GiB (benchmarks/thirty_services.py)."""
-INOTIFY_OF_ENVOY = 9
-"""What an Envoy makes to watch its configuration (counted in /proc/PID/fd), whatever its workers."""
 INOTIFY_INSTANCES = 64
-"""Enough for a study of two workloads and its twin; a larger one asks by itself (`require_watches`)."""
+"""Enough for a study of two workloads and its twin; of a larger one `require_room` asks."""
 
 
 class Grade(StrEnum):
@@ -97,7 +94,8 @@ def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
 
 def preflight(study: Study) -> None:
     """Raise the first thing that keeps this study from running, before anything starts: MW504, MW403 (no
-    Envoy), MW811 or MW423 (no linkerd2-proxy), MW911, MW912 or MW914 (no store, or nothing to talk to it)."""
+    Envoy), MW811 or MW423 (no linkerd2-proxy), MW911, MW912 or MW914 (no store, or nothing to talk to it),
+    MW214 or MW215 (not enough inotify instances or memory for all that runs at the same time)."""
     if MeshName.ISTIO in study.environments:
         envoy_binary.facts(envoy_binary.envoy_path())
     if MeshName.LINKERD in study.environments:
@@ -108,6 +106,7 @@ def preflight(study: Study) -> None:
             raise messages.CANNOT_RUN.error(
                 name=result.name, detail=result.detail or "it does not hold", remedy=result.remedy
             )
+    require_room(needs_of(study))
 
 
 # --- kernel and privileges -------------------------------------------------------------------------
@@ -271,23 +270,30 @@ def inotify_limit() -> int:
     return int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
 
 
-def require_watches(envoys: int) -> None:
-    """Raises MW214 where so many Envoys could not watch the files that their configuration comes in: by the
-    limit, or because the user's other programs have taken of it."""
-    needed, limit = INOTIFY_OF_ENVOY * envoys, inotify_limit()
-    if needed > limit or linux.inotify_instances(needed) < needed:
-        wanted = max(512, 2 ** needed.bit_length())
-        raise messages.TOO_MANY_WATCHES.error(envoys=envoys, needed=needed, limit=limit, wanted=wanted)
+def require_room(needs: Needs) -> None:
+    """Raises the first of `lacking`."""
+    for error in lacking(needs):
+        raise error
 
 
-def require_memory(sidecars: Mapping[MeshName, int]) -> None:
-    """Raises MW215 where so many sidecars of each mesh, each beside its service, would not fit."""
-    needed = sum(BESIDE_SERVICE_BYTES.get(mesh, 0) * count for mesh, count in sidecars.items())
+def lacking(needs: Needs) -> Iterator[MeshwiseError]:
+    """MW214 where so many Envoys could not watch the files that their configuration comes in: by the limit,
+    or because the user's other programs have taken of it. MW215 where all would not fit into memory."""
+    free = linux.inotify_instances(needs.inotify)
+    if free < needs.inotify:
+        yield messages.TOO_MANY_WATCHES.error(
+            envoys=needs.envoys,
+            needed=needs.inotify,
+            limit=inotify_limit(),
+            free=free,
+            wanted=max(512, 2 ** needs.inotify.bit_length()),
+        )
     available = available_bytes()
-    if needed > available:
-        raise messages.TOO_LITTLE_MEMORY_FOR_ARMS.error(
-            sidecars=sum(sidecars.values()),
-            needed=format_size(needed),
+    if needs.memory_bytes > available:
+        yield messages.TOO_LITTLE_MEMORY_FOR_ARMS.error(
+            environments=counted(needs.environments, "environment"),
+            sidecars=counted(needs.sidecars, "sidecar"),
+            needed=format_size(needs.memory_bytes),
             available=format_size(available),
         )
 

@@ -15,7 +15,6 @@ import signal
 import socket
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -33,6 +32,7 @@ from meshwise.load.spec import LoadSpec
 from meshwise.load.trace import write_trace
 from meshwise.mesh.dump import readable
 from meshwise.mesh.seam import OUTSIDER, Fidelity, LocalMesh, Proof
+from meshwise.study.design.needs import needs_of
 from meshwise.study.model import MeshName, Study, Trial
 from meshwise.study.topology import CLIENT
 from meshwise.testbed.applications import choose
@@ -40,7 +40,7 @@ from meshwise.testbed.applications.seam import Application, ApplicationEnvironme
 from meshwise.testbed.layout import Environment, lay_out
 from meshwise.testbed.local import host, instrument, links, listening, measure, processes
 from meshwise.testbed.local.accidents import Accidents
-from meshwise.testbed.local.checks import require_memory, require_watches
+from meshwise.testbed.local.checks import require_room
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.world import current_world
@@ -92,12 +92,7 @@ class LocalTestbed:
         self._home = self._directory or world.secrets
         self._trace = self._write_trace()
         environments = lay_out(self._study, self._home / "environments", self._patience)
-        sidecars: Counter[MeshName] = Counter()
-        for each in environments:
-            if each.placement.mesh is not MeshName.NONE:
-                sidecars[each.placement.mesh] += len(each.placement.workloads)
-        require_watches(sidecars[MeshName.ISTIO])
-        require_memory(sidecars)
+        require_room(needs_of(self._study))
         self._environments = {(e.placement.mesh, e.placement.process_set): e for e in environments}
         with ExitStack() as stack:
             wanted = [pod for environment in environments for pod in environment.pods()]

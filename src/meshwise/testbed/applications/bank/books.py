@@ -40,6 +40,8 @@ ROUNDS = 3
 """How often a client comes back for what it does not know."""
 _CLOSED_RPS = 3000
 """More than the bank can answer: how many requests a closed loop may need."""
+_SPARE_SD = 8
+"""Of a number of Poisson arrivals: two schedules of the same rate differ by less."""
 _FAILED_PRECONDITION = calls.TO_GRPC[calls.REFUSED].value[0]
 
 AskAgain = Callable[[Sequence[BankRequest]], Sequence[int]]
@@ -47,12 +49,14 @@ AskAgain = Callable[[Sequence[BankRequest]], Sequence[int]]
 
 
 def asked_by(spec: LoadSpec, weights: Mapping[BankOperation, float], run: str) -> list[BankRequest]:
-    """The requests of one client, one for each time of its schedule."""
+    """The requests of one client: one for each time of its schedule, and of some more. In a round it has its
+    share of a schedule that is dealt, which is another number where arrivals are drawn."""
     if spec.arrivals is Arrivals.CLOSED:
         span_ns = spec.warmup_ns + spec.duration_ns
         count = int(span_ns / 1e9 * _CLOSED_RPS) + 1
     else:
-        count = int(intended_times(spec).size)
+        own = int(intended_times(spec).size)
+        count = own + round(_SPARE_SD * own**0.5)
     return draw(Mix(weights, ACCOUNTS), max(count, 1), spec.seed, run)
 
 

@@ -1,0 +1,54 @@
+"""What `plan` says of the machine that a study needs, and of the one that it is asked on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshwise.core import linux
+from meshwise.core.memory import available_bytes
+from meshwise.core.units import format_size
+from meshwise.study.design.needs import Needs, needs_of
+from meshwise.study.factor import counted
+from meshwise.study.model import MeshName, Study
+from meshwise.testbed.local import checks
+
+_PROXIES = {MeshName.ISTIO: "Envoy", MeshName.LINKERD: "Linkerd sidecar"}
+
+
+def needs_document(study: Study) -> dict[str, Any]:
+    """As plain values; units in the keys."""
+    needs = needs_of(study)
+    return {
+        "environments": needs.environments,
+        "sidecars": needs.sidecars,
+        "memory_bytes": needs.memory_bytes,
+        "memory_available_bytes": available_bytes(),
+        "inotify_instances": needs.inotify,
+        "inotify_limit": checks.inotify_limit(),
+    }
+
+
+def needs_line(study: Study) -> str:
+    """Everything of a study that runs at the same time, and what there is of it here."""
+    needs = needs_of(study)
+    proxies = [
+        counted(count, name) for mesh, name in _PROXIES.items() if (count := needs.workloads.get(mesh, 0))
+    ]
+    parts = [counted(needs.environments, "environment"), *proxies]
+    parts.append(f"about {format_size(needs.memory_bytes)} of memory ({format_size(available_bytes())} here)")
+    if needs.inotify:
+        parts.append(f"{needs.inotify} inotify instances ({_free(needs)} here)")
+    return f"at the same time: {', '.join(parts)}"
+
+
+def _free(needs: Needs) -> str:
+    free = linux.inotify_instances(needs.inotify)
+    return "free" if free >= needs.inotify else f"{free} free"
+
+
+def lacks(study: Study) -> list[str]:
+    """Why a run would be refused on this machine, each with its remedy."""
+    return [
+        f"this machine cannot run it: {error.what} [{error.code}]; {error.remedy}"
+        for error in checks.lacking(needs_of(study))
+    ]

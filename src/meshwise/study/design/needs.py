@@ -1,0 +1,67 @@
+"""What a study needs of a machine at one time: all its environments run side by side. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from meshwise.study.design.rounds import block_rounds
+from meshwise.study.model import Cell, MeshName, Study, TopologyKind
+
+BESIDE_SERVICE_BYTES = {MeshName.NONE: 18 << 20, MeshName.ISTIO: 43 << 20, MeshName.LINKERD: 24 << 20}
+"""Of a workload: its service and its sidecar; pages that processes share counted once. A study of 30 services
+took 1.27 GiB with Istio's sidecars and 0.71 GiB with Linkerd's (benchmarks/thirty_services.py)."""
+BANK_BYTES = 280 << 20
+"""What a bank has more than as many nodes of a graph: its five services take 300 MiB, PostgreSQL 47, Redis 16
+(two banks in one round, counted likewise)."""
+INOTIFY_OF_ENVOY = 9
+"""What an Envoy makes to watch its configuration (counted in /proc/PID/fd), whatever its workers."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """At one time, by whatever runs in the study's pods."""
+
+    environments: int
+    workloads: Mapping[MeshName, int]
+    """In a mesh each has a sidecar."""
+    banks: int
+
+    @property
+    def sidecars(self) -> int:
+        return sum(count for mesh, count in self.workloads.items() if mesh is not MeshName.NONE)
+
+    @property
+    def envoys(self) -> int:
+        return self.workloads.get(MeshName.ISTIO, 0)
+
+    @property
+    def inotify(self) -> int:
+        """Instances: all files that Envoys watch."""
+        return INOTIFY_OF_ENVOY * self.envoys
+
+    @property
+    def memory_bytes(self) -> int:
+        beside = sum(BESIDE_SERVICE_BYTES[mesh] * count for mesh, count in self.workloads.items())
+        return beside + BANK_BYTES * self.banks
+
+
+def environments_of(study: Study) -> dict[tuple[str, int, MeshName], list[Cell]]:
+    """The cells of each environment, by (set of processes, number of the mesh in the study, mesh)."""
+    found: dict[tuple[str, int, MeshName], list[Cell]] = {}
+    for arms in block_rounds(study):
+        for task in arms:
+            place = (task.process_set, study.environments.index(task.cell.mesh), task.cell.mesh)
+            found.setdefault(place, []).append(task.cell)
+    return found
+
+
+def needs_of(study: Study) -> Needs:
+    workloads: dict[MeshName, int] = {}
+    banks = 0
+    environments = environments_of(study)
+    for (_, _, mesh), cells in environments.items():
+        names = {workload.name for cell in cells for workload in cell.topology.workloads}
+        workloads[mesh] = workloads.get(mesh, 0) + len(names)
+        banks += any(cell.shape is TopologyKind.BANK for cell in cells)
+    return Needs(len(environments), workloads, banks)
