@@ -68,6 +68,7 @@ class CounterConformance:
     def test_what_is_done_between_windows_does_not_count(
         self, counted: CountedProcess, process: OwnedProcess
     ) -> None:
+        self.window(counted, process, 1)
         first = self.window(counted, process, UNITS[0])
         self.work(10 * UNITS[0], process)
         assert self.window(counted, process, UNITS[0]) == pytest.approx(first, rel=0.01)

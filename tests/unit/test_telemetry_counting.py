@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.support.counter_conformance import UNITS, CounterConformance
+from tests.support.sampler_conformance import SamplerConformance
 from tests.support.worker import UNITS_PER_CALL, Worker, compile_worker
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.patience import USUAL
 from meshwise.core.process import LaunchPlan, OwnedProcess
-from meshwise.telemetry.counting import valgrind
+from meshwise.telemetry.counting import perf_events, valgrind
 from meshwise.telemetry.counting.callgrind import CallgrindCounter
 from meshwise.telemetry.counting.fake import FakeCounter, difference
+from meshwise.telemetry.counting.perf import PerfCounter, PmuSampler
+from meshwise.telemetry.counting.perf_events import PAGE_FAULTS, TASK_CLOCK, EventKind
 from meshwise.telemetry.counting.seam import Count, CountedProcess, Function
+from meshwise.telemetry.seam import Moment, Sampler
 
 
 class TestFakeCounter(CounterConformance):
@@ -127,3 +134,121 @@ class TestCallgrindProcess(TestCallgrindCounter):
         counted.begin()
         self.work(UNITS[0], process)
         assert counted.end().system_calls["getppid"] == UNITS[0] // UNITS_PER_CALL
+
+
+# --- the kernel's counters -------------------------------------------------------------------------
+
+SOFTWARE = (PAGE_FAULTS, TASK_CLOCK)
+"""Events that every kernel counts, for machines that have no performance counter: page faults stand for
+instructions, nanoseconds for cycles."""
+
+
+class TestPerfCounter(_OnWorker):
+    """With software events: how threads are found and followed is the same."""
+
+    words = ("pages",)
+    linear_within = 2e-3
+
+    def counter(self) -> PerfCounter:
+        return PerfCounter(SOFTWARE)
+
+    def test_a_unit_is_an_event(self, counted: CountedProcess, process: OwnedProcess) -> None:
+        self.window(counted, process, 1)
+        assert self.window(counted, process, UNITS[0]) == pytest.approx(UNITS[0], abs=2)
+
+
+class TestPerfProcess(TestPerfCounter):
+    """In threads that are started, and have ended, after the process was attached."""
+
+    words = ("threaded,pages",)
+
+    def test_a_unit_is_an_event(self, counted: CountedProcess, process: OwnedProcess) -> None:
+        self.window(counted, process, 1)
+        assert self.window(counted, process, UNITS[0]) == pytest.approx(UNITS[0], abs=20)
+
+
+class TestPerfCounterOfThePmu(_OnWorker):
+    linear_within = 1e-3
+
+    def counter(self) -> PerfCounter:
+        if reason := perf_events.missing():
+            pytest.skip(f"needs a machine that counts instructions: {reason}")
+        return PerfCounter()
+
+
+class TestPmuSampler(SamplerConformance):
+    @pytest.fixture(autouse=True)
+    def _worker(self, tmp_path: Path, program: Path) -> Iterator[None]:
+        self.worker = Worker(program, tmp_path, "pages")
+        with OwnedProcess(self.worker.plan) as self.process:
+            self.worker.work(1, self.process.pid)
+            yield
+        self.worker.close()
+
+    def make(self) -> Sampler:
+        return PmuSampler({"none/a/node-1/proxy": self.process.pid}, SOFTWARE)
+
+    def end_target(self) -> None:
+        self.process.stop()
+
+    def test_what_was_done_between_two_readings(self) -> None:
+        with PmuSampler({"none/a/node-1/proxy": self.process.pid}, SOFTWARE) as sampler:
+            assert sampler.counts
+            before = {each.metric: each.value for each in sampler.sample(Moment.START)}
+            self.worker.work(500, self.process.pid)
+            after = {each.metric: each.value for each in sampler.sample(Moment.END)}
+        assert set(before) == {"page_faults_total", "task_clock_ns_total"}
+        assert after["page_faults_total"] - before["page_faults_total"] == pytest.approx(500, abs=2)
+        assert after["task_clock_ns_total"] > before["task_clock_ns_total"]
+
+    def test_where_there_is_no_counter_there_is_nothing_to_read(self) -> None:
+        def refuse(kind: EventKind, thread: int) -> int:
+            raise OSError(errno.ENOENT, "No such file or directory")
+
+        with PmuSampler({"none/a/node-1/proxy": self.process.pid}, opening=refuse) as sampler:
+            assert not sampler.counts
+            assert sampler.sample(Moment.END) == []
+
+    def test_of_a_process_that_has_ended_there_is_nothing_to_read(self) -> None:
+        self.process.stop()
+        with PmuSampler({"none/a/node-1/proxy": self.process.pid}, SOFTWARE) as sampler:
+            assert not sampler.counts
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOENT, "has no performance counter"),
+        (errno.EOPNOTSUPP, "has no performance counter"),
+        (errno.EACCES, "kernel.perf_event_paranoid is "),
+        (errno.ENOSYS, "perf_event_open: "),
+    ],
+)
+def test_why_nothing_can_be_counted_is_said_in_words(code: int, words: str) -> None:
+    def refuse(kind: EventKind, thread: int) -> int:
+        raise OSError(code, os.strerror(code))
+
+    assert words in perf_events.missing(opening=refuse)
+    with pytest.raises(MeshwiseError) as caught:
+        PerfCounter(opening=refuse)
+    assert caught.value.code == "MW237"
+    assert words in caught.value.what
+
+
+def test_a_counter_that_was_shared_is_not_believed(tmp_path: Path, program: Path) -> None:
+    """Its value is too small by an unknown part: the kernel tells for how long it really counted."""
+
+    def sharing(kind: EventKind, thread: int) -> int:
+        descriptor = os.memfd_create("event")
+        os.write(descriptor, struct.pack("=QQQ", 100, 2000, 1000) * 2)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
+
+    worker = Worker(program, tmp_path)
+    with OwnedProcess(worker.plan) as process, closing(worker):
+        counted = PerfCounter(opening=sharing).attach(process, tmp_path)
+        counted.begin()
+        with pytest.raises(MeshwiseError, match="someone else's") as caught:
+            counted.end()
+        counted.close()
+    assert caught.value.code == "MW236"

@@ -23,9 +23,9 @@ def doctor(
     short: Annotated[bool, typer.Option("--short", help="Only problems and the verdict.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the whole list as JSON.")] = False,
 ) -> None:
-    """Check kernel, privileges, CPU, clock, memory, disk, limits and proxies; each with its remedy.
+    """Check kernel, privileges, CPU, clock, memory, disk, limits, proxies and counters; each with its remedy.
 
-    Exit status 3 if a study cannot run here. Takes about two seconds.
+    Exit status 3 if a study cannot run here. Takes about three seconds.
 
     Example: meshwise doctor
     """

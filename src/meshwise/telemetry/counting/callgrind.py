@@ -38,6 +38,7 @@ _SOCKET, _LOG, _PROFILE = "control", "valgrind.log", "profile"
 _VARIABLE_BYTES = 512
 _DESCRIPTOR_BYTES = 32
 _ONCE_MORE_S = 0.02
+_TOLD_LINES = 40
 _KEPT_BY_ALLOCATOR = "dirty_decay_ms:-1,muzzy_decay_ms:-1"
 
 
@@ -109,7 +110,7 @@ class CallgrindCounter:
             "tool": "valgrind --tool=callgrind",
             "version": self._valgrind.version,
             "counts": "instructions in user space of all threads; system calls by name",
-            "cpu": f"as valgrind presents it: {self._cpu}",
+            "cpu": f"{self._cpu}, as valgrind presents it",
         }
 
     def _own(self, descriptor: int) -> int:
@@ -172,17 +173,21 @@ class CallgrindProcess:
         self._command("z")
 
     def end(self) -> Count:
-        if self._traced_from is None:
-            raise ValueError("a window ends that has not begun")
-        self._command("d")
-        count = self._read(self._traced_from)
-        self._traced_from = None
+        count = self._ended()
         if not count.instructions and count.system_calls:
             raise self._nothing("it made system calls, and no instruction was counted")
         return count
 
     def close(self) -> None:
         self._connection.close()
+
+    def _ended(self) -> Count:
+        if self._traced_from is None:
+            raise ValueError("a window ends that has not begun")
+        self._command("d")
+        count = self._read(self._traced_from)
+        self._traced_from = None
+        return count
 
     @property
     def _log(self) -> Path:
@@ -199,7 +204,7 @@ class CallgrindProcess:
     def _count_known_work(self) -> None:
         self.begin()
         self._command("k")
-        if (counted := self.end().instructions) < KNOWN_WORK:
+        if (counted := self._ended().instructions) < KNOWN_WORK:
             raise self._nothing(f"known work of {KNOWN_WORK} turns of a loop counted as {counted}")
 
     def _command(self, letter: str) -> None:
@@ -247,7 +252,7 @@ class CallgrindProcess:
     def _told(self) -> str:
         """The end of what valgrind said, then of what the process said."""
         said = [line for line in tail(self._log).splitlines() if not line.startswith("SYSCALL[")]
-        return "\n".join([*said[-20:], self._process.log_tail()]).strip() or "(its logs are empty)"
+        return "\n".join([*said[-_TOLD_LINES:], self._process.log_tail()]).strip() or "(its logs are empty)"
 
 
 def _connected(directory: Path) -> socket.socket:

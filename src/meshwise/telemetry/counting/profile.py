@@ -49,8 +49,11 @@ def functions(lines: Iterable[str]) -> Mapping[Function, int]:
             case "positions":
                 positions = len(line.split()) - 1
             case "events":
-                events, known = line.split()[1:], True
-    if not known or "Ir" not in events:
+                events = line.split()[1:]
+                known = "Ir" in events
+                if not known:
+                    break
+    if not known:
         raise ValueError("it is no profile of callgrind's")
     return {each: cost for each, cost in costs.items() if cost}
 

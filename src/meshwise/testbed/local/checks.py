@@ -19,12 +19,15 @@ from pathlib import Path
 from meshwise.core import linux, messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.memory import available_bytes
+from meshwise.core.patience import USUAL
 from meshwise.core.units import format_size
 from meshwise.mesh.istio import binary as envoy_binary
 from meshwise.mesh.linkerd import binary as linkerd_binary
 from meshwise.study.design.needs import INOTIFY_OF_ENVOY, Needs, needs_of
 from meshwise.study.factor import counted
 from meshwise.study.model import MeshName, Study
+from meshwise.telemetry.counting import perf_events
+from meshwise.telemetry.counting.callgrind import CallgrindCounter
 from meshwise.testbed.applications import choose
 from meshwise.testbed.local import host, kernel_probe
 from meshwise.testbed.local.world import enter_world
@@ -88,6 +91,7 @@ def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
         *limits(),
         envoy(),
         linkerd(),
+        *counting(),
         *python(),
     )
 
@@ -327,6 +331,31 @@ def linkerd() -> CheckResult:
         detail = f"{error.what} (only the mesh linkerd needs it)"
         return CheckResult("proxies", "linkerd2-proxy runs", Grade.WARNING, detail, error.remedy)
     return CheckResult("proxies", "linkerd2-proxy runs", Grade.OK, f"{found['version']} ({path})")
+
+
+def counting() -> tuple[CheckResult, ...]:
+    """What can count instructions: optional, a study times without. valgrind is tried on this Python."""
+    reason = perf_events.missing()
+    pmu = graded(
+        "counting", "the kernel counts instructions (performance counter)", not reason,
+        reason or "in every timed trial, of every proxy",
+        "use a machine whose guests may read it (if it is only forbidden, `sysctl -w "
+        "kernel.perf_event_paranoid=2` as root); valgrind counts without it", Grade.WARNING,
+    )  # fmt: skip
+    return (_valgrind(), pmu)
+
+
+def _valgrind() -> CheckResult:
+    name = "valgrind counts instructions and system calls (with a C compiler)"
+    try:
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            CallgrindCounter(Path(scratch), USUAL, os.environ) as counter,
+        ):
+            told = counter.describe()
+    except MeshwiseError as error:
+        return CheckResult("counting", name, Grade.WARNING, error.what, error.remedy)
+    return CheckResult("counting", name, Grade.OK, f"{told['version']}; {told['cpu']}")
 
 
 def python() -> tuple[CheckResult, ...]:

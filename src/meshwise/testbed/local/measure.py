@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.process import OwnedProcess, wait_any
+from meshwise.telemetry.counting.perf import PmuSampler
 from meshwise.telemetry.host import HostSampler
 from meshwise.telemetry.process import CpuSampler, ProcessSampler, TreeCpuSampler
 from meshwise.telemetry.record import SCHEMA as TELEMETRY_SCHEMA
@@ -93,7 +94,9 @@ def measure(
             trees = {name: pids.pop(name) for name in list(pids) if name.endswith(f"/{STORE}")}
             of_meshes = [sampler for arm in arms for sampler in arm.samplers]
             others: list[Sampler] = [*starmap(ProcessSampler, pids.items()), *of_meshes, HostSampler()]
+            pmu = stack.enter_context(PmuSampler(pids))
             exact: list[Sampler] = [CpuSampler(pids), *starmap(TreeCpuSampler, trees.items())]
+            exact += [pmu] if pmu.counts else []
             with Recording(window, exact, others) as recording:
                 _watch(arms, window.t0_ns, observe, accidents)
                 if all(arm.failure for arm in arms):
