@@ -63,6 +63,7 @@ def test_the_summary_fits_a_screen_and_says_what_matters() -> None:
         (["nonsense"], 2, "MW301"),
         (["http://127.0.0.1:1/", "--rate", "fast"], 2, "MW101"),
         (["http://127.0.0.1:1/", "--streams", "4"], 2, "MW303"),
+        (["http://127.0.0.1:1/", "--rate", "5/s", "--trace", "t.csv"], 2, "MW303"),
         (["http://127.0.0.1:1/", "--protocol", "grpc"], 2, "MW303"),
         (["http://127.0.0.1:1/", "--grpc-method", "a.B/C"], 2, "MW303"),
         (["http://127.0.0.1:1/", "--ca", "x.pem"], 2, "MW303"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shlex
 import signal
@@ -201,3 +202,51 @@ def test_the_help_leads_from_a_machine_to_a_report() -> None:
     places = [text.find(step, text.index("Start with")) for step in steps]
     assert -1 not in places
     assert places == sorted(places)
+
+
+ENTRY = """
+import os, signal, sys
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == {during!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(1000): pass
+            except KeyboardInterrupt:
+                raise ImportError("as libraries do") from None
+sys.meta_path.insert(0, Slow())
+from meshwise.cli.entry import main
+main()
+"""
+
+
+@pytest.mark.parametrize("during", ["typer", "meshwise.cli.plan", "polars"])
+def test_ctrl_c_within_an_import_is_one_word(during: str) -> None:
+    words = [
+        sys.executable,
+        "-c",
+        ENTRY.format(during=during),
+        "analyze" if during == "polars" else "plan",
+        "x",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_the_first_lines_of_the_program_import_next_to_nothing() -> None:
+    asked = (
+        "import sys; before = set(sys.modules); import meshwise.cli.entry; print(*set(sys.modules) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert not {"typer", "rich", "numpy", "polars", "meshwise.cli.main"} & set(done.stdout.split())
+
+
+def test_a_study_that_is_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "study.yaml")
+    error = CliRunner().invoke(main.app, ["plan", str(tmp_path / "study.yaml")]).exception
+    assert isinstance(error, MeshwiseError)
+    assert (error.code, error.what) == ("MW109", "cannot read the study: it is a FIFO, not a regular file")
+    (tmp_path / "own.yaml").write_text("name: x\nenvironments: [none]\ntopology: {graph: study.yaml}\n")
+    error = CliRunner().invoke(main.app, ["plan", str(tmp_path / "own.yaml")]).exception
+    assert isinstance(error, MeshwiseError)
+    assert "it is a FIFO, not a regular file" in error.what

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from meshwise.archive.store import Archive
 from meshwise.cli.main import app
 from meshwise.core.errors import MeshwiseError
-from meshwise.core.files import Folder, NotPlain, disk_troubles, writing
+from meshwise.core.files import Folder, NotPlain, disk_troubles, reading, writing
 from meshwise.study.design.blocks import design
 
 STUDY = small_study()
@@ -223,3 +223,31 @@ def test_a_name_that_a_directory_has_is_told(tmp_path: Path) -> None:
         folder.write("x", b"new")
     assert (caught.value.code, caught.value.where) == ("MW606", str(tmp_path / "x"))
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_an_input_is_a_regular_file_or_where_it_may_be_the_pipe_of_a_shell(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"words")
+    with reading(tmp_path / "plain") as stream:
+        assert stream.read() == b"words"
+    os.mkfifo(tmp_path / "fifo")
+    for path, why in (
+        (tmp_path / "fifo", "a FIFO"),
+        (tmp_path, "a directory"),
+        (Path("/dev/zero"), "a device"),
+    ):
+        for piped in (False, True):
+            with (
+                pytest.raises(NotPlain, match=f"it is {why}, not a regular file"),
+                reading(path, piped=piped),
+            ):
+                pass
+    ends = os.pipe()
+    try:
+        os.write(ends[1], b"piped")
+        with pytest.raises(NotPlain, match="it is a FIFO"), reading(Path(f"/dev/fd/{ends[0]}")):
+            pass
+        with reading(Path(f"/dev/fd/{ends[0]}"), piped=True) as stream:
+            os.close(ends[1])
+            assert stream.read() == b"piped"
+    finally:
+        os.close(ends[0])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
+from pathlib import Path
 
 import pytest
 
-from meshwise.load.addresses import answering, in_turn
+from meshwise.load.addresses import answering, in_turn, tcp_socket
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,19 @@ def test_those_that_answer_keep_their_order() -> None:
         with socket.create_server(("127.0.0.1", port)):
             found, failed = answering(("127.0.0.2", "127.0.0.1"), port, every=True, patience_s=5)
     assert (found, failed) == (["127.0.0.2", "127.0.0.1"], {})
+
+
+def test_a_link_local_address_is_reached_through_its_interface() -> None:
+    fields = (line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines())
+    local = [(each[0], each[5]) for each in fields if each[3] == "20"]
+    if not local:
+        pytest.skip("no interface here has a link-local IPv6 address; `ip link set IF up` makes one")
+    digits, interface = local[0]
+    address = str(ipaddress.IPv6Address(int(digits, 16)))
+    with socket.socket(socket.AF_INET6) as server:
+        server.bind((address, 0, 0, socket.if_nametoindex(interface)))
+        server.listen()
+        port = server.getsockname()[1]
+        assert answering([f"{address}%{interface}"], port, every=False, patience_s=5)[0]
+        with pytest.raises(OSError, match="Invalid argument"):
+            tcp_socket(address, port)

@@ -55,6 +55,35 @@ def test_what_is_not_a_url(text: str) -> None:
     assert _code(lambda: parse_url(text)) == "MW301"
 
 
+@pytest.mark.parametrize("zone", ["%lo", "%25lo"])
+def test_a_link_local_address_keeps_its_interface_but_not_for_the_server(zone: str) -> None:
+    target = parse_url(f"http://[fe80::1{zone}]:8080/")
+    assert (target.addresses, target.authority) == (("fe80::1%lo",), "[fe80::1]:8080")
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("fe80::1", "needs its interface: [fe80::1%"),
+        ("fe80::1%nosuch", "there is no interface `nosuch` here; there are: lo"),
+        ("::1%lo", "only a link-local address has an interface"),
+    ],
+)
+def test_an_interface_that_cannot_be_is_said(host: str, why: str) -> None:
+    error = _error(lambda: parse_url(f"http://[{host}]:80/"))
+    assert error.code == "MW301"
+    assert why in error.what
+
+
+def test_a_certificate_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "ca.pem")
+    spec = TlsSpec("a", str(tmp_path / "ca.pem"), None, None)
+    error = _error(lambda: tls_context(spec, Protocol.HTTP1))
+    assert (error.code, error.what) == (
+        "MW304", "the CA file cannot be used: it is a FIFO, not a regular file",
+    )  # fmt: skip
+
+
 def test_a_host_without_an_address() -> None:
     assert _code(lambda: parse_url("http://no.such.host.invalid/")) == "MW308"
 
@@ -140,9 +169,10 @@ def test_a_message_that_cannot_be_read(tmp_path: Path) -> None:
     assert _code(lambda: read_message(tmp_path / "absent")) == "MW303"
     (tmp_path / "sparse").touch()
     os.truncate(tmp_path / "sparse", 1 << 40)
-    for endless in (tmp_path / "sparse", Path("/dev/zero")):
-        error = _error(lambda endless=endless: read_message(endless))  # type: ignore[misc]
-        assert (error.code, "larger than 64MiB" in error.what) == ("MW303", True)
+    os.mkfifo(tmp_path / "fifo")
+    for endless, why in (("sparse", "larger than 64MiB"), ("fifo", "a FIFO"), ("/dev/zero", "a device")):
+        error = _error(lambda path=tmp_path / endless: read_message(path))  # type: ignore[misc]
+        assert (error.code, why in error.what) == ("MW303", True)
     (tmp_path / "whole").write_bytes(bytes(MESSAGE_BYTES))
     assert len(read_message(tmp_path / "whole")) == MESSAGE_BYTES
 

@@ -22,7 +22,7 @@ from meshwise.archive.resolved import STUDY_VALUES_NAME, to_values
 from meshwise.archive.rows import design_table, trials_table
 from meshwise.archive.schema import COUNTS, EVENTS, REQUESTS, SCHEMA_VERSION, TELEMETRY
 from meshwise.core import messages
-from meshwise.core.files import ASIDE, Folder, free_bytes
+from meshwise.core.files import ASIDE, Folder, free_bytes, reading
 from meshwise.core.units import format_size
 from meshwise.study.design.estimate import disk_bytes
 from meshwise.study.load.trace import TRACES
@@ -125,7 +125,7 @@ def _keep_trace(folder: Folder, study: Study) -> None:
     trace = study.trial.shape.trace if study.trial.shape else None
     if trace is None:
         return
-    with folder.folder(TRACES, make=True) as traces, Path(trace.path).open("rb") as original:
+    with folder.folder(TRACES, make=True) as traces, reading(Path(trace.path)) as original:
         found = traces.copy(original, Path(trace.name).name)
     if found != trace.sha256:
         raise messages.BAD_TRACE.error(

@@ -26,6 +26,7 @@ from meshwise.cli.load_options import (
     parse_server_name,
     parse_url,
     read_message,
+    refusal,
 )
 from meshwise.cli.load_output import open_outputs, print_summary
 from meshwise.cli.load_patterns import (
@@ -83,7 +84,10 @@ def load(
         ),
     ],
     protocol: Annotated[Protocol, typer.Option(help="http2 and grpc need no upgrade.")] = Protocol.HTTP1,
-    rate: Annotated[str, typer.Option(help="Requests, like 1000/s; ignored by closed arrivals.")] = "1000/s",
+    rate: Annotated[
+        str | None,
+        typer.Option(help="Requests, like 1000/s; ignored by closed arrivals.", show_default="1000/s"),
+    ] = None,
     duration: Annotated[str, typer.Option(help="Measured time, like 10s.")] = "10s",
     warmup: Annotated[str, typer.Option(help="Time before it that is not counted.")] = "1s",
     connections: Annotated[
@@ -156,6 +160,8 @@ def load(
     """
     targets = [parse_url(url) for url in urls]
     check_alike(targets)
+    if trace is not None and rate is not None:
+        raise refusal("--rate and --trace both say the rate", "leave out --rate")
     body = read_message(message) if message else None
     request = of_option("--request-bytes", parse_sizes, request_bytes)
     if targets[0].opaque or protocol is Protocol.TCP:
@@ -175,7 +181,7 @@ def load(
         path="",
         headers=parse_headers(header or []),
         body_bytes=0,
-        rate_rps=of_option("--rate", parse_rate_rps, rate),
+        rate_rps=of_option("--rate", parse_rate_rps, "1000/s" if rate is None else rate),
         arrivals=arrivals,
         seed=seed,
         warmup_ns=of_option("--warmup", parse_duration_ns, warmup),
@@ -268,7 +274,7 @@ def _tls(
     if target.tls:
         if key and not cert:
             raise messages.BAD_LOAD_OPTION.error(what="--key without --cert", remedy="add --cert FILE")
-        name = target.host if server_name is None else parse_server_name(server_name)
+        name = target.host.partition("%")[0] if server_name is None else parse_server_name(server_name)
         return TlsSpec(name, *(str(path) if path else None for path in (ca, cert, key)))
     if ca or cert or key or server_name:
         raise messages.BAD_LOAD_OPTION.error(

@@ -16,6 +16,7 @@ import idna
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
+from meshwise.core.files import reading
 from meshwise.core.units import format_duration, format_size
 from meshwise.load.addresses import in_turn
 from meshwise.load.records import MOST_ADDRESSES, PEAK_ROW_BYTES
@@ -84,7 +85,7 @@ def parse_url(text: str) -> Target:
     if opaque and (path not in ("/", "") or port is None):
         raise messages.BAD_URL.error(text=text, why="opaque TCP has a port and no path: tcp://HOST:PORT")
     try:
-        host = ascii_name(parts.hostname)
+        host = _zoned(parts.hostname) if ":" in parts.hostname else ascii_name(parts.hostname)
     except ValueError as error:
         raise messages.BAD_URL.error(text=text, why=str(error)) from error
     tls = parts.scheme == "https"
@@ -92,6 +93,21 @@ def parse_url(text: str) -> Target:
     if port == 0:
         raise messages.BAD_URL.error(text=text, why="port 0 cannot be connected to")
     return Target(tls, host, _resolve(host, port), port, path, opaque)
+
+
+def _zoned(address: str) -> str:
+    """An IPv6 address; the interface behind `%` (RFC 6874: `%25`) is one that is here. Raises ValueError."""
+    address, percent, zone = address.partition("%")
+    local = ipaddress.IPv6Address(address).is_link_local
+    here = [name for _, name in socket.if_nameindex()]
+    zone = zone if zone in here else zone.removeprefix("25")
+    if local and not percent:
+        raise ValueError(f"a link-local address needs its interface: [{address}%{here[-1]}]")
+    if percent and not local:
+        raise ValueError("only a link-local address has an interface, behind `%`")
+    if percent and zone not in here:
+        raise ValueError(f"there is no interface `{zone}` here; there are: {', '.join(here)}")
+    return f"{address}{percent}{zone}"
 
 
 def ascii_name(host: str) -> str:
@@ -160,6 +176,8 @@ def refusal(what: str, remedy: str) -> MeshwiseError:
 
 
 def _resolve(host: str, port: int) -> tuple[str, ...]:
+    if "%" in host:
+        return (host,)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -188,7 +206,7 @@ def parse_headers(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
 def read_message(path: Path) -> bytes:
     """The serialised request of --message, of at most MESSAGE_BYTES. Raises MW303."""
     try:
-        with path.open("rb") as file:  # a pipe serves too
+        with reading(path, piped=True) as file:
             content = file.read(MESSAGE_BYTES + 1)
         why = f"it is larger than {format_size(MESSAGE_BYTES)}" if len(content) > MESSAGE_BYTES else ""
     except OSError as error:

@@ -33,7 +33,7 @@ ShapeOption = Annotated[
 ]
 TraceOption = Annotated[
     Path | None,
-    typer.Option(help="Replay a CSV of times, or of rates; --rate is then the trace's.", metavar="FILE"),
+    typer.Option(help="Replay a CSV of times, or of rates; it says the rate.", metavar="FILE"),
 ]
 TimeColumnOption = Annotated[
     str | None,

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from meshwise import __version__
+from meshwise.cli.entry import while_importing
 from meshwise.core.refusals import refusal
 from meshwise.report.edge import INTERRUPTED, run_command
 
@@ -38,7 +39,8 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        found = getattr(importlib.import_module(f"meshwise.cli.{cmd_name}"), cmd_name)
+        with while_importing():
+            found = getattr(importlib.import_module(f"meshwise.cli.{cmd_name}"), cmd_name)
         if isinstance(found, typer.Typer):
             return typer.main.get_group(found)
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -95,8 +97,7 @@ def common(
 
 
 def main() -> None:
-    """Entry point. Exit status (docs/commands.md): 0 done, 1 the answer is no, 2 bad input, 3 environment;
-    and 130 after Ctrl-C, as shells have it."""
+    """What `cli.entry` calls."""
     # Before numpy is imported: nothing here multiplies large matrices, and where a limit of threads is
     # reached OpenBLAS would end the process with SIGINT.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -238,6 +238,35 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def reading(path: Path, *, piped: bool = False) -> Iterator[BinaryIO]:
+    """The stream of an input that the user named: a regular file, or with `piped` also the pipe of a shell
+    (`<(...)`, `/dev/stdin`). Anything else is refused: a FIFO may wait for ever for one who writes, and a
+    device never ends. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode) and not (piped and _of_a_shell(descriptor)):
+            kind = next((words for is_kind, words in _KINDS if is_kind(mode)), "it is something else")
+            raise NotPlain(errno.EINVAL, f"{kind}, not a regular file", str(path))
+        os.set_blocking(descriptor, True)
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            yield stream
+    finally:
+        os.close(descriptor)
+
+
+def _of_a_shell(descriptor: int) -> bool:
+    """A pipe without a name: whoever made it holds its other end."""
+    return str(Path(f"/proc/self/fd/{descriptor}").readlink()).startswith("pipe:")
+
+
+def require_regular(path: Path) -> None:
+    """For what a library opens by its name. Raises OSError as `reading` does."""
+    with reading(path):
+        pass
+
+
+@contextmanager
 def disk_troubles(directory: Path) -> Iterator[None]:
     """Turns OSErrors of the block into MW606, MW607, or MW614 (something strange is in the way)."""
     try:

@@ -24,6 +24,7 @@ from typing import IO, Self
 
 from meshwise.core import messages
 from meshwise.core.modes import make_directory
+from meshwise.core.notice import LOGGED_S, Notice
 from meshwise.core.patience import USUAL
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,9 @@ class OwnedProcess:
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
         """Wait until `condition()` holds. Raises MW211 when the process ends first, MW212 when time is up."""
         deadline = time.monotonic() + timeout_s
+        notice = Notice(f"{self.name} to be {what}", timeout_s, max(LOGGED_S, timeout_s / 3))
         while not condition():
+            notice.look()
             if not self.running:
                 raise messages.ENDED_EARLY.error(
                     name=self.name,
@@ -227,6 +230,7 @@ def ask(
     proxy may be any program.
     """
     deadline = time.monotonic() + timeout_s
+    notice = Notice(f"{argv[0]} to answer", timeout_s)
     said = bytearray()
     with subprocess.Popen(
         list(map(str, argv)),
@@ -237,7 +241,7 @@ def ask(
         pipe = program.stdout
         assert pipe is not None
         try:
-            while chunk := _read_until(pipe, deadline):
+            while chunk := _read_until(pipe, deadline, notice):
                 said += chunk
                 if len(said) > limit_bytes:
                     raise ValueError(f"it said more than {limit_bytes} bytes")
@@ -250,11 +254,13 @@ def ask(
     return ProgramOutput(program.returncode, said.decode(errors="replace"))
 
 
-def _read_until(pipe: IO[bytes], deadline: float) -> bytes:
+def _read_until(pipe: IO[bytes], deadline: float, notice: Notice) -> bytes:
     """The next that comes; empty at the end. Raises TimeoutError."""
-    if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        raise TimeoutError
-    return pipe.read(1 << 16)
+    while (left_s := deadline - time.monotonic()) > 0:
+        if select.select([pipe], [], [], min(left_s, notice.left_s))[0]:
+            return pipe.read(1 << 16)
+        notice.look()
+    raise TimeoutError
 
 
 def describe_status(status: int) -> str:

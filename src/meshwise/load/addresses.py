@@ -45,7 +45,8 @@ def tcp_socket(address: str, port: int) -> socket.socket:
     sock = socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.connect((address, port))
+        host, _, zone = address.partition("%")
+        sock.connect((host, port, 0, socket.if_nametoindex(zone)) if zone else (host, port))
     except BlockingIOError:
         return sock
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from meshwise.core import messages
 from meshwise.core.errors import Fault, MeshwiseError
+from meshwise.core.notice import Notice
 from meshwise.core.patience import USUAL
 from meshwise.core.process import LaunchPlan, OwnedProcess
 from meshwise.load.dealt import Dealt
@@ -78,11 +80,16 @@ def running_load(load: LoadSpec | Dealt) -> Iterator[RunningLoad]:
             descriptors=tuple({descriptor for descriptor in passed if descriptor is not None}),
         )
         with OwnedProcess(plan, pipe_stdout=True) as process:
-            yield RunningLoad(process, tuple(of_each), dealt, _wait_started(process))
+            yield RunningLoad(process, tuple(of_each), dealt, _wait_started(process, dealt))
 
 
-def _wait_started(process: OwnedProcess) -> int:
+def _wait_started(process: OwnedProcess, dealt: Dealt) -> int:
     assert process.stdout is not None
+    servers = ", ".join(dict.fromkeys(f"{spec.address}:{spec.port}" for spec in dealt.targets))
+    limit_s = max(spec.connect_ns for spec in dealt.targets) / 1e9
+    notice = Notice(f"{servers} to take connections", limit_s)
+    if not select.select([process.stdout], [], [], notice.left_s)[0]:
+        notice.look()
     line = process.stdout.readline()  # its end, if it has to be, comes as an end of file
     if not line:
         process.wait(USUAL.start_s)

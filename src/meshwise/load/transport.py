@@ -13,6 +13,7 @@ import ssl
 from pathlib import Path
 
 from meshwise.core import messages
+from meshwise.core.files import NotPlain, require_regular
 from meshwise.load.spec import TlsSpec
 from meshwise.load.wire.foreign import foreign
 from meshwise.study.model import Protocol
@@ -27,9 +28,11 @@ def tls_context(tls: TlsSpec, protocol: Protocol) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_NONE
     if tls.ca_file is not None:
         try:
+            require_regular(Path(tls.ca_file))
             context.load_verify_locations(tls.ca_file)
         except (OSError, ssl.SSLError) as error:
-            raise messages.BAD_TLS_FILE.error(where=tls.ca_file, what="CA", why=str(error)) from error
+            why = error.strerror if isinstance(error, NotPlain) else str(error)
+            raise messages.BAD_TLS_FILE.error(where=tls.ca_file, what="CA", why=why) from error
         context.verify_mode = ssl.CERT_REQUIRED
         context.check_hostname = bool(tls.server_name)
     if tls.cert_file is not None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from meshwise.core import messages
+from meshwise.core.files import reading
 from meshwise.study.bank import DEFAULT_WEIGHTS
 from meshwise.study.design.alone import usual_alone
 from meshwise.study.design.rounds import why_apart
@@ -57,7 +58,7 @@ def load_study(
     `kept_graph`: as an archive holds it, for a study whose graph file is gone.
     """
     try:
-        with path.open("rb") as stream:
+        with reading(path, piped=True) as stream:
             raw = stream.read(4 * MAX_CHARACTERS + 1)
         text = raw.decode("utf-8-sig")
     except OSError as error:

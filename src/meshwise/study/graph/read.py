@@ -26,6 +26,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from meshwise.core import messages
+from meshwise.core.files import reading
 from meshwise.study.file.document import MAX_CHARACTERS, Document, Path, parse_document
 from meshwise.study.file.problems import Problem, to_error
 from meshwise.study.graph.counted import CalledServices
@@ -70,7 +71,7 @@ def read_graph(path: FilePath, entry: str | None = None) -> GraphFile:
     `entry`: the service that the client calls, instead of those that the file says.
     """
     try:
-        with path.open("rb") as stream:
+        with reading(path) as stream:
             text = stream.read(4 * MAX_CHARACTERS + 1).decode("utf-8-sig")
     except FileNotFoundError:
         raise

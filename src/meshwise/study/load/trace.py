@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from meshwise.core.files import reading
 from meshwise.core.units import format_duration
 from meshwise.study.load.profile import OWN_FORM, TENTH_NS, Rates, Times, TraceForm
 from meshwise.study.load.trace_rows import Ints, Rows, cannot_replay, open_rows
@@ -57,13 +58,13 @@ def read_trace(
     """Reads and checks the whole file. `keep` gets the times within the window, block by block; it is not
     called for a trace of rates. Raises MW113 with file and line."""
     try:
-        with path.open("rb") as stream:
+        with reading(path) as stream:
             rows = open_rows(str(path), stream, form)
             if rows.are_rates:
                 return _read_rates(rows, duration_ns)
             return _read_times(rows, duration_ns, keep or (lambda _: None))
     except OSError as error:
-        raise cannot_replay(str(path), f"cannot be read: {error.strerror}", "check the path") from error
+        raise cannot_replay(str(path), f"cannot be read: {error.strerror}", "give a file") from error
 
 
 # --- times -------------------------------------------------------------------------------------------------
