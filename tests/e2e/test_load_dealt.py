@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -225,3 +226,29 @@ def test_sockets_are_made_in_each_targets_network(person: str) -> None:
         assert told["errors"] == [{}, {}, {}]
         assert min(told["made"]) >= 16
     assert refused == {"error": "MW315", "where": "/proc/self/ns/none"}
+
+
+def test_a_target_that_stops_answering_is_said_to_with_when_and_how_many() -> None:
+    """It ends in the middle of the run; the other one answers to the end."""
+    answered: list[bytes] = []
+
+    def mortal(sock: socket.socket) -> None:
+        while len(answered) < 80:
+            answered.append(read_request(sock))
+            sock.sendall(OK_HTTP1)
+
+    options = ("--rate", "100/s", "--duration", "2s", "--warmup", "0s", "--connections", "1")
+    with hostile(answers) as lives, hostile(mortal) as dies:
+        urls = [f"http://127.0.0.1:{port}/" for port in (lives, dies)]
+        told = json.loads(run(*urls, *options, "--json").stdout)
+        first, second = told["targets"]
+        assert (first["silent_from_s"], first["silent_requests"]) == (None, 0)
+        assert second["silent_requests"] == sum(second["errors"].values()) == 120
+        assert 0.8 <= second["silent_from_s"] < 0.81
+        assert any("none of the last 120 requests had an answer" in note for note in second["notes"])
+        answered.clear()
+        shown = " ".join(run(*urls, *options).stdout.split())
+    assert re.search(
+        r"B stopped answering at 0\.8[01] s of 2 s: its last 120 requests had no answer\.", shown
+    )
+    assert "A stopped answering" not in shown

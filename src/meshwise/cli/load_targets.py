@@ -97,10 +97,23 @@ def print_compared(
     console.print()
     console.print(_differences(found))
     console.print()
+    for number, report in enumerate(reports):
+        if report.silent_from_s is not None:
+            console.print(Text(_silent_words(number, report), "red"))
     console.print(Text(_explained(found), "dim"))
     for number, report in enumerate(reports):
         for note in warnings_of(report):
             console.print(Text(f"  {letter(number)}: {note}", "yellow"))
+
+
+def _silent_words(number: int, report: LoadReport) -> str:
+    """Said before the intervals are explained: they are over stretches with and without answers."""
+    when = f"{report.silent_from_s:.2f} s of {report.duration_s:g} s"
+    return (
+        f"{letter(number)} stopped answering at {when}: its last {report.silent_requests:,} requests had no"
+        " answer. The differences above hold stretches of the run before and after that: run again with"
+        " servers that last."
+    )
 
 
 def letter(number: int) -> str:

@@ -13,7 +13,7 @@ import dataclasses
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from meshwise import __version__
 from meshwise.load.lane import RunFacts
 from meshwise.load.records import Columns
+from meshwise.load.silence import Silence, silence_of
 from meshwise.load.spec import LoadSpec
 from meshwise.load.statuses import count_statuses, redirects
 from meshwise.load.verdict import ENOUGH, LATE_US, InstrumentEvidence, limited_by
@@ -127,6 +128,10 @@ class LoadReport:
 
     addresses: dict[str, int] = dataclasses.field(default_factory=dict)
     """Address -> connections made to it."""
+    silent_from_s: float | None = None
+    """When it stopped answering, in seconds of the measured time; None: it answered to the end."""
+    silent_requests: int = 0
+    """Those that fell due from then on, none of which had an answer."""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -173,6 +178,7 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
     for log in setups:
         addresses.update(log.addresses)
     exhausted = sum(log.exhausted for log in setups)
+    silence = silence_of(parts)
     replaced = sum(log.replaced for log in setups)
     resumed_us = _us(log.resumed_tls_ns for log in setups)
     return LoadReport(
@@ -201,6 +207,7 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
         processes=spec.processes,
         stopped_early=any(fact.stopped for fact in facts),
         notes=(
+            *_silence_notes(silence, duration_s),
             *_notes(response, statuses, closed=closed),
             *_pattern_notes(spec, measured, exhausted, replaced, duration_s),
             *(f"{count} × {reason}" for reason, count in reasons.most_common(_REASONS_NOTED)),
@@ -216,7 +223,17 @@ def report(spec: LoadSpec, parts: Sequence[Columns], facts: Sequence[RunFacts]) 
         waited_for={cause: causes[cause] for cause in CAUSES},
         statuses=statuses,
         addresses=dict(addresses),
+        silent_from_s=silence.from_s if silence else None,
+        silent_requests=silence.requests if silence else 0,
     )
+
+
+def _silence_notes(silence: Silence | None, duration_s: float) -> Iterator[str]:
+    if silence is not None:
+        yield (
+            f"it stopped answering at {silence.from_s:.2f} s of {duration_s:g} s:"
+            f" none of the last {silence.requests} requests had an answer"
+        )
 
 
 def _evidence(
