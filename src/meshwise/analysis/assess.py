@@ -15,6 +15,7 @@ import numpy as np
 from meshwise.analysis import sentence
 from meshwise.analysis.company import rounds_of, shared_waiting
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
+from meshwise.analysis.exact import ExactNoise
 from meshwise.analysis.floor import ControlNoise, floor_for
 from meshwise.analysis.grid import Grid
 from meshwise.analysis.interaction import only_describes
@@ -73,15 +74,18 @@ def assess(
     grid: Grid,
     outliers: Mapping[MetricKey, BoolArray | None],
     naming: Naming,
+    exact: Mapping[MetricKey, ExactNoise] | None = None,
 ) -> list[Finding]:
-    """One finding per effect, in their order. `controls` and `outliers` by metric."""
+    """One finding per effect, in their order. `controls` and `outliers` by metric; `exact`: the rules of
+    those that are counted, in the place of controls."""
     adjusted = adjust(effects, settings.primary)
     rounds = {each.number: each for each in rounds_of(grid)}
     findings = []
     for effect, correction in zip(effects, adjusted, strict=True):
         without = outliers.get(effect.key)
         again = None if without is None else evaluate(grid, effect.contrast, effect.key, without)
-        found = _finding(effect, correction, controls.get(effect.key, []), settings, again)
+        rule = (exact or {}).get(effect.key)
+        found = _finding(effect, correction, controls.get(effect.key, []), settings, again, rule)
         found = replace(
             found, flags=(*found.flags, *shared_waiting(rounds, grid, effect.contrast, effect.key))
         )
@@ -112,17 +116,26 @@ def adjust(effects: Sequence[Effect], primary: Sequence[MetricKey]) -> list[Adju
 
 
 def _finding(
-    effect: Effect, correction: Adjusted, found: list[ControlNoise], settings: Settings, again: Effect | None
+    effect: Effect,
+    correction: Adjusted,
+    found: list[ControlNoise],
+    settings: Settings,
+    again: Effect | None,
+    rule: ExactNoise | None,
 ) -> Finding:
     contrast, n, confidence = effect.contrast, effect.n, settings.confidence
     metric = effect.metric
     p_adjusted, adjustment = correction
     absolute = t_interval(effect.absolute, confidence)
     logs = None if effect.logs is None else t_interval(effect.logs, confidence)
-    floors = {
-        scale: _scaled(floor_for(found, scale, n, confidence, across=contrast.across_processes), contrast)
-        for scale in Scale
-    }
+    floors: Mapping[Scale, float | None] = (
+        rule.floors(effect)
+        if rule
+        else {
+            scale: _scaled(floor_for(found, scale, n, confidence, across=contrast.across_processes), contrast)
+            for scale in Scale
+        }
+    )
     comparisons = adjustment.comparisons if adjustment.method is Method.HOLM else 1
     alpha = settings.alpha / max(comparisons, 1)
     inferred = effect.inferred
@@ -144,7 +157,7 @@ def _finding(
     companion = companion_of(effect.absolute, confidence)
     flags = [
         *contrast.flags,
-        *_doubts(effect, found, adjustment.method),
+        *_doubts(effect, found, adjustment.method, counted=rule is not None),
         *(_NOT_CLAIMED[each]() for each in judgement.doubts),
     ]
     flags += _companion_disagrees(absolute, companion)
@@ -196,7 +209,7 @@ def _judged(effect: Effect, shown: list[Interval]) -> list[Interval]:
     )
 
 
-def _doubts(effect: Effect, found: list[ControlNoise], method: Method) -> list[Flag]:
+def _doubts(effect: Effect, found: list[ControlNoise], method: Method, *, counted: bool) -> list[Flag]:
     contrast, n = effect.contrast, effect.n
     flags = []
     if effect.infinite_blocks:
@@ -210,7 +223,9 @@ def _doubts(effect: Effect, found: list[ControlNoise], method: Method) -> list[F
     if n >= 2 and float(np.ptp(effect.inferred)) == 0:
         flags.append(NO_SPREAD())
     roles = {control.role for control in found}
-    if n and Role.AA not in roles and not (contrast.across_processes and Role.TWIN in roles):
+    if counted:
+        pass  # it has a rule in the place of controls
+    elif n and Role.AA not in roles and not (contrast.across_processes and Role.TWIN in roles):
         flags.append(NO_FLOOR())
     elif n and contrast.across_processes and Role.TWIN not in roles and effect.blocks > n:
         flags.append(NO_TWIN())

@@ -24,7 +24,7 @@ from meshwise.analysis.compare import between_increments, between_meshes
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
 from meshwise.analysis.fairness import Facts, fairness, unlike
 from meshwise.analysis.floor import ControlNoise, controls, floor_finding
-from meshwise.analysis.grid import Grid
+from meshwise.analysis.grid import Grid, compared
 from meshwise.analysis.hysteresis import hysteresis
 from meshwise.analysis.increment import against_none, ladder
 from meshwise.analysis.interaction import interactions
@@ -40,15 +40,13 @@ from meshwise.analysis.variance import variance_findings
 from meshwise.archive.rows import trial_of
 from meshwise.findings.finding import Finding, Findings
 from meshwise.findings.flag import HOST_LIMITED, INSTRUMENT_LIMITED, Flag
-from meshwise.findings.metric import MetricKey, PartsCompared
+from meshwise.findings.metric import MetricKey
 from meshwise.findings.pictures import Pictures
 from meshwise.findings.reason import read_reasons
 from meshwise.measure.attribution import Machine
 from meshwise.measure.trial import UNKNOWN_MACHINE, TrialResult, measure
 from meshwise.study.model import Cell, Role, Trial
 
-MOST_COMPARED = 8
-"""Workloads, the client among them, up to which each sidecar's own metrics are compared."""
 Tables = tuple[str, pl.DataFrame, pl.DataFrame]
 """trial_id, its requests, its telemetry; frames as in `archive.schema`."""
 
@@ -163,13 +161,6 @@ def findings(
 def controls_of(grid: Grid, confidence: float) -> dict[MetricKey, list[ControlNoise]]:
     """The A/A controls of every metric that is compared."""
     return {key: controls(grid, key, confidence) for key in compared(grid.metrics, grid.cells)}
-
-
-def compared(keys: Iterable[MetricKey], cells: Sequence[Cell]) -> list[MetricKey]:
-    """Without what is only described, and without parts where they would be too many."""
-    small = max((len(cell.topology.workloads) for cell in cells), default=0) <= MOST_COMPARED
-    shown = (PartsCompared.ALWAYS, *((PartsCompared.IN_SMALL,) if small else ()))
-    return [key for key in keys if key.entry.compared and (not key.part or key.entry.parts_compared in shown)]
 
 
 def comparisons(

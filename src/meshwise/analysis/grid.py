@@ -16,11 +16,14 @@ from functools import cached_property
 
 import numpy as np
 
-from meshwise.findings.metric import MetricKey, Scale
+from meshwise.findings.metric import MetricKey, PartsCompared, Scale
 from meshwise.measure.times import NEEDED_EXCEEDANCES
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import FloatArray, IntArray
 from meshwise.study.model import Cell, Role
+
+MOST_COMPARED = 8
+"""Workloads, the client among them, up to which each sidecar's own metrics are compared."""
 
 
 @dataclass(frozen=True)
@@ -161,3 +164,10 @@ def _round(result: TrialResult) -> Hashable:
 
 def _fullest(attempts: Mapping[int, Sequence[TrialResult]]) -> Sequence[TrialResult]:
     return attempts[max(attempts, key=lambda attempt: (len(attempts[attempt]), attempt))]
+
+
+def compared(keys: Iterable[MetricKey], cells: Sequence[Cell]) -> list[MetricKey]:
+    """Without what is only described, and without parts where they would be too many."""
+    small = max((len(cell.topology.workloads) for cell in cells), default=0) <= MOST_COMPARED
+    shown = (PartsCompared.ALWAYS, *((PartsCompared.IN_SMALL,) if small else ()))
+    return [key for key in keys if key.entry.compared and (not key.part or key.entry.parts_compared in shown)]

@@ -12,7 +12,7 @@ import math
 
 from meshwise.core.units import format_size
 from meshwise.findings.finding import Finding
-from meshwise.findings.metric import Metric, Scale
+from meshwise.findings.metric import Inference, Metric, Scale, metric_of
 from meshwise.findings.subject import (
     AgainstNone,
     Interaction,
@@ -125,6 +125,8 @@ def _what(finding: Finding) -> str:
             words = f"{metric.without_per(words)} per second"
         case Slope(_, _, SlopePart.REQUEST):
             words = metric.without_per(words)
+        case Slope() if metric.slope_of:
+            words = metric_of(metric.slope_of).words
     return words + _whose(finding)
 
 
@@ -205,13 +207,16 @@ def _ratio(finding: Finding) -> str:
         return ""
     if not _is_a_pair(finding.subject):  # a ratio of ratios is of no use
         return ""
+    if finding.key.entry.inference is Inference.EXACT:  # steps of a few tenths of a per cent are told apart
+        shares = (100 * (each - 1) for each in (finding.ratio, finding.ratio_low, finding.ratio_high))
+        return ", {:+.2f} % ({:.2f} to {:.2f})".format(*shares)
     return f", x{finding.ratio:.3g} ({finding.ratio_low:.3g} to {finding.ratio_high:.3g})"
 
 
 def _unit(finding: Finding) -> str:
     """The unit as it is spoken: "each further node adds 12 us", not "12 us/node"."""
     match finding.subject:
-        case Slope(_, _, SlopePart.SLOPE):
+        case Slope(_, _, SlopePart.SLOPE | SlopePart.RULE):
             return finding.key.entry.unit
         case _:
             return finding.unit

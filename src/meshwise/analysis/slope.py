@@ -10,13 +10,14 @@ the rate: the slope is the cost of a further request, the intercept what idling 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
 from meshwise.analysis.contrast import Contrast, Naming, cell_scope, place_of
 from meshwise.findings.metric import Scale
 from meshwise.findings.subject import STEPS, Slope, SlopePart
+from meshwise.measure.counts import INSTRUCTIONS
 from meshwise.stats.regression import slope_coefficients
 from meshwise.study.model import Cell, MeshName
 
@@ -39,6 +40,16 @@ def slopes(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
         intercept = 1 / len(rate) - slope * rate.mean()
         yield _contrast(group, "rate_rps", naming, slope * rate, SlopePart.REQUEST)
         yield _contrast(group, "rate_rps", naming, intercept * rate, SlopePart.IDLE)
+
+
+def counted_slopes(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
+    """The same of what is counted, which is fine enough for a single rule; it has no rate."""
+    for step in STEPS:
+        if step.part is SlopePart.RULE or (step.part is SlopePart.SLOPE and step.factor != "policy_count"):
+            for group in _groups(cells, step.factor):
+                x = np.array([getattr(cell, step.factor) / step.size for cell in group])
+                found = _contrast(group, step.factor, naming, slope_coefficients(x), step.part)
+                yield replace(found, metrics=frozenset({INSTRUCTIONS}))
 
 
 def _groups(cells: Sequence[Cell], factor: str) -> list[list[Cell]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import polars as pl
 import typer
 
+from meshwise.analysis.counted import PRIMARY, CountedStudy, with_counts
 from meshwise.analysis.fairness import facts_of
 from meshwise.analysis.findings import Tables, findings, measure_trials, outcomes_of, recorded_flags
 from meshwise.analysis.settings import Settings
@@ -23,6 +24,7 @@ from meshwise.findings.document import to_json
 from meshwise.findings.finding import Finding, Findings, Method
 from meshwise.findings.subject import Kind
 from meshwise.measure.attribution import Machine
+from meshwise.measure.counts import measure_counts
 from meshwise.measure.trial import (
     OPTIONAL_REQUEST_COLUMNS,
     REQUEST_COLUMNS,
@@ -30,6 +32,8 @@ from meshwise.measure.trial import (
     TELEMETRY_METRICS,
 )
 from meshwise.stats.verdict import Verdict
+from meshwise.study.design.counting import counted_cells
+from meshwise.study.model import Role
 
 
 def analyze(
@@ -63,13 +67,42 @@ def analyze(
 
 
 def analyze_archive(reader: ArchiveReader) -> Findings:
-    """The findings of an archive. Holds one trial's requests at a time. Raises MW710 without any good
-    trial."""
+    """The findings of an archive, of its times and of its counts. Holds one trial's requests at a time.
+    Raises MW710 without any good trial."""
+    timed, counted = _timed(reader), _counted(reader)
+    if timed is None and counted is None:
+        raise messages.NOTHING_TO_ANALYZE.error(str(reader.directory), trials=reader.trials().height)
+    settings = Settings.of(reader.study(), reader.timed_design)
+    document = timed or Findings(settings.as_json(), reader.environment, ())
+    return document if counted is None else with_counts(document, counted, settings)
+
+
+def _counted(reader: ArchiveReader) -> CountedStudy | None:
+    """None without a good counting trial."""
+    trials = reader.trials().filter(pl.col("role") == str(Role.COUNT))
+    outcomes = outcomes_of(trials)
+    flags = recorded_flags(trials)
+    rows = reader.counts().with_columns(pl.col("trial_id").cast(pl.String))
+    counts = rows.partition_by("trial_id", as_dict=True)
+    measured = [
+        measure_counts(each.trial, counts[each.trial.trial_id,], flags[each.trial.trial_id])
+        for each in outcomes
+        if each.status == TrialStatus.OK and (each.trial.trial_id,) in counts
+    ]
+    study = reader.study()
+    if not measured or study.counting is None:
+        return None
+    cells = counted_cells(study.cells, study.counting).cells
+    return CountedStudy.of(measured, cells, outcomes, reader.counting_design, facts_of(trials))
+
+
+def _timed(reader: ArchiveReader) -> Findings | None:
+    """None without a good trial."""
     trials = reader.timed()
     outcomes = outcomes_of(trials)
     good = {each.trial.trial_id: each.trial for each in outcomes if each.status == TrialStatus.OK}
     if not good:
-        raise messages.NOTHING_TO_ANALYZE.error(str(reader.directory), trials=len(outcomes))
+        return None
     study = reader.study()
     moving_ns = study.trial.duration_ns if study.trial.shape else None
     machine, tables = Machine.of(reader.environment), _tables(reader, list(good))
@@ -89,6 +122,13 @@ def _tables(reader: ArchiveReader, trial_ids: list[str]) -> Iterator[Tables]:
         yield trial_id, requests.select(columns).collect(), telemetry.collect()
 
 
+def _sizes(study: Mapping[str, Any]) -> Iterator[str]:
+    if "blocks" in study:
+        yield f"{study['blocks']} blocks in {study['executions']} executions"
+    if counting := study.get("counting"):
+        yield f"counted in {counting['executions']} executions with {counting['counter']}"
+
+
 def _is_a_step(finding: Finding) -> bool:
     """Not the sums over several rungs: those are in findings.json and in the report."""
     adjusted = finding.adjustment
@@ -101,7 +141,7 @@ def summary(document: Findings) -> str:
         str(f.verdict) for f in document.findings if f.kind in (Kind.INCREMENT, Kind.DIFFERENCE)
     )
     warnings = [f for f in document.findings if f.kind is Kind.CHECK and f.verdict is Verdict.WARNING]
-    primary = set(document.study["primary_metrics"])
+    primary = {*document.study["primary_metrics"], *PRIMARY}
     claims = [
         f"  {f.sentence}"
         for f in document.findings
@@ -110,7 +150,7 @@ def summary(document: Findings) -> str:
     counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
     study = document.study
     lines = [
-        f"{study['name']}: {study['blocks']} blocks in {study['executions']} executions",
+        f"{study['name']}: {', '.join(_sizes(study))}",
         *claims,
         f"{sum(verdicts.values())} comparisons: {counted}" if verdicts else "nothing to compare",
         *(f"warning: {f.sentence}" for f in warnings),

@@ -23,6 +23,16 @@ OBSERVED, CONFIGURED = "observed", "configured"
 """Of an entry of the fairness card: what its values rest on."""
 
 
+class Provenance(StrEnum):
+    """Where a number comes from. Files may hold other words, of versions to come."""
+
+    MEASURED = "measured"
+    COUNTED = "counted"
+    """Instructions or system calls, under a counter: no time."""
+    TRANSLATED = "translated"
+    """Counted, and turned into time by what an instruction takes in the same study: nobody measured it."""
+
+
 @dataclass(frozen=True)
 class Companion:
     """The same quantity by a method with other assumptions (Hodges-Lehmann), in the finding's unit."""
@@ -92,7 +102,8 @@ class Finding:
     """Independent units behind it: executions with a complete pair; trials for some checks."""
     method: str
     verdict: Verdict | None = None
-    provenance: str = "measured"
+    provenance: str = Provenance.MEASURED
+    """`Provenance`."""
     flags: tuple[Flag, ...] = ()
     sentence: str = ""
     direction: Direction | None = None

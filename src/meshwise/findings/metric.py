@@ -27,11 +27,13 @@ class Inference(StrEnum):
 
 
 class PartOf(StrEnum):
-    """What a part of a metric is: one sidecar or service, the sidecars of a place, one operation."""
+    """What a part of a metric is: one sidecar or service, the sidecars of a place, one operation, one system
+    call by its name."""
 
     WORKLOAD = "workload"
     PLACE = "place"
     OPERATION = "operation"
+    CALL = "system_call"
 
 
 class PartsCompared(StrEnum):
@@ -65,6 +67,8 @@ class Metric:
     """Whether late sends move it: what counts from the intended time."""
     per: str = ""
     """Per what it is, as its words, title and short name end: they stand without it where that varies."""
+    slope_of: str = ""
+    """The metric whose slope along a factor it is; empty: it is none."""
 
     def without_per(self, text: str) -> str:
         return text.removesuffix(f" {self.per}")
@@ -100,6 +104,14 @@ def _cpu(name: str, whose: str, title: str, short: str, **more: Any) -> Metric:
     return Metric(
         f"{name}cpu_us_per_request", "us", f"the CPU time of {whose} {REQUEST}", f"CPU of {title} {REQUEST}",
         f"{short} CPU {REQUEST}", per=REQUEST, **more,
+    )  # fmt: skip
+
+
+def _counted(name: str, unit: str, title: str, short: str, **more: Any) -> Metric:
+    """Of sidecars under a counter; one of them, or all of them together."""
+    return Metric(
+        name, unit, f"the {title}", title, short, inference=Inference.EXACT,
+        parts_compared=PartsCompared.IN_SMALL, **more,
     )  # fmt: skip
 
 
@@ -165,6 +177,22 @@ METRICS: dict[str, Metric] = {
                "lateness p50", compared=False, percentile=0.5),
         Metric("lateness_p99_us", "us", "the P99 lateness of sends", "lateness of sends p99",
                "lateness p99", compared=False, percentile=0.99),
+        _counted("instructions_per_request", "instructions", f"instructions of sidecars {REQUEST}",
+                 f"instructions {REQUEST}", per=REQUEST),
+        _counted("syscalls_per_request", "calls", f"system calls of sidecars {REQUEST}",
+                 f"system calls {REQUEST}", per=REQUEST),
+        _counted("syscalls_by_name_per_request", "calls", f"calls of sidecars {REQUEST}",
+                 f"system calls {REQUEST}, by name", scale=Scale.DIFFERENCE, compared=False,
+                 parts=PartOf.CALL),
+        _counted("instructions_per_handshake", "instructions", "instructions per new connection",
+                 "instructions per handshake"),
+        _counted("instructions_per_resumed_handshake", "instructions",
+                 "instructions per new connection that resumes a session",
+                 "instructions per resumed handshake"),
+        _counted("instructions_per_kib", "instructions", "instructions of sidecars per KiB",
+                 "instructions per KiB", scale=Scale.DIFFERENCE, slope_of="instructions_per_request"),
+        _counted("instructions_per_rule", "instructions", "instructions of sidecars per rule",
+                 "instructions per rule", scale=Scale.DIFFERENCE, slope_of="instructions_per_request"),
     ]
 }  # fmt: skip
 _UNITS = ("us", "ns", "bytes", "rps", "ratio")

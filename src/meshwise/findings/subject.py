@@ -102,6 +102,8 @@ class SlopePart(StrEnum):
     """Of the rate: what a further request costs."""
     IDLE = "idle"
     """Of the rate: what is left at no load."""
+    RULE = "per rule"
+    """Of policy entries: what a single one costs. Only counts are fine enough to tell it."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ STEPS = (
     ),
     SlopeStep("rate_rps", 1, "each further request", "", SlopePart.REQUEST),
     SlopeStep("rate_rps", 1, "idling", "/s", SlopePart.IDLE),
+    SlopeStep("policy_count", 1, "each further rule", "/rule", SlopePart.RULE),
 )
 
 

@@ -21,7 +21,7 @@ from meshwise.core import messages
 from meshwise.findings.document import read_finding
 from meshwise.findings.finding import SCHEMA_VERSION, Finding
 from meshwise.findings.flag import EXPLORATORY
-from meshwise.findings.metric import Metric, metric_of
+from meshwise.findings.metric import Inference, Metric, metric_of
 from meshwise.findings.pictures import Pictures
 from meshwise.findings.subject import (
     AgainstNone,
@@ -54,6 +54,10 @@ def of_curve(finding: Finding) -> bool:
 def differs_alone(finding: Finding) -> bool:
     """A level without company that differs from that in company by more than their intervals."""
     return finding.kind is Kind.LEVEL_ALONE and finding.verdict is Verdict.DISTINGUISHABLE
+
+
+def is_counted(finding: Finding) -> bool:
+    return finding.key.entry.inference is Inference.EXACT
 
 
 def form_of(found: Iterable[Finding | None], unit: str = "") -> words.Form:
@@ -112,6 +116,12 @@ class Ladder:
         """Not among the metrics that the study declared before its first trial."""
         return any(rung.step.flagged(EXPLORATORY) for rung in self.rungs if rung.step)
 
+    def rung_like(self, other: Rung) -> Rung | None:
+        """Of the same mesh, posture and variant; where only the other ladder has variants, of the posture."""
+        same = [rung for rung in self.rungs if (rung.mesh, rung.posture) == (other.mesh, other.posture)]
+        exact = [rung for rung in same if rung.variant == other.variant]
+        return next(iter(exact or (same if len(same) == 1 else [])), None)
+
     @cached_property
     def form(self) -> words.Form:
         shown = [item for rung in self.rungs for item in (rung.value, rung.step, rung.over_none)]
@@ -148,6 +158,8 @@ class Content:
     primary: tuple[str, ...]
     fairness: tuple[Mapping[str, Any], ...] = ()
     """What is equal between the meshes: `what`, `equal`, a value per mesh, `basis`, `effect`, `removable`."""
+    counted: tuple[Slice, ...] = ()
+    """The same of what was counted, which has no rate."""
     statuses: Mapping[str, int] = field(default_factory=dict)
     """How many trials ended `ok`, `failed`, `unproven`."""
     pictures: Pictures = field(default_factory=Pictures)
@@ -160,6 +172,19 @@ class Content:
     def fake(self) -> bool:
         """No proxy ran: this is an archive of the fake testbed."""
         return str(self.environment.get("testbed", "")) == "fake"
+
+    def counted_beside(self, part: Slice) -> Ladder | None:
+        """Instructions per request of what differs from `part` by its rate only; where the study counts with
+        connections or streams of their own, with the fewest of them that it has."""
+        free = ("rate_rps", "connections", "streams")
+        same = [
+            each
+            for each in self.counted
+            if all(each.levels[name] == part.levels[name] for name in CONTEXT if name not in free)
+        ]
+        exact = [each for each in same if all(each.levels[name] == part.levels[name] for name in free[1:])]
+        found = exact or sorted(same, key=lambda each: [each.levels[name] for name in free[1:]])
+        return found[0].ladder("instructions_per_request") if found else None
 
     def of_kind(self, *kinds: str) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.kind in kinds)
@@ -190,9 +215,10 @@ def content(
         study,
         environment,
         findings,
-        _slices(findings),
+        _slices(tuple(finding for finding in findings if not is_counted(finding))),
         tuple(dict.fromkeys(primary)),
         tuple(entry for entry in document.get("fairness") or () if isinstance(entry, Mapping)),
+        _slices(tuple(filter(is_counted, findings))),
         statuses or {},
         pictures,
     )

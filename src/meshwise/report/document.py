@@ -12,6 +12,7 @@ from meshwise.findings.subject import Kind
 from meshwise.report import facts, saturation
 from meshwise.report.blocks import Table
 from meshwise.report.content import differs_alone, of_curve
+from meshwise.report.counted import counted_line
 from meshwise.report.rounds import rounds_line
 from meshwise.report.sections import Report
 
@@ -29,6 +30,7 @@ def document(report: Report, page: str) -> dict[str, Any]:
         "fairness": facts.fidelity_line(content),
         "noise": facts.noise_line(content),
         "rounds": rounds_line(content),
+        "counted": counted_line(content),
         "sentences": list(report.sentences),
         "saturation": saturation.beside_the_knee(content),
         "warnings": list(report.warnings),
@@ -43,7 +45,7 @@ def document(report: Report, page: str) -> dict[str, Any]:
         ],
         "tables": [
             _table(section.label, block)
-            for section in (*report.slices, *report.effects, *report.saturation)
+            for section in (*report.slices, *report.counted, *report.effects, *report.saturation)
             for block in section.blocks
             if isinstance(block, Table)
         ],

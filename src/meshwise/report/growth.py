@@ -9,7 +9,7 @@ line by construction: only they show a bend.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from meshwise.findings.flag import DESCRIPTIVE, EXPLORATORY
 from meshwise.findings.metric import Metric, metric_of
 from meshwise.findings.subject import Interaction, Kind, Slope, SlopePart
 from meshwise.report import words
-from meshwise.report.content import CONTEXT, FREE, Content, form_of, means, of_curve
+from meshwise.report.content import CONTEXT, FREE, Content, form_of, is_counted, means, of_curve
 from meshwise.study.factors import BY_FIELD
 from meshwise.study.security import Authorization, MtlsMode, Posture
 
@@ -62,7 +62,7 @@ class Growth:
     @property
     def titled(self) -> Metric:
         """The metric; without `per request` where the rate is what varies."""
-        known = metric_of(self.metric)
+        known = metric_of(metric_of(self.metric).slope_of or self.metric)
         if self.factor != "rate_rps":
             return known
         return replace(known, title=known.without_per(known.title), short=known.without_per(known.short))
@@ -98,7 +98,7 @@ class Growth:
 
     @cached_property
     def level_form(self) -> words.Form:
-        return form_of((level for line in self.lines for level in line.levels), metric_of(self.metric).unit)
+        return form_of((level for line in self.lines for level in line.levels), self.titled.unit)
 
     @property
     def level_unit(self) -> str:
@@ -153,10 +153,20 @@ class Together:
 
 def growths(content: Content) -> tuple[Growth, ...]:
     """Slopes of the primary metrics, by factor; CPU split by the rate for every primary CPU metric."""
+    return _growths(content, content.primary)
+
+
+def counted_growths(content: Content) -> tuple[Growth, ...]:
+    """Slopes of what was counted."""
+    counted = [finding.metric for finding in content.findings if is_counted(finding)]
+    return _growths(content, [name for name in counted if metric_of(name).unit == "instructions"])
+
+
+def _growths(content: Content, metrics: Collection[str]) -> tuple[Growth, ...]:
     groups: dict[tuple[str, SlopePart, str], list[tuple[Finding, Slope]]] = {}
     for finding in content.findings:
         subject = finding.subject
-        is_shown = finding.metric in content.primary and not finding.part and finding.estimate is not None
+        is_shown = finding.metric in metrics and not finding.part and finding.estimate is not None
         if isinstance(subject, Slope) and is_shown:
             place = (subject.factor, subject.part, finding.metric)
             groups.setdefault(place, []).append((finding, subject))
@@ -166,7 +176,7 @@ def growths(content: Content) -> tuple[Growth, ...]:
 def _growth(
     factor: str, part: SlopePart, metric: str, slopes: list[tuple[Finding, Slope]], content: Content
 ) -> Growth:
-    levels = _levels(content, metric)
+    levels = _levels(content, metric_of(metric).slope_of or metric)
     if factor == "rate_rps":  # of a saturation study: the levels along its searches
         levels = [finding for finding in levels if of_curve(finding)] or levels
     meshed = [finding for finding in levels if finding.levels.get("mesh") != "none"] or levels

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from meshwise.findings.flag import EXPLORATORY
 from meshwise.findings.subject import Kind, MeshDifference, SlopePart
-from meshwise.report import facts, pictures, saturation
+from meshwise.report import counted, facts, pictures, saturation
 from meshwise.report.blocks import (
     Block,
     Details,
@@ -49,6 +49,8 @@ class Report:
     warnings: tuple[str, ...]
     rounds: Section | None = None
     """What ran at the same time."""
+    counted: tuple[Section, ...] = ()
+    """Instructions and system calls."""
 
 
 def report_of(content: Content, record: Record) -> Report:
@@ -65,6 +67,7 @@ def report_of(content: Content, record: Record) -> Report:
             if finding.verdict is Verdict.WARNING
         ),
         rounds_section(content),
+        tuple(filter(None, [counted.section(content)])),
     )
 
 
@@ -99,8 +102,15 @@ def _slice(content: Content, part: Slice, record: Record) -> Section:
         )
         marks = figures(list(pictures.ladders(name, part, primary)))
         blocks += [Heading("The ladder"), *marks, Paragraph(about)]
+    beside = content.counted_beside(part)
+    of_cpu = [ladder for ladder in primary if ladder.metric == "cpu_us_per_request"]
+    own = next(iter([*of_cpu, *primary]), None)
     for number, ladder in enumerate(primary, 1):
-        blocks.append(ladder_table(f"{name}-table-{number}", ladder, many=many))
+        blocks.append(
+            ladder_table(
+                f"{name}-table-{number}", ladder, many=many, counted=beside if ladder is own else None
+            )
+        )
         if alone := alone_words(ladder, many=many):
             blocks.append(Paragraph(alone, page_only=False))
         if ladder.differences:

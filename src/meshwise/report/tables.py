@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meshwise.findings.metric import Inference
 from meshwise.findings.subject import SlopePart
 from meshwise.report import facts
 from meshwise.report.blocks import (
@@ -16,20 +17,26 @@ from meshwise.report.blocks import (
     mesh_column,
     mesh_entry,
 )
-from meshwise.report.content import Ladder
+from meshwise.report.content import Ladder, Rung
 from meshwise.report.growth import Growth, Pair, Together
 from meshwise.report.words import judged_words, verdict_words
+from meshwise.stats.verdict import Verdict
 
 INTERVAL, VERDICT = TableColumn("interval", Setting.INTERVAL), TableColumn("verdict", Setting.VERDICT)
+_COUNTED_SHORT = "instr. per\nrequest"
 MOST_POINTS = 4
 """Levels that a terminal has room for beside a slope: the first, the last and those next to the first."""
 
 
-def ladder_table(name: str, ladder: Ladder, *, many: bool, style: Style = Style.LADDER) -> Table:
-    """A row per rung and mesh; `many`: of several meshes."""
+def ladder_table(
+    name: str, ladder: Ladder, *, many: bool, style: Style = Style.LADDER, counted: Ladder | None = None
+) -> Table:
+    """A row per rung and mesh; `many`: of several meshes. `counted`: instructions per request of the same
+    rungs, which have a column of their own. What was counted itself has no column against no mesh."""
     form, common = ladder.form, tuple(ladder.common_notes)
     confidence = next((f"{rung.value.confidence:.0%}" for rung in ladder.rungs if rung.value), "95%")
     apart = any(rung.alone for rung in ladder.rungs)
+    against_none = ladder.titled.inference is not Inference.EXACT
     rows, before = [], ""
     for rung in ladder.rungs:
         value, step, over_none = rung.value, rung.step, rung.over_none
@@ -41,7 +48,8 @@ def ladder_table(name: str, ladder: Ladder, *, many: bool, style: Style = Style.
             *([form.value(rung.alone.estimate) if rung.alone else ""] if apart else []),
             form.signed(step.estimate) if step else "",
             bounds(form, step),
-            form.signed(over_none.estimate) if over_none else "",
+            *([form.signed(over_none.estimate) if over_none else ""] if against_none else []),
+            *([_counted_entry(rung, counted, many=many)] if counted else []),
             judged(judged_words(step, over_none, form), rung.judged, value, without=common),
         )
         rows.append(Row(entries, rung.posture if rung.variant else "", rung.label == before))
@@ -50,12 +58,13 @@ def ladder_table(name: str, ladder: Ladder, *, many: bool, style: Style = Style.
         TableColumn("posture", Setting.LABEL, ""), *mesh_column(many=many),
         TableColumn("value", Setting.STRONG), TableColumn(f"{confidence} interval", Setting.INTERVAL),
         *([TableColumn("alone")] if apart else []),
-        TableColumn("step", Setting.STRONG), INTERVAL, TableColumn("vs none"), VERDICT,
+        TableColumn("step", Setting.STRONG), INTERVAL, *([TableColumn("vs none")] if against_none else []),
+        *([TableColumn("instructions per request", short=_COUNTED_SHORT)] if counted else []), VERDICT,
     )  # fmt: skip
     return Table(
         name, _with_unit(ladder.titled.title, form.unit), columns, tuple(rows), style,
         EXPLORATORY if ladder.exploratory else "", notes=common,
-        dense=many or any(rung.variant for rung in ladder.rungs),
+        dense=many or counted is not None or any(rung.variant for rung in ladder.rungs),
     )  # fmt: skip
 
 
@@ -70,6 +79,19 @@ def alone_words(ladder: Ladder, *, many: bool) -> str:
     ]
     why = "beside other arms caches are colder and CPUs are shared; steps are taken within rounds"
     return f"alone: {'; '.join(told)} ({why})" if told else ""
+
+
+def _counted_entry(rung: Rung, counted: Ladder, *, many: bool) -> str:
+    """`347215 +0.2%`: the count of the same rung, and the share that its step adds where that is sure; with
+    several meshes there is room for the count only."""
+    found = counted.rung_like(rung)
+    if found is None or found.value is None or found.value.estimate is None:
+        return ""
+    step, value = found.step, f"{found.value.estimate:.0f}"
+    if many or step is None or step.ratio is None:
+        return value
+    sure = step.verdict is Verdict.DISTINGUISHABLE
+    return f"{value} {100 * (step.ratio - 1):+.1f}%" if sure else f"{value} ~"
 
 
 def _with_unit(title: str, unit: str) -> str:

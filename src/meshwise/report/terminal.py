@@ -15,6 +15,7 @@ from rich.text import Text
 from meshwise.report import facts
 from meshwise.report.blocks import Bounds, Entry, Judged, Paragraph, Section, Sentences, Setting, Style, Table
 from meshwise.report.content import Content
+from meshwise.report.counted import counted_line
 from meshwise.report.glossary import legend
 from meshwise.report.rounds import rounds_line
 from meshwise.report.sections import Report
@@ -30,7 +31,7 @@ def show(report: Report, console: Console) -> None:
     """Print the whole report. Piped, lines have no blanks at their ends."""
     with console.capture() as captured:
         notes = Footnotes()
-        for section in (*report.slices, *report.effects, *report.saturation):
+        for section in (*report.slices, *report.counted, *report.effects, *report.saturation):
             _section(section, notes, console)
         _closing(report, notes, console)
     body = captured.get()
@@ -50,6 +51,8 @@ def _top(content: Content, body: str, console: Console) -> None:
         "fairness": facts.fidelity_line(content),
         "noise": facts.noise_line(content),
     }
+    if counted := counted_line(content):
+        lines["counted"] = counted
     if rounds := rounds_line(content):
         lines["rounds"] = rounds
     lines["words"] = legend(" ".join((*lines.values(), body)))

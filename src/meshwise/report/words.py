@@ -115,6 +115,8 @@ def _plain_unit(base: str, largest: float) -> tuple[str, float]:
         return ("MiB", MIB) if largest >= MIB / 8 else ("KiB", 2**10)
     if base == "ratio":
         return "%", 0.01
+    if base == "instructions" and largest >= 1e6:
+        return "thousand instructions", 1e3
     return {"rps": "requests/s", "1/s": "requests/s"}.get(base, base), 1.0
 
 

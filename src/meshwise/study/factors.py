@@ -131,7 +131,7 @@ FACTORS: tuple[Factor, ...] = (
         type=Annotated[int, Field(ge=1, le=1024)], about="Connections of the instrument. Default: 16.",
         columns=_column("connections", _INT, "connections of the instrument"),
         heading="connections", short=lambda count: counted(count, "connection"),
-        spoken=lambda count, _: f"{count:d} connections",
+        spoken=lambda count, _: counted(count, "connection"),
         named=lambda cell: f"{cell.connections}x{cell.streams}",
     ),
     Factor(

@@ -27,7 +27,13 @@ def render(report: Report, record: Record, directory: str = "DIR") -> str:
     content = report.content
     return _template().render(
         report=report,
-        sections=(*report.saturation, *report.effects, *report.slices, *filter(None, [report.rounds])),
+        sections=(
+            *report.saturation,
+            *report.effects,
+            *report.slices,
+            *report.counted,
+            *filter(None, [report.rounds]),
+        ),
         content=content,
         record=record,
         css=Markup(_resource("page.css")),
