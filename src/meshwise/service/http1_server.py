@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 
-from meshwise.service import behaviour, plan
+from meshwise.service import arrivals, behaviour, plan
+from meshwise.service.arrivals import ArrivalLog
 from meshwise.service.behaviour import PlannedAnswer, body_of
 from meshwise.service.buffered import BufferedServer
 from meshwise.service.http1_syntax import (
@@ -71,14 +72,17 @@ class RequestHead:
     """Of an answer to a script, before what was answered to it is added."""
     passes_on: bool = False
     """The request is held until others have answered."""
+    momentary: bool = False
+    """The answer holds for this once."""
 
 
 class RequestHeadCache:
     """The heads that were seen, shared by all connections of a node."""
 
-    def __init__(self, spec: NodeSpec, rounds_per_us: float) -> None:
+    def __init__(self, spec: NodeSpec, rounds_per_us: float, arrived: ArrivalLog | None = None) -> None:
         self._spec = spec
         self._rounds_per_us = rounds_per_us
+        self.arrived = arrived or ArrivalLog()
         self._known: dict[bytes, RequestHead] = {}
         self._known_bytes = 0
 
@@ -94,6 +98,8 @@ class RequestHeadCache:
         if known is not None:
             return known
         head = self._parse(raw)
+        if head.momentary:
+            return head
         if len(self._known) >= CACHED_HEADS or self._known_bytes > CACHED_BYTES:
             self._known.clear()
             self._known_bytes = 0
@@ -110,6 +116,9 @@ class RequestHeadCache:
         options = values_of(fields, "connection")
         close = "close" in options or (version == "HTTP/1.0" and "keep-alive" not in options)
         length = body_length(fields) or 0
+        if path == arrivals.PATH and method == "GET":
+            return _told(self.arrived.to_json(), close=close)
+        self.arrived.note("http1", method, line.split(" ")[1], "".join(hosts), fields)
         plan_text = next((value for name, value in fields if name == plan.HEADER), None)
         decision = behaviour.decide(path, plan_text, self._spec, self._rounds_per_us)
         return RequestHead(
@@ -131,6 +140,15 @@ class RequestHeadCache:
             body_bytes=decision.body_bytes,
             passes_on=bool(decision.calls) or decision.script is not None,
         )
+
+
+def _told(content: bytes, *, close: bool) -> RequestHead:
+    head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(content)}\r\ncontent-type: application/json\r\n"
+    answer = head.encode() + (b"connection: close\r\n" if close else b"") + b"\r\n" + content
+    return RequestHead(
+        simple=not close, answer=answer, length=0, close=close, expects_continue=False, head_only=False,
+        momentary=True,
+    )  # fmt: skip
 
 
 def _request_line(line: str) -> tuple[str, str, str]:
@@ -244,6 +262,7 @@ class Http1Server(BufferedServer):
                     break
         except Http1SyntaxError as error:
             self.closing = True
+            self._heads.arrived.note_bytes("http1", self._raw_head + self._buffer)
             self._buffer = b""
             out.append(encode_answer(PlannedAnswer(error.status, reason=str(error)), close=True))
         if self._ended and self.idle:
@@ -251,6 +270,7 @@ class Http1Server(BufferedServer):
         return b"".join(out)
 
     def _read_head(self, out: list[bytes]) -> bool:
+        self._raw_head = b""
         if self._buffer.startswith(b"\r\n"):
             self._buffer = self._buffer.lstrip(b"\r\n")  # RFC 9112 section 2.2
         end = self._buffer.find(b"\r\n\r\n") + 4

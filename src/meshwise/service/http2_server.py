@@ -17,6 +17,7 @@ from meshwise.load.wire import frames
 from meshwise.load.wire.blocks import encode_block
 from meshwise.load.wire.frames import FramingError
 from meshwise.service import behaviour, grpc_framing, plan
+from meshwise.service.arrivals import ArrivalLog
 from meshwise.service.behaviour import PlannedAnswer, body_of
 from meshwise.service.http2_blocks import PeerBlocks, begins_id_value, cut_request_id, id_field
 from meshwise.service.http2_connection import Http2Connection, first_frames
@@ -82,8 +83,11 @@ class MalformedRequest(Exception):
 class HeaderBlockCache:
     """The header blocks that were seen, shared by all connections to one port of a node."""
 
-    def __init__(self, spec: NodeSpec, rounds_per_us: float, protocol: Protocol) -> None:
+    def __init__(
+        self, spec: NodeSpec, rounds_per_us: float, protocol: Protocol, arrived: ArrivalLog | None = None
+    ) -> None:
         self.protocol = protocol
+        self._arrived = arrived or ArrivalLog()
         self._spec = spec
         self._rounds_per_us = rounds_per_us
         self._known: dict[bytes, RequestHeaders] = {}
@@ -110,6 +114,7 @@ class HeaderBlockCache:
         pseudo, fields = _validated(raw)
         method, path = pseudo[":method"], pseudo[":path"]
         by_name = dict(fields)
+        self._arrived.note(str(self.protocol), method, path, pseudo.get(":authority", ""), fields)
         is_call = self.protocol is Protocol.GRPC and _is_grpc(by_name.get("content-type", ""))
         decision = behaviour.decide(path, by_name.get(plan.HEADER), self._spec, self._rounds_per_us)
         if self.protocol is Protocol.GRPC and not is_call and path != behaviour.HEALTH_PATH:

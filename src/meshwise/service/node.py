@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 from meshwise.core import messages
 from meshwise.service import grpc_streams, http1_server, http2_server
+from meshwise.service.arrivals import ArrivalLog
 from meshwise.service.link import Codec, Link
 from meshwise.service.loop import EPOLLIN, Loop
 from meshwise.service.script import Player
@@ -99,14 +100,15 @@ class ServiceNode:
         start = self._upstreams.start
         self._player = Player(loop, start, spec.seed)
         play = self._player.play
-        http1 = http1_server.RequestHeadCache(spec, rounds)
-        http2 = http2_server.HeaderBlockCache(spec, rounds, Protocol.HTTP2)
-        grpc = grpc_streams.StreamHeads(spec, rounds, Protocol.GRPC)
+        arrived = ArrivalLog()
+        http1 = http1_server.RequestHeadCache(spec, rounds, arrived)
+        http2 = http2_server.HeaderBlockCache(spec, rounds, Protocol.HTTP2, arrived)
+        grpc = grpc_streams.StreamHeads(spec, rounds, Protocol.GRPC, arrived)
         self._codecs: dict[Protocol, Callable[[], Codec]] = {
             Protocol.HTTP1: lambda: http1_server.Http1Server(http1, start, play),
             Protocol.HTTP2: lambda: http2_server.Http2Server(http2, start, play),
             Protocol.GRPC: lambda: grpc_streams.GrpcServer(grpc, start, play),
-            Protocol.TCP: TcpServer,
+            Protocol.TCP: lambda: TcpServer(arrived),
         }
 
     def listen(self, protocol: Protocol, listener: socket.socket) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 
+from meshwise.service.arrivals import ArrivalLog
 from meshwise.service.behaviour import MAX_BODY_BYTES, SMALL_BODY_BYTES, body_of
 from meshwise.service.buffered import BufferedServer
 
@@ -42,10 +43,11 @@ _small_answer = lru_cache(maxsize=512)(_answer)
 class TcpServer(BufferedServer):
     """One connection."""
 
-    __slots__ = ("_request", "_to_drop")
+    __slots__ = ("_arrived", "_request", "_to_drop")
 
-    def __init__(self) -> None:
+    def __init__(self, arrived: ArrivalLog | None = None) -> None:
         super().__init__()
+        self._arrived = arrived
         self._request: tuple[int, int] | None = None
         """The head of the request whose payload is coming."""
         self._to_drop = 0
@@ -76,6 +78,8 @@ class TcpServer(BufferedServer):
             request_bytes, response_bytes = _HEAD.unpack_from(self._buffer)
             if request_bytes > MAX_PAYLOAD_BYTES or response_bytes > MAX_PAYLOAD_BYTES:
                 self.closing = True
+                if self._arrived is not None:
+                    self._arrived.note_bytes("tcp", self._buffer)
                 self._buffer = b""
                 return False
             self._request = (request_bytes, response_bytes)
