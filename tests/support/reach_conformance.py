@@ -19,6 +19,7 @@ from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.expectations import CallOutcome
 from meshwise.mesh.probe import Ask
+from meshwise.mesh.protection.talk import End, Say
 from meshwise.mesh.reach import Reach
 from meshwise.study.model import Protocol
 
@@ -59,6 +60,10 @@ class ReachConformance:
         with pytest.raises(MeshwiseError) as caught:
             self.reach().get("node-1", self.closed_port, "/echo")
         assert "node-1" in str(caught.value)
+
+    def test_a_line_to_nobody_says_so_when_it_is_talked_over(self) -> None:
+        with self.reach().line("node-1", "127.0.0.1", self.closed_port) as line:
+            assert line.talk(Say((b"x",))).end is End.REFUSED
 
     def test_what_speaks_no_tls_chooses_nothing(self) -> None:
         assert isinstance(self.reach().choice("node-1", "127.0.0.1", self.port, "name"), str)

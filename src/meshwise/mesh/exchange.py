@@ -68,7 +68,7 @@ def _ask(
         with connection:
             if tls is None:
                 return _exchange(connection, request), None
-            context, session = (ticket.context, ticket.session) if ticket else (_context(tls), None)
+            context, session = (ticket.context, ticket.session) if ticket else (client_context(tls), None)
             with context.wrap_socket(connection, server_hostname=tls.server_name, session=session) as secure:
                 handshake = _handshake(secure)
                 if tls.preface:
@@ -237,7 +237,7 @@ def _is_the_banks(text: bytes) -> bool:
 # --- TLS ---------------------------------------------------------------------------------------
 
 
-def _context(tls: TlsAs) -> ssl.SSLContext:
+def client_context(tls: TlsAs) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # a SPIFFE certificate names no host; `peer_ids` are compared instead
     context.load_verify_locations(tls.root)

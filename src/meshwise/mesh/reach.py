@@ -13,6 +13,7 @@ from typing import Protocol
 from meshwise.mesh.hello import Choice
 from meshwise.mesh.overheard import Overheard
 from meshwise.mesh.probe import Ask, ProbeAnswer, TlsAs
+from meshwise.mesh.protection.talk import RawLine
 
 
 class Reach(Protocol):
@@ -21,6 +22,10 @@ class Reach(Protocol):
 
     def call(self, pod: str, address: str, port: int, request: Ask, tls: TlsAs | None = None) -> ProbeAnswer:
         """One request from the pod, on a connection of its own. Nothing that the peer does raises."""
+
+    def line(self, pod: str, address: str, port: int, tls: TlsAs | None = None) -> RawLine:
+        """A connection from the pod, over which bytes are sent as they are; the caller closes it. Nothing
+        that the peer does raises: of a connection that is refused, the first talk says so."""
 
     def choice(self, pod: str, address: str, port: int, server_name: str) -> Choice | str:
         """What a TLS server chooses of a proxy's ClientHello; why there is no choice, in words."""

@@ -18,6 +18,7 @@ from meshwise.mesh import exchange, hello
 from meshwise.mesh.hello import Choice
 from meshwise.mesh.overheard import Overheard
 from meshwise.mesh.probe import Ask, ProbeAnswer, TlsAs
+from meshwise.mesh.protection.socket_line import SocketLine, open_line
 from meshwise.testbed.local.listening import heard
 
 Dial = Callable[[str, str, int], socket.socket]
@@ -47,6 +48,9 @@ class LocalReach:
 
     def call(self, pod: str, address: str, port: int, request: Ask, tls: TlsAs | None = None) -> ProbeAnswer:
         return exchange.ask(lambda: self._dial(pod, address, port), request, tls)
+
+    def line(self, pod: str, address: str, port: int, tls: TlsAs | None = None) -> SocketLine:
+        return open_line(lambda: self._dial(pod, address, port), tls)
 
     def choice(self, pod: str, address: str, port: int, server_name: str) -> Choice | str:
         return hello.choice_of(lambda: self._dial(pod, address, port), server_name)
