@@ -107,6 +107,9 @@ class NotesMesh:
     def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         self.prepare(placement, cell)
 
+    def guard(self, guarded: bool) -> None:
+        """Notes have no such rule."""
+
     def delivered(self, placement: Placement) -> Delivered:
         return Delivered(self.workers)
 

@@ -17,11 +17,13 @@ SOURCE = Path(meshwise.__file__).parent
 TESTS = Path(__file__).parent.parent
 SUITES = {
     "Application": "ApplicationConformance",
+    "AttackStage": "StageConformance",
     "CountedProcess": "CounterConformance",
     "Counter": "CounterConformance",
     "Delivery": "DeliveryConformance",
     "LocalMesh": "MeshConformance",
     "MeshModel": "MeshConformance",
+    "RawLine": "LineConformance",
     "Reach": "ReachConformance",
     "Sampler": "SamplerConformance",
     "Schedule": "walk",

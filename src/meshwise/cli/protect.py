@@ -12,7 +12,7 @@ import typer
 
 from meshwise.analysis.protection import Protected, protected
 from meshwise.cli.run import proxy_overrides
-from meshwise.cli.wiring import meshes_of, not_applicable
+from meshwise.cli.wiring import meshes_that_drain, not_applicable
 from meshwise.core.errors import ExitStatus
 from meshwise.core.patience import USUAL
 from meshwise.mesh.protection.attempt import AttemptOutcome
@@ -59,7 +59,7 @@ def protect(
 
 def _protect(question: Study, effort: Effort, as_json: bool) -> int:
     patience = USUAL.slowed(calibration.slowness(question).factor)
-    with LocalTestbed(question, meshes_of(question), patience=patience) as testbed:
+    with LocalTestbed(question, meshes_that_drain(question), patience=patience) as testbed:
         tries = list(try_all(question, testbed, ATTEMPTS, effort, lambda _: None))
     found = protected(tries, question.confidence)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from meshwise.mesh.istio.mesh import IstioMesh
+from meshwise.mesh.istio.mesh import ISTIO_DRAIN_TIME_S, IstioMesh
 from meshwise.mesh.istio.model import IstioModel
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.linkerd.model import LinkerdModel
@@ -31,6 +31,12 @@ MESHES: Mapping[MeshName, tuple[Callable[[], MeshModel], Callable[[], LocalMesh]
 
 def meshes_of(study: Study) -> Mapping[MeshName, LocalMesh]:
     return {name: local() for name, (_, local) in MESHES.items() if name in study.environments}
+
+
+def meshes_that_drain(study: Study) -> Mapping[MeshName, LocalMesh]:
+    """With the drain time that the mesh itself has, where `meshes_of` has none, so that trials are alike."""
+    own = {MeshName.ISTIO: IstioMesh(drain_time_s=ISTIO_DRAIN_TIME_S)}
+    return {name: own.get(name, mesh) for name, mesh in meshes_of(study).items()}
 
 
 def not_applicable(cell: Cell) -> str | None:

@@ -193,6 +193,10 @@ class LocalMesh(Protocol):
         has taken it up. What becomes of connections is up to the proxies, with the drain time that
         they were started with. Raises as `reset`."""
 
+    def guard(self, guarded: bool) -> None:
+        """Lay the rule that forbids over every posture that is brought from now on, or leave it away again
+        (`protection.guard_rule`). Nothing is brought by this."""
+
     def delivered(self, placement: Placement) -> Delivered: ...
 
     def state(self, placement: Placement, cell: Cell, reach: Reach) -> Mapping[str, str]:

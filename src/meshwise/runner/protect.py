@@ -105,7 +105,9 @@ def protect(
     observe: Callable[[Underway], None],
 ) -> Iterator[ProtectionTry]:
     """Every try as it is made. `question`: of `question_of`. Raises what is not a proxy's fault."""
-    due = len(question.cells) * effort.executions * len(attempts)
+    due = effort.executions * sum(
+        attempt.protocol is cell.protocol for cell in question.cells for attempt in attempts
+    )
     done = 0
     for execution in range(effort.executions):
         testbed.restart(execution)
@@ -125,9 +127,9 @@ def protect(
 
 
 def _repeated(testbed: Testbed, trial: Trial, attempt: Attempt, tries: int) -> Iterator[ProtectionTry]:
-    for number in range(tries):
+    for number in range(min(tries, attempt.tries or tries)):
         with testbed.reached(trial) as found:
-            scene = Scene(SIDES[trial.cell.mesh], found.placement, trial.cell, found.reach)
+            scene = Scene(SIDES[trial.cell.mesh], found.placement, trial.cell, found.reach, found.stage)
             tried = try_once(attempt, scene)
             target = scene.target.name
         tried = _healed(testbed, trial, tried, target)

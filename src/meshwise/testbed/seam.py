@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from meshwise.archive.outcome import Measurement as Measurement
+from meshwise.mesh.protection.stage import AttackStage
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import Placement, Proof
 from meshwise.study.model import Trial
@@ -28,6 +29,8 @@ class ReachedPods:
 
     placement: Placement
     reach: Reach
+    stage: AttackStage | None = None
+    """For what is changed meanwhile; None where nothing can be."""
 
 
 Observe = Callable[[LiveProgress], None]

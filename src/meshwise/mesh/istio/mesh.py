@@ -9,6 +9,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from meshwise.core import messages
@@ -34,8 +35,10 @@ from meshwise.telemetry.seam import Sampler
 from meshwise.telemetry.source import Source
 
 PROXY_UID = 1337
+ISTIO_DRAIN_TIME_S = 45
+"""Istio's own (ProxyConfig.drainDuration)."""
 DRAIN_TIME_S = 0
-"""Istio's is 45 s. Here a replaced configuration must be gone before the next trial; `fidelity` says so."""
+"""Not Istio's. Here a replaced configuration must be gone before the next trial; `fidelity` says so."""
 
 _POLL_S = 0.005
 _STATE = {"config_dump.json": "/config_dump", "clusters.txt": "/clusters", "listeners.txt": "/listeners"}
@@ -109,6 +112,9 @@ class IstioMesh:
 
     def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         self._apply(placement, cell, reach, self._next_version(placement, cell), empty=False)
+
+    def guard(self, guarded: bool) -> None:
+        self.model = replace(self.model, guarded=guarded)
 
     def delivered(self, placement: Placement) -> Delivered:
         return Delivered(self._workers[placement.process_set])

@@ -19,6 +19,7 @@ from meshwise.mesh.istio.kinds import IstioResources
 from meshwise.mesh.istio.resources import parse
 from meshwise.mesh.istio.translate import fingerprint
 from meshwise.mesh.istio.view import Options, View, view_of
+from meshwise.mesh.protection import guard_rule
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers, request_of
 from meshwise.mesh.seam import Delivered, Placement, Proof
@@ -39,6 +40,8 @@ class IstioModel:
     """See `meshwise.mesh.seam.MeshModel`."""
 
     options: Options = field(default_factory=Options)
+    guarded: bool = False
+    """Whether a rule that forbids is laid over every posture (`mesh.protection.guard_rule`)."""
 
     @property
     def name(self) -> MeshName:
@@ -48,7 +51,8 @@ class IstioModel:
         return posture.not_applicable(cell)
 
     def resources(self, cell: Cell, trust_domain: str) -> str:
-        return posture.resources(cell, tokens().jwks, trust_domain)
+        made = posture.resources(cell, tokens().jwks, trust_domain)
+        return guard_rule.over(self.name, cell, made) if self.guarded else made
 
     def request(self, cell: Cell) -> Headers:
         return request_of(cell)

@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,9 @@ class LinkerdMesh:
         """Sent to every stream whose answer differs. A proxy acknowledges nothing, so taken up is what was
         sent; the first request under the new rule comes a moment later."""
         self._hand_out(placement, cell)
+
+    def guard(self, guarded: bool) -> None:
+        self.model = replace(self.model, guarded=guarded)
 
     def delivered(self, placement: Placement) -> Delivered:
         status = _tell(placement, "status")

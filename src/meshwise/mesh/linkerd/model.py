@@ -20,6 +20,7 @@ from meshwise.mesh.linkerd.caller import rows_of
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.resources import LinkerdResources, parse
 from meshwise.mesh.linkerd.snapshot import snapshot
+from meshwise.mesh.protection import guard_rule
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers, request_of
 from meshwise.mesh.seam import Delivered, Placement, Proof
@@ -31,6 +32,8 @@ class LinkerdModel:
     """See `meshwise.mesh.seam.MeshModel`."""
 
     transport: Transport = field(default_factory=Transport)
+    guarded: bool = False
+    """Whether a rule that forbids is laid over every posture (`mesh.protection.guard_rule`)."""
 
     @property
     def name(self) -> MeshName:
@@ -40,7 +43,8 @@ class LinkerdModel:
         return posture.not_applicable(cell)
 
     def resources(self, cell: Cell, trust_domain: str) -> str:
-        return posture.resources(cell)
+        made = posture.resources(cell)
+        return guard_rule.over(self.name, cell, made) if self.guarded else made
 
     def request(self, cell: Cell) -> Headers:
         return request_of(cell)

@@ -115,6 +115,9 @@ class NoneMesh:
     def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         """Nothing to change."""
 
+    def guard(self, guarded: bool) -> None:
+        """Nothing to lay it over."""
+
     def delivered(self, placement: Placement) -> Delivered:
         return Delivered(workers=0)
 

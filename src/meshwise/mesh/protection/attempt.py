@@ -118,9 +118,10 @@ class Inapplicable:
     reason: str
     meshes: frozenset[MeshName] = frozenset(MeshName)
     modes: frozenset[MtlsMode | None] = frozenset({None, *MtlsMode})
+    kinds: frozenset[Authorization] = frozenset(Authorization)
 
     def holds(self, mesh: MeshName, posture: Posture) -> bool:
-        return mesh in self.meshes and posture.mtls in self.modes
+        return mesh in self.meshes and posture.mtls in self.modes and posture.authorization in self.kinds
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ class Attempt:
     limits: tuple[Inapplicable, ...] = ()
     protocol: Protocol = Protocol.HTTP1
     """What the services speak when it is tried."""
+    tries: int | None = None
+    """In each execution, at most; for what takes seconds."""
 
     @property
     def words(self) -> str:

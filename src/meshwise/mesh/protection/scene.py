@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from meshwise.mesh.expectations import What
 from meshwise.mesh.probe import Ask, ProbeAnswer, TlsAs, on_hop
 from meshwise.mesh.protection.credentials import Credential
+from meshwise.mesh.protection.stage import AttackStage
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import OUTSIDER, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
@@ -44,6 +45,8 @@ class Scene:
     placement: Placement
     cell: Cell
     reach: Reach
+    stage: AttackStage | None = None
+    """None where nothing can be changed meanwhile."""
 
     @property
     def client(self) -> PlacedWorkload:

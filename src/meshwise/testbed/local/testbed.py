@@ -43,6 +43,7 @@ from meshwise.testbed.local.accidents import Accidents
 from meshwise.testbed.local.checks import require_room
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.reach import LocalReach
+from meshwise.testbed.local.stage import CONTROL_PLANE, LocalStage
 from meshwise.testbed.local.world import current_world
 from meshwise.testbed.seam import Measurement, Observe, ReachedPods
 
@@ -264,7 +265,22 @@ class LocalTestbed:
     def reached(self, trial: Trial) -> Iterator[ReachedPods]:
         environment = self._of(trial)
         with self._reach(environment) as reach:
-            yield ReachedPods(environment.placement, reach)
+            mesh, placement = self._meshes[trial.cell.mesh], environment.placement
+            stage = LocalStage(mesh, placement, reach, lambda: self._without(environment, CONTROL_PLANE))
+            yield ReachedPods(placement, reach, stage)
+
+    @contextmanager
+    def _without(self, environment: Environment, role: str) -> Iterator[str]:
+        """Processes of this role have ended within, and are started again afterwards."""
+        due = [each for each in self._running[environment.name] if each.name.endswith(f"/{role}")]
+        for process in due:
+            process.send(signal.SIGKILL)
+            process.stop()
+        try:
+            yield "" if due else f"no process here is the {role}: configuration comes by files"
+        finally:
+            for process in due:
+                self._start_again(process)
 
     def revive(self, trial: Trial, silent: Collection[str] = ()) -> Sequence[str]:
         environment = self._of(trial)
