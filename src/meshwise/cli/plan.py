@@ -19,6 +19,7 @@ from rich.text import Text
 from meshwise.archive.rows import cell_row
 from meshwise.cli.plan_graph import graph_document, show_graph, write_graph
 from meshwise.cli.plan_needs import lacks, needs_document, needs_line
+from meshwise.cli.plan_search import search_document, show_search
 from meshwise.cli.plan_shape import load_document, load_lines
 from meshwise.cli.wiring import LevelOption, not_applicable
 from meshwise.core.units import format_duration, format_size
@@ -34,21 +35,18 @@ from meshwise.study.design.estimate import (
     doubts,
     estimate,
     ladder_steps,
-    longest_search_s,
     resolution,
 )
 from meshwise.study.design.rounds import (
     MOST_SIDECARS,
     block_rounds,
-    block_tasks,
     traffic_of,
     why_alone,
     why_apart,
 )
-from meshwise.study.design.search import GROWTH, RESOLUTION, most_steps, usual_steps
 from meshwise.study.factors import FACTORS
 from meshwise.study.file.read import load_study
-from meshwise.study.model import Arrangement, Cell, Role, Search, Study, Trial
+from meshwise.study.model import Arrangement, Cell, Role, Study, Trial
 
 SHOWN = {factor.field: factor for factor in FACTORS if factor.heading}
 """Factors that have a column."""
@@ -110,7 +108,7 @@ def plan_document(study: Study) -> dict[str, Any]:
         "resolution_in_sd": asdict(_resolution(study)),
         "doubts": [*lacks(study), *doubts(study)],
         "needs": needs_document(study),
-        "search": _search_document(study),
+        "search": search_document(study),
         "count": _counting_document(study),
         "topology": graph_document(study),
         "load": load_document(study),
@@ -135,23 +133,6 @@ def _turns(study: Study) -> dict[Cell, int]:
     """Cells that also run alone, and in how many blocks."""
     counts = Counter(task.cell for block in range(study.blocks) for task in alone_in(study, block))
     return {task.cell: counts[task.cell] for task in cells_alone(study)}
-
-
-def _search_document(study: Study) -> dict[str, Any] | None:
-    """How the rate is searched, and how long a search takes at most; None for a study without one."""
-    if study.search is None:
-        return None
-    return {
-        "objective": study.search.objective.words,
-        "start_rps": study.search.start_rps,
-        "limit_rps": study.search.limit_rps,
-        "soak_s": study.search.soak_ns / 1e9,
-        "soak_share": study.search.soak_share,
-        "descend": study.search.descend,
-        "usual_steps": usual_steps(study.search),
-        "most_steps": most_steps(study.search),
-        "longest_search_s": round(longest_search_s(study, study.search), 1),
-    }
 
 
 def controls_of(study: Study, cell: Cell) -> list[str]:
@@ -219,7 +200,7 @@ def _show_study(study: Study, console: Console) -> None:
 def _show_size(study: Study, expected: Estimate, console: Console) -> None:
     trial = study.trial
     if study.search:
-        _show_search(study, study.search, expected, console)
+        show_search(study, study.search, expected, console)
         return
     per_block, alone = expected.trials // study.blocks, len(alone_in(study, 0))
     extra = per_block - len(study.cells) - alone
@@ -307,37 +288,6 @@ def _alone_words(study: Study) -> str:
     without = len(traffics - {traffic_of(cell) for cell in turns})
     more = f"; none of {without} of {len(traffics)} kinds of traffic (a higher `alone` has them)"
     return f"alone: {count} a block besides, for levels without company: {told}{more * bool(without)}"
-
-
-def _show_search(study: Study, search: Search, expected: Estimate, console: Console) -> None:
-    """What is searched for, how, and what bounds its time."""
-    searches = study.blocks * len(block_tasks(study))
-    at_most = longest_search_s(study, search) * searches
-    console.print(Text(f"saturation: the highest rate that holds {search.objective.words} for a whole trial"))
-    console.print(
-        Text(
-            f"{len(block_tasks(study))} searches a block, {study.blocks} blocks in {study.executions}"
-            f" executions = {searches} searches: from {search.start_rps:g}/s up by {GROWTH:g} to the first"
-            f" rate that breaks (at most {search.limit_rps:g}/s), then halving to {RESOLUTION - 1:.0%};"
-            f" both ends confirmed by {search.confirm} equal trials" + _afterwards(search)
-        )
-    )
-    console.print(
-        Text.assemble(
-            f"about {usual_steps(search)} trials a search of {format_duration(study.trial.warmup_ns)} warm-up"
-            f" and {format_duration(study.trial.duration_ns)}: about ",
-            (format_duration(expected.wall_s * 1e9), "bold"),
-            f", at most {format_duration(at_most * 1e9)} ({most_steps(search)} trials a search);"
-            f" about {format_size(expected.disk_bytes)} on disk",
-        )
-    )
-
-
-def _afterwards(search: Search) -> str:
-    """What follows the search, in words."""
-    soak = f", then a soak of {format_duration(search.soak_ns)} at {search.soak_share:.0%} of the rate found"
-    down = ", then down from it, once rested and once from overload"
-    return (soak if search.soak_ns else "") + (down if search.descend else "")
 
 
 def level(cell: Cell, field: str) -> str:
