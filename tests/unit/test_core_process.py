@@ -238,3 +238,20 @@ def test_tail_starts_at_a_line(tmp_path: Path) -> None:
     assert tail(path, 20) == "line 98\nline 99\n"
     assert tail(path) == path.read_text()
     assert tail(tmp_path / "missing") == ""
+
+
+def test_fixed_addresses_are_the_same_at_every_start(tmp_path: Path) -> None:
+    """Where the stack begins, which the kernel else moves at every start."""
+    program = "print([line.split('-')[0] for line in open('/proc/self/maps') if '[stack]' in line])"
+
+    def starts(*, fixed: bool) -> set[bytes]:
+        found = set()
+        for _ in range(4):
+            plan = LaunchPlan("one", (sys.executable, "-c", program), {}, fixed_addresses=fixed)
+            with OwnedProcess(plan, pipe_stdout=True) as process:
+                assert process.stdout is not None
+                found.add(process.stdout.read())
+        return found
+
+    assert len(starts(fixed=True)) == 1
+    assert len(starts(fixed=False)) > 1

@@ -252,3 +252,54 @@ def test_a_counter_that_was_shared_is_not_believed(tmp_path: Path, program: Path
             counted.end()
         counted.close()
     assert caught.value.code == "MW236"
+
+
+# --- what makes counts repeatable ------------------------------------------------------------------
+
+
+def test_neither_the_directory_nor_the_user_moves_what_is_counted(
+    tmp_path: Path, callgrind: CallgrindCounter
+) -> None:
+    """The environment has the same size wherever the files are; addresses are fixed; threads take turns;
+    memory is not given back by the clock; the user's own options of valgrind are not read."""
+    plan = LaunchPlan("one", ("/bin/true", "word"), {"PATH": "/bin"})
+    plans = []
+    for name in ("a", "a" * 200):
+        (tmp_path / name).mkdir()
+        plans.append(callgrind.start(plan, tmp_path / name))
+    sizes = [sum(len(key) + len(value) for key, value in each.environment.items()) for each in plans]
+    assert sizes[0] == sizes[1]
+    for each in plans:
+        assert each.fixed_addresses
+        assert {"--fair-sched=yes", "--command-line-only=yes", "--vgdb=no"} <= set(each.argv)
+        assert each.argv[-2:] == plan.argv
+        assert each.environment["_RJEM_MALLOC_CONF"] == "dirty_decay_ms:-1,muzzy_decay_ms:-1"
+
+
+def test_the_cpu_that_is_presented_is_told(callgrind: CallgrindCounter) -> None:
+    told = callgrind.describe()["cpu"]
+    assert told.endswith(", as valgrind presents it")
+    assert callgrind.describe()["addresses"] == "fixed"
+    if " avx2 " in Path("/proc/cpuinfo").read_text():
+        assert told.startswith("Intel(R) Core(TM) i7-4910MQ")
+
+
+def test_two_starts_in_different_places_count_the_same(
+    tmp_path: Path, program: Path, callgrind: CallgrindCounter
+) -> None:
+    """To the instruction."""
+    counts = []
+    for name in ("a", "b" * 100):
+        home = tmp_path / name
+        (home / "counted").mkdir(parents=True)
+        with (
+            closing(Worker(program, home)) as worker,
+            OwnedProcess(callgrind.start(worker.plan, home / "counted")) as process,
+            closing(callgrind.attach(process, home / "counted")) as counted,
+        ):
+            for units in (1, UNITS[0]):
+                counted.begin()
+                worker.work(units, process.pid)
+                count = counted.end()
+            counts.append(count.instructions)
+    assert counts[0] == counts[1]

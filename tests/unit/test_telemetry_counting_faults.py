@@ -315,14 +315,24 @@ SYSCALL[7,1](1) ... [async] --> Success(0x7)
 SYSCALL[7,2](  5) sys_newfstat ( 3, 0x1 )[sync] --> Success(0x0)
 SYSCALL[7,2](228) sys_clock_gettime( 1, 0x1 )[sync] --> Success(0x0)
 SYSCALL[7,1](20) sys_writev ( 3, 0x1, 2 ) --> [async] ...
+SYSCALL[7,1](334) unimplemented (by the kernel) syscall: 334! (ni_syscall)
 SYSCALL[8,1](20) sys_writev ( 3, 0x1, 2 ) --> [async] ...
 """
 
 
 def test_system_calls_are_those_of_the_other_threads_by_the_kernels_names() -> None:
     found = calls.system_calls(TRACE.splitlines(), "getpriority ( 28023, 0 )")
-    assert found == {"fstat": 1, "write": 1, "writev": 1}
+    assert found == {"fstat": 1, "syscall_334": 1, "write": 1, "writev": 1}
 
 
 def test_a_trace_without_our_own_call_is_none() -> None:
     assert calls.system_calls(TRACE.splitlines()[3:], "getpriority ( 28023, 0 )") is None
+
+
+@needs_valgrind
+def test_a_counter_that_could_not_be_made_keeps_nothing_open(tmp_path: Path) -> None:
+    lines = ('[ "$1" = --version ] && exec valgrind "$@"', "exit 1")
+    wrapper = script(tmp_path / "valgrind", *lines)
+    before = {path.name for path in Path("/proc/self/fd").iterdir()}
+    refused(tmp_path, MESHWISE_VALGRIND=str(wrapper))
+    assert {path.name for path in Path("/proc/self/fd").iterdir()} == before

@@ -50,11 +50,13 @@ class CallgrindCounter:
         where programs are found. Raises MW230, MW231, MW232."""
         self._valgrind = valgrind.find(environment)
         self._patience = patience.slowed(SLOWNESS)
-        self._owned = contextlib.ExitStack()
         self._programs: dict[str, int] = {}
         library = valgrind.compile_library(scratch, environment)
-        self._library = self._own(_in_memory(library))
-        self._cpu = self._presented_cpu(environment)
+        with contextlib.ExitStack() as self._owned:
+            self._library = self._own(_in_memory(library))
+            self._cpu = self._presented_cpu(environment)
+            self._fixed_addresses = valgrind.may_fix_addresses()
+            self._owned = self._owned.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +101,7 @@ class CallgrindCounter:
                 "_RJEM_MALLOC_CONF": _KEPT_BY_ALLOCATOR,
             },
             descriptors=descriptors,
-            fixed_addresses=True,
+            fixed_addresses=self._fixed_addresses,
         )
 
     def attach(self, process: OwnedProcess, directory: Path) -> CallgrindProcess:
@@ -111,6 +113,7 @@ class CallgrindCounter:
             "version": self._valgrind.version,
             "counts": "instructions in user space of all threads; system calls by name",
             "cpu": f"{self._cpu}, as valgrind presents it",
+            "addresses": "fixed" if self._fixed_addresses else "randomised: this machine forbids to fix them",
         }
 
     def _own(self, descriptor: int) -> int:

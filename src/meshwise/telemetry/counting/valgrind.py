@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ OLDEST = (3, 19)
 """The first that Envoy 1.40 and linkerd2-proxy are known to survive. Since 3.18 it can be told from inside
 to trace system calls (VALGRIND_CLO_CHANGE)."""
 SOURCE = Path(__file__).with_name("inside.c")
+ADDR_NO_RANDOMIZE = 0x004_0000
+"""personality(2), linux/personality.h."""
 _COMPILERS = ("cc", "gcc", "clang")
 _ANSWER_S = 120.0
 """Before it is known how slow this run is; a program that never answers differs from one that is slow."""
@@ -66,6 +69,13 @@ def compile_library(scratch: Path, environment: Mapping[str, str]) -> bytes:
         if done.status or not made.exists():
             raise messages.NO_COUNTER_LIBRARY.error(reason=f"{compiler} {done.ending}")
         return made.read_bytes()
+
+
+def may_fix_addresses() -> bool:
+    """Whether a process here may ask for addresses that are not randomised; a container's filter of system
+    calls may forbid it. Tried in a process of its own, as it cannot be taken back by its children."""
+    program = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).personality({ADDR_NO_RANDOMIZE}) < 0)"
+    return ask([sys.executable, "-I", "-S", "-c", program], _ANSWER_S).status == 0
 
 
 def interpreter(program: Path) -> bool | None:
