@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,6 +131,13 @@ def results_of(directory: Path) -> list[TrialResult]:
     """Of every stored trial that went well."""
     rows = pq.read_table(directory / "trials.parquet").to_pylist()
     return [stored_result(directory, trial_of(row)) for row in rows if row["status"] == TrialStatus.OK]
+
+
+def whole_blocks(results: Sequence[TrialResult], design: Sequence[Trial]) -> list[TrialResult]:
+    """Of the blocks in which every trial went well, at once or in its second attempt."""
+    of_block = Counter(trial.block for trial in design)
+    good = Counter(block for block, _ in {(each.trial.block, each.trial.position) for each in results})
+    return [each for each in results if good[each.trial.block] == of_block[each.trial.block]]
 
 
 def step_effect(

@@ -14,13 +14,15 @@ studies; the 50 us lie within the interval, for P50 and mean, in as many studies
 the 0.5 % quantile of the binomial). The size of what was planted is printed from all studies in sum. Exit
 status 1 when a figure is missed.
 
-A round has 14 arms where `fs.inotify.max_user_instances` allows it (252), and 7 with the usual 128. `--runs`
-unasked: as many as make ten studies.
+A round has 14 arms where `fs.inotify.max_user_instances` leaves 252, and 7 with the usual 128 if nobody else
+has any. `--runs` unasked: as many as make ten studies. Runs that `--keep` has kept are not measured again, so
+`--runs 1`, then `--runs 2`, and so on divide the work.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -30,8 +32,9 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from _study import measure, results_of, step_effect
+from _study import measure, results_of, step_effect, whole_blocks
 from meshwise.analysis.contrast import Effect
+from meshwise.core import linux
 from meshwise.core.modes import write_private_text
 from meshwise.measure.trial import TrialResult
 from meshwise.mesh.seam import ProcessPlan
@@ -45,7 +48,6 @@ from meshwise.study.graph.model import GraphService, ServiceGraph, Sleep
 from meshwise.study.model import Cell, Control, Role, Study, TopologyKind
 from meshwise.testbed.applications.echo import Echo
 from meshwise.testbed.applications.seam import ApplicationEnvironment
-from meshwise.testbed.local.checks import inotify_limit
 
 TEXT = """\
 name: planted
@@ -164,7 +166,8 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=5, help="of each run")
     parser.add_argument("--runs", type=int)
-    most = min(MOST_ARMS, inotify_limit() // (2 * INOTIFY_OF_ENVOY))
+    wanted = MOST_ARMS * 2 * INOTIFY_OF_ENVOY
+    most = linux.inotify_instances(wanted) // (2 * INOTIFY_OF_ENVOY)
     parser.add_argument("--arms", type=int, default=most, help="of a round; default here: %(default)s")
     parser.add_argument("--entries", type=int, default=3, help="of the policy that is planted")
     parser.add_argument("--keep", type=Path, help="keep the archives below this directory")
@@ -178,10 +181,16 @@ def main() -> int:
         for run in range(asked.runs or -(-STUDIES // shape.pairs)):
             study = shape.study(asked.entries, max(2, int(60 * asked.minutes / SHORTEST_BLOCK_S)), 1 + run)
             plain, more, longer = shape.sets(study)
-            directory = (asked.keep or Path(scratch)) / f"run{run}"
+            kept = asked.keep or Path(scratch)
+            directory = kept / f"{shape.arms}-arms-{asked.entries}-entries-{asked.minutes:g}-min-{run + 1}"
             application = LongerSleep(longer)
-            measure(study, design(study), directory, 60 * asked.minutes, application=application)
-            found, (lower, upper) = results_of(directory), study.cells
+            trials, (lower, upper) = design(study), study.cells
+            if not directory.exists():
+                begun = directory.with_name(f"{directory.name}-begun")
+                shutil.rmtree(begun, ignore_errors=True)  # of a run that was stopped
+                measure(study, trials, begun, 60 * asked.minutes, application=application)
+                begun.rename(directory)
+            found = whole_blocks(results_of(directory), trials)
             slower = replace(lower, graph=sleeping(LONGER_NS))
             policies.append(
                 [

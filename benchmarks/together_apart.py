@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _study import measure, results_of, step_effect
+from _study import measure, results_of, step_effect, whole_blocks
 from meshwise.analysis.contrast import Effect
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import FloatArray
@@ -96,14 +96,6 @@ class Ways:
         return found
 
 
-def whole_blocks(results: Sequence[TrialResult], of_each: int) -> list[TrialResult]:
-    """Of the blocks in which every trial went well."""
-    cells: dict[int, set[tuple[str, Cell]]] = {}
-    for each in results:
-        cells.setdefault(each.trial.block, set()).add((way_of(each), each.trial.cell))
-    return [each for each in results if len(cells[each.trial.block]) == of_each]
-
-
 def way_of(result: TrialResult) -> str:
     return result.trial.trial_id.rpartition("-b")[0]
 
@@ -130,7 +122,7 @@ def judge(results: Sequence[TrialResult], ways: Ways) -> bool:
         for words, effects in steps(results, ways, metric):
             print(f"  {words}")
             for way, effect in effects.items():
-                print(f"    {WORDS[way]:33} {microseconds(effect.absolute)}  {ratio(effect.logs)}")
+                print(f"    {WORDS[way]:35} {microseconds(effect.absolute)}  {ratio(effect.logs)}")
             base = effects[TOGETHER]
             for way in (ARM, WHOLE):
                 other = effects[way]
@@ -138,13 +130,14 @@ def judge(results: Sequence[TrialResult], ways: Ways) -> bool:
                 if logs is not None and way == WHOLE:
                     compared.append(logs)
                 print(
-                    f"    together - {WORDS[way]:22} {microseconds(base.absolute - other.absolute)}"
+                    f"    together - {WORDS[way]:24} {microseconds(base.absolute - other.absolute)}"
                     f"  {ratio(logs)}"
                 )
     intervals = [bonferroni_t(each, len(compared)) for each in compared]
     differing = sum(each is not None and each.excludes(0.0) for each in intervals)
-    agreed = "they agree" if not differing else "they do NOT agree"
-    print(f"\n{differing} of {len(compared)} ratios differ between together and {WORDS[WHOLE]}: {agreed}")
+    widest = max(100 * np.expm1((each.high - each.low) / 2) for each in intervals if each is not None)
+    print(f"\n{differing} of {len(compared)} ratios differ between together and {WORDS[WHOLE]}", end="; ")
+    print(f"all intervals at once reach {widest:.1f} % to either side at most")
     return not differing
 
 
@@ -199,8 +192,7 @@ def main() -> int:
         directory = asked.resume or asked.keep or Path(scratch) / "study"
         seconds, resume = 60 * asked.minutes, asked.resume is not None
         measure(ways.studies[TOGETHER], trials, directory, seconds, resume=resume)
-        results = results_of(directory)
-    whole = whole_blocks(results, len(ways.studies) * len(ways.studies[TOGETHER].cells))
+        whole = whole_blocks(results_of(directory), trials)
     count = len({each.trial.block for each in whole})
     print(
         f"\n{count} of {asked.blocks} blocks; {asked.rate}/s of each of 4 arms, {4 * asked.rate}/s together"
