@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -252,3 +253,33 @@ def test_a_target_that_stops_answering_is_said_to_with_when_and_how_many() -> No
         r"B stopped answering at 0\.8[01] s of 2 s: its last 120 requests had no answer\.", shown
     )
     assert "A stopped answering" not in shown
+
+
+def test_those_that_cannot_be_reached_are_named_and_nobody_else(tmp_path: Path) -> None:
+    """Others that take longer to be ready than one takes to refuse are not blamed for it."""
+
+    def settles_later(sock: socket.socket) -> None:
+        time.sleep(0.3)
+        sock.sendall(b"\0\0\0\4\0\0\0\0\0")  # SETTINGS
+        never_answers(sock)
+
+    with socket.create_server(("127.0.0.1", 0)) as taken, hostile(never_answers) as mute:
+        refusing = taken.getsockname()[1]
+        taken.close()
+        with hostile(settles_later) as late:
+            specs = [
+                load_spec(late, Protocol.HTTP2, connections=1, connect_ns=1500 * MS),
+                load_spec(refusing, Protocol.HTTP2, connect_ns=1500 * MS),
+                load_spec(late, Protocol.HTTP2, connect_ns=1500 * MS),
+                load_spec(mute, Protocol.HTTP2, connect_ns=1500 * MS),
+            ]
+            (tmp_path / "spec.json").write_text(Dealt(tuple(specs), 5).to_json())
+            argv = [sys.executable, "-m", "meshwise.load", "--spec", str(tmp_path / "spec.json")]
+            done = subprocess.run(
+                [*argv, "--out", str(tmp_path)], stdout=subprocess.PIPE, check=False, timeout=60
+            )
+    assert done.returncode == 3
+    told = json.loads(done.stdout)
+    assert (told["event"], told["code"]) == ("failed", "MW306")
+    assert set(told["targets"]) == {"1", "3"}
+    assert "Connection refused" in told["targets"]["1"]

@@ -120,7 +120,35 @@ def test_a_process_killed_during_a_trial_fails_it_and_is_named(role: str) -> Non
     else:
         assert (after["refused"], after["fault"]) == ("MW503", "proxy")
         assert f"/{role} killed by SIGKILL" in str(after["what"])
-    assert (again["failure"], again["status"]) == ("", {"200": 300})
+    assert (again["failure"], again["status"]) == ("", {"200": 750})
+
+
+def test_only_arms_that_cannot_be_reached_leave_a_round_and_the_others_say_so() -> None:
+    """After their proof and before the start: a proxy that takes no connection, and a service that ended."""
+    person = ROOT if os.geteuid() == 0 else ORDINARY
+    rounds = scene(person, "gone")
+    assert [len(one["lost"]) for one in rounds] == [1, 2, 3]  # type: ignore[arg-type]
+    for one in rounds:
+        arms, lost = one["arms"], one["lost"]
+        assert isinstance(arms, dict)
+        assert isinstance(lost, list)
+        assert len(arms) == 3
+        for name, arm in arms.items():
+            if name in lost:
+                assert arm["status"] == "failed"
+                why = "/client/instrument: no connection could be made (connect): Connection refused [MW306]"
+                if name == "none":
+                    why = "none/a/node-1/service killed by SIGKILL"
+                assert why in arm["failure"], arm
+                assert arm["failure"].startswith("none/a/" if name == "none" else "istio/")
+                assert (arm["answers"], arm["cpu"], arm["flags"]) == ({}, [], [])
+            else:
+                assert (arm["status"], arm["failure"]) == ("ok", "")
+                assert arm["answers"] == {"200": 300}
+                assert len(arm["cpu"]) == (2 if name == "none" else 4), "instrument, service, sidecars"
+                (flag,) = arm["flags"]
+                assert flag.startswith("company")
+                assert {name.split("/")[1] for name in flag.split(": ")[2].split(", ")} == set(lost)
 
 
 @pytest.mark.parametrize("moment", range(4))

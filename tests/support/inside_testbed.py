@@ -8,22 +8,39 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pytest
 
+from meshwise.archive.outcome import TrialOutcome
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.patience import Patience
+from meshwise.mesh.istio.bootstrap import ADMIN_PORT
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.none.mesh import NoneMesh
-from meshwise.study.model import LADDER, Control, MeshName, Protocol, Role, Study, Trial
+from meshwise.runner.trial import run_round
+from meshwise.study.design.blocks import design_block
+from meshwise.study.model import (
+    LADDER,
+    Arrangement,
+    Arrivals,
+    Control,
+    MeshName,
+    Protocol,
+    Role,
+    Study,
+    Trial,
+    TrialPlan,
+)
 from meshwise.testbed.local import calibration
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
-from meshwise.testbed.seam import LiveProgress, Measurement, Observe
+from meshwise.testbed.seam import LiveProgress, Measurement, Observe, Testbed
 from tests.support.inside_world import say
 from tests.support.studies import cell, study, trial
 
@@ -97,7 +114,10 @@ def ladder() -> int:
 def fault(role: str) -> int:
     """Kill one process while a trial runs; then start afresh and measure again."""
     one = cell(STRICT)
-    with testbed(study([one])) as bed:
+    long = TrialPlan(
+        400_000_000, 2_100_000_000, Arrivals.CONSTANT, 10**9
+    )  # not at its end when it is watched
+    with testbed(study([one], trial=long)) as bed:
         bed.restart(0)
         run(bed, trial(0, one), observe=kill_once(lambda: pid_of(role)))
         try:
@@ -131,6 +151,63 @@ def pid_of(role: str) -> int:
             if MARKS[role] in file.read().split(b"\0"):
                 return int(name)
     raise LookupError(role)
+
+
+class Meanwhile:
+    """A testbed to which something happens between the last proof of a round and its start."""
+
+    def __init__(self, bed: LocalTestbed, happens: Callable[[], None]) -> None:
+        self._bed, self._happens = bed, happens
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._bed, name)
+
+    def measure(self, trials: Sequence[Trial], observe: Observe) -> Mapping[str, Measurement]:
+        self._happens()
+        return self._bed.measure(trials, observe)
+
+
+def gone() -> int:
+    """Arms to which there is no connection any more after their proof: one, two, all."""
+    cells = [cell(), cell(PLAINTEXT), cell(STRICT)]
+    question = study(cells, arrangement=Arrangement.TOGETHER)
+    arms = {one.cell.posture.name: one for one in design_block(question, 0)}
+    with testbed(question) as bed:
+
+        def stop_listening(posture: str) -> None:
+            """The proxy lives, and takes no connection."""
+            pod = f"istio/{arms[posture].process_set}/client"
+            bed._pods[pod].tell(ADMIN_PORT, "/drain_listeners")
+
+        def end_service() -> None:
+            os.kill(pid_in("none/a/node-1"), signal.SIGKILL)
+
+        def pid_in(pod: str) -> int:
+            return next(process.pid for process in bed._running["none/a"] if process.name.startswith(pod))
+
+        def happen(*gone: str) -> None:
+            for posture in gone:
+                end_service() if posture == "none" else stop_listening(posture)
+
+        postures = list(arms)
+        for lost in (["strict"], ["none", "strict"], postures):
+            bed.restart(0)
+            watched = cast(Testbed, Meanwhile(bed, partial(happen, *lost)))
+            outcomes = run_round(list(arms.values()), watched, nothing)
+            say(lost=lost, arms={one.trial.cell.posture.name: summary(one) for one in outcomes})
+    return 0
+
+
+def summary(outcome: TrialOutcome) -> dict[str, object]:
+    measured = outcome.measurement
+    assert measured is not None
+    return {
+        "status": outcome.status,
+        "failure": outcome.failure,
+        "flags": list(measured.flags),
+        "answers": counts(measured.requests, "status"),
+        "cpu": sorted({r["source"] for r in measured.telemetry.to_pylist() if r["metric"] == "cpu_ns"}),
+    }
 
 
 def hold() -> int:
@@ -171,7 +248,7 @@ def conform() -> int:
     )
 
 
-SCENES = {scene.__name__: scene for scene in (ladder, fault, hold, slow_start, conform)}
+SCENES = {scene.__name__: scene for scene in (ladder, fault, gone, hold, slow_start, conform)}
 
 if __name__ == "__main__":
     scene, *words = sys.argv[1:]

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import cast
+
 import pyarrow as pa
+import pytest
+from tests.support.loads import load_spec
 
 from meshwise.archive.schema import REQUESTS, conform
+from meshwise.core.patience import USUAL
+from meshwise.core.process import LaunchPlan, OwnedProcess
 from meshwise.load.records import SCHEMA
+from meshwise.testbed.local.instrument import Client, start_round
 from meshwise.testbed.local.measure import flat_reports, joined
+from meshwise.testbed.local.pod import Pod
 
 
 def requests(client: str, *intended_ns: int) -> pa.Table:
@@ -53,3 +64,29 @@ def test_reports_become_plain_facts() -> None:
         "outside_tls": "",
     }
     assert flat_reports({"mesh": {}}) == {}
+
+
+class APod:
+    """Starts what sleeps; refuses where it was told to."""
+
+    network_fd, patience = None, USUAL
+
+    def __init__(self, *, refuses: bool) -> None:
+        self._refuses = refuses
+        self.started: list[OwnedProcess] = []
+
+    def start(self, role: str, argv: object, environment: object, log: Path, **_: object) -> OwnedProcess:
+        if self._refuses:
+            raise OSError("no more processes")
+        plan = LaunchPlan(role, ("sleep", "60"), dict(os.environ), log=log)
+        self.started.append(OwnedProcess(plan, pipe_stdout=True))
+        return self.started[-1]
+
+
+def test_a_first_client_does_not_outlive_a_second_that_does_not_start(tmp_path: Path) -> None:
+    pods = APod(refuses=False), APod(refuses=True)
+    clients = [Client(name, cast(Pod, pod), load_spec(1)) for name, pod in zip("ab", pods, strict=True)]
+    with pytest.raises(OSError, match="no more processes"), ExitStack() as owner:
+        start_round([clients], tmp_path, (), 1, owner)
+    (first,) = pods[0].started
+    assert not first.running

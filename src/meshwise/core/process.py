@@ -132,9 +132,12 @@ class OwnedProcess:
         """Wait until `condition()` holds. Raises MW211 when the process ends first, MW212 when time is up."""
         deadline = time.monotonic() + timeout_s
         notice = Notice(f"{self.name} to be {what}", timeout_s, max(LOGGED_S, timeout_s / 3))
-        while not condition():
+        while True:
+            running = self.running  # asked first: what it says before it ends is not missed
+            if condition():
+                return
             notice.look()
-            if not self.running:
+            if not running:
                 raise messages.ENDED_EARLY.error(
                     name=self.name,
                     ending=self.ending,

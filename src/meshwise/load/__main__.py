@@ -21,7 +21,7 @@ def main() -> int:
     from meshwise.core.errors import MeshwiseError
     from meshwise.load.dealt import Dealt
     from meshwise.load.files import RunFiles
-    from meshwise.load.instrument import run_dealt
+    from meshwise.load.instrument import CannotConnect, run_dealt
 
     parser = argparse.ArgumentParser(prog="python -m meshwise.load")
     parser.add_argument("--spec", type=Path, required=True)
@@ -42,7 +42,8 @@ def main() -> int:
         run_dealt(dealt, files, _say)
     except MeshwiseError as error:
         facts = {name: getattr(error, name) for name in ("code", "fault", "what", "remedy", "where")}
-        _say({"event": "failed", **facts})
+        targets = error.targets if isinstance(error, CannotConnect) else {}
+        _say({"event": "failed", **facts, "targets": targets})
         return error.exit_status
     return 0
 

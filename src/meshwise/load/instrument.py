@@ -13,7 +13,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +177,14 @@ def _cpus(spec: LoadSpec) -> set[int]:
     return set() if spec.cpu is None else set(range(spec.cpu, spec.cpu + spec.processes))
 
 
+@dataclass(eq=False)
+class CannotConnect(MeshwiseError):
+    """MW306 of the first target that has no connection; with all of them."""
+
+    targets: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Number of a target -> why it has none."""
+
+
 class _Part:
     """One process's share of the run."""
 
@@ -221,12 +229,18 @@ class _Part:
         self._stack.close()
 
     def connect(self) -> None:
-        """Raises MW306 when to one of the targets no connection could be made."""
+        """Raises CannotConnect when to one of the targets no connection could be made."""
         patience_ns = max(spec.connect_ns for spec in self._targets)
         failures = self._engine.connect(patience_ns + CONNECT_EACH_NS * self._slots)
-        for spec, failure in zip(self._targets, failures, strict=True):
-            if failure is not None:
-                raise _cannot_connect(spec, failure.kind.label, str(failure))
+        refused = {
+            number: _cannot_connect(spec, failure.kind.label, str(failure))
+            for number, (spec, failure) in enumerate(zip(self._targets, failures, strict=True))
+            if failure is not None
+        }
+        if refused:
+            first = next(iter(refused.values()))
+            facts = {each.name: getattr(first, each.name) for each in dataclasses.fields(first)}
+            raise CannotConnect(**facts, targets={number: each.what for number, each in refused.items()})
 
     def run(self, start_ns: int) -> list[RunFacts]:
         for spec, records, times in zip(self._targets, self._records, self._times, strict=True):

@@ -97,5 +97,6 @@ def _wait_started(process: OwnedProcess, dealt: Dealt) -> int:
         raise messages.INSTRUMENT_DIED.error(ending=process.ending, tail=tail)
     event = json.loads(line)
     if event.pop("event") == "failed":
+        event.pop("targets")  # the error says the first of them
         raise MeshwiseError(**{**event, "fault": Fault(event["fault"])})
     return int(event["start_ns"])

@@ -21,14 +21,15 @@ _OUT = select.EPOLLOUT
 def open_all(
     lanes: Sequence[Lane], shared: Shared, timeout_ns: int, stopped: Callable[[], bool]
 ) -> list[SetupError | None]:
-    """For each target None: at least one connection takes requests; else why none does. Ends as soon as one
-    target has none to hope for. Connections that are opened on demand are closed again."""
+    """For each target None: at least one connection takes requests; else why none does. Ends when each is
+    open or has nothing to hope for, so that none is blamed because another failed first. Connections that
+    are opened on demand are closed again."""
     clock = shared.clock
     deadline = clock() + timeout_ns
     for lane in lanes:
         lane.open_connections()
-    while not all(lane.open for lane in lanes) and not stopped():
-        if clock() >= deadline or any(lane.hopeless for lane in lanes):
+    while not all(lane.open or lane.hopeless for lane in lanes) and not stopped():
+        if clock() >= deadline:
             break
         for fd, event in shared.poller.poll(0.02):
             connection = shared.by_fd.get(fd)

@@ -7,7 +7,8 @@ The instrument runs as its own process, `python -m meshwise.load --spec SPEC.jso
 - it writes `DIR/records` (memory-mapped while it runs, so that others can watch; `load.records`
   reads it at any time) and, at the end, `DIR/report.json` (`load.report.LoadReport`);
 - when it cannot begin it writes `{"event": "failed", "code": ..., "what": ..., "remedy": ..., "where": ...}`
-  instead and ends with the status of the error (2 or 3);
+  instead and ends with the status of the error (2 or 3); `targets` there says of each that it could not
+  connect to why (`{"1": "no connection could be made ..."}`);
 - of several targets (`{"targets": [spec, ...], "seed": N}`, `load.dealt`) each has a directory `DIR/0`,
   `DIR/1`, ... of its own; the start is the same for all;
 - on SIGTERM or SIGINT it stops sending, writes both and ends with status 0.

@@ -10,6 +10,7 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -109,6 +110,15 @@ def outside_spec(inside: LoadSpec, trial: Trial, environment: Environment) -> Lo
     )
 
 
+class NotStarted(Exception):
+    """An instrument ended before it sent anything."""
+
+    def __init__(self, why: str, *, for_others: bool = False) -> None:
+        """`for_others`: this client was connected; other targets of the same process were not."""
+        super().__init__(why)
+        self.for_others = for_others
+
+
 class _Said:
     """The first line that a process says on its pipe; kept, because the arms of a round share one process."""
 
@@ -146,15 +156,21 @@ class Instrument:
     directory: Path
     spec: LoadSpec
     patience: Patience = USUAL
+    target: int = 0
+    """Its number among those of the process."""
     label: Callable[[str, pa.Table], pa.Table] | None = None
     """Gives further columns to what this client recorded, in the order of its requests."""
 
     def wait_started(self) -> int:
-        """Wait until it has connected: its first intended time, CLOCK_MONOTONIC. ValueError: why not."""
+        """Wait until it has connected: its first intended time, CLOCK_MONOTONIC. Raises NotStarted; what the
+        process raises when it ends or says nothing: MW211, MW212."""
         self.process.wait_until(self.said.whole_line, "connected", self.patience.start_s)
         event = json.loads(self.said.line())
         if event["event"] != "started":
-            raise ValueError(f"{event['what']} [{event['code']}]")
+            refused = event["targets"]
+            own = refused.get(str(self.target))
+            why, for_others = own or event["what"], bool(refused) and own is None
+            raise NotStarted(f"{why} [{event['code']}]", for_others=for_others)
         return int(event["start_ns"])
 
     def peek(self) -> tuple[int, float | None]:
@@ -183,14 +199,21 @@ def start(client: Client, directory: Path, cpus: tuple[int, ...]) -> Instrument:
 
 
 def start_round(
-    clients: Sequence[Sequence[Client]], directory: Path, cpus: tuple[int, ...], seed: int
+    clients: Sequence[Sequence[Client]], directory: Path, cpus: tuple[int, ...], seed: int, owner: ExitStack
 ) -> list[list[Instrument]]:
-    """The instruments of each arm's clients. Several arms, which have one client each, share one process,
-    whose stream is dealt to them; `seed` is of its arrivals and order."""
+    """The instruments of each arm's clients; `owner` has each process from the moment it runs. Several arms,
+    which have one client each, share one process, whose stream is dealt to them; `seed` is of its arrivals
+    and order."""
     if len(clients) == 1:
-        return [[start(client, directory / client.name, cpus) for client in clients[0]]]
+        alone = []
+        for client in clients[0]:
+            alone.append(start(client, directory / client.name, cpus))
+            owner.enter_context(alone[-1].process)
+        return [alone]
     together = [client for (client,) in clients]
-    return [[one] for one in _start(together, directory / "round", cpus, seed)]
+    started = _start(together, directory / f"round-of-{len(together)}", cpus, seed)
+    owner.enter_context(started[0].process)
+    return [[one] for one in started]
 
 
 def _start(clients: Sequence[Client], directory: Path, cpus: tuple[int, ...], seed: int) -> list[Instrument]:
@@ -217,8 +240,8 @@ def _start(clients: Sequence[Client], directory: Path, cpus: tuple[int, ...], se
     said = _Said(process)
     own = [directory / str(number) for number in range(len(clients))] if several else [directory]
     return [
-        Instrument(client.name, process, said, where, client.spec, pod.patience)
-        for client, where in zip(clients, own, strict=True)
+        Instrument(client.name, process, said, where, client.spec, pod.patience, number)
+        for number, (client, where) in enumerate(zip(clients, own, strict=True))
     ]
 
 
@@ -228,7 +251,7 @@ def run_once(start: Callable[[], Instrument]) -> pa.Table:
     with one.process:
         try:
             one.wait_started()
-        except (MeshwiseError, ValueError):
+        except (MeshwiseError, NotStarted):
             return one.requests()
         sending_s = (one.spec.warmup_ns + one.spec.duration_ns + one.spec.timeout_ns) / 1e9
         one.process.wait(sending_s + one.patience.report_s)

@@ -1,7 +1,8 @@
 """One round: the instrument in the clients' pods, samplers beside it, and every process watched.
 
-An arm fails when a process of its own ends that should not; all fail when the instrument cannot connect or
-does not end in its time. What was recorded until then is kept.
+An arm fails when a process of its own ends that should not, or when the instrument cannot connect to it: then
+the round begins again at once with the others. All fail when the instrument does not start or does not end in
+its time. What was recorded until then is kept.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from meshwise.telemetry.record import SCHEMA as TELEMETRY_SCHEMA
 from meshwise.telemetry.record import Recording, Window
 from meshwise.telemetry.seam import Sampler
 from meshwise.testbed.local.accidents import Accidents
-from meshwise.testbed.local.instrument import Instrument
+from meshwise.testbed.local.instrument import Instrument, NotStarted
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe
 
 SAMPLE_INTERVAL_NS = 10**9
@@ -61,56 +62,58 @@ class Arm:
     failure: Failure | None = None
 
 
+StartInstruments = Callable[[Sequence[int], ExitStack], Sequence[Sequence[Instrument]]]
+"""Starts the instruments of the arms with these numbers, whose processes it gives to the stack."""
+
+
 def measure(
     arms: Sequence[Arm],
-    start_instruments: Callable[[ExitStack], Sequence[Sequence[Instrument]]],
+    start_instruments: StartInstruments,
     observe: Observe,
     accidents: Accidents | None = None,
 ) -> Mapping[str, Measurement]:
-    """Warm up, measure, gather; by trial_id. `start_instruments`: those of each arm; several arms share one
-    process. `accidents`: what is done to the first arm meanwhile."""
+    """Warm up, measure, gather; by trial_id. Several arms share one process. `accidents`: what is done to the
+    first arm meanwhile."""
     with ExitStack() as stack:
-        for arm, own in zip(arms, start_instruments(stack), strict=True):
-            arm.instruments = own
-        instruments = [instrument for arm in arms for instrument in arm.instruments]
+        zeros_ns = _begin(arms, start_instruments, stack)
+        begun = [arm for arm in arms if arm.failure is None]
+        instruments = [instrument for arm in begun for instrument in arm.instruments]
         telemetry = TELEMETRY_SCHEMA.empty_table()
-        failure, zeros_ns = _start(instruments)
-        if failure is not None:  # it may have ended because another did
-            for arm in arms:
-                arm.failure = _ended(arm.processes) or failure
         # One reading of both clocks: wall-clock time of a moment on the monotonic one.
         offset_ns = time.time_ns() - time.monotonic_ns()
-        if failure is None:
+        if begun:
             spec = instruments[0].spec
             window = Window(zeros_ns[0], zeros_ns[0] + spec.duration_ns, SAMPLE_INTERVAL_NS)
             # Only this thread reaps, so one that is running here still has its entry in /proc.
             serving = [
                 process
-                for arm in arms
+                for arm in begun
                 for process in arm.processes
                 if process.name.rpartition("/")[0] in arm.used_pods
             ]
             pids = {p.name: p.pid for p in (*serving, *_own(instruments)) if p.running}
             trees = {name: pids.pop(name) for name in list(pids) if name.endswith(f"/{STORE}")}
-            of_meshes = [sampler for arm in arms for sampler in arm.samplers]
+            of_meshes = [sampler for arm in begun for sampler in arm.samplers]
             others: list[Sampler] = [*starmap(ProcessSampler, pids.items()), *of_meshes, HostSampler()]
             pmu = stack.enter_context(PmuSampler(pids))
             exact: list[Sampler] = [CpuSampler(pids), *starmap(TreeCpuSampler, trees.items())]
             exact += [pmu] if pmu.counts else []
             with Recording(window, exact, others) as recording:
-                _watch(arms, window.t0_ns, observe, accidents)
-                if all(arm.failure for arm in arms):
+                _watch(begun, window.t0_ns, observe, accidents)
+                if all(arm.failure for arm in begun):
                     recording.stop()
                 telemetry = recording.result()
         for process in _own(instruments):
             process.stop()
         zero_ns = zeros_ns[0] if zeros_ns else time.monotonic_ns()
         shifts = dict(zip(map(id, instruments), (own_ns - zero_ns for own_ns in zeros_ns), strict=False))
-        shared = len(arms) if len(arms) > 1 else 0
+        shared = len(begun) if len(begun) > 1 else 0
         return {
             arm.trial_id: Measurement(
                 requests=joined([(one.requests(), shifts.get(id(one), 0)) for one in arm.instruments]),
-                telemetry=of_arm(telemetry, arm.environment, instruments[0].process.name, shared),
+                telemetry=of_arm(telemetry, arm.environment, instruments[0].process.name, shared)
+                if arm in begun
+                else TELEMETRY_SCHEMA.empty_table(),
                 started_unix_ns=zero_ns + offset_ns,
                 instrument=flat_reports({one.client: one.report() for one in arm.instruments}),
                 failure=arm.failure.what if arm.failure else "",
@@ -138,9 +141,14 @@ def of_arm(telemetry: pa.Table, environment: str, instrument: str, shared: int) 
     )
     part = part.set_column(value, part.schema.field(value), used)
     name = part.schema.get_field_index("source")
-    mine = pa.array([f"{environment}/{instrument.partition('/')[2].partition('/')[2]}"] * part.num_rows)
+    mine = pa.array([name_in(environment, instrument)] * part.num_rows)
     part = part.set_column(name, part.schema.field(name), mine.cast(part.schema.field(name).type))
     return pa.concat_tables([rest, part]).unify_dictionaries().sort_by("t_ns")
+
+
+def name_in(environment: str, instrument: str) -> str:
+    """What an arm of that environment calls the process that it may share with others."""
+    return f"{environment}/{instrument.split('/', 2)[-1]}"
 
 
 def _own(instruments: Iterable[Instrument]) -> tuple[OwnedProcess, ...]:
@@ -148,16 +156,41 @@ def _own(instruments: Iterable[Instrument]) -> tuple[OwnedProcess, ...]:
     return tuple({id(one.process): one.process for one in instruments}.values())
 
 
-def _start(instruments: Sequence[Instrument]) -> tuple[Failure | None, list[int]]:
-    """Wait until all have connected; the time 0 (end of warm-up) of each."""
+def _begin(arms: Sequence[Arm], start_instruments: StartInstruments, owner: ExitStack) -> list[int]:
+    """Wait until the instruments of all arms have connected; the time 0 (end of warm-up) of each. An arm to
+    which there is no connection, or of which a process has ended, fails, and the others begin again."""
+    left = list(range(len(arms)))
+    while left:
+        for number, own in zip(left, start_instruments(left, owner), strict=True):
+            arms[number].instruments = own
+        zeros_ns, found = [], dict[int, Failure | None]()
+        for number in left:
+            zeros, found[number] = _start(arms[number])
+            zeros_ns += zeros
+        if not any(found.values()):
+            return zeros_ns
+        for process in _own(one for number in left for one in arms[number].instruments):
+            process.stop()
+        for number in left:
+            arms[number].failure = _ended(arms[number].processes) or found[number]
+        left = [number for number in left if arms[number].failure is None]
+    return []
+
+
+def _start(arm: Arm) -> tuple[list[int], Failure | None]:
+    """When the time 0 of its instruments is, or why it cannot be measured. Neither, if that is because of
+    others."""
     zeros_ns = []
-    for instrument in instruments:
+    for instrument in arm.instruments:
         try:
             zeros_ns.append(instrument.wait_started() + instrument.spec.warmup_ns)
-        except (MeshwiseError, ValueError) as error:
+        except (MeshwiseError, NotStarted) as error:
+            if isinstance(error, NotStarted) and error.for_others:
+                return [], None
             words = error.what if isinstance(error, MeshwiseError) else str(error)
-            return Failure(f"{instrument.process.name}: {words}", instrument.process.log_tail()), []
-    return None, zeros_ns
+            name = name_in(arm.environment, instrument.process.name)
+            return [], Failure(f"{name}: {words}", instrument.process.log_tail())
+    return zeros_ns, None
 
 
 def _watch(arms: Sequence[Arm], zero_ns: int, observe: Observe, accidents: Accidents | None) -> None:

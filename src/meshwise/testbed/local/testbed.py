@@ -226,20 +226,22 @@ class LocalTestbed:
             for trial, environment, own in zip(trials, environments, clients, strict=True)
         ]
 
-        def start_instruments(stack: ExitStack) -> list[list[instrument.Instrument]]:
+        def start_instruments(numbers: Sequence[int], owner: ExitStack) -> list[list[instrument.Instrument]]:
             wanted = [
                 [
-                    instrument.Client(name, self._pods[environment.pod_name(workload)], answer.clients[name])
-                    for name, workload, _ in own
+                    instrument.Client(
+                        name, self._pods[environments[arm].pod_name(workload)], asked[arm].clients[name]
+                    )
+                    for name, workload, _ in clients[arm]
                 ]
-                for environment, own, answer in zip(environments, clients, asked, strict=True)
+                for arm in numbers
             ]
-            started = instrument.start_round(wanted, directory, self._cpus.instrument, self._seed(trials))
-            for process in {id(one.process): one.process for own in started for one in own}.values():
-                stack.enter_context(process)
+            started = instrument.start_round(
+                wanted, directory, self._cpus.instrument, self._seed(trials), owner
+            )
             return [
-                [replace(one, label=answer.label) for one in own]
-                for own, answer in zip(started, asked, strict=True)
+                [replace(one, label=asked[arm].label) for one in own]
+                for arm, own in zip(numbers, started, strict=True)
             ]
 
         with ExitStack() as stack:
