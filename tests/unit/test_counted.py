@@ -11,10 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 from rich.console import Console
+from tests.support.counted import LADDER, counted
 from tests.support.fake_study import run_fake
 
-from meshwise.analysis.counted import CountedStudy, counted_findings
-from meshwise.analysis.settings import Settings
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.findings.document import read_finding, row, to_json
@@ -34,12 +33,6 @@ from meshwise.study.file.read import parse_study
 from meshwise.study.model import Cell, Study
 from meshwise.testbed.fake_counting import RULE, CountingNoise, count, counted_truth, handshake_truth
 
-LADDER = """\
-name: counts
-environments: [istio]
-factors: {posture: [permissive, strict, strict+namespace, strict+fine]}
-count: {requests: 100, executions: 6, handshakes: 0, windows: 4}
-"""
 RULES = """\
 name: rules
 environments: [istio]
@@ -47,20 +40,6 @@ factors: {posture: strict+fine, policies: [0, 1]}
 count: {requests: 100, executions: 6, handshakes: 0}
 """
 NO_NOISE = CountingNoise(0, 0, 0, 0)
-
-
-def counted(study: Study, seed: int = 1, noise: CountingNoise | None = None) -> list[Finding]:
-    """The study's counts, from the fake without an archive between."""
-    assert study.counting is not None
-    trials = []
-    for trial in counting_design(study):
-        measurement = count(study.counting, trial, seed, noise or CountingNoise())
-        frame = pl.from_arrow(measurement.counts)
-        assert isinstance(frame, pl.DataFrame)
-        trials.append(measure_counts(trial, frame))
-    cells = counted_cells(study.cells, study.counting).cells
-    found = CountedStudy.of(trials, cells, design=counting_design(study))
-    return list(counted_findings(found, Settings.of(study, ())))
 
 
 def total(cell: Cell) -> float:

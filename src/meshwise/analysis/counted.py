@@ -27,6 +27,7 @@ from meshwise.analysis.interaction import interactions
 from meshwise.analysis.level import levels
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.slope import counted_slopes
+from meshwise.analysis.translated import translated
 from meshwise.findings.finding import Finding, Findings, Provenance
 from meshwise.findings.flag import FAILED, MISSING
 from meshwise.findings.metric import MetricKey
@@ -39,6 +40,8 @@ from meshwise.stats.verdict import Verdict
 from meshwise.study.model import Cell, MeshName, Role, Trial
 
 PRIMARY = (INSTRUCTIONS, PER_KIB, PER_RULE)
+_OF_TLS = ("tls_version", "tls_group", "tls_cipher", "server_key")
+"""Facts of proofs without which counts may not be compared."""
 SLOPES = {"request_bytes": PER_KIB, "response_bytes": PER_KIB, "policy_count": PER_RULE}
 """Factor -> what the slope of instructions per request along it is called."""
 
@@ -82,6 +85,11 @@ class CountedStudy:
             "executions": len(self.grid.blocks),
             "trials": {status: statuses[status] for status in ("ok", "failed", "unproven")},
             "cells": [cell.name for cell in self.grid.cells],
+            "tls": {
+                cell.name: {name: observed[name] for name in _OF_TLS if name in observed}
+                for cell in self.grid.cells
+                if (observed := self.facts.get(cell, {}))
+            },
         }
 
     def noise(self, key: MetricKey) -> ExactNoise | None:
@@ -121,10 +129,11 @@ class CountedStudy:
 
 def with_counts(document: Findings, counted: CountedStudy, settings: Settings) -> Findings:
     """The document with what was counted."""
+    found = (*document.findings, *counted_findings(counted, settings))
     return replace(
         document,
         study=dict(document.study) | {"counting": counted.as_json()},
-        findings=(*document.findings, *counted_findings(counted, settings)),
+        findings=(*found, *translated(found, settings.confidence)),
     )
 
 

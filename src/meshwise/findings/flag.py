@@ -215,6 +215,10 @@ IN_DOUBT = FlagKind("in_doubt", "{cell}")
 VIOLATED = FlagKind("violated", "{trial}: {words}")
 DEPENDENT = FlagKind("dependent", "metrics of one trial go together, so the interval is too narrow")
 LIMITED_BY = FlagKind("limited_by", "{who}, in {count} of {of} searches")
+TRANSLATED_DIFFERS = FlagKind(
+    "translated_differs", "{step}: counted and translated {translated}, measured {measured}",
+    "believe the measured step; more blocks would tell how far it is from the other",
+)
 BROKEN = FlagKind("broken", "{reason}")
 # fmt: on
 

@@ -42,6 +42,7 @@ _HANDSHAKES = ("instructions_per_handshake", "instructions_per_resumed_handshake
 _BY_NAME = "syscalls_by_name_per_request"
 MOST_CALLS = 8
 """System calls that are shown by name: the most frequent."""
+_CPU, _TRANSLATED = "cpu_us_per_request", "translated_cpu_us_per_request"
 _BATCHING = ("connections", "streams")
 _ABOUT = (
     "Counted under {counter}, in {executions} lives of the proxies; what goes on while nothing is asked is "
@@ -74,6 +75,7 @@ def section(content: Content) -> Section | None:
             blocks.append(Heading(part.label))
         blocks += _slice(content, part, f"counted-{slug(part.label)}", several=several)
     blocks += _batching(content)
+    blocks += _translated(content)
     blocks += [
         growth_table(f"counted-{slug(growth.metric)}-{number}", growth)
         for number, growth in enumerate(counted_growths(content), 1)
@@ -218,6 +220,58 @@ def _by_name(content: Content, part: Slice, name: str) -> Iterator[Table]:
         ),
         tuple(rows), caption=f"by the call's name, the most frequent first{left}",
     )  # fmt: skip
+
+
+def _translated(content: Content) -> Iterator[Table]:
+    """A row per step: what was counted, what that is as time, and what was measured."""
+    steps = [
+        finding
+        for finding in content.of_kind(Kind.INCREMENT)
+        if isinstance(finding.subject, LadderStep) and not finding.part and finding.estimate is not None
+    ]
+    measured = {finding.id.removesuffix(_CPU): finding for finding in steps if finding.metric == _CPU}
+    found = [
+        (finding, measured[finding.id.removesuffix(_TRANSLATED)])
+        for finding in steps
+        if finding.metric == _TRANSLATED and finding.id.removesuffix(_TRANSLATED) in measured
+    ]
+    if not found:
+        return
+    form = form_of(each for pair in found for each in pair)
+    varying = words.varying([finding.levels for finding, _ in found], (*CONTEXT, *FREE))
+    many = len({finding.levels["mesh"] for finding, _ in found}) > 1
+    rows = tuple(
+        Row(
+            (
+                _step_words(finding, varying),
+                *mesh_entry(str(finding.levels["mesh"]), many=many),
+                form.signed(finding.estimate),
+                bounds(form, finding),
+                form.signed(beside.estimate),
+                bounds(form, beside),
+            )
+        )
+        for finding, beside in found
+    )
+    interval = TableColumn("interval", Setting.INTERVAL)
+    yield Table(
+        "counted-translated", f"{metric_of(_CPU).title}, {form.unit}: translated beside measured",
+        (
+            TableColumn("step", Setting.LABEL, ""), *mesh_column(many=many),
+            TableColumn("translated", Setting.STRONG), interval,
+            TableColumn("measured", Setting.STRONG), interval,
+        ),
+        rows,
+        caption="translated: counted, times what an instruction takes in this study; nobody measured it",
+    )  # fmt: skip
+
+
+def _step_words(finding: Finding, varying: Sequence[str]) -> str:
+    assert isinstance(finding.subject, LadderStep)
+    further = variant_of(finding.levels, [name for name in varying if name != "protocol"])
+    protocol = str(finding.levels["protocol"]) if "protocol" in varying else ""
+    step = f"{finding.subject.lower} → {finding.subject.upper}"
+    return ", ".join(part for part in (protocol, step, further) if part)
 
 
 def _batching(content: Content) -> Iterator[Table]:

@@ -64,6 +64,11 @@ def _top(content: Content, body: str, console: Console) -> None:
     console.print(grid)
 
 
+def show_table(table: Table, console: Console) -> None:
+    """One table alone."""
+    _table(table, Footnotes(), console)
+
+
 def _section(section: Section, notes: Footnotes, console: Console) -> None:
     """Tables, and what is said in words; drawings are for the page."""
     if section.topic:

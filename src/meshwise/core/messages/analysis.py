@@ -13,6 +13,16 @@ NO_FINDINGS_DOCUMENT = study_fault(
 NEWER_FINDINGS = study_fault(
     "MW703", "findings of version {found}; this meshwise reads up to {known}", "use a newer meshwise"
 )
+NOT_COMPARABLE = study_fault(
+    "MW704",
+    "these counts may not be compared with it: {reasons}",
+    "compare with a count of the same proxies, counter and study; `meshwise count` writes baseline.json",
+)
+NO_COUNTS = study_fault(
+    "MW705",
+    "it holds nothing that was counted: {reason}",
+    "give findings.json, or baseline.json as `meshwise count` writes it",
+)
 NOTHING_TO_ANALYZE = environment_fault(
     "MW710",
     "none of the {trials} trials was measured to its end",

@@ -1,0 +1,228 @@
+"""What was counted against an earlier count: has anything changed? Pure.
+
+Both are findings: a `findings.json`, or the part of one that this needs (`baseline_of`), small enough to be
+committed. Counts of other proxies, of another counter or CPU, or with other cryptography say nothing about a
+change, so they are refused and not compared.
+
+Rules of this file:
+- The two counts share no execution: levels are compared by Welch's t on logs, steps and slopes by Welch's t.
+- A change must exceed the noise rule of both (the finding's `floor`) as well.
+- Holm over the sums of instructions per request of one kind, Benjamini-Hochberg over all else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from meshwise.findings.finding import Finding
+from meshwise.findings.metric import MetricKey, PartOf
+from meshwise.findings.subject import Kind, LadderStep, Slope
+from meshwise.measure.counts import CALLS, HANDSHAKE, INSTRUCTIONS, PER_KIB, PER_RULE, RESUMED
+from meshwise.stats.interval import Interval, t_quantile
+from meshwise.stats.multiplicity import benjamini_hochberg, holm
+from meshwise.stats.welch import Uncertain, difference, welch_p
+
+COMPARED = (INSTRUCTIONS, CALLS, HANDSHAKE, RESUMED, PER_KIB, PER_RULE)
+_KEPT = (
+    "id", "kind", "metric", "scope", "estimate", "low", "high", "confidence", "unit", "n", "method",
+    "provenance", "floor", "floor_ratio",
+)  # fmt: skip
+"""Fields of a finding that a baseline keeps."""
+_OF_A_PROXY = ("proxy", "version", "revision", "digest", "build", "tls_library")
+_OF_THE_COUNTER = ("name", "tool", "version", "cpu")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """One side of the comparison."""
+
+    name: str
+    """Of the study."""
+    identity: Mapping[str, str]
+    """What must be equal, in words -> value."""
+    tls: Mapping[str, Mapping[str, str]]
+    """Cell -> what its proof observed of its cryptography."""
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class CountChange:
+    """One finding, then and now."""
+
+    then: Finding
+    now: Finding
+    share: Interval | None
+    """Change as a share of the earlier value; None for steps and slopes, which may be near 0."""
+    difference: Interval
+    """Now less then, in the unit."""
+    rule: float
+    """What it had to exceed, in the unit of `share` if there is one, else of `difference`."""
+    p_adjusted: float
+
+    @property
+    def key(self) -> MetricKey:
+        return self.now.key
+
+    def beyond(self, alpha: float) -> bool:
+        """Whether it is a change."""
+        judged = self.share or self.difference
+        return self.p_adjusted < alpha and judged.excludes(0) and abs(judged.estimate) > self.rule
+
+
+@dataclass(frozen=True)
+class Comparison:
+    changes: tuple[CountChange, ...]
+    alpha: float
+    only_then: tuple[str, ...] = ()
+    """Ids of findings that the other side lacks."""
+    only_now: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> tuple[CountChange, ...]:
+        return tuple(each for each in self.changes if each.beyond(self.alpha))
+
+
+def baseline_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a findings document that a later count is compared with."""
+    environment = document["environment"]
+    rows = [
+        {name: row.get(name) for name in _KEPT}
+        for row in document["findings"]
+        if row["provenance"] == "counted" and row["metric"] in COMPARED
+    ]
+    study = {name: document["study"].get(name) for name in ("name", "counting")}
+    return {
+        "schema_version": document["schema_version"],
+        "study": study,
+        "environment": {
+            name: environment[name] for name in ("testbed", "counter", "proxies") if name in environment
+        },
+        "findings": rows,
+    }
+
+
+def counts_of(
+    study: Mapping[str, Any], environment: Mapping[str, Any], findings: Sequence[Finding]
+) -> Counts:
+    """One side, of a findings document that was read."""
+    counting = study.get("counting") or {}
+    identity = {"counter": str(counting.get("counter", "unknown"))}
+    counter = environment.get("counter") or {}
+    identity |= {f"counter's {n}": str(counter[n]) for n in _OF_THE_COUNTER[1:] if n in counter}
+    for mesh, facts in (environment.get("proxies") or {}).items():
+        if mesh != "none":
+            known = (str(facts[name]) for name in _OF_A_PROXY if facts.get(name))
+            identity[f"{mesh}'s proxy"] = ", ".join(known) or "unknown"
+    return Counts(
+        str(study.get("name", "")),
+        identity,
+        counting.get("tls") or {},
+        tuple(each for each in findings if each.metric in COMPARED and _is_compared(each)),
+    )
+
+
+def _is_compared(finding: Finding) -> bool:
+    if finding.estimate is None or finding.low is None or finding.high is None or finding.floor is None:
+        return False
+    of_kind = finding.kind is Kind.LEVEL or isinstance(finding.subject, Slope)
+    is_step = isinstance(finding.subject, LadderStep) and finding.metric == INSTRUCTIONS
+    return (of_kind or is_step) and finding.key.entry.parts is PartOf.WORKLOAD
+
+
+def unlike(then: Counts, now: Counts) -> list[str]:
+    """Why the two may not be compared; empty if they may. What only one of them has (a mesh) is left out of
+    the comparison, not a reason."""
+    reasons = [
+        f"{what} is {now.identity[what]}, not {value}"
+        for what, value in then.identity.items()
+        if what in now.identity and now.identity[what] != value
+    ]
+    differing: dict[str, list[str]] = {}
+    for cell, facts in then.tls.items():
+        for fact, value in facts.items():
+            other = now.tls.get(cell, {}).get(fact, value)
+            if other != value:
+                differing.setdefault(f"{fact.replace('_', ' ')} is {other}, not {value}", []).append(cell)
+    reasons += [f"{what}, in {', '.join(cells)}" for what, cells in differing.items()]
+    if not set(map(_about, then.findings)) & set(map(_about, now.findings)):
+        reasons.append("they have no cell in common")
+    return reasons
+
+
+def compare(then: Counts, now: Counts, confidence: float) -> Comparison:
+    """Of what both have. `unlike` is asked first."""
+    before = {_about(each): each for each in then.findings}
+    pairs = [(before[_about(each)], each) for each in now.findings if _about(each) in before]
+    changes = [_change(*pair, confidence) for pair in pairs]
+    adjusted = _adjusted(changes)
+    after = set(map(_about, now.findings))
+    return Comparison(
+        tuple(CountChange(*parts, p) for parts, p in zip(changes, adjusted, strict=True)),
+        1 - confidence,
+        tuple(each.id for about, each in before.items() if about not in after),
+        tuple(each.id for each in now.findings if _about(each) not in before),
+    )
+
+
+def _about(finding: Finding) -> tuple[object, ...]:
+    """What it says something of, however the study calls it."""
+    return finding.kind, finding.metric, *sorted((name, str(value)) for name, value in finding.scope.items())
+
+
+_Parts = tuple[Finding, Finding, Interval | None, Interval, float]
+
+
+def _change(then: Finding, now: Finding, confidence: float) -> _Parts:
+    plain = difference(_estimate(now), _estimate(then), confidence)
+    if now.kind is Kind.LEVEL and all(_positive(each) for each in (then, now)):
+        logs = difference(_estimate(now, logs=True), _estimate(then, logs=True), confidence)
+        estimate, low, high = np.expm1([logs.estimate, logs.low, logs.high]).tolist()
+        share = Interval(estimate, low, high, confidence, logs.n)
+        return then, now, share, plain, max(each.floor_ratio or 1.0 for each in (then, now)) - 1
+    return then, now, None, plain, max(each.floor or 0.0 for each in (then, now))
+
+
+def _positive(finding: Finding) -> bool:
+    return finding.low is not None and finding.low > 0
+
+
+def _estimate(finding: Finding, *, logs: bool = False) -> Uncertain:
+    """Back from an interval to the error of a mean."""
+    assert finding.estimate is not None
+    assert finding.low is not None
+    assert finding.high is not None
+    bounds = np.array([finding.estimate, finding.low, finding.high])
+    middle, low, high = (np.log(bounds) if logs else bounds).tolist()
+    half = t_quantile(0.5 + finding.confidence / 2, max(finding.n - 1, 1))
+    return Uncertain(middle, (high - low) / 2 / half, max(finding.n - 1, 1))
+
+
+def _adjusted(changes: Sequence[_Parts]) -> list[float]:
+    """As in the analysis of one count: sums of instructions per request are what it is about."""
+    found = [1.0] * len(changes)
+    for places, method in _families(changes):
+        p = np.array([_p(changes[place]) for place in places])
+        for place, value in zip(places, method(p), strict=True):
+            found[place] = float(value)
+    return found
+
+
+def _families(changes: Sequence[_Parts]) -> Iterator[tuple[list[int], Any]]:
+    primary = [now.metric == INSTRUCTIONS and not now.part for _, now, *_ in changes]
+    for kind in (Kind.LEVEL, Kind.INCREMENT):
+        places = [place for place, (_, now, *_) in enumerate(changes) if primary[place] and now.kind is kind]
+        if places:
+            yield places, holm
+    rest = [place for place, is_primary in enumerate(primary) if not is_primary]
+    if rest:
+        yield rest, benjamini_hochberg
+
+
+def _p(parts: _Parts) -> float:
+    then, now, share, _, _ = parts
+    logs = share is not None
+    return welch_p(_estimate(now, logs=logs), _estimate(then, logs=logs))

@@ -1,0 +1,117 @@
+"""What `meshwise count` says when it has counted: findings, and what changed against an earlier count."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from meshwise.analysis.baseline import Comparison, Counts, baseline_of, compare, counts_of, unlike
+from meshwise.archive.documents import json_object
+from meshwise.archive.findings import signed, write_findings
+from meshwise.archive.read import ArchiveReader
+from meshwise.cli.analyze import analyze_archive, summary
+from meshwise.core import messages
+from meshwise.core.errors import ExitStatus
+from meshwise.core.files import Folder, disk_troubles, writing
+from meshwise.findings.document import read_finding, to_json
+from meshwise.findings.finding import SCHEMA_VERSION
+from meshwise.report import edge, terminal
+from meshwise.report.against import ShownChange, as_json, junit, markdown, shown_changes, table, verdict_line
+
+BASELINE_NAME = "baseline.json"
+_MOST_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class CountOutputs:
+    """What is asked for beside the archive."""
+
+    against: Path | None = None
+    markdown: Path | None = None
+    junit: Path | None = None
+    as_json: bool = False
+
+
+def read_baseline(path: Path) -> Counts:
+    """An earlier count: a findings.json, or a baseline.json. Raises MW702, MW703, MW705."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise messages.NO_COUNTS.error(str(path), reason="it is too large")
+        document = json_object(path.read_bytes(), str(path))
+    except OSError as error:
+        raise messages.NO_COUNTS.error(str(path), reason=error.strerror or str(error)) from error
+    try:
+        if int(document["schema_version"]) > SCHEMA_VERSION:
+            raise messages.NEWER_FINDINGS.error(
+                str(path), found=document["schema_version"], known=SCHEMA_VERSION
+            )
+        found = counts_of(
+            document["study"], document["environment"], [read_finding(row) for row in document["findings"]]
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise messages.NO_FINDINGS_DOCUMENT.error(str(path), reason=reason) from error
+    if not found.findings:
+        raise messages.NO_COUNTS.error(str(path), reason="it has no finding that was counted")
+    return found
+
+
+def conclude(out: Path, wanted: CountOutputs, earlier: Counts | None) -> ExitStatus:
+    """Analyse the archive, write findings.json and baseline.json, say what was found and what changed.
+
+    Raises MW704 where the counts may not be compared."""
+    reader = ArchiveReader.open(out)
+    document = analyze_archive(reader)
+    values = signed(to_json(document), reader.digests)
+    path = write_findings(out, values, reader.digests)
+    baseline = json.dumps(baseline_of(values), indent=1).encode() + b"\n"
+    with disk_troubles(out), Folder.open(out) as folder:
+        folder.write(BASELINE_NAME, baseline)
+    comparison = None
+    if earlier is not None:
+        now = counts_of(document.study, document.environment, document.findings)
+        if reasons := unlike(earlier, now):
+            raise messages.NOT_COMPARABLE.error(str(wanted.against), reasons="; ".join(reasons))
+        comparison = compare(earlier, now, float(document.study["confidence"]))
+    shown = shown_changes(comparison) if comparison else ()
+    if wanted.as_json:
+        typer.echo(json.dumps(values | _said(comparison, shown, wanted), indent=1))
+    else:
+        typer.echo(summary(document))
+    if comparison is not None:
+        _write(wanted.markdown, markdown(shown, str(wanted.against), comparison.only_then))
+        _write(wanted.junit, junit(shown, str(document.study["name"])))
+        if not wanted.as_json:
+            console = edge.console()
+            terminal.show_table(table(shown), console)
+            typer.echo(verdict_line(shown, str(wanted.against)))
+    if not wanted.as_json:
+        typer.echo(f"findings in {path}, for later comparison {out / BASELINE_NAME}", err=True)
+    return ExitStatus.ANSWER_IS_NO if comparison and comparison.changed else ExitStatus.DONE
+
+
+def _said(
+    comparison: Comparison | None, shown: Sequence[ShownChange], wanted: CountOutputs
+) -> dict[str, Any]:
+    if comparison is None:
+        return {}
+    return {
+        "against": {
+            "file": str(wanted.against),
+            "changed": len(comparison.changed),
+            "compared": list(as_json(shown)),
+            "only_then": list(comparison.only_then),
+            "only_now": list(comparison.only_now),
+        }
+    }
+
+
+def _write(path: Path | None, text: str) -> None:
+    if path is not None:
+        with writing(path) as stream:
+            stream.write(text.encode())

@@ -1,0 +1,146 @@
+"""A count against an earlier one: as a table, as Markdown, and as JUnit for a build server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from meshwise.analysis.baseline import Comparison, CountChange
+from meshwise.findings.finding import Finding, Provenance
+from meshwise.findings.subject import Kind, LadderStep, Slope
+from meshwise.report import words
+from meshwise.report.blocks import Bounds, Judged, Row, Setting, Table, TableColumn
+from meshwise.report.content import CONTEXT, FREE, form_of, means
+from meshwise.report.words import Form, VerdictWords
+
+
+class ShownChange:
+    """A change in the report's words."""
+
+    def __init__(self, change: CountChange, alpha: float, varying: Sequence[str]) -> None:
+        """`varying`: factors whose levels have to be said."""
+        self._varying = varying
+        self.now, self.beyond = change.now, change.beyond(alpha)
+        self.form: Form = form_of([change.then, change.now])
+        self.then_text = self.form.value(change.then.estimate)
+        self.now_text = self.form.value(change.now.estimate)
+        shown = words.Form("%", 0.01, 2) if change.share else self.form
+        unit = " %" if change.share else ""
+        found = change.share or change.difference
+        self.change = f"{shown.signed(found.estimate)}{unit}"
+        self.bounds = Bounds(shown.bound(found.low), shown.bound(found.high))
+        self.rule = f"{shown.value(change.rule)}{unit}"
+
+    @property
+    def name(self) -> str:
+        """`istio strict, 10 policies: instructions per request (node-1)`."""
+        at, subject = self.now.levels, self.now.subject
+        place = f"{at['mesh']} {at['posture']}"
+        if isinstance(subject, LadderStep):
+            place = f"{at['mesh']} {subject.lower} → {subject.upper}"
+        further = _further(self.now, self._varying)
+        place = ", ".join([place, *further])
+        whose = f" ({self.now.part})" if self.now.part else ""
+        return f"{place}: {self.now.key.entry.short}{whose}"
+
+    @property
+    def where(self) -> str:
+        """`level`, `step`, `slope`."""
+        if isinstance(self.now.subject, Slope):
+            return "slope"
+        return "level" if self.now.kind is Kind.LEVEL else "step"
+
+    @property
+    def verdict(self) -> VerdictWords:
+        return (
+            VerdictWords("changed", sure=True)
+            if self.beyond
+            else VerdictWords("~ no change", f"rule {self.rule}")
+        )
+
+    @property
+    def sentence(self) -> str:
+        unit = self.form.unit
+        told = f"{self.now_text} {unit}, {self.then_text} before: {self.change} {self.bounds}"
+        return f"{self.name} is {told}" + (
+            f", beyond the noise rule of {self.rule}" if self.beyond else f", within {self.rule}"
+        )
+
+
+def shown_changes(comparison: Comparison) -> list[ShownChange]:
+    scopes = [each.now.levels for each in comparison.changes if each.now.kind is Kind.LEVEL]
+    varying = words.varying(scopes, (*CONTEXT, *FREE))
+    return [ShownChange(each, comparison.alpha, varying) for each in comparison.changes]
+
+
+def _further(finding: Finding, varying: Sequence[str]) -> list[str]:
+    """Levels of what varies, beside mesh and posture, and means something there."""
+    at = finding.levels
+    names = [name for name in varying if name in at and means(name, str(at["posture"]))]
+    return [str(at[name]) if name == "protocol" else words.level(name, at[name]) for name in names]
+
+
+def verdict_line(shown: Sequence[ShownChange], name: str) -> str:
+    changed = sum(each.beyond for each in shown)
+    return (
+        f"{changed} of {len(shown)} counts changed against {name}"
+        if changed
+        else (f"none of {len(shown)} counts changed against {name}")
+    )
+
+
+def table(shown: Sequence[ShownChange]) -> Table:
+    """The changed ones first; of the rest the sums only."""
+    picked = [each for each in shown if each.beyond]
+    picked += [each for each in shown if not each.beyond and not each.now.part]
+    columns = (
+        TableColumn("what", Setting.PROSE, ""), TableColumn("before"), TableColumn("now", Setting.STRONG),
+        TableColumn("change", Setting.STRONG), TableColumn("interval", Setting.INTERVAL),
+        TableColumn("verdict", Setting.VERDICT),
+    )  # fmt: skip
+    rows = tuple(
+        Row((each.name, each.then_text, each.now_text, each.change, each.bounds, Judged(each.verdict)))
+        for each in picked
+    )
+    return Table("against", "Against the earlier count", columns, rows, dense=True)
+
+
+def markdown(shown: Sequence[ShownChange], name: str, missing: Sequence[str] = ()) -> str:
+    """For a comment on a change."""
+    lines = [f"**{verdict_line(shown, name)}**", ""]
+    lines += ["| | before | now | change | interval | |", "|---|--:|--:|--:|--:|---|"]
+    for row in table(shown).rows:
+        cells = [str(entry).replace("|", "\\|") for entry in row.entries]
+        changed = cells[-1] == "changed"
+        lines.append(
+            f"| {' | '.join([*cells[:3], f'**{cells[3]}**' if changed else cells[3], *cells[4:]])} |"
+        )
+    lines += [f"\nNot counted any more: `{each}`" for each in missing]
+    return "\n".join(lines) + "\n"
+
+
+def junit(shown: Sequence[ShownChange], study: str) -> str:
+    """One test case per count; it fails if the count changed beyond the noise rule."""
+    failures = str(sum(each.beyond for each in shown))
+    suite = ElementTree.Element(
+        "testsuite", name=f"meshwise count {study}", tests=str(len(shown)), failures=failures, errors="0"
+    )
+    for each in shown:
+        case = ElementTree.SubElement(suite, "testcase", classname=each.where, name=each.now.id)
+        if each.beyond:
+            ElementTree.SubElement(case, "failure", message=each.sentence).text = each.sentence
+    root = ElementTree.Element("testsuites", tests=str(len(shown)), failures=failures)
+    root.append(suite)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def as_json(shown: Sequence[ShownChange]) -> Iterator[dict[str, Any]]:
+    for each in shown:
+        yield {
+            "id": each.now.id,
+            "changed": each.beyond,
+            "sentence": each.sentence,
+            "provenance": str(Provenance.COUNTED),
+        }

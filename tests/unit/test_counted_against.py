@@ -1,0 +1,197 @@
+"""Counted steps as time, and a count against an earlier one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from tests.support.counted import LADDER, counted
+from tests.support.fake_study import run_fake
+
+from meshwise.analysis.baseline import Comparison, compare, counts_of, unlike
+from meshwise.analysis.translated import translated
+from meshwise.cli.against import CountOutputs, conclude, read_baseline
+from meshwise.core.errors import MeshwiseError
+from meshwise.findings.finding import Finding
+from meshwise.findings.metric import MetricKey
+from meshwise.findings.subject import CellLevel, LadderStep
+from meshwise.stats.verdict import Verdict
+from meshwise.stats.welch import Uncertain, interval, product
+from meshwise.study.factors import CONTEXT_FIELDS
+from meshwise.study.file.read import parse_study
+from meshwise.study.model import Authorization
+from meshwise.testbed import fake_counting
+from meshwise.testbed.fake import FakeTestbed
+from meshwise.testbed.fake_counting import RULE
+
+# --- as time -------------------------------------------------------------------------------------------
+
+
+def finding_of(
+    metric: str, posture: str, estimate: float, half: float, *, lower: str = "", rate: float = 0.0
+) -> Finding:
+    at = {"mesh": "istio", "posture": posture, "protocol": "http1", "rate_rps": rate} | {
+        name: 1 for name in CONTEXT_FIELDS if name not in ("protocol", "rate_rps")
+    }
+    subject = LadderStep(at, lower, posture) if lower else CellLevel(at)
+    kind = "increment" if lower else "level"
+    low, high = (
+        (estimate - half, estimate + half)
+        if lower
+        else (estimate * np.exp(-half / estimate), estimate * np.exp(half / estimate))
+    )
+    return Finding(
+        f"{kind}/{lower}{posture}/{rate:g}rps/{metric}", subject, MetricKey(metric), estimate, low, high,
+        0.95, "", 7, "", verdict=Verdict.DISTINGUISHABLE,
+    )  # fmt: skip
+
+
+def study_with(measured: float, half: float) -> list[Finding]:
+    cpu, counted = "cpu_us_per_request", "instructions_per_request"
+    return [
+        finding_of(cpu, "strict", 120, 6, rate=200),
+        finding_of(cpu, "strict+fine", 126, 6, rate=200),
+        finding_of(counted, "strict", 300_000, 300),
+        finding_of(counted, "strict+fine", 315_000, 300),
+        finding_of(counted, "strict+fine", 15_000, 1_500, lower="strict"),
+        finding_of(cpu, "strict+fine", measured, half, lower="strict", rate=200),
+    ]
+
+
+def test_a_translated_step_holds_the_uncertainty_of_both_factors() -> None:
+    found = {each.metric: each for each in translated(study_with(6, 3), 0.95)}
+    rate, step = found["ns_per_instruction"], found["translated_cpu_us_per_request"]
+    assert rate.estimate == pytest.approx(0.4)
+    assert step.estimate == pytest.approx(6.0)
+    assert step.low is not None
+    assert step.high is not None
+    # 10 % of the step and 5 % of the rate.
+    assert (step.high - step.low) / 2 == pytest.approx(6 * (0.1**2 + 0.05**2) ** 0.5, rel=0.1)
+    assert {each.provenance for each in found.values()} == {"translated"}
+    assert "counted and translated" in step.sentence
+    assert (found["translated"].verdict, found["translated"].n) == (Verdict.OK, 1)
+
+
+@pytest.mark.parametrize(("measured", "half", "agree"), [(12, 3, False), (-6, 3, False), (12, 6, True)])
+def test_a_step_that_was_measured_otherwise_is_said(measured: float, half: float, *, agree: bool) -> None:
+    *_, check = translated(study_with(measured, half), 0.95)
+    assert check.verdict is (Verdict.OK if agree else Verdict.WARNING)
+    assert [flag.code for flag in check.flags] == [] if agree else ["translated_differs"]
+
+
+def test_intervals_of_a_product_cover() -> None:
+    chance, covered = np.random.default_rng(3), 0
+    for _ in range(2000):
+        one, other = chance.normal(10, 2, 6), chance.normal(3, 0.3, 5)
+        parts = [
+            Uncertain(float(each.mean()), float(each.std(ddof=1) / len(each) ** 0.5), len(each) - 1)
+            for each in (one, other)
+        ]
+        around = interval(product(*parts), 0.95)
+        covered += around.low <= 30 <= around.high
+    assert 0.935 <= covered / 2000 <= 0.97
+
+
+# --- against an earlier count --------------------------------------------------------------------------
+
+
+def two(seed: int, extra: int = 0, study: str = LADDER) -> Comparison:
+    """One count against another of the same study; the later one's `strict+fine` costs more by `extra`."""
+    found = parse_study(study, "counts.yaml")
+    sides = []
+    for each in (seed, seed + 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            if each != seed:
+                fine = fake_counting.AUTHORIZATION[Authorization.FINE] + extra
+                patch.setitem(fake_counting.AUTHORIZATION, Authorization.FINE, fine)  # type: ignore[arg-type]
+            findings = counted(found, each)
+        sides.append(counts_of({"counting": {"counter": "fake"}}, {}, findings))
+    assert unlike(*sides) == []
+    return compare(*sides, 0.95)
+
+
+def test_the_same_counted_twice_has_not_changed() -> None:
+    found = [bool(two(seed).changed) for seed in range(30)]
+    assert sum(found) <= 1
+
+
+def test_a_rule_that_was_added_is_a_change_every_time() -> None:
+    for seed in range(10):
+        changed = {each.now.id for each in two(seed, RULE).changed}
+        assert "increment/istio/strict+namespace..strict+fine/http1/instructions_per_request" in changed
+        assert all("strict+fine" in each for each in changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"counter": {"name": "callgrind", "cpu": "Haswell"}}, "counter's cpu is Haswell, not Skylake"),
+        (
+            {"proxies": {"istio": {"proxy": "Envoy", "digest": "b"}}},
+            "istio's proxy is Envoy, b, not Envoy, a",
+        ),
+    ],
+)
+def test_other_proxies_and_counters_are_refused(change: dict[str, object], words: str) -> None:
+    environment = {
+        "counter": {"name": "callgrind", "cpu": "Skylake"},
+        "proxies": {"istio": {"proxy": "Envoy", "digest": "a"}},
+    }
+    study = {"counting": {"counter": "callgrind", "tls": {"istio/strict": {"tls_group": "x25519"}}}}
+    findings = counted(parse_study(LADDER, "counts.yaml"))
+    then = counts_of(study, environment, findings)
+    assert unlike(then, counts_of(study, environment | change, findings)) == [words]
+    other = {"counting": {"counter": "perf", "tls": {"istio/strict": {"tls_group": "x25519mlkem768"}}}}
+    assert unlike(then, counts_of(other, environment, findings)) == [
+        "counter is perf, not callgrind",
+        "tls group is x25519mlkem768, not x25519, in istio/strict",
+    ]
+    assert unlike(then, counts_of(study, environment, [])) == ["they have no cell in common"]
+
+
+def test_count_compares_writes_and_ends_with_its_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = replace(parse_study(LADDER, "counts.yaml"), timed=False)
+    then, now = tmp_path / "then", tmp_path / "now"
+    run_fake(then, study)
+    assert conclude(then, CountOutputs(), None) == 0
+    baseline = then / "baseline.json"
+    assert baseline.stat().st_size < (then / "findings.json").stat().st_size / 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fake_counting.AUTHORIZATION, Authorization.FINE, 4_900 + RULE)  # type: ignore[arg-type]
+        run_fake(now, study, FakeTestbed(study, seed=7))
+    wanted = CountOutputs(baseline, tmp_path / "change.md", tmp_path / "junit.xml")
+    assert conclude(then, replace(wanted, against=baseline), read_baseline(baseline)) == 0
+    capsys.readouterr()
+    assert conclude(now, wanted, read_baseline(then / "findings.json")) == 1
+    assert "counts changed against" in capsys.readouterr().out
+    assert "| changed |" in (tmp_path / "change.md").read_text()
+    suite = ElementTree.fromstring((tmp_path / "junit.xml").read_text())
+    failures = suite.findall(".//failure")
+    assert len(failures) == int(suite.attrib["failures"]) > 0
+    assert "beyond the noise rule" in failures[0].attrib["message"]
+    assert conclude(now, replace(wanted, as_json=True), read_baseline(baseline)) == 1
+    said = json.loads(capsys.readouterr().out)["against"]
+    assert said["changed"] == len(failures)
+
+
+def test_what_is_no_count_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    for content_, code in (
+        ("{", "MW608"),
+        ("[]", "MW608"),
+        ("{}", "MW702"),
+        ('{"schema_version": 99}', "MW703"),
+        ('{"schema_version": 1, "study": {}, "environment": {}, "findings": []}', "MW705"),
+    ):
+        path.write_text(content_)
+        with pytest.raises(MeshwiseError) as caught:
+            read_baseline(path)
+        assert (caught.value.code, caught.value.exit_status) == (code, 2 if code > "MW7" else 3)
+    with pytest.raises(MeshwiseError, match="MW705"):
+        read_baseline(tmp_path / "absent.json")
