@@ -14,6 +14,7 @@ from meshwise.core import linux
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.study.design.needs import Needs
 from meshwise.study.model import MeshName
+from meshwise.telemetry.counting import perf_events
 from meshwise.testbed.local import checks, host
 from meshwise.testbed.local.checks import CheckResult, Grade
 
@@ -143,6 +144,35 @@ def test_facts_of_a_machine(tmp_path: Path) -> None:
     assert host.memory_bytes("MemAvailable", root) == 512 * 1024
     assert host.clock_source(root) == "tsc"
     assert host.governor(root) is None
+
+
+def test_whether_the_kernel_counts_instructions_is_said_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(perf_events, "missing", lambda: "this machine has no performance counter")
+    _, pmu = checks.counting()
+    assert (pmu.grade, pmu.detail) == (Grade.WARNING, "this machine has no performance counter")
+    assert "valgrind counts without it" in pmu.remedy
+    assert host.facts()["performance_counter"] == "this machine has no performance counter"
+    monkeypatch.setattr(perf_events, "missing", lambda: "")
+    _, pmu = checks.counting()
+    assert (pmu.grade, pmu.detail) == (Grade.OK, "in every timed trial, of every proxy")
+    assert host.facts()["performance_counter"] == "instructions and cycles of every process"
+
+
+def test_without_valgrind_or_a_compiler_the_doctor_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found, _ = checks.counting()
+    assert found.grade is Grade.WARNING
+    assert "apt-get install valgrind" in found.remedy
+    old = tmp_path / "valgrind"
+    old.write_text("#!/bin/sh\necho valgrind-3.19.0\n")
+    old.chmod(0o755)
+    found, _ = checks.counting()
+    assert "no C compiler" in found.detail
+    assert "apt-get install gcc" in found.remedy
 
 
 def test_free_space_of_a_directory_that_is_not_there_yet(tmp_path: Path) -> None:

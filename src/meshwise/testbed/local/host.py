@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshwise.telemetry.counting import perf_events
+
 _ROOT = Path("/")
 
 
@@ -127,6 +129,7 @@ def facts(root: Path = _ROOT) -> dict[str, object]:
         "memory_bytes": memory_bytes("MemTotal", root),
         "load_average": list(os.getloadavg()),
         "cpu_pressure": pressure(root),
+        "performance_counter": perf_events.missing() or "instructions and cycles of every process",
         "open_files_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
     }
 
