@@ -11,10 +11,10 @@ from meshwise.mesh.protection.requests import Attacker, new_mark
 from meshwise.mesh.protection.scene import Scene
 from meshwise.mesh.protection.talk import End, Say, http2, http2_start
 
-FLOOD = 400
+FLOOD = 300
 FLOOD_S = 3.0
 LONG_BYTES = 256 << 10
-SLOW_S = 3.0
+SLOW_S = 2.0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from meshwise.study.model import Posture, Protocol
 
 WATCH_S = 8.0
 """Longer than the drain of one HTTP connection in Envoy (5 s, and 1 s until it is closed)."""
+SHORT_WATCH_S = 3.0
+"""Of opaque connections, which nothing ends before the drain time."""
 GRACE_S = 0.3
 """A request that was under way, or that came before the proxy knew, is none that outlives a policy."""
 _BETWEEN_S = 0.1

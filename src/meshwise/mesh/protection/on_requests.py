@@ -23,8 +23,10 @@ from meshwise.mesh.protection.spellings import Spell, Spelling
 from meshwise.mesh.request import OTHER_TENANT, TENANT, TENANT_HEADER
 from meshwise.study.model import Authorization, MeshName, MtlsMode, Protocol
 
-SLOW_TRIES = 2
-"""Of what a proxy answers only after a second."""
+SLOW_TRIES = 1
+"""Of what a proxy answers only after a second, several times."""
+GUARDED_TRIES = 3
+"""Of what pushes a rule and takes it away again."""
 WHO = "the allowed client's key in other hands"
 WHERE = "from a pod without a sidecar, byte for byte"
 _ISTIO = "istio.io/latest/docs/reference/config/security/normalization/"
@@ -177,7 +179,7 @@ def _guarded(
     *limits: Inapplicable, protocol: Protocol = Protocol.HTTP1,
 ) -> Attempt:  # fmt: skip
     step = Spell(spellings, guarded=True)
-    return _attempt(key, how, step, both(istio, linkerd), (*limits, *GUARD_LIMITS), protocol)
+    return _attempt(key, how, step, both(istio, linkerd), (*limits, *GUARD_LIMITS), protocol, GUARDED_TRIES)
 
 
 _LOWER = (Spelling("lower case", method="delete"), Spelling("mixed case", method="DeLeTe"))

@@ -16,7 +16,7 @@ from meshwise.mesh.protection.attempt import (
 )
 from meshwise.mesh.protection.credentials import Credential
 from meshwise.mesh.protection.excess import Flood, LongHead, SlowHead
-from meshwise.mesh.protection.kept import KeptOpen
+from meshwise.mesh.protection.kept import SHORT_WATCH_S, WATCH_S, KeptOpen
 from meshwise.mesh.protection.on_requests import WHERE, WHO
 from meshwise.mesh.protection.uncontrolled import WithoutControlPlane
 from meshwise.study.model import LADDER, Authorization, MeshName, MtlsMode, Protocol
@@ -55,6 +55,10 @@ _NO_PROCESS = Inapplicable(
 )
 
 
+def _watch_s(protocol: Protocol) -> float:
+    return SHORT_WATCH_S if protocol is Protocol.TCP else WATCH_S
+
+
 def _kept_caller(protocol: Protocol, words: str) -> Attempt:
     return Attempt(
         f"kept-caller-{protocol}",
@@ -62,7 +66,7 @@ def _kept_caller(protocol: Protocol, words: str) -> Attempt:
         "on a connection from before the policy",
         f"goes on using {words} when its namespace is not allowed any more",
         "refused on the open connection as well",
-        KeptOpen(_STRICT, Credential.OTHER_NAMESPACE),
+        KeptOpen(_STRICT, Credential.OTHER_NAMESPACE, _watch_s(protocol)),
         both(Documented(NEVER, _DRAIN), Documented(BY_CALLER, _WATCHED)),
         _AT_NAMESPACE,
         protocol,
@@ -77,7 +81,7 @@ def _kept_plaintext(protocol: Protocol, words: str) -> Attempt:
         "on a connection from before the policy",
         f"goes on using {words} when mTLS is demanded",
         "refused on the open connection as well",
-        KeptOpen(_PERMISSIVE, None),
+        KeptOpen(_PERMISSIVE, None, _watch_s(protocol)),
         both(Documented(NEVER, _DRAIN), Documented(STRICT, _WATCHED)),
         _AT_STRICT,
         protocol,

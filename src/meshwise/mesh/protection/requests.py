@@ -23,6 +23,8 @@ from meshwise.service.arrivals import HEADER, PATH, Arrival
 from meshwise.study.model import MtlsMode, Protocol
 
 SHORT_S = 1.0
+LONGEST_S = 15.0
+"""On a machine that is ever so slow."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ class Attacker:
         self, data: bytes, *, answers: int = 1, most_s: float = SHORT_S, wire: Wire | None = None
     ) -> Heard:
         """On a connection of its own."""
+        slowness = self.scene.placement.patience.slowness
         with self.line() as line:
-            return line.talk(Say((data,), wire or self.wire, answers, most_s))
+            return line.talk(Say((data,), wire or self.wire, answers, min(most_s * slowness, LONGEST_S)))
 
     def arrived(self, mark: str) -> list[Arrival]:
         """What came of requests whose mark begins so. Raises MW406."""
