@@ -268,3 +268,39 @@ def test_a_check_passes_only_with_the_sign_of_its_meaning() -> None:
     assert not failed.passed
     assert failed.name.startswith("node-2: outsider in plaintext")
     assert failed.observed == "200"
+
+
+def test_an_answer_brings_its_status_fields_and_body() -> None:
+    head = b"HTTP/1.1 403 Forbidden\r\nL5d-Proxy-Error: no\r\ncontent-length: 3\r\n\r\nnot"
+    with talking_to(http1(head)) as connect:
+        answer = ask(connect, HTTP1)
+    assert (answer.status, answer.body, answer.field("l5d-proxy-error")) == (403, b"not", "no")
+    with talking_to(http2([(":status", "200"), ("server", "x")])) as connect:
+        answer = ask(connect, HTTP2)
+    assert (answer.status, answer.field("server")) == (200, "x")
+
+
+def test_a_request_may_have_a_body() -> None:
+    received: list[bytes] = []
+
+    def peer(connection: socket.socket) -> None:
+        while b"a body" not in b"".join(received):
+            received.append(connection.recv(65536))
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    with talking_to(peer) as connect:
+        assert ask(connect, replace(HTTP1, method="POST", body=b"a body")).seen is CallOutcome.OK
+    assert b"Content-Length: 6\r\n" in b"".join(received)
+
+
+def test_a_handshake_may_have_less_time_than_an_answer(tmp_path: Path) -> None:
+    authority = CertificateAuthority(key_type=KeyType.ECDSA_P256)
+    files = store(
+        authority.issue("a", "b", make_key(KeyType.ECDSA_P256)), authority.root_pem, tmp_path, "one"
+    )
+    silent = threading.Event()
+    with talking_to(lambda connection: silent.wait() and None) as connect:
+        answer = ask(connect, HTTP1, TlsAs(files, str(files.root), "x", within_s=0.01))
+        silent.set()
+    assert answer.seen is CallOutcome.TIMEOUT
+    assert answer.handshake is None

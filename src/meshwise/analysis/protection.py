@@ -79,19 +79,10 @@ def evidence_of(facts: Mapping[str, Any]) -> TryEvidence:
 def _protected(mesh: MeshName, posture: str, key: str, group: _Group, confidence: float) -> Protected:
     decided = [outcome for outcome in group.outcomes if outcome in DECIDED]
     stopped = decided.count(AttemptOutcome.STOPPED)
-    if not decided:
-        outcome = group.outcomes[0] if len(set(group.outcomes)) == 1 else AttemptOutcome.UNDECIDED
-    else:
-        outcome = decided[0] if len(set(group.outcomes)) == 1 else AttemptOutcome.UNDECIDED
+    outcome = group.outcomes[0] if len(set(group.outcomes)) == 1 else AttemptOutcome.UNDECIDED
     interval = clopper_pearson(stopped, len(decided), confidence) if decided else None
     attempt = BY_KEY.get(key)
-    told = next(
-        (
-            evidence
-            for seen, evidence in zip(group.outcomes, group.evidence, strict=True)
-            if seen is (outcome if outcome in set(group.outcomes) else seen)
-        )
-    )
+    shows = outcome if outcome in group.outcomes else group.outcomes[0]
     return Protected(
         mesh,
         posture,
@@ -102,6 +93,6 @@ def _protected(mesh: MeshName, posture: str, key: str, group: _Group, confidence
         interval.low if interval else None,
         interval.high if interval else None,
         attempt.expected(mesh, POSTURES[posture]) if attempt else None,
-        told,
+        group.evidence[group.outcomes.index(shows)],
         sum(bool(evidence.harm) for evidence in group.evidence),
     )

@@ -25,13 +25,15 @@ from meshwise.archive.contents import MOST_BYTES, contents_of, held, opened, rea
 from meshwise.archive.decode import MOST_ROW_BYTES, MOST_TABLE_BYTES, check_sizes, decode, require_one_trial
 from meshwise.archive.documents import check_about, check_environment, damaged, files_of, json_object
 from meshwise.archive.manifest import MANIFEST_NAME, Manifest, digest_of
+from meshwise.archive.outcome import ProtectionTry
 from meshwise.archive.resolved import STUDY_VALUES_NAME, of_values
-from meshwise.archive.rows import trial_of, with_rounds
+from meshwise.archive.rows import trial_of, tries_of, with_rounds
 from meshwise.archive.schema import (
     COUNTS,
     DESIGN,
     EVENTS,
     FIRST_WITH_MANIFEST,
+    PROTECTION,
     REQUESTS,
     SCHEMA_VERSION,
     TELEMETRY,
@@ -191,22 +193,33 @@ class ArchiveReader:
         """What was counted in every window of the counting trials; no rows if nothing was."""
         return self._grown(COUNTS)
 
+    def protection(self) -> tuple[ProtectionTry, ...]:
+        """What was tried against postures, in the order of trying; empty if nothing was."""
+        path = str(self.directory / f"{PROTECTION.name}.parquet")
+        try:
+            return tries_of(self._shared(PROTECTION).to_pylist())
+        except ValueError as error:
+            raise damaged(path, f"a row is no try: {error}") from error
+
     def _grown(self, spec: TableSpec) -> pl.DataFrame:
         """A table that all trials share, without rows of trials that are not complete."""
-        name = f"{spec.name}.parquet"
-        with held(self.directory) as folder:
-            contents, _ = contents_of(folder)
-        table = spec.arrow.empty_table()
-        if name in contents:
-            table = table_of(contents[name], spec, str(self.directory / name))
-        frame = pl.from_arrow(table)
+        frame = pl.from_arrow(self._shared(spec))
         assert isinstance(frame, pl.DataFrame)
         complete = self.trials_arrow["trial_id"].to_pylist()
         return frame.filter(pl.col("trial_id").cast(pl.String).is_in(complete))
 
+    def _shared(self, spec: TableSpec) -> pa.Table:
+        """A table that may be absent; without rows then."""
+        name = f"{spec.name}.parquet"
+        with held(self.directory) as folder:
+            contents, _ = contents_of(folder)
+        if name not in contents:
+            return spec.arrow.empty_table()
+        return table_of(contents[name], spec, str(self.directory / name))
+
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """An in-memory DuckDB with the views `design`, `trials`, `requests`, `telemetry`, `counts`; close
-        it."""
+        """An in-memory DuckDB with the views `design`, `trials`, `requests`, `telemetry`, `counts`,
+        `protection`; close it."""
         connection = duckdb.connect()
         for name in ("design", "trials"):
             connection.from_parquet(str(self.directory / f"{name}.parquet")).create_view(name)
@@ -217,6 +230,7 @@ class ArchiveReader:
             else:
                 connection.from_arrow(spec.arrow.empty_table()).create_view(spec.name)
         connection.register(COUNTS.name, self.counts().to_arrow())
+        connection.register(PROTECTION.name, self._shared(PROTECTION))
         return connection
 
     def posture(self, file_name: str) -> str:

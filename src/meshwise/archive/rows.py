@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from meshwise.archive.outcome import Check, Proof, TrialOutcome
-from meshwise.archive.schema import DESIGN, TRIALS
+from meshwise.archive.outcome import ATTEMPT_OUTCOMES, Check, Proof, ProtectionTry, TrialOutcome
+from meshwise.archive.schema import DESIGN, PROTECTION, TRIALS
 from meshwise.study.factors import FACTORS
 from meshwise.study.model import Cell, Phase, Role, Trial
 
@@ -130,3 +130,27 @@ def checks_json(checks: Iterable[Check]) -> str:
 
 def trials_table(rows: list[Row]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=TRIALS.arrow)
+
+
+def protection_table(tries: Sequence[ProtectionTry]) -> pa.Table:
+    rows = [
+        {
+            "mesh": one.mesh, "posture": one.posture, "protocol": one.protocol, "attempt": one.attempt,
+            "execution": one.execution, "try": one.number, "outcome": one.outcome, "evidence": one.evidence,
+            "duration_ns": one.duration_ns,
+        }
+        for one in tries
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, PROTECTION.arrow)
+
+
+def tries_of(rows: Iterable[Mapping[str, Any]]) -> tuple[ProtectionTry, ...]:
+    """The rows of `protection.parquet`. Raises ValueError for one that is no try."""
+    found = []
+    for row in rows:
+        if row["outcome"] not in ATTEMPT_OUTCOMES:
+            raise ValueError(f"`outcome` is `{row['outcome']}`")
+        if not isinstance(json.loads(row["evidence"]), dict):
+            raise ValueError("`evidence` is no JSON object")
+        found.append(ProtectionTry(**{"number" if name == "try" else name: row[name] for name in row}))
+    return tuple(found)

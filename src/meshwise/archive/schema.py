@@ -205,7 +205,21 @@ COUNTS = _table(
     ("duration_ns", INT, "of the window"),
 )
 
-TABLES = (DESIGN, TRIALS, REQUESTS, TELEMETRY, EVENTS, COUNTS)
+PROTECTION = _table(
+    "protection",
+    "one row per try of an attempt against a posture; absent if `meshwise protect` was not run",
+    ("mesh", NAME, "`none`, `istio`, `linkerd`"),
+    ("posture", NAME, "its name, as `posture` of a cell"),
+    ("protocol", NAME, "what the services spoke"),
+    ("attempt", NAME, "its key (docs/protection.md)"),
+    ("execution", pa.int32(), "counts from 0; which life of the processes, with keys of its own"),
+    ("try", pa.int32(), "counts from 0 within the execution"),
+    ("outcome", NAME, "`stopped`, `let_through`, `not_applicable`, `undecided`"),
+    ("evidence", TEXT, "JSON: `status`, `reason`, `counted`, `wire`, `harm`, as far as there are any"),
+    ("duration_ns", INT, "how long the try took; 0 if it was not made"),
+)
+
+TABLES = (DESIGN, TRIALS, REQUESTS, TELEMETRY, EVENTS, COUNTS, PROTECTION)
 
 
 def conform(table: pa.Table, spec: TableSpec, trial_id: str | None = None) -> pa.Table:

@@ -24,11 +24,12 @@ from meshwise.archive.begin import FAILURES, create, go_on, keep_manifest, probe
 from meshwise.archive.contents import MOST_BYTES, encode, table_of
 from meshwise.archive.lock import ArchiveLock
 from meshwise.archive.manifest import ABSENT, digest_of
+from meshwise.archive.outcome import ProtectionTry
 from meshwise.archive.outcome import TrialOutcome as TrialOutcome
 from meshwise.archive.outcome import TrialStatus as TrialStatus
 from meshwise.archive.read import POSTURES
-from meshwise.archive.rows import outcome_row, trial_of, trials_table
-from meshwise.archive.schema import COUNTS, EVENTS, REQUESTS, TELEMETRY, TableSpec, conform
+from meshwise.archive.rows import outcome_row, protection_table, trial_of, trials_table
+from meshwise.archive.schema import COUNTS, EVENTS, PROTECTION, REQUESTS, TELEMETRY, TableSpec, conform
 from meshwise.core import messages
 from meshwise.core.files import Folder, disk_troubles
 from meshwise.study.model import Study, Trial
@@ -111,6 +112,16 @@ class Archive:
             self._replace(growing | {"trials.parquet": encode(trials)})
         self._trials = trials
         self._statuses |= {outcome.trial.trial_id: outcome.status for outcome in outcomes}
+
+    def keep_protection(self, tries: Sequence[ProtectionTry]) -> None:
+        """Store what was tried against postures, instead of what was stored of that before. Raises MW607."""
+        with disk_troubles(self.directory):
+            self._replace({f"{PROTECTION.name}.parquet": encode(protection_table(tries))})
+
+    @property
+    def protected(self) -> bool:
+        """Whether tries are stored."""
+        return f"{PROTECTION.name}.parquet" in self._digests
 
     def _keep(self, outcome: TrialOutcome) -> dict[str, Any]:
         """The trial's own files; the columns about them."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 
 from meshwise.analysis.protection import Protected, protected
-from meshwise.cli.run import proxy_overrides
+from meshwise.archive.outcome import ProtectionTry
+from meshwise.archive.store import Archive
+from meshwise.cli.run import proxy_overrides, replayed
 from meshwise.cli.wiring import meshes_that_drain, not_applicable
 from meshwise.core.errors import ExitStatus
 from meshwise.core.patience import USUAL
@@ -19,18 +24,28 @@ from meshwise.mesh.protection.attempt import AttemptOutcome
 from meshwise.mesh.protection.catalogue import ATTEMPTS
 from meshwise.report import edge
 from meshwise.report.protection import lines
-from meshwise.runner.protect import Effort, question_of
+from meshwise.runner.protect import Effort, Underway, question_of
 from meshwise.runner.protect import protect as try_all
+from meshwise.study.design.blocks import design
 from meshwise.study.file.read import load_study
 from meshwise.study.model import Study
 from meshwise.testbed.local import calibration
 from meshwise.testbed.local.checks import preflight
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
+from meshwise.testbed.seam import Testbed
 
 
 def protect(
     study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Where the tries are stored: a new directory, or an archive of the same study.",
+            metavar="DIR",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what came of every attempt as JSON.")
     ] = False,
@@ -52,15 +67,27 @@ def protect(
     question = question_of(asked, ATTEMPTS, executions)
     preflight(question)
     effort = Effort(executions, tries)
-    raise typer.Exit(
-        enter_world(lambda: _protect(question, effort, as_json), keep=proxy_overrides(os.environ))
-    )
+    kept_visible = [*([out] if out else []), *proxy_overrides(os.environ), *replayed(asked)]
+    raise typer.Exit(enter_world(lambda: _protect(asked, question, effort, out, as_json), keep=kept_visible))
 
 
-def _protect(question: Study, effort: Effort, as_json: bool) -> int:
-    patience = USUAL.slowed(calibration.slowness(question).factor)
-    with LocalTestbed(question, meshes_that_drain(question), patience=patience) as testbed:
-        tries = list(try_all(question, testbed, ATTEMPTS, effort, lambda _: None))
+def _protect(asked: Study, question: Study, effort: Effort, out: Path | None, as_json: bool) -> int:
+    console = edge.console(stderr=True)
+    slowness = calibration.slowness(question)
+    if said := calibration.words(slowness):
+        console.print(said, markup=False, soft_wrap=True)
+    patience = USUAL.slowed(slowness.factor)
+    tries: list[ProtectionTry] = []
+    with ExitStack() as stack:
+        testbed = stack.enter_context(LocalTestbed(question, meshes_that_drain(question), patience=patience))
+        archive = stack.enter_context(_archive(asked, out, testbed)) if out else None
+        try:
+            with _place(console) as observe:
+                for one in try_all(question, testbed, ATTEMPTS, effort, observe):
+                    tries.append(one)
+        finally:
+            if archive and (not archive.protected or _whole(tries, question)):
+                archive.keep_protection(tries)
     found = protected(tries, question.confidence)
     if as_json:
         typer.echo(json.dumps(document(found), indent=1))
@@ -68,6 +95,39 @@ def _protect(question: Study, effort: Effort, as_json: bool) -> int:
         edge.console().print("\n".join(lines(found)), markup=False, highlight=False, soft_wrap=True)
     untried = any(each.outcome is AttemptOutcome.UNDECIDED and not each.n for each in found)
     return ExitStatus.ANSWER_IS_NO if untried else ExitStatus.DONE
+
+
+def _archive(asked: Study, out: Path, testbed: Testbed) -> Archive:
+    """The archive of this study, made if there is none."""
+    found = (out / "design.parquet").exists()
+    return Archive.start(out, asked, design(asked), testbed.environment(), resume=found)
+
+
+def _whole(tries: Sequence[ProtectionTry], question: Study) -> bool:
+    """Everything was tried at least once; what a stopped run has does not replace what a whole one had."""
+    due = sum(cell.protocol is attempt.protocol for cell in question.cells for attempt in ATTEMPTS)
+    return len({(one.mesh, one.posture, one.attempt) for one in tries}) == due
+
+
+@contextmanager
+def _place(console: Console) -> Iterator[Callable[[Underway], None]]:
+    """Where it is: one line that changes on a terminal, else a line per posture."""
+    if console.is_terminal:
+        with console.status("starting") as status:
+            yield lambda now: status.update(escape(_line(now)))
+        return
+    said: set[tuple[str, str, int]] = set()
+
+    def observe(now: Underway) -> None:
+        if (key := (now.mesh, now.posture, now.execution)) not in said:
+            said.add(key)
+            console.print(f"{now.mesh} {now.posture} (execution {now.execution})", markup=False)
+
+    yield observe
+
+
+def _line(now: Underway) -> str:
+    return f"{now.done}/{now.due} attempts: {now.mesh} {now.posture}, {now.attempt.key}"
 
 
 def document(found: Sequence[Protected]) -> dict[str, Any]:

@@ -69,7 +69,10 @@ def _ask(
             if tls is None:
                 return _exchange(connection, request), None
             context, session = (ticket.context, ticket.session) if ticket else (client_context(tls), None)
+            usual_s = connection.gettimeout()
+            connection.settimeout(tls.within_s or usual_s)
             with context.wrap_socket(connection, server_hostname=tls.server_name, session=session) as secure:
+                secure.settimeout(usual_s)
                 handshake = _handshake(secure)
                 if tls.preface:
                     secure.sendall(tls.preface)

@@ -80,6 +80,8 @@ class TlsAs:
     own."""
     ciphers: str = ""
     """OpenSSL's cipher list for TLS 1.2 and older; empty: its own."""
+    within_s: float | None = None
+    """How long the handshake may take; None: as long as every other answer."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from meshwise.analysis.protection import Protected
+from meshwise.analysis.protection import DECIDED, Protected
 from meshwise.mesh.protection.attempt import AttemptOutcome
 from meshwise.study.model import MeshName
 
@@ -29,6 +30,12 @@ def lines(found: Sequence[Protected]) -> Iterator[str]:
         f"{HARM} {each.mesh} {each.posture}, {each.attempt}: {each.evidence.harm}"
         for each in found
         if each.harmed
+    )
+    yield from (
+        f"? {each.mesh} {each.posture}, {each.attempt}: stopped in {each.stopped} of {each.n} decided tries"
+        f" ({each.evidence})"
+        for each in found
+        if each.outcome is AttemptOutcome.UNDECIDED
     )
     yield from differences(found)
 
@@ -66,29 +73,28 @@ def surprise(one: Protected) -> str:
 
 
 def differences(found: Iterable[Protected]) -> Iterator[str]:
-    """One sentence for each attempt that the meshes stop from different postures on."""
-    by_attempt: dict[str, dict[MeshName, list[Protected]]] = {}
+    """One sentence for each way in which two meshes differ in the same postures, with its attempts."""
+    by_attempt: dict[str, dict[MeshName, dict[str, Protected]]] = {}
     for one in found:
-        if one.mesh is not MeshName.NONE:
-            by_attempt.setdefault(one.attempt, {}).setdefault(one.mesh, []).append(one)
+        if one.mesh is not MeshName.NONE and one.outcome in DECIDED:
+            by_attempt.setdefault(one.attempt, {}).setdefault(one.mesh, {})[one.posture] = one
+    said: dict[str, list[str]] = {}
     for attempt, meshes in by_attempt.items():
-        said = {mesh: _from(rows) for mesh, rows in meshes.items()}
-        if len(said) > 1 and len(set(said.values())) > 1:
-            yield f"{attempt}: " + "; ".join(f"{mesh} {words}" for mesh, words in said.items())
+        for (mesh, rows), (other, others) in itertools.combinations(meshes.items(), 2):
+            common = [posture for posture in rows if posture in others]
+            if any(rows[posture].outcome is not others[posture].outcome for posture in common):
+                words = f"{mesh} {_where(rows, common)}, {other} {_where(others, common)}"
+                said.setdefault(words, []).append(attempt)
+    yield from (f"{words}: {', '.join(attempts)}" for words, attempts in said.items())
 
 
-def _from(rows: Sequence[Protected]) -> str:
-    """In which postures one mesh stops an attempt."""
-    stopped = [row.posture for row in rows if row.outcome is AttemptOutcome.STOPPED]
-    tried = [row.posture for row in rows if row.outcome is not AttemptOutcome.NOT_APPLICABLE]
-    if not tried:
-        return "knows nothing of it"
+def _where(rows: Mapping[str, Protected], postures: Sequence[str]) -> str:
+    """In which of these postures, in the order of the ladder, a mesh stops an attempt."""
+    stopped = [posture for posture in postures if rows[posture].outcome is AttemptOutcome.STOPPED]
     if not stopped:
-        return "stops it in none of the postures tried"
-    if stopped == tried:
-        return (
-            "stops it in every posture" if len(tried) == len(rows) else "stops it wherever it means anything"
-        )
-    if tried[-len(stopped) :] == stopped:
-        return f"stops it from {stopped[0]} on"
-    return f"stops it in {', '.join(stopped)} only"
+        return "stops in no posture"
+    if stopped == list(postures):
+        return "stops in every posture" if len(postures) > 1 else f"stops in {postures[0]}"
+    if postures[-len(stopped) :] == stopped:
+        return f"stops from {stopped[0]} on" if len(stopped) > 1 else f"stops in {stopped[0]} only"
+    return f"stops in {', '.join(stopped)} only"

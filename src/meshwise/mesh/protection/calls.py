@@ -18,6 +18,9 @@ _SIZES = range(64, 1024)
 _OWN_FAULTS = ("NO_PROTOCOLS_AVAILABLE", "NO_CIPHERS_AVAILABLE", "NO_CIPHER_MATCH", "UNSUPPORTED_PROTOCOL ")
 """What OpenSSL says when it has not even sent a hello."""
 _MOST_REASON = 160
+_HANDSHAKE_S = 0.25
+"""On an idle machine a handshake takes some milliseconds. A proxy that takes a hello for something else may
+wait for more of it as long as it looks for a protocol."""
 
 
 def some_size() -> int:
@@ -80,4 +83,10 @@ class Presenting(AttackStep):
     def carry_out(self, scene: Scene) -> Seen:
         size = some_size()
         tls = replace(scene.tls(self.credential), versions=self.versions, ciphers=self.ciphers)
-        return judged(scene, scene.from_outside(scene.request(size, self.what), tls), size)
+        if self.versions:
+            tls = replace(tls, within_s=_HANDSHAKE_S * scene.placement.patience.slowness)
+        answer = scene.from_outside(scene.request(size, self.what), tls)
+        if tls.within_s and answer.seen is CallOutcome.TIMEOUT and answer.handshake is None:
+            words = f"no answer to the hello within {tls.within_s:g} s: not taken for TLS"
+            return Seen(AttemptOutcome.STOPPED, "no handshake", words)
+        return judged(scene, answer, size)

@@ -54,8 +54,11 @@ def _short(name: str) -> str:
 
 
 def _linkerd_counted(reach: Reach, pod: str) -> Counted:
+    """Without the connections over loopback, on which this is asked."""
     found: Counter[str] = Counter()
     for each in ProxyAdmin(pod, reach).matching(_LINKERD_COUNTERS):
+        if each.labels.get("target_addr", "").startswith("127."):
+            continue
         reason = each.labels.get("error", "")
         found[f"{each.name}{f' ({reason})' if reason else ''}"] += int(each.value)
     return found

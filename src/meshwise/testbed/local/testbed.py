@@ -47,6 +47,7 @@ from meshwise.testbed.local.stage import CONTROL_PLANE, LocalStage
 from meshwise.testbed.local.world import current_world
 from meshwise.testbed.seam import Measurement, Observe, ReachedPods
 
+ENDING_S = 0.3
 STATE_LOG_BYTES = 32 << 10
 """Of each process's log that is kept after a failure."""
 FIDELITY = (
@@ -291,7 +292,9 @@ class LocalTestbed:
         for process in list(self._running[environment.name]):
             if process.running and process.name not in stuck:
                 continue
-            ending = "fell silent" if process.running else process.ending
+            # What is ending has closed its sockets some time before its parent is told.
+            ended = process.wait(ENDING_S * self._patience.slowness)
+            ending = process.ending if ended else "fell silent"
             self._start_again(process)
             revived.append(f"{process.name} {ending}")
         return revived
