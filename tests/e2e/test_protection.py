@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from tests.support import inside_protection
 from tests.support.envoy import envoy
+from tests.support.inside_protection import ATTEMPTS
 from tests.support.people import ORDINARY, ROOT, scene_as
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.linkerd import binary
-from meshwise.mesh.protection.catalogue import ATTEMPTS
 from meshwise.study.model import LADDER
 
 SURPRISES = {("istio", "strict+fine", "token-wrong-audience")}

@@ -18,8 +18,8 @@ from meshwise.core.patience import Patience
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.none.mesh import NoneMesh
+from meshwise.mesh.protection import on_certificates, on_ports, on_tokens, on_wire
 from meshwise.mesh.protection.attempt import AttackStep, Attempt, AttemptOutcome, Seen
-from meshwise.mesh.protection.catalogue import ATTEMPTS, BY_KEY
 from meshwise.mesh.protection.scene import Scene
 from meshwise.runner.protect import Effort, protect, question_of
 from meshwise.study.model import LADDER, NO_MESH, Cell, MeshName, Posture
@@ -28,6 +28,9 @@ from meshwise.testbed.local.world import enter_world
 from tests.support.inside_world import say
 from tests.support.studies import cell, study
 
+ATTEMPTS = (*on_wire.ATTEMPTS, *on_certificates.ATTEMPTS, *on_ports.ATTEMPTS, *on_tokens.ATTEMPTS)
+"""Those on the wire, on identity and on ports; `inside_attempts` has the others."""
+BY_KEY = {attempt.key: attempt for attempt in ATTEMPTS}
 MESHES = {MeshName.NONE: NoneMesh, MeshName.ISTIO: IstioMesh, MeshName.LINKERD: LinkerdMesh}
 
 
@@ -64,7 +67,7 @@ def run(postures: Sequence[Posture], mesh: MeshName, attempts: Sequence[Attempt]
 
 
 def everything(mesh: MeshName) -> int:
-    """All attempts, once each, on every rung."""
+    """Once each, on every rung."""
     run((NO_MESH,) if mesh is MeshName.NONE else LADDER, mesh, ATTEMPTS)
     return 0
 
