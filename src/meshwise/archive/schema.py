@@ -164,7 +164,12 @@ TELEMETRY = _table(
     ("trial_id", NAME, "the trial"),
     ("t_ns", INT, "when it was read"),
     ("source", NAME, "who was read: `<mesh>/<process set>/<workload>/<role>`, `host`, ..."),
-    ("metric", NAME, "what, unit last: `cpu_ns`, `rss_bytes`, `pss_bytes`, ..."),
+    (
+        "metric",
+        NAME,
+        "what, unit last: `cpu_ns`, `rss_bytes`, `pss_bytes`, ...; `instructions_total` and `cycles_total` "
+        "(user space) where the kernel has a performance counter",
+    ),
     ("labels", NAME, "`key=value` pairs joined by commas, sorted; empty if none"),
     ("value", pa.float64(), "in the metric's unit; `_total` and `cpu_ns` count up over the process's life"),
 )
