@@ -73,6 +73,15 @@ class CounterConformance:
         self.work(10 * UNITS[0], process)
         assert self.window(counted, process, UNITS[0]) == pytest.approx(first, rel=0.01)
 
+    def test_windows_after_a_pause_count_as_before_it(
+        self, counted: CountedProcess, process: OwnedProcess
+    ) -> None:
+        self.window(counted, process, 1)
+        first = self.window(counted, process, UNITS[0])
+        counted.pause()
+        self.work(UNITS[1], process)
+        assert self.window(counted, process, UNITS[0]) == pytest.approx(first, rel=0.01)
+
     def test_a_window_without_work_is_shorter_than_any_with(
         self, counted: CountedProcess, process: OwnedProcess
     ) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from meshwise.mesh.dump import ask_all
 from meshwise.mesh.expectations import CallOutcome, Expectation, Meaning, What, Who, expectations
 from meshwise.mesh.files import private_directory, write_private
-from meshwise.mesh.probe import check_of, on_hop
+from meshwise.mesh.probe import Entrance, check_of, on_hop
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers, request_of
 from meshwise.mesh.seam import OUTSIDER, Capture, Delivered, Fidelity, Placement, ProcessPlan, Proof, Ready
@@ -66,6 +66,11 @@ class NotesModel:
         workload = cell.topology[callee]
         rows = expectations(effective_posture(cell, workload), workload.speaks(cell.protocol).layer)
         return [row for row in rows if row.who in (Who.MESH, Who.PLAINTEXT) and row.what is What.ALLOWED]
+
+    def entrance(self, placement: Placement, cell: Cell) -> Entrance:
+        client, entry = cell.topology.workloads[0], cell.topology.entry
+        request = on_hop(cell, client, entry, What.ALLOWED, Plan())
+        return Entrance(OUTSIDER, placement[entry.name].pod_ip, entry.port(cell.protocol), request, tls=None)
 
     def judge(self, placement: Placement, cell: Cell, reach: Reach, delivered: Delivered) -> Proof:
         begun_ns = time.monotonic_ns()

@@ -24,10 +24,10 @@ from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.expectations import Expectation, Meaning, What, Who
 from meshwise.mesh.request import request_of
-from meshwise.mesh.seam import Delivered, LocalMesh, PlacedWorkload, Placement
+from meshwise.mesh.seam import OUTSIDER, Delivered, LocalMesh, PlacedWorkload, Placement
 from meshwise.mesh.traits import NAMES
 from meshwise.study.graph.model import GraphService
-from meshwise.study.model import LADDER, NO_MESH, Cell, Protocol, Topology, TopologyKind
+from meshwise.study.model import LADDER, NO_MESH, Cell, MtlsMode, Protocol, Topology, TopologyKind
 from meshwise.telemetry.seam import Moment
 from meshwise.telemetry.source import Source
 from meshwise.testbed.fake_reach import FakeReach
@@ -99,6 +99,19 @@ class MeshConformance:
         plans = mesh.processes(placement, workers=1)
         proxied = {plan.pod for plan in plans if plan.role == "proxy"}
         assert proxied == {placed.name for placed in placement.workloads if mesh.capture(placed.name)}
+
+    def test_the_entrance_is_the_entrys_own_pod_and_has_no_tls_where_the_posture_has_none(
+        self, tmp_path: Path
+    ) -> None:
+        mesh, placement = type(self).mesh(), self.placement(tmp_path)
+        entry = self.cell.topology.entry
+        for protocol in Protocol:
+            cell = replace(self.cell, protocol=protocol)
+            found = mesh.model.entrance(placement, cell)
+            assert (found.pod, found.address) == (OUTSIDER, placement[entry.name].pod_ip)
+            assert found.request.protocol is protocol
+            if cell.posture.mtls not in (MtlsMode.PERMISSIVE, MtlsMode.STRICT):
+                assert found.tls is None
 
     def test_differences_are_named_once_and_explained(self) -> None:
         for privileged in (True, False):

@@ -39,6 +39,7 @@ CHECKED_ENVIRONMENT = (
     ("privileged",),
     ("workers",),
     ("proxies",),
+    ("counter",),
 )
 """Facts of environment.json that must not change between the trials of one study; load and pressure may."""
 

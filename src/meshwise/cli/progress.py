@@ -67,7 +67,7 @@ def earlier(study: Study, archive: Archive) -> list[TrialResult]:
     return [
         shown_of(stored_result(archive.directory, trial))
         for trial, status, _ in archive.history()
-        if status is TrialStatus.OK
+        if status is TrialStatus.OK and trial.role is not Role.COUNT
     ]
 
 

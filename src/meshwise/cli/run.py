@@ -12,22 +12,16 @@ from typing import Annotated
 import typer
 
 from meshwise.archive.read import stored_alone, stored_graph
-from meshwise.archive.store import Archive, TrialStatus
-from meshwise.cli.progress import earlier, progress
-from meshwise.cli.wiring import LevelOption, meshes_of, not_applicable
-from meshwise.core.errors import ExitStatus
-from meshwise.core.patience import USUAL
+from meshwise.archive.store import TrialStatus
+from meshwise.cli.parts import run_parts
+from meshwise.cli.wiring import LevelOption, not_applicable
 from meshwise.core.units import format_duration
-from meshwise.measure.attribution import Machine
 from meshwise.mesh.binaries.store import OVERRIDES
-from meshwise.report import edge
-from meshwise.runner.loop import RunSummary, run_study, schedule_of
+from meshwise.runner.loop import RunSummary
 from meshwise.study.design.blocks import design
 from meshwise.study.file.read import load_study
-from meshwise.study.model import Layer, Study, Trial
-from meshwise.testbed.local import calibration
+from meshwise.study.model import Layer, Study
 from meshwise.testbed.local.checks import preflight
-from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
 
 
@@ -54,7 +48,18 @@ def run(
     trials = design(question)
     preflight(question)
     kept_visible = [out, *proxy_overrides(os.environ), *replayed(question)]
-    raise typer.Exit(enter_world(lambda: _run(study, question, trials, out, resume), keep=kept_visible))
+
+    def inside() -> int:
+        return run_parts(
+            question,
+            trials,
+            out,
+            resume,
+            lambda stored: stopped_line(stored, study, out, question.layer),
+            lambda summary, statuses: closing_line(summary, statuses, out),
+        )
+
+    raise typer.Exit(enter_world(inside, keep=kept_visible))
 
 
 def proxy_overrides(environment: Mapping[str, str]) -> list[Path]:
@@ -68,41 +73,14 @@ def replayed(question: Study) -> list[Path]:
     return [Path(trace.path)] if trace else []
 
 
-def _run(study: Path, question: Study, trials: tuple[Trial, ...], out: Path, resume: bool) -> int:
-    console = edge.console(stderr=True)
-    statuses: Mapping[str, TrialStatus] = {}
-    slowness = calibration.slowness(question)
-    if said := calibration.words(slowness):
-        console.print(said, markup=False, soft_wrap=True)
-    patience = USUAL.slowed(slowness.factor)
-    try:
-        with (
-            LocalTestbed(question, meshes_of(question), patience=patience) as testbed,
-            Archive.start(
-                out, question, trials, environment := testbed.environment(), resume=resume
-            ) as archive,
-        ):
-            try:
-                before, machine = earlier(question, archive), Machine.of(environment)
-                with progress(console, question, trials, before, machine) as observe:
-                    schedule = schedule_of(question, trials)
-                    summary = run_study(question, schedule, testbed, archive, observe)
-            finally:
-                statuses = archive.statuses()
-    except KeyboardInterrupt:
-        console.print(stopped_line(len(statuses), study, out, question.layer), soft_wrap=True)
-        return edge.INTERRUPTED
-    console.print(closing_line(summary, statuses, out), soft_wrap=True)
-    good = TrialStatus.OK in statuses.values() and not summary.violated
-    return ExitStatus.DONE if good else ExitStatus.ANSWER_IS_NO
-
-
-def stopped_line(stored: int, study: Path, out: Path, level: Layer | None = None) -> str:
+def stopped_line(
+    stored: int, study: Path, out: Path, level: Layer | None = None, command: str = "run"
+) -> str:
     if not stored:
         return "stopped before a trial was complete"
     return (
         f"stopped; what is complete is kept: {counted(stored, 'trial')}; archive in {out}\n"
-        f"next: meshwise run {shlex.quote(str(study))} --out {shlex.quote(str(out))} --resume"
+        f"next: meshwise {command} {shlex.quote(str(study))} --out {shlex.quote(str(out))} --resume"
         + (f" --level {level}" if level else "")
     )
 

@@ -41,7 +41,7 @@ Connect = Callable[[], socket.socket]
 
 
 @dataclass(frozen=True)
-class _Ticket:
+class SessionTicket:
     """A session that the server offered to resume, with the context that it belongs to."""
 
     context: ssl.SSLContext
@@ -50,15 +50,16 @@ class _Ticket:
 
 def ask(connect: Connect, request: Ask, tls: TlsAs | None = None) -> ProbeAnswer:
     """Connects, asks, closes. Nothing that the peer does raises."""
-    answer, ticket = _ask(connect, request, tls, None)
+    answer, ticket = ask_once(connect, request, tls)
     if tls is None or not tls.resume:
         return answer
-    return _ask(connect, request, tls, ticket)[0] if ticket else answer
+    return ask_once(connect, request, tls, ticket)[0] if ticket else answer
 
 
-def _ask(
-    connect: Connect, request: Ask, tls: TlsAs | None, ticket: _Ticket | None
-) -> tuple[ProbeAnswer, _Ticket | None]:
+def ask_once(
+    connect: Connect, request: Ask, tls: TlsAs | None, ticket: SessionTicket | None = None
+) -> tuple[ProbeAnswer, SessionTicket | None]:
+    """The same on one connection, which offers this ticket's session; and what a later one may offer."""
     handshake: Handshake | None = None
     try:
         connection = connect()
@@ -78,7 +79,7 @@ def _ask(
                     secure.sendall(tls.preface)
                 answer = replace(_exchange(secure, request), handshake=handshake)
                 # TLS 1.3 sends tickets after the handshake, so they are here once an answer is.
-                return answer, _Ticket(context, secure.session) if secure.session else None
+                return answer, SessionTicket(context, secure.session) if secure.session else None
     except (OSError, http.client.HTTPException, frames.FramingError) as error:
         return ProbeAnswer(_of_error(error), _words(error), handshake), None
 

@@ -85,6 +85,19 @@ class TlsAs:
 
 
 @dataclass(frozen=True)
+class Entrance:
+    """How the sidecar of a workload is called by a client that has the mesh's own client's identity, but no
+    sidecar: each call is one connection to it, and nobody else works for it."""
+
+    pod: str
+    address: str
+    port: int
+    request: Ask
+    tls: TlsAs | None
+    """None where the posture has no mutual TLS."""
+
+
+@dataclass(frozen=True)
 class Handshake:
     """What the TLS client saw."""
 

@@ -17,6 +17,7 @@ from meshwise.archive.outcome import Check as Check
 from meshwise.archive.outcome import Proof as Proof
 from meshwise.core.patience import USUAL, Patience
 from meshwise.mesh.expectations import Expectation
+from meshwise.mesh.probe import Entrance
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers
 from meshwise.study.model import Cell, MeshName, Topology, Workload
@@ -59,6 +60,8 @@ class Placement:
     directory: Path
     trust_domain: str = "cluster.local"
     patience: Patience = USUAL
+    counted: bool = False
+    """What its sidecars do is counted, so they do nothing by the clock that can be left out."""
 
     def __getitem__(self, name: str) -> PlacedWorkload:
         return next(placed for placed in self.workloads if placed.name == name)
@@ -162,6 +165,9 @@ class MeshModel(Protocol):
 
     def expectations(self, cell: Cell, callee: str) -> Sequence[Expectation]:
         """What must come of every kind of call to this workload, by the posture that it demands itself."""
+
+    def entrance(self, placement: Placement, cell: Cell) -> Entrance:
+        """How the entry's sidecar is called without the client's; what is asked is allowed."""
 
     def judge(self, placement: Placement, cell: Cell, reach: Reach, delivered: Delivered) -> Proof:
         """Try what must work and what must not, read the proxies' own counters, and judge both by the

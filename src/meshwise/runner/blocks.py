@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from meshwise.archive.outcome import TrialStatus
-from meshwise.runner.schedule import Done, History, Round
-from meshwise.study.model import Trial
+from meshwise.runner.schedule import Done, History, Past, Round
+from meshwise.study.model import Role, Trial
 
 
 class BlockSchedule:
@@ -34,14 +34,19 @@ def _due(block: Sequence[Trial], history: History) -> Iterator[tuple[Trial, ...]
     for arms in rounds:
         past = [history.trials.get(trial.trial_id) for trial in arms]
         failed = any(each and each.status is TrialStatus.FAILED for each in past)
-        again = tuple(
-            retry_of(each.trial) for each in past if each and each.status is not TrialStatus.UNPROVEN
-        )
+        again = tuple(retry_of(each.trial) for each in past if each and _due_again(each))
         if failed and again[0].trial_id not in history.trials:
             yield again
 
 
+def _due_again(past: Past) -> bool:
+    """Of a round in which a trial failed. A count does not mind who was beside it."""
+    if past.trial.role is Role.COUNT:
+        return past.status is TrialStatus.FAILED
+    return past.status is not TrialStatus.UNPROVEN
+
+
 def retry_of(trial: Trial) -> Trial:
-    """The one re-try of a trial: same cell, block, round and position, its own name. A round is tried again
-    whole, because an arm is compared with those that ran beside it."""
+    """The one re-try of a trial: same cell, block, round and position, its own name. A round that is timed is
+    tried again whole, because an arm is compared with those that ran beside it."""
     return dataclasses.replace(trial, trial_id=f"{trial.trial_id}-r1", attempt=1)

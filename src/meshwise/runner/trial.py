@@ -7,13 +7,14 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from meshwise.archive.outcome import Measurement, TrialOutcome, TrialStatus
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.findings.flag import COMPANY
 from meshwise.mesh.seam import Proof
-from meshwise.study.model import Trial
+from meshwise.study.model import Role, Trial
 from meshwise.testbed.seam import LiveProgress, Testbed
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def run_round(
     """The outcomes of the arms, in their order. An arm that cannot be measured leaves the round, which goes
     on without it; the others say so. What did not end well comes with the state that it was in,
     before anything is torn down."""
-    readied = [_ready(trial, testbed) for trial in trials]
+    readied = _readied(trials, testbed)
     proven = [each for each in readied if isinstance(each, _Proven)]
     begun_ns = time.monotonic_ns()
     measured = testbed.measure([each.trial for each in proven], observe) if proven else {}
@@ -46,14 +47,24 @@ def run_round(
         for each in readied
     ]
     absent = [outcome.trial.cell.name for outcome in outcomes if outcome.status is not TrialStatus.OK]
+    minds_company = trials[0].role is not Role.COUNT
     return [
         flagged(outcome, str(COMPANY(absent=", ".join(absent))))
-        if absent and outcome.status is TrialStatus.OK
+        if absent and minds_company and outcome.status is TrialStatus.OK
         else dataclasses.replace(outcome, state=testbed.state(outcome.trial))
         if outcome.status is not TrialStatus.OK
         else outcome
         for outcome in outcomes
     ]
+
+
+def _readied(trials: Sequence[Trial], testbed: Testbed) -> list[_Proven | TrialOutcome]:
+    """One after another, because together they would wait for one another's CPU; but counted sidecars are so
+    slow that waiting for them takes longest."""
+    if trials[0].role is not Role.COUNT or len(trials) == 1:
+        return [_ready(trial, testbed) for trial in trials]
+    with ThreadPoolExecutor(len(trials), "arm") as pool:
+        return list(pool.map(lambda trial: _ready(trial, testbed), trials))
 
 
 def flagged(outcome: TrialOutcome, flag: str) -> TrialOutcome:

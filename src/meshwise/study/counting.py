@@ -28,13 +28,13 @@ class Counting:
     """Each cell is counted in several executions: lives of its proxies, in each of which every cell of the
     mesh has one trial with all its windows."""
 
-    requests: int = 300
+    requests: int = 100
     """In each window of requests."""
     windows: int = 5
     """Windows of requests that count."""
-    warmup: int = 300
+    warmup: int = 200
     """Requests of the window before them, which is stored and not used."""
-    handshakes: int = 12
+    handshakes: int = 10
     """Connections that are opened in a window of handshakes; 0: there are none."""
     executions: int = 6
     """Trials of each cell, each in another life of its proxies (`Trial.life`)."""

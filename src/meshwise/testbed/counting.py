@@ -13,7 +13,7 @@ from meshwise.study.counting import WindowKind
 INSTRUCTIONS, CYCLES, SYSTEM_CALLS = "instructions", "cycles", "system_calls"
 """What `metric` may be."""
 
-Counted = tuple[str, str, int]
+CountedValue = tuple[str, str, int]
 """(metric, name, value)"""
 
 
@@ -26,7 +26,7 @@ class CountedWindow:
     requests: int
     connections: int
     duration_ns: int
-    counted: Mapping[str, Sequence[Counted]]
+    counted: Mapping[str, Sequence[CountedValue]]
     """By source."""
 
 

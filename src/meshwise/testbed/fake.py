@@ -1,7 +1,7 @@
 """A testbed without a proxy: synthetic numbers from a seed, so that a whole study takes a second.
 
 It exists to test runner, archive, resume, analysis and reports, and says `"testbed": "fake"` in its
-environment, so that no report passes it for real. The model is simple and its truth is known (`truth`):
+environment, so that no report passes it for real. The model is simple and its truth is known (`fake_truth`):
 
     log(median of a trial) = log(cell's truth) + block + execution of this set of processes + run
 
@@ -15,7 +15,7 @@ import time
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -27,10 +27,7 @@ from meshwise.load.schedule import shaped_times_ns
 from meshwise.mesh.seam import Check, Proof
 from meshwise.study.model import (
     Arrangement,
-    Authorization,
-    Cell,
     MtlsMode,
-    Protocol,
     Role,
     Study,
     Trial,
@@ -40,89 +37,19 @@ from meshwise.telemetry.source import Source
 from meshwise.testbed import fake_counting
 from meshwise.testbed.fake_counting import CountingNoise
 from meshwise.testbed.fake_reach import reached_pods
+from meshwise.testbed.fake_truth import (
+    CAPACITY_CPUS,
+    INSTRUMENT_CPU,
+    NODE_CPU_US,
+    POD_CPU,
+    SAMPLES_PER_S,
+    STATUS,
+    TAIL,
+)
+from meshwise.testbed.fake_truth import SimulatedNoise as SimulatedNoise
+from meshwise.testbed.fake_truth import capacity_rps as capacity_rps
+from meshwise.testbed.fake_truth import truth as truth
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe, ReachedPods
-
-HOP_US = 90.0
-"""Median of one node without a sidecar."""
-
-SIDECARS_US = 210.0
-"""What the two sidecars of a hop add in plaintext."""
-
-MODE_US: Mapping[MtlsMode | None, float] = {
-    None: 0.0, MtlsMode.DISABLE: 0.0, MtlsMode.PERMISSIVE: 32.0, MtlsMode.STRICT: 33.0,
-}  # fmt: skip
-AUTHORIZATION_US = {
-    Authorization.NONE: 0.0,
-    Authorization.NAMESPACE: 4.0,
-    Authorization.REQUEST: 18.0,
-    Authorization.FINE: 30.0,
-}
-PROTOCOL_FACTOR = {Protocol.HTTP1: 1.0, Protocol.HTTP2: 1.1, Protocol.GRPC: 1.25, Protocol.TCP: 0.6}
-STATUS = {Protocol.HTTP1: 200, Protocol.HTTP2: 200, Protocol.GRPC: 1000, Protocol.TCP: 0}
-TAIL = 0.35
-"""Standard deviation of the log of service times within a trial."""
-
-CPU_SHARE = 0.55
-"""Proxy CPU per request as a share of what the sidecars add to the median."""
-
-SAMPLES_PER_S = 5
-
-
-@dataclass(frozen=True)
-class SimulatedNoise:
-    """Standard deviations on the log scale."""
-
-    block: float = 0.03
-    execution: float = 0.015
-    """Of one life of one mesh's set of processes."""
-    run: float = 0.01
-    """Of the moments in which a round is measured; a trial apart is a round of one."""
-    arm: float = 0.0
-    """Of an arm beside the others of its round."""
-    company: float = 0.0
-    """No noise: what an arm beside others takes more of than one alone, in time and CPU."""
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What a cell would show without noise."""
-
-    service_us: float
-    """Median."""
-    proxy_cpu_us: float
-    """CPU per request, all sidecars together."""
-    proxy_rss_bytes: float
-    """Of one sidecar."""
-
-
-def truth(cell: Cell) -> Truth:
-    protocol = PROTOCOL_FACTOR[cell.protocol]
-    bytes_us = (cell.request_bytes + cell.response_bytes) * 0.002
-    sidecars = 0.0
-    if cell.posture.mtls is not None:
-        scanned = cell.policy_count * 0.02
-        sidecars = (
-            SIDECARS_US + MODE_US[cell.posture.mtls] + AUTHORIZATION_US[cell.posture.authorization] + scanned
-        )
-    hops = cell.length
-    return Truth(
-        service_us=hops * protocol * (HOP_US + bytes_us + sidecars),
-        proxy_cpu_us=hops * protocol * sidecars * CPU_SHARE,
-        proxy_rss_bytes=48e6 + 2e6 * len(cell.posture.name) + 4_000 * cell.policy_count,
-    )
-
-
-CAPACITY_CPUS = 0.1
-"""CPUs of a saturation study: few, so that a search needs few requests. The telemetry shows them as one CPU
-that is as much slower."""
-NODE_CPU_US = 40.0
-"""CPU per request of a node in a saturation study."""
-INSTRUMENT_CPU, POD_CPU = 0, 1
-
-
-def capacity_rps(cell: Cell) -> float:
-    """Where a cell's backlog begins to grow; its knee lies a little below."""
-    return CAPACITY_CPUS * 1e6 / (cell.length * NODE_CPU_US + truth(cell).proxy_cpu_us)
 
 
 class FakeTestbed:

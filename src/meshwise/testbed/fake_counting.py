@@ -22,7 +22,7 @@ from meshwise.study.counting import Counting, PlannedWindow, WindowKind
 from meshwise.study.design.counting import planned_windows
 from meshwise.study.model import Authorization, Cell, KeyType, MeshName, MtlsMode, Protocol, Trial
 from meshwise.telemetry.source import Source
-from meshwise.testbed.counting import INSTRUCTIONS, SYSTEM_CALLS, Counted, CountedWindow, counts_table
+from meshwise.testbed.counting import INSTRUCTIONS, SYSTEM_CALLS, CountedValue, CountedWindow, counts_table
 
 FAKE_COUNTER = "fake"
 CALLER = {MeshName.ISTIO: 158_000, MeshName.LINKERD: 110_000}
@@ -139,7 +139,7 @@ def _window(
     return CountedWindow(number, window.kind, window.requests, window.connections, duration_ns, counted)
 
 
-def _calls(requests: int, duration_ns: int, generator: np.random.Generator) -> Iterator[Counted]:
+def _calls(requests: int, duration_ns: int, generator: np.random.Generator) -> Iterator[CountedValue]:
     for name, per_request in CALLS.items():
         idle = generator.poisson(IDLE_CALLS_PER_S * duration_ns / 1e9) if name == "epoll_wait" else 0
         yield SYSTEM_CALLS, name, round(per_request * requests) + int(idle)

@@ -70,18 +70,28 @@ class Environment:
         return f"{cell.topology.entry.host}:{cell.topology.entry.port(cell.protocol)}"
 
 
-def lay_out(study: Study, directory: Path, patience: Patience = USUAL) -> tuple[Environment, ...]:
+def lay_out(
+    study: Study, directory: Path, patience: Patience = USUAL, *, counting: bool = False
+) -> tuple[Environment, ...]:
     """Every environment of the study, in its order; all first sets, then all second ones. Files below
-    `directory`."""
-    wanted = environments_of(study)
+    `directory`. `counting`: those of the counting trials, else those of what is timed."""
+    wanted = environments_of(study, counting=counting)
     return tuple(
-        _environment(number, mesh, process_set, wanted[process_set, order, mesh], directory, patience)
+        _environment(
+            number, mesh, process_set, wanted[process_set, order, mesh], directory, patience, counting
+        )
         for number, (process_set, order, mesh) in enumerate(sorted(wanted), start=1)
     )
 
 
 def _environment(
-    number: int, mesh: MeshName, process_set: str, cells: list[Cell], directory: Path, patience: Patience
+    number: int,
+    mesh: MeshName,
+    process_set: str,
+    cells: list[Cell],
+    directory: Path,
+    patience: Patience,
+    counting: bool,
 ) -> Environment:
     pods, services = _subnet(POD_RANGE, number), _subnet(SERVICE_RANGE, number)
     placed = tuple(
@@ -95,6 +105,7 @@ def _environment(
         outsider_ip=str(pods + _OUTSIDER_POD),
         directory=directory / mesh / process_set,
         patience=patience,
+        counted=counting,
     )
     topologies = dict.fromkeys(cell.topology for cell in cells)
     return Environment(placement, cells[0], tuple(each for each in topologies if each.graph))

@@ -56,9 +56,11 @@ _TAGS = {
 }
 
 
-def bootstrap(service: Service, directory: Path) -> Json:
-    """`directory`: the sidecar's own; LDS and CDS are watched in it."""
+def bootstrap(service: Service, directory: Path, *, counted: bool = False) -> Json:
+    """`directory`: the sidecar's own; LDS and CDS are watched in it. `counted`: it flushes its statistics
+    when it is asked for them, not every five seconds, which would be in some windows and not in others."""
     return {
+        **({"stats_flush_on_admin": True} if counted else {}),
         "node": {
             "id": node_id(service),
             "cluster": f"{service.name}.{service.namespace}",

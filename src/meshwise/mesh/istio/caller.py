@@ -16,13 +16,13 @@ from meshwise.mesh.expectations import (
     meaning_of,
 )
 from meshwise.mesh.identity import IdentityFiles
-from meshwise.mesh.probe import Handshake, ProbeAnswer, TlsAs, on_hop
+from meshwise.mesh.probe import Entrance, Handshake, ProbeAnswer, TlsAs, on_hop
 from meshwise.mesh.protection.credentials import files_of_outsiders
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import OUTSIDER, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
 from meshwise.study.demands import effective_posture
-from meshwise.study.model import Cell, Layer, Protocol
+from meshwise.study.model import Cell, Layer, MtlsMode, Protocol
 
 _SIGNS: Signs = {
     Meaning.ANSWERED: frozenset({CallOutcome.OK, CallOutcome.DECLINED}),
@@ -112,3 +112,13 @@ def tls_client(cell: Cell, target: PlacedWorkload, identity: IdentityFiles | Non
     callee, protocol = cell.topology[target.name], cell.protocol
     name = f"outbound_.{callee.port(protocol)}_._.{callee.host}"
     return TlsAs(identity, root, server_name=name, alpn=_ALPN[callee.speaks(protocol)])
+
+
+def entrance(placement: Placement, cell: Cell) -> Entrance:
+    """How the client's twin calls the sidecar of the entry."""
+    target, callee = placement[cell.topology.entry.name], cell.topology.entry
+    request = on_hop(cell, cell.topology.callers(target.name)[0], callee, What.ALLOWED, Plan())
+    twin = files_of_outsiders(placement)[Who.TWIN]
+    plain = effective_posture(cell, callee).mtls is MtlsMode.DISABLE
+    secure = None if plain else tls_client(cell, target, twin, str(twin.root))
+    return Entrance(OUTSIDER, target.pod_ip, callee.port(cell.protocol), request, secure)

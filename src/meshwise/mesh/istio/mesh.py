@@ -100,7 +100,7 @@ class IstioMesh:
         for service in self.model.view(placement, cell, version, self._delivery.sources).services:
             directory = private_directory(placement.directory / service.name, PROXY_UID)
             self._delivery.lay_out(directory)
-            config = bootstrap.bootstrap(service, directory)
+            config = bootstrap.bootstrap(service, directory, counted=placement.counted)
             write_private(directory / "bootstrap.json", json.dumps(config), PROXY_UID)
         self._bring(placement, cell, version)
 

@@ -14,11 +14,12 @@ from functools import lru_cache
 
 from meshwise.mesh.delivery.seam import Sources
 from meshwise.mesh.expectations import Expectation
-from meshwise.mesh.istio import posture, proof, traits
+from meshwise.mesh.istio import caller, posture, proof, traits
 from meshwise.mesh.istio.kinds import IstioResources
 from meshwise.mesh.istio.resources import parse
 from meshwise.mesh.istio.translate import fingerprint
 from meshwise.mesh.istio.view import Options, View, view_of
+from meshwise.mesh.probe import Entrance
 from meshwise.mesh.protection import guard_rule
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers, request_of
@@ -62,6 +63,9 @@ class IstioModel:
 
     def expectations(self, cell: Cell, callee: str) -> Sequence[Expectation]:
         return proof.rows(cell, callee)
+
+    def entrance(self, placement: Placement, cell: Cell) -> Entrance:
+        return caller.entrance(placement, cell)
 
     def judge(self, placement: Placement, cell: Cell, reach: Reach, delivered: Delivered) -> Proof:
         begun_ns = time.monotonic_ns()

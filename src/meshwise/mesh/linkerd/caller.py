@@ -14,9 +14,10 @@ from meshwise.mesh.expectations import (
     Who,
     expectations,
 )
+from meshwise.mesh.identity import IdentityFiles
 from meshwise.mesh.linkerd import direct
 from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
-from meshwise.mesh.probe import ProbeAnswer, TlsAs, on_hop
+from meshwise.mesh.probe import Entrance, ProbeAnswer, TlsAs, on_hop
 from meshwise.mesh.protection.credentials import files_of_outsiders
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import OUTSIDER, PlacedWorkload, Placement
@@ -107,8 +108,25 @@ class LinkerdCaller:
         return rows_of(self._cell, target.name)
 
     def _tls(self, who: Who, target: PlacedWorkload) -> TlsAs:
-        return TlsAs(
-            identity=self._files.get(who),
-            root=str(self._files[Who.TWIN].root),
-            server_name=identity_of(target.workload, self._placement),
-        )
+        return _tls(self._files, self._placement, who, target)
+
+
+def entrance(placement: Placement, cell: Cell) -> Entrance:
+    """How the client's twin calls the sidecar of the entry."""
+    target, callee = placement[cell.topology.entry.name], cell.topology.entry
+    request = on_hop(cell, cell.topology.callers(target.name)[0], callee, What.ALLOWED, Plan())
+    address, port = target.pod_ip, callee.port(cell.protocol)
+    if effective_posture(cell, callee).mtls is MtlsMode.DISABLE:
+        return Entrance(OUTSIDER, address, port, request, None)
+    secure = _tls(files_of_outsiders(placement), placement, Who.TWIN, target)
+    if callee.speaks(cell.protocol).layer is Layer.L4:
+        secure, port = direct.to_port(secure, port), INBOUND_PORT
+    return Entrance(OUTSIDER, address, port, request, secure)
+
+
+def _tls(files: Mapping[Who, IdentityFiles], placement: Placement, who: Who, target: PlacedWorkload) -> TlsAs:
+    return TlsAs(
+        identity=files.get(who),
+        root=str(files[Who.TWIN].root),
+        server_name=identity_of(target.workload, placement),
+    )

@@ -15,11 +15,12 @@ from functools import lru_cache
 from typing import Any
 
 from meshwise.mesh.expectations import Expectation
-from meshwise.mesh.linkerd import hops, posture, proof, traits
+from meshwise.mesh.linkerd import caller, hops, posture, proof, traits
 from meshwise.mesh.linkerd.caller import rows_of
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.resources import LinkerdResources, parse
 from meshwise.mesh.linkerd.snapshot import snapshot
+from meshwise.mesh.probe import Entrance
 from meshwise.mesh.protection import guard_rule
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers, request_of
@@ -54,6 +55,9 @@ class LinkerdModel:
 
     def expectations(self, cell: Cell, callee: str) -> Sequence[Expectation]:
         return rows_of(cell, callee)
+
+    def entrance(self, placement: Placement, cell: Cell) -> Entrance:
+        return caller.entrance(placement, cell)
 
     def judge(self, placement: Placement, cell: Cell, reach: Reach, delivered: Delivered) -> Proof:
         begun_ns = time.monotonic_ns()

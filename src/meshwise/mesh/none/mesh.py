@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from meshwise.mesh.expectations import CallOutcome, Expectation, Meaning, Signs, What, Who, expectations
-from meshwise.mesh.probe import ProbeAnswer, check_of, on_hop
+from meshwise.mesh.probe import Entrance, ProbeAnswer, check_of, on_hop
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers, request_of
 from meshwise.mesh.seam import (
@@ -66,6 +66,11 @@ class NoneModel:
 
     def expectations(self, cell: Cell, callee: str) -> Sequence[Expectation]:
         return expectations(cell.posture, cell.topology[callee].speaks(cell.protocol).layer)
+
+    def entrance(self, placement: Placement, cell: Cell) -> Entrance:
+        client, entry = cell.topology.workloads[0], cell.topology.entry
+        request = on_hop(cell, client, entry, What.ALLOWED, Plan())
+        return Entrance(OUTSIDER, placement[entry.name].pod_ip, entry.port(cell.protocol), request, tls=None)
 
     def judge(self, placement: Placement, cell: Cell, reach: Reach, delivered: Delivered) -> Proof:
         begun_ns = time.monotonic_ns()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from meshwise.study.design.rounds import block_rounds
-from meshwise.study.model import Cell, MeshName, Study, TopologyKind
+from meshwise.study.design.counting import counting_design
+from meshwise.study.design.rounds import Task, block_rounds
+from meshwise.study.model import Cell, MeshName, Study, TopologyKind, Trial
 
 BESIDE_SERVICE_BYTES = {MeshName.NONE: 18 << 20, MeshName.ISTIO: 43 << 20, MeshName.LINKERD: 24 << 20}
 """Of a workload: its service and its sidecar; pages that processes share counted once. A study of 30 services
@@ -14,6 +15,8 @@ took 1.27 GiB with Istio's sidecars and 0.71 GiB with Linkerd's (benchmarks/thir
 BANK_BYTES = 280 << 20
 """What a bank has more than as many nodes of a graph: its five services take 300 MiB, PostgreSQL 47, Redis 16
 (two banks in one round, counted likewise)."""
+COUNTED_BYTES = {MeshName.ISTIO: 400 << 20, MeshName.LINKERD: 200 << 20}
+"""What a sidecar takes more under callgrind."""
 INOTIFY_OF_ENVOY = 9
 """What an Envoy makes to watch its configuration (counted in /proc/PID/fd), whatever its workers."""
 
@@ -26,6 +29,8 @@ class Needs:
     workloads: Mapping[MeshName, int]
     """In a mesh each has a sidecar."""
     banks: int
+    counting: bool = False
+    """Its sidecars run under a counter."""
 
     @property
     def sidecars(self) -> int:
@@ -43,25 +48,28 @@ class Needs:
     @property
     def memory_bytes(self) -> int:
         beside = sum(BESIDE_SERVICE_BYTES[mesh] * count for mesh, count in self.workloads.items())
-        return beside + BANK_BYTES * self.banks
+        counted = sum(COUNTED_BYTES.get(mesh, 0) * count for mesh, count in self.workloads.items())
+        return beside + BANK_BYTES * self.banks + (counted if self.counting else 0)
 
 
-def environments_of(study: Study) -> dict[tuple[str, int, MeshName], list[Cell]]:
-    """The cells of each environment, by (set of processes, number of the mesh in the study, mesh)."""
+def environments_of(study: Study, *, counting: bool = False) -> dict[tuple[str, int, MeshName], list[Cell]]:
+    """The cells of each environment, by (set of processes, number of the mesh in the study, mesh).
+    `counting`: of the counting trials, which have environments of their own."""
+    timed: Iterable[Task | Trial] = (task for arms in block_rounds(study) for task in arms)
     found: dict[tuple[str, int, MeshName], list[Cell]] = {}
-    for arms in block_rounds(study):
-        for task in arms:
-            place = (task.process_set, study.environments.index(task.cell.mesh), task.cell.mesh)
-            found.setdefault(place, []).append(task.cell)
+    for task in counting_design(study) if counting else timed:
+        place = (task.process_set, study.environments.index(task.cell.mesh), task.cell.mesh)
+        found.setdefault(place, []).append(task.cell)
     return found
 
 
-def needs_of(study: Study) -> Needs:
+def needs_of(study: Study, *, counting: bool = False) -> Needs:
+    """`counting`: while it counts, else while it measures time."""
     workloads: dict[MeshName, int] = {}
     banks = 0
-    environments = environments_of(study)
+    environments = environments_of(study, counting=counting)
     for (_, _, mesh), cells in environments.items():
         names = {workload.name for cell in cells for workload in cell.topology.workloads}
         workloads[mesh] = workloads.get(mesh, 0) + len(names)
         banks += any(cell.shape is TopologyKind.BANK for cell in cells)
-    return Needs(len(environments), workloads, banks)
+    return Needs(len(environments), workloads, banks, counting)

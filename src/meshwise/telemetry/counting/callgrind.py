@@ -5,6 +5,8 @@ Rules of this file:
 - Nothing of ours is left on a disk: the library is in memory (memfd), dumps are read and removed.
 - What is counted depends on the program and its work alone: addresses are fixed, the environment always has
   the same size, the user's valgrind options are not read, jemalloc gives nothing back by the clock.
+- Between the windows of one trial and those of the next nothing is instrumented, because a program is six
+  times slower with it: it starts so, too. What was translated is lost with it, so each trial has to warm up.
 - Threads take turns in order (`--fair-sched`), as valgrind runs one at a time.
 """
 
@@ -87,7 +89,7 @@ class CallgrindCounter:
             descriptors, program = (*descriptors, opened), _through(opened)
         words = (
             "--tool=callgrind", "--command-line-only=yes", "--vgdb=no", "--fair-sched=yes",
-            "--dump-line=no", f"--callgrind-out-file={directory / _PROFILE}",
+            "--dump-line=no", "--instr-atstart=no", f"--callgrind-out-file={directory / _PROFILE}",
             f"--log-file={directory / _LOG}",
         )  # fmt: skip
         return replace(
@@ -164,14 +166,20 @@ class CallgrindProcess:
         self._directory = directory
         self._patience = patience
         self._traced_from: int | None = None
+        self._instrumented = False
         self._connection = self._connect()
         try:
+            self._command("o")  # one that was let go of may have been
             self._count_known_work()
+            self.pause()
         except BaseException:
             self._connection.close()
             raise
 
     def begin(self) -> None:
+        if not self._instrumented:
+            self._command("i")
+            self._instrumented = True
         self._traced_from = self._log.stat().st_size
         self._command("z")
 
@@ -180,6 +188,10 @@ class CallgrindProcess:
         if not count.instructions and count.system_calls:
             raise self._nothing("it made system calls, and no instruction was counted")
         return count
+
+    def pause(self) -> None:
+        self._command("o")
+        self._instrumented = False
 
     def close(self) -> None:
         self._connection.close()

@@ -37,6 +37,10 @@ class FakeCountedProcess:
         require_running(self._process, "fake")
         return self._work()
 
+    def pause(self) -> None:
+        """It slows nothing down."""
+        require_running(self._process, "fake")
+
     def close(self) -> None:
         """Holds nothing."""
 

@@ -8,6 +8,8 @@
  * One packet of one byte is a command and is answered with the same byte when it is done:
  *   z  from now on everything counts, and system calls are traced into valgrind's log
  *   d  write what was counted since, and trace no more
+ *   i  instructions are counted from now on, which makes the program much slower, at first above all
+ *   o  they are not, until `i`
  *   k  count known work: KNOWN turns of a loop of this thread, and one system call
  *
  * The instructions by which valgrind is asked, and the numbers of the requests, are those of valgrind.h and
@@ -34,6 +36,8 @@
 #define DUMP_STATS TOOL('C', 'T', 0)
 #define ZERO_STATS TOOL('C', 'T', 1)
 #define TOGGLE_COLLECT TOOL('C', 'T', 2)
+#define START_INSTRUMENTATION TOOL('C', 'T', 4)
+#define STOP_INSTRUMENTATION TOOL('C', 'T', 5)
 
 #define MARK 0x6d77 /* `which` of a getpriority that only this thread makes: its line in the log is known by it */
 #define KNOWN 100000
@@ -66,6 +70,18 @@ static void trace(int on)
         syscall(SYS_getpriority, MARK, 0);
 }
 
+static void instrument(int on)
+{
+    static int is_on; /* only this thread asks */
+
+    if (on == is_on)
+        return;
+    is_on = on;
+    ask(on ? START_INSTRUMENTATION : STOP_INSTRUMENTATION, 0);
+    if (on)
+        ask(TOGGLE_COLLECT, 0); /* off for this thread: the start has set it for all */
+}
+
 static void known_work(void)
 {
     ask(TOGGLE_COLLECT, 0);
@@ -88,6 +104,12 @@ static void serve(int connection)
             ask(DUMP_STATS, 0);
             trace(0);
             break;
+        case 'i':
+            instrument(1);
+            break;
+        case 'o':
+            instrument(0);
+            break;
         case 'k':
             known_work();
             break;
@@ -103,7 +125,6 @@ static void *listen_for_ever(void *listener)
 {
     int connection;
 
-    ask(TOGGLE_COLLECT, 0);
     while ((connection = accept4((int)(long)listener, 0, 0, SOCK_CLOEXEC)) >= 0) {
         serve(connection);
         close(connection);

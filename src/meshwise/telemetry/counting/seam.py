@@ -48,6 +48,10 @@ class CountedProcess(Protocol):
         """End the window: what the process did since `begin`. Raises as `begin` does, and MW236 when
         nothing at all was counted."""
 
+    def pause(self) -> None:
+        """Between windows: until the next one begins the process may be as fast as it can, and then it
+        has to warm up again. Raises as `begin` does."""
+
     def close(self) -> None:
         """Let go of it; the process itself goes on."""
 

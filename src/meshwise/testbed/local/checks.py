@@ -26,7 +26,7 @@ from meshwise.mesh.linkerd import binary as linkerd_binary
 from meshwise.study.design.needs import INOTIFY_OF_ENVOY, Needs, needs_of
 from meshwise.study.factor import counted
 from meshwise.study.model import MeshName, Study
-from meshwise.telemetry.counting import perf_events
+from meshwise.telemetry.counting import perf_events, valgrind
 from meshwise.telemetry.counting.callgrind import CallgrindCounter
 from meshwise.testbed.applications import choose
 from meshwise.testbed.local import host, kernel_probe
@@ -99,7 +99,8 @@ def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
 def preflight(study: Study) -> None:
     """Raise the first thing that keeps this study from running, before anything starts: MW504, MW403 (no
     Envoy), MW811 or MW423 (no linkerd2-proxy), MW911, MW912 or MW914 (no store, or nothing to talk to it),
-    MW214 or MW215 (not enough inotify instances or memory for all that runs at the same time)."""
+    MW214 or MW215 (not enough inotify instances or memory for all that runs at the same time), MW230 or MW231
+    (no valgrind, for a study that counts)."""
     if MeshName.ISTIO in study.environments:
         envoy_binary.facts(envoy_binary.envoy_path())
     if MeshName.LINKERD in study.environments:
@@ -110,7 +111,11 @@ def preflight(study: Study) -> None:
             raise messages.CANNOT_RUN.error(
                 name=result.name, detail=result.detail or "it does not hold", remedy=result.remedy
             )
-    require_room(needs_of(study))
+    if study.timed:
+        require_room(needs_of(study))
+    if study.counting is not None:
+        valgrind.find(os.environ)
+        require_room(needs_of(study, counting=True))
 
 
 # --- kernel and privileges -------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from meshwise.load.payloads import RESPONSE_SLOT
 from meshwise.load.records import SCHEMA, peek, read_records
 from meshwise.load.report import LoadReport
 from meshwise.load.spec import LoadSpec
+from meshwise.load.trace import write_trace
 from meshwise.mesh.request import Headers
 from meshwise.service.plan import HEADER as PLAN_HEADER
 from meshwise.study.model import Cell, Study, Trial
@@ -34,6 +35,16 @@ from meshwise.testbed.local.pod import Pod
 _MORE_FILES = 1024
 """Beside the connections: its own, and connections that end while their successors begin."""
 MESH_CLIENT, OUTSIDE_CLIENT = "mesh", "outside"
+
+
+def replayed(study: Study, home: Path) -> Path | None:
+    """The times that the study replays, written below `home` once for all trials; None if it replays none."""
+    shape = study.trial.shape
+    if shape is None or shape.times is None or shape.trace is None:
+        return None
+    path = home / "trace"
+    write_trace(shape.trace, study.trial.duration_ns, path)
+    return path
 
 
 def load_spec(

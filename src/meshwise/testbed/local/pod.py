@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +68,10 @@ class Pod:
         descriptors: tuple[int, ...] = (),
         file_bytes: int | None = None,
         pipe_stdout: bool = False,
+        under: Callable[[LaunchPlan], LaunchPlan] | None = None,
     ) -> OwnedProcess:
-        """Start a process inside; the caller owns it. `uid` is its gid as well, as in the meshes' images."""
+        """Start a process inside; the caller owns it. `uid` is its gid as well, as in the meshes' images.
+        `under`: how it is started instead, under another program."""
         plan = LaunchPlan(
             name=f"{self.name}/{role}",
             argv=argv,
@@ -85,7 +87,7 @@ class Pod:
             file_bytes=file_bytes,
             stop_s=self.patience.stop_s,
         )
-        return OwnedProcess(plan, pipe_stdout=pipe_stdout)
+        return OwnedProcess(under(plan) if under else plan, pipe_stdout=pipe_stdout)
 
     def close(self) -> None:
         os.close(self.network_fd)

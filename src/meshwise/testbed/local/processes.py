@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from meshwise.core import messages
-from meshwise.core.process import OwnedProcess
+from meshwise.core.process import LaunchPlan, OwnedProcess
 from meshwise.mesh.seam import ProcessPlan, Ready
 from meshwise.testbed.layout import Environment
 from meshwise.testbed.local.pod import Pod
@@ -61,9 +61,17 @@ def due_starts(environment: Environment, plans: Sequence[ProcessPlan], chance: r
 
 
 def start(
-    due: Start, pods: Mapping[str, Pod], logs: Path, cpus: Cpus, chance: random.Random, *, privileged: bool
+    due: Start,
+    pods: Mapping[str, Pod],
+    logs: Path,
+    cpus: Cpus,
+    chance: random.Random,
+    *,
+    privileged: bool,
+    under: Callable[[LaunchPlan], LaunchPlan] | None = None,
 ) -> OwnedProcess:
-    """Start one process in its pod; the caller owns it."""
+    """Start one process in its pod; the caller owns it. `under`: a counter, whose processes all have an
+    environment of the same size."""
     plan = due.plan
     pod = pods[due.environment.pod_name(plan.pod)]
     return pod.start(
@@ -72,7 +80,7 @@ def start(
         {
             **{name: os.environ[name] for name in _INHERITED if name in os.environ},
             **plan.environment,
-            "MESHWISE_PADDING": "x" * chance.randrange(_PADDING_BYTES),
+            "MESHWISE_PADDING": "" if under else "x" * chance.randrange(_PADDING_BYTES),
         },
         logs / f"{due.environment.name}/{plan.pod}-{plan.role}.log",
         uid=plan.uid if privileged else None,
@@ -80,6 +88,7 @@ def start(
         cpus=cpus.others,
         open_files=_OPEN_FILES,
         file_bytes=_LOG_BYTES,
+        under=under,
     )
 
 

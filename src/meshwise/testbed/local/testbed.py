@@ -23,24 +23,25 @@ from typing import Self
 
 import pyarrow as pa
 
-from meshwise import __version__
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory
 from meshwise.core.patience import USUAL, Patience
 from meshwise.core.process import OwnedProcess, stop_all
 from meshwise.load.spec import LoadSpec
-from meshwise.load.trace import write_trace
 from meshwise.mesh.dump import readable
-from meshwise.mesh.seam import OUTSIDER, Fidelity, LocalMesh, Proof
+from meshwise.mesh.seam import OUTSIDER, LocalMesh, Proof
+from meshwise.study.design.counting import counting_design
 from meshwise.study.design.needs import needs_of
 from meshwise.study.model import MeshName, Study, Trial
 from meshwise.study.topology import CLIENT
+from meshwise.telemetry.counting.seam import Counter as ProcessCounter
 from meshwise.testbed.applications import choose
 from meshwise.testbed.applications.seam import Application, ApplicationEnvironment
 from meshwise.testbed.layout import Environment, lay_out
-from meshwise.testbed.local import host, instrument, links, listening, measure, processes
+from meshwise.testbed.local import facts, instrument, links, listening, measure, processes
 from meshwise.testbed.local.accidents import Accidents
 from meshwise.testbed.local.checks import require_room
+from meshwise.testbed.local.counting import COUNTED_WORKERS, CountedSidecars, Surroundings
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.stage import CONTROL_PLANE, LocalStage
@@ -50,13 +51,6 @@ from meshwise.testbed.seam import Measurement, Observe, ReachedPods
 ENDING_S = 0.3
 STATE_LOG_BYTES = 32 << 10
 """Of each process's log that is kept after a failure."""
-FIDELITY = (
-    Fidelity(
-        "local-one-machine",
-        "client, sidecars and services share this machine's CPUs and its loopback of virtual links",
-        "latencies include competition for the CPU and no network distance; CPU per request is unaffected",
-    ),
-)
 
 
 class LocalTestbed:
@@ -69,13 +63,17 @@ class LocalTestbed:
         directory: Path | None = None,
         application: Application | None = None,
         patience: Patience = USUAL,
+        counter: ProcessCounter | None = None,
     ) -> None:
         """`directory`: memory-backed, for keys, configuration, logs; by default the world's own.
-        `application`: instead of the study's own. `patience`: of all that waits."""
+        `application`: instead of the study's own. `patience`: of all that waits. `counter`: for the study's
+        counting trials, and for no others; sidecars run under it, and all that waits is as patient."""
         self._study = study
         self._meshes = meshes
         self._directory = directory
-        self._patience = patience
+        self._patience = patience.slowed(counter.slowness) if counter else patience
+        self._counting = CountedSidecars(counter) if counter else None
+        self._workers = COUNTED_WORKERS if counter else study.proxy_workers
         self._cpus = processes.assign_cpus(os.sched_getaffinity(0), pin=study.pin_cpus)
         self._stack = ExitStack()
         self._running: dict[str, list[OwnedProcess]] = {}
@@ -92,9 +90,10 @@ class LocalTestbed:
         world = current_world()
         self._privileged, self._own_users = world.privileged, world.own_users
         self._home = self._directory or world.secrets
-        self._trace = self._write_trace()
-        environments = lay_out(self._study, self._home / "environments", self._patience)
-        require_room(needs_of(self._study))
+        self._trace = instrument.replayed(self._study, self._home)
+        counting = self._counting is not None
+        environments = lay_out(self._study, self._home / "environments", self._patience, counting=counting)
+        require_room(needs_of(self._study, counting=counting))
         self._environments = {(e.placement.mesh, e.placement.process_set): e for e in environments}
         with ExitStack() as stack:
             wanted = [pod for environment in environments for pod in environment.pods()]
@@ -113,29 +112,16 @@ class LocalTestbed:
 
     def environment(self) -> Mapping[str, object]:
         """Facts for `environment.json`."""
-        fidelity: list[dict[str, str]] = [asdict(item) for item in FIDELITY]
-        for name, mesh in self._meshes.items():
-            fidelity += [
-                {**asdict(item), "mesh": str(name)} for item in mesh.fidelity(privileged=self._privileged)
-            ]
         return {
-            "testbed": "local",
-            "meshwise": __version__,
-            "machine": host.facts(),
+            **facts.of_meshes(self._meshes, privileged=self._privileged, counting=self._counting is not None),
             "privileged": self._privileged,
             "own_users": self._own_users,
             "slowness": self._patience.slowness,
-            "proxies": {str(name): dict(mesh.describe()) for name, mesh in self._meshes.items()},
-            "traits": {
-                str(name): found
-                for name, mesh in self._meshes.items()
-                if (found := dict(mesh.model.traits(mesh.describe())))
-            },
-            "workers": self._study.proxy_workers,
+            "workers": self._workers,
+            **(self._counting.describe() if self._counting else {}),
             "cpus": asdict(self._cpus),
             "capture": self._rules,
             **self._application.describe(),
-            "fidelity": fidelity,
         }
 
     def restart(self, execution: int) -> None:
@@ -145,7 +131,7 @@ class LocalTestbed:
         logs = self._home / "logs"
         shutil.rmtree(logs, ignore_errors=True)
         due: list[processes.Start] = []
-        for environment in self._environments.values():
+        for environment in self._in_execution(execution):
             mesh, placement = self._meshes[environment.placement.mesh], environment.placement
             shutil.rmtree(placement.directory, ignore_errors=True)
             make_directory(placement.directory, PRIVATE_DIRECTORY)
@@ -153,16 +139,21 @@ class LocalTestbed:
             services = self._application.start(
                 self._place(environment), f"{self._study.seed} execution {execution}"
             )
-            plans = [*mesh.processes(placement, self._study.proxy_workers), *services]
+            plans = [*mesh.processes(placement, self._workers), *services]
             due += processes.due_starts(environment, plans, chance)
         chance.shuffle(due)
         started = []
         for one in due:
-            process = processes.start(one, self._pods, logs, self._cpus, chance, privileged=self._privileged)
+            under = self._counting.start(one, self._home / "counted") if self._counting else None
+            process = processes.start(
+                one, self._pods, logs, self._cpus, chance, privileged=self._privileged, under=under
+            )
             self._running.setdefault(one.environment.name, []).append(process)
             self._started[process.name] = one
             started.append((one, process))
         processes.wait_ready(started, self._pods, self._patience.ready_s)
+        if self._counting:
+            self._counting.attach(process for _, process in started)
 
     def apply(self, trial: Trial) -> None:
         environment = self._of(trial)
@@ -211,6 +202,9 @@ class LocalTestbed:
         return {**found, **told}
 
     def measure(self, trials: Sequence[Trial], observe: Observe) -> Mapping[str, Measurement]:
+        if self._counting is not None:
+            around = [self._surroundings(trial) for trial in trials]
+            return self._counting.count(self._study, trials, around, observe)
         directory = self._home / "trial"
         shutil.rmtree(directory, ignore_errors=True)
         make_directory(directory, PRIVATE_DIRECTORY)
@@ -299,6 +293,24 @@ class LocalTestbed:
             revived.append(f"{process.name} {ending}")
         return revived
 
+    def _surroundings(self, trial: Trial) -> Surroundings:
+        environment = self._of(trial)
+        (_, _, spec), *_ = self._clients(trial, environment)
+        return Surroundings(
+            environment,
+            self._meshes[trial.cell.mesh].model.entrance(environment.placement, trial.cell),
+            self._pods,
+            spec,
+            self._watched(environment),
+        )
+
+    def _in_execution(self, execution: int) -> list[Environment]:
+        """Those whose processes live in it."""
+        if self._counting is None:
+            return list(self._environments.values())
+        lives = [trial for trial in counting_design(self._study) if trial.execution == execution]
+        return list({id(found): found for trial in lives if (found := self._of(trial))}.values())
+
     def _once_more(self, environment: Environment) -> Callable[[LoadSpec, Path], pa.Table]:
         """Asks some requests again, after a trial."""
 
@@ -346,15 +358,6 @@ class LocalTestbed:
         processes.wait_ready([(due, again)], self._pods, self._patience.ready_s)
         return again
 
-    def _write_trace(self) -> Path | None:
-        """The times that the study replays, once for all trials."""
-        shape = self._study.trial.shape
-        if shape is None or shape.times is None or shape.trace is None:
-            return None
-        path = self._home / "trace"
-        write_trace(shape.trace, self._study.trial.duration_ns, path)
-        return path
-
     def _capture(self, environment: Environment) -> None:
         mesh = self._meshes[environment.placement.mesh]
         for placed in environment.placement.workloads:
@@ -369,6 +372,8 @@ class LocalTestbed:
         everyone = [process for running in self._running.values() for process in running]
         self._running = {}
         try:
+            if self._counting:
+                self._counting.let_go()
             stop_all(everyone, self._patience.stop_s)
         finally:
             self._application.stop()

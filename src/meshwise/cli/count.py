@@ -1,0 +1,71 @@
+"""`meshwise count STUDY.yaml --out DIR`: count instructions and system calls, and measure no time."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshwise.archive.read import stored_graph
+from meshwise.cli.parts import run_parts
+from meshwise.cli.run import closing_line, proxy_overrides, stopped_line
+from meshwise.cli.wiring import LevelOption, not_applicable
+from meshwise.core import messages
+from meshwise.study.counting import Counting
+from meshwise.study.design.blocks import design
+from meshwise.study.design.counting import counted_cells
+from meshwise.study.file.read import load_study
+from meshwise.study.model import Study
+from meshwise.testbed.local.checks import preflight
+from meshwise.testbed.local.world import enter_world
+
+
+def count(
+    study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Directory of the archive; made if absent.", metavar="DIR")
+    ],
+    resume: Annotated[bool, typer.Option("--resume", help="Continue at the first missing trial.")] = False,
+    level: LevelOption = None,
+) -> None:
+    """Count instructions and system calls per request of the study's cells, and store every window.
+
+    Counts repeat to a few tenths of a per cent on any machine, also on one that is busy; they are not time.
+    The study's key `count` says how often; without it the defaults hold. Needs valgrind. Ctrl-C ends it after
+    clean-up and keeps what is complete (exit status 130); `--resume` continues there. Exit status 1 if no
+    trial could be counted.
+
+    Example: meshwise count studies/ladder-istio.yaml --out my-counts
+    """
+    question = counting_only(
+        load_study(study, not_applicable, level, stored_graph(out) if resume else None), study
+    )
+    trials = design(question)
+    preflight(question)
+
+    def inside() -> int:
+        return run_parts(
+            question,
+            trials,
+            out,
+            resume,
+            lambda stored: stopped_line(stored, study, out, question.layer, "count"),
+            lambda summary, statuses: closing_line(summary, statuses, out),
+        )
+
+    raise typer.Exit(enter_world(inside, keep=[out, *proxy_overrides(os.environ)]))
+
+
+def counting_only(question: Study, path: Path) -> Study:
+    """The study without what is timed. Raises MW107 where no cell can be counted."""
+    counting = question.counting or Counting()
+    found = counted_cells(question.cells, counting)
+    if not found.cells:
+        why = next(iter(found.left_out.values()))
+        raise messages.IMPOSSIBLE.error(
+            str(path), reason=f"there is no cell to count: {why}", remedy="add a mesh to `environments`"
+        )
+    return replace(question, counting=counting, timed=False)

@@ -1,0 +1,92 @@
+"""The parts of a study, one after another into one archive: what is timed, then what is counted. Each has a
+testbed of its own, because counted sidecars run under a counter, and everything waits longer for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from meshwise.archive.store import Archive, TrialStatus
+from meshwise.cli.progress import earlier, progress
+from meshwise.cli.wiring import meshes_of
+from meshwise.core.errors import ExitStatus
+from meshwise.core.patience import USUAL
+from meshwise.measure.attribution import Machine
+from meshwise.report import edge
+from meshwise.runner.loop import RunSummary, run_study, schedule_of
+from meshwise.study.model import Role, Study, Trial
+from meshwise.telemetry.counting.callgrind import CallgrindCounter
+from meshwise.testbed.local import calibration
+from meshwise.testbed.local.counting import counter_facts
+from meshwise.testbed.local.testbed import LocalTestbed
+from meshwise.testbed.local.world import current_world
+
+Statuses = Mapping[str, TrialStatus]
+
+
+def run_parts(
+    question: Study,
+    trials: tuple[Trial, ...],
+    out: Path,
+    resume: bool,
+    stopped: Callable[[int], str],
+    closing: Callable[[RunSummary, Statuses], str],
+) -> int:
+    """Inside a world; the exit status. `stopped` (number of stored trials) and `closing`: the last words."""
+    console = edge.console(stderr=True)
+    statuses: Statuses = {}
+    slowness = calibration.slowness(question)
+    if said := calibration.words(slowness):
+        console.print(said, markup=False, soft_wrap=True)
+    patience = USUAL.slowed(slowness.factor)
+    timed = [trial for trial in trials if trial.role is not Role.COUNT]
+    counting = [trial for trial in trials if trial.role is Role.COUNT]
+    try:
+        with ExitStack() as stack:
+            facts: Mapping[str, object] = {}
+            parts = []
+            if timed:
+                parts.append((timed, LocalTestbed(question, meshes_of(question), patience=patience)))
+            if counting:
+                counter = CallgrindCounter(current_world().secrets, patience, os.environ)
+                stack.enter_context(counter)
+                facts = counter_facts(counter)
+                testbed = LocalTestbed(question, meshes_of(question), patience=patience, counter=counter)
+                parts.append((counting, testbed))
+            summaries: list[RunSummary] = []
+            archive: Archive | None = None
+            try:
+                for own, testbed in parts:
+                    with testbed:
+                        if archive is None:
+                            environment = {**testbed.environment(), **facts}
+                            archive = Archive.start(out, question, trials, environment, resume=resume)
+                            stack.enter_context(archive)
+                            before, machine = earlier(question, archive), Machine.of(environment)
+                            observe = stack.enter_context(
+                                progress(console, question, trials, before, machine)
+                            )
+                        summaries.append(
+                            run_study(question, schedule_of(question, own), testbed, archive, observe)
+                        )
+            finally:
+                statuses = archive.statuses() if archive else {}
+    except KeyboardInterrupt:
+        console.print(stopped(len(statuses)), soft_wrap=True)
+        return edge.INTERRUPTED
+    console.print(closing(summary := _together(summaries), statuses), soft_wrap=True)
+    good = TrialStatus.OK in statuses.values() and not summary.violated
+    return ExitStatus.DONE if good else ExitStatus.ANSWER_IS_NO
+
+
+def _together(summaries: Sequence[RunSummary]) -> RunSummary:
+    return RunSummary(
+        ok=sum(each.ok for each in summaries),
+        failed=sum(each.failed for each in summaries),
+        unproven=sum(each.unproven for each in summaries),
+        wall_s=sum(each.wall_s for each in summaries),
+        measured_s=sum(each.measured_s for each in summaries),
+        violated=sum(each.violated for each in summaries),
+    )

@@ -1,0 +1,61 @@
+"""What `environment.json` says of a local testbed: its machine, its meshes, how it differs from real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from meshwise import __version__
+from meshwise.mesh.seam import Fidelity, LocalMesh
+from meshwise.study.model import MeshName
+from meshwise.testbed.local import host
+
+FIDELITY = (
+    Fidelity(
+        "local-one-machine",
+        "client, sidecars and services share this machine's CPUs and its loopback of virtual links",
+        "latencies include competition for the CPU and no network distance; CPU per request is unaffected",
+    ),
+)
+
+COUNTED_FIDELITY = (
+    Fidelity(
+        "counted-processor",
+        "counted sidecars see the processor that valgrind presents: AES-NI and AVX2, but neither VAES, ADX,"
+        " SHA-NI nor AVX-512",
+        "counts of encryption are those of a processor of 2013, on every machine; new ones take fewer",
+    ),
+    Fidelity(
+        "counted-threads",
+        "a counted sidecar has one worker, and its threads take turns",
+        "what several workers do at once for one another is not in a count",
+    ),
+    Fidelity(
+        "counted-clock",
+        "a counted Envoy flushes its statistics when it is asked for them and not every 5 s, and its"
+        " allocator has no per-CPU caches (rseq); that of a counted Linkerd gives nothing back by the clock",
+        "an allocation costs other instructions than in production; what is done by the clock is left out",
+    ),
+)
+"""Of counting trials; their counts are of user space, and the kernel's part is the number of system calls."""
+
+
+def of_meshes(
+    meshes: Mapping[MeshName, LocalMesh], *, privileged: bool, counting: bool
+) -> Mapping[str, object]:
+    own = (*FIDELITY, *(COUNTED_FIDELITY if counting else ()))
+    fidelity: list[dict[str, str]] = [asdict(item) for item in own]
+    for name, mesh in meshes.items():
+        fidelity += [{**asdict(item), "mesh": str(name)} for item in mesh.fidelity(privileged=privileged)]
+    return {
+        "testbed": "local",
+        "meshwise": __version__,
+        "machine": host.facts(),
+        "proxies": {str(name): dict(mesh.describe()) for name, mesh in meshes.items()},
+        "traits": {
+            str(name): found
+            for name, mesh in meshes.items()
+            if (found := dict(mesh.model.traits(mesh.describe())))
+        },
+        "fidelity": fidelity,
+    }
