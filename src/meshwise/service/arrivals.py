@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 HEADER = "x-attempt"
 PATH = "/arrived"
-KEPT = 512
+KEPT = 128
 MAX_BYTES = 400
 _MARK = HEADER.encode()
 _UNTOLD = frozenset(("authorization", "x-plan", "x-request-id", HEADER))

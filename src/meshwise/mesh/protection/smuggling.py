@@ -36,16 +36,24 @@ class Smuggle(AttackStep):
 
     def carry_out(self, scene: Scene) -> Seen:
         attacker = Attacker(scene)
+        batch = new_mark()
+        heard = [
+            attacker.send(disguised(attacker, each, f"{batch}-{number}"))
+            for number, each in enumerate(self.disguises)
+        ]
+        arrived = attacker.arrived(batch)
         through: list[str] = []
         stopped: dict[str, list[str]] = {}
-        for each in self.disguises:
-            mark = new_mark()
-            heard = attacker.send(disguised(attacker, each, mark))
-            came = [arrival for arrival in attacker.arrived(mark) if is_not_allowed(scene, arrival)]
+        for number, (each, answer) in enumerate(zip(self.disguises, heard, strict=True)):
+            came = [
+                arrival
+                for arrival in arrived
+                if arrival.attempt.startswith(f"{batch}-{number}-") and is_not_allowed(scene, arrival)
+            ]
             if came:
-                through.append(f"{each.words} ({heard}): {in_words(came[0])}")
+                through.append(f"{each.words} ({answer}): {in_words(came[0])}")
             else:
-                stopped.setdefault(str(heard), []).append(each.words)
+                stopped.setdefault(str(answer), []).append(each.words)
         refused = "; ".join(f"{answer}: {', '.join(words)}" for answer, words in stopped.items())
         if through:
             return Seen(AttemptOutcome.LET_THROUGH, f"came through: {'; '.join(through)}", refused)

@@ -56,20 +56,24 @@ class Spell(AttackStep):
 
     def _try(self, scene: Scene) -> Seen:
         attacker = Attacker(scene)
+        batch = new_mark()
+        heard = [
+            attacker.send(request(attacker, each, f"{batch}-{number}"))
+            for number, each in enumerate(self.spellings)
+        ]
+        arrived = attacker.arrived(batch)
         through: list[str] = []
         stopped: dict[str, list[str]] = {}
-        for each in self.spellings:
-            mark = new_mark()
-            heard = attacker.send(request(attacker, each, mark))
+        for number, (each, answer) in enumerate(zip(self.spellings, heard, strict=True)):
             came = [
                 arrival
-                for arrival in attacker.arrived(mark)
-                if self.guarded or is_not_allowed(scene, arrival)
+                for arrival in arrived
+                if arrival.attempt == f"{batch}-{number}" and (self.guarded or is_not_allowed(scene, arrival))
             ]
             if came:
-                through.append(f"{each.words} ({heard}): arrived as {in_words(came[0])}")
+                through.append(f"{each.words} ({answer}): arrived as {in_words(came[0])}")
             else:
-                stopped.setdefault(str(heard), []).append(each.words)
+                stopped.setdefault(str(answer), []).append(each.words)
         refused = "; ".join(f"{answer}: {', '.join(words)}" for answer, words in stopped.items())
         if not through:
             return Seen(AttemptOutcome.STOPPED, f"none of {len(self.spellings)} arrived", refused)
