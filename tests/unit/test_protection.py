@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import datetime as dt
-import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,10 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.mesh_samples import CELL, placement
 
 from meshwise.analysis.protection import protected
@@ -23,11 +16,7 @@ from meshwise.archive.outcome import ProtectionTry
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
 from meshwise.core.errors import MeshwiseError
-from meshwise.mesh import tokens
 from meshwise.mesh.expectations import CallOutcome
-from meshwise.mesh.istio.workloads import WorkloadIdentities
-from meshwise.mesh.linkerd import outsiders
-from meshwise.mesh.linkerd.authority import make_authority
 from meshwise.mesh.probe import Ask, ProbeAnswer, TlsAs
 from meshwise.mesh.protection.attempt import (
     ALWAYS,
@@ -40,10 +29,8 @@ from meshwise.mesh.protection.attempt import (
     Seen,
 )
 from meshwise.mesh.protection.catalogue import ATTEMPTS, BY_KEY
-from meshwise.mesh.protection.credentials import DIRECTORY, Credential
 from meshwise.mesh.protection.scene import Scene
 from meshwise.mesh.protection.sides import SIDES
-from meshwise.mesh.protection.tokens import Token
 from meshwise.mesh.protection.trying import try_once
 from meshwise.report.protection import differences, lines
 from meshwise.runner.protect import Effort, protect, question_of
@@ -51,7 +38,7 @@ from meshwise.service import plan
 from meshwise.service.behaviour import body_of
 from meshwise.study.design.blocks import design
 from meshwise.study.file.read import load_study
-from meshwise.study.model import LADDER, NO_MESH, Cell, KeyType, MeshName, Posture
+from meshwise.study.model import LADDER, NO_MESH, Cell, MeshName, Posture
 from meshwise.study.security import POSTURES
 from meshwise.testbed.fake import FakeTestbed
 from meshwise.testbed.fake_reach import FakeReach
@@ -277,97 +264,6 @@ def test_the_interval_is_of_the_share_stopped_and_what_differs_is_undecided() ->
     assert (mixed.outcome, mixed.n, mixed.stopped) == (AttemptOutcome.UNDECIDED, 2, 1)
     (open_,) = protected(tries(AttemptOutcome.UNDECIDED))
     assert (open_.n, open_.low, open_.high) == (0, None, None)
-
-
-# --- what an attacker has ----------------------------------------------------------------------------
-
-
-def leaf_of(directory: Path, credential: Credential) -> x509.Certificate:
-    return x509.load_pem_x509_certificates((directory / f"{credential}.chain.pem").read_bytes())[0]
-
-
-@pytest.mark.parametrize("mesh", MESHES)
-def test_every_credential_is_wrong_in_the_one_thing_that_it_is_named_for(
-    mesh: MeshName, tmp_path: Path
-) -> None:
-    here = replace(placement(2, tmp_path), mesh=mesh)
-    if mesh is MeshName.ISTIO:
-        WorkloadIdentities().issue_all(here, KeyType.ECDSA_P256, None)
-    else:
-        outsiders.issue(here, make_authority(here.trust_domain))
-    directory, now = tmp_path / DIRECTORY, dt.datetime.now(dt.UTC)
-    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
-    leaves = {credential: leaf_of(directory, credential) for credential in Credential}
-
-    def name(credential: Credential) -> str:
-        names = leaves[credential].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        (found,) = [*names.get_values_for_type(x509.UniformResourceIdentifier),
-                    *names.get_values_for_type(x509.DNSName)]  # fmt: skip
-        return str(found)
-
-    good = leaves[Credential.CLIENT]
-    issuer = good.issuer
-    for credential, one in leaves.items():
-        valid = one.not_valid_before_utc <= now <= one.not_valid_after_utc
-        assert valid is (credential is not Credential.EXPIRED), credential
-        by_the_authority = credential in (
-            Credential.CLIENT, Credential.OTHER_ACCOUNT, Credential.OTHER_NAMESPACE,
-            Credential.OTHER_SERVICE, Credential.EXPIRED,
-        )  # fmt: skip
-        signer = one.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
-        assert by_the_authority is (
-            signer == good.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
-            and one.issuer == issuer
-        ), credential
-        same_name = credential in (
-            Credential.CLIENT, Credential.FOREIGN_AUTHORITY, Credential.EXPIRED, Credential.SELF_SIGNED,
-            Credential.BY_LEAF,
-        )  # fmt: skip
-        assert same_name is (name(credential) == name(Credential.CLIENT)), credential
-    leaves[Credential.SELF_SIGNED].verify_directly_issued_by(leaves[Credential.SELF_SIGNED])
-    with pytest.raises(InvalidSignature):
-        good.public_key().verify(  # type: ignore[call-arg, union-attr]
-            leaves[Credential.BY_LEAF].signature,
-            leaves[Credential.BY_LEAF].tbs_certificate_bytes,
-            ec.ECDSA(hashes.SHA256()),  # type: ignore[arg-type]
-        )
-    leaves[Credential.OTHER_SERVICE].public_key().verify(  # type: ignore[call-arg, union-attr]
-        leaves[Credential.BY_LEAF].signature,
-        leaves[Credential.BY_LEAF].tbs_certificate_bytes,
-        ec.ECDSA(hashes.SHA256()),  # type: ignore[arg-type]
-    )
-    assert "elsewhere.example" in name(Credential.FOREIGN_DOMAIN)
-    assert "node-2" in name(Credential.OTHER_SERVICE)
-
-
-def test_every_wrong_token_differs_from_the_good_one_in_what_it_is_named_for() -> None:
-    now_s = 1_800_000_000
-    own = tokens.make_tokens(now_s)
-
-    def parts(token: str) -> tuple[dict[str, object], dict[str, object], str]:
-        head, body, signature = token.split(".")
-        decoded = [json.loads(base64.urlsafe_b64decode(each + "==")) for each in (head, body)]
-        return decoded[0], decoded[1], signature
-
-    head, claims, _ = parts(own.valid)
-    changed = {
-        "not_yet_valid": {"nbf": now_s + tokens.VALID_FOR_S // 2},
-        "altered": {},
-        "other_audience": {"aud": "https://other.example"},
-        "other_issuer": {"iss": "https://elsewhere.example"},
-        "unsigned": {},
-        "key_confusion": {},
-    }
-    assert set(own.attackers) == set(changed)
-    for key, token in own.attackers.items():
-        found_head, found, signature = parts(token)
-        assert found == {**claims, **changed[key]}, key
-        algorithm = {"unsigned": "none", "key_confusion": "HS256"}.get(key, "RS256")
-        assert found_head == {**head, "alg": algorithm}
-        assert bool(signature) is (key != "unsigned")
-        signed = key in ("not_yet_valid", "other_audience", "other_issuer")
-        assert (tokens.verify(token, own.jwks, now_s) is not None) is signed, key
-    assert {str(token) for token in Token if token is not Token.NONE} == set(tokens.attackers_tokens())
 
 
 # --- kept --------------------------------------------------------------------------------------------
