@@ -18,7 +18,7 @@ from tests.support.istiod.process import Istiod, named_istiod, running
 from tests.support.istiod.sidecars import NATIVE, compare, objects_of
 from tests.support.mesh_graph import POSTURES as GRAPH_POSTURES
 from tests.support.mesh_graph import placed, shop_cell
-from tests.support.mesh_samples import CELL, POSTURES, SOURCES, view
+from tests.support.mesh_samples import CELL, ONE_THING, POSTURES, SOURCES, view
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio import fidelity, posture
@@ -48,6 +48,8 @@ def cells() -> Iterator[Cell]:
         yield replace(CELL, posture=rung, length=3, shape=TopologyKind.FANOUT)
         yield replace(CELL, posture=rung, policy_count=60)
         yield replace(CELL, posture=rung, shape=TopologyKind.BANK)
+    for kind, place in ONE_THING:
+        yield replace(CELL, posture=LADDER[4], policy_count=3, rule_kind=kind, rule_place=place)
     for rung in GRAPH_POSTURES:
         yield shop_cell(posture=rung)
 

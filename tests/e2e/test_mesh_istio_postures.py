@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support import mesh_world
 from tests.support.envoy import envoy
-from tests.support.mesh_samples import CELL, POSTURES
+from tests.support.mesh_samples import CELL, ONE_THING, POSTURES
 from tests.support.people import ORDINARY, ROOT, scene_as
 
 from meshwise.study.grid.expressible import inexpressible
@@ -64,6 +64,12 @@ def test_factors_change_on_running_proxies() -> None:
         "X25519",
     ]
     assert any("configuration of" in name for name in play(ROOT, "unchanged")[0]["failed"])
+
+
+def test_further_rules_of_every_kind_change_nothing_that_is_let_through() -> None:
+    proofs = play(ROOT, "rules")
+    assert [(each["cell"], each["failed"]) for each in proofs if not each["passed"]] == []
+    assert len(proofs) == len(ONE_THING)
 
 
 @pytest.mark.parametrize("person", [ROOT, ORDINARY])

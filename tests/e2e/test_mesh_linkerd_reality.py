@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.support import linkerd_world
 from tests.support.linkerd_samples import cells
+from tests.support.mesh_samples import ONE_THING
 from tests.support.people import ORDINARY, ROOT, scene_as
 
 from meshwise.core.errors import MeshwiseError
@@ -66,6 +67,12 @@ def test_factors_change_on_running_proxies() -> None:
     assert [(each["cell"], each["failed"]) for each in proofs if not each["passed"]] == []
     assert len(proofs) == 7
     assert unpushed["cell"] == "unpushed"
+
+
+def test_further_rules_of_every_kind_change_nothing_that_is_let_through() -> None:
+    proofs = play(ROOT, "rules")
+    assert [(each["cell"], each["failed"]) for each in proofs if not each["passed"]] == []
+    assert len(proofs) == len(ONE_THING) - 3, "no claim, no suffix, no policy that denies"
 
 
 def test_traffic_survives_the_death_of_the_control_plane() -> None:

@@ -28,6 +28,7 @@ from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.linkerd.model import LinkerdModel
 from meshwise.mesh.linkerd.names import CONTROLLER_DIRECTORY
+from meshwise.mesh.linkerd.posture import not_applicable
 from meshwise.mesh.probe import ProbeAnswer, variant
 from meshwise.mesh.seam import PlacedWorkload, Placement, ProcessPlan
 from meshwise.service.plan import Plan
@@ -48,6 +49,7 @@ from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.world import current_world, enter_world
 from tests.support import linkerd_recorder
 from tests.support.linkerd_samples import CELL, cells
+from tests.support.mesh_samples import ONE_THING
 from tests.support.mesh_world import Ground, ground, say, verdict
 
 FINE = replace(CELL, posture=LADDER[4])
@@ -108,6 +110,17 @@ def factors() -> int:
             cell="unpushed",
             **verdict(here.prove(replace(CELL, posture=LADDER[2], policy_count=0, protocol=Protocol.HTTP2))),
         )
+    return 0
+
+
+def rules() -> int:
+    """Further rules of every kind and place that Linkerd has, on running proxies."""
+    with ground(LinkerdMesh(), 1) as here:
+        for kind, place in ONE_THING:
+            cell = replace(FINE, policy_count=3, rule_kind=kind, rule_place=place)
+            if not_applicable(cell) is None:
+                here.apply(cell)
+                say(cell=cell.name, **verdict(here.prove(cell)))
     return 0
 
 
@@ -354,7 +367,18 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 
 SCENES = {
     scene.__name__: scene
-    for scene in (postures, wrong, factors, controller_killed, idle_cost, sampled, renewed, record, fault)
+    for scene in (
+        postures,
+        wrong,
+        factors,
+        rules,
+        controller_killed,
+        idle_cost,
+        sampled,
+        renewed,
+        record,
+        fault,
+    )
 }
 
 

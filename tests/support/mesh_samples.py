@@ -22,6 +22,8 @@ from meshwise.study.model import (
     MtlsMode,
     Posture,
     Protocol,
+    RuleKind,
+    RulePlace,
     Topology,
     TopologyKind,
 )
@@ -39,6 +41,13 @@ POSTURES: tuple[Posture, ...] = tuple(
     if posture.not_applicable(replace(CELL, posture=Posture(mtls, authorization))) is None
 )
 """The ladder and the rest of the factorial, as far as Istio can express it."""
+
+ONE_THING: tuple[tuple[RuleKind, RulePlace], ...] = (
+    *((kind, RulePlace.BEFORE) for kind in RuleKind),
+    (RuleKind.PATH, RulePlace.AFTER),
+    (RuleKind.HEADER, RulePlace.DENY),
+)
+"""Further rules of every kind, and in every place."""
 
 
 SOURCES = FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, None).sources

@@ -46,7 +46,7 @@ from meshwise.testbed.local import links
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.reach import Dial, LocalReach
 from meshwise.testbed.local.world import current_world, enter_world
-from tests.support.mesh_samples import CELL, POSTURES
+from tests.support.mesh_samples import CELL, ONE_THING, POSTURES
 
 
 def say(**facts: object) -> None:
@@ -257,6 +257,16 @@ def factors() -> int:
     return 0
 
 
+def rules() -> int:
+    """Further rules of every kind and place, on running proxies."""
+    with ground(IstioMesh()) as here:
+        for kind, place in ONE_THING:
+            cell = replace(FINE, policy_count=3, rule_kind=kind, rule_place=place)
+            here.apply(cell)
+            say(cell=cell.name, **verdict(here.prove(cell)))
+    return 0
+
+
 def fanout() -> int:
     """One node that calls two leaves, with two workers per proxy: every rung, every protocol once."""
     with ground(IstioMesh(), 2, TopologyKind.FANOUT, workers=2) as here:
@@ -415,8 +425,8 @@ def metrics() -> int:
 SCENES = {
     scene.__name__: scene
     for scene in (
-        postures, wrong, wrong_l4, factors, fanout, miscounted, unchanged, drained, pushed, refused, sampled,
-        none, none_with_proxy, speed, metrics,
+        postures, wrong, wrong_l4, factors, rules, fanout, miscounted, unchanged, drained, pushed, refused,
+        sampled, none, none_with_proxy, speed, metrics,
     )
 }  # fmt: skip
 

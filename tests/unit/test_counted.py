@@ -273,3 +273,24 @@ def test_where_nothing_was_counted_one_line_says_how(tmp_path: Path) -> None:
 def test_the_usual_counting_costs_are_those_of_the_key() -> None:
     study = parse_study("name: a\nenvironments: istio\nfactors: {posture: strict}\ncount: {}\n", "a.yaml")
     assert study.counting == Counting()
+
+
+def test_every_kind_of_rule_has_a_price_of_its_own_and_none_behind_the_match() -> None:
+    """Cells without entries are of every kind: the line of each begins there."""
+    study = parse_study(
+        "name: kinds\nenvironments: [istio]\nfactors: {posture: strict+fine}\n"
+        "include:\n  - {policies: 0}\n  - {policies: 10, rules: [path, identity]}\n"
+        "  - {policies: 10, rules: path, rules_placed: after}\n"
+        "count: {requests: 100, executions: 4, handshakes: 0}\n",
+        "kinds.yaml",
+    )
+    found = [
+        each for each in counted(study) if each.metric == "instructions_per_rule" and each.part == "node-1"
+    ]
+    prices = {(each.levels["rule_kind"], each.levels["rule_place"]): each for each in found}
+    assert set(prices) == {("path", "before"), ("identity", "before"), ("path", "after")}
+    assert prices["path", "before"].estimate == pytest.approx(RULE, rel=0.05)
+    assert prices["identity", "before"].estimate == pytest.approx(300, rel=0.15)
+    assert prices["path", "after"].verdict is Verdict.NOT_DISTINGUISHABLE
+    assert {each.levels["policy_count"] for each in found} == {"0 to 10"}
+    assert "by identity" in prices["identity", "before"].sentence

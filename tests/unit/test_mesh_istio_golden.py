@@ -19,6 +19,7 @@ from meshwise.mesh.istio import authorization, clusters, connection_manager, jwt
 from meshwise.mesh.istio.bootstrap import bootstrap
 from meshwise.mesh.istio.native import NAMES, Native
 from meshwise.mesh.istio.view import Json, Options, View
+from meshwise.study.model import LADDER, RuleKind, RulePlace
 
 FOLDER = Path(__file__).parent.parent / "golden" / "istio"
 BECOMES = "# ---- becomes\n"
@@ -198,6 +199,17 @@ def test_posture(each: object) -> None:
     name = each.name.replace("+", "-")  # type: ignore[attr-defined]
     made = {"client_sockets": sockets or "plaintext", "server_listener": brief(inbound_listener(here))}
     compare(FOLDER / f"posture-{name}.yaml", resources, made)
+
+
+PLACED = [(kind, RulePlace.BEFORE) for kind in RuleKind if kind is not RuleKind.WHOLE]
+PLACED += [(RuleKind.PATH, RulePlace.AFTER), (RuleKind.PATH, RulePlace.DENY)]
+
+
+@pytest.mark.parametrize(("kind", "place"), PLACED)
+def test_further_rules_that_ask_for_one_thing(kind: RuleKind, place: RulePlace) -> None:
+    cell = replace(CELL, posture=LADDER[4], policy_count=1, rule_kind=kind, rule_place=place)
+    resources = posture.resources(cell, '{"keys":[]}')
+    compare(FOLDER / f"rules-{kind}-{place}.yaml", resources, rbac(view(resources)))
 
 
 def brief(listener: object) -> object:

@@ -6,11 +6,12 @@ import time
 from dataclasses import replace
 
 import pytest
-from tests.support.mesh_samples import CELL, POSTURES, config, placement, view
+from tests.support.mesh_samples import CELL, ONE_THING, POSTURES, config, placement, view
 
 from meshwise.mesh.expectations import Expectation, Meaning, Who, expectations
 from meshwise.mesh.identity import spiffe_id
 from meshwise.mesh.istio import simulate
+from meshwise.mesh.istio.posture import not_applicable
 from meshwise.mesh.istio.simulate import (
     Certificate,
     HttpRequest,
@@ -24,7 +25,7 @@ from meshwise.mesh.probe import variant
 from meshwise.mesh.tokens import tokens
 from meshwise.service.plan import Plan
 from meshwise.study.grid.expressible import inexpressible
-from meshwise.study.model import SERVICE_PORTS, Cell, Posture, Protocol
+from meshwise.study.model import SERVICE_PORTS, Cell, Posture, Protocol, RuleKind
 
 MEANS: dict[str, Meaning] = {
     simulate.NO_CHAIN: Meaning.PEER_REFUSED,
@@ -91,6 +92,28 @@ def test_every_expectation_holds_in_the_configuration(cell: Cell) -> None:
         assert meaning(end) is row.meaning, (row.name, end)
         if isinstance(end, Reached):
             assert end.cluster == f"inbound|{SERVICE_PORTS[cell.protocol]}||"
+
+
+WITH_RULES = [
+    cell
+    for protocol in (Protocol.HTTP1, Protocol.GRPC, Protocol.TCP)
+    for name in ("strict+namespace", "strict+fine")
+    for kind, place in ONE_THING
+    if not_applicable(
+        cell := replace(
+            CELL, protocol=protocol, posture=next(each for each in POSTURES if each.name == name),
+            policy_count=2, rule_kind=kind, rule_place=place,
+        )
+    ) is None
+]  # fmt: skip
+
+
+def test_further_rules_of_every_kind_and_place_open_nothing_and_close_nothing() -> None:
+    assert {cell.rule_kind for cell in WITH_RULES} == set(RuleKind)
+    for cell in WITH_RULES:
+        for row in expectations(cell.posture, cell.protocol.layer):
+            end = walk(cell, row)
+            assert meaning(end) is row.meaning, (cell.name, row.name, end)
 
 
 def test_an_opaque_port_passes_foreign_tls_on_where_plaintext_is_accepted() -> None:

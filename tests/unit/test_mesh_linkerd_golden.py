@@ -19,7 +19,7 @@ from tests.support import linkerd_samples as samples
 from meshwise.mesh.linkerd import posture
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.names import workload_token
-from meshwise.study.model import LADDER, SERVICE_PORTS, Posture, Protocol
+from meshwise.study.model import LADDER, SERVICE_PORTS, Posture, Protocol, RuleKind
 
 FOLDER = Path(__file__).parent.parent / "golden" / "linkerd"
 BECOMES = "# ---- becomes\n"
@@ -68,6 +68,14 @@ def test_least_privilege_on_the_other_protocols(protocol: Protocol) -> None:
     resources = posture.resources(cell)
     made = server(samples.made_from(resources), protocol)
     compare(FOLDER / f"fine-{protocol}.yaml", resources, made)
+
+
+@pytest.mark.parametrize("kind", [RuleKind.IDENTITY, RuleKind.PATH, RuleKind.PATH_PREFIX, RuleKind.HEADER])
+def test_further_rules_that_ask_for_one_thing(kind: RuleKind) -> None:
+    cell = replace(samples.CELL, posture=LADDER[4], policy_count=1, rule_kind=kind)
+    resources = posture.resources(cell)
+    made = server(samples.made_from(resources), Protocol.HTTP1)
+    compare(FOLDER / f"rules-{kind}.yaml", resources, made)
 
 
 def test_a_whole_service() -> None:

@@ -6,14 +6,24 @@ from dataclasses import replace
 
 import pytest
 from tests.support import linkerd_samples as samples
+from tests.support.mesh_samples import ONE_THING
 
 from meshwise.mesh.expectations import Meaning, What, Who, meaning_of
 from meshwise.mesh.linkerd.caller import rows
 from meshwise.mesh.linkerd.names import identity_name, workload_token
+from meshwise.mesh.linkerd.posture import not_applicable
 from meshwise.mesh.linkerd.simulate import InboundRequest, walk
 from meshwise.mesh.probe import variant
 from meshwise.service.plan import Plan
-from meshwise.study.model import LADDER, SERVICE_PORTS, Authorization, Cell, Layer
+from meshwise.study.model import (
+    LADDER,
+    SERVICE_PORTS,
+    Authorization,
+    Cell,
+    Layer,
+    Protocol,
+    RuleKind,
+)
 
 DOMAIN = "cluster.local"
 IDENTITY = {
@@ -53,6 +63,32 @@ def test_every_row_of_the_table(cell: Cell, policy_count: int) -> None:
         and walked(cell, row.who, row.what) != (row.meaning is Meaning.ANSWERED)
     ]
     assert wrong == []
+
+
+WITH_RULES = [
+    cell
+    for protocol in (Protocol.HTTP1, Protocol.GRPC, Protocol.TCP)
+    for rung in LADDER[3:]
+    for kind, place in ONE_THING
+    if not_applicable(
+        cell := replace(
+            samples.CELL, protocol=protocol, posture=rung, policy_count=2, rule_kind=kind, rule_place=place
+        )
+    ) is None
+]  # fmt: skip
+
+
+def test_further_rules_of_every_kind_and_place_open_nothing_and_close_nothing() -> None:
+    assert {cell.rule_kind for cell in WITH_RULES} == set(RuleKind) - {RuleKind.CLAIM, RuleKind.PATH_SUFFIX}
+    for cell in WITH_RULES:
+        layer = cell.protocol.layer
+        in_tls = (Who.FOREIGN, Who.NO_CERTIFICATE) if layer is Layer.L4 else (Who.FOREIGN,)
+        for row in rows(cell.posture, layer):
+            if row.who not in in_tls:
+                assert walked(cell, row.who, row.what) == (row.meaning is Meaning.ANSWERED), (
+                    cell.name,
+                    row.name,
+                )
 
 
 def test_linkerd_differs_from_the_common_table_only_where_it_says_so() -> None:

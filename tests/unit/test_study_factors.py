@@ -131,6 +131,8 @@ VARIED = {
     "churn": Varied("0/s, 10/s"),
     "streaming": Varied("client, bidi", further="rate: 400/s, protocol: grpc"),
     "messages": Varied("2, 5", further="rate: 400/s, protocol: grpc, streaming: bidi"),
+    "rules": Varied("method, header", posture="strict+fine", further="rate: 400/s, policies: 50"),
+    "rules_placed": Varied("before, deny", posture="strict+fine", further="rate: 400/s, policies: 50"),
 }
 
 

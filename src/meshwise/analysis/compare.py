@@ -14,7 +14,7 @@ from meshwise.analysis.increment import below
 from meshwise.findings.flag import UNEQUAL_LEVEL, Flag
 from meshwise.findings.metric import Scale
 from meshwise.findings.subject import MeshDifference, StepDifference
-from meshwise.study.factors import FREE_FIELDS, concerns
+from meshwise.study.factors import ALIKE_FIELDS, FREE_FIELDS, concerns
 from meshwise.study.model import Cell, MeshName
 
 Pair = tuple[MeshName, MeshName]
@@ -27,7 +27,16 @@ def pairs(cells: Sequence[Cell]) -> list[Pair]:
 
 def counterpart(cell: Cell, mesh: MeshName, cells: Sequence[Cell]) -> Cell | None:
     """The other mesh's cell with the same posture and setting."""
-    return partner(cell, [other for other in cells if other.mesh is mesh and other.posture == cell.posture])
+    return partner(
+        cell,
+        [
+            other
+            for other in cells
+            if other.mesh is mesh
+            and other.posture == cell.posture
+            and all(getattr(other, name) == getattr(cell, name) for name in ALIKE_FIELDS)
+        ],
+    )
 
 
 def between_meshes(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:

@@ -201,7 +201,9 @@ class Naming:
     def setting(self, contrast: Contrast) -> str:
         """The words for what all cells of a contrast share."""
         subject = contrast.subject
-        return self.words(contrast.terms[0][0], subject.factor if isinstance(subject, Slope) else "")
+        if isinstance(subject, Slope):
+            return self.words(contrast.terms[-1][0], subject.factor)
+        return self.words(contrast.terms[0][0])
 
     def words(self, cell: Cell, without: str = "") -> str:
         """`http1 at 800/s, chain of 3`: what varies and means something in this posture."""

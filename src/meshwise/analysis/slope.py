@@ -9,7 +9,7 @@ the rate: the slope is the cost of a further request, the intercept what idling 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from meshwise.findings.metric import Scale
 from meshwise.findings.subject import STEPS, Slope, SlopePart
 from meshwise.measure.counts import INSTRUCTIONS
 from meshwise.stats.regression import slope_coefficients
+from meshwise.study.factors import FACTORS
 from meshwise.study.model import Cell, MeshName
 
 CPU_METRICS = frozenset({"cpu_us_per_request", "pod_cpu_us_per_request", "proxy_cpu_us_per_request"})
@@ -53,10 +54,23 @@ def counted_slopes(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
 
 
 def _groups(cells: Sequence[Cell], factor: str) -> list[list[Cell]]:
+    """Cells that agree in all else. A level of the factor that leaves others without a meaning (no policy
+    entries: of no kind) is of every level of those."""
+    idle = {each.field: each.needs[1] for each in FACTORS if each.needs and each.needs[0] == factor}
+
+    def rest(cell: Cell, without: Collection[str]) -> tuple[object, ...]:
+        return tuple(getattr(cell, each.name) for each in fields(cell) if each.name not in (factor, *without))
+
     groups: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
-        rest = tuple(getattr(cell, each.name) for each in fields(cell) if each.name != factor)
-        groups.setdefault(rest, []).append(cell)
+        groups.setdefault(rest(cell, ()), []).append(cell)
+    if idle:
+        level = next(iter(idle.values()))
+        bare = {rest(cell, idle): cell for cell in cells if getattr(cell, factor) == level}
+        for group in groups.values():
+            first = bare.get(rest(group[0], idle))
+            if first is not None and first not in group:
+                group.append(first)
     return [sorted(group) for group in groups.values() if len(group) >= 2]
 
 
@@ -64,13 +78,13 @@ def _contrast(
     group: list[Cell], factor: str, naming: Naming, coefficients: np.ndarray, part: SlopePart
 ) -> Contrast:
     first, last = group[0], group[-1]
-    at = cell_scope(first)
-    at |= {factor: f"{at[factor]} to {getattr(last, factor)}"}
+    at = cell_scope(last)  # in the first what hangs on the factor may have no meaning
+    at |= {factor: f"{cell_scope(first)[factor]} to {at[factor]}"}
     return Contrast(
         Slope(at, factor, part),
         family=f"slope/{first.mesh}/{factor}/{part}",
         terms=tuple(zip(group, map(float, coefficients), strict=True)),
-        key=f"{place_of(first)}/{factor}-{part.replace(' ', '-')}/{naming.key(first, without=factor)}",
+        key=f"{place_of(last)}/{factor}-{part.replace(' ', '-')}/{naming.key(last, without=factor)}",
         across_processes=False,
         scale=Scale.DIFFERENCE,
         metrics=CPU_METRICS if factor == "rate_rps" else LATENCY_AND_CPU,

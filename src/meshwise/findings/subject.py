@@ -1,7 +1,7 @@
 """What a finding is about. Code matches on these; findings.json has them as `kind` and `scope`.
 
 `at` are the levels of all factors there, as a finding carries them: of a comparison those of the cell that is
-compared, of a slope those of the cell with the lowest level, the factor itself as `1 to 4`.
+compared, of a slope those of the cell with the highest level, the factor itself as `1 to 4`.
 """
 
 from __future__ import annotations

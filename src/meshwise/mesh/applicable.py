@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshwise.study.demands import effective_posture
-from meshwise.study.model import Authorization, Cell, Layer, MtlsMode, Posture, Workload
+from meshwise.study.model import OF_A_REQUEST, Authorization, Cell, Layer, MtlsMode, Posture, Workload
 
 IDENTITY_RULES = (Authorization.NAMESPACE, Authorization.FINE)
 """Kinds of authorization that ask who calls."""
@@ -20,6 +20,8 @@ def contradiction(cell: Cell, mesh: str) -> str | None:
             return reason
     if cell.policy_count and all(each.authorization is Authorization.NONE for each in postures):
         return "without authorization there is no policy to make longer"
+    if cell.policy_count and cell.rule_kind in OF_A_REQUEST and cell.protocol.layer is Layer.L4:
+        return f"rules by {cell.rule_kind} read requests, and opaque TCP has none"
     entry = effective_posture(cell, cell.topology.entry)
     if cell.plaintext_share and entry.mtls is MtlsMode.STRICT:
         return "strict mutual TLS refuses every plaintext client"

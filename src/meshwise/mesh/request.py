@@ -76,9 +76,14 @@ class Allowance:
     """Its caller does not exist."""
 
 
+def no_caller(number: int) -> str:
+    """Name of one that does not exist."""
+    return f"other-{number:04d}"
+
+
 def of_no_caller(number: int, requests: tuple[tuple[str, str], ...]) -> Allowance:
     """For a caller that does not exist: an entry that has to be scanned and never matches."""
-    name = f"other-{number:04d}"
+    name = no_caller(number)
     return Allowance((Workload(name, name, name),), requests, never_matches=True)
 
 

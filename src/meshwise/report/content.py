@@ -285,7 +285,12 @@ def _ladder(metric: str, mine: list[Finding]) -> Ladder:
 
 def variant_of(scope: Mapping[str, Any], free: Sequence[str]) -> str:
     """Levels of the free factors that vary and mean something in this posture."""
-    return ", ".join(words.level(name, scope[name]) for name in free if means(name, str(scope["posture"])))
+    said = (
+        words.level(name, scope[name])
+        for name in free
+        if means(name, str(scope["posture"])) and not words.is_idle(name, scope)
+    )
+    return ", ".join(text for text in said if text)
 
 
 def free_of(levels: Sequence[Finding]) -> list[str]:

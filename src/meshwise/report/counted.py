@@ -40,6 +40,8 @@ from meshwise.report.tables import difference_table, growth_table, ladder_table
 INSTRUCTIONS, CALLS = "instructions_per_request", "syscalls_per_request"
 _HANDSHAKES = ("instructions_per_handshake", "instructions_per_resumed_handshake")
 _BY_NAME = "syscalls_by_name_per_request"
+MOST_RUNGS = 12
+"""Rows up to which a terminal has the further tables of a setting."""
 MOST_CALLS = 8
 """System calls that are shown by name: the most frequent."""
 _CPU, _TRANSLATED = "cpu_us_per_request", "translated_cpu_us_per_request"
@@ -142,6 +144,7 @@ def _by_sidecar(content: Content, part: Slice, name: str) -> Iterator[Table]:
             for (posture, mesh), own in rows.items()
         ),
         caption="value, and + what the rung adds to the one below",
+        page_only=len(rows) > MOST_RUNGS,
     )
 
 
@@ -219,6 +222,7 @@ def _by_name(content: Content, part: Slice, name: str) -> Iterator[Table]:
             *(TableColumn(call, spare=place >= 4) for place, call in enumerate(names)),
         ),
         tuple(rows), caption=f"by the call's name, the most frequent first{left}",
+        page_only=len(rows) > MOST_RUNGS,
     )  # fmt: skip
 
 

@@ -189,7 +189,11 @@ def _growth(
         own = [
             finding
             for finding in levels
-            if all(finding.levels.get(name) == slope.levels.get(name) for name in ("mesh", "posture", *same))
+            if all(
+                finding.levels.get(name) == slope.levels.get(name)
+                or (name in SETTING and words.is_idle(name, finding.levels))
+                for name in ("mesh", "posture", *same)
+            )
         ]
         by_point = {finding.levels.get(factor): finding for finding in own}
         lines.append(
@@ -278,11 +282,12 @@ def _varying(found: Iterable[Finding], names: Sequence[str]) -> list[str]:
 def _setting(finding: Finding, varying: Sequence[str]) -> str:
     """Levels of what varies and means something in its posture."""
     names = [name for name in varying if means(name, str(finding.levels["posture"]))]
-    return " · ".join(
+    said = (
         str(finding.levels[name]) if name == "protocol" else words.level(name, finding.levels[name])
         for name in names
         if finding.levels.get(name) is not None
     )
+    return " · ".join(text for text in said if text)
 
 
 def _point(field: str, point: Any) -> str:

@@ -37,6 +37,7 @@ def ladder_table(
     confidence = next((f"{rung.value.confidence:.0%}" for rung in ladder.rungs if rung.value), "95%")
     apart = any(rung.alone for rung in ladder.rungs)
     against_none = ladder.titled.inference is not Inference.EXACT
+    stepped = against_none or any(rung.step for rung in ladder.rungs)
     rows, before = [], ""
     for rung in ladder.rungs:
         value, step, over_none = rung.value, rung.step, rung.over_none
@@ -46,11 +47,10 @@ def ladder_table(
             form.level(value),
             bounds(form, value),
             *([form.value(rung.alone.estimate) if rung.alone else ""] if apart else []),
-            form.signed(step.estimate) if step else "",
-            bounds(form, step),
+            *([form.signed(step.estimate) if step else "", bounds(form, step)] if stepped else []),
             *([form.signed(over_none.estimate) if over_none else ""] if against_none else []),
             *([_counted_entry(rung, counted, many=many)] if counted else []),
-            judged(judged_words(step, over_none, form), rung.judged, value, without=common),
+            *([judged(judged_words(step, over_none, form), rung.judged, value, without=common)] * stepped),
         )
         rows.append(Row(entries, rung.posture if rung.variant else "", rung.label == before))
         before = rung.label
@@ -58,8 +58,10 @@ def ladder_table(
         TableColumn("posture", Setting.LABEL, ""), *mesh_column(many=many),
         TableColumn("value", Setting.STRONG), TableColumn(f"{confidence} interval", Setting.INTERVAL),
         *([TableColumn("alone")] if apart else []),
-        TableColumn("step", Setting.STRONG), INTERVAL, *([TableColumn("vs none")] if against_none else []),
-        *([TableColumn("instructions per request", short=_COUNTED_SHORT)] if counted else []), VERDICT,
+        *([TableColumn("step", Setting.STRONG), INTERVAL] if stepped else []),
+        *([TableColumn("vs none")] if against_none else []),
+        *([TableColumn("instructions per request", short=_COUNTED_SHORT)] if counted else []),
+        *([VERDICT] if stepped else []),
     )  # fmt: skip
     return Table(
         name, _with_unit(ladder.titled.title, form.unit), columns, tuple(rows), style,

@@ -154,6 +154,12 @@ def is_neutral(field: str, value: object) -> bool:
     return value in BY_FIELD[field].ordinary
 
 
+def is_idle(field: str, scope: Mapping[str, object]) -> bool:
+    """Whether another level leaves this factor without a meaning there: no policy entries, of no kind."""
+    needs = BY_FIELD[field].needs
+    return needs is not None and scope.get(needs[0]) == needs[1]
+
+
 def varying(scopes: Sequence[Mapping[str, object]], names: Sequence[str]) -> list[str]:
     """Factors of `names` whose levels have to be said: those that vary within one protocol (http2 has streams
     where http1 has connections; it need not be said each time), and the protocol."""

@@ -137,6 +137,8 @@ class Factor:
     named: Callable[[Cell], str] | None = None
     """Its part of a cell's name; empty: none."""
     growth: SlopeUnit | None = None
+    alike: bool = False
+    """Meshes are compared at equal levels of it only; of others they are at the nearest, and that is said."""
 
     def level(self, cell: Cell) -> Any:
         """As the study file says it."""

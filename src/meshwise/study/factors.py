@@ -19,7 +19,7 @@ from meshwise.study.factor import CellColumn, ColumnKind, Factor, FactorRole, Sl
 from meshwise.study.file.pattern_keys import Churn, Sizes
 from meshwise.study.file.scalars import Rate, Share, one_of
 from meshwise.study.graph.model import ServiceGraph, graph_of
-from meshwise.study.levels import Http1Transport, KeyType, MeshName, TlsGroup
+from meshwise.study.levels import Http1Transport, KeyType, MeshName, RuleKind, RulePlace, TlsGroup
 from meshwise.study.load.payload import Payload, parse_payload
 from meshwise.study.protocol import Protocol, Streaming
 from meshwise.study.security import Authorization, MtlsMode, Posture
@@ -74,6 +74,10 @@ def _divided(side: str, level: Any) -> Mapping[str, Any]:
         return {f"{side}_bytes": round(level.mean_bytes), f"{side}_sizes": str(level)}
     return {f"{side}_bytes": level}
 
+
+_PLACES = {
+    RulePlace.BEFORE: "", RulePlace.AFTER: "after the match", RulePlace.DENY: "denying"
+}  # fmt: skip
 
 FACTORS: tuple[Factor, ...] = (
     Factor(
@@ -305,12 +309,42 @@ FACTORS: tuple[Factor, ...] = (
         spoken=lambda sizes, _: f"responses {sizes}" if sizes else "",
         named=lambda cell: f"down-{cell.response_sizes.replace(' ', '')}" if cell.response_sizes else "",
     ),
+    Factor(
+        field="rule_kind", key="rules", role=FREE, read=RuleKind, type=one_of("kind of rule", RuleKind),
+        default=RuleKind.WHOLE, ordinary=(RuleKind.WHOLE,), concerns=_with_authorization,
+        needs=("policy_count", 0),
+        about="What the entries of `policies` ask for. Default: whole, as the posture's own entry.",
+        columns=_column(
+            "rule_kind", _TEXT,
+            "what the entries of `policy_count` ask for: `whole` (as the posture's own), `identity`, "
+            "`namespace`, `method`, `path`, `path-prefix`, `path-suffix`, `header`, `claim`", True,
+        ),
+        heading="rules", short=lambda kind: f"by {kind}", spoken=lambda kind, _: f"by {kind}",
+        named=lambda cell: f"by-{cell.rule_kind}" if cell.rule_kind is not RuleKind.WHOLE else "",
+        alike=True,
+    ),
+    Factor(
+        field="rule_place", key="rules_placed", role=FREE, read=RulePlace,
+        type=one_of("place of rules", RulePlace), default=RulePlace.BEFORE, ordinary=(RulePlace.BEFORE,),
+        concerns=_with_authorization, needs=("policy_count", 0),
+        about="Where they stand: before or after the entry that matches, or in a policy that denies. "
+        "Default: before.",
+        columns=_column(
+            "rule_place", _TEXT,
+            "where they stand: `before` or `after` the entry that matches, `deny`: in a policy that denies",
+            True,
+        ),
+        heading="placed", short=lambda place: _PLACES[place], spoken=lambda place, _: _PLACES[place],
+        named=lambda cell: str(cell.rule_place) if cell.rule_place is not RulePlace.BEFORE else "",
+        alike=True,
+    ),
 )  # fmt: skip
 
 BY_FIELD: Mapping[str, Factor] = {factor.field: factor for factor in FACTORS}
 BY_KEY: Mapping[str, Factor] = {factor.key: factor for factor in FACTORS if factor.key}
 """Those that stand under `factors` of a study file."""
 CONTEXT_FIELDS = tuple(factor.field for factor in FACTORS if factor.role is CONTEXT)
+ALIKE_FIELDS = tuple(factor.field for factor in FACTORS if factor.alike)
 FREE_FIELDS = tuple(factor.field for factor in FACTORS if factor.role is FREE)
 
 

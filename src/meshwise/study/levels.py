@@ -31,3 +31,33 @@ class TlsGroup(StrEnum):
     DEFAULT = "default"
     X25519 = "x25519"
     X25519MLKEM768 = "x25519mlkem768"
+
+
+class RuleKind(StrEnum):
+    """What the further authorization entries ask for. `whole`: all that the posture's own entries do; the
+    others ask for one thing each, to tell what it costs."""
+
+    WHOLE = "whole"
+    IDENTITY = "identity"
+    NAMESPACE = "namespace"
+    METHOD = "method"
+    PATH = "path"
+    PATH_PREFIX = "path-prefix"
+    PATH_SUFFIX = "path-suffix"
+    HEADER = "header"
+    CLAIM = "claim"
+
+
+OF_A_REQUEST = frozenset(RuleKind) - {RuleKind.WHOLE, RuleKind.IDENTITY, RuleKind.NAMESPACE}
+"""Kinds that read the request, of which opaque TCP has none."""
+
+
+class RulePlace(StrEnum):
+    """Where the further entries stand, none of which ever matches."""
+
+    BEFORE = "before"
+    """Before the entry that matches: each is a miss that comes before the hit."""
+    AFTER = "after"
+    """Behind it: whoever stops at the first hit never reads them."""
+    DENY = "deny"
+    """In a policy that denies, which is asked before the one that allows."""

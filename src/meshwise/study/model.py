@@ -15,9 +15,12 @@ from meshwise.study.bank import Stores as Stores
 from meshwise.study.counting import Counting as Counting
 from meshwise.study.factors import FACTORS
 from meshwise.study.graph.model import ServiceGraph as ServiceGraph
+from meshwise.study.levels import OF_A_REQUEST as OF_A_REQUEST
 from meshwise.study.levels import Http1Transport as Http1Transport
 from meshwise.study.levels import KeyType as KeyType
 from meshwise.study.levels import MeshName as MeshName
+from meshwise.study.levels import RuleKind as RuleKind
+from meshwise.study.levels import RulePlace as RulePlace
 from meshwise.study.levels import TlsGroup as TlsGroup
 from meshwise.study.load.profile import LoadProfile as LoadProfile
 from meshwise.study.load.profile import Think as Think
@@ -54,7 +57,8 @@ class Cell:
     """Nodes in the chain, leaves of a fan-out or aggregation, levels of the tree; 1 for graph and bank."""
     key_type: KeyType
     policy_count: int
-    """Entries of the authorization policy scanned before the one that matches (0 = only that one)."""
+    """Authorization entries scanned before the one that matches, unless `rule_place` says otherwise (0 = only
+    that one)."""
     plaintext_share: float
     """Share of the load that comes from a client outside the mesh; 0 except in `permissive`."""
     http1_transport: Http1Transport = Http1Transport.DEFAULT
@@ -74,6 +78,10 @@ class Cell:
     request_sizes: str = ""
     """A distribution (`study.load.payload`), whose mean is `request_bytes`; empty: all have that size."""
     response_sizes: str = ""
+    rule_kind: RuleKind = RuleKind.WHOLE
+    """What the entries of `policy_count` ask for."""
+    rule_place: RulePlace = RulePlace.BEFORE
+    """Where they stand."""
 
     @cached_property
     def topology(self) -> Topology:

@@ -20,7 +20,17 @@ from meshwise.archive.schema import TELEMETRY
 from meshwise.findings.flag import UNCOUNTED
 from meshwise.study.counting import Counting, PlannedWindow, WindowKind
 from meshwise.study.design.counting import planned_windows
-from meshwise.study.model import Authorization, Cell, KeyType, MeshName, MtlsMode, Protocol, Trial
+from meshwise.study.model import (
+    Authorization,
+    Cell,
+    KeyType,
+    MeshName,
+    MtlsMode,
+    Protocol,
+    RuleKind,
+    RulePlace,
+    Trial,
+)
 from meshwise.telemetry.source import Source
 from meshwise.testbed.counting import INSTRUCTIONS, SYSTEM_CALLS, CountedValue, CountedWindow, counts_table
 
@@ -43,6 +53,8 @@ AUTHORIZATION = {
 """What the receiving sidecar spends on it."""
 RULE = 1_600
 """Each authorization entry scanned before the one that matches, there."""
+RULES = {RuleKind.IDENTITY: 300, RuleKind.NAMESPACE: 900, RuleKind.PATH_SUFFIX: 450, RuleKind.CLAIM: 1_100}
+"""Kinds of entries that cost otherwise."""
 PROTOCOLS = {Protocol.HTTP1: 1.0, Protocol.HTTP2: 1.2, Protocol.GRPC: 1.3, Protocol.TCP: 0.3}
 WAKE = 30_000
 """Of a request's instructions, those of waking up; shared by what is in flight at the same time."""
@@ -76,7 +88,8 @@ def counted_truth(cell: Cell) -> Mapping[tuple[str, str], float]:
     kib = (cell.request_bytes + cell.response_bytes) / 1024
     per_leg = (MTLS if mtls else 0) + kib * (KIB + (KIB_MTLS if mtls else 0))
     woken = WAKE * (1 - 1 / min(cell.connections * cell.streams, 16))
-    rules = AUTHORIZATION[cell.posture.authorization] + RULE * cell.policy_count
+    scanned = RULES.get(cell.rule_kind, RULE) if cell.rule_place is not RulePlace.AFTER else 0
+    rules = AUTHORIZATION[cell.posture.authorization] + scanned * cell.policy_count
     found = {}
     for workload in topology.workloads:
         called = workload != topology.workloads[0]

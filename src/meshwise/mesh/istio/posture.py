@@ -22,7 +22,7 @@ from typing import Any
 
 from meshwise.mesh.applicable import contradiction
 from meshwise.mesh.istio.kinds import ROOT_NAMESPACE
-from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances, of_no_caller
+from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances, no_caller, of_no_caller
 from meshwise.mesh.tokens import CLAIM, ISSUER, ROLE
 from meshwise.mesh.writing import written
 from meshwise.study.demands import effective_posture, modes
@@ -34,6 +34,8 @@ from meshwise.study.model import (
     MtlsMode,
     Posture,
     Protocol,
+    RuleKind,
+    RulePlace,
     Workload,
 )
 
@@ -44,7 +46,17 @@ _TOKEN_RULES = (Authorization.FINE, Authorization.REQUEST)
 
 def not_applicable(cell: Cell) -> str | None:
     """Why Istio cannot express the cell, or None."""
-    return contradiction(cell, "Istio") or _ambiguous_port(cell)
+    return contradiction(cell, "Istio") or _no_token(cell) or _ambiguous_port(cell)
+
+
+def _no_token(cell: Cell) -> str | None:
+    if not cell.policy_count or cell.rule_kind is not RuleKind.CLAIM:
+        return None
+    kinds = {effective_posture(cell, workload).authorization for workload in cell.topology.workloads[1:]}
+    if kinds <= set(_TOKEN_RULES):
+        return None
+    kind = cell.posture.authorization
+    return f"a rule by claim needs tokens to be read, and authorization `{kind}` reads none"
 
 
 def _ambiguous_port(cell: Cell) -> str | None:
@@ -81,10 +93,12 @@ def _documents(cell: Cell, jwks: str, trust_domain: str) -> Iterable[Document]:
             continue
         here = _Rules(cell, workload, posture, trust_domain)
         if cell.policy_count:
-            requests = allowances(cell, workload)[0].requests
-            others = [here.rule(of_no_caller(number, requests)) for number in range(cell.policy_count)]
-            yield _allow(f"before-{workload.name}", workload, others)
-        yield _allow(f"callers-of-{workload.name}", workload, [here.rule(each) for each in here.allowances()])
+            others = [here.never(number) for number in range(cell.policy_count)]
+            prefix, action = _PLACED[cell.rule_place]
+            yield _policy(f"{prefix}-{workload.name}", workload, others, action)
+        yield _policy(
+            f"callers-of-{workload.name}", workload, [here.rule(each) for each in here.allowances()]
+        )
 
 
 # --- mutual TLS --------------------------------------------------------------------------------------
@@ -139,9 +153,15 @@ def _tokens(cell: Cell, called: Mapping[Workload, Posture], jwks: str) -> Iterab
             yield _document("RequestAuthentication", f"tokens-{workload.name}", namespace, spec)
 
 
-def _allow(name: str, workload: Workload, rules: Sequence[Document]) -> Document:
-    """Entries are scanned in the order of their names: `before-...` comes before `callers-of-...`."""
-    spec = {**_selector(workload.name), "action": "ALLOW", "rules": list(rules)}
+_PLACED = {
+    RulePlace.BEFORE: ("before", "ALLOW"), RulePlace.AFTER: ("past", "ALLOW"),
+    RulePlace.DENY: ("never", "DENY"),
+}  # fmt: skip
+"""Entries are scanned in the order of their names: `before-...`, `callers-of-...`, `past-...`."""
+
+
+def _policy(name: str, workload: Workload, rules: Sequence[Document], action: str = "ALLOW") -> Document:
+    spec = {**_selector(workload.name), "action": action, "rules": list(rules)}
     return _document("AuthorizationPolicy", name, workload.namespace, spec)
 
 
@@ -160,6 +180,30 @@ class _Rules:
         if self._by_request:
             return allowances(self._cell, self._workload)
         return (Allowance(self._cell.topology.callers(self._workload.name), ()),)
+
+    def never(self, number: int) -> Document:
+        """One that no request meets, of the kind that the cell says."""
+        name = no_caller(number)
+        match self._cell.rule_kind:
+            case RuleKind.IDENTITY:
+                return _from({"principals": [f"{self._trust_domain}/ns/{name}/sa/{name}"]})
+            case RuleKind.NAMESPACE:
+                return _from({"namespaces": [name]})
+            case RuleKind.METHOD:
+                return _to({"methods": [name.upper()]})
+            case RuleKind.PATH:
+                return _to({"paths": [f"/{name}"]})
+            case RuleKind.PATH_PREFIX:
+                return _to({"paths": [f"/{name}/*"]})
+            case RuleKind.PATH_SUFFIX:
+                return _to({"paths": [f"*/{name}"]})
+            case RuleKind.HEADER:
+                return {"when": [{"key": f"request.headers[{TENANT_HEADER}]", "values": [name]}]}
+            case RuleKind.CLAIM:
+                return {"when": [{"key": f"request.auth.claims[{CLAIM}]", "values": [name]}]}
+            case RuleKind.WHOLE:
+                requests = allowances(self._cell, self._workload)[0].requests
+                return self.rule(of_no_caller(number, requests))
 
     def rule(self, allowed: Allowance) -> Document:
         """One rule that lets these callers send these requests."""
@@ -190,6 +234,14 @@ class _Rules:
                 {"key": f"request.auth.claims[{CLAIM}]", "values": [ROLE]},
             ],
         }
+
+
+def _from(source: Document) -> Document:
+    return {"from": [{"source": source}]}
+
+
+def _to(operation: Document) -> Document:
+    return {"to": [{"operation": operation}]}
 
 
 def _selector(name: str) -> Document:

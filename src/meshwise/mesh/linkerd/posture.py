@@ -28,10 +28,11 @@ from meshwise.mesh.linkerd.resources import (
     POLICY,
     WITHHELD_ANNOTATION,
 )
-from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances, of_no_caller
+from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances, no_caller, of_no_caller
 from meshwise.mesh.writing import written
 from meshwise.study.demands import effective_posture, modes
 from meshwise.study.model import (
+    OF_A_REQUEST,
     Authorization,
     Cell,
     Http1Transport,
@@ -39,6 +40,8 @@ from meshwise.study.model import (
     Layer,
     MtlsMode,
     Protocol,
+    RuleKind,
+    RulePlace,
     TlsGroup,
     Workload,
 )
@@ -63,12 +66,32 @@ def not_applicable(cell: Cell) -> str | None:
     """Why Linkerd cannot express the cell, or None."""
     if reason := contradiction(cell, "Linkerd"):
         return reason
+    if reason := _no_such_rule(cell):
+        return reason
     if _in_plaintext(cell, cell.topology.workloads):
         return None
     if cell.key_type is not KeyType.ECDSA_P256:
         return "Linkerd's proxies have ECDSA P-256 keys and no other"
     if cell.tls_group is TlsGroup.X25519:
         return "two linkerd proxies always agree on X25519MLKEM768: the list of groups is built in"
+    return None
+
+
+def _no_such_rule(cell: Cell) -> str | None:
+    if not cell.policy_count:
+        return None
+    if cell.rule_place is RulePlace.DENY:
+        return "Linkerd has no policy that denies: what no policy allows is refused"
+    if cell.rule_kind is RuleKind.CLAIM:
+        return "Linkerd reads no tokens, so no rule can ask for a claim"
+    if cell.rule_kind is RuleKind.PATH_SUFFIX:
+        return "Linkerd's routes match a path exactly, by prefix or by regular expression, not by suffix"
+    if cell.rule_kind is RuleKind.METHOD and cell.protocol is Protocol.GRPC:
+        return "every gRPC request is a POST, and Linkerd's gRPC routes match no method of HTTP"
+    kinds = {effective_posture(cell, workload).authorization for workload in cell.topology.workloads[1:]}
+    if cell.rule_kind in OF_A_REQUEST and Authorization.NAMESPACE in kinds:
+        kind = cell.rule_kind
+        return f"rules by {kind} are matches of routes, and where callers alone are read Linkerd has none"
     return None
 
 
@@ -148,9 +171,10 @@ class _Entries:
         yield self._server_with("deny", self._proxy_protocol())
         entries = names_of(self._cell, self._workload)
         requests = next(iter(entries.values())).requests
+        prefix = "past" if self._cell.rule_place is RulePlace.AFTER else "before"
         for number in range(self._cell.policy_count):
-            entry = of_no_caller(number, requests)
-            yield from self._entry(f"before-{self._workload.name}-{number:04d}", entry)
+            name = f"{prefix}-{self._workload.name}-{number:04d}"
+            yield from self._never(name, number, requests, next(iter(entries)))
         for name, allowed in entries.items():
             yield from self._entry(name, allowed)
         if self._by_route:
@@ -180,8 +204,7 @@ class _Entries:
         if self._by_route:
             prefix = allowed.callers[0].name if allowed.never_matches else ""
             yield self._route(name, [self._match(request, prefix) for request in allowed.requests])
-            kind = "GRPCRoute" if self._protocol is Protocol.GRPC else "HTTPRoute"
-            target = _reference(GATEWAY if kind == "GRPCRoute" else POLICY, kind, name)
+            target = self._route_reference(name)
         kind, spec = self._authentication(allowed.callers)
         yield _document(kind, name, self._workload, spec)
         authentication = _reference(POLICY, kind, name)
@@ -190,20 +213,59 @@ class _Entries:
             {"targetRef": target, "requiredAuthenticationRefs": [authentication]},
         )  # fmt: skip
 
+    def _never(
+        self, name: str, number: int, requests: tuple[tuple[str, str], ...], first: str
+    ) -> Iterable[Document]:
+        """One that no request meets, of the kind that the cell says. `first`: the name of an entry that lets
+        callers in, at whose route others are not let in."""
+        kind, entry = self._cell.rule_kind, of_no_caller(number, requests)
+        if kind is RuleKind.WHOLE:
+            yield from self._entry(name, entry)
+            return
+        target = _reference(POLICY, "Server", self._server)
+        if self._by_route:
+            route = first
+            if kind in OF_A_REQUEST:
+                route = name
+                yield self._route(name, [self._one_demand(kind, no_caller(number))])
+            target = self._route_reference(route)
+        names = (_namespaces if kind is RuleKind.NAMESPACE else _accounts)(entry.callers)
+        yield _document("MeshTLSAuthentication", name, self._workload, {"identityRefs": names})
+        authentication = _reference(POLICY, "MeshTLSAuthentication", name)
+        yield _document(
+            "AuthorizationPolicy", name, self._workload,
+            {"targetRef": target, "requiredAuthenticationRefs": [authentication]},
+        )  # fmt: skip
+
+    def _one_demand(self, kind: RuleKind, name: str) -> Document:
+        """What a route of this kind matches."""
+        header = {"headers": [{"name": TENANT_HEADER, "value": name}]}
+        if self._protocol is Protocol.GRPC:
+            service = {"type": "Exact", "service": name}
+            if kind is RuleKind.HEADER:
+                return header
+            return {"method": {**service, "method": "Call"} if kind is RuleKind.PATH else service}
+        everything = {"path": {"type": "PathPrefix", "value": "/"}}
+        match kind:
+            case RuleKind.HEADER:
+                return {**everything, **header}
+            case RuleKind.METHOD:
+                return {**everything, "method": "TRACE"}
+            case RuleKind.PATH:
+                return {"path": {"type": "Exact", "value": f"/{name}"}}
+            case _:
+                return {"path": {"type": "PathPrefix", "value": f"/{name}"}}
+
+    def _route_reference(self, name: str) -> Document:
+        kind = "GRPCRoute" if self._protocol is Protocol.GRPC else "HTTPRoute"
+        return _reference(GATEWAY if kind == "GRPCRoute" else POLICY, kind, name)
+
     def _authentication(self, callers: Sequence[Workload]) -> tuple[str, Document]:
         match self._posture.authorization:
             case Authorization.NAMESPACE:
-                names = sorted({each.namespace for each in callers})
-                return "MeshTLSAuthentication", {
-                    "identityRefs": [{"kind": "Namespace", "name": name} for name in names]
-                }
+                return "MeshTLSAuthentication", {"identityRefs": _namespaces(callers)}
             case Authorization.FINE:
-                accounts = sorted({(each.namespace, each.service_account) for each in callers})
-                refs = [
-                    {"kind": "ServiceAccount", "name": account, "namespace": namespace}
-                    for namespace, account in accounts
-                ]
-                return "MeshTLSAuthentication", {"identityRefs": refs}
+                return "MeshTLSAuthentication", {"identityRefs": _accounts(callers)}
             case _ if self._posture.mtls is MtlsMode.STRICT:
                 return "MeshTLSAuthentication", {"identities": ["*"]}
             case _:
@@ -227,6 +289,17 @@ class _Entries:
         rule: Document = {"matches": matches} if matches else {}
         spec = {"parentRefs": [_reference(POLICY, "Server", self._server)], "rules": [rule]}
         return _document("GRPCRoute" if grpc else "HTTPRoute", name, self._workload, spec)
+
+
+def _namespaces(callers: Sequence[Workload]) -> list[Document]:
+    return [{"kind": "Namespace", "name": name} for name in sorted({each.namespace for each in callers})]
+
+
+def _accounts(callers: Sequence[Workload]) -> list[Document]:
+    accounts = sorted({(each.namespace, each.service_account) for each in callers})
+    return [
+        {"kind": "ServiceAccount", "name": account, "namespace": namespace} for namespace, account in accounts
+    ]
 
 
 def _reference(group: str, kind: str, name: str) -> Document:
