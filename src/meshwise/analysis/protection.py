@@ -39,6 +39,8 @@ class Protected:
     """Of the first try that shows the outcome."""
     harmed: int = 0
     """Tries after which a process had ended or fallen silent."""
+    tries: int = 0
+    """That were made: of those that mean something here."""
 
     @property
     def surprising(self) -> bool:
@@ -95,4 +97,5 @@ def _protected(mesh: MeshName, posture: str, key: str, group: _Group, confidence
         attempt.expected(mesh, POSTURES[posture]) if attempt else None,
         group.evidence[group.outcomes.index(shows)],
         sum(bool(evidence.harm) for evidence in group.evidence),
+        sum(each is not AttemptOutcome.NOT_APPLICABLE for each in group.outcomes),
     )

@@ -14,6 +14,7 @@ import typer
 from meshwise.analysis.counted import PRIMARY, CountedStudy, with_counts
 from meshwise.analysis.fairness import facts_of
 from meshwise.analysis.findings import Tables, findings, measure_trials, outcomes_of, recorded_flags
+from meshwise.analysis.protection_findings import with_protection
 from meshwise.analysis.settings import Settings
 from meshwise.archive.findings import signed, write_findings
 from meshwise.archive.outcome import TrialStatus
@@ -22,7 +23,7 @@ from meshwise.core import messages
 from meshwise.core.errors import ExitStatus
 from meshwise.findings.document import to_json
 from meshwise.findings.finding import Finding, Findings, Method
-from meshwise.findings.subject import Kind
+from meshwise.findings.subject import Kind, PostureProtection
 from meshwise.measure.attribution import Machine
 from meshwise.measure.counts import measure_counts
 from meshwise.measure.trial import (
@@ -67,14 +68,16 @@ def analyze(
 
 
 def analyze_archive(reader: ArchiveReader) -> Findings:
-    """The findings of an archive, of its times and of its counts. Holds one trial's requests at a time.
-    Raises MW710 without any good trial."""
-    timed, counted = _timed(reader), _counted(reader)
-    if timed is None and counted is None:
+    """The findings of an archive: of its times, of its counts, and of what was tried against its postures.
+    Holds one trial's requests at a time. Raises MW710 without any good trial and without tries."""
+    timed, counted, tries = _timed(reader), _counted(reader), reader.protection()
+    if timed is None and counted is None and not tries:
         raise messages.NOTHING_TO_ANALYZE.error(str(reader.directory), trials=reader.trials().height)
     settings = Settings.of(reader.study(), reader.timed_design)
     document = timed or Findings(settings.as_json(), reader.environment, ())
-    return document if counted is None else with_counts(document, counted, settings)
+    if counted is not None:
+        document = with_counts(document, counted, settings)
+    return with_protection(document, tries, settings.confidence) if tries else document
 
 
 def _counted(reader: ArchiveReader) -> CountedStudy | None:
@@ -127,6 +130,8 @@ def _sizes(study: Mapping[str, Any]) -> Iterator[str]:
         yield f"{study['blocks']} blocks in {study['executions']} executions"
     if counting := study.get("counting"):
         yield f"counted in {counting['executions']} executions with {counting['counter']}"
+    if protection := study.get("protection"):
+        yield f"{protection['attempts']} attempts against postures in {protection['tries']} tries"
 
 
 def _is_a_step(finding: Finding) -> bool:
@@ -147,6 +152,7 @@ def summary(document: Findings) -> str:
         for f in document.findings
         if f.verdict is Verdict.DISTINGUISHABLE and f.metric in primary and f.n and _is_a_step(f)
     ]
+    claims += [f"  {f.sentence}" for f in document.findings if isinstance(f.subject, PostureProtection)]
     counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
     study = document.study
     lines = [

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
-from meshwise.findings.finding import Adjustment, Companion, Finding, Findings, WithoutOutliers, finite
+from meshwise.findings.finding import (
+    OF_ATTEMPTS,
+    Adjustment,
+    Companion,
+    Finding,
+    Findings,
+    WithoutOutliers,
+    finite,
+)
 from meshwise.findings.flag import Flag
 from meshwise.findings.metric import MetricKey, PartOf
+from meshwise.findings.protection import AttemptCounts, AttemptTries
 from meshwise.findings.subject import Kind, read_subject
 from meshwise.stats.verdict import Direction, Verdict
 
@@ -22,6 +31,7 @@ def to_json(document: Findings) -> dict[str, Any]:
         "fairness": plain(document.fairness),
         "findings": [row(finding) for finding in document.findings],
         "pictures": document.pictures.as_json(),
+        "tradeoff": [point.as_json() for point in document.tradeoff],
     }
 
 
@@ -33,10 +43,13 @@ def row(finding: Finding) -> dict[str, Any]:
         "metric": finding.metric,
         "scope": plain(finding.scope),
     }
-    return first | {name: plain(getattr(finding, name)) for name in _AS_NAMED}
+    own = {name: plain(found) for name in OF_ATTEMPTS if (found := getattr(finding, name)) is not None}
+    return first | {name: plain(getattr(finding, name)) for name in _AS_NAMED} | own
 
 
-_AS_NAMED = tuple(each.name for each in fields(Finding) if each.name not in ("id", "subject", "key"))
+_AS_NAMED = tuple(
+    each.name for each in fields(Finding) if each.name not in ("id", "subject", "key", *OF_ATTEMPTS)
+)
 
 
 def read_finding(entry: Mapping[str, Any]) -> Finding:
@@ -59,8 +72,17 @@ def read_finding(entry: Mapping[str, Any]) -> Finding:
         "adjustment": Adjustment.read(adjustment) if adjustment else None,
         "companion": None,  # shown nowhere
         "without_outliers": None,
+        "tried": _read(AttemptTries, entry.get("tried")),
+        "attempts": _read(AttemptCounts, entry.get("attempts")),
     }
     return Finding(**known)
+
+
+Facts = TypeVar("Facts", AttemptTries, AttemptCounts)
+
+
+def _read(cls: type[Facts], entry: Mapping[str, Any] | None) -> Facts | None:
+    return cls(**{each.name: entry[each.name] for each in fields(cls)}) if entry else None
 
 
 _NUMBERS = (
@@ -87,7 +109,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
-    if isinstance(value, Companion | WithoutOutliers):
+    if isinstance(value, Companion | WithoutOutliers | AttemptTries | AttemptCounts):
         return {entry.name: plain(getattr(value, entry.name)) for entry in fields(value)}
     return str(value) if isinstance(value, StrEnum | Flag | Adjustment) else value
 

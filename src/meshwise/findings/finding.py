@@ -15,6 +15,7 @@ from typing import Any
 from meshwise.findings.flag import Flag, FlagKind
 from meshwise.findings.metric import MetricKey
 from meshwise.findings.pictures import Pictures
+from meshwise.findings.protection import AttemptCounts, AttemptTries, TradePoint
 from meshwise.findings.subject import Kind, Levels, ScopeValue, Subject, kind_of, levels_of, scope_of
 from meshwise.stats.verdict import Direction, Verdict
 
@@ -31,6 +32,8 @@ class Provenance(StrEnum):
     """Instructions or system calls, under a counter: no time."""
     TRANSLATED = "translated"
     """Counted, and turned into time by what an instruction takes in the same study: nobody measured it."""
+    TRIED = "tried"
+    """Attempts that were made on running proxies: what came of them, and no time."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,10 @@ class Finding:
     higher_share_high: float | None = None
     companion: Companion | None = None
     without_outliers: WithoutOutliers | None = None
+    tried: AttemptTries | None = None
+    """Of an attempt against a posture."""
+    attempts: AttemptCounts | None = None
+    """Of all attempts against a posture."""
 
     @property
     def kind(self) -> Kind:
@@ -159,6 +166,10 @@ class Finding:
         return any(flag.code == kind.code for flag in self.flags)
 
 
+OF_ATTEMPTS = ("tried", "attempts")
+"""Fields that only findings about attempts have in findings.json."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """The whole document."""
@@ -169,6 +180,8 @@ class Findings:
     fairness: tuple[Mapping[str, Any], ...] = ()
     """What is equal between the compared meshes, and what is not (`analysis.fairness`)."""
     pictures: Pictures = field(default_factory=Pictures)
+    tradeoff: tuple[TradePoint, ...] = ()
+    """Cost against protection, where both are known."""
     schema_version: int = field(default=SCHEMA_VERSION)
 
 

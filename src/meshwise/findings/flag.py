@@ -220,6 +220,19 @@ TRANSLATED_DIFFERS = FlagKind(
     "believe the measured step; more blocks would tell how far it is from the other",
 )
 BROKEN = FlagKind("broken", "{reason}")
+
+# Of an attempt.
+NOT_AS_DOCUMENTED = FlagKind(
+    "not_as_documented", "documented is that it is {expected} ({source})",
+    "read the evidence; an outcome belongs to the version beside it",
+)
+TRIES_DIFFER = FlagKind(
+    "tries_differ", "stopped in {stopped} and let through in {let_through} of {tries} tries",
+    "who may try again gets through; more tries (`--tries`) tell how often",
+)
+PROXY_HARMED = FlagKind(
+    "proxy_harmed", "after {harmed} of {tries} tries a proxy had ended or fallen silent",
+)
 # fmt: on
 
 KINDS = {each.code: each for each in list(globals().values()) if isinstance(each, FlagKind)}

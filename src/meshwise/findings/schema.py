@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from meshwise.findings.finding import (
     CONFIGURED,
     OBSERVED,
+    OF_ATTEMPTS,
     SCHEMA_VERSION,
     Adjustment,
     Companion,
@@ -21,6 +22,7 @@ from meshwise.findings.finding import (
     WithoutOutliers,
 )
 from meshwise.findings.flag import Flag
+from meshwise.findings.protection import AttemptCounts, AttemptTries, TradePoint
 from meshwise.findings.subject import Kind, ScopeValue
 
 
@@ -69,9 +71,17 @@ def schema(traits: Sequence[str]) -> dict[str, Any]:
                 "type": "object",
                 "description": "Numbers for drawings: `curves`, `courses`, `drift`, of one of `cells`.",
             },
+            "tradeoff": {
+                "type": "array",
+                "description": "Cost against protection; `dominated_by` are places in this list.",
+                "items": {"$ref": "#/$defs/TradePoint"},
+            },
         },
-        "$defs": {each.__name__: _object(each) for each in (Finding, Companion, WithoutOutliers)},
+        "$defs": {each.__name__: _object(each) for each in _OBJECTS},
     }
+
+
+_OBJECTS = (Finding, Companion, WithoutOutliers, AttemptTries, AttemptCounts, TradePoint)
 
 
 def _object(cls: type) -> dict[str, Any]:
@@ -79,7 +89,8 @@ def _object(cls: type) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     for entry in fields(cls):
         properties |= _WRITTEN.get(entry.name) or {entry.name: _typed(hints[entry.name], entry)}
-    return {"type": "object", "required": list(properties), "properties": properties}
+    required = [name for name in properties if name not in OF_ATTEMPTS]
+    return {"type": "object", "required": required, "properties": properties}
 
 
 def _typed(hint: Any, entry: Field[Any] | None = None) -> dict[str, Any]:
@@ -102,5 +113,6 @@ def _typed(hint: Any, entry: Field[Any] | None = None) -> dict[str, Any]:
 _WRITTEN: dict[str, dict[str, Any]] = {
     "subject": {"kind": _typed(Kind), "metric": {"type": "string", "minLength": 1}},
     "key": {"scope": _typed(Mapping[str, ScopeValue])},
+    "at": {"scope": _typed(Mapping[str, ScopeValue])},
 }
 """Fields of a finding that are written as others."""

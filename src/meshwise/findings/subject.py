@@ -27,6 +27,7 @@ class Kind(StrEnum):
     NOISE_FLOOR = "noise_floor"
     VARIANCE = "variance"
     CHECK = "check"
+    PROTECTION = "protection"
 
 
 @dataclass(frozen=True)
@@ -192,11 +193,23 @@ class SoakDrift(_AtLevels):
     """Whether a metric drifts over the soaks of a cell."""
 
 
+@dataclass(frozen=True)
+class Protection(_AtLevels):
+    """What a posture does about one attempt. `at`: mesh, posture, and what the services spoke."""
+
+    attempt: str
+
+
+class PostureProtection(_AtLevels):
+    """How many of the attempts that mean something in a posture it stops."""
+
+
 Level = CellLevel | LevelAlone | CurvePoint
 Increment = LadderStep | AgainstNone
 Difference = MeshDifference | StepDifference | Interaction | Slope | Walk
 Check = StudyCheck | CellCheck | OrderCheck | LimitCheck | SoakDrift
-Subject = Level | Increment | Difference | NoiseFloor | VarianceShare | Check
+Protections = Protection | PostureProtection
+Subject = Level | Increment | Difference | NoiseFloor | VarianceShare | Check | Protections
 
 
 def kind_of(subject: Subject) -> Kind:
@@ -213,6 +226,8 @@ def kind_of(subject: Subject) -> Kind:
             return Kind.NOISE_FLOOR
         case VarianceShare():
             return Kind.VARIANCE
+        case Protection() | PostureProtection():
+            return Kind.PROTECTION
         case _:
             return Kind.CHECK
 
@@ -250,6 +265,8 @@ def scope_of(subject: Subject) -> dict[str, ScopeValue]:
             return scope | {"limited_by": limited_by}
         case SoakDrift():
             return scope | {"check": "soak"}
+        case Protection(_, attempt):
+            return scope | {"attempt": attempt}
         case _:
             return scope
 
@@ -281,6 +298,8 @@ def read_subject(kind: Kind, scope: Mapping[str, Any]) -> Subject:
             if "check" in scope:
                 return SoakDrift(at) if scope["check"] == "soak" else OrderCheck(str(scope["check"]))
             return CellCheck(at) if at else StudyCheck()
+        case Kind.PROTECTION:
+            return Protection(at, str(scope["attempt"])) if "attempt" in scope else PostureProtection(at)
 
 
 def _read_difference(at: dict[str, Any], scope: Mapping[str, Any]) -> Difference:
@@ -297,4 +316,4 @@ def _read_difference(at: dict[str, Any], scope: Mapping[str, Any]) -> Difference
     return StepDifference(at | {"mesh": first}, first, second, lower, upper)
 
 
-_TELLING = ("from", "to", "part", "interaction", "factor", "walk", "limited_by", "check")
+_TELLING = ("from", "to", "part", "interaction", "factor", "walk", "limited_by", "check", "attempt")

@@ -29,6 +29,7 @@ class Setting(StrEnum):
     """A number that the row is about."""
     INTERVAL = "i"
     VERDICT = "v"
+    OUTCOME = "o"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,26 @@ class Judged:
         return str(self.verdict)
 
 
-Entry = str | Bounds | Ranged | Judged
+@dataclass(frozen=True)
+class Sign:
+    """What came of an attempt; a phone has room for its mark only."""
+
+    word: str
+    kind: str
+    """`stopped`, `let_through`, `not_applicable`, `undecided`; empty: not tried."""
+    marks: str = ""
+
+    @property
+    def mark(self) -> str:
+        return {"stopped": "✓", "let_through": "✗", "not_applicable": "–", "undecided": "?"}.get(
+            self.kind, ""
+        )
+
+    def __str__(self) -> str:
+        return f"{self.word}{self.marks}"
+
+
+Entry = str | Bounds | Ranged | Judged | Sign
 
 
 @dataclass(frozen=True)
@@ -106,6 +126,7 @@ class Table:
     dense: bool = False
     """So wide that a terminal has no room to spare."""
     page_only: bool = False
+    terminal_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +145,7 @@ class Sentences:
     """Findings' own sentences."""
 
     texts: tuple[str, ...]
+    title: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from meshwise.findings.finding import SCHEMA_VERSION, Finding
 from meshwise.findings.flag import EXPLORATORY
 from meshwise.findings.metric import Inference, Metric, metric_of
 from meshwise.findings.pictures import Pictures
+from meshwise.findings.protection import TradePoint
 from meshwise.findings.subject import (
     AgainstNone,
     CurvePoint,
@@ -163,6 +164,7 @@ class Content:
     statuses: Mapping[str, int] = field(default_factory=dict)
     """How many trials ended `ok`, `failed`, `unproven`."""
     pictures: Pictures = field(default_factory=Pictures)
+    tradeoff: tuple[TradePoint, ...] = ()
 
     @property
     def name(self) -> str:
@@ -206,6 +208,7 @@ def content(
             raise messages.NEWER_FINDINGS.error(where, found=version, known=SCHEMA_VERSION)
         findings = tuple(read_finding(entry) for entry in document["findings"])
         pictures = Pictures.read(document.get("pictures") or {})
+        tradeoff = tuple(map(TradePoint.read, document.get("tradeoff") or ()))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise messages.NO_FINDINGS_DOCUMENT.error(where, reason=f"{type(error).__name__}: {error}") from error
     declared = study.get("primary_metrics") or ()
@@ -221,6 +224,7 @@ def content(
         _slices(tuple(filter(is_counted, findings))),
         statuses or {},
         pictures,
+        tradeoff,
     )
 
 

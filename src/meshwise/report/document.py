@@ -13,6 +13,7 @@ from meshwise.report import facts, saturation
 from meshwise.report.blocks import Table
 from meshwise.report.content import differs_alone, of_curve
 from meshwise.report.counted import counted_line
+from meshwise.report.protected import protection_line
 from meshwise.report.rounds import rounds_line
 from meshwise.report.sections import Report
 
@@ -31,6 +32,8 @@ def document(report: Report, page: str) -> dict[str, Any]:
         "noise": facts.noise_line(content),
         "rounds": rounds_line(content),
         "counted": counted_line(content),
+        "protection": protection_line(content),
+        "tradeoff": [point.as_json() for point in content.tradeoff],
         "sentences": list(report.sentences),
         "saturation": saturation.beside_the_knee(content),
         "warnings": list(report.warnings),
@@ -45,9 +48,9 @@ def document(report: Report, page: str) -> dict[str, Any]:
         ],
         "tables": [
             _table(section.label, block)
-            for section in (*report.slices, *report.counted, *report.effects, *report.saturation)
+            for section in report.in_terminal
             for block in section.blocks
-            if isinstance(block, Table)
+            if isinstance(block, Table) and not block.terminal_only
         ],
     }
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from meshwise.findings.flag import EXPLORATORY
 from meshwise.findings.subject import Kind, MeshDifference, SlopePart
-from meshwise.report import counted, facts, pictures, saturation
+from meshwise.report import counted, facts, pictures, protected, saturation, tradeoff
 from meshwise.report.blocks import (
     Block,
     Details,
@@ -51,6 +51,21 @@ class Report:
     """What ran at the same time."""
     counted: tuple[Section, ...] = ()
     """Instructions and system calls."""
+    protection: tuple[Section, ...] = ()
+    """What postures stop."""
+    tradeoff: tuple[Section, ...] = ()
+    """What they cost against what they stop."""
+
+    @property
+    def in_terminal(self) -> tuple[Section, ...]:
+        """The last is what stays on the screen."""
+        measured = (*self.slices, *self.counted, *self.effects, *self.saturation)
+        return (*measured, *self.protection, *self.tradeoff)
+
+    @property
+    def on_page(self) -> tuple[Section, ...]:
+        first = (*self.tradeoff, *self.saturation, *self.effects, *self.slices, *self.counted)
+        return (*first, *self.protection, *filter(None, [self.rounds]))
 
 
 def report_of(content: Content, record: Record) -> Report:
@@ -68,6 +83,8 @@ def report_of(content: Content, record: Record) -> Report:
         ),
         rounds_section(content),
         tuple(filter(None, [counted.section(content)])),
+        tuple(filter(None, [protected.section(content)])),
+        tuple(filter(None, [tradeoff.section(content)])),
     )
 
 

@@ -13,25 +13,39 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from meshwise.report import facts
-from meshwise.report.blocks import Bounds, Entry, Judged, Paragraph, Section, Sentences, Setting, Style, Table
+from meshwise.report.blocks import (
+    Bounds,
+    Entry,
+    Judged,
+    Paragraph,
+    Section,
+    Sentences,
+    Setting,
+    Sign,
+    Style,
+    Table,
+)
 from meshwise.report.content import Content
 from meshwise.report.counted import counted_line
 from meshwise.report.glossary import legend
+from meshwise.report.protected import protection_line
 from meshwise.report.rounds import rounds_line
 from meshwise.report.sections import Report
+from meshwise.report.tradeoff import tradeoff_line
 from meshwise.report.words import Footnotes
 
 UNBROKEN = "\ue000"
 """Stands for a blank at which a cell is not wrapped: rich wraps at no-break spaces too."""
-_LEFT = (Setting.LABEL, Setting.MESH, Setting.PROSE, Setting.VERDICT)
+_LEFT = (Setting.LABEL, Setting.MESH, Setting.PROSE, Setting.VERDICT, Setting.OUTCOME)
 _WRAPPED = (Setting.PROSE, Setting.VERDICT)
+_OUTCOMES = {"stopped": "green", "let_through": "yellow", "not_applicable": "dim"}
 
 
 def show(report: Report, console: Console) -> None:
     """Print the whole report. Piped, lines have no blanks at their ends."""
     with console.capture() as captured:
         notes = Footnotes()
-        for section in (*report.slices, *report.counted, *report.effects, *report.saturation):
+        for section in report.in_terminal:
             _section(section, notes, console)
         _closing(report, notes, console)
     body = captured.get()
@@ -55,6 +69,10 @@ def _top(content: Content, body: str, console: Console) -> None:
         lines["counted"] = counted
     if rounds := rounds_line(content):
         lines["rounds"] = rounds
+    if protection := protection_line(content):
+        lines["protects"] = protection
+    if tradeoff := tradeoff_line(content):
+        lines["costs"] = tradeoff
     lines["words"] = legend(" ".join((*lines.values(), body)))
     grid = Grid(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(style="dim", no_wrap=True)
@@ -81,7 +99,10 @@ def _section(section: Section, notes: Footnotes, console: Console) -> None:
                 _table(block, notes, console)
             case Paragraph(text, page_only=False):
                 console.print(Padding(Text(text, "dim"), (0, 0, 0, 2)))
-            case Sentences(texts):
+            case Sentences(texts, title):
+                if title:
+                    console.print()
+                    console.print(Text(title, "bold"))
                 for text in texts:
                     console.print(Padding(Text(text), (0, 0, 0, 2)))
 
@@ -126,6 +147,8 @@ def _brackets(entries: list[Entry]) -> list[Entry]:
 
 
 def _set(entry: Entry, notes: Footnotes) -> str | Text:
+    if isinstance(entry, Sign):
+        return Text(str(entry), _OUTCOMES.get(entry.kind, ""))
     if not isinstance(entry, Judged):
         return str(entry)
     verdict, marks = entry.verdict, notes.mark(entry.notes)

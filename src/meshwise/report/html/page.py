@@ -16,8 +16,10 @@ from meshwise import __version__
 from meshwise.findings.subject import Kind
 from meshwise.report import facts
 from meshwise.report.html import values
+from meshwise.report.protected import protection_line
 from meshwise.report.record import PROOF_FACTS, Record
 from meshwise.report.sections import Report
+from meshwise.report.tradeoff import tradeoff_line
 from meshwise.report.words import Footnotes, typeset
 from meshwise.stats.verdict import Verdict
 
@@ -27,19 +29,15 @@ def render(report: Report, record: Record, directory: str = "DIR") -> str:
     content = report.content
     return _template().render(
         report=report,
-        sections=(
-            *report.saturation,
-            *report.effects,
-            *report.slices,
-            *report.counted,
-            *filter(None, [report.rounds]),
-        ),
+        sections=report.on_page,
         content=content,
         record=record,
         css=Markup(_resource("page.css")),
         summary=values.summary(content),
         study_line=facts.study_line(content),
         noise_line=facts.noise_line(content),
+        protection_line=protection_line(content),
+        tradeoff_line=tradeoff_line(content),
         fake=facts.FAKE if content.fake else "",
         notes=Footnotes(),
         fine=[
