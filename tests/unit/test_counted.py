@@ -246,7 +246,7 @@ def test_the_ladder_has_a_column_of_instructions_and_there_is_a_section(tmp_path
     for title in (
         "http1 · 1 connection: instructions of sidecars per request",
         "by sidecar",
-        "instructions per new connection",
+        "instructions per TLS handshake",
         "system calls of sidecars per request",
         "http1: instructions of sidecars per request, by what is in flight",
     ):

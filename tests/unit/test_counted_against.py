@@ -195,3 +195,9 @@ def test_what_is_no_count_is_refused(tmp_path: Path) -> None:
         assert (caught.value.code, caught.value.exit_status) == (code, 2 if code > "MW7" else 3)
     with pytest.raises(MeshwiseError, match="MW705"):
         read_baseline(tmp_path / "absent.json")
+
+
+def test_outputs_of_a_comparison_need_one(tmp_path: Path) -> None:
+    with pytest.raises(MeshwiseError, match="MW107"):
+        CountOutputs(junit=tmp_path / "junit.xml").earlier()
+    assert CountOutputs().earlier() is None

@@ -36,6 +36,16 @@ class CountOutputs:
     junit: Path | None = None
     as_json: bool = False
 
+    def earlier(self) -> Counts | None:
+        """Read before anything is counted. Raises MW107 for outputs of a comparison without one."""
+        if self.against is not None:
+            return read_baseline(self.against)
+        for option, path in (("--markdown", self.markdown), ("--junit", self.junit)):
+            if path is not None:
+                reason = "it holds a comparison, and there is none"
+                raise messages.IMPOSSIBLE.error(option, reason=reason, remedy="add `--against FILE`")
+        return None
+
 
 def read_baseline(path: Path) -> Counts:
     """An earlier count: a findings.json, or a baseline.json. Raises MW702, MW703, MW705."""

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from meshwise.archive.read import stored_graph
+from meshwise.cli.against import CountOutputs, conclude
 from meshwise.cli.parts import run_parts
 from meshwise.cli.run import closing_line, proxy_overrides, stopped_line
 from meshwise.cli.wiring import LevelOption, not_applicable
@@ -30,16 +31,38 @@ def count(
     ],
     resume: Annotated[bool, typer.Option("--resume", help="Continue at the first missing trial.")] = False,
     level: LevelOption = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            help="Compare with an earlier count: its baseline.json or findings.json.",
+            metavar="FILE",
+        ),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", help="Write the comparison as Markdown.", metavar="FILE"),
+    ] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", help="Write the comparison as JUnit XML.", metavar="FILE"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Count instructions and system calls per request of the study's cells, and store every window.
+    """Count instructions and system calls per request of the study's cells, and say what each step adds.
 
     Counts repeat to a few tenths of a per cent on any machine, also on one that is busy; they are not time.
     The study's key `count` says how often; without it the defaults hold. Needs valgrind. Ctrl-C ends it after
-    clean-up and keeps what is complete (exit status 130); `--resume` continues there. Exit status 1 if no
-    trial could be counted.
+    clean-up and keeps what is complete (exit status 130); `--resume` continues there.
 
-    Example: meshwise count studies/ladder-istio.yaml --out my-counts
+    Writes findings.json, and baseline.json for a later `--against`: exit status 1 if a count changed by more
+    than the noise rule, 2 if the two may not be compared (other proxies, counter, CPU, TLS). Exit status 1
+    too if no trial could be counted.
+
+    Example: meshwise count studies/count.yaml --out my-counts --against baseline.json
     """
+    outputs = CountOutputs(against, markdown, junit, as_json)
+    earlier = outputs.earlier()
     question = counting_only(
         load_study(study, not_applicable, level, stored_graph(out) if resume else None), study
     )
@@ -53,10 +76,11 @@ def count(
             out,
             resume,
             lambda stored: stopped_line(stored, study, out, question.layer, "count"),
-            lambda summary, statuses: closing_line(summary, statuses, out),
+            lambda summary, statuses: closing_line(summary, statuses, out, shown=True),
         )
 
-    raise typer.Exit(enter_world(inside, keep=[out, *proxy_overrides(os.environ)]))
+    status = enter_world(inside, keep=[out, *proxy_overrides(os.environ)])
+    raise typer.Exit(status or conclude(out, outputs, earlier))
 
 
 def counting_only(question: Study, path: Path) -> Study:

@@ -85,8 +85,11 @@ def stopped_line(
     )
 
 
-def closing_line(summary: RunSummary, statuses: Mapping[str, TrialStatus], out: Path) -> str:
-    """What was done, what went wrong, where it is, and the command that comes next."""
+def closing_line(
+    summary: RunSummary, statuses: Mapping[str, TrialStatus], out: Path, *, shown: bool = False
+) -> str:
+    """What was done, what went wrong, where it is, and the command that comes next. `shown`: the findings
+    follow at once."""
     total = summary.ok + summary.failed + summary.unproven
     share = summary.measured_s / summary.wall_s if summary.wall_s else 0.0
     troubles = [
@@ -105,10 +108,11 @@ def closing_line(summary: RunSummary, statuses: Mapping[str, TrialStatus], out: 
         else f"nothing was left to do: {counted(len(statuses), 'trial')} stored"
     )
     where = shlex.quote(str(out))
+    analyze = "" if shown else f"meshwise analyze {where} && "
     return (
         done
         + (f"; {', '.join(troubles)}" if troubles else "")
-        + f"; archive in {out}\nnext: meshwise analyze {where} && meshwise report {where}"
+        + f"; archive in {out}\nnext: {analyze}meshwise report {where}"
     )
 
 

@@ -127,7 +127,7 @@ LOST_PAIRS = FlagKind(
 LOST_WALKS = FlagKind("lost_pairs", "{searches} searches did not make both walks", _RESUME, _LOST)
 FEW_UNITS = FlagKind(
     "few_units", "{n} executions; intervals are wide below 5 and absent below 2",
-    "raise `blocks` in the study to 8 or more", _FEW,
+    "raise `blocks` in the study to 8 or more (of counts: `executions` of `count`)", _FEW,
 )
 GROUPED = FlagKind(
     "grouped", "{blocks} blocks averaged within {n} executions",

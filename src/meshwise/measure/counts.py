@@ -4,8 +4,10 @@ Rules of this file:
 - Warm-up windows are never used.
 - What a process does while nothing is asked goes on while something is: the idle window's count per time is
   taken off every window by its length.
-- A new connection's cost is what its window has beside the requests in it, of the sidecar that it is opened
-  to: that of the entry.
+- A handshake's cost is what a window of new connections has beside the requests in it, of the sidecar that
+  they are opened to: that of the entry. Their requests come straight from a client, without what a sidecar
+  adds to them, so they cost somewhat less than those on kept connections, which are subtracted: beside a
+  handshake this is a per cent or so, beside a connection without one it would be all there is.
 - The sum over sidecars exists where all of them were counted, else none, rather than one over the others.
 """
 
@@ -24,7 +26,7 @@ from meshwise.findings.metric import MetricKey
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import FloatArray
 from meshwise.study.counting import WindowKind
-from meshwise.study.model import Trial
+from meshwise.study.model import MtlsMode, Trial
 from meshwise.telemetry.source import Source
 
 INSTRUCTIONS, CALLS = "instructions_per_request", "syscalls_per_request"
@@ -33,6 +35,7 @@ PER_KIB, PER_RULE = "instructions_per_kib", "instructions_per_rule"
 HANDSHAKE, RESUMED = "instructions_per_handshake", "instructions_per_resumed_handshake"
 _PER_REQUEST = {"instructions": INSTRUCTIONS, "system_calls": CALLS}
 """What the archive counts -> the metric."""
+_HANDSHAKING = (MtlsMode.PERMISSIVE, MtlsMode.STRICT)
 _OPENED = {WindowKind.FRESH: HANDSHAKE, WindowKind.RESUMED: RESUMED}
 
 
@@ -47,21 +50,23 @@ class CountedTrial:
 def measure_counts(trial: Trial, counts: pl.DataFrame, flags: tuple[Flag, ...] = ()) -> CountedTrial:
     """All metrics of one counting trial. `counts`: its rows of `archive.schema.COUNTS`."""
     windows, counted, counter = _read(counts)
-    expected = {workload.name for workload in trial.cell.topology.workloads}
+    expected = [workload.name for workload in trial.cell.topology.workloads]
     found = list(flags)
     per_window: dict[MetricKey, FloatArray] = {}
     values: dict[MetricKey, float] = {}
     for metric, key in _PER_REQUEST.items():
-        own = {name: _sum(calls.values()) for name, calls in counted.get(metric, {}).items()}
+        calls = counted.get(metric, {})
+        own = {name: _sum(calls[name].values()) for name in expected if name in calls}
         known = {name: _per_request(_read_in(windows, each, metric), each) for name, each in own.items()}
         known = {name: each for name, each in known.items() if len(each)}
         per_window |= {MetricKey(key, name): each for name, each in known.items()}
-        if known and set(known) == expected and len({len(each) for each in known.values()}) == 1:
+        if list(known) == expected and len({len(each) for each in known.values()}) == 1:
             per_window[MetricKey(key)] = np.sum(list(known.values()), axis=0)
         elif known:
-            missing = ", ".join(sorted(expected - set(known)))
+            missing = ", ".join(name for name in expected if name not in known)
             found.append(TELEMETRY_INCOMPLETE(what=metric.replace("_", " "), workloads=missing))
-        if metric == "instructions" and (entry := own.get(trial.cell.topology.entry.name)):
+        entry = own.get(trial.cell.topology.entry.name)
+        if metric == "instructions" and entry and trial.cell.posture.mtls in _HANDSHAKING:
             costs = {name: _per_connection(windows, entry, kind) for kind, name in _OPENED.items()}
             values |= {MetricKey(name): cost for name, cost in costs.items() if cost is not None}
     values |= {key: float(each.mean()) for key, each in per_window.items()}

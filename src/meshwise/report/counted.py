@@ -52,7 +52,7 @@ _ABOUT = (
     "them: system calls per request stand beside them. ~: not distinguishable, for a change must exceed "
     "0.2 % and what the same cell changes by from one count to the next."
 )
-HOW_TO = "no; valgrind (`apt-get install valgrind`) and `count: {}` in the study tell finer steps"
+HOW_TO = "no; `meshwise count` with valgrind (`apt-get install valgrind`) tells finer steps, exactly"
 
 
 def counted_line(content: Content) -> str:
@@ -187,8 +187,8 @@ def _handshakes(name: str, ladders: Sequence[Ladder], *, many: bool) -> Table:
     for ladder in ladders:
         columns += [TableColumn(titles[ladder.metric], Setting.STRONG), interval]
     return Table(
-        name, f"{metric_of(_HANDSHAKES[0]).title}, {form.unit}", tuple(columns), tuple(rows),
-        caption="of the sidecar that it is opened to, beside the request; without mTLS there is no handshake",
+        name, f"instructions per TLS handshake, {form.unit}", tuple(columns), tuple(rows),
+        caption="of the sidecar to which a new connection is opened, beside its request",
     )  # fmt: skip
 
 
