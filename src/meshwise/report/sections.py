@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from meshwise.findings.finding import Finding
 from meshwise.findings.flag import EXPLORATORY
 from meshwise.findings.subject import Kind, MeshDifference, SlopePart
 from meshwise.report import counted, facts, pictures, protected, saturation, tradeoff
@@ -103,8 +104,18 @@ def _sentences(content: Content) -> Iterator[str]:
                 found += [r.over_none for r in ladder.rungs if r.mesh == mesh and r.over_none][-1:]
         for ladder in ladders:
             found += [f for f in ladder.differences if isinstance(f.subject, MeshDifference)][-1:]
+    found += _counted_steps(content)
     declared = [finding for finding in found if finding.sentence and not finding.flagged(EXPLORATORY)]
     yield from dict.fromkeys(finding.sentence for finding in declared)
+
+
+def _counted_steps(content: Content) -> Iterator[Finding]:
+    """Of what was counted the sure steps, of every setting."""
+    for part in content.counted:
+        ladder = part.ladder(counted.INSTRUCTIONS)
+        for rung in ladder.rungs if ladder else ():
+            if rung.step and rung.step.verdict is Verdict.DISTINGUISHABLE:
+                yield rung.step
 
 
 def _slice(content: Content, part: Slice, record: Record) -> Section:
