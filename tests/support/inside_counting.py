@@ -26,7 +26,7 @@ PLAINTEXT, _, STRICT, *_, FINE = LADDER
 
 
 def question(*cells: object, executions: int = 2) -> Study:
-    counting = Counting(8, 2, 4, 3, executions)
+    counting = Counting(8, 2, 4, 3, executions, at_once=2)
     return study([cell(STRICT), *cells], counting=counting, timed=False)  # type: ignore[list-item]
 
 
@@ -82,7 +82,7 @@ def killed() -> int:
             victim.send(signal.SIGKILL)
 
         arms = rounds(asked)[0]
-        idle = Counting(8, 200, 4, 0, 3)
+        idle = Counting(8, 200, 4, 0, 3, at_once=2)
         bed._study = study([cell(STRICT)], counting=idle, timed=False)
         for outcome in run_round(arms, bed, end_it):
             say(

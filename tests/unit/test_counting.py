@@ -26,7 +26,7 @@ from meshwise.study.model import Cell, MeshName, Role, Study
 from meshwise.testbed.fake import FakeTestbed
 from meshwise.testbed.fake_counting import CountingNoise, counted_truth
 
-COUNT = "count: {requests: 50, windows: 3, warmup: 20, handshakes: 4, executions: 4}\n"
+COUNT = "count: {requests: 50, windows: 3, warmup: 20, handshakes: 4, executions: 4, at_once: 2}\n"
 
 
 def counting_study(extra: str = COUNT) -> Study:
@@ -48,7 +48,7 @@ def rows(directory: Path) -> pl.DataFrame:
 def test_the_key_is_read_with_its_defaults() -> None:
     assert small_study().counting is None
     assert small_study("count: {}\n").counting == Counting()
-    assert counting_study().counting == Counting(50, 3, 20, 4, 4)
+    assert counting_study().counting == Counting(50, 3, 20, 4, 4, 2)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_every_cell_is_counted_once_in_every_life_and_lives_share_rounds() -> No
     assert len({trial.trial_id for trial in design(study)}) == len(design(study))
     estimate = counting_estimate(study)
     assert (estimate.cells, estimate.trials, estimate.executions) == (2, 8, 4)
-    assert estimate.wall_s > 60
+    assert 20 < estimate.wall_s < 60
 
 
 def test_two_meshes_count_at_the_same_time() -> None:

@@ -32,14 +32,14 @@ class Counting:
     """In each window of requests."""
     windows: int = 5
     """Windows of requests that count."""
-    warmup: int = 200
+    warmup: int = 50
     """Requests of the window before them, which is stored and not used."""
     handshakes: int = 10
     """Connections that are opened in a window of handshakes; 0: there are none."""
     executions: int = 6
     """Trials of each cell, each in another life of its proxies (`Trial.life`)."""
-    at_once: int = 2
-    """Lives that count at the same time: as many as there are CPUs for them."""
+    at_once: int = 3
+    """Lives that count at the same time: one more than there are CPUs, as each rests now and then."""
     connections: tuple[int, ...] = ()
     """Levels that replace the cells' own; empty: each cell as it is."""
     streams: tuple[int, ...] = ()
