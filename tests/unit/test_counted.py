@@ -11,9 +11,11 @@ import numpy as np
 import polars as pl
 import pytest
 from rich.console import Console
-from tests.support.counted import LADDER, counted
+from tests.support.counted import LADDER, counted, trials_of
 from tests.support.fake_study import run_fake
 
+from meshwise.analysis.counted import CountedStudy, counted_findings
+from meshwise.analysis.settings import Settings
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.findings.document import read_finding, row, to_json
@@ -294,3 +296,25 @@ def test_every_kind_of_rule_has_a_price_of_its_own_and_none_behind_the_match() -
     assert prices["path", "after"].verdict is Verdict.NOT_DISTINGUISHABLE
     assert {each.levels["policy_count"] for each in found} == {"0 to 10"}
     assert "by identity" in prices["identity", "before"].sentence
+
+
+def test_meshes_with_other_cryptography_are_told_apart() -> None:
+    study = parse_study(
+        "name: both\nenvironments: [istio, linkerd]\nfactors: {posture: strict, key: ecdsa-p256}\n"
+        "count: {requests: 50, executions: 2, handshakes: 0}\n",
+        "both.yaml",
+    )
+    facts = {
+        cell: {"tls_group": "X25519" if cell.mesh == "istio" else "X25519MLKEM768"} for cell in study.cells
+    }
+    facts = {replace(cell, rate_rps=0.0): told for cell, told in facts.items()}
+    found = CountedStudy.of(trials_of(study), facts=facts)
+    (difference, *_) = [
+        each
+        for each in counted_findings(found, Settings.of(study, ()))
+        if each.kind == "difference" and not each.part
+    ]
+    assert [str(flag) for flag in difference.flags if flag.code == "unequal"] == [
+        "unequal: TLS key exchange: X25519 in istio, X25519MLKEM768 in linkerd"
+    ]
+    assert [*found.as_json()["tls"].values()] == [{"tls_group": "X25519"}, {"tls_group": "X25519MLKEM768"}]

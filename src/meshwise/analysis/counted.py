@@ -9,7 +9,7 @@ are over lives. What may be claimed has a rule of its own (`stats.exact`) in the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from meshwise.analysis.checks import Outcome
 from meshwise.analysis.compare import between_increments, between_meshes
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
 from meshwise.analysis.exact import ExactNoise
-from meshwise.analysis.fairness import Facts
+from meshwise.analysis.fairness import Facts, unlike
 from meshwise.analysis.grid import Grid, compared
 from meshwise.analysis.increment import ladder
 from meshwise.analysis.interaction import interactions
@@ -129,7 +129,8 @@ class CountedStudy:
 
 def with_counts(document: Findings, counted: CountedStudy, settings: Settings) -> Findings:
     """The document with what was counted."""
-    found = (*document.findings, *counted_findings(counted, settings))
+    traits = document.environment.get("traits", {})
+    found = (*document.findings, *counted_findings(counted, settings, traits))
     return replace(
         document,
         study=dict(document.study) | {"counting": counted.as_json()},
@@ -137,8 +138,11 @@ def with_counts(document: Findings, counted: CountedStudy, settings: Settings) -
     )
 
 
-def counted_findings(counted: CountedStudy, settings: Settings) -> Iterator[Finding]:
-    """What is missing, then levels, increments and differences of every metric that was counted."""
+def counted_findings(
+    counted: CountedStudy, settings: Settings, traits: Mapping[str, Mapping[str, str]] | None = None
+) -> Iterator[Finding]:
+    """What is missing, then levels, increments and differences of every metric that was counted; those of
+    two meshes with what is not equal. `traits`: mesh -> trait -> value, as the environment has it."""
     yield completeness(counted, settings)
     grid = counted.grid
     naming = Naming.of(grid.cells)
@@ -147,9 +151,13 @@ def counted_findings(counted: CountedStudy, settings: Settings) -> Iterator[Find
     for level in levels(grid, naming, own):
         yield _of_level(level, noises.get(level.key), grid)
     keys = [key for key in compared(grid.metrics, grid.cells) if key in noises]
+    contrasts = [
+        replace(each, flags=(*each.flags, *unlike(each, traits or {}, counted.facts)))
+        for each in counted_contrasts(grid, naming)
+    ]
     effects = [
         _named(effect)
-        for contrast in counted_contrasts(grid, naming)
+        for contrast in contrasts
         for key in keys
         if (effect := evaluate(grid, contrast, key)) is not None
     ]

@@ -99,7 +99,7 @@ def conclude(out: Path, wanted: CountOutputs, earlier: Counts | None) -> ExitSta
         if not wanted.as_json:
             console = edge.console()
             terminal.show_table(table(shown), console)
-            typer.echo(verdict_line(shown, str(wanted.against)))
+            typer.echo(verdict_line(shown, str(wanted.against), len(comparison.only_then)))
     if not wanted.as_json:
         typer.echo(f"findings in {path}, for later comparison {out / BASELINE_NAME}", err=True)
     return ExitStatus.ANSWER_IS_NO if comparison and comparison.changed else ExitStatus.DONE

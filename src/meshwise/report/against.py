@@ -81,13 +81,11 @@ def _further(finding: Finding, varying: Sequence[str]) -> list[str]:
     return [str(at[name]) if name == "protocol" else words.level(name, at[name]) for name in names]
 
 
-def verdict_line(shown: Sequence[ShownChange], name: str) -> str:
+def verdict_line(shown: Sequence[ShownChange], name: str, missing: int = 0) -> str:
+    """`missing`: how many of its counts are not there any more."""
     changed = sum(each.beyond for each in shown)
-    return (
-        f"{changed} of {len(shown)} counts changed against {name}"
-        if changed
-        else (f"none of {len(shown)} counts changed against {name}")
-    )
+    lost = f"; {missing} of its counts are not there any more" if missing else ""
+    return f"{changed or 'none'} of {len(shown)} counts changed against {name}{lost}"
 
 
 def table(shown: Sequence[ShownChange]) -> Table:
@@ -108,7 +106,7 @@ def table(shown: Sequence[ShownChange]) -> Table:
 
 def markdown(shown: Sequence[ShownChange], name: str, missing: Sequence[str] = ()) -> str:
     """For a comment on a change."""
-    lines = [f"**{verdict_line(shown, name)}**", ""]
+    lines = [f"**{verdict_line(shown, name, len(missing))}**", ""]
     lines += ["| | before | now | change | interval | |", "|---|--:|--:|--:|--:|---|"]
     for row in table(shown).rows:
         cells = [str(entry).replace("|", "\\|") for entry in row.entries]
