@@ -12,6 +12,7 @@ import pytest
 from tests.support.mesh_samples import CELL, placement
 
 from meshwise.analysis.protection import protected
+from meshwise.analysis.protection_findings import protection_findings
 from meshwise.archive.outcome import ProtectionTry
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
@@ -32,7 +33,8 @@ from meshwise.mesh.protection.catalogue import ATTEMPTS, BY_KEY
 from meshwise.mesh.protection.scene import Scene
 from meshwise.mesh.protection.sides import SIDES
 from meshwise.mesh.protection.trying import try_once
-from meshwise.report.protection import differences, lines
+from meshwise.report.blocks import Sentences
+from meshwise.report.protection import differences, protection_blocks
 from meshwise.runner.protect import Effort, protect, question_of
 from meshwise.service import plan
 from meshwise.service.behaviour import body_of
@@ -243,9 +245,14 @@ def test_everything_is_tried_as_often_as_asked_and_what_is_not_proven_is_said() 
     assert len(found) == len({(each.mesh, each.posture) for each in question.cells}) * len(ATTEMPTS)
     assert found[MeshName.ISTIO, "strict", "plaintext-call"].n == 6
     assert found[MeshName.ISTIO, "strict", "plaintext-call"].surprising
-    assert any(
-        "expected stopped, was let through in 6 of 6 tries" in line for line in lines(tuple(found.values()))
-    )
+    blocks = list(protection_blocks(list(protection_findings(tries, 0.95))))
+    told = {block.title: block.texts for block in blocks if isinstance(block, Sentences)}
+    surprise = next(text for text in told["what surprises"] if "`plaintext-call`" in text)
+    assert "was let through in 6 of 6 tries" in surprise
+    assert "documented is that it is stopped" in surprise
+    (undecided,) = told["undecided"]
+    assert undecided.startswith(f"{cell.mesh} `{cell.posture.name}`: undecided (not tried; ")
+    assert all(f"`{each.key}`" in undecided for each in ATTEMPTS if each.protocol is cell.protocol)
 
 
 def tries(*outcomes: AttemptOutcome, posture: Posture = LADDER[2]) -> list[ProtectionTry]:
@@ -317,7 +324,7 @@ def test_differences_between_meshes_are_one_sentence_with_all_their_attempts() -
         ]
 
     istio, linkerd = MESHES
-    found = protected(
+    found = protection_findings(
         [
             *of(istio, "token-expired", False, False, False, False, True),
             *of(istio, "token-forged", False, False, False, False, True),
@@ -325,10 +332,11 @@ def test_differences_between_meshes_are_one_sentence_with_all_their_attempts() -
             *of(linkerd, "token-expired", *[False] * 5),
             *of(linkerd, "token-forged", *[False] * 5),
             *of(linkerd, "plaintext-call", False, False, True, True, True),
-        ]
+        ],
+        0.95,
     )
-    assert list(differences(found)) == [
-        "istio stops in strict+fine only, linkerd stops in no posture: token-expired, token-forged"
+    assert list(differences([each for each in found if each.tried])) == [
+        "istio stops in `strict+fine` only, linkerd stops in no posture: `token-expired`, `token-forged`."
     ]
 
 

@@ -96,7 +96,7 @@ def test_drawing(few: dict[str, Any]) -> None:
 def test_the_page_has_both_and_says_how_to_read_them(few: dict[str, Any]) -> None:
     page = render(made(few), Record(), "DIR")
     assert page.index('id="tradeoff"') < page.index('id="http1"') < page.index('id="protection"')
-    assert '<span class="outcome let_through"><span aria-hidden="true">✗</span>' in page
+    assert '<td class="o let_through">✗<span> let through</span>*</td>' in page
     assert "token-* (" not in page, "rows are folded in a terminal only"
     assert "Likewise in <code>strict+namespace</code>" not in page
     assert "Evidence of every outcome" in page
@@ -132,7 +132,8 @@ def test_what_is_missing_says_how_to_get_it() -> None:
 # --- labels --------------------------------------------------------------------------------------------
 
 _TEXT = re.compile(r'<text x="([-0-9.]+)" y="([-0-9.]+)"(?: text-anchor="(\w+)")? class="halo">([^<]*)<')
-LETTER = 6.0
+LETTER = 6.9
+"""Of the widest fonts that a page is shown in."""
 
 
 def labels(drawing: str) -> list[tuple[float, float, float, float]]:

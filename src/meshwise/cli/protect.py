@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from meshwise.analysis.protection import Protected, protected
+from meshwise.analysis.protection_findings import protection_findings
 from meshwise.archive.outcome import ProtectionTry
 from meshwise.archive.store import Archive
 from meshwise.cli.run import proxy_overrides, replayed
@@ -23,7 +24,8 @@ from meshwise.core.patience import USUAL
 from meshwise.mesh.protection.attempt import AttemptOutcome
 from meshwise.mesh.protection.catalogue import ATTEMPTS
 from meshwise.report import edge
-from meshwise.report.protection import lines
+from meshwise.report.protection import protection_blocks
+from meshwise.report.terminal import show_blocks
 from meshwise.runner.protect import Effort, Underway, question_of
 from meshwise.runner.protect import protect as try_all
 from meshwise.study.design.blocks import design
@@ -92,7 +94,11 @@ def _protect(asked: Study, question: Study, effort: Effort, out: Path | None, as
     if as_json:
         typer.echo(json.dumps(document(found), indent=1))
     else:
-        edge.console().print("\n".join(lines(found)), markup=False, highlight=False, soft_wrap=True)
+        show_blocks(protection_blocks(list(protection_findings(tries, question.confidence))), edge.console())
+        if out:
+            typer.echo(
+                f"kept in {out}; `meshwise analyze {out}` sets it beside what the postures cost", err=True
+            )
     untried = any(each.outcome is AttemptOutcome.UNDECIDED and not each.n for each in found)
     return ExitStatus.ANSWER_IS_NO if untried else ExitStatus.DONE
 

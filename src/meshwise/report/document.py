@@ -13,7 +13,7 @@ from meshwise.report import facts, saturation
 from meshwise.report.blocks import Table
 from meshwise.report.content import differs_alone, of_curve
 from meshwise.report.counted import counted_line
-from meshwise.report.protected import protection_line
+from meshwise.report.protection import protection_line
 from meshwise.report.rounds import rounds_line
 from meshwise.report.sections import Report
 

@@ -1,100 +1,337 @@
-"""What every posture stops, on a terminal: a matrix per mesh in few characters, and what differs in words."""
+"""What every posture stops: what surprised, how much of it, how the meshes differ, and a matrix per mesh. It
+picks from the findings; it computes nothing."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from meshwise.analysis.protection import DECIDED, Protected
+from meshwise.findings.finding import Finding
+from meshwise.findings.protection import AttemptTries
+from meshwise.findings.subject import PostureProtection, Protection
 from meshwise.mesh.protection.attempt import AttemptOutcome
-from meshwise.study.model import MeshName
+from meshwise.mesh.protection.catalogue import BY_KEY
+from meshwise.report import words
+from meshwise.report.blocks import (
+    Block,
+    Bounds,
+    Details,
+    Entry,
+    Paragraph,
+    Row,
+    Section,
+    Sentences,
+    Setting,
+    Sign,
+    Table,
+    TableColumn,
+    mesh_column,
+    mesh_entry,
+)
+from meshwise.report.charts import slug
+from meshwise.report.content import Content
+from meshwise.study.model import NO_MESH
 
+HOW_TO = "not tried; `meshwise protect STUDY.yaml --out DIR` tries what each posture stops"
 SIGNS = {
     AttemptOutcome.STOPPED: "stopped",
     AttemptOutcome.LET_THROUGH: "through",
     AttemptOutcome.NOT_APPLICABLE: "-",
     AttemptOutcome.UNDECIDED: "?",
 }
-LEGEND = "through: the service answered, or the plaintext was found; -: means nothing there; ?: undecided;"
-SURPRISE, HARM = "*", "!"
+_LEGEND = (
+    "through: the service answered, or the plaintext was found; -: means nothing there; ?: undecided; "
+    "*: not as documented; !: a proxy ended or fell silent"
+)
+_PAGE_LEGEND = (
+    "✓ stopped; ✗ let through: the service answered, or the plaintext was found; – not applicable: it means "
+    "nothing there; ? undecided; * not as documented; ! a proxy ended or fell silent"
+)
+_ABOUT = (
+    "Attempts are made on running proxies, each several times. They are no sample of all that somebody may "
+    "try, so a number of attempts has no confidence interval: its interval goes from what was stopped in "
+    "every try to what with it was stopped in some tries only, or is undecided."
+)
+_DECIDED = (AttemptOutcome.STOPPED, AttemptOutcome.LET_THROUGH)
 
 
-def lines(found: Sequence[Protected]) -> Iterator[str]:
-    """A matrix per mesh, then one line for every surprise, then one for every difference between meshes."""
-    for mesh in dict.fromkeys(each.mesh for each in found):
-        yield from _matrix(mesh, [each for each in found if each.mesh is mesh])
-        yield ""
-    yield f"{LEGEND} {SURPRISE} not as documented; {HARM} a proxy ended or fell silent"
-    yield from (f"{SURPRISE} {surprise(each)}" for each in found if each.surprising)
-    yield from (
-        f"{HARM} {each.mesh} {each.posture}, {each.attempt}: {each.evidence.harm}"
-        for each in found
-        if each.harmed
+def protection_line(content: Content) -> str:
+    """What was tried, or how to: one line of the head. Empty without a mesh."""
+    found = [finding for finding in content.findings if finding.tried]
+    if not found:
+        return HOW_TO if any(part.meshes for part in (*content.slices, *content.counted)) else ""
+    postures = {_place(finding) for finding in found}
+    attempts = {_attempt(finding) for finding in found}
+    tries = sum(_tried(finding).tries for finding in found)
+    surprising = sum(_tried(finding).surprising for finding in found)
+    doubt = (
+        f"{words.plural(surprising, 'outcome')} not as documented"
+        if surprising
+        else "every outcome as documented"
     )
-    yield from (
-        f"? {each.mesh} {each.posture}, {each.attempt}: stopped in {each.stopped} of {each.n} decided tries"
-        f" ({each.evidence})"
-        for each in found
-        if each.outcome is AttemptOutcome.UNDECIDED
-    )
-    yield from differences(found)
-
-
-def _matrix(mesh: MeshName, found: Sequence[Protected]) -> Iterator[str]:
-    postures = list(dict.fromkeys(each.posture for each in found))
-    names = list(dict.fromkeys(each.attempt for each in found))
-    at = {(each.posture, each.attempt): each for each in found}
-    width = max(map(len, (*names, mesh)))
-    columns = [max(len(posture), 9) for posture in postures]
-    yield "  ".join(
-        [
-            str(mesh).ljust(width),
-            *(name.ljust(size) for name, size in zip(postures, columns, strict=True)),
-        ]
-    ).rstrip()
-    for name in names:
-        signs = [_sign(at[posture, name]) if (posture, name) in at else "" for posture in postures]
-        padded = (sign.ljust(size) for sign, size in zip(signs, columns, strict=True))
-        yield "  ".join([name.ljust(width), *padded]).rstrip()
-
-
-def _sign(one: Protected) -> str:
-    marks = (SURPRISE if one.surprising else "") + (HARM if one.harmed else "")
-    return SIGNS[one.outcome] + marks
-
-
-def surprise(one: Protected) -> str:
-    words = {AttemptOutcome.STOPPED: "stopped", AttemptOutcome.LET_THROUGH: "let through"}
-    assert one.expected is not None, "only what is documented surprises"
     return (
-        f"{one.mesh} {one.posture}, {one.attempt}: expected {words[one.expected]}, was {words[one.outcome]}"
-        f" in {one.n} of {one.n} tries ({one.evidence})"
+        f"{words.plural(len(attempts), 'attempt')} against {words.plural(len(postures), 'posture')} in "
+        f"{tries} tries; {doubt}"
     )
 
 
-def differences(found: Iterable[Protected]) -> Iterator[str]:
+def section(content: Content) -> Section | None:
+    """None where nothing was tried."""
+    blocks = tuple(protection_blocks(content.findings))
+    return Section("protection", "Protection", blocks, "protection") if blocks else None
+
+
+def protection_blocks(findings: Sequence[Finding]) -> Iterator[Block]:
+    """What surprised comes first."""
+    found = [finding for finding in findings if isinstance(finding.subject, Protection) and finding.tried]
+    if not found:
+        return
+    yield Paragraph(_ABOUT, page_only=False)
+    if surprises := tuple(_surprises(found)):
+        yield Sentences(surprises, "what surprises")
+    yield _summary([each for each in findings if isinstance(each.subject, PostureProtection)])
+    if told := tuple(differences(found)):
+        yield Sentences(told, "how the meshes differ, where an attempt means something in both")
+    meshes = list(dict.fromkeys(_place(each)[0] for each in found))
+    for mesh in [mesh for mesh in meshes if mesh != "none"] or meshes:
+        shown = [each for each in found if _place(each)[0] in (mesh, "none")]
+        yield from _matrices(mesh, shown)
+    if undecided := tuple(_undecided(found)):
+        yield Sentences(undecided, "undecided")
+    yield Details("Evidence of every outcome", tuple(_evidence(mesh, found) for mesh in meshes))
+    yield Details("What each attempt is", (_attempts(found),))
+
+
+def _place(finding: Finding) -> tuple[str, str]:
+    return str(finding.levels["mesh"]), str(finding.levels["posture"])
+
+
+def _attempt(finding: Finding) -> str:
+    assert isinstance(finding.subject, Protection)
+    return finding.subject.attempt
+
+
+def _tried(finding: Finding) -> AttemptTries:
+    assert finding.tried is not None
+    return finding.tried
+
+
+def _outcome(finding: Finding) -> AttemptOutcome:
+    return AttemptOutcome(_tried(finding).outcome)
+
+
+def _surprises(found: Sequence[Finding]) -> Iterator[str]:
+    """Of one mesh and attempt once, with its other postures; then what ended or silenced a proxy."""
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for each in found:
+        if _tried(each).surprising:
+            key = _place(each)[0], _attempt(each), _tried(each).outcome
+            groups.setdefault(key, []).append(each)
+    for own in groups.values():
+        yield _with_others(own)
+    harmed: dict[tuple[str, str], list[Finding]] = {}
+    for each in found:
+        if _tried(each).harmed and not _tried(each).surprising:
+            harmed.setdefault((_place(each)[0], _attempt(each)), []).append(each)
+    for own in harmed.values():
+        flags = "; ".join(flag.words for flag in own[0].flags if flag.code == "proxy_harmed")
+        yield f"{_with_others(own).removesuffix('.')}: {flags}."
+
+
+def _undecided(found: Sequence[Finding]) -> Iterator[str]:
+    """What is undecided for the same reason is told once per posture: one that was not proven leaves every
+    attempt untried."""
+    groups: dict[tuple[tuple[str, str], str], list[Finding]] = {}
+    for each in found:
+        if _outcome(each) is AttemptOutcome.UNDECIDED:
+            tried = _tried(each)
+            differs = tried.stopped and tried.let_through
+            groups.setdefault((_place(each), each.id if differs else tried.evidence), []).append(each)
+    for ((mesh, posture), evidence), own in groups.items():
+        if len(own) == 1:
+            yield own[0].sentence
+        else:
+            attempts = ", ".join(f"`{_attempt(each)}`" for each in own)
+            yield f"{mesh} `{posture}`: undecided ({evidence}): {attempts}."
+
+
+def _with_others(own: Sequence[Finding]) -> str:
+    """The first finding's sentence, and where the same holds."""
+    others = ", ".join(f"`{_place(each)[1]}`" for each in own[1:])
+    return own[0].sentence + (f" Likewise in {others}." if others else "")
+
+
+def _summary(found: Sequence[Finding]) -> Table:
+    many = len({_place(each)[0] for each in found} - {"none"}) > 1
+    rows = []
+    order = sorted(found, key=lambda each: words.rung_order(_place(each)[1]))
+    for each in order:
+        mesh, posture = _place(each)
+        counts = each.attempts
+        assert counts is not None
+        rows.append(
+            Row(
+                (
+                    posture,
+                    *mesh_entry(mesh, many=many),
+                    f"{each.estimate:.0f}",
+                    Bounds(f"{each.low:.0f}", f"{each.high:.0f}"),
+                    str(each.n),
+                    *(str(count) if count else "" for count in (
+                        counts.let_through, counts.differing + counts.undecided, counts.not_applicable,
+                        counts.surprising,
+                    )),
+                )
+            )
+        )  # fmt: skip
+    return Table(
+        "protection-summary", "attempts stopped in every try",
+        (
+            TableColumn("posture", Setting.LABEL, ""), *mesh_column(many=many),
+            TableColumn("stopped", Setting.STRONG), TableColumn("interval", Setting.INTERVAL),
+            TableColumn("of"), TableColumn("let through", short="through"),
+            TableColumn("undecided", short="open"),
+            TableColumn("not applicable", short="n/a"), TableColumn("not as documented", short="surprises"),
+        ),
+        tuple(rows),
+        caption="of those that mean something there; undecided: nothing was shown, or tries differ",
+    )  # fmt: skip
+
+
+def differences(found: Sequence[Finding]) -> Iterator[str]:
     """One sentence for each way in which two meshes differ in the same postures, with its attempts."""
-    by_attempt: dict[str, dict[MeshName, dict[str, Protected]]] = {}
-    for one in found:
-        if one.mesh is not MeshName.NONE and one.outcome in DECIDED:
-            by_attempt.setdefault(one.attempt, {}).setdefault(one.mesh, {})[one.posture] = one
+    by_attempt: dict[str, dict[str, dict[str, Finding]]] = {}
+    for each in found:
+        mesh, posture = _place(each)
+        if posture != NO_MESH.name and _outcome(each) in _DECIDED:
+            by_attempt.setdefault(_attempt(each), {}).setdefault(mesh, {})[posture] = each
     said: dict[str, list[str]] = {}
     for attempt, meshes in by_attempt.items():
         for (mesh, rows), (other, others) in itertools.combinations(meshes.items(), 2):
             common = [posture for posture in rows if posture in others]
-            if any(rows[posture].outcome is not others[posture].outcome for posture in common):
-                words = f"{mesh} {_where(rows, common)}, {other} {_where(others, common)}"
-                said.setdefault(words, []).append(attempt)
-    yield from (f"{words}: {', '.join(attempts)}" for words, attempts in said.items())
+            if any(_outcome(rows[posture]) is not _outcome(others[posture]) for posture in common):
+                told = f"{mesh} {_where(rows, common)}, {other} {_where(others, common)}"
+                said.setdefault(told, []).append(f"`{attempt}`")
+    yield from (f"{told}: {', '.join(attempts)}." for told, attempts in said.items())
 
 
-def _where(rows: Mapping[str, Protected], postures: Sequence[str]) -> str:
+def _where(rows: Mapping[str, Finding], postures: Sequence[str]) -> str:
     """In which of these postures, in the order of the ladder, a mesh stops an attempt."""
-    stopped = [posture for posture in postures if rows[posture].outcome is AttemptOutcome.STOPPED]
+    stopped = [posture for posture in postures if _outcome(rows[posture]) is AttemptOutcome.STOPPED]
     if not stopped:
         return "stops in no posture"
     if stopped == list(postures):
-        return "stops in every posture" if len(postures) > 1 else f"stops in {postures[0]}"
+        return "stops in every posture" if len(postures) > 1 else f"stops in `{postures[0]}`"
     if postures[-len(stopped) :] == stopped:
-        return f"stops from {stopped[0]} on" if len(stopped) > 1 else f"stops in {stopped[0]} only"
-    return f"stops in {', '.join(stopped)} only"
+        return f"stops from `{stopped[0]}` on" if len(stopped) > 1 else f"stops in `{stopped[0]}` only"
+    return f"stops in {', '.join(f'`{posture}`' for posture in stopped)} only"
+
+
+def _matrices(mesh: str, found: Sequence[Finding]) -> Iterator[Table]:
+    """Every attempt on the page; for a terminal those of one kind that have the same outcomes in one row."""
+    postures = sorted({_place(each)[1] for each in found}, key=words.rung_order)
+    at = {(_place(each)[1], _attempt(each)): each for each in found}
+    attempts = list(dict.fromkeys(_attempt(each) for each in found))
+    whos = list(dict.fromkeys(map(_who, attempts)))
+    attempts.sort(key=lambda attempt: whos.index(_who(attempt)))  # those of one attacker stand together
+    rows = tuple(
+        Row((attempt, *(_sign(at.get((posture, attempt))) for posture in postures)), _who(attempt))
+        for attempt in attempts
+    )
+    title = "what no mesh stops" if mesh == "none" else f"what {mesh} stops"
+    columns = (
+        TableColumn("attempt", Setting.LABEL, ""),
+        *(TableColumn(posture, Setting.OUTCOME, posture.replace("+", "+\n")) for posture in postures),
+    )
+    name = f"protection-{slug(mesh)}"
+    yield Table(name, title, columns, rows, caption=_PAGE_LEGEND, page_only=True)
+    folded = tuple(_folded(rows))
+    about = f"{_LEGEND}; name-* (n): n attempts with the same outcomes" * (len(folded) < len(rows))
+    yield Table(
+        f"{name}-folded", title, columns, folded, caption=about or _LEGEND, dense=True, terminal_only=True
+    )
+
+
+def _who(attempt: str) -> str:
+    known = BY_KEY.get(attempt)
+    return known.who if known else "not known to this meshwise"
+
+
+def _sign(finding: Finding | None) -> Sign:
+    if finding is None:
+        return Sign("", "")
+    tried = _tried(finding)
+    marks = "*" * tried.surprising + "!" * bool(tried.harmed)
+    return Sign(SIGNS[_outcome(finding)], tried.outcome, marks)
+
+
+def _folded(rows: Sequence[Row]) -> Iterator[Row]:
+    """Rows that differ in nothing but the rest of the attempt's name as one: `token-* (9)`."""
+    groups: dict[tuple[str, tuple[Entry, ...]], list[Row]] = {}
+    for row in rows:
+        kind = str(row.entries[0]).partition("-")[0]
+        groups.setdefault((kind, row.entries[1:]), []).append(row)
+    for (kind, signs), own in groups.items():
+        label = f"{kind}-* ({len(own)})" if len(own) > 1 else own[0].entries[0]
+        yield Row((label, *signs))
+
+
+def _evidence(mesh: str, found: Sequence[Finding]) -> Table:
+    """A row per attempt, outcome and evidence, with the postures that share them."""
+    groups: dict[tuple[str, str, int, int, str], list[Finding]] = {}
+    for each in found:
+        if _place(each)[0] == mesh:
+            tried = _tried(each)
+            key = _attempt(each), tried.outcome, tried.stopped, tried.tries, tried.evidence
+            groups.setdefault(key, []).append(each)
+    rows = tuple(
+        Row(
+            (
+                attempt,
+                ", ".join(_place(each)[1] for each in own),
+                _spoken(outcome),
+                f"{stopped} of {tries}" if tries else "",
+                _share(own[0]),
+                evidence,
+            )
+        )
+        for (attempt, outcome, stopped, tries, evidence), own in groups.items()
+    )
+    confidence = next((f"{each.confidence:.0%} " for each in found), "")
+    columns = (
+        TableColumn("attempt", Setting.LABEL, ""), TableColumn("postures", Setting.PROSE),
+        TableColumn("outcome", Setting.PROSE), TableColumn("tries stopped"),
+        TableColumn(f"{confidence}interval, %", Setting.INTERVAL),
+        TableColumn("evidence", Setting.PROSE),
+    )  # fmt: skip
+    return Table(f"protection-evidence-{slug(mesh)}", "no mesh" if mesh == "none" else mesh, columns, rows)
+
+
+def _spoken(outcome: str) -> str:
+    return outcome.replace("_", " ")
+
+
+def _share(finding: Finding) -> str:
+    if finding.low is None or finding.high is None:
+        return ""
+    return str(Bounds(f"{100 * finding.low:.0f}", f"{100 * finding.high:.0f}"))
+
+
+def _attempts(found: Sequence[Finding]) -> Table:
+    known = [BY_KEY[key] for key in dict.fromkeys(map(_attempt, found)) if key in BY_KEY]
+    rows = tuple(
+        Row(
+            (
+                each.key,
+                each.words,
+                each.must,
+                "; ".join(dict.fromkeys(d.source for d in each.documented.values())),
+            )
+        )
+        for each in known
+    )
+    columns = (
+        TableColumn("attempt", Setting.LABEL, ""), TableColumn("who, where, how", Setting.PROSE),
+        TableColumn("what stopping it means", Setting.PROSE), TableColumn("documented in", Setting.PROSE),
+    )  # fmt: skip
+    return Table("protection-attempts", "attempts", columns, rows)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from meshwise.findings.finding import Finding
 from meshwise.findings.flag import EXPLORATORY
 from meshwise.findings.subject import Kind, MeshDifference, SlopePart
-from meshwise.report import counted, facts, pictures, protected, saturation, tradeoff
+from meshwise.report import counted, facts, pictures, protection, saturation, tradeoff
 from meshwise.report.blocks import (
     Block,
     Details,
@@ -84,7 +84,7 @@ def report_of(content: Content, record: Record) -> Report:
         ),
         rounds_section(content),
         tuple(filter(None, [counted.section(content)])),
-        tuple(filter(None, [protected.section(content)])),
+        tuple(filter(None, [protection.section(content)])),
         tuple(filter(None, [tradeoff.section(content)])),
     )
 

@@ -7,6 +7,8 @@ columns, without colour and when piped.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table as Grid
@@ -14,6 +16,7 @@ from rich.text import Text
 
 from meshwise.report import facts
 from meshwise.report.blocks import (
+    Block,
     Bounds,
     Entry,
     Judged,
@@ -28,7 +31,7 @@ from meshwise.report.blocks import (
 from meshwise.report.content import Content
 from meshwise.report.counted import counted_line
 from meshwise.report.glossary import legend
-from meshwise.report.protected import protection_line
+from meshwise.report.protection import protection_line
 from meshwise.report.rounds import rounds_line
 from meshwise.report.sections import Report
 from meshwise.report.tradeoff import tradeoff_line
@@ -51,8 +54,12 @@ def show(report: Report, console: Console) -> None:
     body = captured.get()
     with console.capture() as captured:
         _top(report.content, body, console)
-    text = (captured.get() + body).replace(UNBROKEN, " ")
-    console.file.write("".join(f"{line.rstrip()}\n" for line in text.splitlines()))
+    _written(captured.get() + body, console)
+
+
+def _written(text: str, console: Console) -> None:
+    lines = text.replace(UNBROKEN, " ").splitlines()
+    console.file.write("".join(f"{line.rstrip()}\n" for line in lines))
     console.file.flush()
 
 
@@ -87,12 +94,24 @@ def show_table(table: Table, console: Console) -> None:
     _table(table, Footnotes(), console)
 
 
+def show_blocks(blocks: Iterable[Block], console: Console) -> None:
+    """Some blocks alone; what they carry notes about says them itself. Piped, lines have no blanks at their
+    ends."""
+    with console.capture() as captured:
+        _blocks(blocks, Footnotes(), console)
+    _written(captured.get(), console)
+
+
 def _section(section: Section, notes: Footnotes, console: Console) -> None:
-    """Tables, and what is said in words; drawings are for the page."""
     if section.topic:
         console.print()
         console.rule(Text(f" {section.topic} ", "bold"), align="left", style="dim", characters="─")
-    for block in section.blocks:
+    _blocks(section.blocks, notes, console)
+
+
+def _blocks(blocks: Iterable[Block], notes: Footnotes, console: Console) -> None:
+    """Tables, and what is said in words; drawings are for the page."""
+    for block in blocks:
         match block:
             case Table(page_only=False):
                 console.print()

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from meshwise.findings.protection import Standing, TradePoint
 from meshwise.report import svg, words
-from meshwise.report.charts import LETTER, REACH, WIDTH, slug
+from meshwise.report.charts import REACH, WIDTH, slug
 
 LEFT, RIGHT, TOP, BOTTOM = 44.0, WIDTH - 10, 24.0, 280.0
-HEIGHT = 11.0
-"""Of a line of text."""
+HEIGHT, LETTER = 11.0, 7.0
+"""Of a line of text, and of a wide letter: names must not touch in any font."""
 
 
 @dataclass(frozen=True)

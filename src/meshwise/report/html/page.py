@@ -16,7 +16,7 @@ from meshwise import __version__
 from meshwise.findings.subject import Kind
 from meshwise.report import facts
 from meshwise.report.html import values
-from meshwise.report.protected import protection_line
+from meshwise.report.protection import protection_line
 from meshwise.report.record import PROOF_FACTS, Record
 from meshwise.report.sections import Report
 from meshwise.report.tradeoff import tradeoff_line
