@@ -70,7 +70,7 @@ class ShownChange:
 
 def shown_changes(comparison: Comparison) -> list[ShownChange]:
     scopes = [each.now.levels for each in comparison.changes if each.now.kind is Kind.LEVEL]
-    varying = words.varying(scopes, (*CONTEXT, *FREE))
+    varying = words.varying_within(scopes, (*CONTEXT, *FREE))
     return [ShownChange(each, comparison.alpha, varying) for each in comparison.changes]
 
 

@@ -242,7 +242,7 @@ def _translated(content: Content) -> Iterator[Table]:
     if not found:
         return
     form = form_of(each for pair in found for each in pair)
-    varying = words.varying([finding.levels for finding, _ in found], (*CONTEXT, *FREE))
+    varying = words.varying_within([finding.levels for finding, _ in found], (*CONTEXT, *FREE))
     many = len({finding.levels["mesh"] for finding, _ in found}) > 1
     rows = tuple(
         Row(

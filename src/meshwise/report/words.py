@@ -173,6 +173,13 @@ def varying(scopes: Sequence[Mapping[str, object]], names: Sequence[str]) -> lis
     return found
 
 
+def varying_within(scopes: Sequence[Mapping[str, object]], names: Sequence[str]) -> list[str]:
+    """The same of those that vary within one mesh: what differs between two (a key) is said elsewhere."""
+    meshes = dict.fromkeys(scope.get("mesh") for scope in scopes)
+    found = [varying([scope for scope in scopes if scope.get("mesh") == mesh], names) for mesh in meshes]
+    return [name for name in names if any(name in each for each in found)]
+
+
 def level(field: str, value: object) -> str:
     """A level of a factor, short: `800/s`, `request 1KiB`, `16 connections`."""
     return BY_FIELD[field].label(value)
