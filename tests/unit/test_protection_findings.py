@@ -228,8 +228,12 @@ def test_the_study_s_own_comparison_goes_before_intervals() -> None:
     less = replace(step, estimate=-4.0)
     assert traded(costs, {STRICT: "st", FINE: "ss"}, [less])["istio strict"].standing is Standing.DOMINATED
     none = AT | {"mesh": "istio", "posture": "plaintext"}
-    same = replace(of(AgainstNone(none, "plaintext"), "none", 1.0, 2.0), verdict=Verdict.NOT_DISTINGUISHABLE)
-    told = traded({NONE: (10.0, 0.1), PLAIN: (11.0, 0.1)}, {NONE: "tt", PLAIN: "tt"}, [same])
+    same = replace(
+        of(AgainstNone(none, "plaintext"), "none", 1.0, 2.0, "response_p50_us"),
+        verdict=Verdict.NOT_DISTINGUISHABLE,
+    )
+    times = {NONE: (10.0, 0.1), PLAIN: (11.0, 0.1)}
+    told = traded(times, {NONE: "tt", PLAIN: "tt"}, [same], "response_p50_us")
     assert told["istio plaintext"].standing is Standing.PERHAPS
 
 
@@ -246,6 +250,8 @@ def test_no_mesh_costs_no_sidecars_where_it_has_no_level_and_times_are_not_made_
     counted = traded({PLAIN: (9000.0, 1.0)}, outcomes, metric="instructions_per_request")
     assert (counted["none none"].estimate, counted["none none"].high) == (0.0, 0.0)
     assert counted["istio plaintext"].standing is Standing.DOMINATED
+    few = traded({NONE: (0.0, 0.0), PLAIN: (300.0, 400.0)}, {NONE: "tt", PLAIN: "st"})
+    assert few["none none"].standing is Standing.FRONT, "however wide an interval is"
     timed = traded({PLAIN: (300.0, 1.0)}, outcomes, metric="response_p50_us")
     assert list(timed) == ["istio plaintext"]
 

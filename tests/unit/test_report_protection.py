@@ -7,12 +7,14 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.support.counted import LADDER, counted
 from tests.support.protection_sample import SURPRISES, THROUGH, protected, tries
 from tests.support.report_sample import findings
 from tests.support.report_study import ladder_archive
@@ -21,9 +23,11 @@ from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
 from meshwise.cli.analyze import analyze
 from meshwise.cli.report import report
+from meshwise.findings.document import row
 from meshwise.findings.protection import Standing, TradePoint
 from meshwise.mesh.protection.catalogue import ATTEMPTS
 from meshwise.report import terminal
+from meshwise.report.blocks import Table
 from meshwise.report.content import content
 from meshwise.report.document import document
 from meshwise.report.html.page import render
@@ -129,6 +133,25 @@ def test_what_is_missing_says_how_to_get_it() -> None:
     assert "protects" not in " ".join(shown(findings((), ("http1",))).split()), "there is nothing to protect"
 
 
+def test_what_was_counted_stands_beside_what_was_timed() -> None:
+    found = findings()
+    names = found["findings"][0]["scope"]
+    for entry in map(row, counted(parse_study(LADDER, "ladder.yaml"))):
+        scope = {name: value for name, value in entry["scope"].items() if name in (*names, "from", "to")}
+        part = {name: value for name, value in entry["scope"].items() if name in ("workload", "factor")}
+        found["findings"].append(entry | {"scope": scope | part | ({"request_bytes": 0} if scope else {})})
+    (section,) = made(protected(found)).tradeoff
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    assert [column.title for column in table.columns][3:] == [
+        "CPU, us", "p50, us", "instructions", "memory, MiB", "dominated by"
+    ]  # fmt: skip
+    rows = {str(row.entries[0]): [str(entry) for entry in row.entries] for row in table.rows}
+    assert rows["none"][5] == "0\u00a0•", "without a sidecar nothing is executed"
+    assert rows["plaintext"][5] == "", "it was not counted"
+    assert rows["strict+fine"][5].endswith("\u00a0•")
+    assert len([block for block in section.blocks if type(block).__name__ == "Figures"]) == 1
+
+
 # --- labels --------------------------------------------------------------------------------------------
 
 _TEXT = re.compile(r'<text x="([-0-9.]+)" y="([-0-9.]+)"(?: text-anchor="(\w+)")? class="halo">([^<]*)<')
@@ -190,6 +213,16 @@ def test_no_name_covers_another(meshes: list[tuple[str, float]], spread: float, 
         apart = beside or one[3] <= other[1] or other[3] <= one[1]
         assert apart, (one, other)
     assert all(left >= 0 and right <= 380 for left, _, right, _ in found)
+
+
+def test_an_interval_beyond_the_scale_ends_in_an_arrow() -> None:
+    wide = replace(plotted("istio", "strict", 100.0, 9).point, high=900.0)
+    points = [plotted("istio", "plaintext", 90.0, 3), PlottedPoint("istio", "strict", wide)]
+    drawing = tradeoff_chart("t", "title", points, Form("us"))
+    arrow = re.search(r"M365 ([0-9.]+)L370 ([0-9.]+)L365 ([0-9.]+)", drawing)
+    assert arrow, "its point is at the edge"
+    above, middle, below = map(float, arrow.groups())
+    assert (middle - above, below - middle) == (3.0, 3.0)
 
 
 # --- archives ------------------------------------------------------------------------------------------

@@ -210,7 +210,9 @@ class _Compared:
         return cls(pairs)
 
     def less(self, one: TradePoint, other: TradePoint) -> Less:
-        """Whether `one` costs less."""
+        """Whether `one` costs less. No sidecar costs nothing by its meaning, however wide intervals are."""
+        if one.metric in OF_SIDECARS and str(MeshName.NONE) in (one.at["mesh"], other.at["mesh"]):
+            return Less.SURELY if one.estimate < other.estimate else Less.NO
         verdict = self._verdict(one, other)
         if verdict is not None:
             return verdict

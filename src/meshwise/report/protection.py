@@ -81,6 +81,14 @@ def section(content: Content) -> Section | None:
     return Section("protection", "Protection", blocks, "protection") if blocks else None
 
 
+def highest(content: Content) -> Iterator[str]:
+    """What the highest posture of every mesh stops."""
+    found = [finding for finding in content.findings if isinstance(finding.subject, PostureProtection)]
+    order = sorted(found, key=lambda each: words.rung_order(_place(each)[1]))
+    by_mesh = {_place(each)[0]: each.sentence for each in order}
+    yield from (sentence for mesh, sentence in by_mesh.items() if mesh != "none")
+
+
 def protection_blocks(findings: Sequence[Finding]) -> Iterator[Block]:
     """What surprised comes first."""
     found = [finding for finding in findings if isinstance(finding.subject, Protection) and finding.tried]

@@ -91,7 +91,7 @@ def report_of(content: Content, record: Record) -> Report:
 
 def _sentences(content: Content) -> Iterator[str]:
     """What a reader pays for: where something grows, no mesh and the highest posture of every mesh;
-    features together; the highest rung of every mesh over no mesh, and between meshes."""
+    features together; the highest rung of every mesh over no mesh, and between meshes; what it stops."""
     if content.fake:
         yield f"Not a measurement: {facts.FAKE}."
         return
@@ -107,6 +107,7 @@ def _sentences(content: Content) -> Iterator[str]:
     found += _counted_steps(content)
     declared = [finding for finding in found if finding.sentence and not finding.flagged(EXPLORATORY)]
     yield from dict.fromkeys(finding.sentence for finding in declared)
+    yield from protection.highest(content)
 
 
 def _counted_steps(content: Content) -> Iterator[Finding]:

@@ -64,9 +64,11 @@ class _Rung:
     def label(self) -> str:
         return f"{self.posture}, {self.variant}" if self.variant else self.posture
 
-    @property
-    def full(self) -> str:
-        return self.label if self.mesh == "none" else f"{self.mesh} {self.label}"
+    def named(self, *, many: bool) -> str:
+        """As it stands in a list; `many`: of several meshes."""
+        if self.mesh == "none":
+            return "no mesh"
+        return f"{self.mesh} {self.label}" if many else self.label
 
 
 def tradeoff_line(content: Content) -> str:
@@ -121,7 +123,7 @@ def _slice(content: Content, part: Slice, *, several: bool) -> Iterator[Block]:
         plotted = [
             PlottedPoint(
                 str(point.at["mesh"]), _rung(point, free).label, point,
-                _dominators(content, point, free) if point.dominated_by else "",
+                _dominators(content, point, free, many=many) if point.dominated_by else "",
             )
             for point in points
         ]  # fmt: skip
@@ -138,11 +140,12 @@ def _slice(content: Content, part: Slice, *, several: bool) -> Iterator[Block]:
 
 
 def _free(points: Sequence[TradePoint]) -> list[str]:
-    """Factors of which some posture has several levels."""
+    """Factors of which some posture has several levels in one metric."""
     seen: dict[tuple[object, ...], set[object]] = {}
     for point in points:
         for name in FREE:
-            seen.setdefault((name, point.at["mesh"], point.at["posture"]), set()).add(point.at.get(name))
+            place = name, point.metric, point.at["mesh"], point.at["posture"]
+            seen.setdefault(place, set()).add(point.at.get(name))
     return [name for name in FREE if any(key[0] == name and len(levels) > 1 for key, levels in seen.items())]
 
 
@@ -185,7 +188,7 @@ def _table(
                     _stopped(any_point),
                     str(any_point.of),
                     *(_cost(own.get(metric), forms[metric]) for metric in found),
-                    _dominated(content, own, free),
+                    _dominated(content, own, free, many=many),
                 )
             )
         )
@@ -220,28 +223,25 @@ def _cost(point: TradePoint | None, form: Form) -> Ranged | str:
     return Ranged(value, form.interval(point.low, point.high))
 
 
-def _dominated(content: Content, own: Mapping[str, TradePoint], free: Sequence[str]) -> str:
+def _dominated(content: Content, own: Mapping[str, TradePoint], free: Sequence[str], *, many: bool) -> str:
     """By which, in which metrics: `none`; `CPU: linkerd strict; p50: perhaps linkerd strict`."""
     told: dict[str, list[str]] = {}
     for metric, point in own.items():
         if point.dominated_by:
             perhaps = "perhaps " if point.standing is Standing.PERHAPS else ""
-            told.setdefault(perhaps + _dominators(content, point, free), []).append(_TITLES[metric])
+            names = _dominators(content, point, free, many=many)
+            told.setdefault(perhaps + names, []).append(_TITLES[metric])
     if len(told) == 1 and len(next(iter(told.values()))) == len(own):
         return next(iter(told))
     return "; ".join(f"{', '.join(metrics)}: {names}" for names, metrics in told.items())
 
 
-def _dominators(content: Content, point: TradePoint, free: Sequence[str]) -> str:
+def _dominators(content: Content, point: TradePoint, free: Sequence[str], *, many: bool) -> str:
     """The dominating points, those on the front first."""
     others = sorted(
         (content.tradeoff[place] for place in point.dominated_by),
         key=lambda each: (each.standing is not Standing.FRONT, -each.stopped, each.estimate),
     )
-    names = list(dict.fromkeys(_named(_rung(each, free)) for each in others))
+    names = list(dict.fromkeys(_rung(each, free).named(many=many) for each in others))
     rest = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _named(rung: _Rung) -> str:
-    return "no mesh" if rung.mesh == "none" else rung.full

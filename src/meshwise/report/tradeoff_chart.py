@@ -100,6 +100,8 @@ class _Mark:
     left: float
     right: float
     top: float
+    beyond: bool
+    """The interval of the cost goes on beyond the scale."""
 
     @classmethod
     def of(cls, each: PlottedPoint, x: svg.AxisScale, y: svg.AxisScale, form: words.Form) -> _Mark:
@@ -107,14 +109,17 @@ class _Mark:
         at = x(point.estimate / form.divisor)
         low = at if point.low is None else x(point.low / form.divisor)
         high = at if point.high is None else x(point.high / form.divisor)
-        return cls(each, at, y(point.stopped), low, high, y(point.stopped_high))
+        beyond = point.high is not None and point.high / form.divisor > x.high
+        return cls(each, at, y(point.stopped), low, high, y(point.stopped_high), beyond)
 
     @property
     def whiskers(self) -> str:
+        """A bound beyond the scale is an arrow at its edge, as in the other charts."""
         lines: list[list[svg.Point]] = []
         if self.right > self.left:
             lines += [[(self.left, self.y), (self.right, self.y)]]
-            lines += [[(end, self.y - 3), (end, self.y + 3)] for end in (self.left, self.right)]
+            for end, back in ((self.left, 0.0), (self.right, -5.0 if self.beyond else 0.0)):
+                lines += [[(end + back, self.y - 3), (end, self.y), (end + back, self.y + 3)]]
         if self.top < self.y:
             lines += [
                 [(self.x, self.y), (self.x, self.top)],
