@@ -76,6 +76,19 @@ def test_a_translated_step_holds_the_uncertainty_of_both_factors() -> None:
     assert (found["translated"].verdict, found["translated"].n) == (Verdict.OK, 1)
 
 
+def test_rates_that_are_apart_widen_a_translated_step() -> None:
+    alike = study_with(6, 3)
+    apart = [finding_of("cpu_us_per_request", "strict+fine", 252, 12, rate=200), *alike[2:], alike[0]]
+    width = []
+    for study in (alike, apart):
+        (step,) = [each for each in translated(study, 0.95) if each.metric == "translated_cpu_us_per_request"]
+        assert step.low is not None
+        assert step.high is not None
+        assert step.estimate is not None
+        width.append((step.high - step.low) / step.estimate)
+    assert width[1] > 3 * width[0]
+
+
 @pytest.mark.parametrize(("measured", "half", "agree"), [(12, 3, False), (-6, 3, False), (12, 6, True)])
 def test_a_step_that_was_measured_otherwise_is_said(measured: float, half: float, *, agree: bool) -> None:
     *_, check = translated(study_with(measured, half), 0.95)

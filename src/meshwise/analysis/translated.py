@@ -3,15 +3,18 @@
     ns per instruction of a cell  =  CPU per request, measured / instructions per request, counted
     translated step               =  counted step x ns per instruction of both its cells (geometric mean)
 
-This is no measurement, and is never called one: the instructions of a step need not cost what those of the
-whole request do, and a part of the CPU time is the kernel's. The interval holds the uncertainty of both
-factors; the check compares with the step that was measured in the same study.
+This is no measurement, and is never called one: the CPU time holds the kernel's, whose instructions are not
+counted, and the instructions of a step need not take what those of the whole request do. A step of arithmetic
+alone (the signature of a token) takes a fraction of what it is translated to. The interval holds the
+uncertainty of both factors, and how far the rates of both cells are apart; the check compares with the step
+that was measured in the same study, and that step is what to believe.
 
 Rules of this file:
 - It works on findings, so that anyone can repeat it with findings.json alone.
 - A cell is the same if it differs in its rate only, which a count has not: what is counted with other numbers
   of connections or streams is batched otherwise.
-- The two rates of a step come from the same executions, so their errors are taken to go together.
+- The two rates of a step come from the same executions, so their errors are taken to go together; half of
+  how far they are apart is an error besides.
 """
 
 from __future__ import annotations
@@ -116,7 +119,8 @@ def _step(
     if of_step is None or len(known) != 2:
         return None
     middle = math.exp(sum(rate.value for rate in known) / 2) / 1e3
-    error = sum(rate.error for rate in known) / 2
+    apart = (known[1].value - known[0].value) / 2
+    error = math.hypot(sum(rate.error for rate in known) / 2, apart)
     rate = Uncertain(middle, middle * error, min(each.df for each in known))
     around = interval(product(of_step, rate), confidence)
     sure = step.verdict is Verdict.DISTINGUISHABLE and around.excludes(0)
@@ -124,7 +128,7 @@ def _step(
     found = Finding(
         id=measured.id.removesuffix(CPU) + TRANSLATED, subject=measured.subject, key=MetricKey(TRANSLATED),
         estimate=around.estimate, low=around.low, high=around.high, confidence=confidence, unit="us",
-        n=step.n, method="counted step times CPU time per instruction of both cells; errors of both",
+        n=step.n, method="counted step times CPU time per instruction of both cells, with the errors of both",
         verdict=Verdict.DISTINGUISHABLE if sure else Verdict.NOT_DISTINGUISHABLE, direction=direction,
         provenance=Provenance.TRANSLATED, flags=step.flags,
     )  # fmt: skip
@@ -133,7 +137,8 @@ def _step(
     return _with_sentence(
         found,
         f"{at['mesh']}, {at['protocol']} at {at['rate_rps']:g}/s: `{ladder.lower}` to `{ladder.upper}`, "
-        f"counted and translated, is {text} of all sidecars' CPU time per request.",
+        f"counted and translated, is {text} of all sidecars' CPU time per request, if its "
+        "instructions take what those of both postures do.",
     )
 
 

@@ -266,7 +266,8 @@ def _translated(content: Content) -> Iterator[Table]:
             TableColumn("measured", Setting.STRONG), interval,
         ),
         rows,
-        caption="translated: counted, times what an instruction takes in this study; nobody measured it",
+        caption="translated: counted, times what an instruction takes on average, the kernel's time in it; "
+        "arithmetic takes less; nobody measured it",
     )  # fmt: skip
 
 
