@@ -16,6 +16,7 @@ GLOSSARY: Mapping[str, str] = {
     "arm": "one trial of a round",
     "A/A": "a cell measured against itself, which shows what noise does",
     "twin": "the same cell on processes of its own",
+    "attempt": "one way to get what a caller should not have",
     "instrument": "what sends the load and takes the times",
 }
 

@@ -48,7 +48,8 @@ _ABOUT = (
 _ON_PAGE = (
     "Dominated postures have hollow marks. Horizontal lines are intervals of the cost, vertical ones go from "
     "what was stopped in every try to what may be stopped. The dashed line is the most that postures on the "
-    "front stop at a cost; who is on the front below it stops something that those on it let through."
+    "front stop at a cost; who is on the front below it stops something that those on it let through. "
+    "Attempts are of mesh and posture; they are not tried apart for each protocol or number of policies."
 )
 MOST_NAMED = 2
 """Dominating postures that are named."""
