@@ -54,12 +54,19 @@ class BoundedClient:
     """A context manager: its connections end with it. Of the spec it takes the protocol and the requests,
     which are all the same, `connections`, `streams`, and `timeout_ns`."""
 
-    def __init__(self, spec: LoadSpec, dial: Callable[[], socket.socket], look: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        spec: LoadSpec,
+        dial: Callable[[], socket.socket],
+        look: Callable[[], None],
+        rest_s: float = 0.0,
+    ) -> None:
         """`dial`: a connected socket; raises OSError. `look` is called now and then while it waits, and may
-        raise what ends that."""
+        raise what ends that. `rest_s`: after an answer, where no other request is open then."""
         self._spec = spec
         self._dial = dial
         self._look = look
+        self._rest_s = rest_s
         self._protocol = encode(spec).protocol
         self._poller = select.poll()
         self._lines: dict[int, _Line] = {}
@@ -111,6 +118,8 @@ class BoundedClient:
                     self._finish(tag, first_ns, packed)
                     if packed >> ERROR_SHIFT & ERROR_MASK:
                         self._left = 0
+                    if self._rest_s and self._left and not self._open:
+                        time.sleep(self._rest_s)
                     if not line.gone:
                         self._start(line)
             now = time.monotonic_ns()

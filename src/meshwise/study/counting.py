@@ -30,13 +30,13 @@ class Counting:
 
     requests: int = 100
     """In each window of requests."""
-    windows: int = 5
+    windows: int = 4
     """Windows of requests that count."""
     warmup: int = 50
     """Requests of the window before them, which is stored and not used."""
     handshakes: int = 10
     """Connections that are opened in a window of handshakes; 0: there are none."""
-    executions: int = 6
+    executions: int = 8
     """Trials of each cell, each in another life of its proxies (`Trial.life`)."""
     at_once: int = 3
     """Lives that count at the same time: one more than there are CPUs, as each rests now and then."""
