@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -18,17 +17,11 @@ from pathlib import Path
 from meshwise.core.patience import USUAL
 from meshwise.core.process import LaunchPlan, OwnedProcess
 from meshwise.mesh.istio.binary import envoy_path
-from meshwise.mesh.istio.mesh import PROXY_UID, IstioMesh
-from meshwise.mesh.linkerd.mesh import LinkerdMesh
-from meshwise.mesh.request import request_of
-from meshwise.mesh.seam import LocalMesh, Placement
-from meshwise.study.model import LADDER, Cell
+from meshwise.mesh.istio.mesh import PROXY_UID
 from meshwise.telemetry.counting.callgrind import CallgrindCounter
 from meshwise.telemetry.counting.seam import Count, CountedProcess
 from meshwise.testbed.local.world import current_world, enter_world
 from tests.support.inside_world import say
-from tests.support.mesh_samples import CELL
-from tests.support.mesh_world import Ground, ground
 
 SILENT = {"admin": {"address": {"pipe": {"path": "@meshwise-test"}}}}
 
@@ -83,77 +76,6 @@ def envoy() -> int:
     return 0
 
 
-def steps() -> int:
-    """`steps MESH WINDOWS REQUESTS`: windows at plaintext, mutual TLS, and mutual TLS with ten rules on the
-    server, each with an idle one; requests one after another on one connection. A line per window."""
-    mesh: LocalMesh = LinkerdMesh() if sys.argv[2] == "linkerd" else UnflushedIstio()
-    windows, requests = int(sys.argv[3]), int(sys.argv[4])
-    base = replace(CELL, mesh=mesh.model.name)
-    cells = {
-        "plain": base,
-        "mTLS": replace(base, posture=LADDER[2]),
-        "10 rules": replace(base, posture=LADDER[4], policy_count=10),
-    }
-    with (
-        CallgrindCounter(current_world().secrets, USUAL, os.environ) as counter,
-        ground(mesh, 1, counter=counter) as here,
-    ):
-        for name, cell in cells.items():
-            here.apply(cell)
-            proof = here.prove(cell)
-            if not proof.passed:
-                raise RuntimeError(f"{name} was not proven: {proof.checks}")
-            with here.dial("client", here.placement.workloads[1].service_ip, 8080) as connection:
-                connection.settimeout(60)
-                exchange(connection, cell, 100)
-                for number in range(windows):
-                    for kind, times in (("requests", requests), ("idle", 0)):
-                        window_of(here, connection, cell, times, configuration=name, number=number, kind=kind)
-    return 0
-
-
-class UnflushedIstio(IstioMesh):
-    """Envoy gathers its statistics when it is asked, not every five seconds."""
-
-    def prepare(self, placement: Placement, cell: Cell) -> None:
-        super().prepare(placement, cell)
-        for path in placement.directory.glob("*/bootstrap.json"):
-            path.write_text(json.dumps({**json.loads(path.read_text()), "stats_flush_on_admin": True}))
-
-
-def window_of(here: Ground, connection: socket.socket, cell: Cell, requests: int, **facts: object) -> None:
-    """The idle one takes a second."""
-    time.sleep(0.1)
-    begun = time.monotonic()
-    for one in here.counted.values():
-        one.begin()
-    exchange(connection, cell, requests)
-    time.sleep(0.1 if requests else 1.0)
-    for pod, one in here.counted.items():
-        count = one.end()
-        say(
-            **facts,
-            pod=pod,
-            requests=requests,
-            duration_s=time.monotonic() - begun,
-            instructions=count.instructions,
-            system_calls=sum(count.system_calls.values()),
-        )
-
-
-def exchange(connection: socket.socket, cell: Cell, times: int) -> None:
-    wanted = request_of(cell)
-    head = "".join(f"{name}: {value}\r\n" for name, value in wanted.headers)
-    line = f"{wanted.method} {wanted.path} HTTP/1.1\r\nhost: node-1.backend.svc.cluster.local:8080\r\n"
-    body = bytes(cell.request_bytes)
-    request = f"{line}content-length: {len(body)}\r\n{head}\r\n".encode() + body
-    for _ in range(times):
-        connection.sendall(request)
-        answer = connection.recv(65536)
-        if not answer.startswith(b"HTTP/1.1 200 ") or len(answer) < cell.response_bytes:
-            raise RuntimeError(f"an answer of another kind: {answer[:80]!r}")
-
-
 def idle(one: CountedProcess, window_s: float) -> Count:
     one.begin()
     time.sleep(window_s)
@@ -161,4 +83,4 @@ def idle(one: CountedProcess, window_s: float) -> Count:
 
 
 if __name__ == "__main__":
-    sys.exit(enter_world({"window": window, "envoy": envoy, "steps": steps}[sys.argv[1]]))
+    sys.exit(enter_world({"window": window, "envoy": envoy}[sys.argv[1]]))

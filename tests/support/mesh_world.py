@@ -12,15 +12,12 @@ import socket
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meshwise.core.errors import MeshwiseError
-from meshwise.core.patience import USUAL
-from meshwise.core.process import LaunchPlan, OwnedProcess
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.istio.view import Options
 from meshwise.mesh.none.mesh import NoneMesh
@@ -40,7 +37,6 @@ from meshwise.study.model import (
     Topology,
     TopologyKind,
 )
-from meshwise.telemetry.counting.seam import CountedProcess, Counter
 from meshwise.telemetry.seam import Moment, Sample
 from meshwise.testbed.local import links
 from meshwise.testbed.local.pod import Pod
@@ -60,18 +56,16 @@ class Ground:
     mesh: LocalMesh
     placement: Placement
     dial: Dial
-    counted: Mapping[str, CountedProcess] = field(default_factory=dict)
-    """Sidecars by pod, where a counter was given."""
 
     def apply(self, cell: Cell) -> float:
         """Seconds that it took."""
         begun = time.monotonic()
-        with LocalReach(self.dial, self.placement.patience) as reach:
+        with LocalReach(self.dial) as reach:
             self.mesh.reset(self.placement, cell, reach)
         return time.monotonic() - begun
 
     def prove(self, cell: Cell) -> Proof:
-        with LocalReach(self.dial, self.placement.patience) as reach:
+        with LocalReach(self.dial) as reach:
             delivered = self.mesh.delivered(self.placement)
             return self.mesh.model.judge(self.placement, cell, reach, delivered)
 
@@ -87,11 +81,8 @@ def ground(
     shape: TopologyKind = TopologyKind.CHAIN,
     workers: int = 1,
     like: Cell | None = None,
-    counter: Counter | None = None,
 ) -> Iterator[Ground]:
-    """`like`: a cell whose topology is the one to make; else it is made of `shape` and `length`. `counter`:
-    under which the sidecars run; everything is then waited for so much longer."""
-    patience = USUAL.slowed(counter.slowness) if counter else USUAL
+    """`like`: a cell whose topology is the one to make; else it is made of `shape` and `length`."""
     world = current_world()
     directory = world.secrets / str(mesh.model.name)
     directory.mkdir(mode=0o700)
@@ -99,10 +90,10 @@ def ground(
         PlacedWorkload(workload, f"10.244.1.{index}", f"10.96.1.{index}")
         for index, workload in enumerate((like.topology if like else Topology(shape, length)).workloads, 1)
     )
-    placement = Placement(mesh.model.name, "a", placed, "10.244.1.99", directory, patience=patience)
+    placement = Placement(mesh.model.name, "a", placed, "10.244.1.99", directory)
     wanted = [(each.name, each.pod_ip) for each in placed] + [(OUTSIDER, placement.outsider_ip)]
     log = world.secrets / "log"
-    with links.network(wanted, patience) as pods, ExitStack() as stack:
+    with links.network(wanted) as pods, ExitStack() as stack:
         posture = NO_MESH if mesh.model.name is MeshName.NONE else LADDER[0]
         cell = replace(like or CELL, mesh=mesh.model.name, posture=posture)
         mesh.prepare(placement, cell)
@@ -112,31 +103,18 @@ def ground(
                 start_node(stack, pods[each.name], each, following, shape, mesh, log)
             if rules := mesh.capture(each.name):
                 links.capture(pods[each.name], rules, privileged=world.privileged)
-        counted = {}
         for plan in mesh.processes(placement, workers):
             uid = plan.uid if world.privileged else None
-            if counter and plan.role == "proxy":
-                files = world.secrets / f"counted-{plan.pod}"
-                files.mkdir()
-                bare = LaunchPlan(
-                    f"{plan.pod}/proxy", plan.argv, plan.environment, log.with_name(f"log-{plan.pod}"),
-                    plan.directory, pods[plan.pod].network_fd, uid, uid,
-                )  # fmt: skip
-                process = OwnedProcess(counter.start(bare, files))
-                stack.callback(process.stop, patience.stop_s)
-                counted[plan.pod] = stack.enter_context(closing(counter.attach(process, files)))
-            else:
-                process = pods[plan.pod].start(
-                    plan.role, plan.argv, dict(plan.environment), log, uid=uid, directory=plan.directory
-                )
-                stack.callback(process.stop)
+            process = pods[plan.pod].start(
+                plan.role, plan.argv, dict(plan.environment), log, uid=uid, directory=plan.directory
+            )
+            stack.callback(process.stop)
             if plan.ready:
                 ready = plan.ready
-                ask = partial(answers, pods[plan.pod], ready.port, ready.path)
-                process.wait_until(ask, "ready", patience.ready_s / 2)
+                process.wait_until(lambda: answers(pods[plan.pod], ready.port, ready.path), "ready", 15.0)  # noqa: B023
         dial: Dial = lambda pod, address, port: pods[pod].dial(address, port)  # noqa: E731
         try:
-            yield Ground(mesh, placement, dial, counted)
+            yield Ground(mesh, placement, dial)
         except BaseException:
             print(log.read_text()[-4000:], file=sys.stderr)
             raise

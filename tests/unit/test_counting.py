@@ -284,6 +284,9 @@ def test_nothing_that_is_counted_enters_the_analysis_of_times(tmp_path: Path) ->
     assert found["study"].pop("counting")["counter"] == "fake"
     found["findings"] = [each for each in found["findings"] if each["provenance"] == "measured"]
     assert found["findings"].pop()["metric"] == "counted"  # the check of what was counted
+    pictures, wanted = found["pictures"], expected["pictures"]
+    assert len(pictures.pop("flames")) > len(wanted.pop("flames")) == 0
+    pictures["cells"] = pictures["cells"][: len(wanted["cells"])]  # those of the flames come last
     assert found == expected
 
 

@@ -266,3 +266,10 @@ def test_more_than_was_asked_for_ends_the_connection() -> None:
     caller.codec.receive(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\n")
     assert caller.results == [""]
     assert caller.codec.closing
+
+
+def test_a_node_answers_the_date_that_it_is_told_and_else_none() -> None:
+    date = "Fri, 01 Jan 2027 00:00:00 GMT"
+    told = Http1Server(RequestHeadCache(NodeSpec("dated", date=date), 1.0), Calls())
+    assert f"\r\ndate: {date}\r\n".encode() in told.receive(request())
+    assert b"date:" not in server().receive(request())

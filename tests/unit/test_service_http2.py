@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import h2.config
 import h2.connection
 import h2.events
@@ -206,3 +208,14 @@ def test_the_grpc_port_speaks_plain_http_for_health_only() -> None:
     talk = Talk(Protocol.GRPC)
     assert talk.answer(talk.ask([*GET[:3], (":path", "/healthz")]))[0][":status"] == "200"
     assert talk.answer(talk.ask(GET))[0][":status"] == "415"
+
+
+def test_an_answer_has_the_date_that_the_node_is_told() -> None:
+    date = "Fri, 01 Jan 2027 00:00:00 GMT"
+    heads = HeaderBlockCache(replace(SPEC, date=date), 1.0, Protocol.HTTP2)
+    talk = Talk(heads=heads)
+    headers, _, _ = talk.answer(talk.ask(GET))
+    assert headers["date"] == date
+    talk = Talk()
+    headers, _, _ = talk.answer(talk.ask(GET))
+    assert "date" not in headers

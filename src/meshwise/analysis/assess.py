@@ -56,8 +56,10 @@ from meshwise.stats.verdict import Doubt, Evidence, judge
 from meshwise.study.model import Role
 
 FEW = 5
-_EXPLORED, _BY_PLACE = "", "by place"
-"""What is held together that is no primary metric: places on their own: they are many and move together."""
+_EXPLORED = ""
+_APART = {PartOf.PLACE: "by place", PartOf.GROUP: "by group"}
+"""What is held together that is no primary metric: parts of these kinds on their own, which are many and move
+together."""
 _NOT_CLAIMED = {
     Doubt.MULTIPLICITY: MULTIPLICITY,
     Doubt.BELOW_FLOOR: BELOW_FLOOR,
@@ -102,11 +104,11 @@ def adjust(effects: Sequence[Effect], primary: Sequence[MetricKey]) -> list[Adju
         p = t_p_value(effect.inferred)
         if p is not None and not only_describes(effect.contrast.subject, effect.metric):
             held = effect.key.metric if effect.key in primary else _EXPLORED
-            if effect.metric.parts is PartOf.PLACE:
-                held = _BY_PLACE
+            if effect.metric.parts in _APART:
+                held = _APART[effect.metric.parts]
             groups.setdefault((effect.contrast.family, held), []).append((index, p))
     for (_, held), members in groups.items():
-        explored = held in (_EXPLORED, _BY_PLACE)
+        explored = held in (_EXPLORED, *_APART.values())
         method, adjusted = (
             (Method.BENJAMINI_HOCHBERG, benjamini_hochberg) if explored else (Method.HOLM, holm)
         )
@@ -185,7 +187,9 @@ def _finding(
         simultaneous_low=simultaneous_low, simultaneous_high=simultaneous_high,
         p=t_p_value(inferred), p_adjusted=p_adjusted,
         adjustment=adjustment if adjustment.comparisons else None,
-        floor=_as_cost(floors[Scale.LOG], effect.base, floors[Scale.DIFFERENCE]),
+        floor=_as_cost(
+            floors[Scale.LOG] if effect.scale is Scale.LOG else None, effect.base, floors[Scale.DIFFERENCE]
+        ),
         floor_ratio=exp(floors[Scale.LOG]) if effect.logs is not None else None,
         mde=_as_cost(log_mde, effect.base, mde), mde_ratio=exp(log_mde),
         equivalent_within=settings.margin if judgement.equivalent else None,

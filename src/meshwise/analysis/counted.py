@@ -21,6 +21,7 @@ from meshwise.analysis.compare import between_increments, between_meshes
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
 from meshwise.analysis.exact import ExactNoise
 from meshwise.analysis.fairness import Facts, unlike
+from meshwise.analysis.flames import flames
 from meshwise.analysis.grid import Grid, compared
 from meshwise.analysis.increment import ladder
 from meshwise.analysis.interaction import interactions
@@ -30,7 +31,7 @@ from meshwise.analysis.slope import counted_slopes
 from meshwise.analysis.translated import translated
 from meshwise.findings.finding import Finding, Findings, Provenance
 from meshwise.findings.flag import FAILED, MISSING
-from meshwise.findings.metric import MetricKey
+from meshwise.findings.metric import MetricKey, Scale
 from meshwise.findings.subject import Slope, StudyCheck
 from meshwise.measure.counts import INSTRUCTIONS, PER_KIB, PER_RULE, CountedTrial
 from meshwise.measure.trial import TrialResult
@@ -85,6 +86,10 @@ class CountedStudy:
             "executions": len(self.grid.blocks),
             "trials": {status: statuses[status] for status in ("ok", "failed", "unproven")},
             "cells": [cell.name for cell in self.grid.cells],
+            "attributed": {
+                mesh: any(each.functions for each in self.trials if each.result.trial.cell.mesh is mesh)
+                for mesh in dict.fromkeys(cell.mesh for cell in self.grid.cells)
+            },
             "tls": {
                 cell.name: {name: observed[name] for name in _OF_TLS if name in observed}
                 for cell in self.grid.cells
@@ -93,9 +98,12 @@ class CountedStudy:
         }
 
     def noise(self, key: MetricKey) -> ExactNoise | None:
-        """None where a value is not positive: then there is no share of it."""
+        """None where a value is not positive: then there is no share of it. Where differences are judged,
+        what is nought in a cell (TLS in plaintext) has no noise there."""
         values = self.grid.values(key)
         known = ~np.isnan(values)
+        if key.entry.scale is Scale.DIFFERENCE:
+            known &= values > 0
         if not known.any() or not (values[known] > 0).all():
             return None
         logs = np.full(values.shape, np.nan)
@@ -109,9 +117,8 @@ class CountedStudy:
             {mesh: self._rule(windows[mesh], logs[rows[mesh]], common=True) for mesh in meshes},
             {mesh: self._rule(windows[mesh], logs[rows[mesh]], common=False) for mesh in meshes},
             {
-                cell: float(np.exp(np.nanmean(logs[row])))
+                cell: float(np.exp(np.nanmean(logs[row]))) if known[row].any() else 0.0
                 for row, cell in enumerate(self.grid.cells)
-                if known[row].any()
             },
         )
 
@@ -135,6 +142,7 @@ def with_counts(document: Findings, counted: CountedStudy, settings: Settings) -
         document,
         study=dict(document.study) | {"counting": counted.as_json()},
         findings=(*found, *translated(found, settings.confidence)),
+        pictures=replace(document.pictures, flames=flames(counted.trials, counted.grid.cells)),
     )
 
 

@@ -20,7 +20,7 @@ from meshwise.archive.manifest import MANIFEST_NAME, Manifest, digest_of
 from meshwise.archive.read import POSTURES, ArchiveReader
 from meshwise.archive.resolved import STUDY_VALUES_NAME, to_values
 from meshwise.archive.rows import design_table, trials_table
-from meshwise.archive.schema import COUNTS, EVENTS, PROTECTION, REQUESTS, SCHEMA_VERSION, TELEMETRY
+from meshwise.archive.schema import COUNTS, EVENTS, FUNCTIONS, PROTECTION, REQUESTS, SCHEMA_VERSION, TELEMETRY
 from meshwise.core import messages
 from meshwise.core.files import ASIDE, Folder, free_bytes, reading
 from meshwise.core.units import format_size
@@ -94,7 +94,7 @@ def create(
         folder.remove_tree(name)
     for name in (REQUESTS.name, TELEMETRY.name, POSTURES):
         folder.folder(name, make=True).close()
-    for spec in (EVENTS, COUNTS, PROTECTION):
+    for spec in (EVENTS, COUNTS, FUNCTIONS, PROTECTION):
         folder.remove(f"{spec.name}.parquet", absent=True)
     stored = trials_table([])
     facts = {"schema_version": SCHEMA_VERSION, "meshwise": __version__, **environment}

@@ -20,8 +20,8 @@ from meshwise.core.files import Folder, disk_troubles
 FINDINGS_NAME = "findings.json"
 _MOST_BYTES = 1 << 30
 MADE_FROM = (
-    *("study.yaml", "study.json", "environment.json"),
-    *("design.parquet", "trials.parquet", "events.parquet", "counts.parquet", "protection.parquet"),
+    *("study.yaml", "study.json", "environment.json", "design.parquet", "trials.parquet"),
+    *("events.parquet", "counts.parquet", "functions.parquet", "protection.parquet"),
 )
 """What decides the findings; the trials' own files have their digests in `trials.parquet`."""
 

@@ -58,6 +58,8 @@ class Measurement:
     """What was done to it meanwhile, columns as in `archive.schema.EVENTS`; None: nothing was meant to be."""
     counts: pa.Table | None = None
     """Of a counting trial, columns as in `archive.schema.COUNTS`."""
+    functions: pa.Table | None = None
+    """The same, as in `archive.schema.FUNCTIONS`; None: its counter tells no functions."""
 
 
 class TrialStatus(StrEnum):

@@ -33,6 +33,7 @@ from meshwise.archive.schema import (
     DESIGN,
     EVENTS,
     FIRST_WITH_MANIFEST,
+    FUNCTIONS,
     PROTECTION,
     REQUESTS,
     SCHEMA_VERSION,
@@ -193,6 +194,10 @@ class ArchiveReader:
         """What was counted in every window of the counting trials; no rows if nothing was."""
         return self._grown(COUNTS)
 
+    def functions(self) -> pl.DataFrame:
+        """Instructions by function of the counting trials; no rows if the counter tells none."""
+        return self._grown(FUNCTIONS)
+
     def protection(self) -> tuple[ProtectionTry, ...]:
         """What was tried against postures, in the order of trying; empty if nothing was."""
         path = str(self.directory / f"{PROTECTION.name}.parquet")
@@ -219,7 +224,7 @@ class ArchiveReader:
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with the views `design`, `trials`, `requests`, `telemetry`, `counts`,
-        `protection`; close it."""
+        `functions`, `protection`; close it."""
         connection = duckdb.connect()
         for name in ("design", "trials"):
             connection.from_parquet(str(self.directory / f"{name}.parquet")).create_view(name)
@@ -230,6 +235,7 @@ class ArchiveReader:
             else:
                 connection.from_arrow(spec.arrow.empty_table()).create_view(spec.name)
         connection.register(COUNTS.name, self.counts().to_arrow())
+        connection.register(FUNCTIONS.name, self.functions().to_arrow())
         connection.register(PROTECTION.name, self._shared(PROTECTION))
         return connection
 

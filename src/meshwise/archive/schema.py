@@ -210,6 +210,23 @@ COUNTS = _table(
     ("duration_ns", INT, "of the window"),
 )
 
+FUNCTIONS = _table(
+    "functions",
+    "where a sidecar executed its instructions, per counting trial; absent if the counter tells no functions",
+    ("trial_id", NAME, "the trial"),
+    ("kind", NAME, "`requests` or `idle`: all windows of this kind together"),
+    ("source", NAME, "whose: `<mesh>/<process set>/<workload>/<role>`"),
+    ("binary", NAME, "path of the program or library; empty where the counter does not know it"),
+    (
+        "function",
+        NAME,
+        "demangled; empty for all that has no symbol in this binary, `(rest)` for what is not listed",
+    ),
+    ("value", INT, "instructions in the function itself, without those that it calls"),
+    ("requests", INT, "answered in these windows"),
+    ("duration_ns", INT, "of these windows"),
+)
+
 PROTECTION = _table(
     "protection",
     "one row per try of an attempt against a posture; absent if `meshwise protect` was not run",
@@ -224,7 +241,7 @@ PROTECTION = _table(
     ("duration_ns", INT, "how long the try took; 0 if it was not made"),
 )
 
-TABLES = (DESIGN, TRIALS, REQUESTS, TELEMETRY, EVENTS, COUNTS, PROTECTION)
+TABLES = (DESIGN, TRIALS, REQUESTS, TELEMETRY, EVENTS, COUNTS, FUNCTIONS, PROTECTION)
 
 
 def conform(table: pa.Table, spec: TableSpec, trial_id: str | None = None) -> pa.Table:

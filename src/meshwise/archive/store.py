@@ -29,7 +29,16 @@ from meshwise.archive.outcome import TrialOutcome as TrialOutcome
 from meshwise.archive.outcome import TrialStatus as TrialStatus
 from meshwise.archive.read import POSTURES
 from meshwise.archive.rows import outcome_row, protection_table, trial_of, trials_table
-from meshwise.archive.schema import COUNTS, EVENTS, PROTECTION, REQUESTS, TELEMETRY, TableSpec, conform
+from meshwise.archive.schema import (
+    COUNTS,
+    EVENTS,
+    FUNCTIONS,
+    PROTECTION,
+    REQUESTS,
+    TELEMETRY,
+    TableSpec,
+    conform,
+)
 from meshwise.core import messages
 from meshwise.core.files import Folder, disk_troubles
 from meshwise.study.model import Study, Trial
@@ -108,6 +117,7 @@ class Archive:
             told = [each for each in measured if each]
             growing = self._grown(EVENTS, {name: each.events for name, each in told})
             growing |= self._grown(COUNTS, {name: each.counts for name, each in told})
+            growing |= self._grown(FUNCTIONS, {name: each.functions for name, each in told})
             trials = pa.concat_tables([self._trials, trials_table(rows)]).combine_chunks()
             self._replace(growing | {"trials.parquet": encode(trials)})
         self._trials = trials

@@ -70,7 +70,7 @@ def analyze(
 def analyze_archive(reader: ArchiveReader) -> Findings:
     """The findings of an archive: of its times, of its counts, and of what was tried against its postures.
     Holds one trial's requests at a time. Raises MW710 without any good trial and without tries."""
-    timed, counted, tries = _timed(reader), _counted(reader), reader.protection()
+    timed, counted, tries = _timed(reader), counted_of(reader), reader.protection()
     if timed is None and counted is None and not tries:
         raise messages.NOTHING_TO_ANALYZE.error(str(reader.directory), trials=reader.trials().height)
     settings = Settings.of(reader.study(), reader.timed_design)
@@ -80,15 +80,22 @@ def analyze_archive(reader: ArchiveReader) -> Findings:
     return with_protection(document, tries, settings.confidence) if tries else document
 
 
-def _counted(reader: ArchiveReader) -> CountedStudy | None:
+def counted_of(reader: ArchiveReader) -> CountedStudy | None:
     """None without a good counting trial."""
     trials = reader.trials().filter(pl.col("role") == str(Role.COUNT))
     outcomes = outcomes_of(trials)
     flags = recorded_flags(trials)
     rows = reader.counts().with_columns(pl.col("trial_id").cast(pl.String))
     counts = rows.partition_by("trial_id", as_dict=True)
+    told = reader.functions().with_columns(pl.col("trial_id").cast(pl.String))
+    functions = told.partition_by("trial_id", as_dict=True)
     measured = [
-        measure_counts(each.trial, counts[each.trial.trial_id,], flags[each.trial.trial_id])
+        measure_counts(
+            each.trial,
+            counts[each.trial.trial_id,],
+            flags[each.trial.trial_id],
+            functions.get((each.trial.trial_id,)),
+        )
         for each in outcomes
         if each.status == TrialStatus.OK and (each.trial.trial_id,) in counts
     ]

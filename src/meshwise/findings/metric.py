@@ -28,12 +28,13 @@ class Inference(StrEnum):
 
 class PartOf(StrEnum):
     """What a part of a metric is: one sidecar or service, the sidecars of a place, one operation, one system
-    call by its name."""
+    call by its name, one group of functions."""
 
     WORKLOAD = "workload"
     PLACE = "place"
     OPERATION = "operation"
     CALL = "system_call"
+    GROUP = "function_group"
 
 
 class PartsCompared(StrEnum):
@@ -195,6 +196,9 @@ METRICS: dict[str, Metric] = {
         _counted("syscalls_by_name_per_request", "calls", f"calls of sidecars {REQUEST}",
                  f"system calls {REQUEST}, by name", scale=Scale.DIFFERENCE, compared=False,
                  parts=PartOf.CALL),
+        _counted("instructions_by_group_per_request", "instructions", f"instructions of sidecars {REQUEST}",
+                 f"instructions {REQUEST}, by group of functions", scale=Scale.DIFFERENCE,
+                 parts=PartOf.GROUP),
         _counted("instructions_per_handshake", "instructions", "instructions per full TLS handshake",
                  "instructions per handshake"),
         _counted("instructions_per_resumed_handshake", "instructions",

@@ -3,7 +3,7 @@ made of these; findings.json holds them (`pictures`), so that drawing needs no r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,47 @@ class DriftPoint:
     deviation: float
 
 
+@dataclass(frozen=True)
+class FlameFunction:
+    """One function's own instructions per request, at both rungs of a step."""
+
+    group: str
+    name: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Flame:
+    """A step by function; `at`: the upper rung's levels. By group, the costliest first."""
+
+    at: Levels
+    lower: str
+    upper: str
+    executions: int
+    """Lives of the proxies, over which it is the mean."""
+    functions: tuple[FlameFunction, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        functions = [
+            [own.group, own.name, _rounded(own.before), _rounded(own.after)] for own in self.functions
+        ]
+        return {
+            "lower": self.lower, "upper": self.upper, "executions": self.executions, "functions": functions,
+        }  # fmt: skip
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any], cells: Sequence[Levels]) -> Flame:
+        functions = (
+            FlameFunction(str(group), str(name), float(before), float(after))
+            for group, name, before, after in entry["functions"]
+        )
+        return cls(
+            cells[entry["cell"]], str(entry["lower"]), str(entry["upper"]), int(entry["executions"]),
+            tuple(functions),
+        )  # fmt: skip
+
+
 Picture = Curve | Course | DriftPoint
 
 
@@ -58,11 +99,12 @@ class Pictures:
     courses: tuple[Course, ...] = ()
     drift: tuple[DriftPoint, ...] = ()
     """In the order of running."""
+    flames: tuple[Flame, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Six digits are enough to draw; levels stand once."""
         cells: list[Levels] = []
-        every: tuple[Picture, ...] = (*self.curves, *self.courses, *self.drift)
+        every: tuple[Picture | Flame, ...] = (*self.curves, *self.courses, *self.drift, *self.flames)
         for each in every:
             if each.at not in cells:
                 cells.append(each.at)
@@ -76,17 +118,21 @@ class Pictures:
             "drift": [
                 _row(each, cells, "trial_id", "block", "median_us", "deviation") for each in self.drift
             ],
+            "flames": [{"cell": cells.index(each.at)} | each.as_json() for each in self.flames],
         }
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> Pictures:
         """The inverse of `as_json`. Raises KeyError, TypeError, ValueError, IndexError for what is none."""
         cells = [dict(each) for each in found.get("cells", ())]
-        made: list[tuple[Any, ...]] = [
+        curves, courses, drift = (
             tuple(kind(**_values(entry, cells)) for entry in found.get(name, ()))
-            for name, kind in (("curves", Curve), ("courses", Course), ("drift", DriftPoint))
-        ]
-        return cls(*made)
+            for name, kind in _PLAIN.items()
+        )
+        return cls(curves, courses, drift, tuple(Flame.read(each, cells) for each in found.get("flames", ())))
+
+
+_PLAIN: Mapping[str, Callable[..., Any]] = {"curves": Curve, "courses": Course, "drift": DriftPoint}
 
 
 def _row(picture: Picture, cells: list[Levels], *names: str) -> dict[str, Any]:

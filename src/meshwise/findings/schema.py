@@ -69,7 +69,7 @@ def schema(traits: Sequence[str]) -> dict[str, Any]:
             "findings": {"type": "array", "items": {"$ref": "#/$defs/Finding"}},
             "pictures": {
                 "type": "object",
-                "description": "Numbers for drawings: `curves`, `courses`, `drift`, of one of `cells`.",
+                "description": "Numbers for drawings, by cell: `curves`, `courses`, `drift`, `flames`.",
             },
             "tradeoff": {
                 "type": "array",

@@ -23,10 +23,12 @@ import polars as pl
 
 from meshwise.findings.flag import TELEMETRY_INCOMPLETE, Flag
 from meshwise.findings.metric import MetricKey
+from meshwise.measure.functions import attributed, by_group
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import FloatArray
 from meshwise.study.counting import WindowKind
 from meshwise.study.model import MtlsMode, Trial
+from meshwise.telemetry.counting.seam import Function
 from meshwise.telemetry.source import Source
 
 INSTRUCTIONS, CALLS = "instructions_per_request", "syscalls_per_request"
@@ -45,10 +47,15 @@ class CountedTrial:
     windows: Mapping[MetricKey, FloatArray]
     """Metric -> its value in every window of requests."""
     counter: str
+    functions: Mapping[Function, float] | None = None
+    """Instructions of all sidecars together per request, by function; None where they are not told apart."""
 
 
-def measure_counts(trial: Trial, counts: pl.DataFrame, flags: tuple[Flag, ...] = ()) -> CountedTrial:
-    """All metrics of one counting trial. `counts`: its rows of `archive.schema.COUNTS`."""
+def measure_counts(
+    trial: Trial, counts: pl.DataFrame, flags: tuple[Flag, ...] = (), functions: pl.DataFrame | None = None
+) -> CountedTrial:
+    """All metrics of one counting trial. `counts`, `functions`: its rows of `archive.schema.COUNTS` and
+    `FUNCTIONS`."""
     windows, counted, counter = _read(counts)
     expected = [workload.name for workload in trial.cell.topology.workloads]
     found = list(flags)
@@ -72,7 +79,10 @@ def measure_counts(trial: Trial, counts: pl.DataFrame, flags: tuple[Flag, ...] =
     values |= {key: float(each.mean()) for key, each in per_window.items()}
     if MetricKey(CALLS) in values:
         values |= _calls_by_name(windows, counted["system_calls"])
-    return CountedTrial(TrialResult(trial, values, flags=tuple(found)), per_window, counter)
+    by_function = None if functions is None else attributed(trial, functions)
+    if by_function is not None:
+        values |= by_group(trial.cell.mesh, by_function)
+    return CountedTrial(TrialResult(trial, values, flags=tuple(found)), per_window, counter, by_function)
 
 
 class _CountedWindow(NamedTuple):

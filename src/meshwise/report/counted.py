@@ -9,6 +9,7 @@ from meshwise.findings.finding import Finding
 from meshwise.findings.metric import metric_of
 from meshwise.findings.subject import Kind, LadderStep
 from meshwise.report import words
+from meshwise.report.attributed import attributed, differential_lines
 from meshwise.report.blocks import (
     Block,
     Heading,
@@ -70,7 +71,7 @@ def section(content: Content) -> Section | None:
     if not content.counted or not isinstance(counting, dict):
         return None
     about = _ABOUT.format(counter=counting.get("counter"), executions=counting.get("executions"))
-    blocks: list[Block] = [Paragraph(about, page_only=False)]
+    blocks: list[Block] = [Paragraph(about, page_only=False), *differential_lines(content)]
     several = len(content.counted) > 1
     for part in content.counted:
         if several:
@@ -98,6 +99,7 @@ def _slice(content: Content, part: Slice, name: str, *, several: bool) -> Iterat
     if handshakes:
         yield _handshakes(f"{name}-handshakes", handshakes, many=many)
     yield from _by_name(content, part, name)
+    yield from attributed(content, part, name)
 
 
 def _titled(table: Table, label: str) -> Table:

@@ -81,6 +81,7 @@ class RequestHeadCache:
 
     def __init__(self, spec: NodeSpec, rounds_per_us: float, arrived: ArrivalLog | None = None) -> None:
         self._spec = spec
+        self.date = spec.date
         self._rounds_per_us = rounds_per_us
         self.arrived = arrived or ArrivalLog()
         self._known: dict[bytes, RequestHead] = {}
@@ -125,7 +126,7 @@ class RequestHeadCache:
             simple=not (
                 length or decision.calls or decision.work_rounds or close or decision.script is not None
             ),
-            answer=encode_answer(decision, close=close, head_only=method == "HEAD"),
+            answer=encode_answer(decision, close=close, head_only=method == "HEAD", date=self.date),
             length=length,
             close=close,
             expects_continue="100-continue" in values_of(fields, "expect") and version == "HTTP/1.1",
@@ -170,14 +171,17 @@ def _prepare(call: behaviour.PlannedCall, method: str, path: str, fields: Fields
     return PreparedHttp1Call(call, text.encode("latin-1"), b"\r\n\r\n")
 
 
-def encode_answer(decision: PlannedAnswer, *, close: bool, head_only: bool = False) -> bytes:
-    """A whole response. It has no date: a proxy in front adds it, and the node need not know the time."""
+def encode_answer(decision: PlannedAnswer, *, close: bool, head_only: bool = False, date: str = "") -> bytes:
+    """A whole response. It has no date of its own: a proxy in front adds it, and the node need not know the
+    time."""
     lines = [
         f"HTTP/1.1 {decision.status} {HTTPStatus(decision.status).phrase}",
         f"content-length: {decision.body_bytes}",
     ]
     if decision.body_bytes:
         lines.append("content-type: application/octet-stream")
+    if date:
+        lines.append(f"date: {date}")
     if decision.reason:
         lines.append(f"{behaviour.REASON_HEADER}: {_printable(decision.reason)}")
     if close:
@@ -344,7 +348,7 @@ class Http1Server(BufferedServer):
         close = head.close or self.closing
         answer = head.answer
         if decision is not None:
-            answer = encode_answer(decision, close=close, head_only=head.head_only)
+            answer = encode_answer(decision, close=close, head_only=head.head_only, date=self._heads.date)
         self._busy = False
         self._head = self._body = None
         self.closing = close

@@ -89,6 +89,7 @@ class HeaderBlockCache:
         self.protocol = protocol
         self._arrived = arrived or ArrivalLog()
         self._spec = spec
+        self.date = spec.date
         self._rounds_per_us = rounds_per_us
         self._known: dict[bytes, RequestHeaders] = {}
         self._known_bytes = 0
@@ -126,7 +127,7 @@ class HeaderBlockCache:
             raise MalformedRequest("content-length is not a number")
         prepare = partial(self._prepare, pseudo=pseudo, fields=fields, is_call=is_call)
         return RequestHeaders(
-            answer=answer_to(decision, is_call=is_call, head_only=method == "HEAD"),
+            answer=answer_to(decision, is_call=is_call, head_only=method == "HEAD", date=self.date),
             method=method,
             is_call=is_call,
             content_length=None if length is None else int(length),
@@ -182,10 +183,13 @@ def _validated(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], _Fie
     return pseudo, fields
 
 
-def answer_to(decision: PlannedAnswer, *, is_call: bool, head_only: bool = False) -> EncodedAnswer:
+def answer_to(
+    decision: PlannedAnswer, *, is_call: bool, head_only: bool = False, date: str = ""
+) -> EncodedAnswer:
     """The answer as HTTP, or as gRPC when the request is a call."""
     reason = decision.reason
-    fields: list[tuple[str, str]] = [(behaviour.REASON_HEADER, _printable(reason))] if reason else []
+    fields = [("date", date)] if date else []
+    fields += [(behaviour.REASON_HEADER, _printable(reason))] if reason else []
     if is_call:
         return grpc_answer(grpc_framing.status_of(decision.status), reason, decision.body_bytes, fields)
     body = b"" if head_only else body_of(decision.body_bytes)
@@ -199,7 +203,7 @@ def grpc_answer(status: int, reason: str, body_bytes: int, fields: list[tuple[st
     first = [(":status", "200"), ("content-type", grpc_framing.CONTENT_TYPE)]
     if status == grpc_framing.OK:
         body = grpc_framing.frame_payload(body_of(body_bytes))
-        return _cut(encode_block(first), body, encode_block([("grpc-status", "0")]))
+        return _cut(encode_block([*first, *fields]), body, encode_block([("grpc-status", "0")]))
     trailers = [("grpc-status", str(status)), ("grpc-message", grpc_framing.message_text(reason))]
     return _cut(encode_block([*first, *trailers, *fields]), b"", b"")
 
@@ -364,7 +368,8 @@ class Http2Server(Http2Connection):
             answer = answer_to(failed, is_call=head.is_call, head_only=head.method == "HEAD")
         elif head.script is not None and head.script.aggregates:
             whole = PlannedAnswer(200, head.body_bytes + answered_bytes)
-            answer = answer_to(whole, is_call=head.is_call, head_only=head.method == "HEAD")
+            head_only = head.method == "HEAD"
+            answer = answer_to(whole, is_call=head.is_call, head_only=head_only, date=self._heads.date)
         self._answer(stream_id, stream, answer)
         self.flush()
 

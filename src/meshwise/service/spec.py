@@ -59,6 +59,8 @@ class NodeSpec:
     work_rounds_per_us: float | None = None
     """How much work is one microsecond (`service.work.calibrate`). Give every node of a study the same
     figure, so that all do the same work; None: the node calibrates itself when it starts."""
+    date: str = ""
+    """Every answer's `date`; empty: none has one, and a proxy in front may add the time of the day."""
     cpu: int | None = None
     """Pin the process to this CPU."""
 

@@ -31,8 +31,16 @@ from meshwise.study.model import (
     RulePlace,
     Trial,
 )
+from meshwise.telemetry.counting.seam import Function
 from meshwise.telemetry.source import Source
-from meshwise.testbed.counting import INSTRUCTIONS, SYSTEM_CALLS, CountedValue, CountedWindow, counts_table
+from meshwise.testbed.counting import (
+    INSTRUCTIONS,
+    SYSTEM_CALLS,
+    CountedValue,
+    CountedWindow,
+    counts_table,
+    functions_table,
+)
 
 FAKE_COUNTER = "fake"
 CALLER = {MeshName.ISTIO: 158_000, MeshName.LINKERD: 110_000}
@@ -64,6 +72,22 @@ CONNECTION = 95_000
 """A new connection without TLS."""
 CALLS = {"epoll_wait": 2.0, "readv": 2.0, "writev": 2.0}
 """System calls per request of a sidecar, one request in flight."""
+FUNCTIONS = {
+    MeshName.ISTIO: (
+        "Envoy::Extensions::TransportSockets::Tls::SslSocket::doRead()",
+        "Envoy::Extensions::Filters::Common::RBAC::RoleBasedAccessControlEngineImpl::handleAction()",
+        "Envoy::Http::Http1::ConnectionImpl::dispatch()",
+        "event_base_loop",
+    ),
+    MeshName.LINKERD: (
+        "rustls::conn::ConnectionCore<Data>::process_new_packets",
+        "linkerd_app_inbound::policy::http::authorize",
+        "h2::hpack::decoder::Decoder::decode",
+        "tokio::runtime::io::driver::Driver::turn",
+    ),
+}
+"""Where a sidecar's instructions are: TLS, policy, the rest of a request, and what it does while idle."""
+PROGRAM = "/proxy"
 IDLE_PER_S = 260_000.0
 IDLE_CALLS_PER_S = 24.0
 REQUEST_NS = 8_000_000
@@ -88,8 +112,7 @@ def counted_truth(cell: Cell) -> Mapping[tuple[str, str], float]:
     kib = (cell.request_bytes + cell.response_bytes) / 1024
     per_leg = (MTLS if mtls else 0) + kib * (KIB + (KIB_MTLS if mtls else 0))
     woken = WAKE * (1 - 1 / min(cell.connections * cell.streams, 16))
-    scanned = RULES.get(cell.rule_kind, RULE) if cell.rule_place is not RulePlace.AFTER else 0
-    rules = AUTHORIZATION[cell.posture.authorization] + scanned * cell.policy_count
+    rules = _rules(cell)
     found = {}
     for workload in topology.workloads:
         called = workload != topology.workloads[0]
@@ -97,6 +120,27 @@ def counted_truth(cell: Cell) -> Mapping[tuple[str, str], float]:
         legs += [CALLEE[cell.mesh] + per_leg + rules] if called else []
         found[workload.name, "proxy"] = PROTOCOLS[cell.protocol] * sum(leg - woken for leg in legs)
     return found
+
+
+def functions_truth(cell: Cell) -> Mapping[tuple[str, str], tuple[float, float]]:
+    """(workload, `proxy`) -> which of its instructions per request are of TLS, and of policy."""
+    mtls = cell.posture.mtls in (MtlsMode.PERMISSIVE, MtlsMode.STRICT)
+    kib = (cell.request_bytes + cell.response_bytes) / 1024
+    tls = (MTLS + kib * KIB_MTLS) if mtls else 0.0
+    factor, first = PROTOCOLS[cell.protocol], cell.topology.workloads[0]
+    return {
+        (each.name, "proxy"): (
+            factor * tls * (len(each.calls) + (each != first)),
+            factor * _rules(cell) if each != first else 0.0,
+        )
+        for each in cell.topology.workloads
+    }
+
+
+def _rules(cell: Cell) -> float:
+    """What the receiving sidecar spends on authorization."""
+    scanned = RULES.get(cell.rule_kind, RULE) if cell.rule_place is not RulePlace.AFTER else 0
+    return AUTHORIZATION[cell.posture.authorization] + scanned * cell.policy_count
 
 
 def handshake_truth(cell: Cell, kind: WindowKind) -> float:
@@ -118,7 +162,8 @@ def count(
         started_unix_ns=time.time_ns(),
         instrument={},
         flags=(str(UNCOUNTED(windows=", ".join(map(str, sorted(uncounted))))),) if uncounted else (),
-        counts=counts_table([each for each in told if each.number not in uncounted], FAKE_COUNTER),
+        counts=counts_table(good := [each for each in told if each.number not in uncounted], FAKE_COUNTER),
+        functions=functions_table(good),
     )
 
 
@@ -129,7 +174,8 @@ def _window(
     asked = window.requests or counting.requests
     duration_ns = asked * REQUEST_NS
     entry = cell.topology.entry.name
-    counted = {}
+    counted, functions = {}, {}
+    parts = functions_truth(cell)
     for (workload, role), per_request in counted_truth(cell).items():
         generator = _generator(seed, trial.trial_id, number, workload)
         level = (
@@ -146,10 +192,22 @@ def _window(
         idle = IDLE_PER_S * duration_ns / 1e9 * np.exp(0.02 * generator.standard_normal())
         value = (per_request * requests + opened) * np.exp(level) + idle
         calls = _calls(requests, duration_ns, generator)
-        counted[str(Source(cell.mesh, trial.process_set, workload, role))] = [
+        source = str(Source(cell.mesh, trial.process_set, workload, role))
+        tls, policy = parts[workload, role]
+        own = [(tls * requests + opened) * np.exp(level), policy * requests * np.exp(level)]
+        known = [round(each) for each in (*own, idle)]
+        told = (*known[:2], round(value) - sum(known), known[2])
+        functions[source] = {
+            Function(PROGRAM, name): each
+            for name, each in zip(FUNCTIONS[cell.mesh], told, strict=True)
+            if each
+        }
+        counted[source] = [
             (INSTRUCTIONS, "", round(value)), *calls,
         ]  # fmt: skip
-    return CountedWindow(number, window.kind, window.requests, window.connections, duration_ns, counted)
+    return CountedWindow(
+        number, window.kind, window.requests, window.connections, duration_ns, counted, functions
+    )
 
 
 def _calls(requests: int, duration_ns: int, generator: np.random.Generator) -> Iterator[CountedValue]:

@@ -73,6 +73,11 @@ class Echo:
         return TrialLoad(clients)
 
 
+COUNTED_DATE = "Fri, 01 Jan 2027 00:00:00 GMT"
+"""What a counted node answers: a proxy in front would add the time of the day, and h2's table of headers,
+which it searches for every answer, would grow by an entry each second."""
+
+
 def node_spec(environment: Environment, name: str, seed: int = 0) -> NodeSpec:
     """What the graph node of a workload is told at its start; `seed` is of the chances it draws."""
 
@@ -98,6 +103,7 @@ def node_spec(environment: Environment, name: str, seed: int = 0) -> NodeSpec:
         seed=seed,
         work_rounds_per_us=1.0,
         deadline_ns=round(environment.patience.call_s * 1e9),
+        date=COUNTED_DATE if environment.placement.counted else "",
     )
 
 

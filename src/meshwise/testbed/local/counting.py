@@ -41,6 +41,7 @@ from meshwise.testbed.counting import (
     CountedValue,
     CountedWindow,
     counts_table,
+    functions_table,
 )
 from meshwise.testbed.layout import Environment
 from meshwise.testbed.local.pod import Pod
@@ -53,9 +54,8 @@ COUNTED_ROLE = "proxy"
 REST_S = 0.1
 """Before and after a window, in which proxies come to rest: twelve requests' time under callgrind."""
 BETWEEN_S = 0.01
-"""After an answer, where requests come one at a time: two sidecars still acknowledge the last one to each
-other then (HTTP/2's WINDOW_UPDATE). Whether that wakes a sidecar once more or comes with the next request
-would be chance: 12,000 of a Linkerd's 190,000 instructions, in 30 to 98 of 100 requests."""
+"""After an answer, where requests come one at a time: what sidecars still have to do after it is done then,
+and each request meets sidecars that are idle."""
 _LOOK_S = 0.2
 
 
@@ -244,6 +244,7 @@ class _ArmCount:
             failure=failure,
             flags=flags,
             counts=counts_table(self._windows, self._counter),
+            functions=functions_table(self._windows),
         )
 
     def _look(self) -> None:
@@ -278,7 +279,15 @@ class _ArmCount:
             return
         counted = {source: list(_values(count)) for source, count in counts.items()}
         self._windows.append(
-            CountedWindow(number, planned.kind, planned.requests, planned.connections, duration_ns, counted)
+            CountedWindow(
+                number,
+                planned.kind,
+                planned.requests,
+                planned.connections,
+                duration_ns,
+                counted,
+                {source: count.functions for source, count in counts.items() if count.functions},
+            )
         )
 
     def _act(self, client: BoundedClient, planned: PlannedWindow) -> Callable[[], str] | None:

@@ -42,6 +42,7 @@ from meshwise.testbed.local import facts, instrument, links, listening, measure,
 from meshwise.testbed.local.accidents import Accidents
 from meshwise.testbed.local.checks import require_room
 from meshwise.testbed.local.counting import COUNTED_WORKERS, CountedSidecars, Surroundings
+from meshwise.testbed.local.going_through import go_through
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.stage import CONTROL_PLANE, LocalStage
@@ -154,6 +155,11 @@ class LocalTestbed:
         processes.wait_ready(started, self._pods, self._patience.ready_s)
         if self._counting:
             self._counting.attach(process for _, process in started)
+            go_through(
+                [trial for trial in counting_design(self._study) if trial.execution == execution],
+                self.apply,
+                self.prove,
+            )
 
     def apply(self, trial: Trial) -> None:
         environment = self._of(trial)
