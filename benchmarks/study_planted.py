@@ -59,6 +59,7 @@ factors:
   rate: {rate}/s
   connections: 4
 trial: {{warmup: 1s, duration: 5s}}
+alone: 0
 pin: true
 workers: 1
 blocks: {blocks}

@@ -47,6 +47,7 @@ factors:
   rate: {rate}/s
   connections: 8
 arrangement: together
+alone: 0
 trial: {{warmup: 500ms, duration: 1500ms}}
 pin: true
 workers: 1

@@ -108,10 +108,12 @@ def test_a_sidecar_that_ends_while_it_is_counted_fails_its_trial_and_no_other() 
     assert again == {"status": "ok", "failure": ""}
 
 
-def count(study: Path, out: Path, marker: str, *words: str) -> subprocess.Popen[str]:
+def count(
+    study: Path, out: Path, marker: str, *words: str, command: str = "count", **more: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command_as(PERSON, "-c", CLI, "count", str(study), "--out", str(out), *words),
-        env=environment_as(PERSON, **{MARKER: marker}), text=True,
+        command_as(PERSON, "-c", CLI, command, str(study), "--out", str(out), *words),
+        env=environment_as(PERSON, **{MARKER: marker}, **more), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -160,6 +162,25 @@ def test_sigkill_while_counting_leaves_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
     wait_for_nobody(marker)
     assert traces() == before
+
+
+@pytest.mark.usefixtures("_valgrind")
+def test_without_valgrind_a_study_is_timed_and_says_so_and_counts_when_it_is_there(tmp_path: Path) -> None:
+    study, out = tmp_path / "both.yaml", tmp_path / "out"
+    study.write_text(STUDY + "trial: {warmup: 100ms, duration: 500ms}\nblocks: 2\nalone: 0\n")
+    marker = uuid.uuid4().hex
+    with count(study, out, marker, command="run", MESHWISE_VALGRIND=str(tmp_path / "none")) as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "nothing is counted: " in said
+    assert "--resume" in said
+    roles = ArchiveReader.open(out).trials()["role"].cast(pl.String)
+    assert set(roles) == {"cell", "twin"}
+    with count(study, out, marker, "--resume", command="run") as process:
+        _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    roles = ArchiveReader.open(out).trials()["role"].cast(pl.String)
+    assert Counter(roles)["count"] == 2
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

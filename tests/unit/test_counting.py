@@ -14,9 +14,10 @@ from tests.support.schedule_conformance import walk
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
 from meshwise.cli.analyze import analyze_archive
+from meshwise.cli.counting import CountingLine
 from meshwise.core.errors import MeshwiseError
 from meshwise.findings.document import to_json
-from meshwise.runner.loop import run_study, schedule_of
+from meshwise.runner.loop import TrialStarted, run_study, schedule_of
 from meshwise.study.counting import Counting, WindowKind
 from meshwise.study.design.blocks import design
 from meshwise.study.design.counting import counted_cells, counting_design, planned_windows
@@ -104,6 +105,30 @@ def test_levels_of_connections_and_streams_multiply_the_cells() -> None:
     assert levels == [("http1", 1, 1), ("http1", 16, 1)] + [
         ("grpc", connections, streams) for connections in (1, 16) for streams in (1, 4)
     ]
+
+
+def test_cells_of_other_protocols_than_asked_for_are_left_out_with_the_reason() -> None:
+    study = parse_study(
+        "name: one\nenvironments: istio\nfactors: {posture: strict, protocol: [http1, grpc, tcp]}\n"
+        "count: {protocol: [http1, tcp]}\n",
+        "one.yaml",
+    )
+    assert study.counting is not None
+    found = counted_cells(study.cells, study.counting)
+    assert [str(cell.protocol) for cell in found.cells] == ["http1", "tcp"]
+    assert list(found.left_out.values()) == ["the study counts http1 and tcp only"]
+
+
+def test_the_line_counts_counted_trials_and_not_what_was_timed_before() -> None:
+    trials = design(counting_study())
+    own = [trial for trial in trials if trial.role is Role.COUNT]
+    line = CountingLine(trials)
+    timed = len(trials) - len(own)
+    line.note(TrialStarted(own[0], timed + 1, len(trials)))
+    assert line.text.startswith(f"counted 0/{len(own)} · ")
+    resumed = CountingLine(trials)
+    resumed.note(TrialStarted(own[5], timed + 6, len(trials)))
+    assert resumed.text.startswith(f"counted 5/{len(own)} · ")
 
 
 def test_every_cell_is_counted_once_in_every_life_and_lives_share_rounds() -> None:

@@ -53,7 +53,9 @@ def test_ready_studies_are_valid_and_named_as_their_file(path: Path) -> None:
     together = found.arrangement is Arrangement.TOGETHER
     assert found.search or ((together or found.control.same) and (found.control.twin or alone))
     assert not found.not_applicable
-    assert found.executions == found.blocks >= 8
+    assert found.executions == found.blocks
+    counted = found.counting is not None and found.counting.executions >= 4  # counts vary so much less
+    assert found.blocks >= 8 or counted
     assert "yaml-language-server: $schema=study.schema.json" in path.read_text().splitlines()[0]
 
 

@@ -18,6 +18,8 @@ class CountingLine:
         self._first = min((trial.execution for trial in own), default=0)
         self._batches = len({trial.execution for trial in own})
         self._of = len(own)
+        self._places = {trial.trial_id: place for place, trial in enumerate(own)}
+        """In the order of running; what is tried again comes behind all."""
         self._done = 0
         self._begun: float | None = None
         self._here = 0
@@ -31,9 +33,9 @@ class CountingLine:
                 self.text = (
                     f"start {execution - self._first + 1}/{self._batches}: ready after {duration_s:.1f} s"
                 )
-            case TrialStarted(trial, number):
+            case TrialStarted(trial):
                 if self._begun is None:
-                    self._begun, self._done = time.monotonic(), max(0, number - 1)
+                    self._begun, self._done = time.monotonic(), self._places.get(trial.trial_id, self._of)
                 self._arms.append(trial)
                 self.text = self._place()
             case TrialLive(_, live):

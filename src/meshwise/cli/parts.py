@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from rich.console import Console
+
 from meshwise.archive.store import Archive, TrialStatus
 from meshwise.cli.progress import earlier, progress
 from meshwise.cli.wiring import meshes_of
-from meshwise.core.errors import ExitStatus
-from meshwise.core.patience import USUAL
+from meshwise.core.errors import ExitStatus, MeshwiseError
+from meshwise.core.patience import USUAL, Patience
 from meshwise.measure.attribution import Machine
 from meshwise.report import edge
 from meshwise.runner.loop import RunSummary, run_study, schedule_of
@@ -49,8 +51,7 @@ def run_parts(
             parts = []
             if timed:
                 parts.append((timed, LocalTestbed(question, meshes_of(question), patience=patience)))
-            if counting:
-                counter = CallgrindCounter(current_world().secrets, patience, os.environ)
+            if counting and (counter := _counter(patience, console, required=not timed)):
                 stack.enter_context(counter)
                 facts = counter_facts(counter)
                 testbed = LocalTestbed(question, meshes_of(question), patience=patience, counter=counter)
@@ -79,6 +80,18 @@ def run_parts(
     console.print(closing(summary := _together(summaries), statuses), soft_wrap=True)
     good = TrialStatus.OK in statuses.values() and not summary.violated
     return ExitStatus.DONE if good else ExitStatus.ANSWER_IS_NO
+
+
+def _counter(patience: Patience, console: Console, *, required: bool) -> CallgrindCounter | None:
+    """None, with a word, where there is none and something else can be done. Raises MW230 to MW232."""
+    try:
+        return CallgrindCounter(current_world().secrets, patience, os.environ)
+    except MeshwiseError as error:
+        if required:
+            raise
+        told = f"nothing is counted: {error.what}; {error.remedy}, then run again with --resume"
+        console.print(told, markup=False, soft_wrap=True)
+        return None
 
 
 def _together(summaries: Sequence[RunSummary]) -> RunSummary:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from meshwise.study.protocol import Protocol
+
 
 class WindowKind(StrEnum):
     """What is done in a window of a counting trial. Each begins and ends with no request open."""
@@ -44,6 +46,8 @@ class Counting:
     """Levels that replace the cells' own; empty: each cell as it is."""
     streams: tuple[int, ...] = ()
     """The same; http1 and tcp have one stream, whatever is said here."""
+    protocols: tuple[Protocol, ...] = ()
+    """Only cells of these are counted; empty: of all."""
 
 
 @dataclass(frozen=True)

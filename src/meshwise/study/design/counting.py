@@ -43,7 +43,7 @@ class CountedCells:
 
 
 def counted_cells(cells: Sequence[Cell], counting: Counting) -> CountedCells:
-    left_out = {cell: why for cell in cells if (why := why_not_counted(cell))}
+    left_out = {cell: why for cell in cells if (why := why_not_counted(cell, counting))}
     wanted = [replace(cell, rate_rps=0.0) for cell in cells if cell not in left_out]
     once = list(dict.fromkeys(wanted))
     varied = [
@@ -56,10 +56,12 @@ def counted_cells(cells: Sequence[Cell], counting: Counting) -> CountedCells:
     return CountedCells(tuple(dict.fromkeys(varied)), left_out, len(wanted) - len(once))
 
 
-def why_not_counted(cell: Cell) -> str | None:
+def why_not_counted(cell: Cell, counting: Counting) -> str | None:
     """Why a cell has no counting trial, or None."""
     if cell.mesh is MeshName.NONE:
         return "without a mesh there is no sidecar to count"
+    if counting.protocols and cell.protocol not in counting.protocols:
+        return f"the study counts {' and '.join(counting.protocols)} only"
     if cell.shape is TopologyKind.BANK:
         return "the bank's operations differ from one another, so a window is not like the next"
     if cell.plaintext_share:

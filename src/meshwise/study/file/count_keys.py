@@ -10,7 +10,7 @@ from meshwise.study.counting import Counting
 from meshwise.study.design.counting import counted_cells
 from meshwise.study.file.problems import Problem, impossible
 from meshwise.study.file.scalars import Levels, Part
-from meshwise.study.model import Cell
+from meshwise.study.model import Cell, Protocol
 
 _USUAL = Counting()
 LEAST_EXECUTIONS = 2
@@ -39,6 +39,9 @@ class CountPart(Part):
     streams: Levels[Annotated[int, Field(ge=1, le=1000)]] | None = Field(
         default=None, description="Per connection of http2 and grpc, instead of the cells' own."
     )
+    protocol: Levels[Protocol] | None = Field(
+        default=None, description="Count only cells of these; by default all."
+    )
 
 
 def counting_of(part: CountPart | None, cells: tuple[Cell, ...], problems: list[Problem]) -> Counting | None:
@@ -54,6 +57,7 @@ def counting_of(part: CountPart | None, cells: tuple[Cell, ...], problems: list[
         at_once=part.at_once,
         connections=tuple(part.connections or ()),
         streams=tuple(part.streams or ()),
+        protocols=tuple(part.protocol or ()),
     )
     if part.executions < LEAST_EXECUTIONS:
         reason = "an interval needs two executions at least"
