@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,11 +17,14 @@ from meshwise.analysis.baseline import Comparison, compare, counts_of, unlike
 from meshwise.analysis.translated import translated
 from meshwise.cli.against import CountOutputs, conclude, read_baseline
 from meshwise.core.errors import MeshwiseError
+from meshwise.findings.document import row
 from meshwise.findings.finding import Finding
 from meshwise.findings.metric import MetricKey
 from meshwise.findings.subject import CellLevel, LadderStep
+from meshwise.report.against import shown_changes, table
 from meshwise.stats.verdict import Verdict
 from meshwise.stats.welch import Uncertain, interval, product
+from meshwise.study.design.blocks import design
 from meshwise.study.factors import CONTEXT_FIELDS
 from meshwise.study.file.read import parse_study
 from meshwise.study.model import Authorization
@@ -208,6 +212,71 @@ def test_what_is_no_count_is_refused(tmp_path: Path) -> None:
         assert (caught.value.code, caught.value.exit_status) == (code, 2 if code > "MW7" else 3)
     with pytest.raises(MeshwiseError, match="MW705"):
         read_baseline(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("estimate", float("nan")), ("estimate", -5), ("low", float("nan")), ("high", float("inf")),
+        ("high", 0), ("n", None), ("n", 0), ("n", "x"), ("confidence", None), ("confidence", 0),
+        ("confidence", 2), ("floor", float("nan")), ("floor_ratio", "x"),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_no_interval_are_refused_before_anything_is_counted(
+    tmp_path: Path, field: str, value: object
+) -> None:
+    found = counts_of({"counting": {"counter": "fake"}}, {}, counted(parse_study(LADDER, "counts.yaml")))
+    rows = [row(each) | {field: value} for each in found.findings]
+    path = tmp_path / "baseline.json"
+    study = {"counting": {"counter": "fake"}}
+    path.write_text(json.dumps({"schema_version": 1, "study": study, "environment": {}, "findings": rows}))
+    with pytest.raises(MeshwiseError, match="MW702"):
+        read_baseline(path)
+
+
+def test_a_baseline_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(MeshwiseError, match="not a regular file") as caught:
+            read_baseline(path)
+        assert caught.value.code == "MW705"
+
+
+def test_a_cell_that_was_to_be_counted_and_was_not_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = replace(parse_study(LADDER, "counts.yaml"), timed=False)
+    then, now, less = tmp_path / "then", tmp_path / "now", tmp_path / "less"
+    run_fake(then, study)
+    conclude(then, CountOutputs(), None)
+    baseline = then / "baseline.json"
+    failing = [each.trial_id for each in design(study) if each.cell.posture.name == "strict+fine"]
+    run_fake(now, study, FakeTestbed(study, unproven=failing))
+    wanted = CountOutputs(baseline, tmp_path / "change.md", tmp_path / "junit.xml")
+    capsys.readouterr()
+    assert conclude(now, wanted, read_baseline(baseline)) == 1
+    assert "istio strict+fine" in capsys.readouterr().out
+    assert "was to be counted and was not" in (tmp_path / "change.md").read_text()
+    suite = ElementTree.fromstring((tmp_path / "junit.xml").read_text())
+    assert [case.attrib["name"] for case in suite.findall(".//testcase[error]")] == [
+        "level/istio/strict+fine/http1/instructions_per_request"
+    ]
+    fewer = replace(study, cells=tuple(each for each in study.cells if each.posture.name != "strict+fine"))
+    run_fake(less, fewer)
+    assert conclude(less, wanted, read_baseline(baseline)) == 0
+
+
+def test_numbers_in_thousands_say_so_beside_those_that_are_not() -> None:
+    study = parse_study(LADDER.replace("handshakes: 0", "handshakes: 10"), "counts.yaml")
+    side = counts_of({"counting": {"counter": "fake"}}, {}, counted(study))
+    shown = shown_changes(compare(side, side, 0.95))
+    scaled = [each for each in shown if each.form.divisor != 1]
+    assert scaled
+    headings = [str(line.entries[0]) for line in table(shown).rows]
+    assert sorted(each for each in headings if each.endswith(", thousand instructions")) == sorted(
+        f"{each.name}, thousand instructions" for each in scaled
+    )
 
 
 def test_outputs_of_a_comparison_need_one(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ Rules of this file:
 - The two counts share no execution: levels are compared by Welch's t on logs, steps and slopes by Welch's t.
 - A change must exceed the noise rule of both (the finding's `floor`) as well.
 - Holm over the sums of instructions per request of one kind, Benjamini-Hochberg over all else.
+- A cell that is asked for and was counted before, but not now, is *lost*: nobody can say that it has not
+  changed. A cell that the study does not ask for any more is not lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +83,8 @@ class Comparison:
     only_then: tuple[str, ...] = ()
     """Ids of findings that the other side lacks."""
     only_now: tuple[str, ...] = ()
+    lost: tuple[Finding, ...] = ()
+    """Of `only_then`: instructions per request of cells that are asked for now as well."""
 
     @property
     def changed(self) -> tuple[CountChange, ...]:
@@ -108,8 +113,10 @@ def baseline_of(document: Mapping[str, Any]) -> dict[str, Any]:
 def counts_of(
     study: Mapping[str, Any], environment: Mapping[str, Any], findings: Sequence[Finding]
 ) -> Counts:
-    """One side, of a findings document that was read."""
+    """One side, of a findings document that was read. Raises AttributeError, TypeError, ValueError for what
+    `meshwise count` does not write."""
     counting = study.get("counting") or {}
+    tls = {str(cell): dict(facts) for cell, facts in (counting.get("tls") or {}).items()}
     identity = {"counter": str(counting.get("counter", "unknown"))}
     counter = environment.get("counter") or {}
     identity |= {f"counter's {n}": str(counter[n]) for n in _OF_THE_COUNTER[1:] if n in counter}
@@ -120,9 +127,26 @@ def counts_of(
     return Counts(
         str(study.get("name", "")),
         identity,
-        counting.get("tls") or {},
-        tuple(each for each in findings if each.metric in COMPARED and _is_compared(each)),
+        tls,
+        tuple(_sound(each) for each in findings if each.metric in COMPARED and _is_compared(each)),
     )
+
+
+def _sound(finding: Finding) -> Finding:
+    """The finding. Raises ValueError where its numbers are no interval of a mean (a file may be altered)."""
+    estimate, low, high, floor = finding.estimate, finding.low, finding.high, finding.floor
+    numbers = (estimate, low, high, floor, finding.confidence, finding.floor_ratio or 1.0)
+    if not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers):
+        raise ValueError(f"{finding.id}: a value is no number")
+    assert estimate is not None
+    assert low is not None
+    assert high is not None
+    rounding = 1e-9 * abs(estimate)
+    if not low - rounding <= estimate <= high + rounding:
+        raise ValueError(f"{finding.id}: the estimate is not in its interval")
+    if not (isinstance(finding.n, int) and finding.n >= 1 and 0 < finding.confidence < 1):
+        raise ValueError(f"{finding.id}: no interval has n {finding.n}, confidence {finding.confidence}")
+    return finding
 
 
 def _is_compared(finding: Finding) -> bool:
@@ -153,24 +177,33 @@ def unlike(then: Counts, now: Counts) -> list[str]:
     return reasons
 
 
-def compare(then: Counts, now: Counts, confidence: float) -> Comparison:
-    """Of what both have. `unlike` is asked first."""
+def compare(
+    then: Counts, now: Counts, confidence: float, asked: Collection[Mapping[str, object]] = ()
+) -> Comparison:
+    """Of what both have. `unlike` is asked first. `asked`: levels of the cells to be counted now."""
     before = {_about(each): each for each in then.findings}
     pairs = [(before[_about(each)], each) for each in now.findings if _about(each) in before]
     changes = [_change(*pair, confidence) for pair in pairs]
     adjusted = _adjusted(changes)
     after = set(map(_about, now.findings))
+    gone = {about: each for about, each in before.items() if about not in after}
+    wanted = {(Kind.LEVEL, INSTRUCTIONS, *_in_order(levels)) for levels in asked}
     return Comparison(
         tuple(CountChange(*parts, p) for parts, p in zip(changes, adjusted, strict=True)),
         1 - confidence,
-        tuple(each.id for about, each in before.items() if about not in after),
+        tuple(each.id for each in gone.values()),
         tuple(each.id for each in now.findings if _about(each) not in before),
+        tuple(each for about, each in gone.items() if about in wanted),
     )
 
 
 def _about(finding: Finding) -> tuple[object, ...]:
     """What it says something of, however the study calls it."""
-    return finding.kind, finding.metric, *sorted((name, str(value)) for name, value in finding.scope.items())
+    return finding.kind, finding.metric, *_in_order(finding.scope)
+
+
+def _in_order(scope: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    yield from sorted((name, str(value)) for name, value in scope.items())
 
 
 _Parts = tuple[Finding, Finding, Interval | None, Interval, float]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,20 @@ from typing import Any
 import typer
 
 from meshwise.analysis.baseline import Comparison, Counts, baseline_of, compare, counts_of, unlike
+from meshwise.analysis.contrast import cell_scope
 from meshwise.archive.documents import json_object
 from meshwise.archive.findings import signed, write_findings
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive, summary
 from meshwise.core import messages
 from meshwise.core.errors import ExitStatus
-from meshwise.core.files import Folder, disk_troubles, writing
+from meshwise.core.files import Folder, disk_troubles, reading, writing
 from meshwise.findings.document import read_finding, to_json
 from meshwise.findings.finding import SCHEMA_VERSION
 from meshwise.report import edge, terminal
 from meshwise.report.against import ShownChange, as_json, junit, markdown, shown_changes, table, verdict_line
+from meshwise.study.design.counting import counted_cells
+from meshwise.study.model import Study
 
 BASELINE_NAME = "baseline.json"
 _MOST_BYTES = 1 << 28
@@ -50,11 +53,13 @@ class CountOutputs:
 def read_baseline(path: Path) -> Counts:
     """An earlier count: a findings.json, or a baseline.json. Raises MW702, MW703, MW705."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise messages.NO_COUNTS.error(str(path), reason="it is too large")
-        document = json_object(path.read_bytes(), str(path))
+        with reading(path, piped=True) as stream:
+            raw = stream.read(_MOST_BYTES + 1)
     except OSError as error:
         raise messages.NO_COUNTS.error(str(path), reason=error.strerror or str(error)) from error
+    if len(raw) > _MOST_BYTES:
+        raise messages.NO_COUNTS.error(str(path), reason="it is too large")
+    document = json_object(raw, str(path))
     try:
         if int(document["schema_version"]) > SCHEMA_VERSION:
             raise messages.NEWER_FINDINGS.error(
@@ -87,22 +92,29 @@ def conclude(out: Path, wanted: CountOutputs, earlier: Counts | None) -> ExitSta
         now = counts_of(document.study, document.environment, document.findings)
         if reasons := unlike(earlier, now):
             raise messages.NOT_COMPARABLE.error(str(wanted.against), reasons="; ".join(reasons))
-        comparison = compare(earlier, now, float(document.study["confidence"]))
+        comparison = compare(earlier, now, float(document.study["confidence"]), _asked(reader.study()))
     shown = shown_changes(comparison) if comparison else ()
     if wanted.as_json:
         typer.echo(json.dumps(values | _said(comparison, shown, wanted), indent=1))
     else:
         typer.echo(summary(document))
     if comparison is not None:
-        _write(wanted.markdown, markdown(shown, str(wanted.against), comparison.only_then))
-        _write(wanted.junit, junit(shown, str(document.study["name"])))
+        _write(wanted.markdown, markdown(shown, str(wanted.against), comparison))
+        _write(wanted.junit, junit(shown, str(document.study["name"]), comparison))
         if not wanted.as_json:
             console = edge.console()
             terminal.show_table(table(shown), console)
-            typer.echo(verdict_line(shown, str(wanted.against), len(comparison.only_then)))
+            typer.echo(verdict_line(shown, str(wanted.against), comparison))
     if not wanted.as_json:
         typer.echo(f"findings in {path}, for later comparison {out / BASELINE_NAME}", err=True)
-    return ExitStatus.ANSWER_IS_NO if comparison and comparison.changed else ExitStatus.DONE
+    no = comparison and (comparison.changed or comparison.lost)
+    return ExitStatus.ANSWER_IS_NO if no else ExitStatus.DONE
+
+
+def _asked(study: Study) -> list[Mapping[str, object]]:
+    """Levels of the cells that the study counts."""
+    assert study.counting is not None
+    return [cell_scope(cell) for cell in counted_cells(study.cells, study.counting).cells]
 
 
 def _said(
@@ -115,6 +127,7 @@ def _said(
             "file": str(wanted.against),
             "changed": len(comparison.changed),
             "compared": list(as_json(shown)),
+            "lost": [each.id for each in comparison.lost],
             "only_then": list(comparison.only_then),
             "only_now": list(comparison.only_now),
         }

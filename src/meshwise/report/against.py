@@ -45,6 +45,11 @@ class ShownChange:
         return f"{place}: {self.now.key.entry.short}{whose}"
 
     @property
+    def heading(self) -> str:
+        """The name, with the unit where the numbers beside it are not in the finding's own."""
+        return f"{self.name}, {self.form.unit}" if self.form.unit != self.now.unit else self.name
+
+    @property
     def where(self) -> str:
         """`level`, `step`, `slope`."""
         if isinstance(self.now.subject, Slope):
@@ -81,11 +86,17 @@ def _further(finding: Finding, varying: Sequence[str]) -> list[str]:
     return [str(at[name]) if name == "protocol" else words.level(name, at[name]) for name in names]
 
 
-def verdict_line(shown: Sequence[ShownChange], name: str, missing: int = 0) -> str:
-    """`missing`: how many of its counts are not there any more."""
-    changed = sum(each.beyond for each in shown)
-    lost = f"; {missing} of its counts are not there any more" if missing else ""
-    return f"{changed or 'none'} of {len(shown)} counts changed against {name}{lost}"
+def verdict_line(shown: Sequence[ShownChange], name: str, comparison: Comparison) -> str:
+    changed, missing = sum(each.beyond for each in shown), len(comparison.only_then)
+    gone = f"; {missing} of its counts are not there any more" if missing else ""
+    lost = "".join(f"; {_lost(each)}" for each in comparison.lost)
+    return f"{changed or 'none'} of {len(shown)} counts changed against {name}{gone}{lost}"
+
+
+def _lost(finding: Finding) -> str:
+    return (
+        f"{finding.levels['mesh']} {finding.levels['posture']} ({finding.id}) was to be counted and was not"
+    )
 
 
 def table(shown: Sequence[ShownChange]) -> Table:
@@ -98,15 +109,15 @@ def table(shown: Sequence[ShownChange]) -> Table:
         TableColumn("verdict", Setting.VERDICT),
     )  # fmt: skip
     rows = tuple(
-        Row((each.name, each.then_text, each.now_text, each.change, each.bounds, Judged(each.verdict)))
+        Row((each.heading, each.then_text, each.now_text, each.change, each.bounds, Judged(each.verdict)))
         for each in picked
     )
     return Table("against", "Against the earlier count", columns, rows, dense=True)
 
 
-def markdown(shown: Sequence[ShownChange], name: str, missing: Sequence[str] = ()) -> str:
+def markdown(shown: Sequence[ShownChange], name: str, comparison: Comparison) -> str:
     """For a comment on a change."""
-    lines = [f"**{verdict_line(shown, name, len(missing))}**", ""]
+    lines = [f"**{verdict_line(shown, name, comparison)}**", ""]
     lines += ["| | before | now | change | interval | |", "|---|--:|--:|--:|--:|---|"]
     for row in table(shown).rows:
         cells = [str(entry).replace("|", "\\|") for entry in row.entries]
@@ -114,21 +125,26 @@ def markdown(shown: Sequence[ShownChange], name: str, missing: Sequence[str] = (
         lines.append(
             f"| {' | '.join([*cells[:3], f'**{cells[3]}**' if changed else cells[3], *cells[4:]])} |"
         )
-    lines += [f"\nNot counted any more: `{each}`" for each in missing]
+    lines += [f"\nNot counted any more: `{each}`" for each in comparison.only_then]
     return "\n".join(lines) + "\n"
 
 
-def junit(shown: Sequence[ShownChange], study: str) -> str:
-    """One test case per count; it fails if the count changed beyond the noise rule."""
-    failures = str(sum(each.beyond for each in shown))
+def junit(shown: Sequence[ShownChange], study: str, comparison: Comparison) -> str:
+    """One test case per count; it fails if the count changed beyond the noise rule, and is an error if the
+    cell was to be counted and was not."""
+    failures, errors = str(sum(each.beyond for each in shown)), str(len(comparison.lost))
+    tests = str(len(shown) + len(comparison.lost))
     suite = ElementTree.Element(
-        "testsuite", name=f"meshwise count {study}", tests=str(len(shown)), failures=failures, errors="0"
+        "testsuite", name=f"meshwise count {study}", tests=tests, failures=failures, errors=errors
     )
     for each in shown:
         case = ElementTree.SubElement(suite, "testcase", classname=each.where, name=each.now.id)
         if each.beyond:
             ElementTree.SubElement(case, "failure", message=each.sentence).text = each.sentence
-    root = ElementTree.Element("testsuites", tests=str(len(shown)), failures=failures)
+    for lost in comparison.lost:
+        case = ElementTree.SubElement(suite, "testcase", classname="level", name=lost.id)
+        ElementTree.SubElement(case, "error", message=_lost(lost)).text = _lost(lost)
+    root = ElementTree.Element("testsuites", tests=tests, failures=failures, errors=errors)
     root.append(suite)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
