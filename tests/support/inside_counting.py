@@ -51,7 +51,7 @@ def windows() -> int:
     )  # fmt: skip
     with bed_of(asked) as bed:
         facts = bed.environment()
-        say(counter=facts["counter"], workers=facts["workers"])
+        say(counter=facts["counter"], workers=facts["workers"], slowness=facts["slowness"])
         bed.restart(asked.executions)
         for arms in rounds(asked):
             for outcome in run_round(arms, bed, nothing):

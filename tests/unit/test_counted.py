@@ -260,6 +260,8 @@ def test_a_study_that_only_counts_has_findings_and_a_report(tmp_path: Path) -> N
     study = replace(parse_study(TIMED, "beside.yaml"), timed=False)
     (text,) = _reports(tmp_path / "a", study)
     assert "instructions of sidecars per request" in text
+    assert "no A/A control" not in text
+    assert "counts have a rule of their own" in " ".join(text.split())
     document = analyze_archive(ArchiveReader.open(tmp_path / "a"))
     assert document.study["counting"]["counter"] == "fake"
     assert {each.provenance for each in document.findings if each.kind != "check"} == {"counted"}

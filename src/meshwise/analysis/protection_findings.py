@@ -36,7 +36,7 @@ def with_protection(document: Findings, tries: Sequence[ProtectionTry], confiden
     facts = {
         "attempts": len({one.attempt for one in tries}),
         "executions": len({one.execution for one in tries}),
-        "tries": len(tries),
+        "tries": sum(one.outcome != AttemptOutcome.NOT_APPLICABLE for one in tries),
     }
     return replace(
         document,

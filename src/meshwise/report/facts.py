@@ -171,6 +171,8 @@ def noise_line(content: Content) -> str:
     controls = [each for each in floors(content) if each[0] != "halves"]
     for _, finding in controls:
         by_metric.setdefault(finding.metric, []).append(finding)
+    if not by_metric and not content.slices and content.counted:
+        return "of times none, as nothing was timed; counts have a rule of their own, which stands with them"
     if not by_metric:
         return f"no A/A control was run, so no noise floor is known{_halves_words(content)}"
     texts = []

@@ -72,6 +72,7 @@ class LocalTestbed:
         self._study = study
         self._meshes = meshes
         self._directory = directory
+        self._slowness = patience.slowness
         self._patience = patience.slowed(counter.slowness) if counter else patience
         self._counting = CountedSidecars(counter) if counter else None
         self._workers = COUNTED_WORKERS if counter else study.proxy_workers
@@ -117,7 +118,7 @@ class LocalTestbed:
             **facts.of_meshes(self._meshes, privileged=self._privileged, counting=self._counting is not None),
             "privileged": self._privileged,
             "own_users": self._own_users,
-            "slowness": self._patience.slowness,
+            "slowness": self._slowness,  # the machine's; a counter's is no fact about it
             "workers": self._workers,
             **(self._counting.describe() if self._counting else {}),
             "cpus": asdict(self._cpus),
