@@ -36,6 +36,7 @@ from meshwise.analysis.rate_curve import along_the_rate
 from meshwise.analysis.saturation import as_results, bounds, curves, searches, unfinished
 from meshwise.analysis.settings import Settings
 from meshwise.analysis.slope import slopes
+from meshwise.analysis.step_course import step_courses, with_drift
 from meshwise.analysis.variance import variance_findings
 from meshwise.archive.rows import trial_of
 from meshwise.findings.finding import Finding, Findings
@@ -87,14 +88,16 @@ def measure_trials(
     machine: Machine = UNKNOWN_MACHINE,
     halved: Collection[Cell] = (),
     seed: int = 0,
+    seconds: int = 0,
 ) -> Iterator[TrialResult]:
-    """One result per entry of `tables`, as they come. `trials` and `flags` by trial_id; `moving_ns` and
-    `machine` as in `measure`. `halved`: cells whose trials are divided in two, by the `seed`."""
+    """One result per entry of `tables`, as they come. `trials` and `flags` by trial_id; `moving_ns`,
+    `machine` and `seconds` as in `measure`. `halved`: cells whose trials are divided in two, by the
+    `seed`."""
     for trial_id, requests, telemetry in tables:
         trial = trials[trial_id]
         halves_seed = seed if trial.role is Role.CELL and trial.cell in halved else None
         own = flags.get(trial_id, ())
-        yield measure(trial, requests, telemetry, own, moving_ns, machine, halves_seed)
+        yield measure(trial, requests, telemetry, own, moving_ns, machine, halves_seed, seconds)
 
 
 def findings(
@@ -126,9 +129,12 @@ def findings(
             *hysteresis(searched, naming, settings),
         ]
     traits = (environment or {}).get("traits", {})
-    found += comparisons(
+    steps = arranged(ladder(grid.cells, naming), settings)
+    courses = () if settings.search else step_courses(grid, steps, by_metric, settings)
+    differences = comparisons(
         grid, by_metric, naming, settings, lambda contrast: unlike(contrast, traits, facts or {})
     )
+    found += with_drift(differences, courses)
     for key in settings.primary:
         if key in grid.metrics:
             found += variance_findings(grid, key, confidence, settings.seed)
@@ -154,7 +160,7 @@ def findings(
         environment=environment or {},
         findings=tuple(found),
         fairness=tuple(entry.as_json() for entry in card),
-        pictures=Pictures() if settings.search else pictures(grid.results),
+        pictures=Pictures() if settings.search else pictures(grid.results, courses),
     )
 
 

@@ -77,6 +77,7 @@ def shown_of(result: TrialResult) -> TrialResult:
         exceedances={key: result.exceedances[key] for key in SHOWN if key in result.exceedances},
         times_us=None,
         course=None,
+        by_second=None,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from meshwise.analysis.contrast import cell_scope
 from meshwise.findings.metric import MetricKey
-from meshwise.findings.pictures import Course, Curve, DriftPoint, Pictures
+from meshwise.findings.pictures import Course, Curve, DriftPoint, Pictures, StepCourse
 from meshwise.measure.times import NEEDED_EXCEEDANCES, SHARES, TrialCourse
 from meshwise.measure.trial import TrialResult
 from meshwise.study.model import Cell, Role
@@ -24,7 +24,7 @@ from meshwise.study.model import Cell, Role
 _MEDIAN = MetricKey("response_p50_us")
 
 
-def pictures(results: Sequence[TrialResult]) -> Pictures:
+def pictures(results: Sequence[TrialResult], steps: Sequence[StepCourse] = ()) -> Pictures:
     """`results` in the order of running. Curves and courses are of the cells themselves: the controls'
     repetitions stay out."""
     by_cell: dict[Cell, list[TrialResult]] = {}
@@ -37,7 +37,7 @@ def pictures(results: Sequence[TrialResult]) -> Pictures:
         for cell, members in by_cell.items()
         if (own := [each.course for each in members if each.course is not None])
     )
-    return Pictures(tuple(curves), tuple(courses), tuple(_drift(results)))
+    return Pictures(tuple(curves), tuple(courses), tuple(_drift(results)), step_courses=tuple(steps))
 
 
 def _curve(cell: Cell, members: Iterable[TrialResult]) -> Curve:

@@ -117,7 +117,8 @@ def _timed(reader: ArchiveReader) -> Findings | None:
     moving_ns = study.trial.duration_ns if study.trial.shape else None
     machine, tables = Machine.of(reader.environment), _tables(reader, list(good))
     flags, halved = recorded_flags(trials), study.control.halves
-    results = measure_trials(good, tables, flags, moving_ns, machine, halved, study.seed)
+    seconds = 0 if moving_ns or study.search else study.trial.duration_ns // 10**9
+    results = measure_trials(good, tables, flags, moving_ns, machine, halved, study.seed, seconds)
     settings = Settings.of(study, reader.timed_design)
     return findings(results, outcomes, settings, reader.environment, facts_of(trials))
 

@@ -164,6 +164,13 @@ BELOW_FLOOR = FlagKind(
 SCALES_DISAGREE = FlagKind(
     "scales_disagree", "blocks are too uneven for ratio and difference to agree", _BLOCKS,
 )
+DRIFTS_WITHIN_ROUND = FlagKind(
+    "drifts_within_round",
+    "by its slope the ratio changes by {percent:+.1f} % over the {seconds} s of a trial, so the number is a "
+    "mean over a change",
+    "a longer `warmup` in the study's `trial`; the page shows the step by second",
+    "it changes from the first second of a trial to the last, so the number is a mean over a change",
+)
 _FEWER = "lower the rate, or ask for fewer arms in a round"
 CROWDED = FlagKind(
     "crowded",

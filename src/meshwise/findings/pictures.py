@@ -4,7 +4,7 @@ made of these; findings.json holds them (`pictures`), so that drawing needs no r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,34 @@ class DriftPoint:
 
 
 @dataclass(frozen=True)
+class StepCourse:
+    """A step of the ladder in one metric, by second of the measured window."""
+
+    at: Levels
+    """The upper rung's."""
+    finding: str
+    """Id of the increment whose course it is."""
+    lower: str
+    upper: str
+    metric: str
+    ratio: FloatArray
+    """Upper rung over lower, one value per whole second, geometric mean over executions."""
+    slope: float
+    """Of the natural log of the ratio, per second; mean over executions."""
+    slope_low: float | None
+    """An interval that holds for all slopes of the study at once; None below two executions."""
+    slope_high: float | None
+    executions: int
+    drifts: bool
+    """The interval excludes 0, and the change exceeds the step's noise floor."""
+
+    @property
+    def percent(self) -> float:
+        """By which the ratio changes from the first second to the last, by the slope."""
+        return float(100 * np.expm1(self.slope * (len(self.ratio) - 1)))
+
+
+@dataclass(frozen=True)
 class FlameFunction:
     """One function's own instructions per request, at both rungs of a step."""
 
@@ -90,7 +118,7 @@ class Flame:
         )  # fmt: skip
 
 
-Picture = Curve | Course | DriftPoint
+Picture = Curve | Course | DriftPoint | StepCourse
 
 
 @dataclass(frozen=True)
@@ -100,11 +128,14 @@ class Pictures:
     drift: tuple[DriftPoint, ...] = ()
     """In the order of running."""
     flames: tuple[Flame, ...] = ()
+    step_courses: tuple[StepCourse, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Six digits are enough to draw; levels stand once."""
         cells: list[Levels] = []
-        every: tuple[Picture | Flame, ...] = (*self.curves, *self.courses, *self.drift, *self.flames)
+        every: tuple[Picture | Flame, ...] = (
+            *self.curves, *self.courses, *self.drift, *self.step_courses, *self.flames,
+        )  # fmt: skip
         for each in every:
             if each.at not in cells:
                 cells.append(each.at)
@@ -118,6 +149,7 @@ class Pictures:
             "drift": [
                 _row(each, cells, "trial_id", "block", "median_us", "deviation") for each in self.drift
             ],
+            "step_courses": [_row(each, cells, *_STEP_COURSE) for each in self.step_courses],
             "flames": [{"cell": cells.index(each.at)} | each.as_json() for each in self.flames],
         }
 
@@ -125,14 +157,18 @@ class Pictures:
     def read(cls, found: Mapping[str, Any]) -> Pictures:
         """The inverse of `as_json`. Raises KeyError, TypeError, ValueError, IndexError for what is none."""
         cells = [dict(each) for each in found.get("cells", ())]
-        curves, courses, drift = (
+        curves, courses, drift, step_courses = (
             tuple(kind(**_values(entry, cells)) for entry in found.get(name, ()))
             for name, kind in _PLAIN.items()
         )
-        return cls(curves, courses, drift, tuple(Flame.read(each, cells) for each in found.get("flames", ())))
+        flames = tuple(Flame.read(each, cells) for each in found.get("flames", ()))
+        return cls(curves, courses, drift, flames, step_courses)
 
 
-_PLAIN: Mapping[str, Callable[..., Any]] = {"curves": Curve, "courses": Course, "drift": DriftPoint}
+_PLAIN: Mapping[str, Callable[..., Any]] = {
+    "curves": Curve, "courses": Course, "drift": DriftPoint, "step_courses": StepCourse,
+}  # fmt: skip
+_STEP_COURSE = tuple(field.name for field in fields(StepCourse) if field.name != "at")
 
 
 def _row(picture: Picture, cells: list[Levels], *names: str) -> dict[str, Any]:

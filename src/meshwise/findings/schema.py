@@ -69,7 +69,8 @@ def schema(traits: Sequence[str]) -> dict[str, Any]:
             "findings": {"type": "array", "items": {"$ref": "#/$defs/Finding"}},
             "pictures": {
                 "type": "object",
-                "description": "Numbers for drawings, by cell: `curves`, `courses`, `drift`, `flames`.",
+                "description": "Numbers for drawings, by cell: `curves`, `courses`, `drift`, "
+                "`step_courses`, `flames`.",
             },
             "tradeoff": {
                 "type": "array",

@@ -26,6 +26,7 @@ from meshwise.measure.attribution import ATTRIBUTED_METRICS, Machine, Usage
 from meshwise.measure.company import pods_busy, saturation
 from meshwise.measure.halves import Halves, halves
 from meshwise.measure.places import by_place
+from meshwise.measure.seconds import LEAST_SECONDS, BySecond, Clock, by_second
 from meshwise.measure.soak import throughput_variation, variability
 from meshwise.measure.times import NEEDED_EXCEEDANCES, SHARES, TrialCourse, course_of
 from meshwise.stats.arrays import BoolArray, FloatArray, IntArray
@@ -79,6 +80,8 @@ class TrialResult:
     been sent in time."""
     halves: Halves = field(default_factory=dict)
     """Times of two halves of its requests, divided at random; only where the study asks."""
+    by_second: BySecond | None = None
+    """Of a steady load, where it was asked for."""
 
 
 def measure(
@@ -89,10 +92,11 @@ def measure(
     moving_ns: int | None = None,
     machine: Machine = UNKNOWN_MACHINE,
     halves_seed: int | None = None,
+    seconds: int = 0,
 ) -> TrialResult:
     """All metrics of one trial. Frames as in `archive.schema`; further columns are ignored. `moving_ns`: the
     measured window, where the load moves within it. `machine`: which CPUs are the pods'. `halves_seed`: its
-    requests are also divided in two."""
+    requests are also divided in two. `seconds`: so many are also told one by one."""
     sent = _Requests.of(requests)
     values: Values = {}
     exceedances: Values = {}
@@ -124,7 +128,8 @@ def measure(
     if trial.phase is Phase.SOAK:
         soaked = variability(sent.intended[mesh], response, sent.done[answered])
         values |= {MetricKey(name): value for name, value in soaked.items()}
-    used, gaps = usage(trial, telemetry, np.sort(sent.done[sent.answered]))
+    answered_ns = np.sort(sent.done[sent.answered])
+    used, gaps = usage(trial, telemetry, answered_ns)
     values |= used
     found += gaps
     processes = Usage.of(trial, telemetry) if trial.search else None
@@ -136,6 +141,8 @@ def measure(
         "" if trial.search or moving_ns else saturation(trial.cell, sent.intended[mesh], response), moved,
         {} if halves_seed is None
         else halves({"response": response, "service": service}, halves_seed, trial.trial_id),
+        None if seconds < LEAST_SECONDS
+        else by_second(seconds, sent.intended[mesh], response, answered_ns, _sidecars(trial, telemetry)),
     )  # fmt: skip
 
 
@@ -308,6 +315,17 @@ def usage(trial: Trial, telemetry: pl.DataFrame, answered_ns: IntArray) -> tuple
     found = _usage_metrics(no_mesh, cpu, memory, controller)
     spent, held = cpu.get("proxy", {}), memory["rss_bytes"].get("proxy", {})
     return found | by_place(cell, spent, held, measured=MetricKey("cpu_us_per_request") in found), gaps
+
+
+def _sidecars(trial: Trial, telemetry: pl.DataFrame) -> list[Clock]:
+    """CPU clocks of the trial's sidecars; none if one of them was not read."""
+    workloads = {workload.name for workload in trial.cell.topology.workloads}
+    found = {
+        source.workload: clock
+        for (source, metric), clock in _series(telemetry)
+        if source and metric == "cpu_ns" and source.role == "proxy" and source.is_of(trial)
+    }
+    return [found[name] for name in workloads] if workloads <= set(found) else []
 
 
 def _usage_metrics(

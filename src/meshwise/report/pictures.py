@@ -8,7 +8,8 @@ from typing import TypeVar
 from markupsafe import Markup
 
 from meshwise.findings.finding import Finding
-from meshwise.findings.pictures import COURSE_QUANTILES, Course, Curve, DriftPoint
+from meshwise.findings.metric import metric_of
+from meshwise.findings.pictures import COURSE_QUANTILES, Course, Curve, DriftPoint, StepCourse
 from meshwise.findings.subject import Kind
 from meshwise.report import charts, words
 from meshwise.report.blocks import Figure
@@ -16,8 +17,9 @@ from meshwise.report.charts import slug as slug
 from meshwise.report.content import FREE, Content, Ladder, Rung, Slice, form_of, free_of, means, variant_of
 from meshwise.report.course import course_chart
 from meshwise.report.growth import Growth, Pair, Together
+from meshwise.report.step_course import step_course_chart, step_label
 
-Drawn = TypeVar("Drawn", Curve, Course, DriftPoint)
+Drawn = TypeVar("Drawn", Curve, Course, DriftPoint, StepCourse)
 
 
 def ladders(name: str, part: Slice, ladders: Sequence[Ladder]) -> Iterator[Figure]:
@@ -162,6 +164,17 @@ def course_figures(part: Slice, found: Sequence[Course]) -> Iterator[Figure]:
                 keys = [str(course.at["posture"]) for course in shown]
                 legend = tuple((f"rung-{slug(posture)} key-line", posture) for posture in keys)
                 yield Figure(Markup(drawing), title, legend)
+
+
+def step_figures(part: Slice, found: Sequence[StepCourse]) -> Iterator[Figure]:
+    """A figure per mesh and metric."""
+    own = _of_slice(found, part)
+    for mesh, metric in dict.fromkeys((str(each.at["mesh"]), each.metric) for each in own):
+        shown = _one_per_posture([e for e in own if (e.at["mesh"], e.metric) == (mesh, metric)])
+        title = f"{mesh}: each step by second, {metric_of(metric).title}"
+        if drawing := step_course_chart(f"{slug(part.label)}-{slug(mesh)}-steps-{metric}", title, shown):
+            legend = tuple((f"rung-{slug(each.upper)} key-line", step_label(each)) for each in shown)
+            yield Figure(Markup(drawing), title, legend)
 
 
 def _meshes(growth: Growth) -> tuple[str, ...]:

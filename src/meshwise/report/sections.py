@@ -153,6 +153,13 @@ def _slice(content: Content, part: Slice, record: Record) -> Section:
             "the whole trial."
         )
         blocks += [Heading("Over a trial"), Paragraph(about), *figures(courses)]
+    if steps := list(pictures.step_figures(part, content.pictures.step_courses)):
+        about = (
+            "How each step's ratio differs from its own mean, second by second, as a mean over executions. "
+            "A level line: the step is the same from the first second to the last. One that drifts beyond "
+            "what chance and the noise floor allow is named so."
+        )
+        blocks += [Heading("The steps by second"), Paragraph(about), *figures(steps)]
     times = [
         *pictures.distributions(name, part, content.pictures.curves),
         *pictures.drift(name, part, content.pictures.drift),

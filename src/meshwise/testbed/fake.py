@@ -45,6 +45,7 @@ from meshwise.testbed.fake_truth import (
     SAMPLES_PER_S,
     STATUS,
     TAIL,
+    WARMING_S,
 )
 from meshwise.testbed.fake_truth import SimulatedNoise as SimulatedNoise
 from meshwise.testbed.fake_truth import capacity_rps as capacity_rps
@@ -61,7 +62,8 @@ class FakeTestbed:
     instrument falls behind above this rate; `lock`: what it is that fills up is no CPU; `stolen`: share of
     the host's CPU that its hypervisor takes. `busy`: number of a round -> share of the pods' CPU that is used
     in it, where that is to be told; `saturated`: trials whose backlog grows. `uncounted`: counting trial ->
-    numbers of the windows in which a request fails.
+    numbers of the windows in which a request fails. `warming`: posture -> share by which time and
+    sidecars' CPU of a request are higher at time 0, which falls by a factor e every WARMING_S.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class FakeTestbed:
         saturated: Collection[str] = (),
         counting_noise: CountingNoise | None = None,
         uncounted: Mapping[str, Collection[int]] | None = None,
+        warming: Mapping[str, float] | None = None,
     ) -> None:
         self.study = study
         self.seed = seed
@@ -93,6 +96,7 @@ class FakeTestbed:
         self.busy, self.saturated = busy or {}, saturated
         self.counting_noise = counting_noise or CountingNoise()
         self.uncounted = uncounted or {}
+        self.warming = warming or {}
         self.log: list[str] = []
         """What was asked of it, one word and id each: for tests of the order of things."""
         self._entered = False
@@ -237,6 +241,9 @@ class FakeTestbed:
         median_ns = truth(trial.cell).service_us * 1e3 * self._factor(trial, "time")
         service = (median_ns * rng.lognormal(0.0, TAIL, len(intended))).astype(np.int64)
         sent = intended + rng.exponential(2_000, len(intended)).astype(np.int64)
+        if warm := self.warming.get(trial.cell.posture.name):
+            cold = np.exp(-np.maximum(intended, 0) / (WARMING_S * 1e9))
+            service = (service * (1 + warm * cold)).astype(np.int64)
         if trial.trial_id in self.saturated:
             service += ((intended - intended[0]) * 0.1).astype(np.int64)
         if self.study.search is not None:
@@ -301,10 +308,14 @@ class FakeTestbed:
         rows: list[tuple[str, str, str, npt.NDArray[np.floating], npt.NDArray[np.integer]]] = []
         ends_at = [0, -1]
         ends = t_ns[ends_at]
+        warm = self.warming.get(cell.posture.name, 0.0)  # cost so far: the sum of what each second costs
+        warmed = warm * cell.rate_rps / self.thin * WARMING_S * -np.expm1(-t_ns / (WARMING_S * 1e9))
         for who, cost_ns in per_request_ns.items():
             source = f"{cell.mesh}/{trial.process_set}/{who}"
             rss = np.full(len(t_ns), fact.proxy_rss_bytes if who.endswith("proxy") else 25e6)
-            rows.append((source, "cpu_ns", "", 5e8 + answered * cost_ns, t_ns))
+            rows.append(
+                (source, "cpu_ns", "", 5e8 + (answered + warmed * who.endswith("proxy")) * cost_ns, t_ns)
+            )
             rows.append((source, "rss_bytes", "", rss, t_ns))
             rows.append((source, "pss_bytes", "", rss[:2] * 0.8, ends))
         if self.study.search is not None:

@@ -31,6 +31,7 @@ CPU_SHARE = 0.55
 """Proxy CPU per request as a share of what the sidecars add to the median."""
 
 SAMPLES_PER_S = 5
+WARMING_S = 2.0
 
 
 @dataclass(frozen=True)
