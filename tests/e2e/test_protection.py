@@ -5,14 +5,22 @@ Linkerd needs the binary: MESHWISE_LINKERD_PROXY, or `meshwise proxies pull link
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
+import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.test_testbed_world import MARKER, traces, wait_for_nobody
 from tests.support import inside_protection
 from tests.support.envoy import envoy
 from tests.support.inside_protection import ATTEMPTS
-from tests.support.people import ORDINARY, ROOT, scene_as
+from tests.support.people import ORDINARY, ROOT, command_as, environment_as, scene_as
 
+from meshwise.archive.read import ArchiveReader
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.linkerd import binary
 from meshwise.study.model import LADDER
@@ -59,3 +67,34 @@ def test_a_proxy_that_ends_or_falls_silent_is_a_finding_and_is_started_again() -
     assert (stopped["outcome"], stopped["harmed"]) == ("undecided", 1)
     assert "fell silent" in stopped["evidence"]
     assert (after["outcome"], after["harmed"]) == ("let_through", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_while_it_tries_nothing_is_left_and_what_is_kept_is_said(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    person = ROOT if os.geteuid() == 0 else ORDINARY
+    study, out, before, marker = tmp_path / "alone.yaml", tmp_path / "out", traces(), uuid.uuid4().hex
+    study.write_text("name: alone\nenvironments: [none]\nfactors: {posture: none}\n")
+    words = ["-c", "from meshwise.cli.main import main; main()", "protect", str(study), "--out", str(out)]
+    with subprocess.Popen(
+        command_as(person, *words), env=environment_as(person) | {MARKER: marker}, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stderr
+        first = process.stderr.readline()
+        while "execution 0" not in first:
+            assert first, "it ended before it tried"
+            first = process.stderr.readline()
+        time.sleep(0.5)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    wait_for_nobody(marker)
+    assert traces() == before
+    if number is signal.SIGINT:
+        tries = ArchiveReader.open(out).protection()
+        assert process.returncode == 130
+        assert tries
+        assert f"stopped; {len(tries)} tries are kept in {out}" in " ".join(said.split())
+    else:
+        assert not ArchiveReader.open(out).protection()

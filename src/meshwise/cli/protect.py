@@ -87,9 +87,15 @@ def _protect(asked: Study, question: Study, effort: Effort, out: Path | None, as
             with _place(console) as observe:
                 for one in try_all(question, testbed, ATTEMPTS, effort, observe):
                     tries.append(one)
-        finally:
-            if archive and (not archive.protected or _whole(tries, question)):
-                archive.keep_protection(tries)
+        except KeyboardInterrupt:
+            console.print(
+                _stopped(tries, out, kept=_keep(archive, tries, question)), markup=False, soft_wrap=True
+            )
+            return edge.INTERRUPTED
+        except BaseException:
+            _keep(archive, tries, question)
+            raise
+        _keep(archive, tries, question)
     found = protected(tries, question.confidence)
     if as_json:
         typer.echo(json.dumps(document(found), indent=1))
@@ -107,6 +113,21 @@ def _archive(asked: Study, out: Path, testbed: Testbed) -> Archive:
     """The archive of this study, made if there is none."""
     found = (out / "design.parquet").exists()
     return Archive.start(out, asked, design(asked), testbed.environment(), resume=found)
+
+
+def _keep(archive: Archive | None, tries: Sequence[ProtectionTry], question: Study) -> bool:
+    """Whether these tries are stored now."""
+    if archive is None or not tries or (archive.protected and not _whole(tries, question)):
+        return False
+    archive.keep_protection(tries)
+    return True
+
+
+def _stopped(tries: Sequence[ProtectionTry], out: Path | None, *, kept: bool) -> str:
+    if kept:
+        return f"stopped; {len(tries)} tries are kept in {out}; the same command tries everything anew"
+    earlier = f", and {out} has what it had" if out else ""
+    return f"stopped; nothing of it is kept{earlier}"
 
 
 def _whole(tries: Sequence[ProtectionTry], question: Study) -> bool:
