@@ -18,6 +18,7 @@ from meshwise.core.units import (
     parse_rate_rps,
     parse_share,
     parse_size_bytes,
+    plural,
 )
 
 HOUR_NS = 3600 * 10**9
@@ -75,3 +76,9 @@ def test_any_text_is_a_value_or_bad_input(text: str) -> None:
     for parse in (parse_duration_ns, parse_size_bytes, parse_rate_rps, parse_share):
         with contextlib.suppress(MeshwiseError):
             assert 0 <= parse(text) < 2**1023  # type: ignore[operator]
+
+
+def test_a_count_is_said_with_its_noun() -> None:
+    assert [plural(count, "node") for count in (0, 1, 3, 1_000_000)] == [
+        "0 nodes", "1 node", "3 nodes", "1000000 nodes",
+    ]  # fmt: skip

@@ -23,6 +23,10 @@ NOTICED = 2.0
 MOST = 100.0
 """A wait of seconds becomes minutes, not hours."""
 
+ANSWER_S = 120.0
+"""A program says what it is, before it is known how slow this run is; one that never answers differs from one
+that is slow."""
+
 
 @dataclass(frozen=True)
 class Patience:

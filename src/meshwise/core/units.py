@@ -101,3 +101,8 @@ def format_size(size_bytes: float) -> str:
         if amount >= 0.9995:
             return f"{amount:.3g}{unit}" if amount < 999.5 else f"{amount:.0f}{unit}"
     return f"{size_bytes:.0f}B"
+
+
+def plural(count: float, noun: str) -> str:
+    """`1 node`, `3 nodes`."""
+    return f"{count:.15g} {noun}" if count == 1 else f"{count:.15g} {noun}s"
