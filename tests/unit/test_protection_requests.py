@@ -9,6 +9,7 @@ import pytest
 from tests.support.mesh_samples import CELL, placement
 from tests.support.stage_conformance import NotedStage
 
+from meshwise.core.patience import USUAL
 from meshwise.mesh.probe import TlsAs
 from meshwise.mesh.protection import on_requests, on_time
 from meshwise.mesh.protection.attempt import Attempt, AttemptOutcome, Seen
@@ -159,9 +160,9 @@ def test_under_a_rule_that_forbids_whatever_arrives_is_let_through() -> None:
     assert stage.pushed == [("none", True), ("none", False)], "laid over it, and taken away again"
 
 
-def test_a_rule_that_is_not_in_force_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshwise.mesh.protection.guard.IN_FORCE_S", 0.0)
-    seen = BY_KEY["deny-method-case"].step.carry_out(scene(stage=NotedStage()))
+def test_a_rule_that_is_not_in_force_decides_nothing() -> None:
+    at_once = replace(placement(), patience=replace(USUAL, settle_s=0.0))
+    seen = BY_KEY["deny-method-case"].step.carry_out(replace(scene(stage=NotedStage()), placement=at_once))
     assert seen.outcome is AttemptOutcome.UNDECIDED
     assert seen.reason == "the rule was not in force: DELETE was answered 200, the allowed request 200"
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshwise.archive.outcome import ProtectionTry
-from meshwise.mesh.protection.attempt import Attempt, AttemptOutcome, TryEvidence
+from meshwise.findings.protection import DECIDED, AttemptOutcome, is_surprising
+from meshwise.mesh.protection.attempt import Attempt, TryEvidence
 from meshwise.mesh.protection.catalogue import BY_KEY
 from meshwise.stats.interval import clopper_pearson
 from meshwise.study.model import MeshName
 from meshwise.study.security import POSTURES
-
-DECIDED = (AttemptOutcome.STOPPED, AttemptOutcome.LET_THROUGH)
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ class Protected:
 
     @property
     def surprising(self) -> bool:
-        """It was decided, and not as documented."""
-        return self.outcome in DECIDED and self.expected in DECIDED and self.outcome is not self.expected
+        return is_surprising(self.outcome, self.expected)
 
     @property
     def attempted(self) -> Attempt | None:

@@ -17,9 +17,8 @@ from meshwise.archive.outcome import ProtectionTry
 from meshwise.findings.finding import Finding, Findings, Provenance
 from meshwise.findings.flag import NOT_AS_DOCUMENTED, PROXY_HARMED, TRIES_DIFFER, Flag
 from meshwise.findings.metric import MetricKey
-from meshwise.findings.protection import AttemptCounts, AttemptTries
+from meshwise.findings.protection import AttemptCounts, AttemptOutcome, AttemptTries
 from meshwise.findings.subject import PostureProtection, Protection
-from meshwise.mesh.protection.attempt import AttemptOutcome
 
 STOPPED, STOPPED_ATTEMPTS = MetricKey("attempt_stopped"), MetricKey("attempts_stopped")
 _SPOKEN = {

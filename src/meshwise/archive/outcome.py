@@ -94,9 +94,6 @@ class TrialOutcome:
     name to text; without secrets."""
 
 
-ATTEMPT_OUTCOMES = ("stopped", "let_through", "not_applicable", "undecided")
-
-
 @dataclass(frozen=True)
 class ProtectionTry:
     """One try of one attempt against one posture; one row of `protection.parquet`."""
@@ -110,7 +107,7 @@ class ProtectionTry:
     number: int
     """Of the try within its execution, from 0."""
     outcome: str
-    """One of ATTEMPT_OUTCOMES."""
+    """An `AttemptOutcome` (`findings.protection`)."""
     evidence: str
     """JSON: `status`, `reason`, `counted`, `wire`, `harm`, as far as there are any."""
     duration_ns: int

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from meshwise.archive.outcome import ATTEMPT_OUTCOMES, Check, Proof, ProtectionTry, TrialOutcome
+from meshwise.archive.outcome import Check, Proof, ProtectionTry, TrialOutcome
 from meshwise.archive.schema import DESIGN, PROTECTION, TRIALS
+from meshwise.findings.protection import AttemptOutcome
 from meshwise.study.factors import FACTORS
 from meshwise.study.model import Cell, Phase, Role, Trial
 
@@ -148,7 +149,7 @@ def tries_of(rows: Iterable[Mapping[str, Any]]) -> tuple[ProtectionTry, ...]:
     """The rows of `protection.parquet`. Raises ValueError for one that is no try."""
     found = []
     for row in rows:
-        if row["outcome"] not in ATTEMPT_OUTCOMES:
+        if row["outcome"] not in tuple(AttemptOutcome):
             raise ValueError(f"`outcome` is `{row['outcome']}`")
         if not isinstance(json.loads(row["evidence"]), dict):
             raise ValueError("`evidence` is no JSON object")

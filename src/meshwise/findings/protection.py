@@ -10,13 +10,30 @@ from typing import Any, Self
 from meshwise.findings.subject import Levels
 
 
+class AttemptOutcome(StrEnum):
+    STOPPED = "stopped"
+    LET_THROUGH = "let_through"
+    """The service really answered, or the plaintext was really found."""
+    NOT_APPLICABLE = "not_applicable"
+    UNDECIDED = "undecided"
+    """Neither was shown: the proxy ended or fell silent, or the attempt itself went wrong; of several tries
+    also that they differ."""
+
+
+DECIDED = (AttemptOutcome.STOPPED, AttemptOutcome.LET_THROUGH)
+
+
+def is_surprising(outcome: str, expected: str | None) -> bool:
+    """It was decided, and not as documented; both are values of `AttemptOutcome`."""
+    return outcome in DECIDED and expected in DECIDED and outcome != expected
+
+
 @dataclass(frozen=True)
 class AttemptTries:
     """What came of one attempt against one posture."""
 
     outcome: str
-    """`stopped`, `let_through`, `not_applicable`: of every try. `undecided`: neither was shown, or tries
-    differ."""
+    """An `AttemptOutcome`: of every try; `undecided` also where tries differ."""
     expected: str | None
     """By the mesh's documentation; None: not known of this attempt."""
     tries: int
@@ -31,9 +48,7 @@ class AttemptTries:
 
     @property
     def surprising(self) -> bool:
-        """It was decided, and not as documented."""
-        decided = ("stopped", "let_through")
-        return self.outcome in decided and self.expected in decided and self.outcome != self.expected
+        return is_surprising(self.outcome, self.expected)
 
 
 @dataclass(frozen=True)

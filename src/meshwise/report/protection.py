@@ -6,10 +6,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
+from meshwise.core.units import plural
 from meshwise.findings.finding import Finding
-from meshwise.findings.protection import AttemptTries
+from meshwise.findings.protection import DECIDED, AttemptOutcome, AttemptTries
 from meshwise.findings.subject import PostureProtection, Protection
-from meshwise.mesh.protection.attempt import AttemptOutcome
 from meshwise.mesh.protection.catalogue import BY_KEY
 from meshwise.report import words
 from meshwise.report.blocks import (
@@ -52,7 +52,6 @@ _ABOUT = (
     "try, so a number of attempts has no confidence interval: its interval goes from what was stopped in "
     "every try to what with it was stopped in some tries only, or is undecided."
 )
-_DECIDED = (AttemptOutcome.STOPPED, AttemptOutcome.LET_THROUGH)
 
 
 def protection_line(content: Content) -> str:
@@ -65,12 +64,10 @@ def protection_line(content: Content) -> str:
     tries = sum(_tried(finding).tries for finding in found)
     surprising = sum(_tried(finding).surprising for finding in found)
     doubt = (
-        f"{words.plural(surprising, 'outcome')} not as documented"
-        if surprising
-        else "every outcome as documented"
+        f"{plural(surprising, 'outcome')} not as documented" if surprising else "every outcome as documented"
     )
     return (
-        f"{words.plural(len(attempts), 'attempt')} against {words.plural(len(postures), 'posture')} in "
+        f"{plural(len(attempts), 'attempt')} against {plural(len(postures), 'posture')} in "
         f"{tries} tries; {doubt}"
     )
 
@@ -211,7 +208,7 @@ def differences(found: Sequence[Finding]) -> Iterator[str]:
     by_attempt: dict[str, dict[str, dict[str, Finding]]] = {}
     for each in found:
         mesh, posture = _place(each)
-        if posture != NO_MESH.name and _outcome(each) in _DECIDED:
+        if posture != NO_MESH.name and _outcome(each) in DECIDED:
             by_attempt.setdefault(_attempt(each), {}).setdefault(mesh, {})[posture] = each
     said: dict[str, list[str]] = {}
     for attempt, meshes in by_attempt.items():

@@ -16,13 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from meshwise.core import messages
+from meshwise.core.patience import ANSWER_S
 from meshwise.core.process import ProgramOutput, ask
 from meshwise.mesh.binaries.store import locate
 from meshwise.mesh.istio import native
 
 VARIABLE = "MESHWISE_ENVOY"
-_ANSWER_S = 120.0
-"""Before it is known how slow this run is; a program that never answers differs from one that is slow."""
 
 
 def envoy_path() -> Path:
@@ -49,7 +48,7 @@ def envoy_path() -> Path:
 def introduced(path: Path) -> ProgramOutput:
     """What it says to `--version`. Raises MW403."""
     try:
-        return ask([path, "--version"], _ANSWER_S)
+        return ask([path, "--version"], ANSWER_S)
     except (OSError, ValueError) as error:
         raise messages.ENVOY_MISSING.error(path=path, reason=str(error)) from error
 
@@ -89,7 +88,7 @@ def _validates(path: Path, config: native.Json) -> bool:
     stay behind when this process is killed."""
     try:
         words = ["--mode", "validate", "--config-yaml", json.dumps(config), "--log-level", "off"]
-        done = ask([path, *words], _ANSWER_S)
+        done = ask([path, *words], ANSWER_S)
     except (OSError, ValueError) as error:
         raise messages.ENVOY_MISSING.error(path=path, reason=str(error)) from error
     return done.status == 0

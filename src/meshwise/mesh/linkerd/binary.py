@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from meshwise.core import messages
+from meshwise.core.patience import ANSWER_S
 from meshwise.core.process import ProgramOutput, ask
 from meshwise.mesh.binaries.known import LATEST_KNOWN
 from meshwise.mesh.binaries.store import OVERRIDES, locate
@@ -19,8 +20,6 @@ PINNED = ("v2.366.0",)
 TRIED_REVISIONS = ("29637b64",)
 """Builds of one's own that were tried, by the beginning of their commit: 7 commits after v2.366.0."""
 
-_ANSWER_S = 120.0
-"""Before it is known how slow this run is; a program that never answers differs from one that is slow."""
 _BANNER = re.compile(r"linkerd2_proxy: (\S+) (\S+) \(([0-9a-f]+)\)")
 
 
@@ -43,7 +42,7 @@ def pinned() -> str:
 def introduced(path: Path) -> ProgramOutput:
     """What it says when it is started without an environment. Raises MW423."""
     try:
-        return ask([path], _ANSWER_S, environment={})
+        return ask([path], ANSWER_S, environment={})
     except (OSError, ValueError) as error:
         raise messages.NOT_LINKERD.error(path=path, reason=str(error)) from error
 

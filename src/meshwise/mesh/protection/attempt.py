@@ -9,22 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from meshwise.findings.protection import AttemptOutcome as AttemptOutcome
 from meshwise.study.model import LADDER, Authorization, MeshName, MtlsMode, Posture, Protocol
 
 if TYPE_CHECKING:
     from meshwise.mesh.protection.scene import Scene
-
-
-class AttemptOutcome(StrEnum):
-    STOPPED = "stopped"
-    LET_THROUGH = "let_through"
-    """The service really answered, or the plaintext was really found."""
-    NOT_APPLICABLE = "not_applicable"
-    UNDECIDED = "undecided"
-    """Neither was shown: the proxy ended or fell silent, or the attempt itself went wrong."""
 
 
 @dataclass(frozen=True)

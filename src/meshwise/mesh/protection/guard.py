@@ -11,8 +11,6 @@ from meshwise.mesh.protection.requests import Attacker, new_mark
 from meshwise.mesh.protection.scene import Scene
 from meshwise.mesh.protection.stage import AttackStage
 
-IN_FORCE_S = 3.0
-
 
 @contextmanager
 def laid(scene: Scene, stage: AttackStage) -> Iterator[str]:
@@ -27,7 +25,7 @@ def laid(scene: Scene, stage: AttackStage) -> Iterator[str]:
 def _in_force(scene: Scene) -> str:
     """A forbidden request is refused and the allowed one answered, now that the proxies have been told."""
     attacker = Attacker(scene)
-    deadline = time.monotonic() + IN_FORCE_S
+    deadline = time.monotonic() + scene.placement.patience.settle_s
 
     def ask(method: str) -> str:
         target = scene.request().path

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from meshwise.mesh.protection.credentials import Credential
@@ -68,13 +68,17 @@ class Attacker:
         self, data: bytes, *, answers: int = 1, most_s: float = SHORT_S, wire: Wire | None = None
     ) -> Heard:
         """On a connection of its own."""
-        slowness = self.scene.placement.patience.slowness
         with self.line() as line:
-            return line.talk(Say((data,), wire or self.wire, answers, min(most_s * slowness, LONGEST_S)))
+            return line.talk(Say((data,), wire or self.wire, answers, slowed_s(self.scene, most_s)))
 
     def arrived(self, mark: str) -> list[Arrival]:
         """What came of requests whose mark begins so. Raises MW406."""
         return [each for each in arrivals(self.scene) if each.attempt.startswith(mark)]
+
+
+def slowed_s(scene: Scene, seconds: float) -> float:
+    """As much longer as this run is slow, `LONGEST_S` at most."""
+    return min(seconds * scene.placement.patience.slowness, LONGEST_S)
 
 
 def new_mark() -> str:
@@ -115,6 +119,18 @@ def in_words(arrival: Arrival) -> str:
         return f"bytes that are no request here: {arrival.unread[:40]!r}"
     special = [f"{name}: {value}" for name, value in arrival.fields if name.replace("_", "-") in _SPECIAL]
     return ", ".join([f"{arrival.method} {arrival.target} for {arrival.host}", *special])
+
+
+def sorted_out(tried: Iterable[tuple[str, Heard, Arrival | None]], how: str = "") -> tuple[list[str], str]:
+    """(what came through, in words; what was refused, by its answer), of (words, answer, what arrived)."""
+    through: list[str] = []
+    stopped: dict[str, list[str]] = {}
+    for words, answer, came in tried:
+        if came is not None:
+            through.append(f"{words} ({answer}): {how}{in_words(came)}")
+        else:
+            stopped.setdefault(str(answer), []).append(words)
+    return through, "; ".join(f"{answer}: {', '.join(words)}" for answer, words in stopped.items())
 
 
 _SPECIAL = (TENANT_HEADER, "upgrade", "x-http-method-override")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshwise.mesh.protection.attempt import AttackStep, AttemptOutcome, Seen
-from meshwise.mesh.protection.requests import Attacker, in_words, is_not_allowed, new_mark
+from meshwise.mesh.protection.requests import Attacker, is_not_allowed, new_mark, sorted_out
 from meshwise.mesh.protection.scene import Scene
 from meshwise.mesh.protection.talk import http1
 
@@ -41,20 +41,13 @@ class Smuggle(AttackStep):
             attacker.send(disguised(attacker, each, f"{batch}-{number}"))
             for number, each in enumerate(self.disguises)
         ]
-        arrived = attacker.arrived(batch)
-        through: list[str] = []
-        stopped: dict[str, list[str]] = {}
-        for number, (each, answer) in enumerate(zip(self.disguises, heard, strict=True)):
-            came = [
-                arrival
-                for arrival in arrived
-                if arrival.attempt.startswith(f"{batch}-{number}-") and is_not_allowed(scene, arrival)
-            ]
-            if came:
-                through.append(f"{each.words} ({answer}): {in_words(came[0])}")
-            else:
-                stopped.setdefault(str(answer), []).append(each.words)
-        refused = "; ".join(f"{answer}: {', '.join(words)}" for answer, words in stopped.items())
+        arrived = [each for each in attacker.arrived(batch) if is_not_allowed(scene, each)]
+        came = [
+            next((own for own in arrived if own.attempt.startswith(f"{batch}-{number}-")), None)
+            for number in range(len(self.disguises))
+        ]
+        words = [each.words for each in self.disguises]
+        through, refused = sorted_out(zip(words, heard, came, strict=True))
         if through:
             return Seen(AttemptOutcome.LET_THROUGH, f"came through: {'; '.join(through)}", refused)
         return Seen(AttemptOutcome.STOPPED, f"no second request in {len(self.disguises)} disguises", refused)

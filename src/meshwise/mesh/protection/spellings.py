@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from meshwise.mesh.protection import guard
 from meshwise.mesh.protection.attempt import AttackStep, AttemptOutcome, Seen
 from meshwise.mesh.protection.guard_rule import guarded_path
-from meshwise.mesh.protection.requests import Attacker, in_words, is_not_allowed, new_mark
+from meshwise.mesh.protection.requests import Attacker, is_not_allowed, new_mark, sorted_out
 from meshwise.mesh.protection.scene import Scene
 from meshwise.mesh.protection.stage import FIXED
 
@@ -61,20 +61,13 @@ class Spell(AttackStep):
             attacker.send(request(attacker, each, f"{batch}-{number}"))
             for number, each in enumerate(self.spellings)
         ]
-        arrived = attacker.arrived(batch)
-        through: list[str] = []
-        stopped: dict[str, list[str]] = {}
-        for number, (each, answer) in enumerate(zip(self.spellings, heard, strict=True)):
-            came = [
-                arrival
-                for arrival in arrived
-                if arrival.attempt == f"{batch}-{number}" and (self.guarded or is_not_allowed(scene, arrival))
-            ]
-            if came:
-                through.append(f"{each.words} ({answer}): arrived as {in_words(came[0])}")
-            else:
-                stopped.setdefault(str(answer), []).append(each.words)
-        refused = "; ".join(f"{answer}: {', '.join(words)}" for answer, words in stopped.items())
+        arrived = [each for each in attacker.arrived(batch) if self.guarded or is_not_allowed(scene, each)]
+        came = [
+            next((own for own in arrived if own.attempt == f"{batch}-{number}"), None)
+            for number in range(len(self.spellings))
+        ]
+        words = [each.words for each in self.spellings]
+        through, refused = sorted_out(zip(words, heard, came, strict=True), "arrived as ")
         if not through:
             return Seen(AttemptOutcome.STOPPED, f"none of {len(self.spellings)} arrived", refused)
         named = "; ".join(through[:NAMED_AT_MOST])

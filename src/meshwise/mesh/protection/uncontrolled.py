@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshwise.mesh.protection.attempt import AttackStep, AttemptOutcome, Seen
-from meshwise.mesh.protection.requests import Attacker, new_mark
+from meshwise.mesh.protection.requests import Attacker, new_mark, slowed_s
 from meshwise.mesh.protection.scene import Scene
 from meshwise.mesh.protection.stage import FIXED
 from meshwise.mesh.protection.talk import Say, Wire, http1
@@ -46,7 +46,7 @@ class WithoutControlPlane(AttackStep):
         port = UNKNOWN_PORTS[int(new_mark(), 16) % len(UNKNOWN_PORTS)]
         data = http1("GET", "/", f"{host}:{port}", [("connection", "close")])
         with scene.reach.line(OUTSIDER, scene.target.pod_ip, port) as line:
-            heard = line.talk(Say((data,), Wire.HTTP1, most_s=ANSWER_S))
+            heard = line.talk(Say((data,), Wire.HTTP1, most_s=slowed_s(scene, ANSWER_S)))
         return judged(heard.statuses, str(heard))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meshwise.core import messages
+from meshwise.core.patience import ANSWER_S
 from meshwise.core.process import ask
 
 VARIABLE = "MESHWISE_VALGRIND"
@@ -21,8 +22,6 @@ SOURCE = Path(__file__).with_name("inside.c")
 ADDR_NO_RANDOMIZE = 0x004_0000
 """personality(2), linux/personality.h."""
 _COMPILERS = ("cc", "gcc", "clang")
-_ANSWER_S = 120.0
-"""Before it is known how slow this run is; a program that never answers differs from one that is slow."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def find(environment: Mapping[str, str]) -> Valgrind:
     if path is None:
         raise messages.NO_VALGRIND.error(reason="there is none on PATH")
     try:
-        said = ask([path, "--version"], _ANSWER_S, environment=environment)
+        said = ask([path, "--version"], ANSWER_S, environment=environment)
     except (OSError, ValueError) as error:
         raise messages.NO_VALGRIND.error(reason=f"{path}: {error}") from error
     match = re.search(r"^valgrind-((\d+)\.(\d+)\S*)", said.text, re.MULTILINE)
@@ -63,7 +62,7 @@ def compile_library(scratch: Path, environment: Mapping[str, str]) -> bytes:
         made = Path(directory) / "inside.so"
         words = [compiler, *["-shared", "-fPIC", "-O2", "-o"], str(made), str(SOURCE), "-lpthread"]
         try:
-            done = ask(words, _ANSWER_S, environment={**environment, "TMPDIR": directory})
+            done = ask(words, ANSWER_S, environment={**environment, "TMPDIR": directory})
         except (OSError, ValueError) as error:
             raise messages.NO_COUNTER_LIBRARY.error(reason=f"{compiler}: {error}") from error
         if done.status or not made.exists():
@@ -75,7 +74,7 @@ def may_fix_addresses() -> bool:
     """Whether a process here may ask for addresses that are not randomised; a container's filter of system
     calls may forbid it. Tried in a process of its own, as it cannot be taken back by its children."""
     program = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).personality({ADDR_NO_RANDOMIZE}) < 0)"
-    return ask([sys.executable, "-I", "-S", "-c", program], _ANSWER_S).status == 0
+    return ask([sys.executable, "-I", "-S", "-c", program], ANSWER_S).status == 0
 
 
 def interpreter(program: Path) -> bool | None:
