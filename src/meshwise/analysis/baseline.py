@@ -22,12 +22,20 @@ from typing import Any
 import numpy as np
 
 from meshwise.findings.finding import Finding
-from meshwise.findings.metric import MetricKey, PartOf
+from meshwise.findings.metric import (
+    CALLS,
+    HANDSHAKE,
+    INSTRUCTIONS,
+    PER_KIB,
+    PER_RULE,
+    RESUMED,
+    MetricKey,
+    PartOf,
+)
 from meshwise.findings.subject import Kind, LadderStep, Slope
-from meshwise.measure.counts import CALLS, HANDSHAKE, INSTRUCTIONS, PER_KIB, PER_RULE, RESUMED
-from meshwise.stats.interval import Interval, t_quantile
+from meshwise.stats.interval import Interval
 from meshwise.stats.multiplicity import benjamini_hochberg, holm
-from meshwise.stats.welch import Uncertain, difference, welch_p
+from meshwise.stats.welch import Uncertain, difference, of_bounds, welch_p
 
 COMPARED = (INSTRUCTIONS, CALLS, HANDSHAKE, RESUMED, PER_KIB, PER_RULE)
 _KEPT = (
@@ -224,14 +232,12 @@ def _positive(finding: Finding) -> bool:
 
 
 def _estimate(finding: Finding, *, logs: bool = False) -> Uncertain:
-    """Back from an interval to the error of a mean."""
     assert finding.estimate is not None
     assert finding.low is not None
     assert finding.high is not None
     bounds = np.array([finding.estimate, finding.low, finding.high])
     middle, low, high = (np.log(bounds) if logs else bounds).tolist()
-    half = t_quantile(0.5 + finding.confidence / 2, max(finding.n - 1, 1))
-    return Uncertain(middle, (high - low) / 2 / half, max(finding.n - 1, 1))
+    return of_bounds(middle, low, high, finding.n, finding.confidence)
 
 
 def _adjusted(changes: Sequence[_Parts]) -> list[float]:

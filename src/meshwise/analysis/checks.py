@@ -40,13 +40,13 @@ from meshwise.findings.flag import (
 from meshwise.findings.metric import MetricKey, Scale
 from meshwise.findings.reason import Reason
 from meshwise.findings.subject import CellCheck, OrderCheck, StudyCheck
-from meshwise.measure.company import CROWDED_SHARE
 from meshwise.measure.trial import LATE_SHARE
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import clopper_pearson, t_interval, t_p_value
 from meshwise.stats.multiplicity import holm
 from meshwise.stats.regression import dummies, f_test
 from meshwise.stats.verdict import Verdict
+from meshwise.study.design.rounds import CROWDED_SHARE
 from meshwise.study.model import Role, TopologyKind, Trial
 
 UNSTEADY = 0.02

@@ -12,9 +12,8 @@ from meshwise.analysis.grid import Grid
 from meshwise.analysis.settings import Settings
 from meshwise.findings.flag import ACROSS_ARRANGEMENTS, CROWDED, SATURATED_ARM, Flag
 from meshwise.findings.metric import Metric, MetricKey
-from meshwise.measure.company import CROWDED_SHARE
 from meshwise.measure.trial import TrialResult
-from meshwise.study.design.rounds import why_alone
+from meshwise.study.design.rounds import CROWDED_SHARE, why_no_arm
 from meshwise.study.model import Cell, Role
 
 TAIL = 0.99
@@ -103,7 +102,7 @@ def arms_beside(settings: Settings) -> dict[Cell, int]:
     that some have none is known."""
     arms = Counter(trial.round for trial in settings.design)
     planned = {trial.cell: arms[trial.round] - 1 for trial in settings.design if trial.role is Role.CELL}
-    return {cell: planned.get(cell, 0 if why_alone(cell) else 1) for cell in settings.cells} | planned
+    return {cell: planned.get(cell, 0 if why_no_arm(cell) else 1) for cell in settings.cells} | planned
 
 
 def across_arrangements(contrast: Contrast, beside: Mapping[Cell, int]) -> tuple[Flag, ...]:

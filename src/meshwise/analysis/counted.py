@@ -31,9 +31,9 @@ from meshwise.analysis.slope import counted_slopes
 from meshwise.analysis.translated import translated
 from meshwise.findings.finding import Finding, Findings, Provenance
 from meshwise.findings.flag import FAILED, MISSING
-from meshwise.findings.metric import MetricKey, Scale
+from meshwise.findings.metric import INSTRUCTIONS, PER_KIB, PER_RULE, MetricKey, Scale
 from meshwise.findings.subject import Slope, StudyCheck
-from meshwise.measure.counts import INSTRUCTIONS, PER_KIB, PER_RULE, CountedTrial
+from meshwise.measure.counts import CountedTrial
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import FloatArray
 from meshwise.stats.exact import between_executions, halves, noise_rule

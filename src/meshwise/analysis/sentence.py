@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from meshwise.core.units import format_size
+from meshwise.core.units import format_size, plural
 from meshwise.findings.finding import Finding
 from meshwise.findings.metric import Inference, Metric, Scale, metric_of
 from meshwise.findings.subject import (
@@ -246,4 +246,4 @@ def _because(finding: Finding) -> str:
 
 
 def _units(n: int) -> str:
-    return f"{n} execution" + ("" if n == 1 else "s")
+    return plural(n, "execution")

@@ -15,9 +15,8 @@ from dataclasses import fields, replace
 import numpy as np
 
 from meshwise.analysis.contrast import Contrast, Naming, cell_scope, place_of
-from meshwise.findings.metric import Scale
+from meshwise.findings.metric import INSTRUCTIONS, Scale
 from meshwise.findings.subject import STEPS, Slope, SlopePart
-from meshwise.measure.counts import INSTRUCTIONS
 from meshwise.stats.regression import slope_coefficients
 from meshwise.study.factors import FACTORS
 from meshwise.study.model import Cell, MeshName

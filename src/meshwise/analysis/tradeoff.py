@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from meshwise.findings.finding import Finding
-from meshwise.findings.metric import metric_of
-from meshwise.findings.protection import Standing, TradePoint
+from meshwise.findings.metric import CPU, INSTRUCTIONS, metric_of
+from meshwise.findings.protection import AttemptOutcome, Standing, TradePoint
 from meshwise.findings.subject import (
     AgainstNone,
     CellLevel,
@@ -24,14 +24,13 @@ from meshwise.findings.subject import (
     PostureProtection,
     Protection,
 )
-from meshwise.mesh.protection.attempt import AttemptOutcome
 from meshwise.stats.verdict import Verdict
 from meshwise.study.factors import CONTEXT_FIELDS, FREE_FIELDS, concerns
 from meshwise.study.model import NO_MESH, MeshName
 from meshwise.study.security import POSTURES
 
-COSTS = ("cpu_us_per_request", "response_p50_us", "instructions_per_request", "memory_bytes")
-OF_SIDECARS = ("cpu_us_per_request", "instructions_per_request", "memory_bytes")
+COSTS = (CPU, "response_p50_us", INSTRUCTIONS, "memory_bytes")
+OF_SIDECARS = (CPU, INSTRUCTIONS, "memory_bytes")
 """What no mesh costs nothing of, by what they mean, where it has no level of its own."""
 
 Place = tuple[str, str]

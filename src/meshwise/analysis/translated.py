@@ -26,15 +26,14 @@ from dataclasses import replace
 from meshwise.analysis import sentence
 from meshwise.findings.finding import Finding, Provenance
 from meshwise.findings.flag import TRANSLATED_DIFFERS
-from meshwise.findings.metric import MetricKey
+from meshwise.findings.metric import CPU, INSTRUCTIONS, TRANSLATED_CPU, MetricKey
 from meshwise.findings.subject import CellLevel, Kind, LadderStep, StudyCheck
-from meshwise.measure.counts import INSTRUCTIONS
-from meshwise.stats.interval import Interval, t_quantile
+from meshwise.stats.interval import Interval
 from meshwise.stats.verdict import Direction, Verdict
-from meshwise.stats.welch import Uncertain, combined, interval, product
+from meshwise.stats.welch import Uncertain, combined, interval, of_bounds, product
 from meshwise.study.factors import CONTEXT_FIELDS
 
-CPU, RATE, TRANSLATED = "cpu_us_per_request", "ns_per_instruction", "translated_cpu_us_per_request"
+RATE = "ns_per_instruction"
 _Place = tuple[object, ...]
 
 
@@ -76,21 +75,17 @@ def _place(finding: Finding, posture: str = "") -> _Place:
 
 
 def _log(finding: Finding) -> Uncertain:
-    """Back from an interval on logs to the error."""
     assert finding.estimate is not None
     assert finding.low is not None
     assert finding.high is not None
-    df = max(finding.n - 1, 1)
-    half = (math.log(finding.high) - math.log(finding.low)) / 2
-    return Uncertain(math.log(finding.estimate), half / t_quantile(0.5 + finding.confidence / 2, df), df)
+    middle, low, high = map(math.log, (finding.estimate, finding.low, finding.high))
+    return of_bounds(middle, low, high, finding.n, finding.confidence)
 
 
 def _plain(finding: Finding) -> Uncertain | None:
     if finding.estimate is None or finding.low is None or finding.high is None:
         return None
-    df = max(finding.n - 1, 1)
-    half = (finding.high - finding.low) / 2
-    return Uncertain(finding.estimate, half / t_quantile(0.5 + finding.confidence / 2, df), df)
+    return of_bounds(finding.estimate, finding.low, finding.high, finding.n, finding.confidence)
 
 
 def _rate_finding(level: Finding, rate: Uncertain, confidence: float) -> Finding:
@@ -106,7 +101,7 @@ def _rate_finding(level: Finding, rate: Uncertain, confidence: float) -> Finding
     at = level.levels
     where = f"{at['mesh']} `{at['posture']}`, {at['protocol']} at {at['rate_rps']:g}/s"
     text = sentence.between(found.estimate or 0.0, found.low, found.high, "ns")
-    return _with_sentence(found, f"{where}: of all sidecars' CPU time an instruction takes {text}.")
+    return replace(found, sentence=f"{where}: of all sidecars' CPU time an instruction takes {text}.")
 
 
 def _step(
@@ -126,7 +121,8 @@ def _step(
     sure = step.verdict is Verdict.DISTINGUISHABLE and around.excludes(0)
     direction = (Direction.COSTS if around.estimate > 0 else Direction.SAVES) if sure else None
     found = Finding(
-        id=measured.id.removesuffix(CPU) + TRANSLATED, subject=measured.subject, key=MetricKey(TRANSLATED),
+        id=measured.id.removesuffix(CPU) + TRANSLATED_CPU, subject=measured.subject,
+        key=MetricKey(TRANSLATED_CPU),
         estimate=around.estimate, low=around.low, high=around.high, confidence=confidence, unit="us",
         n=step.n, method="counted step times CPU time per instruction of both cells, with the errors of both",
         verdict=Verdict.DISTINGUISHABLE if sure else Verdict.NOT_DISTINGUISHABLE, direction=direction,
@@ -134,11 +130,11 @@ def _step(
     )  # fmt: skip
     text = sentence.between(around.estimate, around.low, around.high, "us")
     at, ladder = measured.levels, measured.subject
-    return _with_sentence(
+    where = f"{at['mesh']}, {at['protocol']} at {at['rate_rps']:g}/s"
+    return replace(
         found,
-        f"{at['mesh']}, {at['protocol']} at {at['rate_rps']:g}/s: `{ladder.lower}` to `{ladder.upper}`, "
-        f"counted and translated, is {text} of all sidecars' CPU time per request, if its "
-        "instructions take what those of both postures do.",
+        sentence=f"{where}: `{ladder.lower}` to `{ladder.upper}`, counted and translated, is {text} of all "
+        "sidecars' CPU time per request, if its instructions take what those of both postures do.",
     )
 
 
@@ -157,10 +153,6 @@ def _of(
         and all(level.levels[name] == measured.levels[name] for name in ("mesh", *CONTEXT_FIELDS))
     ]
     return near[0] if near else None
-
-
-def _with_sentence(finding: Finding, text: str) -> Finding:
-    return replace(finding, sentence=text)
 
 
 def agrees(found: Finding, measured: Finding) -> bool:

@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from meshwise.core.errors import ExitStatus
+from meshwise.core.units import plural
 from meshwise.report import edge
 from meshwise.testbed.local.checks import CheckResult, Grade, all_checks
 
@@ -48,7 +49,7 @@ def verdict(results: Sequence[CheckResult]) -> str:
     warned = sum(result.grade is Grade.WARNING for result in results)
     if failed:
         return f"A study cannot run here: {failed} of {len(results)} checks failed."
-    doubts = f", with {warned} warning{'s' * (warned > 1)}" if warned else ""
+    doubts = f", with {plural(warned, 'warning')}" if warned else ""
     return f"A study can run here{doubts}."
 
 

@@ -22,7 +22,7 @@ from meshwise.cli.plan_needs import lacks, needs_document, needs_line
 from meshwise.cli.plan_search import search_document, show_search
 from meshwise.cli.plan_shape import load_document, load_lines
 from meshwise.cli.wiring import LevelOption, not_applicable
-from meshwise.core.units import format_duration, format_size
+from meshwise.core.units import format_duration, format_size, plural
 from meshwise.report import edge
 from meshwise.report.glossary import legend
 from meshwise.study.design.alone import alone_in, cells_alone
@@ -41,8 +41,8 @@ from meshwise.study.design.rounds import (
     MOST_SIDECARS,
     block_rounds,
     traffic_of,
-    why_alone,
     why_apart,
+    why_no_arm,
 )
 from meshwise.study.factors import FACTORS
 from meshwise.study.file.read import load_study
@@ -241,9 +241,7 @@ def _counting_lines(study: Study) -> list[str]:
         cells = "1 cell differs" if found.merged == 1 else f"{found.merged} cells differ"
         said.append(f"  {cells} only by rate, which means nothing to a count, from others: counted once")
     reasons = Counter(found.left_out.values())
-    said += [
-        f"  not counted: {count} cell{'s' * (count > 1)}, because {why}" for why, count in reasons.items()
-    ]
+    said += [f"  not counted: {plural(count, 'cell')}, because {why}" for why, count in reasons.items()]
     return said
 
 
@@ -259,13 +257,13 @@ def _rounds_words(study: Study) -> str:
     if not several:
         return "apart: no two trials have the same traffic"
     most_rps = max(sum(task.cell.rate_rps for task in arms) for arms in rounds)
-    alone = Counter(why for cell in study.cells if (why := why_alone(cell)))
+    no_arms = Counter(why for cell in study.cells if (why := why_no_arm(cell)))
     said = [
-        f"together: {len(several)} round{'s' * (len(several) > 1)} a block,"
+        f"together: {plural(len(several), 'round')} a block,"
         f" of {', '.join(map(str, several))} arms at the same time,"
         f" at most {most_rps:g} requests/s over all arms"
     ]
-    said += [f"{count} apart: {why}" for why, count in alone.items()]
+    said += [f"{count} apart: {why}" for why, count in no_arms.items()]
     if references := [task.cell.name for arms in rounds for task in arms if task.role is Role.REFERENCE]:
         said.append(
             f"rounds of more than {MOST_SIDECARS} sidecars are divided: {len(references)} have an arm"

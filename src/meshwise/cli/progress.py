@@ -20,7 +20,7 @@ from meshwise.analysis.settings import Settings
 from meshwise.archive.outcome import TrialStatus
 from meshwise.archive.store import Archive
 from meshwise.cli.counting import CountingLine, is_of_counting
-from meshwise.core.units import format_duration
+from meshwise.core.units import format_duration, plural
 from meshwise.measure.attribution import Machine
 from meshwise.measure.trial import UNKNOWN_MACHINE, TrialResult
 from meshwise.report.live import busy_words, line_of, table_lines
@@ -167,7 +167,7 @@ class RoundsSoFar:
     def _place(self) -> str:
         first, count = self._arms[0], len(self._arms)
         again = " again" if first.attempt else ""
-        arms = f"{count} arm{'' if count == 1 else 's'}"
+        arms = plural(count, "arm")
         if first.role is Role.ALONE:
             arms = f"{first.cell.mesh} {first.cell.posture.name} {first.cell.protocol} alone"
         place = f"block {first.block + 1}/{self._blocks} · round {first.round + 1}/{self._of}{again}, {arms}"

@@ -85,17 +85,8 @@ def _read(cls: type[Facts], entry: Mapping[str, Any] | None) -> Facts | None:
     return cls(**{each.name: entry[each.name] for each in fields(cls)}) if entry else None
 
 
-_NUMBERS = (
-    "estimate",
-    "low",
-    "high",
-    "ratio",
-    "ratio_low",
-    "ratio_high",
-    "floor",
-    "mde",
-    "equivalent_within",
-)
+_NUMBERS = tuple(each.name for each in fields(Finding) if "float" in str(each.type))
+"""JSON may have a whole number there."""
 
 
 def plain(value: Any) -> Any:

@@ -83,7 +83,6 @@ TELEMETRY_INCOMPLETE = FlagKind(
     "look whether the process ended early, in the failed trials below",
 )
 BOOKS_VIOLATED = FlagKind("books_violated", "{words}")
-# Its processes are not those of the first trials of its execution.
 COMPANY = FlagKind(
     "company",
     "another arm of its round was not there to the end: {absent}",

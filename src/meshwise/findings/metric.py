@@ -23,7 +23,8 @@ class Inference(StrEnum):
     SAMPLED = "sampled"
     """It varies from trial to trial: an interval over executions says how sure it is."""
     EXACT = "exact"
-    """It is counted, and the same whenever it is counted: a difference is one, or there is none."""
+    """It is counted, and hardly depends on the machine: how far equal counts lie apart says what is a
+    difference (`stats.exact`)."""
 
 
 class PartOf(StrEnum):
@@ -209,6 +210,13 @@ METRICS: dict[str, Metric] = {
                  "instructions per rule", scale=Scale.DIFFERENCE, slope_of="instructions_per_request"),
     ]
 }  # fmt: skip
+INSTRUCTIONS, CALLS = "instructions_per_request", "syscalls_per_request"
+CALLS_BY_NAME = "syscalls_by_name_per_request"
+BY_GROUP = "instructions_by_group_per_request"
+PER_KIB, PER_RULE = "instructions_per_kib", "instructions_per_rule"
+HANDSHAKE, RESUMED = "instructions_per_handshake", "instructions_per_resumed_handshake"
+CPU, TRANSLATED_CPU = "cpu_us_per_request", "translated_cpu_us_per_request"
+"""Names of some, for those who look for just these."""
 _UNITS = ("us", "ns", "bytes", "rps", "ratio")
 
 

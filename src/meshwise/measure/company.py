@@ -1,6 +1,6 @@
 """How a trial went beside the other arms of its round: was there CPU to spare, was it saturated itself. Pure.
 
-Laws of this file:
+Rules of this file:
 - The pods' CPUs are those that the instrument does not use (`environment.json`, `cpus.others`; without
   pinning all). Busy is whatever is not idle, whoever used it, what a hypervisor took among it.
 - An arm is saturated if more of its requests failed than FAILED_SHARE beside those that the study asks to
@@ -20,9 +20,6 @@ from meshwise.study.graph.sums import asked_errors
 from meshwise.study.model import Cell
 from meshwise.telemetry.labels import read_labels
 
-CROWDED_SHARE = 0.7
-"""Of the pods' CPUs. Above it a round says nothing of tails: whoever is behind a slow request waits for it,
-whichever arm it belongs to."""
 FAILED_SHARE = 0.01
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from meshwise.findings.flag import TELEMETRY_INCOMPLETE, Flag
-from meshwise.findings.metric import MetricKey
+from meshwise.findings.metric import CALLS, CALLS_BY_NAME, HANDSHAKE, INSTRUCTIONS, RESUMED, MetricKey
 from meshwise.measure.functions import attributed, by_group
 from meshwise.measure.trial import TrialResult
 from meshwise.stats.arrays import FloatArray
@@ -31,10 +31,6 @@ from meshwise.study.model import MtlsMode, Trial
 from meshwise.telemetry.counting.seam import Function
 from meshwise.telemetry.source import Source
 
-INSTRUCTIONS, CALLS = "instructions_per_request", "syscalls_per_request"
-CALLS_BY_NAME = "syscalls_by_name_per_request"
-PER_KIB, PER_RULE = "instructions_per_kib", "instructions_per_rule"
-HANDSHAKE, RESUMED = "instructions_per_handshake", "instructions_per_resumed_handshake"
 _PER_REQUEST = {"instructions": INSTRUCTIONS, "system_calls": CALLS}
 """What the archive counts -> the metric."""
 _HANDSHAKING = (MtlsMode.PERMISSIVE, MtlsMode.STRICT)

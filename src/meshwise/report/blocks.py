@@ -13,6 +13,7 @@ from enum import StrEnum
 from markupsafe import Markup
 
 from meshwise.findings.finding import Finding
+from meshwise.findings.protection import AttemptOutcome
 from meshwise.report.words import Form, Note, VerdictWords, notes_of
 
 EXPLORATORY = "exploratory: not a primary metric of the study"
@@ -71,20 +72,26 @@ class Judged:
         return str(self.verdict)
 
 
+_MARKS = {
+    AttemptOutcome.STOPPED: "✓",
+    AttemptOutcome.LET_THROUGH: "✗",
+    AttemptOutcome.NOT_APPLICABLE: "–",
+    AttemptOutcome.UNDECIDED: "?",
+}
+
+
 @dataclass(frozen=True)
 class Sign:
     """What came of an attempt; a phone has room for its mark only."""
 
     word: str
     kind: str
-    """`stopped`, `let_through`, `not_applicable`, `undecided`; empty: not tried."""
+    """An `AttemptOutcome`; empty: not tried."""
     marks: str = ""
 
     @property
     def mark(self) -> str:
-        return {"stopped": "✓", "let_through": "✗", "not_applicable": "–", "undecided": "?"}.get(
-            self.kind, ""
-        )
+        return _MARKS[AttemptOutcome(self.kind)] if self.kind else ""
 
     def __str__(self) -> str:
         return f"{self.word}{self.marks}"

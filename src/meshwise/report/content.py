@@ -21,7 +21,7 @@ from meshwise.core import messages
 from meshwise.findings.document import read_finding
 from meshwise.findings.finding import SCHEMA_VERSION, Finding
 from meshwise.findings.flag import EXPLORATORY
-from meshwise.findings.metric import Inference, Metric, metric_of
+from meshwise.findings.metric import INSTRUCTIONS, Inference, Metric, metric_of
 from meshwise.findings.pictures import Pictures
 from meshwise.findings.protection import TradePoint
 from meshwise.findings.subject import (
@@ -186,7 +186,7 @@ class Content:
         ]
         exact = [each for each in same if all(each.levels[name] == part.levels[name] for name in free[1:])]
         found = exact or sorted(same, key=lambda each: [each.levels[name] for name in free[1:]])
-        return found[0].ladder("instructions_per_request") if found else None
+        return found[0].ladder(INSTRUCTIONS) if found else None
 
     def of_kind(self, *kinds: str) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.kind in kinds)

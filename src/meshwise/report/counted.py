@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from meshwise.core.units import plural
 from meshwise.findings.finding import Finding
-from meshwise.findings.metric import metric_of
+from meshwise.findings.metric import (
+    CALLS,
+    CALLS_BY_NAME,
+    CPU,
+    HANDSHAKE,
+    INSTRUCTIONS,
+    RESUMED,
+    TRANSLATED_CPU,
+    metric_of,
+)
 from meshwise.findings.subject import Kind, LadderStep
 from meshwise.report import words
 from meshwise.report.attributed import attributed, differential_lines
@@ -38,14 +48,11 @@ from meshwise.report.content import (
 from meshwise.report.growth import counted_growths
 from meshwise.report.tables import difference_table, growth_table, ladder_table
 
-INSTRUCTIONS, CALLS = "instructions_per_request", "syscalls_per_request"
-_HANDSHAKES = ("instructions_per_handshake", "instructions_per_resumed_handshake")
-_BY_NAME = "syscalls_by_name_per_request"
+_HANDSHAKES = (HANDSHAKE, RESUMED)
 MOST_RUNGS = 12
 """Rows up to which a terminal has the further tables of a setting."""
 MOST_CALLS = 8
 """System calls that are shown by name: the most frequent."""
-_CPU, _TRANSLATED = "cpu_us_per_request", "translated_cpu_us_per_request"
 _BATCHING = ("connections", "streams")
 _ABOUT = (
     "Counted under {counter}, in {executions} lives of the proxies; what goes on while nothing is asked is "
@@ -61,7 +68,7 @@ def counted_line(content: Content) -> str:
     counting = content.study.get("counting")
     if not isinstance(counting, dict):
         return HOW_TO if any(part.meshes for part in content.slices) else ""
-    executions = words.plural(int(counting.get("executions") or 0), "execution")
+    executions = plural(int(counting.get("executions") or 0), "execution")
     return f"instructions and system calls per request by {counting.get('counter')}, {executions}"
 
 
@@ -184,7 +191,7 @@ def _handshakes(name: str, ladders: Sequence[Ladder], *, many: bool) -> Table:
             entries += [form.level(value) if value else "", bounds(form, value)]
         rows.append(Row((rung.label, *mesh_entry(rung.mesh, many=many), *entries)))
     interval = TableColumn("interval", Setting.INTERVAL)
-    titles = {_HANDSHAKES[0]: "full handshake", _HANDSHAKES[1]: "resumed"}
+    titles = {HANDSHAKE: "full handshake", RESUMED: "resumed"}
     columns = [TableColumn("posture", Setting.LABEL, ""), *mesh_column(many=many)]
     for ladder in ladders:
         columns += [TableColumn(titles[ladder.metric], Setting.STRONG), interval]
@@ -196,7 +203,7 @@ def _handshakes(name: str, ladders: Sequence[Ladder], *, many: bool) -> Table:
 
 def _by_name(content: Content, part: Slice, name: str) -> Iterator[Table]:
     """The most frequent system calls: a row per call, a column per rung."""
-    levels = [finding for finding in _of(content, part, _BY_NAME) if finding.estimate is not None]
+    levels = [finding for finding in _of(content, part, CALLS_BY_NAME) if finding.estimate is not None]
     total = part.ladder(CALLS)
     if not levels or total is None:
         return
@@ -235,11 +242,11 @@ def _translated(content: Content) -> Iterator[Table]:
         for finding in content.of_kind(Kind.INCREMENT)
         if isinstance(finding.subject, LadderStep) and not finding.part and finding.estimate is not None
     ]
-    measured = {finding.id.removesuffix(_CPU): finding for finding in steps if finding.metric == _CPU}
+    measured = {finding.id.removesuffix(CPU): finding for finding in steps if finding.metric == CPU}
     found = [
-        (finding, measured[finding.id.removesuffix(_TRANSLATED)])
+        (finding, measured[finding.id.removesuffix(TRANSLATED_CPU)])
         for finding in steps
-        if finding.metric == _TRANSLATED and finding.id.removesuffix(_TRANSLATED) in measured
+        if finding.metric == TRANSLATED_CPU and finding.id.removesuffix(TRANSLATED_CPU) in measured
     ]
     if not found:
         return
@@ -261,7 +268,7 @@ def _translated(content: Content) -> Iterator[Table]:
     )
     interval = TableColumn("interval", Setting.INTERVAL)
     yield Table(
-        "counted-translated", f"{metric_of(_CPU).title}, {form.unit}: translated beside measured",
+        "counted-translated", f"{metric_of(CPU).title}, {form.unit}: translated beside measured",
         (
             TableColumn("step", Setting.LABEL, ""), *mesh_column(many=many),
             TableColumn("translated", Setting.STRONG), interval,

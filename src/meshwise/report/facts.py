@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from meshwise.core.units import format_size
+from meshwise.core.units import format_size, plural
 from meshwise.findings.finding import Finding
 from meshwise.findings.metric import metric_of
 from meshwise.findings.subject import MeshDifference, NoiseFloor, StepDifference
@@ -31,10 +31,10 @@ def study_line(content: Content) -> str:
 def _sizes(content: Content) -> Iterator[str]:
     for name, word in (("blocks", "block"), ("executions", "execution")):
         if isinstance(count := content.study.get(name), int):
-            yield words.plural(count, word)
+            yield plural(count, word)
     if total := sum(content.statuses.values()):
         troubles = [f"{count} {word}" for word, count in content.statuses.items() if count and word != "ok"]
-        yield words.plural(total, "trial") + (f" ({', '.join(troubles)})" if troubles else "")
+        yield plural(total, "trial") + (f" ({', '.join(troubles)})" if troubles else "")
 
 
 def machine(environment: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -147,7 +147,7 @@ def fidelity_line(content: Content) -> str:
     if gaps:
         first, rest = str(gaps[0]["what"]), len(gaps) - 1
         more = f"; {rest} more in report.html" if rest else ""
-        lines.append(f"{words.plural(len(gaps), 'known difference')} from the real mesh: {first}{more}")
+        lines.append(f"{plural(len(gaps), 'known difference')} from the real mesh: {first}{more}")
     return "; ".join(lines) or "no difference from the real mesh is recorded"
 
 

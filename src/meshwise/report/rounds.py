@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
+from meshwise.core.units import plural
 from meshwise.report.blocks import Details, Paragraph, Row, Section, Setting, Table, TableColumn
 from meshwise.report.content import Content
-from meshwise.report.words import plural
 
 
 def rounds_line(content: Content) -> str:
-    """`8 rounds of 6 arms · CPUs of the pods 41 to 83 % busy (1 above 70 %) · ...`; empty without rounds."""
+    """`8 rounds of 6 arms · CPUs of the pods 41 to 83 % busy (in 1 so busy that ...) · ...`; empty without
+    rounds."""
     rounds = _rounds(content)
     if not rounds:
         return ""

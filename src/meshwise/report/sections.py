@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from meshwise.findings.finding import Finding
 from meshwise.findings.flag import EXPLORATORY
+from meshwise.findings.metric import CPU, INSTRUCTIONS
 from meshwise.findings.subject import Kind, MeshDifference, SlopePart
 from meshwise.report import counted, facts, pictures, protection, saturation, tradeoff
 from meshwise.report.blocks import (
@@ -113,7 +114,7 @@ def _sentences(content: Content) -> Iterator[str]:
 def _counted_steps(content: Content) -> Iterator[Finding]:
     """Of what was counted the sure steps, of every setting."""
     for part in content.counted:
-        ladder = part.ladder(counted.INSTRUCTIONS)
+        ladder = part.ladder(INSTRUCTIONS)
         for rung in ladder.rungs if ladder else ():
             if rung.step and rung.step.verdict is Verdict.DISTINGUISHABLE:
                 yield rung.step
@@ -132,7 +133,7 @@ def _slice(content: Content, part: Slice, record: Record) -> Section:
         marks = figures(list(pictures.ladders(name, part, primary)))
         blocks += [Heading("The ladder"), *marks, Paragraph(about)]
     beside = content.counted_beside(part)
-    of_cpu = [ladder for ladder in primary if ladder.metric == "cpu_us_per_request"]
+    of_cpu = [ladder for ladder in primary if ladder.metric == CPU]
     own = next(iter([*of_cpu, *primary]), None)
     for number, ladder in enumerate(primary, 1):
         blocks.append(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from meshwise.findings.metric import metric_of
+from meshwise.analysis.tradeoff import COSTS
+from meshwise.findings.metric import CPU, INSTRUCTIONS, metric_of
 from meshwise.findings.protection import Standing, TradePoint
 from meshwise.findings.subject import Kind
 from meshwise.report import words
@@ -33,12 +34,8 @@ from meshwise.report.tradeoff_chart import PlottedPoint, tradeoff_chart
 from meshwise.report.words import Form, form_for
 
 HOW_TO_COST = "not measured; `meshwise run STUDY.yaml --out DIR` measures them in the same archive"
-_TITLES = {
-    "cpu_us_per_request": "CPU",
-    "response_p50_us": "p50",
-    "instructions_per_request": "instructions",
-    "memory_bytes": "memory",
-}
+_SHORTER = {CPU: "CPU", INSTRUCTIONS: "instructions", "memory_bytes": "memory"}
+"""Where a metric's short name is too long for a column, or for a list."""
 _MARKS = {Standing.FRONT: "•", Standing.PERHAPS: "~", Standing.DOMINATED: "\u00a0"}
 _ABOUT = (
     "A posture is dominated where another one costs less and stops at least what it stops, of the attempts "
@@ -96,8 +93,8 @@ def _points(content: Content, part: Slice) -> dict[str, list[TradePoint]]:
     beside = content.counted_beside(part)
     counted = next((rung.value.levels for rung in beside.rungs if rung.value), None) if beside else None
     found: dict[str, list[TradePoint]] = {}
-    for metric in _TITLES:
-        levels: Mapping[str, object] | None = counted if metric == "instructions_per_request" else part.levels
+    for metric in COSTS:
+        levels: Mapping[str, object] | None = counted if metric == INSTRUCTIONS else part.levels
         own = [
             point
             for point in content.tradeoff
@@ -209,7 +206,11 @@ def _table(
 def _title(metric: str, form: Form) -> str:
     """`CPU, us`; `instructions` need no unit."""
     unit = form.unit.removesuffix("instructions").strip()
-    return f"{_TITLES[metric]}, {unit}" if unit else _TITLES[metric]
+    return f"{_short(metric)}, {unit}" if unit else _short(metric)
+
+
+def _short(metric: str) -> str:
+    return _SHORTER.get(metric, metric_of(metric).short)
 
 
 def _stopped(point: TradePoint) -> str:
@@ -231,7 +232,7 @@ def _dominated(content: Content, own: Mapping[str, TradePoint], free: Sequence[s
         if point.dominated_by:
             perhaps = "perhaps " if point.standing is Standing.PERHAPS else ""
             names = _dominators(content, point, free, many=many)
-            told.setdefault(perhaps + names, []).append(_TITLES[metric])
+            told.setdefault(perhaps + names, []).append(_short(metric))
     if len(told) == 1 and len(next(iter(told.values()))) == len(own):
         return next(iter(told))
     return "; ".join(f"{', '.join(metrics)}: {names}" for names, metrics in told.items())

@@ -18,6 +18,12 @@ class Uncertain:
     df: float
 
 
+def of_bounds(middle: float, low: float, high: float, n: int, confidence: float) -> Uncertain:
+    """Back from a t interval over `n` units to the error of its mean."""
+    df = max(n - 1, 1)
+    return Uncertain(middle, (high - low) / 2 / t_quantile(0.5 + confidence / 2, df), df)
+
+
 def combined(value: float, parts: list[tuple[float, Uncertain]]) -> Uncertain:
     """`value` with the errors of independent `parts`, each times its weight (the derivative by it)."""
     variances = [(weight * part.error) ** 2 for weight, part in parts]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from meshwise.study.design.alone import alone_in
 from meshwise.study.design.counting import counting_design, planned_windows
 from meshwise.study.design.overhead import ROUND_S, arm_s, rounds_s, start_s
-from meshwise.study.design.rounds import Task, block_rounds, block_tasks
+from meshwise.study.design.rounds import CROWDED_SHARE, Task, block_rounds, block_tasks
 from meshwise.study.design.search import INVALID_TRIES, most_steps, usual_steps
 from meshwise.study.graph.sums import asked_errors
 from meshwise.study.load.rate import rate_over_time
@@ -37,8 +37,6 @@ SEARCHED_TIMES = 6.0
 
 SIDECARS_US = (400, 900)
 """CPU per request of two sidecars, by mesh, posture, machine (docs/results.md); in a chain for each hop."""
-CROWDED_SHARE = 0.7
-"""Of a CPU: above it a round says nothing of tails (`measure.company` flags what was so busy)."""
 
 
 @dataclass(frozen=True)

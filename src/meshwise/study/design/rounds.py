@@ -28,6 +28,9 @@ from meshwise.study.model import (
 MOST_SIDECARS = 28
 """Of one round: 14 arms from point to point. Two of Istio's hold 147 MiB, and an arm beyond the reach
 of the caches measures another machine; larger rounds are divided, and share a reference arm."""
+CROWDED_SHARE = 0.7
+"""Of the pods' CPUs. Above it a round says nothing of tails: whoever is behind a slow request waits for it,
+whichever arm it belongs to."""
 LEAST_ARMS = 3
 """A cell, its twin and the reference, however large the topology."""
 
@@ -45,8 +48,8 @@ def block_rounds(study: Study) -> list[list[Task]]:
     """The rounds of every block, before anything is shuffled; a trial apart is a round of one."""
     rounds: dict[Any, list[tuple[Cell, Role]]] = {}
     for cell, role in _tasks(study):
-        alone = study.arrangement is Arrangement.APART or why_alone(cell) is not None
-        rounds.setdefault((cell, role) if alone else traffic_of(cell), []).append((cell, role))
+        apart = study.arrangement is Arrangement.APART or why_no_arm(cell) is not None
+        rounds.setdefault((cell, role) if apart else traffic_of(cell), []).append((cell, role))
     return [
         [Task(cell, role, process_set) for (cell, role), process_set in zip(part, _sets(part), strict=True)]
         for arms in rounds.values()
@@ -72,7 +75,7 @@ def why_apart(search: Search | None, plan: TrialPlan, cells: Sequence[Cell]) -> 
     return None
 
 
-def why_alone(cell: Cell) -> str | None:
+def why_no_arm(cell: Cell) -> str | None:
     """Why this cell cannot be an arm, or None."""
     if cell.plaintext_share:
         return "its second client, outside the mesh, has a stream of its own"

@@ -1,7 +1,7 @@
 """A study file -> `Study`, or one error that names every problem with file:line:column.
 
-Four steps, each stopping at its own problems: read and compose (`document`), shape (`shape`), meaning
-(`expand`), and what the meshes can express (a function that is passed in).
+Four steps, each stopping at its own problems: read and compose (`document`), shape (`keys`), meaning
+(`study.grid.expand`), and what the meshes can express (a function that is passed in).
 """
 
 from __future__ import annotations

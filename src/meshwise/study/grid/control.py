@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshwise.core import messages
-from meshwise.study.design.weight import weight as weight
+from meshwise.study.design.weight import weight
 from meshwise.study.file.keys import Match, StudyFile
 from meshwise.study.file.problems import Problem, impossible
 from meshwise.study.grid.match import matches
