@@ -109,6 +109,19 @@ def test_a_round_with_more_envoys_than_may_watch_files_is_refused_with_the_remed
     assert not (directory / "out").exists()
 
 
+def test_a_round_with_more_connections_than_files_may_be_open_is_refused_with_the_remedy(
+    directory: Path,
+) -> None:
+    need_real_proxies()
+    (directory / "study.yaml").write_text(
+        "name: wide\nenvironments: [istio]\nfactors: {posture: ladder, connections: 1024}\nblocks: 2\n"
+    )
+    done = run(directory, prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096)))
+    refused(done, 3, "MW216", "`ulimit -Hn 8192` as root")
+    assert "6144 connections at the same time" in done.stderr
+    assert not (directory / "out").exists()
+
+
 def a_text(directory: Path) -> str:
     path = directory / "a-text"
     path.write_text("not a program\n")

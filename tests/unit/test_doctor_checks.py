@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,20 @@ def test_more_envoys_than_the_kernel_lets_watch_files_are_refused_before_anythin
     monkeypatch.setattr(linux, "inotify_instances", lambda wanted: min(wanted, 125))
     with pytest.raises(MeshwiseError, match="MW214"):  # other programs of the user have three
         checks.require_room(of_istio(14))
+
+
+def test_more_connections_in_a_round_than_files_may_be_open_are_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    checks.require_room(Needs(2, {MeshName.NONE: 2}, 0, connections=3072))
+    with pytest.raises(MeshwiseError) as caught:
+        checks.require_room(Needs(2, {MeshName.NONE: 2}, 0, connections=3073))
+    assert (caught.value.code, caught.value.exit_status) == ("MW216", 3)
+    assert "3073 connections at the same time, for which a process needs 4097 open files" in caught.value.what
+    assert "`ulimit -Hn 8192` as root" in caught.value.remedy
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
+    checks.require_room(Needs(2, {MeshName.NONE: 2}, 0, connections=100_000))
 
 
 def test_more_sidecars_than_memory_are_refused_before_anything_starts(

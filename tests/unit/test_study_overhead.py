@@ -67,6 +67,15 @@ def test_all_environments_of_a_study_are_counted_with_their_largest_topology() -
     assert (needs_of(banks).banks, needs_of(banks).envoys) == (2, 8)
 
 
+def test_the_connections_of_a_whole_round_are_counted() -> None:
+    text = "environments: [none, istio]\nfactors: {posture: [none, strict], connections: [16, 100]%s}\n%s"
+    assert needs_of(study(text % ("", ""))).connections == 2 * 100, "no mesh and strict"
+    assert needs_of(study(text % ("", "arrangement: apart\n"))).connections == 100
+    assert needs_of(study(text % (", churn: 10/s", ""))).connections == 2 * 2 * 100
+    counted = study(text % ("", "count: {connections: 50, requests: 50, at_once: 3}\n"))
+    assert needs_of(counted, counting=True).connections == 3 * 50, "three lives at once"
+
+
 def test_plan_says_what_a_study_needs_and_what_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chain of four on a machine as it comes: a user may have 128 inotify instances."""
     monkeypatch.setattr(checks, "inotify_limit", lambda: 128)

@@ -6,9 +6,8 @@ from typing import Any
 
 from meshwise.core import linux
 from meshwise.core.memory import available_bytes
-from meshwise.core.units import format_size
+from meshwise.core.units import format_size, plural
 from meshwise.study.design.needs import Needs, needs_of
-from meshwise.study.factor import counted
 from meshwise.study.model import MeshName, Study
 from meshwise.testbed.local import checks
 
@@ -25,6 +24,7 @@ def needs_document(study: Study) -> dict[str, Any]:
         "memory_available_bytes": available_bytes(),
         "inotify_instances": needs.inotify,
         "inotify_limit": checks.inotify_limit(),
+        "connections": needs.connections,
     }
 
 
@@ -32,9 +32,9 @@ def needs_line(study: Study) -> str:
     """Everything of a study that runs at the same time, and what there is of it here."""
     needs = needs_of(study)
     proxies = [
-        counted(count, name) for mesh, name in _PROXIES.items() if (count := needs.workloads.get(mesh, 0))
+        plural(count, name) for mesh, name in _PROXIES.items() if (count := needs.workloads.get(mesh, 0))
     ]
-    parts = [counted(needs.environments, "environment"), *proxies]
+    parts = [plural(needs.environments, "environment"), *proxies]
     parts.append(f"about {format_size(needs.memory_bytes)} of memory ({format_size(available_bytes())} here)")
     if needs.inotify:
         parts.append(f"{needs.inotify} inotify instances ({_free(needs)} here)")
@@ -48,7 +48,9 @@ def _free(needs: Needs) -> str:
 
 def lacks(study: Study) -> list[str]:
     """Why a run would be refused on this machine, each with its remedy."""
+    parts = [needs_of(study)] + ([needs_of(study, counting=True)] if study.counting else [])
     return [
         f"this machine cannot run it: {error.what} [{error.code}]; {error.remedy}"
-        for error in checks.lacking(needs_of(study))
+        for needs in parts
+        for error in checks.lacking(needs)
     ]

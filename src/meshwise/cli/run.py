@@ -15,7 +15,7 @@ from meshwise.archive.read import stored_alone, stored_graph
 from meshwise.archive.store import TrialStatus
 from meshwise.cli.parts import run_parts
 from meshwise.cli.wiring import LevelOption, not_applicable
-from meshwise.core.units import format_duration
+from meshwise.core.units import format_duration, plural
 from meshwise.mesh.binaries.store import OVERRIDES
 from meshwise.runner.loop import RunSummary
 from meshwise.study.design.blocks import design
@@ -79,7 +79,7 @@ def stopped_line(
     if not stored:
         return "stopped before a trial was complete"
     return (
-        f"stopped; what is complete is kept: {counted(stored, 'trial')}; archive in {out}\n"
+        f"stopped; what is complete is kept: {plural(stored, 'trial')}; archive in {out}\n"
         f"next: meshwise {command} {shlex.quote(str(study))} --out {shlex.quote(str(out))} --resume"
         + (f" --level {level}" if level else "")
     )
@@ -102,10 +102,10 @@ def closing_line(
         if count
     ]
     done = (
-        f"{counted(total, 'trial')} in {format_duration(summary.wall_s * 1e9)}"
+        f"{plural(total, 'trial')} in {format_duration(summary.wall_s * 1e9)}"
         f" ({share:.0%} of it in warm-up or measurement)"
         if total
-        else f"nothing was left to do: {counted(len(statuses), 'trial')} stored"
+        else f"nothing was left to do: {plural(len(statuses), 'trial')} stored"
     )
     where = shlex.quote(str(out))
     analyze = "" if shown else f"meshwise analyze {where} && "
@@ -114,7 +114,3 @@ def closing_line(
         + (f"; {', '.join(troubles)}" if troubles else "")
         + f"; archive in {out}\nnext: {analyze}meshwise report {where}"
     )
-
-
-def counted(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"

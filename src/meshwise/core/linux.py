@@ -192,6 +192,18 @@ def _in_thread(prepare: Callable[[], None], action: Callable[[], T]) -> T:
     return results[0]
 
 
+def allow_open_files(wanted: int) -> int:
+    """How many descriptors this process may have; its soft limit is raised to `wanted` as far as the hard one
+    allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    allowed = wanted if hard == unlimited else min(wanted, hard)
+    if soft == unlimited or soft >= allowed:
+        return wanted if soft == unlimited else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed
+
+
 def inotify_instances(wanted: int) -> int:
     """How many of so many more may be made now: made, counted and closed again.
 

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any, cast
 
 from meshwise.core import messages
 from meshwise.core.errors import Fault, MeshwiseError
-from meshwise.core.linux import die_with_parent
+from meshwise.core.linux import allow_open_files, die_with_parent
 from meshwise.load.addresses import answering
 from meshwise.load.dealt import Dealt, times_of_each
 from meshwise.load.engine import Engine
@@ -52,20 +51,17 @@ _ENDING_DESCRIPTORS = 512
 
 
 def check_descriptors(*specs: LoadSpec) -> None:
-    """Raises the soft limit as far as needed and allowed. Raises MW307 before anything starts."""
+    """Raises the soft limit as far as needed. Raises MW307, before anything starts, where it may not be so
+    high."""
     processes = specs[0].processes
     needed = _SPARE_DESCRIPTORS + 4 * processes
     for spec in specs:
         own = -(-spec.connections // processes)
         ending = spec.requests_per_connection or spec.churn_per_s
         needed += own + (min(own + _SPARE_DESCRIPTORS, _ENDING_DESCRIPTORS) if ending else 0)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if needed <= soft:
-        return
-    if hard != resource.RLIM_INFINITY and needed > hard:
+    if (allowed := allow_open_files(needed)) < needed:
         asked = sum(spec.connections for spec in specs)
-        raise messages.TOO_FEW_DESCRIPTORS.error(needed=asked, limit=hard, wanted=needed)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        raise messages.TOO_FEW_DESCRIPTORS.error(needed=asked, limit=allowed, wanted=needed)
 
 
 def run_dealt(dealt: Dealt, files: Sequence[RunFiles], say: Say) -> list[LoadReport]:

@@ -145,10 +145,6 @@ def rung_order(posture: str) -> tuple[int, str]:
     return (LADDER_NAMES.index(posture), "") if known else (len(LADDER_NAMES), posture)
 
 
-def plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
 def is_neutral(field: str, value: object) -> bool:
     """Whether a level that everything has need not be said."""
     return value in BY_FIELD[field].ordinary

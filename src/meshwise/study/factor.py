@@ -179,8 +179,3 @@ class Factor:
         column = self.columns[0]
         value = row.get(column.name) if column.added else row[column.name]
         return self.settled() if column.added and value is None else self.read(value)
-
-
-def counted(count: float, noun: str) -> str:
-    """`1 node`, `3 nodes`."""
-    return f"{count:g} {noun}" if count == 1 else f"{count:g} {noun}s"

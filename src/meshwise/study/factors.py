@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from meshwise.core.units import format_size
+from meshwise.core.units import format_size, plural
 from meshwise.study.bank import Stores
-from meshwise.study.factor import CellColumn, ColumnKind, Factor, FactorRole, SlopeUnit, counted
+from meshwise.study.factor import CellColumn, ColumnKind, Factor, FactorRole, SlopeUnit
 from meshwise.study.file.pattern_keys import Churn, Sizes
 from meshwise.study.file.scalars import Rate, Share, one_of
 from meshwise.study.graph.model import ServiceGraph, graph_of
@@ -134,8 +134,8 @@ FACTORS: tuple[Factor, ...] = (
         field="connections", key="connections", role=CONTEXT, default=16, numeric=True,
         type=Annotated[int, Field(ge=1, le=1024)], about="Connections of the instrument. Default: 16.",
         columns=_column("connections", _INT, "connections of the instrument"),
-        heading="connections", short=lambda count: counted(count, "connection"),
-        spoken=lambda count, _: counted(count, "connection"),
+        heading="connections", short=lambda count: plural(count, "connection"),
+        spoken=lambda count, _: plural(count, "connection"),
         named=lambda cell: f"{cell.connections}x{cell.streams}",
     ),
     Factor(
@@ -143,7 +143,7 @@ FACTORS: tuple[Factor, ...] = (
         type=Annotated[int, Field(ge=1, le=1000)],
         about="Concurrent streams per connection; http1 and tcp have one. Default: 1.",
         columns=_column("streams", _INT, "concurrent streams per connection"),
-        heading="streams", short=lambda count: f"{counted(count, 'stream')} per connection",
+        heading="streams", short=lambda count: f"{plural(count, 'stream')} per connection",
         spoken=lambda count, _: f"{count:d} streams each",
     ),  # its name stands with that of `connections`
     Factor(
@@ -165,7 +165,7 @@ FACTORS: tuple[Factor, ...] = (
             TopologyKind.GRAPH: "a service graph has the services that it has",
             TopologyKind.BANK: "the bank has the services that it has",
         },
-        heading="length", short=lambda count: counted(count, "node"),
+        heading="length", short=lambda count: plural(count, "node"),
         spoken=lambda count, kind: f"{kind} of {count:d}",
         growth=SlopeUnit(1, "each further {shape} node", "/node", "nodes of the {shape}"),
     ),  # its name is in the topology's
@@ -258,7 +258,7 @@ FACTORS: tuple[Factor, ...] = (
             "requests_per_connection", _INT, "after so many a connection ends; 0: all are kept", True
         ),
         heading="per connection", text=lambda count: str(count) if count else "kept",
-        short=lambda count: f"{counted(count, 'request')} per connection" if count else "kept connections",
+        short=lambda count: f"{plural(count, 'request')} per connection" if count else "kept connections",
         spoken=lambda count, _: f"{count:d} requests per connection" if count else "",
         named=lambda cell: f"{cell.requests_per_connection}each" if cell.requests_per_connection else "",
     ),
@@ -289,7 +289,7 @@ FACTORS: tuple[Factor, ...] = (
         type=Annotated[int, Field(ge=1, le=100_000)], needs=("streaming", Streaming.NONE),
         about="Messages per stream, where there is streaming. Default: 10.",
         columns=_column("messages", _INT, "messages per gRPC stream; 1 without", True),
-        heading="messages", short=lambda count: f"{counted(count, 'message')} per stream",
+        heading="messages", short=lambda count: f"{plural(count, 'message')} per stream",
         spoken=lambda count, _: f"{count:d} messages each",
     ),  # its name stands with that of `streaming`
     Factor(

@@ -48,6 +48,13 @@ TOO_LITTLE_MEMORY_FOR_ARMS = environment_fault(
     "taken here",
     "fewer postures or meshes in one study, a smaller topology, or `arrangement: apart`",
 )
+TOO_FEW_FILES_FOR_ARMS = environment_fault(
+    "MW216",
+    "the arms of a round have {connections} connections at the same time, for which a process needs {needed} "
+    "open files; {limit} may be open here",
+    "`ulimit -Hn {wanted}` as root, or `nofile` in limits.conf; or fewer `connections`, fewer postures in "
+    "one study, or `arrangement: apart`",
+)
 REFUSED = environment_fault("MW220", "the system refused: {what}", "{remedy}")
 NO_WORKING_DIRECTORY = environment_fault(
     "MW221", "the working directory does not exist any more", "`cd` to one that does"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ COUNTED_BYTES = {MeshName.ISTIO: 400 << 20, MeshName.LINKERD: 200 << 20}
 """What a sidecar takes more under callgrind."""
 INOTIFY_OF_ENVOY = 9
 """What an Envoy makes to watch its configuration (counted in /proc/PID/fd), whatever its workers."""
+OWN_FILES = 1024
+"""Of a process that holds the connections of a round: what it has open beside them."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Needs:
     banks: int
     counting: bool = False
     """Its sidecars run under a counter."""
+    connections: int = 0
+    """Open at once in its largest round, from one process: the instrument, or the client that counts."""
 
     @property
     def sidecars(self) -> int:
@@ -44,6 +49,11 @@ class Needs:
     def inotify(self) -> int:
         """Instances: all files that Envoys watch."""
         return INOTIFY_OF_ENVOY * self.envoys
+
+    @property
+    def open_files(self) -> int:
+        """Of the process that has most."""
+        return OWN_FILES + self.connections
 
     @property
     def memory_bytes(self) -> int:
@@ -72,4 +82,18 @@ def needs_of(study: Study, *, counting: bool = False) -> Needs:
         names = {workload.name for cell in cells for workload in cell.topology.workloads}
         workloads[mesh] = workloads.get(mesh, 0) + len(names)
         banks += any(cell.shape is TopologyKind.BANK for cell in cells)
-    return Needs(len(environments), workloads, banks, counting)
+    return Needs(len(environments), workloads, banks, counting, _connections(study, counting=counting))
+
+
+def _connections(study: Study, *, counting: bool) -> int:
+    """Those that are replaced count twice: one may still be ending when the next is there."""
+    rounds: Counter[int] = Counter()
+    if counting:
+        for trial in counting_design(study):
+            rounds[trial.round] += trial.cell.connections
+    else:
+        for number, arms in enumerate(block_rounds(study)):
+            cells = [task.cell for task in arms]
+            replaced = [cell for cell in cells if cell.churn_per_s or cell.requests_per_connection]
+            rounds[number] = sum(cell.connections for cell in (*cells, *replaced))
+    return max(rounds.values(), default=0)

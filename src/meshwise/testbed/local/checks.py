@@ -20,11 +20,10 @@ from meshwise.core import linux, messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.memory import available_bytes
 from meshwise.core.patience import USUAL
-from meshwise.core.units import format_size
+from meshwise.core.units import format_size, plural
 from meshwise.mesh.istio import binary as envoy_binary
 from meshwise.mesh.linkerd import binary as linkerd_binary
 from meshwise.study.design.needs import INOTIFY_OF_ENVOY, Needs, needs_of
-from meshwise.study.factor import counted
 from meshwise.study.model import MeshName, Study
 from meshwise.telemetry.counting import perf_events, valgrind
 from meshwise.telemetry.counting.callgrind import CallgrindCounter
@@ -99,8 +98,8 @@ def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
 def preflight(study: Study) -> None:
     """Raise the first thing that keeps this study from running, before anything starts: MW504, MW403 (no
     Envoy), MW811 or MW423 (no linkerd2-proxy), MW911, MW912 or MW914 (no store, or nothing to talk to it),
-    MW214 or MW215 (not enough inotify instances or memory for all that runs at the same time), MW230 or MW231
-    (no valgrind, where nothing else is to be done)."""
+    MW214, MW215 or MW216 (not enough inotify instances, memory or open files for all that runs at the same
+    time), MW230 or MW231 (no valgrind, where nothing else is to be done)."""
     if MeshName.ISTIO in study.environments:
         envoy_binary.facts(envoy_binary.envoy_path())
     if MeshName.LINKERD in study.environments:
@@ -259,7 +258,7 @@ def _room_on(where: str, path: Path) -> CheckResult:
 
 
 def limits() -> tuple[CheckResult, ...]:
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = _open_files_limit()
     tasks = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     return (
         _limit(
@@ -288,7 +287,8 @@ def require_room(needs: Needs) -> None:
 
 def lacking(needs: Needs) -> Iterator[MeshwiseError]:
     """MW214 where so many Envoys could not watch the files that their configuration comes in: by the limit,
-    or because the user's other programs have taken of it. MW215 where all would not fit into memory."""
+    or because the user's other programs have taken of it. MW215 where all would not fit into memory. MW216
+    where one process may not have the connections of a whole round."""
     free = linux.inotify_instances(needs.inotify)
     if free < needs.inotify:
         yield messages.TOO_MANY_WATCHES.error(
@@ -301,11 +301,24 @@ def lacking(needs: Needs) -> Iterator[MeshwiseError]:
     available = available_bytes()
     if needs.memory_bytes > available:
         yield messages.TOO_LITTLE_MEMORY_FOR_ARMS.error(
-            environments=counted(needs.environments, "environment"),
-            sidecars=counted(needs.sidecars, "sidecar"),
+            environments=plural(needs.environments, "environment"),
+            sidecars=plural(needs.sidecars, "sidecar"),
             needed=format_size(needs.memory_bytes),
             available=format_size(available),
         )
+    limit = _open_files_limit()
+    if limit != resource.RLIM_INFINITY and needs.open_files > limit:
+        yield messages.TOO_FEW_FILES_FOR_ARMS.error(
+            connections=needs.connections,
+            needed=needs.open_files,
+            limit=limit,
+            wanted=2 ** needs.open_files.bit_length(),
+        )
+
+
+def _open_files_limit() -> int:
+    """The hard limit of one process."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def _limit(what: str, limit: int, needed: int, remedy: str) -> CheckResult:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from meshwise.archive.schema import TELEMETRY
+from meshwise.core import linux
 from meshwise.core.errors import Fault, MeshwiseError
 from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory
 from meshwise.core.process import LaunchPlan, OwnedProcess
@@ -31,6 +32,7 @@ from meshwise.mesh.expectations import CallOutcome
 from meshwise.mesh.probe import Entrance
 from meshwise.study.counting import PlannedWindow, WindowKind
 from meshwise.study.design.counting import planned_windows
+from meshwise.study.design.needs import OWN_FILES
 from meshwise.study.model import Study, Trial
 from meshwise.study.topology import CLIENT
 from meshwise.telemetry.counting.seam import Count, CountedProcess, Counter
@@ -129,6 +131,8 @@ class CountedSidecars:
         """To those of this start that are counted."""
         for process in started:
             if process.name in self._directories:
+                if former := self._attached.pop(process.name, None):
+                    former.close()
                 self._attached[process.name] = self._counter.attach(process, self._directories[process.name])
 
     def let_go(self) -> None:
@@ -138,7 +142,8 @@ class CountedSidecars:
     def count(
         self, study: Study, trials: Sequence[Trial], around: Sequence[Surroundings], observe: Observe
     ) -> Mapping[str, Measurement]:
-        """The trials of one round, at the same time."""
+        """The trials of one round, at the same time. Their connections are this process's own."""
+        linux.allow_open_files(OWN_FILES + sum(trial.cell.connections for trial in trials))
         arms = [self._arm(study, *pair) for pair in zip(trials, around, strict=True)]
         return count_round(arms, self.name, observe)
 

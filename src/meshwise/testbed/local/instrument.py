@@ -28,12 +28,11 @@ from meshwise.load.spec import LoadSpec
 from meshwise.load.trace import write_trace
 from meshwise.mesh.request import Headers
 from meshwise.service.plan import HEADER as PLAN_HEADER
+from meshwise.study.design.needs import OWN_FILES
 from meshwise.study.model import Cell, Study, Trial
 from meshwise.testbed.layout import Environment
 from meshwise.testbed.local.pod import Pod
 
-_MORE_FILES = 1024
-"""Beside the connections: its own, and connections that end while their successors begin."""
 MESH_CLIENT, OUTSIDE_CLIENT = "mesh", "outside"
 
 
@@ -244,7 +243,7 @@ def _start(clients: Sequence[Client], directory: Path, cpus: tuple[int, ...], se
         dict(os.environ),
         directory / "log",
         cpus=cpus,
-        open_files=sum(spec.connections for spec in targets) + _MORE_FILES,
+        open_files=sum(spec.connections for spec in targets) + OWN_FILES,
         descriptors=tuple(each.pod.network_fd for each in others),
         pipe_stdout=True,
     )
