@@ -20,8 +20,9 @@ from meshwise.load.wire.blocks import encode_block
 from meshwise.load.wire.grpc_messages import MessageReader
 from meshwise.service import behaviour, grpc_framing, plan
 from meshwise.service.behaviour import body_of
+from meshwise.service.http2_answers import grpc_answer
 from meshwise.service.http2_sending import ServerStream
-from meshwise.service.http2_server import HeaderBlockCache, Http2Server, RequestHeaders, grpc_answer
+from meshwise.service.http2_server import HeaderBlockCache, Http2Server, RequestHeaders
 from meshwise.service.work import rounds_for, work
 from meshwise.study.protocol import Streaming
 
