@@ -76,7 +76,7 @@ def killed() -> int:
     asked = question(executions=3)
     with bed_of(asked) as bed:
         bed.restart(asked.executions)
-        victim = bed._running["istio/b"][0]
+        victim = bed._processes.of("istio/b")[0]
 
         def end_it(_: LiveProgress) -> None:
             victim.send(signal.SIGKILL)

@@ -183,7 +183,7 @@ def gone() -> int:
             os.kill(pid_in("none/a/node-1"), signal.SIGKILL)
 
         def pid_in(pod: str) -> int:
-            return next(process.pid for process in bed._running["none/a"] if process.name.startswith(pod))
+            return next(each.pid for each in bed._processes.of("none/a") if each.name.startswith(pod))
 
         def happen(*gone: str) -> None:
             for posture in gone:

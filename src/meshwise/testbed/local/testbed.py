@@ -11,13 +11,12 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import socket
-import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +25,7 @@ import pyarrow as pa
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.modes import PRIVATE_DIRECTORY, make_directory
 from meshwise.core.patience import USUAL, Patience
-from meshwise.core.process import OwnedProcess, stop_all
+from meshwise.core.process import OwnedProcess
 from meshwise.load.spec import LoadSpec
 from meshwise.mesh.dump import readable
 from meshwise.mesh.seam import OUTSIDER, LocalMesh, Proof
@@ -45,11 +44,11 @@ from meshwise.testbed.local.counting import COUNTED_WORKERS, CountedSidecars, Su
 from meshwise.testbed.local.going_through import go_through
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.reach import LocalReach
+from meshwise.testbed.local.running import RunningProcesses
 from meshwise.testbed.local.stage import CONTROL_PLANE, LocalStage
 from meshwise.testbed.local.world import current_world
 from meshwise.testbed.seam import Measurement, Observe, ReachedPods
 
-ENDING_S = 0.3
 STATE_LOG_BYTES = 32 << 10
 """Of each process's log that is kept after a failure."""
 
@@ -78,17 +77,13 @@ class LocalTestbed:
         self._workers = COUNTED_WORKERS if counter else study.proxy_workers
         self._cpus = processes.assign_cpus(os.sched_getaffinity(0), pin=study.pin_cpus)
         self._stack = ExitStack()
-        self._running: dict[str, list[OwnedProcess]] = {}
-        """By environment; those of the current execution."""
-        self._started: dict[str, processes.Start] = {}
-        """By process; those of the current execution."""
         self._rules: dict[str, list[str]] = {}
         self._starts = 0
         self._application = application or choose.application_of(study)
 
     def __enter__(self) -> Self:
-        """Make pods, links and rules. Raises MW201 outside a world, MW214 or MW215 where so many sidecars
-        cannot be, MW501 or MW502 if the kernel refuses."""
+        """Make pods, links and rules. Raises MW201 outside a world, MW214 to MW216 where so many sidecars or
+        connections cannot be, MW501 or MW502 if the kernel refuses."""
         world = current_world()
         self._privileged, self._own_users = world.privileged, world.own_users
         self._home = self._directory or world.secrets
@@ -100,6 +95,10 @@ class LocalTestbed:
         with ExitStack() as stack:
             wanted = [pod for environment in environments for pod in environment.pods()]
             self._pods: dict[str, Pod] = stack.enter_context(links.network(wanted, self._patience))
+            self._processes = RunningProcesses(
+                self._pods, self._home, self._cpus, self._patience,
+                seed=self._study.seed, privileged=self._privileged, counting=self._counting,
+            )  # fmt: skip
             stack.enter_context(self._application)
             for environment in environments:
                 self._capture(environment)
@@ -130,8 +129,7 @@ class LocalTestbed:
         self._stop_processes()
         self._starts += 1
         chance = random.Random(f"{self._study.seed} execution {execution} start {self._starts}")
-        logs = self._home / "logs"
-        shutil.rmtree(logs, ignore_errors=True)
+        self._processes.clear_logs()
         due: list[processes.Start] = []
         for environment in self._in_execution(execution):
             mesh, placement = self._meshes[environment.placement.mesh], environment.placement
@@ -144,18 +142,8 @@ class LocalTestbed:
             plans = [*mesh.processes(placement, self._workers), *services]
             due += processes.due_starts(environment, plans, chance)
         chance.shuffle(due)
-        started = []
-        for one in due:
-            under = self._counting.start(one, self._home / "counted") if self._counting else None
-            process = processes.start(
-                one, self._pods, logs, self._cpus, chance, privileged=self._privileged, under=under
-            )
-            self._running.setdefault(one.environment.name, []).append(process)
-            self._started[process.name] = one
-            started.append((one, process))
-        processes.wait_ready(started, self._pods, self._patience.ready_s)
+        self._processes.start(due, chance)
         if self._counting:
-            self._counting.attach(process for _, process in started)
             go_through(
                 [trial for trial in counting_design(self._study) if trial.execution == execution],
                 self.apply,
@@ -270,35 +258,12 @@ class LocalTestbed:
         environment = self._of(trial)
         with self._reach(environment) as reach:
             mesh, placement = self._meshes[trial.cell.mesh], environment.placement
-            stage = LocalStage(mesh, placement, reach, lambda: self._without(environment, CONTROL_PLANE))
+            ended = partial(self._processes.without, environment, CONTROL_PLANE)
+            stage = LocalStage(mesh, placement, reach, ended)
             yield ReachedPods(placement, reach, stage)
 
-    @contextmanager
-    def _without(self, environment: Environment, role: str) -> Iterator[str]:
-        """Processes of this role have ended within, and are started again afterwards."""
-        due = [each for each in self._running[environment.name] if each.name.endswith(f"/{role}")]
-        for process in due:
-            process.send(signal.SIGKILL)
-            process.stop()
-        try:
-            yield "" if due else f"no process here is the {role}: configuration comes by files"
-        finally:
-            for process in due:
-                self._start_again(process)
-
     def revive(self, trial: Trial, silent: Collection[str] = ()) -> Sequence[str]:
-        environment = self._of(trial)
-        stuck = {f"{environment.pod_name(name)}/proxy" for name in silent}
-        revived = []
-        for process in list(self._running[environment.name]):
-            if process.running and process.name not in stuck:
-                continue
-            # What is ending has closed its sockets some time before its parent is told.
-            ended = process.wait(ENDING_S * self._patience.slowness)
-            ending = process.ending if ended else "fell silent"
-            self._start_again(process)
-            revived.append(f"{process.name} {ending}")
-        return revived
+        return self._processes.revive(self._of(trial), silent)
 
     def _surroundings(self, trial: Trial) -> Surroundings:
         environment = self._of(trial)
@@ -347,23 +312,10 @@ class LocalTestbed:
     def _accidents(self, used: Environment) -> Accidents | None:
         """The restarts that the study wants, of the sidecars that the trial's topology has."""
         every_ns = self._study.trial.restart_every_ns
-        names = {process.name for process in self._running[used.name]}
+        names = {process.name for process in self._processes.of(used.name)}
         inner = (*used.nodes, used.placement.workloads[0])
         targets = [name for one in inner if (name := f"{used.pod_name(one.name)}/proxy") in names]
-        return Accidents(every_ns, targets, self._start_again) if every_ns and targets else None
-
-    def _start_again(self, process: OwnedProcess) -> OwnedProcess:
-        """Kill a process and start it anew; returns when it is ready. Raises MW211 or MW212."""
-        process.send(signal.SIGKILL)
-        process.stop()
-        due = self._started[process.name]
-        chance = random.Random(f"{self._study.seed} again {process.name} {time.monotonic_ns()}")
-        logs = self._home / "logs"
-        again = processes.start(due, self._pods, logs, self._cpus, chance, privileged=self._privileged)
-        running = self._running[due.environment.name]
-        running[running.index(process)] = again
-        processes.wait_ready([(due, again)], self._pods, self._patience.ready_s)
-        return again
+        return Accidents(every_ns, targets, self._processes.start_again) if every_ns and targets else None
 
     def _capture(self, environment: Environment) -> None:
         mesh = self._meshes[environment.placement.mesh]
@@ -376,18 +328,14 @@ class LocalTestbed:
                 self._rules[str(mesh.model.name)] = [str(chain) for chain in chains]
 
     def _stop_processes(self) -> None:
-        everyone = [process for running in self._running.values() for process in running]
-        self._running = {}
         try:
-            if self._counting:
-                self._counting.let_go()
-            stop_all(everyone, self._patience.stop_s)
+            self._processes.stop()
         finally:
             self._application.stop()
 
     def _watched(self, environment: Environment) -> list[OwnedProcess]:
         """Every process that must live while this environment is in use; none before its first start."""
-        return [*self._running.get(environment.name, ()), *self._application.beside(environment)]
+        return [*self._processes.of(environment.name), *self._application.beside(environment)]
 
     def _of(self, trial: Trial) -> Environment:
         return self._environments[trial.cell.mesh, trial.process_set]
