@@ -13,7 +13,7 @@ import pytest
 from tests.support.counted import LADDER, counted
 from tests.support.fake_study import run_fake
 
-from meshwise.analysis.baseline import Comparison, compare, counts_of, unlike
+from meshwise.analysis.baseline import Comparison, Counts, compare, counts_of, unlike
 from meshwise.analysis.translated import translated
 from meshwise.cli.against import CountOutputs, conclude, read_baseline
 from meshwise.core.errors import MeshwiseError
@@ -195,6 +195,18 @@ def test_count_compares_writes_and_ends_with_its_status(
     assert conclude(now, replace(wanted, as_json=True), read_baseline(baseline)) == 1
     said = json.loads(capsys.readouterr().out)["against"]
     assert said["changed"] == len(failures)
+
+
+def test_a_count_that_may_not_be_compared_is_shown_and_kept_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = replace(parse_study(LADDER, "counts.yaml"), timed=False)
+    run_fake(tmp_path / "a", study)
+    earlier = Counts("x", {"counter": "callgrind"}, {}, ())
+    with pytest.raises(MeshwiseError, match="MW704"):
+        conclude(tmp_path / "a", CountOutputs(against=tmp_path / "earlier.json"), earlier)
+    assert "counted in 6 executions with fake" in capsys.readouterr().out
+    assert {"findings.json", "baseline.json"} <= {path.name for path in (tmp_path / "a").iterdir()}
 
 
 def test_what_is_no_count_is_refused(tmp_path: Path) -> None:

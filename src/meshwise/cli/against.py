@@ -13,14 +13,14 @@ import typer
 from meshwise.analysis.baseline import Comparison, Counts, baseline_of, compare, counts_of, unlike
 from meshwise.analysis.contrast import cell_scope
 from meshwise.archive.documents import json_object
-from meshwise.archive.findings import signed, write_findings
+from meshwise.archive.findings import FINDINGS_NAME, signed, write_findings
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive, summary
 from meshwise.core import messages
 from meshwise.core.errors import ExitStatus
 from meshwise.core.files import Folder, disk_troubles, reading, writing
 from meshwise.findings.document import read_finding, to_json
-from meshwise.findings.finding import SCHEMA_VERSION
+from meshwise.findings.finding import SCHEMA_VERSION, Findings
 from meshwise.report import edge, terminal
 from meshwise.report.against import ShownChange, as_json, junit, markdown, shown_changes, table, verdict_line
 from meshwise.study.design.counting import counted_cells
@@ -77,36 +77,29 @@ def read_baseline(path: Path) -> Counts:
 
 
 def conclude(out: Path, wanted: CountOutputs, earlier: Counts | None) -> ExitStatus:
-    """Analyse the archive, write findings.json and baseline.json, say what was found and what changed.
+    """Analyse the archive, say what was found and what changed, write findings.json and baseline.json.
 
-    Raises MW704 where the counts may not be compared."""
+    Raises MW704 where the counts may not be compared, after all that."""
     reader = ArchiveReader.open(out)
     document = analyze_archive(reader)
     values = signed(to_json(document), reader.digests)
-    path = write_findings(out, values, reader.digests)
-    baseline = json.dumps(baseline_of(values), indent=1).encode() + b"\n"
-    with disk_troubles(out), Folder.open(out) as folder:
-        folder.write(BASELINE_NAME, baseline)
+    reasons: list[str] = []
     comparison = None
     if earlier is not None:
         now = counts_of(document.study, document.environment, document.findings)
-        if reasons := unlike(earlier, now):
-            raise messages.NOT_COMPARABLE.error(str(wanted.against), reasons="; ".join(reasons))
-        comparison = compare(earlier, now, float(document.study["confidence"]), _asked(reader.study()))
+        if not (reasons := unlike(earlier, now)):
+            asked = _asked(reader.study())
+            comparison = compare(earlier, now, float(document.study["confidence"]), asked)
     shown = shown_changes(comparison) if comparison else ()
-    if wanted.as_json:
-        typer.echo(json.dumps(values | _said(comparison, shown, wanted), indent=1))
-    else:
-        typer.echo(summary(document))
+    _say(document, values, comparison, shown, wanted)
+    _keep(out, values, reader.digests)  # after it was said: a full disk must not take it
+    if not wanted.as_json:
+        typer.echo(f"findings in {out / FINDINGS_NAME}, for later comparison {out / BASELINE_NAME}", err=True)
+    if reasons:
+        raise messages.NOT_COMPARABLE.error(str(wanted.against), reasons="; ".join(reasons))
     if comparison is not None:
         _write(wanted.markdown, markdown(shown, str(wanted.against), comparison))
         _write(wanted.junit, junit(shown, str(document.study["name"]), comparison))
-        if not wanted.as_json:
-            console = edge.console()
-            terminal.show_table(table(shown), console)
-            typer.echo(verdict_line(shown, str(wanted.against), comparison))
-    if not wanted.as_json:
-        typer.echo(f"findings in {path}, for later comparison {out / BASELINE_NAME}", err=True)
     no = comparison and (comparison.changed or comparison.lost)
     return ExitStatus.ANSWER_IS_NO if no else ExitStatus.DONE
 
@@ -115,6 +108,29 @@ def _asked(study: Study) -> list[Mapping[str, object]]:
     """Levels of the cells that the study counts."""
     assert study.counting is not None
     return [cell_scope(cell) for cell in counted_cells(study.cells, study.counting).cells]
+
+
+def _say(
+    document: Findings,
+    values: Mapping[str, Any],
+    comparison: Comparison | None,
+    shown: Sequence[ShownChange],
+    wanted: CountOutputs,
+) -> None:
+    if wanted.as_json:
+        typer.echo(json.dumps({**values, **_said(comparison, shown, wanted)}, indent=1))
+        return
+    typer.echo(summary(document))
+    if comparison is not None:
+        terminal.show_table(table(shown), edge.console())
+        typer.echo(verdict_line(shown, str(wanted.against), comparison))
+
+
+def _keep(out: Path, values: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    write_findings(out, values, digests)
+    baseline = json.dumps(baseline_of(values), indent=1).encode() + b"\n"
+    with disk_troubles(out), Folder.open(out) as folder:
+        folder.write(BASELINE_NAME, baseline)
 
 
 def _said(

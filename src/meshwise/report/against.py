@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 from xml.etree import ElementTree
 
 from meshwise.analysis.baseline import Comparison, CountChange
@@ -15,22 +16,38 @@ from meshwise.report.content import CONTEXT, FREE, form_of, means
 from meshwise.report.words import Form, VerdictWords
 
 
+@dataclass(frozen=True)
 class ShownChange:
     """A change in the report's words."""
 
-    def __init__(self, change: CountChange, alpha: float, varying: Sequence[str]) -> None:
-        """`varying`: factors whose levels have to be said."""
-        self._varying = varying
-        self.now, self.beyond = change.now, change.beyond(alpha)
-        self.form: Form = form_of([change.then, change.now])
-        self.then_text = self.form.value(change.then.estimate)
-        self.now_text = self.form.value(change.now.estimate)
-        shown = words.Form("%", 0.01, 2) if change.share else self.form
-        unit = " %" if change.share else ""
+    now: Finding
+    beyond: bool
+    """The noise rule."""
+    form: Form
+    then_text: str
+    now_text: str
+    change: str
+    bounds: Bounds
+    rule: str
+    varying: Sequence[str]
+    """Factors whose levels have to be said."""
+
+    @classmethod
+    def of(cls, change: CountChange, alpha: float, varying: Sequence[str]) -> Self:
+        form = form_of([change.then, change.now])
+        shown, unit = (words.Form("%", 0.01, 2), " %") if change.share else (form, "")
         found = change.share or change.difference
-        self.change = f"{shown.signed(found.estimate)}{unit}"
-        self.bounds = Bounds(shown.bound(found.low), shown.bound(found.high))
-        self.rule = f"{shown.value(change.rule)}{unit}"
+        return cls(
+            now=change.now,
+            beyond=change.beyond(alpha),
+            form=form,
+            then_text=form.value(change.then.estimate),
+            now_text=form.value(change.now.estimate),
+            change=f"{shown.signed(found.estimate)}{unit}",
+            bounds=Bounds(shown.bound(found.low), shown.bound(found.high)),
+            rule=f"{shown.value(change.rule)}{unit}",
+            varying=varying,
+        )
 
     @property
     def name(self) -> str:
@@ -39,7 +56,7 @@ class ShownChange:
         place = f"{at['mesh']} {at['posture']}"
         if isinstance(subject, LadderStep):
             place = f"{at['mesh']} {subject.lower} → {subject.upper}"
-        further = _further(self.now, self._varying)
+        further = _further(self.now, self.varying)
         place = ", ".join([place, *further])
         whose = f" ({self.now.part})" if self.now.part else ""
         return f"{place}: {self.now.key.entry.short}{whose}"
@@ -76,7 +93,7 @@ class ShownChange:
 def shown_changes(comparison: Comparison) -> list[ShownChange]:
     scopes = [each.now.levels for each in comparison.changes if each.now.kind is Kind.LEVEL]
     varying = words.varying_within(scopes, (*CONTEXT, *FREE))
-    return [ShownChange(each, comparison.alpha, varying) for each in comparison.changes]
+    return [ShownChange.of(each, comparison.alpha, varying) for each in comparison.changes]
 
 
 def _further(finding: Finding, varying: Sequence[str]) -> list[str]:
