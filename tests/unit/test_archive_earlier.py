@@ -16,9 +16,14 @@ from typer.testing import CliRunner
 
 from meshwise.archive.findings import signed
 from meshwise.archive.read import ArchiveReader
+from meshwise.archive.store import Archive
 from meshwise.cli.analyze import analyze_archive
 from meshwise.cli.main import app
+from meshwise.core.errors import MeshwiseError
 from meshwise.findings.document import to_json
+from meshwise.study.design.blocks import design
+from meshwise.study.file.read import load_study
+from meshwise.study.model import Arrangement
 
 MENDED: dict[str, str] = {
     r"findings\[check/limit/.*\]\.method": "it names the module that attributes, which moved",
@@ -89,3 +94,15 @@ def tables(text: str) -> list[list[str]]:
     """The numbers of every row of a table on the terminal, in their order; sentences are left out."""
     rows = [line for line in text.splitlines() if re.match(r"^  (\w|istio|linkerd|strict)\S*.*\s{2}", line)]
     return [re.findall(r"[-+]?\d[\d.]*", re.sub(r"[¹²³⁴⁵⁶⁷⁸⁹⁰]", "", row)) for row in rows]
+
+
+def test_one_from_before_there_were_rounds_is_not_gone_on_with(tmp_path: Path) -> None:
+    earlier = unpacked("factors", tmp_path)
+    reader, before = ArchiveReader.open(earlier), (earlier / "trials.parquet").read_bytes()
+    study = load_study(earlier / "study.yaml")
+    assert study.arrangement is Arrangement.TOGETHER
+    with pytest.raises(MeshwiseError) as caught:
+        Archive.start(earlier, study, design(study), reader.environment, resume=True)
+    assert (caught.value.code, caught.value.exit_status) == ("MW605", 2)
+    assert "ran its trials one after another, now they would run together" in caught.value.what
+    assert (earlier / "trials.parquet").read_bytes() == before

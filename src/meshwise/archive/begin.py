@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from meshwise.core.files import ASIDE, Folder, free_bytes, reading
 from meshwise.core.units import format_size
 from meshwise.study.design.estimate import disk_bytes
 from meshwise.study.load.trace import TRACES
-from meshwise.study.model import Study, Trial
+from meshwise.study.model import Role, Study, Trial
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ def go_on(
     if reader.about.get("trace") != _trace_facts(study):
         raise messages.OTHER_STUDY.error(str(directory), difference="the trace was changed since it began")
     if reader.design != tuple(trials):
-        raise messages.OTHER_STUDY.error(str(directory), difference="its design differs from the study's")
+        raise messages.OTHER_STUDY.error(str(directory), difference=_of_designs(reader.design, trials))
     differences = _differences(reader.environment, json.loads(json.dumps(environment)))
     if differences:
         raise messages.OTHER_ENVIRONMENT.error(str(directory), differences="; ".join(differences))
@@ -180,6 +181,20 @@ def go_on(
     digests = dict(reader.digests)
     keep_manifest(folder, digests)  # an archive of version 1 has one from now on
     return stored.replace_schema_metadata(None), digests
+
+
+def _of_designs(former: Sequence[Trial], now: Sequence[Trial]) -> str:
+    """How two designs of one study file differ, in words."""
+    if _most_arms(former) == 1 < _most_arms(now):
+        return (
+            "an earlier meshwise began it and ran its trials one after another, now they would run together; "
+            "what it has can be analysed as it is"
+        )
+    return "its design differs from the study's"
+
+
+def _most_arms(trials: Sequence[Trial]) -> int:
+    return max(Counter(trial.round for trial in trials if trial.role is not Role.COUNT).values(), default=0)
 
 
 def _differences(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
