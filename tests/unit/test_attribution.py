@@ -14,9 +14,10 @@ from tests.support.fake_study import run_fake
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.findings.document import to_json
+from meshwise.findings.metric import BY_GROUP
 from meshwise.findings.pictures import Flame, FlameFunction, Pictures
 from meshwise.measure.function_groups import ENVOY, LINKERD, Group, Patterns, group_of, subject
-from meshwise.measure.functions import BY_GROUP, per_request
+from meshwise.measure.functions import per_request
 from meshwise.report.attributed import differential_lines
 from meshwise.report.content import content
 from meshwise.report.flame import flame_drawing, short

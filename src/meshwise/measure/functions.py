@@ -11,14 +11,13 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from meshwise.findings.metric import MetricKey
+from meshwise.findings.metric import BY_GROUP, MetricKey
 from meshwise.measure.function_groups import Group, group_of
 from meshwise.study.counting import WindowKind
 from meshwise.study.model import MeshName, Trial
 from meshwise.telemetry.counting.seam import Function
 from meshwise.telemetry.source import Source
 
-BY_GROUP = "instructions_by_group_per_request"
 MOST_UNNAMED = 0.25
 """Share of a sidecar's instructions without a symbol above which they are not attributed."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from meshwise.findings.finding import Finding
-from meshwise.findings.metric import metric_of
+from meshwise.findings.metric import BY_GROUP, metric_of
 from meshwise.findings.pictures import Flame
 from meshwise.findings.subject import Kind, LadderStep
 from meshwise.report import words
@@ -26,7 +26,6 @@ from meshwise.report.blocks import (
 from meshwise.report.content import CONTEXT, FREE, Content, Slice, form_of, half_width, variant_of
 from meshwise.report.flame import flame_drawing
 
-BY_GROUP = "instructions_by_group_per_request"
 _ABOUT = (
     "A function's own instructions, by what it is for; ~: not distinguishable, as elsewhere. What a function "
     "calls is not among its own: memory that is copied for TLS is with the C library."
