@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from tests.support.fake_study import run_fake
 from tests.support.simulate import Rate
 from tests.support.synthetic import ladder_cells
@@ -19,10 +21,15 @@ from meshwise.analysis.settings import Settings
 from meshwise.analysis.step_course import step_courses
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
+from meshwise.findings.document import to_json
 from meshwise.findings.finding import Findings
 from meshwise.findings.pictures import Pictures, StepCourse
 from meshwise.measure.seconds import CPU, KEYS, MEAN, MEDIAN, BySecond, by_second
 from meshwise.measure.trial import TrialResult
+from meshwise.report import terminal
+from meshwise.report.content import content
+from meshwise.report.record import read_record
+from meshwise.report.sections import report_of
 from meshwise.report.step_course import step_course_chart
 from meshwise.study.file.read import parse_study
 from meshwise.study.model import Arrangement, MeshName, Role, Study, Trial
@@ -138,6 +145,14 @@ def analysed(directory: Path, warming: dict[str, float]) -> Findings:
     return analyze_archive(ArchiveReader.open(directory))
 
 
+def in_terminal(found: Findings, directory: Path) -> str:
+    reader = ArchiveReader.open(directory)
+    text = io.StringIO()
+    shown = content(to_json(found), "findings.json", {})
+    terminal.show(report_of(shown, read_record(reader)), Console(file=text, width=100))
+    return text.getvalue()
+
+
 def drifting(found: Findings) -> set[tuple[str, str, str]]:
     return {
         (f.scope["from"], f.scope["to"], f.metric)  # type: ignore[misc]
@@ -147,12 +162,15 @@ def drifting(found: Findings) -> set[tuple[str, str, str]]:
 
 
 def test_a_planted_warm_up_is_found_in_an_archive_and_shown(tmp_path: Path) -> None:
-    assert drifting(analysed(tmp_path / "still", {})) == set()
+    still = analysed(tmp_path / "still", {})
+    assert drifting(still) == set()
+    assert "first second" not in in_terminal(still, tmp_path / "still")
     found = analysed(tmp_path / "warming", {"strict": 0.3})
     wanted = {
         (*step, str(key)) for step in (("plaintext", "strict"), ("strict", "strict+fine")) for key in KEYS
     }
     assert drifting(found) == wanted
+    assert in_terminal(found, tmp_path / "warming").count("changes from the first second") == 1
     courses = found.pictures.step_courses
     assert {str(c.metric) for c in courses if c.lower == "none"} == {str(MEDIAN), str(MEAN)}, (
         "no ratio of CPU"
