@@ -7,7 +7,8 @@ Rules of this file:
   the same size, the user's valgrind options are not read, jemalloc gives nothing back by the clock.
 - Between the windows of one trial and those of the next nothing is instrumented, because a program is six
   times slower with it: it starts so, too. What was translated is lost with it, so each trial has to warm up.
-- Threads take turns in order (`--fair-sched`), as valgrind runs one at a time.
+- Threads take turns in order (`--fair-sched`), as valgrind runs one at a time; and so do processes that call
+  one another (`together`), because what one finds when it wakes would else depend on who is faster.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class CallgrindCounter:
         self._valgrind = valgrind.find(environment)
         self._patience = patience.slowed(SLOWNESS)
         self._programs: dict[str, int] = {}
+        self._turns: dict[str, int] = {}
         library = valgrind.compile_library(scratch, environment)
         with contextlib.ExitStack() as self._owned:
             self._library = self._own(_in_memory(library))
@@ -74,7 +76,7 @@ class CallgrindCounter:
     def slowness(self) -> float:
         return SLOWNESS
 
-    def start(self, plan: LaunchPlan, directory: Path) -> LaunchPlan:
+    def start(self, plan: LaunchPlan, directory: Path, together: str = "") -> LaunchPlan:
         program = plan.argv[0]
         if valgrind.interpreter(Path(program)) is False:
             reason = "it is linked statically, so nothing can be preloaded into it"
@@ -87,6 +89,10 @@ class CallgrindCounter:
         if plan.uid is not None and not valgrind.open_to(plan.uid, Path(program)):
             opened = self._program(program)
             descriptors, program = (*descriptors, opened), _through(opened)
+        turn = {}
+        if together:
+            descriptors = (*descriptors, self._turn(together))
+            turn = {"MESHWISE_TURN": _through(self._turn(together))}
         words = (
             "--tool=callgrind", "--command-line-only=yes", "--vgdb=no", "--fair-sched=yes",
             "--dump-line=no", "--instr-atstart=no", f"--callgrind-out-file={directory / _PROFILE}",
@@ -99,6 +105,7 @@ class CallgrindCounter:
                 **plan.environment,
                 "LD_PRELOAD": _through(self._library),
                 "MESHWISE_COUNTER": _padded(str(directory.absolute()), _VARIABLE_BYTES),
+                **turn,
                 "MALLOC_CONF": _KEPT_BY_ALLOCATOR,
                 "_RJEM_MALLOC_CONF": _KEPT_BY_ALLOCATOR,
             },
@@ -121,6 +128,12 @@ class CallgrindCounter:
     def _own(self, descriptor: int) -> int:
         self._owned.callback(os.close, descriptor)
         return descriptor
+
+    def _turn(self, together: str) -> int:
+        """What processes of this name lock."""
+        if together not in self._turns:
+            self._turns[together] = self._own(_in_memory(b""))
+        return self._turns[together]
 
     def _program(self, path: str) -> int:
         if path not in self._programs:

@@ -4,7 +4,7 @@ A line is written when a call begins, `SYSCALL[pid,thread](number) sys_name ( ar
 second one, without the name, when one that had to wait has ended. Threads have valgrind's own numbers.
 
 valgrind hides the kernel's vDSO, so that reading a clock is a system call there, while it is none on a usual
-run (vdso(7)); such calls are left out.
+run (vdso(7)); such calls are left out. So are those by which processes take turns (inside.c).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ _BEGUN = re.compile(r"SYSCALL\[(\d+),(\d+)\]\( *(\d+)\) (?:sys_([a-z]\w*)|unimpl
 _FORMER = re.compile(r"new(stat|fstat|lstat|uname)|(\w+)_time32")
 """How valgrind's names differ from those of the kernel's table."""
 _NONE_WITH_VDSO = frozenset({"clock_getres", "clock_gettime", "getcpu", "gettimeofday", "time"})
+_OF_TURNS = frozenset({"flock", "nanosleep", "ppoll"})
+"""None that a proxy makes: glibc sleeps by clock_nanosleep."""
 
 
 def system_calls(lines: Iterable[str], mark: str) -> Mapping[str, int] | None:
@@ -37,6 +39,6 @@ def system_calls(lines: Iterable[str], mark: str) -> Mapping[str, int] | None:
         return None
     by_name: Counter[str] = Counter()
     for (process, thread, name), times in begun.items():
-        if process == ours[0] and thread != ours[1] and name not in _NONE_WITH_VDSO:
+        if process == ours[0] and thread != ours[1] and name not in _NONE_WITH_VDSO | _OF_TURNS:
             by_name[name] += times
     return dict(sorted(by_name.items()))

@@ -59,7 +59,7 @@ class FakeCounter:
     def slowness(self) -> float:
         return self._slowness
 
-    def start(self, plan: LaunchPlan, directory: Path) -> LaunchPlan:
+    def start(self, plan: LaunchPlan, directory: Path, together: str = "") -> LaunchPlan:
         return plan
 
     def attach(self, process: OwnedProcess, directory: Path) -> FakeCountedProcess:

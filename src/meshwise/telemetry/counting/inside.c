@@ -12,19 +12,29 @@
  *   o  they are not, until `i`
  *   k  count known work: KNOWN turns of a loop of this thread, and one system call
  *
+ * MESHWISE_TURN: a file that processes share which take turns, so that what one finds when it wakes does not depend on
+ * who is faster. A process has its turn from when one of its threads finds something to do (epoll_wait returns) until
+ * all its threads wait again; it looks at what there is to do only when it has its turn. A sidecar that is called so
+ * finds all that its caller has written, and not a part of it. The turn is a flock, which ends with who holds it.
+ *
  * The instructions by which valgrind is asked, and the numbers of the requests, are those of valgrind.h and
  * callgrind.h (their own sections, for amd64 and arm64, may be used anywhere: BSD-style licence).
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #ifdef __x86_64__
 #include <cpuid.h>
@@ -41,6 +51,77 @@
 
 #define MARK 0x6d77 /* `which` of a getpriority that only this thread makes: its line in the log is known by it */
 #define KNOWN 100000
+
+static int turn = -1; /* -1: nobody takes turns */
+static int active;    /* our threads that have something to do */
+static char guard;    /* of `active`: who changes it */
+static __thread char is_active __attribute__((tls_model("initial-exec")));
+
+static long raw(long number, long a, long b, long c, long d, long e)
+{
+#if defined(__x86_64__)
+    register long r10 __asm__("r10") = d, r8 __asm__("r8") = e;
+    long answer;
+
+    __asm__ volatile("syscall"
+                     : "=a"(answer)
+                     : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+                     : "rcx", "r11", "memory");
+    return answer;
+#else
+    long answer = syscall(number, a, b, c, d, e);
+    return answer < 0 ? -errno : answer;
+#endif
+}
+
+static void with_guard(int more)
+{
+    struct timespec moment = {0, 100000};
+    int before;
+
+    while (__atomic_exchange_n(&guard, 1, __ATOMIC_ACQUIRE))
+        raw(SYS_nanosleep, (long)&moment, 0, 0, 0, 0);
+    before = active;
+    active += more;
+    if (more > 0 ? before == 0 : active == 0)
+        while (raw(SYS_flock, turn, more > 0 ? LOCK_EX : LOCK_UN, 0, 0, 0) == -EINTR)
+            ;
+    __atomic_store_n(&guard, 0, __ATOMIC_RELEASE);
+    is_active = more > 0;
+}
+
+static long look(int epoll, struct epoll_event *events, int most, int timeout)
+{
+#ifdef SYS_epoll_wait
+    return raw(SYS_epoll_wait, epoll, (long)events, most, timeout, 0);
+#else
+    long found = syscall(SYS_epoll_pwait, epoll, events, most, timeout, NULL, 8);
+    return found < 0 ? -errno : found;
+#endif
+}
+
+/* Instead of libc's. ppoll waits without taking what there is; system calls of our own have names that no proxy uses. */
+int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout)
+{
+    struct pollfd waiting = {epoll, POLLIN, 0};
+    struct timespec limit = {timeout / 1000, timeout % 1000 * 1000000L};
+    long found = 0;
+
+    if (turn < 0 || timeout == 0) {
+        found = look(epoll, events, most, timeout);
+    } else {
+        if (is_active)
+            with_guard(-1);
+        found = raw(SYS_ppoll, (long)&waiting, 1, timeout < 0 ? 0 : (long)&limit, 0, 0);
+        with_guard(1);
+        if (found >= 0)
+            found = look(epoll, events, most, 0);
+    }
+    if (found >= 0)
+        return found;
+    errno = -found;
+    return -1;
+}
 
 static unsigned long ask(unsigned long request, const void *argument)
 {
@@ -163,7 +244,7 @@ static void print_cpu(void)
 
 __attribute__((constructor)) static void start(void)
 {
-    const char *wanted = getenv("MESHWISE_COUNTER");
+    const char *wanted = getenv("MESHWISE_COUNTER"), *shared = getenv("MESHWISE_TURN");
     sigset_t every, former;
     pthread_t thread;
     int listener;
@@ -174,6 +255,8 @@ __attribute__((constructor)) static void start(void)
         print_cpu();
     if ((listener = listener_in(wanted)) < 0)
         return;
+    if (shared && (turn = open(shared, O_RDWR | O_CLOEXEC)) < 0)
+        perror("meshwise: counting: cannot take turns");
     sigfillset(&every); /* signals are for the program's own threads */
     pthread_sigmask(SIG_SETMASK, &every, &former);
     if (pthread_create(&thread, 0, listen_for_ever, (void *)(long)listener))

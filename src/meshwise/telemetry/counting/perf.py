@@ -49,7 +49,7 @@ class PerfCounter:
     def slowness(self) -> float:
         return 1.0
 
-    def start(self, plan: LaunchPlan, directory: Path) -> LaunchPlan:
+    def start(self, plan: LaunchPlan, directory: Path, together: str = "") -> LaunchPlan:
         return plan
 
     def attach(self, process: OwnedProcess, directory: Path) -> PerfProcess:

@@ -73,11 +73,12 @@ class Counter(Protocol):
     def slowness(self) -> float:
         """How many times longer a counted process takes for anything, for `Patience.slowed`; 1 or more."""
 
-    def start(self, plan: LaunchPlan, directory: Path) -> LaunchPlan:
+    def start(self, plan: LaunchPlan, directory: Path, together: str = "") -> LaunchPlan:
         """How to start the process so that it can be counted.
 
         `directory`: an existing one, of this process alone; the counter keeps its files there and gives it
-        to the plan's uid. Raises MW233 for a program that cannot be counted."""
+        to the plan's uid. `together`: a name of processes that call one another; a counter may let them run
+        one at a time. Raises MW233 for a program that cannot be counted."""
 
     def attach(self, process: OwnedProcess, directory: Path) -> CountedProcess:
         """After the start; waits until the process can be counted. `directory` as in `start`. Raises MW234 or

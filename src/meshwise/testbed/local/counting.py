@@ -125,7 +125,7 @@ class CountedSidecars:
         directory = home / name
         make_directory(directory, PRIVATE_DIRECTORY)
         self._directories[name] = directory
-        return lambda plan: self._counter.start(plan, directory)
+        return lambda plan: self._counter.start(plan, directory, due.environment.name)
 
     def attach(self, started: Iterable[OwnedProcess]) -> None:
         """To those of this start that are counted."""

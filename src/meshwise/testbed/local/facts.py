@@ -27,13 +27,15 @@ COUNTED_FIDELITY = (
     ),
     Fidelity(
         "counted-threads",
-        "a counted sidecar has one worker, and its threads take turns",
-        "what several workers do at once for one another is not in a count",
+        "a counted sidecar has one worker, its threads take turns, and so do the sidecars of one life",
+        "what several workers do at once for one another is not in a count; a sidecar finds all that the one"
+        " before it has written, never a part of it",
     ),
     Fidelity(
         "counted-clock",
         "a counted Envoy flushes its statistics when it is asked for them and not every 5 s, and its"
-        " allocator has no per-CPU caches (rseq); that of a counted Linkerd gives nothing back by the clock",
+        " allocator has no per-CPU caches (rseq); that of a counted Linkerd gives nothing back by the clock,"
+        " and what it keeps for idle seconds it keeps for an hour",
         "an allocation costs other instructions than in production; what is done by the clock is left out",
     ),
 )
