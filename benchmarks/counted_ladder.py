@@ -111,7 +111,7 @@ def identical(mesh: str) -> list[bool]:
     verdicts: list[str] = []
     for run in range(IDENTICAL_RUNS):
         found = count(mesh, IDENTICAL, "{executions: 4, handshakes: 0}", seed=run + 1)
-        verdicts += [each["verdict"] for each in found.of("slope", PER_KIB) if each["n"]]
+        verdicts += [each["verdict"] for each in found.of("difference", PER_KIB) if each["n"]]
     claimed = verdicts.count("distinguishable")
     allowed = max(1, int(FALSE_CLAIMS * len(verdicts)))
     print(f"identical cells of {mesh}: {claimed} of {len(verdicts)} comparisons claimed (at most {allowed})")
@@ -122,7 +122,7 @@ def planted(mesh: str) -> list[bool]:
     costs = []
     for run in range(PLANTED_RUNS):
         found = count(mesh, PLANTED, "{executions: 4, handshakes: 0}", seed=run + 1)
-        [slope] = [each for each in found.of("slope", PER_RULE) if not _part(each)]
+        [slope] = [each for each in found.of("difference", PER_RULE) if not _part(each)]
         sure = slope["verdict"] == "distinguishable" and slope["estimate"] > 0
         costs.append((slope["estimate"], sure))
     told = ", ".join(f"{cost:+.0f}{'' if sure else ' (not found)'}" for cost, sure in costs)
