@@ -23,6 +23,16 @@ trial: {warmup: 100ms, duration: 500ms}
 blocks: 2
 """
 
+LADDER = """\
+environments: [none, istio]
+factors:
+  posture: [none, plaintext, strict, strict+fine]
+  rate: 400/s
+trial: {warmup: 100ms, duration: 1s}
+blocks: 8
+"""
+"""Of a study that is arranged together; its name and seed come before."""
+
 
 def small_study(extra: str = "") -> Study:
     """5 + 1 trials a block (3 cells, A/A of two, one twin), 2 blocks; `extra` is more YAML."""

@@ -13,7 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 from rich.console import Console
-from tests.support.fake_study import run_fake
+from tests.support.fake_study import LADDER, run_fake
 
 from meshwise.analysis.alone import levels_alone
 from meshwise.analysis.contrast import Naming
@@ -43,16 +43,7 @@ from meshwise.study.file.read import parse_study
 from meshwise.study.model import Role, Study
 from meshwise.testbed.fake import FakeTestbed, SimulatedNoise, truth
 
-TEXT = """\
-name: company
-seed: 3
-environments: [none, istio]
-factors:
-  posture: [none, plaintext, strict, strict+fine]
-  rate: 400/s
-trial: {warmup: 100ms, duration: 1s}
-blocks: 8
-"""
+TEXT = f"name: company\nseed: 3\n{LADDER}"
 CPU, P50, P99 = (MetricKey(name) for name in ("cpu_us_per_request", "response_p50_us", "response_p99_us"))
 COMPANY = 0.2
 """Of the level, in logs."""

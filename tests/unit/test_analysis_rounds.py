@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from tests.support.fake_study import run_fake
+from tests.support.fake_study import LADDER, run_fake
 
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
@@ -18,17 +18,7 @@ from meshwise.study.file.read import parse_study
 from meshwise.study.model import Role, Study
 from meshwise.testbed.fake import FakeTestbed, SimulatedNoise, truth
 
-TEXT = """\
-name: rounds
-seed: 3
-environments: [none, istio]
-factors:
-  posture: [none, plaintext, strict, strict+fine]
-  rate: 400/s
-trial: {warmup: 100ms, duration: 1s}
-alone: 0
-blocks: 8
-"""
+TEXT = f"name: rounds\nseed: 3\n{LADDER}alone: 0\n"
 WANDERING = SimulatedNoise(block=0.03, execution=0.003, run=0.10, arm=0.001)
 """A machine whose speed differs by a tenth from moment to moment, and equal processes by 0.3 %."""
 CPU = MetricKey("cpu_us_per_request")

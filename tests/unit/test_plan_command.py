@@ -22,6 +22,16 @@ ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "studies/quickstart.yaml"
 
 
+@pytest.fixture
+def with_alone(tmp_path: Path) -> Path:
+    """The quickstart with a trial a block without company."""
+    text, changed = re.subn(r"alone: 0\b", "alone: 1", QUICKSTART.read_text())
+    assert changed == 1
+    study = tmp_path / "quickstart.yaml"
+    study.write_text(text)
+    return study
+
+
 def shown(study: Study, width: int = 100) -> str:
     stream = StringIO()
     show_plan(study, Path("my.yaml"), Console(file=stream, width=width, highlight=False))
@@ -43,10 +53,10 @@ def test_the_demo_has_the_whole_ladder_on_http1_and_its_main_rungs_elsewhere() -
     assert len(postures) == 6 + 3 + 3
 
 
-def test_the_document_is_the_study(capsys: pytest.CaptureFixture[str]) -> None:
-    plan(QUICKSTART, as_json=True)
+def test_the_document_is_the_study(with_alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan(with_alone, as_json=True)
     document = json.loads(capsys.readouterr().out)
-    study = load_study(QUICKSTART)
+    study = load_study(with_alone)
     first = [trial for trial in design(study) if trial.block == 0]
     assert [task["trial_id"] for task in document["first_block"]] == [trial.trial_id for trial in first]
     assert [cell["cell"] for cell in document["cells"]] == [cell.name for cell in study.cells]
@@ -58,10 +68,12 @@ def test_the_document_is_the_study(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["resolution_in_sd"]["family"] == 5
 
 
-def test_the_screen_shows_cells_order_time_disk_and_resolution(capsys: pytest.CaptureFixture[str]) -> None:
-    plan(QUICKSTART)
+def test_the_screen_shows_cells_order_time_disk_and_resolution(
+    with_alone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan(with_alone)
     text = capsys.readouterr().out
-    trials = sum(trial.role is not Role.COUNT for trial in design(load_study(QUICKSTART)))
+    trials = sum(trial.role is not Role.COUNT for trial in design(load_study(with_alone)))
     for part in (
         "quickstart  none vs istio", "12 cells + 1 controls + 1 alone", f"{trials} trials", "on disk",
         "everywhere:",
@@ -73,8 +85,8 @@ def test_the_screen_shows_cells_order_time_disk_and_resolution(capsys: pytest.Ca
         assert part in text
 
 
-def test_every_trial_of_the_first_block_is_shown_once_and_can_be_told_apart() -> None:
-    study = load_study(QUICKSTART)
+def test_every_trial_of_the_first_block_is_shown_once_and_can_be_told_apart(with_alone: Path) -> None:
+    study = load_study(with_alone)
     text = shown(study, width=200)
     order = text[text.index("Order of the first block") : text.index("What it can show")]
     shown_rounds = re.findall(r"(?:^|\s)(\d+) \w", order)

@@ -13,7 +13,7 @@ from meshwise.archive.read import stored_graph
 from meshwise.cli.against import CountOutputs, conclude
 from meshwise.cli.parts import run_parts
 from meshwise.cli.run import closing_line, proxy_overrides, stopped_line
-from meshwise.cli.wiring import LevelOption, not_applicable
+from meshwise.cli.wiring import LevelOption, OutOption, ResumeOption, StudyArgument, not_applicable
 from meshwise.core import messages
 from meshwise.study.counting import Counting
 from meshwise.study.design.blocks import design
@@ -25,11 +25,9 @@ from meshwise.testbed.local.world import enter_world
 
 
 def count(
-    study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")],
-    out: Annotated[
-        Path, typer.Option("--out", help="Directory of the archive; made if absent.", metavar="DIR")
-    ],
-    resume: Annotated[bool, typer.Option("--resume", help="Continue at the first missing trial.")] = False,
+    study: StudyArgument,
+    out: OutOption,
+    resume: ResumeOption = False,
     level: LevelOption = None,
     against: Annotated[
         Path | None,

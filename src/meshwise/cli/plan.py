@@ -21,7 +21,7 @@ from meshwise.cli.plan_graph import graph_document, show_graph, write_graph
 from meshwise.cli.plan_needs import lacks, needs_document, needs_line
 from meshwise.cli.plan_search import search_document, show_search
 from meshwise.cli.plan_shape import load_document, load_lines
-from meshwise.cli.wiring import LevelOption, not_applicable
+from meshwise.cli.wiring import LevelOption, StudyArgument, not_applicable
 from meshwise.core.units import format_duration, format_size, plural
 from meshwise.report import edge
 from meshwise.report.glossary import legend
@@ -53,7 +53,7 @@ SHOWN = {factor.field: factor for factor in FACTORS if factor.heading}
 
 
 def plan(
-    study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")],
+    study: StudyArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
     svg: Annotated[
         Path | None, typer.Option("--svg", help="Draw the call graph into this file.", metavar="FILE")

@@ -18,7 +18,7 @@ from meshwise.analysis.protection_findings import protection_findings
 from meshwise.archive.outcome import ProtectionTry
 from meshwise.archive.store import Archive
 from meshwise.cli.run import proxy_overrides, replayed
-from meshwise.cli.wiring import meshes_that_drain, not_applicable
+from meshwise.cli.wiring import StudyArgument, meshes_that_drain, not_applicable
 from meshwise.core.errors import ExitStatus
 from meshwise.core.patience import USUAL
 from meshwise.mesh.protection.attempt import AttemptOutcome
@@ -39,7 +39,7 @@ from meshwise.testbed.seam import Testbed
 
 
 def protect(
-    study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")],
+    study: StudyArgument,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -7,14 +7,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from meshwise.archive.read import stored_alone, stored_graph
 from meshwise.archive.store import TrialStatus
 from meshwise.cli.parts import run_parts
-from meshwise.cli.wiring import LevelOption, not_applicable
+from meshwise.cli.wiring import LevelOption, OutOption, ResumeOption, StudyArgument, not_applicable
 from meshwise.core.units import format_duration, plural
 from meshwise.mesh.binaries.store import OVERRIDES
 from meshwise.runner.loop import RunSummary
@@ -26,11 +25,9 @@ from meshwise.testbed.local.world import enter_world
 
 
 def run(
-    study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")],
-    out: Annotated[
-        Path, typer.Option("--out", help="Directory of the archive; made if absent.", metavar="DIR")
-    ],
-    resume: Annotated[bool, typer.Option("--resume", help="Continue at the first missing trial.")] = False,
+    study: StudyArgument,
+    out: OutOption,
+    resume: ResumeOption = False,
     level: LevelOption = None,
 ) -> None:
     """Run a study on real proxies and store every trial.

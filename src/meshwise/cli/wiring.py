@@ -1,9 +1,10 @@
 """Which meshes there are: the one place where the commands join rooms that do not know each other. And the
-option that `plan` and `run` share."""
+arguments and options that several of them have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,13 @@ from meshwise.study.model import Cell, Layer, MeshName, Study
 LevelOption = Annotated[
     Layer | None, typer.Option("--level", help="Keep only opaque TCP (l4), or only http1, http2, grpc (l7).")
 ]
+
+
+StudyArgument = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")]
+OutOption = Annotated[
+    Path, typer.Option("--out", help="Directory of the archive; made if absent.", metavar="DIR")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue at the first missing trial.")]
 
 
 MESHES: Mapping[MeshName, tuple[Callable[[], MeshModel], Callable[[], LocalMesh]]] = {

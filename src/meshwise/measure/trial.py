@@ -14,7 +14,7 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import inf
 
 import numpy as np
@@ -180,11 +180,13 @@ class _Requests:
         if "waited_for" in frame.columns:
             causes = frame["waited_for"].cast(pl.String).fill_null("")
         by_host = (causes == "host").to_numpy()
-        columns = (intended, sent, done, ~answered, answered, outside, queued, by_host)
+        found = cls(intended, sent, done, ~answered, answered, outside, queued, by_host)
         if frame.height > 1 and (np.diff(intended) < 0).any():
-            order = np.argsort(intended, kind="stable")
-            columns = tuple(column[order] for column in columns)  # type: ignore[assignment]
-        return cls(*columns)
+            return found.at(np.argsort(intended, kind="stable"))
+        return found
+
+    def at(self, order: IntArray) -> _Requests:
+        return _Requests(**{each.name: getattr(self, each.name)[order] for each in fields(self)})
 
     def response_us(self, chosen: BoolArray) -> FloatArray:
         return self.since(self.intended, chosen)
@@ -220,7 +222,7 @@ def _by_operation(requests: pl.DataFrame, values: Values, exceedances: Values) -
     if "operation" not in requests.columns:
         return
     measured = requests.filter((pl.col("intended_ns") >= 0) & pl.col("operation").is_not_null())
-    span_s = float(measured["intended_ns"].max() or 0) / 1e9  # type: ignore[arg-type]
+    span_s = float(measured["intended_ns"].to_numpy().max(initial=0)) / 1e9
     names = measured["operation"].cast(pl.String)
     for operation in sorted(names.unique().to_list()):
         sent = _Requests.of(measured.filter(names == operation))

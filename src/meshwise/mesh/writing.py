@@ -17,7 +17,7 @@ def written(documents: Iterable[Mapping[str, Any]]) -> str:
     return str(yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=100, explicit_start=True))
 
 
-class _Dumper(_BASE):  # type: ignore[misc]
+class _Dumper(_BASE):  # type: ignore[misc]  # PyYAML has C's dumper or not, known when it runs
     """PyYAML's own, but for plain `y`, `n`, `1e3` and the like, which it writes as they are."""
 
 

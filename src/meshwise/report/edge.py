@@ -128,7 +128,7 @@ class _Outlet(io.TextIOBase):
         self.kept: list[str] = []
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:  # type: ignore[override]  # an attribute in typeshed, a property in io
         return self._encoding
 
     def fileno(self) -> int:

@@ -38,7 +38,7 @@ class Counting:
     """Requests of the window before them, which is stored and not used."""
     handshakes: int = 10
     """Connections that are opened in a window of handshakes; 0: there are none."""
-    executions: int = 8
+    executions: int = 6
     """Trials of each cell, each in another life of its proxies (`Trial.life`)."""
     at_once: int = 3
     """Lives that count at the same time: one more than there are CPUs, as each rests now and then."""
@@ -46,7 +46,7 @@ class Counting:
     """Levels that replace the cells' own; empty: each cell as it is."""
     streams: tuple[int, ...] = ()
     """The same; http1 and tcp have one stream, whatever is said here."""
-    protocols: tuple[Protocol, ...] = ()
+    protocol: tuple[Protocol, ...] = ()
     """Only cells of these are counted; empty: of all."""
 
 

@@ -46,6 +46,8 @@ from meshwise.testbed.fake_truth import (
     STATUS,
     TAIL,
     WARMING_S,
+    draws_of,
+    normal_of,
 )
 from meshwise.testbed.fake_truth import SimulatedNoise as SimulatedNoise
 from meshwise.testbed.fake_truth import capacity_rps as capacity_rps
@@ -202,23 +204,16 @@ class FakeTestbed:
         assert self._entered, "a testbed is used inside `with`"
         self.log.append(what)
 
-    def _normal(self, *key: object) -> float:
-        """A standard normal number that belongs to this key and the seed."""
-        return float(self._generator(*key).standard_normal())
-
-    def _generator(self, *key: object) -> np.random.Generator:
-        return np.random.default_rng([self.seed, zlib.crc32("/".join(map(str, key)).encode())])
-
     def _factor(self, trial: Trial, quantity: str) -> float:
         """This trial's multiplicative noise in one quantity (`time`, `cpu`)."""
         processes = (trial.cell.mesh, trial.process_set, trial.execution)
         noise = self.noise
         return float(
             np.exp(
-                noise.block * self._normal("block", trial.block, quantity)
-                + noise.execution * self._normal("execution", *processes, quantity)
-                + noise.run * self._normal("run", self._moment(trial), quantity)
-                + noise.arm * self._normal("arm", trial.trial_id, quantity)
+                noise.block * normal_of(self.seed, "block", trial.block, quantity)
+                + noise.execution * normal_of(self.seed, "execution", *processes, quantity)
+                + noise.run * normal_of(self.seed, "run", self._moment(trial), quantity)
+                + noise.arm * normal_of(self.seed, "arm", trial.trial_id, quantity)
                 + noise.company * self._company
             )
         )
@@ -237,7 +232,7 @@ class FakeTestbed:
         if plan.shape is not None:
             intended = self._moving(trial, plan)[:: self.thin]
             intended = intended[intended < end_ns]
-        rng = self._generator("requests", trial.trial_id)
+        rng = draws_of(self.seed, "requests", trial.trial_id)
         median_ns = truth(trial.cell).service_us * 1e3 * self._factor(trial, "time")
         service = (median_ns * rng.lognormal(0.0, TAIL, len(intended))).astype(np.int64)
         sent = intended + rng.exponential(2_000, len(intended)).astype(np.int64)

@@ -8,7 +8,6 @@ with normal noise of declared size. So an analysis must find the truth's steps, 
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -41,6 +40,7 @@ from meshwise.testbed.counting import (
     counts_table,
     functions_table,
 )
+from meshwise.testbed.fake_truth import draws_of, normal_of
 
 FAKE_COUNTER = "fake"
 CALLER = {MeshName.ISTIO: 158_000, MeshName.LINKERD: 110_000}
@@ -177,10 +177,10 @@ def _window(
     counted, functions = {}, {}
     parts = functions_truth(cell)
     for (workload, role), per_request in counted_truth(cell).items():
-        generator = _generator(seed, trial.trial_id, number, workload)
+        generator = draws_of(seed, trial.trial_id, number, workload)
         level = (
-            noise.life * _normal(seed, "life", cell.mesh, *trial.life, workload)
-            + noise.cell * _normal(seed, "cell", cell.name, *trial.life, workload)
+            noise.life * normal_of(seed, "life", cell.mesh, *trial.life, workload)
+            + noise.cell * normal_of(seed, "cell", cell.name, *trial.life, workload)
             + noise.window * generator.standard_normal()
         )
         if window.kind is WindowKind.WARMUP:
@@ -236,12 +236,3 @@ def _requests(windows: list[tuple[int, PlannedWindow]], uncounted: Collection[in
             "error": pa.DictionaryArray.from_arrays(pa.array(failed.astype(np.int8)), ["", "reset"]),
         }
     )
-
-
-def _normal(seed: int, *key: object) -> float:
-    """A standard normal number that belongs to this key and the seed."""
-    return float(_generator(seed, *key).standard_normal())
-
-
-def _generator(seed: int, *key: object) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32("/".join(map(str, key)).encode())])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from meshwise.study.model import Authorization, Cell, MtlsMode, Protocol
 
@@ -89,3 +92,12 @@ INSTRUMENT_CPU, POD_CPU = 0, 1
 def capacity_rps(cell: Cell) -> float:
     """Where a cell's backlog begins to grow; its knee lies a little below."""
     return CAPACITY_CPUS * 1e6 / (cell.length * NODE_CPU_US + truth(cell).proxy_cpu_us)
+
+
+def normal_of(seed: int, *key: object) -> float:
+    """A standard normal number that belongs to this key and the seed."""
+    return float(draws_of(seed, *key).standard_normal())
+
+
+def draws_of(seed: int, *key: object) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32("/".join(map(str, key)).encode())])

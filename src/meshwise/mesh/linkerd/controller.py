@@ -114,7 +114,7 @@ class WatchStream:
         self.sent_version = -1
 
 
-class Controller(grpc.GenericRpcHandler):  # type: ignore[misc]
+class Controller(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
     """The services, over one index that is replaced whole."""
 
     def __init__(self, index: Index, identities: CertificateIssuer) -> None:

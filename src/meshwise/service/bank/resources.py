@@ -21,7 +21,7 @@ from meshwise.study.bank import Stores
 _CLOSE_S = 3.0
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[misc]
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
     """Nothing is left in a session by a service, so a pool need not ask for its reset (a round trip each)."""
 
     def get_reset_query(self) -> str:

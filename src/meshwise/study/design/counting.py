@@ -60,8 +60,8 @@ def why_not_counted(cell: Cell, counting: Counting) -> str | None:
     """Why a cell has no counting trial, or None."""
     if cell.mesh is MeshName.NONE:
         return "without a mesh there is no sidecar to count"
-    if counting.protocols and cell.protocol not in counting.protocols:
-        return f"the study counts {' and '.join(counting.protocols)} only"
+    if counting.protocol and cell.protocol not in counting.protocol:
+        return f"the study counts {' and '.join(counting.protocol)} only"
     if cell.shape is TopologyKind.BANK:
         return "the bank's operations differ from one another, so a window is not like the next"
     if cell.plaintext_share:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import fields
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -48,17 +49,7 @@ def counting_of(part: CountPart | None, cells: tuple[Cell, ...], problems: list[
     """None where nothing is to be counted."""
     if part is None:
         return None
-    found = Counting(
-        requests=part.requests,
-        windows=part.windows,
-        warmup=part.warmup,
-        handshakes=part.handshakes,
-        executions=part.executions,
-        at_once=part.at_once,
-        connections=tuple(part.connections or ()),
-        streams=tuple(part.streams or ()),
-        protocols=tuple(part.protocol or ()),
-    )
+    found = Counting(**{each.name: _levels(getattr(part, each.name)) for each in fields(Counting)})
     if part.executions < LEAST_EXECUTIONS:
         reason = "an interval needs two executions at least"
         problems.append(impossible(("count", "executions"), reason, f"usual: {_USUAL.executions}"))
@@ -70,3 +61,8 @@ def counting_of(part: CountPart | None, cells: tuple[Cell, ...], problems: list[
         reason = f"there is no cell to count: {why}"
         problems.append(impossible(("count",), reason, "add a mesh to `environments`, or remove `count`"))
     return found
+
+
+def _levels(value: Any) -> Any:
+    """Lists as they are kept; None, where nothing was said of levels, is none."""
+    return tuple(value or ()) if value is None or isinstance(value, list | tuple) else value
