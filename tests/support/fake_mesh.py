@@ -10,8 +10,10 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from meshwise.mesh.changes import Change, Disturbance, Taken
 from meshwise.mesh.dump import ask_all
 from meshwise.mesh.expectations import CallOutcome, Expectation, Meaning, What, Who, expectations
 from meshwise.mesh.files import private_directory, write_private
@@ -21,8 +23,10 @@ from meshwise.mesh.request import Headers, request_of
 from meshwise.mesh.seam import OUTSIDER, Capture, Delivered, Fidelity, Placement, ProcessPlan, Proof, Ready
 from meshwise.mesh.traits import NAMES
 from meshwise.service.plan import Plan
+from meshwise.study.changed import in_posture
 from meshwise.study.demands import effective_posture
 from meshwise.study.model import LADDER, Cell, MeshName
+from meshwise.study.timeline import Act, ChangePosture, Restart, Rotate, event_name
 from meshwise.telemetry.seam import Moment, Sample, Sampler
 
 ADMIN_PORT = 9901
@@ -111,6 +115,23 @@ class NotesMesh:
 
     def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         self.prepare(placement, cell)
+
+    def cannot(self, cell: Cell, act: Act) -> str | None:
+        if isinstance(act, ChangePosture):
+            return self.model.not_applicable(in_posture(cell, act.posture))
+        return None if isinstance(act, Rotate | Restart) else "notes know postures and certificates only"
+
+    def carry_out(self, placement: Placement, cell: Cell, act: Change, reach: Reach) -> Sequence[Taken]:
+        """Noted beside every workload."""
+        if isinstance(act, ChangePosture):
+            self.push(placement, in_posture(cell, act.posture), reach)
+        return [
+            Taken(each.name, time.monotonic_ns(), {"noted": event_name(act)})
+            for each in placement.of(cell.topology)
+        ]
+
+    def failing(self, placement: Placement, act: Disturbance) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def guard(self, guarded: bool) -> None:
         """Notes have no such rule."""

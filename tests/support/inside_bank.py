@@ -37,6 +37,7 @@ from meshwise.study.model import (
     Trial,
     TrialPlan,
 )
+from meshwise.study.timeline import Declared, Restart, Restarted, Timeline
 from meshwise.testbed.applications.bank.application import BankApplication
 from meshwise.testbed.local.testbed import LocalTestbed
 from meshwise.testbed.local.world import enter_world
@@ -54,6 +55,7 @@ MIX = (
 )
 PLAN = TrialPlan(500_000_000, 2 * 10**9, Arrivals.POISSON, 3 * 10**9, mix=MIX)
 STRICT, FINE = LADDER[2], LADDER[4]
+RESTARTS = Timeline((Declared(Restart(Restarted.PROXY), every_ns=1_500_000_000),))
 
 
 def of_bank(posture: Posture = NO_MESH, protocol: Protocol = Protocol.HTTP1, **more: object) -> Cell:
@@ -153,7 +155,7 @@ def kill_database(bank: BankApplication, environment: str) -> Observe:
 def accidents(mesh: str) -> int:
     """Sidecars are killed while money moves."""
     one = replace(of_bank(STRICT), mesh=MeshName(mesh))
-    plan = replace(PLAN, duration_ns=8 * 10**9, restart_every_ns=1_500_000_000)
+    plan = replace(PLAN, duration_ns=8 * 10**9, timeline=RESTARTS)
     with bank_testbed([one], plan) as bed:
         bed.restart(0)
         run(bed, trial(0, one))

@@ -1,13 +1,11 @@
 """The bank in a study, without a process: what its clients ask, how its books are judged, which way leads to
-its stores, and what is done to a trial meanwhile."""
+its stores."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -18,7 +16,6 @@ pytest.importorskip("aiohttp", reason="pip install 'meshwise[bank]'")
 from tests.support.studies import cell, study, trial
 
 from meshwise.archive.outcome import Measurement
-from meshwise.core.process import OwnedProcess
 from meshwise.findings.flag import BOOKS_VIOLATED
 from meshwise.load.script import read_script
 from meshwise.load.spec import LoadSpec
@@ -33,7 +30,6 @@ from meshwise.testbed.applications.bank import books
 from meshwise.testbed.applications.bank.ports import with_direct_way
 from meshwise.testbed.applications.choose import has_bank
 from meshwise.testbed.layout import lay_out
-from meshwise.testbed.local.accidents import Accidents
 from meshwise.testbed.local.instrument import load_spec
 from meshwise.testbed.local.nft import capture_chains
 
@@ -221,33 +217,3 @@ def test_stores_are_reached_past_the_sidecars_at_ports_of_their_own() -> None:
 def test_which_studies_have_the_bank() -> None:
     assert has_bank(study([cell(shape=TopologyKind.BANK)]))
     assert not has_bank(study([cell()]))
-
-
-# --- accidents ------------------------------------------------------------------------------------
-
-
-def test_targets_are_restarted_in_turn_and_recorded() -> None:
-    def process(name: str, pid: int) -> OwnedProcess:
-        return cast(OwnedProcess, SimpleNamespace(name=name, pid=pid))
-
-    started: list[str] = []
-
-    def start_again(former: OwnedProcess) -> OwnedProcess:
-        started.append(former.name)
-        return process(former.name, former.pid + 100)
-
-    running = [process("a/proxy", 1), process("b/proxy", 2), process("b/service", 3)]
-    accidents = Accidents(10**9, ["b/proxy", "a/proxy"], start_again)
-    assert accidents.due_ns(0) == 10**9
-    for _ in range(3):
-        accidents.happen(0, running)
-    assert started == ["b/proxy", "a/proxy", "b/proxy"]
-    assert [(each.name, each.pid) for each in running] == [
-        ("a/proxy", 101),
-        ("b/proxy", 202),
-        ("b/service", 3),
-    ]
-    assert accidents.due_ns(0) == 4 * 10**9
-    rows: list[dict[str, Any]] = accidents.events().to_pylist()
-    assert [row["target"] for row in rows] == ["b/proxy", "a/proxy", "b/proxy"]
-    assert json.loads(rows[2]["detail"]) == {"signal": "SIGKILL", "former_pid": 102, "pid": 202}

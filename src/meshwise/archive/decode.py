@@ -44,7 +44,7 @@ _ARROWS_ERRORS = (OSError, ValueError, pa.ArrowException, OverflowError, MemoryE
 """What Arrow raises of a file that is not what it seems."""
 _FAR = 1 << 61
 """No count, time or size has this magnitude; sums of two still fit into int64."""
-SIGNED = frozenset({"intended_ns", "sent_ns", "first_byte_ns", "done_ns", "t_ns", "value"})
+SIGNED = frozenset({"intended_ns", "sent_ns", "first_byte_ns", "done_ns", "begun_ns", "t_ns", "value"})
 NULLABLE = frozenset(
     {
         "mtls", "posture_file", "started_unix_ns", "requests_rows", "requests_sha256", "telemetry_rows",

@@ -24,6 +24,7 @@ from meshwise.archive.agreement import check_design, check_trials
 from meshwise.archive.contents import MOST_BYTES, contents_of, held, opened, read, table_of, text_of
 from meshwise.archive.decode import MOST_ROW_BYTES, MOST_TABLE_BYTES, check_sizes, decode, require_one_trial
 from meshwise.archive.documents import check_about, check_environment, damaged, files_of, json_object
+from meshwise.archive.event_rows import whole_events
 from meshwise.archive.manifest import MANIFEST_NAME, Manifest, digest_of
 from meshwise.archive.outcome import ProtectionTry
 from meshwise.archive.resolved import STUDY_VALUES_NAME, of_values
@@ -188,7 +189,7 @@ class ArchiveReader:
 
     def events(self) -> pl.DataFrame:
         """What was done to trials; no rows if nothing was."""
-        return self._grown(EVENTS)
+        return whole_events(self._grown(EVENTS))
 
     def counts(self) -> pl.DataFrame:
         """What was counted in every window of the counting trials; no rows if nothing was."""
@@ -223,7 +224,7 @@ class ArchiveReader:
         return table_of(contents[name], spec, str(self.directory / name))
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """An in-memory DuckDB with the views `design`, `trials`, `requests`, `telemetry`, `counts`,
+        """An in-memory DuckDB with the views `design`, `trials`, `requests`, `telemetry`, `events`, `counts`,
         `functions`, `protection`; close it."""
         connection = duckdb.connect()
         for name in ("design", "trials"):
@@ -234,6 +235,7 @@ class ArchiveReader:
                 connection.from_parquet(files, union_by_name=True).create_view(spec.name)
             else:
                 connection.from_arrow(spec.arrow.empty_table()).create_view(spec.name)
+        connection.register(EVENTS.name, self.events().to_arrow())
         connection.register(COUNTS.name, self.counts().to_arrow())
         connection.register(FUNCTIONS.name, self.functions().to_arrow())
         connection.register(PROTECTION.name, self._shared(PROTECTION))

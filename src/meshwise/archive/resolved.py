@@ -18,6 +18,7 @@ from pydantic import Field, TypeAdapter
 from meshwise.archive.decode import check_laws
 from meshwise.archive.rows import cell_of, cell_row
 from meshwise.archive.schema import CELL_COLUMNS, DESIGN
+from meshwise.archive.timelines import timeline_of_values, timeline_values
 from meshwise.study.graph.model import graph_of
 from meshwise.study.model import (
     Arrangement,
@@ -30,8 +31,10 @@ from meshwise.study.model import (
     Search,
     ServiceGraph,
     Study,
+    Timeline,
     TrialPlan,
 )
+from meshwise.study.timeline import Declared, Restart, Restarted
 
 STUDY_VALUES_NAME = "study.json"
 _PLAIN = (
@@ -41,8 +44,7 @@ _PLAIN = (
 """Fields of a study that JSON holds as they are."""
 _CONTROLS = ("same", "twin", "halves")
 """Archives from before there were halves do not say them: they have none."""
-_ALONE = TypeAdapter(Annotated[int, Field(ge=0, strict=True)])
-"""Archives from before there were trials alone do not say it: they have none."""
+_WHOLE = TypeAdapter(Annotated[int, Field(ge=0, strict=True)])
 _CELL_COLUMNS = pa.schema(
     [(column.name, column.type) for column in DESIGN.columns if column.name in CELL_COLUMNS]
 )
@@ -78,7 +80,10 @@ def to_values(study: Study) -> dict[str, Any]:
             {"cell": rows([each.cell])[0], "reason": each.reason} for each in study.not_applicable
         ],
         "control": {name: rows(getattr(study.control, name)) for name in _CONTROLS},
-        "trial": _plan().dump_python(study.trial, mode="json"),
+        "trial": {
+            **_plan().dump_python(study.trial, mode="json", exclude={"timeline"}),
+            "timeline": timeline_values(study.trial.timeline),
+        },
         "search": _search().dump_python(study.search, mode="json"),
         "layer": None if study.layer is None else str(study.layer),
         "arrangement": str(study.arrangement),
@@ -103,15 +108,25 @@ def of_values(values: Mapping[str, Any], source: str, traces: Path) -> Study:
         control=Control(
             **{name: tuple(cell(row) for row in values["control"].get(name, ())) for name in _CONTROLS}
         ),
-        trial=_with_traces(_plan().validate_python(values["trial"]), traces),
+        trial=_with_traces(_plan_of(values["trial"]), traces),
         search=_search().validate_python(values["search"]),
         layer=None if values["layer"] is None else Layer(values["layer"]),
         arrangement=Arrangement(values.get("arrangement", Arrangement.APART)),
         counting=_counting().validate_python(values.get("counting")),
         timed=TypeAdapter(bool).validate_python(values.get("timed", True)),
-        alone=_ALONE.validate_python(values.get("alone", 0)),
+        alone=_WHOLE.validate_python(values.get("alone", 0)),  # there was none before it was said
         source=source,
     )
+
+
+def _plan_of(values: Mapping[str, Any]) -> TrialPlan:
+    """In archives from before there were events of any kind, a plan says how often a proxy is restarted."""
+    plan = _plan().validate_python({name: each for name, each in values.items() if name != "timeline"})
+    if "timeline" in values:
+        return replace(plan, timeline=timeline_of_values(values["timeline"]))
+    every_ns = _WHOLE.validate_python(values.get("restart_every_ns", 0))
+    restarts = Declared(Restart(Restarted.PROXY), every_ns=every_ns)
+    return replace(plan, timeline=Timeline((restarts,) if every_ns else ()))
 
 
 def _plain_values(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -176,13 +176,29 @@ TELEMETRY = _table(
 
 EVENTS = _table(
     "events",
-    "what was done to a trial while it ran; absent if nothing was",
+    "what was done to a trial while it ran, one row per occurrence and target; absent if nothing was",
     ("trial_id", NAME, "the trial"),
-    ("t_ns", INT, "when it began"),
-    ("kind", NAME, "`rotation`, `policy_push`, `posture_change`, `restart`, ..."),
-    ("target", NAME, "what it was done to, as in telemetry's `source`"),
-    ("duration_ns", INT, "how long the doing took"),
-    ("detail", TEXT, "JSON: further facts"),
+    ("t_ns", INT, "when it began, or had to where it did not; for readers of before `begun_ns`"),
+    ("kind", NAME, "`rotation`, `policy_push`, `posture_change`, `restart`, `failure`, `skew`; as `event`"),
+    ("target", NAME, "what it was done to, as in telemetry's `source`; `<mesh>/<process set>`: to all of it"),
+    ("duration_ns", INT, "how long the doing took; 0 where it never was done"),
+    (
+        "detail",
+        TEXT,
+        "JSON: what was seen of it: serial numbers, connections kept, refusals, why it was not done",
+    ),
+    (
+        "event",
+        NAME,
+        "`rotate leaf`, `rotate issuer`, `rotate anchor`, `push policies`, `posture`, `restart proxy`, "
+        "`restart controller`, `restart service`, `fail renewal`, `fail controller`, `fail policy`, `skew`",
+        True,
+    ),
+    ("entry", INT, "place of its declaration in the study's `events`, from 0", True),
+    ("occurrence", INT, "counts from 0 in the trial; rows of one occurrence differ in their target", True),
+    ("intended_ns", INT, "when it had to begin", True),
+    ("begun_ns", INT, "when it began; null if it never did (`detail` says why)", True),
+    ("done_ns", INT, "when this target had taken it up, or when a failure was over; null if never", True),
 )
 
 COUNTS = _table(

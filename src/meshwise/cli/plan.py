@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwise.archive.rows import cell_row
+from meshwise.cli.plan_events import events_document, events_lines
 from meshwise.cli.plan_graph import graph_document, show_graph, write_graph
 from meshwise.cli.plan_needs import lacks, needs_document, needs_line
 from meshwise.cli.plan_search import search_document, show_search
@@ -112,6 +113,7 @@ def plan_document(study: Study) -> dict[str, Any]:
         "count": _counting_document(study),
         "topology": graph_document(study),
         "load": load_document(study),
+        "events": events_document(study),
     }
 
 
@@ -177,6 +179,8 @@ def _show_study(study: Study, console: Console) -> None:
         console.print(Text(line))
     console.print(Text(needs_line(study)))
     for line in load_lines(study):
+        console.print(Text(line))
+    for line in events_lines(study):
         console.print(Text(line))
     varying, constant = split_factors(study.cells)
     if constant:
@@ -249,6 +253,8 @@ def _rounds_words(study: Study) -> str:
     """What runs at the same time in a block, and what does not, and why."""
     if study.arrangement is Arrangement.APART:
         why = why_apart(study.search, study.trial, study.cells)
+        if why is None and study.trial.timeline:
+            why = "events happen in every trial; `together` sets an undisturbed twin beside each cell"
         if why is None and study.control.same:
             why = "`control: same` needs trials one after another"
         return f"apart: one trial at a time ({why or 'the study says so'})"

@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from meshwise.mesh.istio.mesh import ISTIO_DRAIN_TIME_S, IstioMesh
+from meshwise.mesh.istio.mesh import DRAIN_TIME_S, ISTIO_DRAIN_TIME_S, IstioMesh
 from meshwise.mesh.istio.model import IstioModel
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.linkerd.model import LinkerdModel
 from meshwise.mesh.none.mesh import NoneMesh, NoneModel
 from meshwise.mesh.seam import LocalMesh, MeshModel
 from meshwise.study.model import Cell, Layer, MeshName, Study
+from meshwise.study.timeline import Act, ChangePosture, PushPolicies, Rotate, Rotated
 
 LevelOption = Annotated[
     Layer | None, typer.Option("--level", help="Keep only opaque TCP (l4), or only http1, http2, grpc (l7).")
@@ -38,7 +39,24 @@ MESHES: Mapping[MeshName, tuple[Callable[[], MeshModel], Callable[[], LocalMesh]
 
 
 def meshes_of(study: Study) -> Mapping[MeshName, LocalMesh]:
-    return {name: local() for name, (_, local) in MESHES.items() if name in study.environments}
+    """Where configuration changes within trials, Istio has the drain time that it has on a cluster."""
+    own = {MeshName.ISTIO: _istio_of(study)}
+    return {
+        name: own.get(name) or local() for name, (_, local) in MESHES.items() if name in study.environments
+    }
+
+
+def _istio_of(study: Study) -> LocalMesh:
+    due = [each.act for each in study.trial.timeline.occurrences(study.trial.duration_ns)]
+    pushes = any(isinstance(act, PushPolicies | ChangePosture) for act in due)
+    keys = {Rotated.LEAF: 0, Rotated.ISSUER: 1, Rotated.ANCHOR: 2}
+    spare = sum(keys[act.what] for act in due if isinstance(act, Rotate))
+    return IstioMesh(drain_time_s=ISTIO_DRAIN_TIME_S if pushes else DRAIN_TIME_S, spare_keys=spare)
+
+
+def cannot(cell: Cell, act: Act) -> str | None:
+    """Why an event cannot happen to the cell, as its mesh runs here; a question that needs no binary."""
+    return MESHES[cell.mesh][1]().cannot(cell, act)
 
 
 def meshes_that_drain(study: Study) -> Mapping[MeshName, LocalMesh]:

@@ -83,6 +83,13 @@ TELEMETRY_INCOMPLETE = FlagKind(
     "look whether the process ended early, in the failed trials below",
 )
 BOOKS_VIOLATED = FlagKind("books_violated", "{words}")
+EVENT_FAILED = FlagKind(
+    "event_failed", "{words}", "look at the log of whoever is named, in the failed trials below"
+)
+EVENT_LATE = FlagKind(
+    "event_late", "{count} events began more than {most_ms} ms after they were intended",
+    "keep events further apart, or other work off this machine",
+)
 COMPANY = FlagKind(
     "company",
     "another arm of its round was not there to the end: {absent}",

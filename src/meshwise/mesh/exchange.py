@@ -269,6 +269,7 @@ def _handshake(secure: ssl.SSLSocket) -> Handshake:
         peer_ids=spiffe_ids(certificate),
         peer_key=_key_name(certificate),
         resumed=bool(secure.session_reused),
+        serial=f"{certificate.serial_number:x}",
     )
 
 

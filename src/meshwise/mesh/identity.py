@@ -13,6 +13,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,16 +77,27 @@ class CertificateAuthority:
         trust_domain: str = "cluster.local",
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         key_type: KeyType = KeyType.RSA_2048,
+        keys: tuple[PrivateKey, PrivateKey] | None = None,
     ) -> None:
-        """`key_type` is that of root and intermediate; Istio's is RSA-2048."""
+        """`key_type` is that of root and intermediate; Istio's is RSA-2048. `keys`: theirs, where they are
+        made already."""
         self.trust_domain = trust_domain
         self._now = now
-        self._root_key = make_key(key_type)
-        self._intermediate_key = make_key(key_type)
+        self._root_key, self._intermediate_key = keys or (make_key(key_type), make_key(key_type))
         self._root = self._sign_authority(
             "Root CA", self._root_key, self._root_key, issuer=None, path_length=1
         )
-        self._intermediate = self._sign_authority(
+        self._intermediate = self._sign_intermediate()
+
+    def with_issuer(self, key: PrivateKey) -> CertificateAuthority:
+        """The same root, and an intermediate of this key."""
+        made = copy.copy(self)
+        made._intermediate_key = key
+        made._intermediate = made._sign_intermediate()
+        return made
+
+    def _sign_intermediate(self) -> x509.Certificate:
+        return self._sign_authority(
             "Intermediate CA", self._intermediate_key, self._root_key, issuer=self._root, path_length=0
         )
 
@@ -94,9 +106,15 @@ class CertificateAuthority:
         return self._root.public_bytes(serialization.Encoding.PEM)
 
     def issue(
-        self, namespace: str, service_account: str, key: PrivateKey, age: dt.timedelta = dt.timedelta()
+        self,
+        namespace: str,
+        service_account: str,
+        key: PrivateKey,
+        age: dt.timedelta = dt.timedelta(),
+        life: dt.timedelta = LEAF_LIFE,
     ) -> Identity:
-        """A leaf for a key that the workload keeps; `age`: how long ago it was issued."""
+        """A leaf for a key that the workload keeps; `age`: how long ago it was issued, or by how much the
+        authority's clock is behind; `life`: from then on."""
         name = spiffe_id(self.trust_domain, namespace, service_account)
         now = self._now() - age
         builder = (
@@ -106,7 +124,7 @@ class CertificateAuthority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - CLOCK_SKEW)
-            .not_valid_after(now + LEAF_LIFE)
+            .not_valid_after(now + life)
             .add_extension(key_usage(*_LEAF_USAGE), critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
@@ -161,6 +179,11 @@ def files_of(directory: Path, name: str) -> IdentityFiles:
     return IdentityFiles(
         directory / f"{name}.chain.pem", directory / f"{name}.key.pem", directory / "root.pem"
     )
+
+
+def serial_of(files: IdentityFiles) -> str:
+    """Of the leaf, in hexadecimal digits, as proxies and OpenSSL write it."""
+    return f"{x509.load_pem_x509_certificate(files.chain.read_bytes()).serial_number:x}"
 
 
 def spiffe_ids(certificate: x509.Certificate) -> tuple[str, ...]:

@@ -109,6 +109,8 @@ class Handshake:
     peer_key: str
     """Key type of the server's certificate, as `KeyType` names it where it has a name for it."""
     resumed: bool
+    serial: str = ""
+    """Of the server's certificate, in hexadecimal digits."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ proves a posture on one machine and on a cluster. The local half says which proc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -16,11 +17,13 @@ from typing import Protocol
 from meshwise.archive.outcome import Check as Check
 from meshwise.archive.outcome import Proof as Proof
 from meshwise.core.patience import USUAL, Patience
+from meshwise.mesh.changes import Change, Disturbance, Taken
 from meshwise.mesh.expectations import Expectation
 from meshwise.mesh.probe import Entrance
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers
 from meshwise.study.model import Cell, MeshName, Topology, Workload
+from meshwise.study.timeline import Act
 from meshwise.telemetry.seam import Sampler
 
 OUTSIDER = "outsider"
@@ -84,6 +87,20 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Drain:
+    """How a mesh ends a proxy so that what is under way is finished: POST `path` to its pod's loopback
+    `port`, wait, SIGTERM."""
+
+    port: int = 0
+    path: str = ""
+    """Empty: nothing is asked, the signal says it."""
+    wait_s: float = 0.0
+    """As long as the mesh lets it drain before the signal."""
+    end_s: float = 5.0
+    """How long it may take to heed the signal."""
+
+
+@dataclass(frozen=True)
 class ProcessPlan:
     """One process to run in one pod."""
 
@@ -97,6 +114,8 @@ class ProcessPlan:
     directory: Path | None = None
     """Where it runs; None: it does not matter."""
     ready: Ready | None = None
+    drain: Drain | None = None
+    """None: it has nothing to drain."""
 
 
 @dataclass(frozen=True)
@@ -191,13 +210,26 @@ class LocalMesh(Protocol):
 
     def reset(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         """Between trials: bring the cell's configuration to the running proxies; return when each has taken
-        it up and no connection and no TLS session of before is left, so that trials are alike. Raises MW4xx
-        if a proxy refuses it or takes too long."""
+        it up and no connection and no TLS session of before is left, so that trials are alike. What
+        `carry_out` changed is forgotten. Raises MW4xx if a proxy refuses it or takes too long."""
 
     def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         """Within a trial: bring only what differs, as the mesh's control plane does; return when each proxy
         has taken it up. What becomes of connections is up to the proxies, with the drain time that
         they were started with. Raises as `reset`."""
+
+    def cannot(self, cell: Cell, act: Act) -> str | None:
+        """Why the event cannot happen to this cell, in words; None if it can. Asked while a study is planned:
+        no process, no binary."""
+
+    def carry_out(self, placement: Placement, cell: Cell, act: Change, reach: Reach) -> Sequence[Taken]:
+        """Within a trial of `cell`: one change, on top of those before it; returns when each proxy of the
+        cell has taken it up, or says why not. A posture is that which is to hold from now on. What it did is
+        undone by the next `reset`. Raises as `push` where a proxy refuses what it must take."""
+
+    def failing(self, placement: Placement, act: Disturbance) -> AbstractContextManager[None]:
+        """Within: the failure of what belongs to the mesh itself (its authority). Of a control plane that is
+        a process the testbed takes care."""
 
     def guard(self, guarded: bool) -> None:
         """Lay the rule that forbids over every posture that is brought from now on, or leave it away again

@@ -27,6 +27,7 @@ from meshwise.study.model import (
     Posture,
     Protocol,
     Study,
+    Timeline,
     TopologyKind,
     Trial,
 )
@@ -84,7 +85,7 @@ def question_of(study: Study, attempts: Sequence[Attempt], executions: int) -> S
         arrangement=Arrangement.APART,
         search=None,
         counting=None,
-        trial=replace(study.trial, shape=None, think=None, restart_every_ns=0),
+        trial=replace(study.trial, shape=None, think=None, timeline=Timeline()),
     )
 
 

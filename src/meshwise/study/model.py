@@ -33,6 +33,7 @@ from meshwise.study.security import NO_MESH as NO_MESH
 from meshwise.study.security import Authorization as Authorization
 from meshwise.study.security import MtlsMode as MtlsMode
 from meshwise.study.security import Posture as Posture
+from meshwise.study.timeline import Timeline as Timeline
 from meshwise.study.topology import Topology as Topology
 from meshwise.study.topology import TopologyKind as TopologyKind
 from meshwise.study.topology import Workload as Workload
@@ -226,8 +227,8 @@ class TrialPlan:
     """Of closed arrivals; None: the next request follows its answer at once."""
     mix: tuple[tuple[BankOperation, float], ...] = tuple(DEFAULT_WEIGHTS.items())
     """What clients of the bank ask for, with weights."""
-    restart_every_ns: int = 0
-    """A proxy is killed and started again so often within the measured window; 0: never."""
+    timeline: Timeline = field(default_factory=Timeline)
+    """What is done to trials in their measured window."""
 
 
 @dataclass(frozen=True)

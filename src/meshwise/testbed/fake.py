@@ -34,7 +34,7 @@ from meshwise.study.model import (
     TrialPlan,
 )
 from meshwise.telemetry.source import Source
-from meshwise.testbed import fake_counting
+from meshwise.testbed import fake_counting, fake_events
 from meshwise.testbed.fake_counting import CountingNoise
 from meshwise.testbed.fake_reach import reached_pods
 from meshwise.testbed.fake_truth import (
@@ -198,6 +198,7 @@ class FakeTestbed:
             },
             failure=f"{proxy} ended with status 139" if crashed else "",
             log_tail="[critical] caught segmentation fault (fake)" if crashed else "",
+            events=fake_events.events_of(self.study, trial),
         )
 
     def _note(self, what: str) -> None:

@@ -5,31 +5,38 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh import dump
+from meshwise.mesh.changes import Change, Disturbance, InForce, Taken
 from meshwise.mesh.delivery.files import FileDelivery
+from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.files import hand_over, private_directory, write_private
-from meshwise.mesh.identity import IdentityFiles
+from meshwise.mesh.identity import LEAF_LIFE, IdentityFiles
 from meshwise.mesh.istio import binary, bootstrap, clusters, fidelity, taken_up, tls
 from meshwise.mesh.istio.admin import EnvoyAdmin, Stats, fetch_from
 from meshwise.mesh.istio.clusters import INBOUND_SOURCE_IP
 from meshwise.mesh.istio.listeners import INBOUND_PORT, OUTBOUND_PORT
 from meshwise.mesh.istio.model import IstioModel
+from meshwise.mesh.istio.possible import why_not
+from meshwise.mesh.istio.rotating import Rotation
 from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.istio.view import Options
-from meshwise.mesh.istio.workloads import WorkloadIdentities, files_of_workload
+from meshwise.mesh.istio.workloads import WorkloadIdentities
 from meshwise.mesh.reach import Reach
-from meshwise.mesh.seam import Capture, Delivered, Fidelity, Placement, ProcessPlan, Ready
+from meshwise.mesh.seam import Capture, Delivered, Drain, Fidelity, Placement, ProcessPlan, Ready
 from meshwise.mesh.together import together
 from meshwise.study.model import Cell
+from meshwise.study.timeline import Act, Rotate, Skew
 from meshwise.telemetry.envoy import EnvoySampler
 from meshwise.telemetry.seam import Sampler
 from meshwise.telemetry.source import Source
@@ -39,6 +46,10 @@ ISTIO_DRAIN_TIME_S = 45
 """Istio's own (ProxyConfig.drainDuration)."""
 DRAIN_TIME_S = 0
 """Not Istio's. Here a replaced configuration must be gone before the next trial; `fidelity` says so."""
+DRAIN_PATH = "/drain_listeners?inboundonly&graceful"
+TERMINATION_DRAIN_S = 5.0
+"""What Istio's agent asks of Envoy when it is told to end, and how long it waits (pkg/envoy/agent.go;
+ProxyConfig.terminationDrainDuration)."""
 
 _POLL_S = 0.005
 _STATE = {"config_dump.json": "/config_dump", "clusters.txt": "/clusters", "listeners.txt": "/listeners"}
@@ -46,18 +57,27 @@ _STATE = {"config_dump.json": "/config_dump", "clusters.txt": "/clusters", "list
 
 class IstioMesh:
     """See `meshwise.mesh.seam.LocalMesh`. Holds the keys of its authority, a count of its pushes, the last
-    reset of each process set, and how many workers it was asked for."""
+    reset of each process set and what has changed since, and how many workers it was asked for."""
 
-    def __init__(self, options: Options | None = None, drain_time_s: int = DRAIN_TIME_S) -> None:
+    def __init__(
+        self,
+        options: Options | None = None,
+        drain_time_s: int = DRAIN_TIME_S,
+        leaf_life: dt.timedelta = LEAF_LIFE,
+        spare_keys: int = 0,
+    ) -> None:
         """`drain_time_s`: how long proxies let connections of a replaced configuration go on; Istio's own is
-        45, for configuration that is pushed within trials."""
+        45, for configuration that is pushed within trials. `leaf_life`: of workloads' certificates.
+        `spare_keys`: of authorities that come within a trial, made before."""
         self._given = options
         self._drain_time_s = drain_time_s
-        self._identities = WorkloadIdentities()
+        self._identities = WorkloadIdentities(leaf_life, spare_keys)
         self._delivery = FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, PROXY_UID)
         self._pushes = itertools.count(1)
         self._generations: dict[str, str] = {}
         self._workers: dict[str, int] = {}
+        self._in_force: dict[str, InForce] = {}
+        self._brought: dict[str, _Brought] = {}
 
     @cached_property
     def model(self) -> IstioModel:
@@ -77,6 +97,7 @@ class IstioMesh:
                 uid=PROXY_UID,
                 directory=placement.directory / placed.name,
                 ready=Ready(bootstrap.READY_PORT, bootstrap.READY_PATH),
+                drain=Drain(bootstrap.ADMIN_PORT, DRAIN_PATH, TERMINATION_DRAIN_S),
             )
             for placed in placement.workloads
         ]
@@ -95,6 +116,7 @@ class IstioMesh:
     def prepare(self, placement: Placement, cell: Cell) -> None:
         hand_over(placement.directory, PROXY_UID)
         self._identities.issue_all(placement, cell.key_type, PROXY_UID)
+        self._in_force.pop(placement.process_set, None)
         version = self._next_version(placement, cell)
         self._generations[placement.process_set] = version
         for service in self.model.view(placement, cell, version, self._delivery.sources).services:
@@ -106,12 +128,35 @@ class IstioMesh:
 
     def reset(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         """A new generation: every inbound chain and every cluster of a service is replaced."""
+        self._in_force.pop(placement.process_set, None)
+        self._identities.forget(placement, cell.key_type, PROXY_UID)
         version = self._next_version(placement, cell)
         self._generations[placement.process_set] = version
         self._apply(placement, cell, reach, version, empty=True)
 
     def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         self._apply(placement, cell, reach, self._next_version(placement, cell), empty=False)
+
+    def cannot(self, cell: Cell, act: Act) -> str | None:
+        return why_not(cell, act)
+
+    def carry_out(self, placement: Placement, cell: Cell, act: Change, reach: Reach) -> Sequence[Taken]:
+        own = placement.process_set
+        if isinstance(act, Rotate):
+
+            def deliver(files: Mapping[str, IdentityFiles]) -> Mapping[str, int]:
+                return self._renew(placement, cell, reach, files)
+
+            return Rotation(placement, cell, reach, self._identities, deliver, PROXY_UID).carry_out(act)
+        self._in_force[own] = self._in_force.get(own, InForce()).after(act)
+        version = self._next_version(placement, cell)
+        done = self._apply(placement, cell, reach, version, empty=False)
+        return [Taken(name, at_ns, {"version": version}) for name, at_ns in done.items()]
+
+    def failing(self, placement: Placement, act: Disturbance) -> AbstractContextManager[None]:
+        if isinstance(act, Skew):
+            return self._identities.skewed(placement, act.by_ns)
+        return self._identities.failing(placement, act.how)
 
     def guard(self, guarded: bool) -> None:
         self.model = replace(self.model, guarded=guarded)
@@ -142,48 +187,103 @@ class IstioMesh:
     # --- how a posture gets there ------------------------------------------------------------------
 
     def _next_version(self, placement: Placement, cell: Cell) -> str:
-        return f"{self.model.fingerprint(cell, placement.trust_domain)}-{next(self._pushes)}"
+        in_force = self._in_force.get(placement.process_set, InForce())
+        prefix = self._with(in_force).fingerprint(in_force.cell(cell), placement.trust_domain)
+        return f"{prefix}-{next(self._pushes)}"
 
-    def _apply(self, placement: Placement, cell: Cell, reach: Reach, version: str, *, empty: bool) -> None:
-        """`empty`: wait as well until nothing of the former configuration is left."""
+    def _with(self, in_force: InForce) -> IstioModel:
+        return replace(self.model, pushed=in_force.pushed) if in_force.pushed else self.model
+
+    def _apply(
+        self, placement: Placement, cell: Cell, reach: Reach, version: str, *, empty: bool
+    ) -> Mapping[str, int]:
+        """When each proxy of the cell had taken it up (CLOCK_MONOTONIC). `empty`: wait as well until nothing
+        of the former configuration is left."""
         used = [placed.name for placed in placement.of(cell.topology)]
+        return self._taken_up(
+            placement, cell, reach, used, lambda: self._bring(placement, cell, version), empty=empty
+        )
+
+    def _renew(
+        self, placement: Placement, cell: Cell, reach: Reach, files: Mapping[str, IdentityFiles]
+    ) -> Mapping[str, int]:
+        """These proxies get other certificates and nothing else; when each had taken them up."""
+        last = self._brought[placement.process_set]
+
+        def bring() -> dict[str, taken_up.Pushed]:
+            own = {name: placement.directory / name for name in files}
+            brought = self._delivery.bring(
+                {directory: last.configs[name] for name, directory in own.items()},
+                last.version,
+                {directory: files[name] for name, directory in own.items()},
+            )
+            return {name: replace(last.pushed[name], brought=brought[own[name]]) for name in files}
+
+        return self._taken_up(placement, cell, reach, list(files), bring, empty=False)
+
+    def _taken_up(
+        self,
+        placement: Placement,
+        cell: Cell,
+        reach: Reach,
+        used: Sequence[str],
+        bring: Callable[[], Mapping[str, taken_up.Pushed]],
+        *,
+        empty: bool,
+    ) -> Mapping[str, int]:
         admins = {name: EnvoyAdmin(name, reach) for name in used}
         stats = together(lambda name: admins[name].stats(taken_up.WATCHED), used)
         refused = dict(zip(used, map(taken_up.rejections, stats), strict=True))
-        pushed = self._bring(placement, cell, version)
+        pushed = bring()
         settle_s = placement.patience.settle_s
         deadline = time.monotonic() + settle_s
 
-        def settle(name: str) -> None:
+        def settle(name: str) -> int:
             def waiting(stats: Stats) -> list[str]:
                 missing = taken_up.missing(stats, pushed[name])
                 at_once = self._drain_time_s == 0
                 return missing + (taken_up.left(stats, pushed[name], drains_at_once=at_once) if empty else [])
 
             _settle(admins[name], cell, waiting, refused[name], settle_s, deadline)
+            return time.monotonic_ns()
 
-        together(settle, used)
+        return dict(zip(used, together(settle, used), strict=True))
 
-    def _bring(self, placement: Placement, cell: Cell, version: str) -> dict[str, taken_up.Pushed]:
-        generation = self._generations[placement.process_set]
-        view = self.model.view(placement, cell, generation, self._delivery.sources)
-        made: clusters.Made = {}
-        own = {service.name: placement.directory / service.name for service in view.services}
-        brought = self._delivery.bring(
-            {directory: translate(view, name, made) for name, directory in own.items()},
-            version,
-            {directory: self._files(placement, name, cell) for name, directory in own.items()},
+    def _bring(self, placement: Placement, cell: Cell, version: str) -> Mapping[str, taken_up.Pushed]:
+        own = placement.process_set
+        in_force = self._in_force.get(own, InForce())
+        view = self._with(in_force).view(
+            placement, in_force.cell(cell), self._generations[own], self._delivery.sources
         )
-        return {
-            service.name: taken_up.Pushed(brought[own[service.name]], view.stores, service.is_store)
+        made: clusters.Made = {}
+        at = {service.name: placement.directory / service.name for service in view.services}
+        configs = {name: translate(view, name, made) for name in at}
+        brought = self._delivery.bring(
+            {at[name]: config for name, config in configs.items()},
+            version,
+            {directory: self._files(placement, name, cell) for name, directory in at.items()},
+        )
+        pushed = {
+            service.name: taken_up.Pushed(brought[at[service.name]], view.stores, service.is_store)
             for service in view.services
         }
+        self._brought[own] = _Brought(version, configs, pushed)
+        return pushed
 
     def _files(self, placement: Placement, name: str, cell: Cell) -> IdentityFiles:
-        files = files_of_workload(placement, name, cell.key_type)
+        files = self._identities.current(placement, name, cell.key_type)
         if files.chain.exists():
             return files
         return self._identities.issue(placement, name, cell.key_type, PROXY_UID)
+
+
+@dataclass(frozen=True)
+class _Brought:
+    """What the proxies of a process set were last brought, by workload."""
+
+    version: str
+    configs: Mapping[str, ProxyConfig]
+    pushed: Mapping[str, taken_up.Pushed]
 
 
 def _settle(

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from meshwise.mesh.changes import PolicyPush
 from meshwise.mesh.delivery.seam import Sources
 from meshwise.mesh.expectations import Expectation
 from meshwise.mesh.istio import caller, posture, proof, traits
 from meshwise.mesh.istio.kinds import IstioResources
+from meshwise.mesh.istio.pushed import policies
 from meshwise.mesh.istio.resources import parse
 from meshwise.mesh.istio.translate import fingerprint
 from meshwise.mesh.istio.view import Options, View, view_of
@@ -43,6 +45,8 @@ class IstioModel:
     options: Options = field(default_factory=Options)
     guarded: bool = False
     """Whether a rule that forbids is laid over every posture (`mesh.protection.guard_rule`)."""
+    pushed: PolicyPush | None = None
+    """Policies beside those of every posture."""
 
     @property
     def name(self) -> MeshName:
@@ -76,12 +80,18 @@ class IstioModel:
 
     def fingerprint(self, cell: Cell, trust_domain: str) -> str:
         """What every version of the cell's configuration begins with."""
-        return fingerprint(self.resources(cell, trust_domain), cell.key_type, self._options_for(cell))
+        beside = () if self.pushed is None else (self.pushed,)
+        return fingerprint(
+            self.resources(cell, trust_domain), cell.key_type, self._options_for(cell), *beside
+        )
 
     def view(self, placement: Placement, cell: Cell, generation: str, sources: Sources) -> View:
         """What istiod would see, for `translate`."""
-        text = self.resources(cell, placement.trust_domain)
-        return view_of(placement, _parsed(text), generation, sources, self._options_for(cell))
+        made = _parsed(self.resources(cell, placement.trust_domain))
+        if self.pushed is not None:
+            beside = policies(cell, self.pushed, placement.trust_domain)
+            made = replace(made, authorization_policies=(*made.authorization_policies, *beside))
+        return view_of(placement, made, generation, sources, self._options_for(cell))
 
     def _options_for(self, cell: Cell) -> Options:
         """Those of the mesh, with the TLS group that the cell asks for."""

@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh import dump
+from meshwise.mesh.changes import Change, Disturbance, Taken
 from meshwise.mesh.files import hand_over, private_directory, write_private
 from meshwise.mesh.linkerd import (
     authority,
@@ -49,6 +51,7 @@ from meshwise.mesh.linkerd.sampler import ProxySampler
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import Capture, Delivered, Fidelity, Placement, ProcessPlan, Ready
 from meshwise.study.model import Cell
+from meshwise.study.timeline import Act, Fail, Failing, Restart
 from meshwise.telemetry.seam import Sampler
 
 _RELAY = Path(__file__).with_name("relay.py")
@@ -137,6 +140,21 @@ class LinkerdMesh:
         """Sent to every stream whose answer differs. A proxy acknowledges nothing, so taken up is what was
         sent; the first request under the new rule comes a moment later."""
         self._hand_out(placement, cell)
+
+    def cannot(self, cell: Cell, act: Act) -> str | None:
+        if isinstance(act, Restart):
+            return None
+        if isinstance(act, Fail) and act.what is Failing.CONTROLLER:
+            return None
+        return "not carried out for Linkerd yet"
+
+    def carry_out(self, placement: Placement, cell: Cell, act: Change, reach: Reach) -> Sequence[Taken]:
+        """Nothing yet (`cannot`)."""
+        return ()
+
+    def failing(self, placement: Placement, act: Disturbance) -> AbstractContextManager[None]:
+        """Nothing yet (`cannot`)."""
+        return nullcontext()
 
     def guard(self, guarded: bool) -> None:
         self.model = replace(self.model, guarded=guarded)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
+from meshwise.mesh.changes import Change, Disturbance, Taken
 from meshwise.mesh.expectations import CallOutcome, Expectation, Meaning, Signs, What, Who, expectations
 from meshwise.mesh.probe import Entrance, ProbeAnswer, check_of, on_hop
 from meshwise.mesh.reach import Reach
@@ -22,6 +24,7 @@ from meshwise.mesh.seam import (
 from meshwise.mesh.together import together
 from meshwise.service.plan import Plan
 from meshwise.study.model import NO_MESH, Cell, MeshName, Workload
+from meshwise.study.timeline import Act, Restart, Restarted
 from meshwise.telemetry.seam import Sampler
 
 SIGNS: Signs = {
@@ -119,6 +122,19 @@ class NoneMesh:
 
     def push(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         """Nothing to change."""
+
+    def cannot(self, cell: Cell, act: Act) -> str | None:
+        if isinstance(act, Restart) and act.what is Restarted.SERVICE:
+            return None
+        return "without a mesh there is nothing of it to change"
+
+    def carry_out(self, placement: Placement, cell: Cell, act: Change, reach: Reach) -> Sequence[Taken]:
+        """Nothing to change (`cannot`)."""
+        return ()
+
+    def failing(self, placement: Placement, act: Disturbance) -> AbstractContextManager[None]:
+        """Nothing that could fail (`cannot`)."""
+        return nullcontext()
 
     def guard(self, guarded: bool) -> None:
         """Nothing to lay it over."""

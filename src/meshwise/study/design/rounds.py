@@ -22,6 +22,7 @@ from meshwise.study.model import (
     Role,
     Search,
     Study,
+    Trial,
     TrialPlan,
 )
 
@@ -49,7 +50,10 @@ def block_rounds(study: Study) -> list[list[Task]]:
     rounds: dict[Any, list[tuple[Cell, Role]]] = {}
     for cell, role in _tasks(study):
         apart = study.arrangement is Arrangement.APART or why_no_arm(cell) is not None
-        rounds.setdefault((cell, role) if apart else traffic_of(cell), []).append((cell, role))
+        company = (cell, role) if apart else traffic_of(cell)
+        if study.trial.timeline and not apart:  # what happens to one mesh does not meet another
+            company = (cell.mesh, *company)
+        rounds.setdefault(company, []).append((cell, role))
     return [
         [Task(cell, role, process_set) for (cell, role), process_set in zip(part, _sets(part), strict=True)]
         for arms in rounds.values()
@@ -70,9 +74,15 @@ def why_apart(search: Search | None, plan: TrialPlan, cells: Sequence[Cell]) -> 
         return "in a closed loop a slow arm gets fewer requests, so arms do not meet the same arrivals"
     if plan.shape is not None:
         return "load that moves comes near the limit, where arms wait for one another"
-    if plan.restart_every_ns:
-        return "a restart within one arm takes the CPU from the others"
     return None
+
+
+def disturbed(study: Study, trial: Trial) -> bool:
+    """Whether the study's events happen to this trial. Apart to every one that is timed. In rounds to the
+    cells only: each has a twin beside it, on processes of its own, to which nothing happens."""
+    if not study.trial.timeline or trial.role is Role.COUNT:
+        return False
+    return study.arrangement is Arrangement.APART or trial.role is Role.CELL
 
 
 def why_no_arm(cell: Cell) -> str | None:

@@ -1,19 +1,17 @@
-"""What a study file says of the bank and of what is done to a trial: `load: mix` and `events`."""
+"""What a study file says of the bank: `load: mix`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from meshwise.study.bank import BankOperation
 from meshwise.study.file.problems import Problem, impossible
-from meshwise.study.file.scalars import Duration, Part
+from meshwise.study.file.scalars import Part
 from meshwise.study.topology import TopologyKind
 
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]
-SHORTEST_NS = 10**9
-"""A proxy takes most of a second to be back."""
 
 
 class MixPart(Part):
@@ -30,32 +28,10 @@ class MixPart(Part):
         return tuple((each, weight) for each in BankOperation if (weight := getattr(self, each)) > 0)
 
 
-class EventPart(Part):
-    """Something that is done in the measured window of every trial."""
-
-    restart: Annotated[
-        Literal["proxy"], Field(description="Kill a sidecar and start it again, one after the other.")
-    ]
-    every: Annotated[Duration, Field(description="From the start of the measured window on; at least 1s.")]
-
-
-def check_bank(
-    shape: TopologyKind,
-    mix: MixPart | None,
-    events: list[EventPart],
-    duration_ns: int,
-    problems: list[Problem],
-) -> None:
-    """What these keys cannot mean, each where the file says it."""
+def check_bank(shape: TopologyKind, mix: MixPart | None, problems: list[Problem]) -> None:
+    """What this key cannot mean, where the file says it."""
     if mix is not None and shape is not TopologyKind.BANK:
         reason = "only the bank has operations to mix"
         problems.append(impossible(("load", "mix"), reason, "leave it out, or say `topology: bank`"))
     elif mix is not None and not mix.weights:
         problems.append(impossible(("load", "mix"), "a mix of nothing", "give an operation a weight above 0"))
-    for index, event in enumerate(events):
-        if event.every < SHORTEST_NS:
-            reason = "a proxy takes most of a second to be back"
-            problems.append(impossible(("events", index, "every"), reason, "restart at most once a second"))
-        elif event.every >= duration_ns:
-            reason = "the trial is over before the first restart"
-            problems.append(impossible(("events", index, "every"), reason, "longer trials, or more often"))

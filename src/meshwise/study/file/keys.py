@@ -14,8 +14,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from meshwise.study.factors import BY_KEY
-from meshwise.study.file.bank_keys import EventPart, MixPart
+from meshwise.study.file.bank_keys import MixPart
 from meshwise.study.file.count_keys import CountPart
+from meshwise.study.file.event_keys import Event
 from meshwise.study.file.load_keys import MovingLoad, ThinkTime
 from meshwise.study.file.scalars import Duration, Levels, Part, Rate, Share, choice
 from meshwise.study.file.topology_key import GraphChoice, graph_choice, graph_choice_schema
@@ -203,8 +204,8 @@ class StudyFile(Part):
     executions: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="Lives of the processes, a divisor of `blocks`. Default: one per block."
     )
-    events: Annotated[list[EventPart], Field(max_length=1)] = Field(
-        [], description="What is done in the measured window of every trial. Default: nothing."
+    events: Annotated[list[Event], Field(max_length=64)] = Field(
+        [], description="What is done in the measured window of trials, and when. Default: nothing."
     )
     arrangement: Annotated[
         Arrangement | None,

@@ -23,6 +23,8 @@ from meshwise.study.design.rounds import why_apart
 from meshwise.study.file.bank_keys import check_bank
 from meshwise.study.file.count_keys import counting_of
 from meshwise.study.file.document import MAX_CHARACTERS, Document, Path, parse_document
+from meshwise.study.file.event_keys import EVENT_PARTS, tag_of
+from meshwise.study.file.events import check_events, timeline_of
 from meshwise.study.file.keys import StudyFile
 from meshwise.study.file.movement import check_load, moving_load
 from meshwise.study.file.objective import primary_of, search_of
@@ -109,14 +111,15 @@ def parse_study(
         shape=moving,
         think=file.load.think,
         mix=file.load.mix.weights if file.load.mix else tuple(DEFAULT_WEIGHTS.items()),
-        restart_every_ns=file.events[0].every if file.events else 0,
+        timeline=timeline_of(file.events),
     )
     why = why_apart(search, plan, applicable)
     arrangement = _arrangement(file, why, arrangement, problems)
     control = choose_control(file, applicable, arrangement, problems, layer)
     per_execution = blocks_per_execution(file, problems)
     check_load(file, moving, applicable, problems)
-    check_bank(file.shape, file.load.mix, file.events, file.trial.duration, problems)
+    check_bank(file.shape, file.load.mix, problems)
+    check_events(file.events, file.trial.duration, applicable, not_applicable, problems)
     counting = counting_of(file.count, applicable, problems)
     if file.alone and arrangement is Arrangement.APART:
         reason = "every trial of this study is alone already: it is arranged apart"
@@ -161,6 +164,8 @@ def _arrangement(
     if file.arrangement is Arrangement.TOGETHER and why:
         reason = f"these trials cannot run together: {why}"
         problems.append(impossible(("arrangement",), reason, "write `apart`, or leave it out"))
+    if file.events:  # they take CPU from the arms beside them, so only where the study says so
+        usual = Arrangement.APART
     return Arrangement.APART if why else file.arrangement or usual
 
 
@@ -243,12 +248,13 @@ def _empty(value: Any, path: Path) -> Iterable[Path]:
 
 def _problem(details: ErrorDetails) -> Problem:
     """pydantic's finding in the catalogue's words."""
-    path: Path = tuple(details["loc"])
+    loc: Path = tuple(details["loc"])
+    path = tuple(part for part in loc if part not in _TAGS)
     context = details.get("ctx", {})
     name = str(next((part for part in reversed(path) if isinstance(part, str)), "study"))
     match details["type"]:
         case "extra_forbidden":
-            known = _keys_at(path[:-1])
+            known = _keys_at(loc[:-1])
             facts = {"key": path[-1], "meant": did_you_mean(str(path[-1]), known)}
             return Problem(
                 path,
@@ -284,11 +290,17 @@ def _kind(value: object) -> str:
     return {"dict": "mapping", "list": "list", "NoneType": "missing value"}.get(type(value).__name__, "value")
 
 
+_TAGS: Mapping[str, type[BaseModel]] = {tag_of(verb): part for verb, part in EVENT_PARTS.items()}
+"""What stands in pydantic's place of a mistake, and in no file."""
+
+
 def _keys_at(path: Path) -> list[str]:
     """The keys that a study may have at a path."""
     model: type[BaseModel] = StudyFile
     for part in path:
-        if isinstance(part, str) and part in model.model_fields:
+        if part in _TAGS:
+            model = _TAGS[str(part)]
+        elif isinstance(part, str) and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model
     return list(model.model_fields)
 

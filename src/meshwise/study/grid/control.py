@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshwise.core import messages
+from meshwise.study.design.rounds import why_no_arm
 from meshwise.study.design.weight import weight
 from meshwise.study.file.keys import Match, StudyFile
 from meshwise.study.file.problems import Problem, impossible
@@ -21,7 +22,8 @@ def choose_control(
 ) -> Control:
     """The A/A control as the file says, or the default: same processes for the lightest and the heaviest
     cell, twin processes for one cell of each mesh (noise floors differ with load, and layout bias
-    shows only between sets of processes), no halves. Cut to one layer, a study may have lost what its file
+    shows only between sets of processes), no halves. In rounds of a study with events every cell with
+    sidecars has a twin. Cut to one layer, a study may have lost what its file
     names; then the default stands in."""
     if not cells:
         return Control()
@@ -31,6 +33,8 @@ def choose_control(
     meshes = [mesh for mesh in dict.fromkeys(cell.mesh for cell in cells) if mesh is not MeshName.NONE]
     twin = tuple(_typical([cell for cell in cells if cell.mesh is mesh]) for mesh in meshes) or (light,)
     together = arrangement is Arrangement.TOGETHER
+    if file.events and together:  # each has one beside it to which nothing happens
+        twin = tuple(cell for cell in cells if cell.mesh is not MeshName.NONE and why_no_arm(cell) is None)
     chosen = {
         "same": () if searched or together else same,
         "twin": () if searched else twin,

@@ -64,6 +64,9 @@ class Echo:
     def rest(self, place: ApplicationEnvironment) -> None:
         """A node ends a connection when its peer does, and all of its peers are sidecars or instruments."""
 
+    def again(self, place: ApplicationEnvironment, cell: Cell, workload: str) -> None:
+        return
+
     def renew(self, place: ApplicationEnvironment, cell: Cell) -> None:
         return
 

@@ -84,6 +84,9 @@ class Application(Protocol):
     def rest(self, place: ApplicationEnvironment) -> None:
         """Before a change of posture: its services let go of every connection. Raises MeshwiseError."""
 
+    def again(self, place: ApplicationEnvironment, cell: Cell, workload: str) -> None:
+        """Within a trial: the service of this workload was started anew, and is to go on."""
+
     def renew(self, place: ApplicationEnvironment, cell: Cell) -> None:
         """Before a trial: as if nothing had run before. Raises MeshwiseError."""
 

@@ -24,7 +24,7 @@ from meshwise.telemetry.process import CpuSampler, ProcessSampler, TreeCpuSample
 from meshwise.telemetry.record import SCHEMA as TELEMETRY_SCHEMA
 from meshwise.telemetry.record import Recording, Window
 from meshwise.telemetry.seam import Sampler
-from meshwise.testbed.local.accidents import Accidents
+from meshwise.testbed.local.happening import Happenings
 from meshwise.testbed.local.instrument import Instrument, NotStarted
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe
 
@@ -70,10 +70,10 @@ def measure(
     arms: Sequence[Arm],
     start_instruments: StartInstruments,
     observe: Observe,
-    accidents: Accidents | None = None,
+    happenings: Happenings | None = None,
 ) -> Mapping[str, Measurement]:
-    """Warm up, measure, gather; by trial_id. Several arms share one process. `accidents`: what is done to the
-    first arm meanwhile."""
+    """Warm up, measure, gather; by trial_id. Several arms share one process. `happenings`: what is done to
+    some of the arms meanwhile."""
     with ExitStack() as stack:
         zeros_ns = _begin(arms, start_instruments, stack)
         begun = [arm for arm in arms if arm.failure is None]
@@ -99,7 +99,13 @@ def measure(
             exact: list[Sampler] = [CpuSampler(pids), *starmap(TreeCpuSampler, trees.items())]
             exact += [pmu] if pmu.counts else []
             with Recording(window, exact, others) as recording:
-                _watch(begun, window.t0_ns, observe, accidents)
+                try:
+                    if happenings:
+                        happenings.begin(window.t0_ns)
+                    _watch(begun, window.t0_ns, observe, happenings)
+                finally:
+                    if happenings:
+                        happenings.end()
                 if all(arm.failure for arm in begun):
                     recording.stop()
                 telemetry = recording.result()
@@ -118,7 +124,8 @@ def measure(
                 instrument=flat_reports({one.client: one.report() for one in arm.instruments}),
                 failure=arm.failure.what if arm.failure else "",
                 log_tail=arm.failure.log_tail if arm.failure else "",
-                events=accidents.events() if accidents else None,
+                flags=happenings.flags_of(arm.environment) if happenings else (),
+                events=happenings.events_of(arm.environment) if happenings else None,
             )
             for arm in arms
         }
@@ -193,27 +200,25 @@ def _start(arm: Arm) -> tuple[list[int], Failure | None]:
     return zeros_ns, None
 
 
-def _watch(arms: Sequence[Arm], zero_ns: int, observe: Observe, accidents: Accidents | None) -> None:
+def _watch(arms: Sequence[Arm], zero_ns: int, observe: Observe, happenings: Happenings | None) -> None:
     """Until every instrument has ended, or no arm is left that could still be measured."""
     instruments = [instrument for arm in arms for instrument in arm.instruments]
     spec = instruments[0].spec
     late_ns = max(one.spec.timeout_ns + one.patience.report_s * 1e9 for one in instruments)
     deadline_ns = zero_ns + spec.duration_ns + late_ns
-    end_ns = zero_ns + spec.duration_ns
     running = list(instruments)
     while running:
         living = [arm for arm in arms if arm.failure is None]
-        watched = [process for arm in living for process in arm.processes]
-        wait_any([*watched, *_own(running)], _patience_s(accidents, zero_ns, end_ns))
+        watched = [each for arm in living for each in arm.processes if not each.asked_to_stop]
+        wait_any([*watched, *_own(running)], OBSERVE_S)
         for arm in living:  # proxies and services first: without them the instrument would end as well
             arm.failure = _ended(arm.processes)
         if (failure := _ended(_failed(running))) is not None:
             _fail(arms, failure)
-        if accidents and accidents.due_ns(zero_ns) <= time.monotonic_ns() < end_ns:
-            try:
-                accidents.happen(zero_ns, arms[0].processes)
-            except MeshwiseError as error:
-                arms[0].failure = Failure(error.what)
+        for arm in living:
+            words = happenings.failure_of(arm.environment) if happenings else ""
+            if words and arm.failure is None:
+                arm.failure = Failure(words)
         if all(arm.failure for arm in arms):
             return
         running = [instrument for instrument in running if instrument.process.running]
@@ -232,17 +237,10 @@ def _fail(arms: Iterable[Arm], failure: Failure) -> None:
         arm.failure = arm.failure or failure
 
 
-def _patience_s(accidents: Accidents | None, zero_ns: int, end_ns: int) -> float:
-    """Until the next accident, at most `OBSERVE_S`."""
-    due_ns = accidents.due_ns(zero_ns) if accidents else end_ns
-    left_s = (due_ns - time.monotonic_ns()) / 1e9
-    return min(OBSERVE_S, max(left_s, 0.001)) if due_ns < end_ns else OBSERVE_S
-
-
 def _ended(processes: Iterable[OwnedProcess]) -> Failure | None:
     """The first that does not run any more, though no one asked it to end."""
     for process in processes:
-        if not process.running:
+        if not process.running and not process.asked_to_stop:
             return Failure(f"{process.name} {process.ending} during the trial", process.log_tail())
     return None
 

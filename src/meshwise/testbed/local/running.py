@@ -12,6 +12,7 @@ from pathlib import Path
 
 from meshwise.core.patience import Patience
 from meshwise.core.process import OwnedProcess, stop_all
+from meshwise.mesh.seam import Drain
 from meshwise.testbed.layout import Environment
 from meshwise.testbed.local import processes
 from meshwise.testbed.local.counting import CountedSidecars
@@ -71,11 +72,15 @@ class RunningProcesses:
             due, self._pods, self.logs, self._cpus, chance, privileged=self._privileged, under=under
         )
 
-    def start_again(self, process: OwnedProcess) -> OwnedProcess:
-        """Kill a process and start it anew; returns when it is ready. Raises MW211 or MW212."""
+    def start_again(self, process: OwnedProcess, *, drain: bool = False) -> OwnedProcess:
+        """End a process, as its mesh does or at once, and start it anew; returns when it is ready. Raises
+        MW211 or MW212; where it drains also MW921."""
+        process.asked_to_stop = True
+        due = self._started[process.name]
+        if drain and due.plan.drain is not None:
+            self._drain(process, due, due.plan.drain)
         process.send(signal.SIGKILL)
         process.stop()
-        due = self._started[process.name]
         again = self._start(due, random.Random(f"{self._seed} again {process.name} {time.monotonic_ns()}"))
         running = self._running[due.environment.name]
         running[running.index(process)] = again
@@ -83,6 +88,14 @@ class RunningProcesses:
         if self._counting:
             self._counting.attach([again])
         return again
+
+    def _drain(self, process: OwnedProcess, due: Start, drain: Drain) -> None:
+        """Returns when it has ended, or had its time."""
+        if drain.path:
+            self._pods[due.environment.pod_name(due.plan.pod)].tell(drain.port, drain.path)
+            process.wait(drain.wait_s * self._patience.slowness)
+        process.send(signal.SIGTERM)
+        process.wait(drain.end_s * self._patience.slowness)
 
     def revive(self, environment: Environment, silent: Collection[str]) -> Sequence[str]:
         """Start again what has ended, and the proxies of these workloads; each with how it had ended."""
@@ -104,6 +117,7 @@ class RunningProcesses:
         none."""
         due = [each for each in self.of(environment.name) if each.name.endswith(f"/{role}")]
         for process in due:
+            process.asked_to_stop = True
             process.send(signal.SIGKILL)
             process.stop()
         try:
@@ -111,6 +125,18 @@ class RunningProcesses:
         finally:
             for process in due:
                 self.start_again(process)
+
+    @contextmanager
+    def still(self, environment: Environment, role: str) -> Iterator[None]:
+        """Processes of this role stand still within: what is open stays open, and nobody answers."""
+        due = [each for each in self.of(environment.name) if each.name.endswith(f"/{role}")]
+        for process in due:
+            process.send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in due:
+                process.send(signal.SIGCONT)
 
     def stop(self) -> None:
         everyone = [process for running in self._running.values() for process in running]

@@ -14,6 +14,7 @@ import shutil
 import socket
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -29,6 +30,7 @@ from meshwise.core.process import OwnedProcess
 from meshwise.load.spec import LoadSpec
 from meshwise.mesh.dump import readable
 from meshwise.mesh.seam import OUTSIDER, LocalMesh, Proof
+from meshwise.study.design import rounds
 from meshwise.study.design.counting import counting_design
 from meshwise.study.design.needs import needs_of
 from meshwise.study.model import MeshName, Study, Trial
@@ -37,11 +39,13 @@ from meshwise.telemetry.counting.seam import Counter as ProcessCounter
 from meshwise.testbed.applications import choose
 from meshwise.testbed.applications.seam import Application, ApplicationEnvironment
 from meshwise.testbed.layout import Environment, lay_out
-from meshwise.testbed.local import facts, instrument, links, listening, measure, processes
-from meshwise.testbed.local.accidents import Accidents
+from meshwise.testbed.local import facts, instrument, links, listening, processes
 from meshwise.testbed.local.checks import require_room
 from meshwise.testbed.local.counting import COUNTED_WORKERS, CountedSidecars, Surroundings
+from meshwise.testbed.local.disturbed import disturbed_arm
 from meshwise.testbed.local.going_through import go_through
+from meshwise.testbed.local.happening import Happenings
+from meshwise.testbed.local.measure import Arm, measure
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.running import RunningProcesses
@@ -100,6 +104,7 @@ class LocalTestbed:
                 seed=self._study.seed, privileged=self._privileged, counting=self._counting,
             )  # fmt: skip
             stack.enter_context(self._application)
+            self._hands = stack.enter_context(ThreadPoolExecutor(len(environments), "event"))
             for environment in environments:
                 self._capture(environment)
             self._stack = stack.pop_all()
@@ -236,7 +241,7 @@ class LocalTestbed:
 
         with ExitStack() as stack:
             arms = [
-                measure.Arm(
+                Arm(
                     trial.trial_id,
                     environment.name,
                     self._watched(environment),
@@ -247,7 +252,8 @@ class LocalTestbed:
                 )
                 for trial, environment, part in zip(trials, environments, used, strict=True)
             ]
-            measured = measure.measure(arms, start_instruments, observe, self._accidents(used[0]))
+            happenings = self._happenings(trials, used, arms, stack)
+            measured = measure(arms, start_instruments, observe, happenings)
         return {
             trial.trial_id: answer.judge(measured[trial.trial_id], self._once_more(environment))
             for trial, environment, answer in zip(trials, environments, asked, strict=True)
@@ -309,13 +315,29 @@ class LocalTestbed:
             wanted.append((instrument.OUTSIDE_CLIENT, OUTSIDER, outside))
         return wanted
 
-    def _accidents(self, used: Environment) -> Accidents | None:
-        """The restarts that the study wants, of the sidecars that the trial's topology has."""
-        every_ns = self._study.trial.restart_every_ns
-        names = {process.name for process in self._processes.of(used.name)}
-        inner = (*used.nodes, used.placement.workloads[0])
-        targets = [name for one in inner if (name := f"{used.pod_name(one.name)}/proxy") in names]
-        return Accidents(every_ns, targets, self._processes.start_again) if every_ns and targets else None
+    def _happenings(
+        self,
+        trials: Sequence[Trial],
+        used: Sequence[Environment],
+        arms: Sequence[Arm],
+        stack: ExitStack,
+    ) -> Happenings | None:
+        """What the study does to some of these arms; None: nothing."""
+        found = [
+            disturbed_arm(
+                trial.cell,
+                part,
+                self._meshes[trial.cell.mesh],
+                stack.enter_context(self._reach(part)),
+                self._processes,
+                arm.processes,
+                partial(self._application.again, self._place(part), trial.cell),
+            )
+            for trial, part, arm in zip(trials, used, arms, strict=True)
+            if rounds.disturbed(self._study, trial)
+        ]
+        window_ns = self._study.window_ns(trials[0])
+        return Happenings(found, self._study.trial.timeline, window_ns, self._hands) if found else None
 
     def _capture(self, environment: Environment) -> None:
         mesh = self._meshes[environment.placement.mesh]

@@ -197,6 +197,10 @@ class BankApplication:
         for service in BankService:
             place.tell(service, CONTROL_PORT, "/rest")
 
+    def again(self, place: ApplicationEnvironment, cell: Cell, workload: str) -> None:
+        """It may dial the stores, as the others may. Raises MW921."""
+        place.tell(workload, CONTROL_PORT, f"/begin/{cell.stores}")
+
     def renew(self, place: ApplicationEnvironment, cell: Cell) -> None:
         """The books as at the start, an empty cache, and services that may dial. Raises MW921, MW922."""
         environment = place.environment
