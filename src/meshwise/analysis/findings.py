@@ -3,7 +3,7 @@
     results = measure_trials(trials, tables)            # streams; holds one trial's requests at a time
     document = findings(results, outcomes, settings, environment)
 
-Order of the findings: checks, noise floors, levels, increments, differences, variance.
+Order of the findings: checks, noise floors, levels, increments, differences, events, variance.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from meshwise.analysis.checks import Outcome, all_checks
 from meshwise.analysis.company import across_arrangements, arms_beside, rounds_of
 from meshwise.analysis.compare import between_increments, between_meshes
 from meshwise.analysis.contrast import Contrast, Effect, Naming, evaluate
+from meshwise.analysis.event_cohorts import EventOfCell, events_of
+from meshwise.analysis.event_findings import event_findings
+from meshwise.analysis.event_pictures import event_courses, event_timeline
 from meshwise.analysis.fairness import Facts, fairness, unlike
 from meshwise.analysis.floor import ControlNoise, controls, floor_finding
 from meshwise.analysis.grid import Grid, compared
@@ -42,9 +45,11 @@ from meshwise.archive.rows import trial_of
 from meshwise.findings.finding import Finding, Findings
 from meshwise.findings.flag import HOST_LIMITED, INSTRUMENT_LIMITED, Flag
 from meshwise.findings.metric import MetricKey
-from meshwise.findings.pictures import Pictures
+from meshwise.findings.pictures import Pictures, StepCourse
 from meshwise.findings.reason import read_reasons
 from meshwise.measure.attribution import Machine
+from meshwise.measure.events import measure_events
+from meshwise.measure.moments import Moments
 from meshwise.measure.trial import UNKNOWN_MACHINE, TrialResult, measure
 from meshwise.study.model import Cell, Role, Trial
 
@@ -89,15 +94,20 @@ def measure_trials(
     halved: Collection[Cell] = (),
     seed: int = 0,
     seconds: int = 0,
+    moments: Mapping[str, Moments] | None = None,
 ) -> Iterator[TrialResult]:
     """One result per entry of `tables`, as they come. `trials` and `flags` by trial_id; `moving_ns`,
     `machine` and `seconds` as in `measure`. `halved`: cells whose trials are divided in two, by the
-    `seed`."""
+    `seed`. `moments`: when something was done to a trial, by trial_id."""
     for trial_id, requests, telemetry in tables:
         trial = trials[trial_id]
         halves_seed = seed if trial.role is Role.CELL and trial.cell in halved else None
         own = flags.get(trial_id, ())
-        yield measure(trial, requests, telemetry, own, moving_ns, machine, halves_seed, seconds)
+        result = measure(trial, requests, telemetry, own, moving_ns, machine, halves_seed, seconds)
+        if moments and trial_id in moments:
+            around = measure_events(trial, requests, telemetry, moments[trial_id])
+            result = replace(result, events=around)
+        yield result
 
 
 def findings(
@@ -135,6 +145,8 @@ def findings(
         grid, by_metric, naming, settings, lambda contrast: unlike(contrast, traits, facts or {})
     )
     found += with_drift(differences, courses)
+    happened = list(events_of(grid, settings.arrangement, settings.seed, confidence))
+    found += event_findings(happened, naming, settings)
     for key in settings.primary:
         if key in grid.metrics:
             found += variance_findings(grid, key, confidence, settings.seed)
@@ -160,7 +172,18 @@ def findings(
         environment=environment or {},
         findings=tuple(found),
         fairness=tuple(entry.as_json() for entry in card),
-        pictures=Pictures() if settings.search else pictures(grid.results, courses),
+        pictures=Pictures() if settings.search else _drawn(grid, courses, happened, confidence),
+    )
+
+
+def _drawn(
+    grid: Grid, steps: Sequence[StepCourse], happened: Sequence[EventOfCell], confidence: float
+) -> Pictures:
+    first = {each.cell: each for each in reversed(happened)}
+    return replace(
+        pictures(grid.results, steps),
+        event_courses=tuple(course for each in happened for course in event_courses(each, confidence)),
+        event_timelines=tuple(map(event_timeline, reversed(first.values()))),
     )
 
 

@@ -12,6 +12,7 @@ import polars as pl
 import typer
 
 from meshwise.analysis.counted import PRIMARY, CountedStudy, with_counts
+from meshwise.analysis.event_cohorts import moments_in
 from meshwise.analysis.fairness import facts_of
 from meshwise.analysis.findings import Tables, findings, measure_trials, outcomes_of, recorded_flags
 from meshwise.analysis.protection_findings import with_protection
@@ -23,7 +24,7 @@ from meshwise.core import messages
 from meshwise.core.errors import ExitStatus
 from meshwise.findings.document import to_json
 from meshwise.findings.finding import Finding, Findings, Method
-from meshwise.findings.subject import Kind, PostureProtection
+from meshwise.findings.subject import Against, EventEffect, Kind, PostureProtection
 from meshwise.measure.attribution import Machine
 from meshwise.measure.counts import measure_counts
 from meshwise.measure.trial import (
@@ -118,7 +119,8 @@ def _timed(reader: ArchiveReader) -> Findings | None:
     machine, tables = Machine.of(reader.environment), _tables(reader, list(good))
     flags, halved = recorded_flags(trials), study.control.halves
     seconds = 0 if moving_ns or study.search else study.trial.duration_ns // 10**9
-    results = measure_trials(good, tables, flags, moving_ns, machine, halved, study.seed, seconds)
+    moments = moments_in(list(good.values()), reader.events(), study.trial.duration_ns)
+    results = measure_trials(good, tables, flags, moving_ns, machine, halved, study.seed, seconds, moments)
     settings = Settings.of(study, reader.timed_design)
     return findings(results, outcomes, settings, reader.environment, facts_of(trials))
 
@@ -148,10 +150,21 @@ def _is_a_step(finding: Finding) -> bool:
     return not finding.part and adjusted is not None and adjusted.method is Method.HOLM
 
 
+def _is_of_an_event(finding: Finding) -> bool:
+    """What it does to requests, whatever the verdict; and what passed under an old rule."""
+    subject = finding.subject
+    if not isinstance(subject, EventEffect):
+        return False
+    told = finding.metric == "event_disturbed_requests" and subject.against is Against.PLACEBO
+    return told or (finding.metric == "event_last_old_ms" and not finding.part)
+
+
 def summary(document: Findings) -> str:
     """A few lines: what was found, and whether it may be believed."""
     verdicts = Counter(
-        str(f.verdict) for f in document.findings if f.kind in (Kind.INCREMENT, Kind.DIFFERENCE)
+        str(f.verdict)
+        for f in document.findings
+        if f.kind in (Kind.INCREMENT, Kind.DIFFERENCE) or (f.kind is Kind.EVENT and f.verdict)
     )
     warnings = [f for f in document.findings if f.kind is Kind.CHECK and f.verdict is Verdict.WARNING]
     primary = {*document.study["primary_metrics"], *PRIMARY}
@@ -161,6 +174,7 @@ def summary(document: Findings) -> str:
         if f.verdict is Verdict.DISTINGUISHABLE and f.metric in primary and f.n and _is_a_step(f)
     ]
     claims += [f"  {f.sentence}" for f in document.findings if isinstance(f.subject, PostureProtection)]
+    claims += [f"  {f.sentence}" for f in document.findings if _is_of_an_event(f)]
     counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
     study = document.study
     lines = [

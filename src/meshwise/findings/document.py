@@ -7,8 +7,9 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from meshwise.findings.event import EventFacts
 from meshwise.findings.finding import (
-    OF_ATTEMPTS,
+    OF_SOME,
     Adjustment,
     Companion,
     Finding,
@@ -43,12 +44,12 @@ def row(finding: Finding) -> dict[str, Any]:
         "metric": finding.metric,
         "scope": plain(finding.scope),
     }
-    own = {name: plain(found) for name in OF_ATTEMPTS if (found := getattr(finding, name)) is not None}
+    own = {name: plain(found) for name in OF_SOME if (found := getattr(finding, name)) is not None}
     return first | {name: plain(getattr(finding, name)) for name in _AS_NAMED} | own
 
 
 _AS_NAMED = tuple(
-    each.name for each in fields(Finding) if each.name not in ("id", "subject", "key", *OF_ATTEMPTS)
+    each.name for each in fields(Finding) if each.name not in ("id", "subject", "key", *OF_SOME)
 )
 
 
@@ -74,11 +75,12 @@ def read_finding(entry: Mapping[str, Any]) -> Finding:
         "without_outliers": None,
         "tried": _read(AttemptTries, entry.get("tried")),
         "attempts": _read(AttemptCounts, entry.get("attempts")),
+        "event": _read(EventFacts, entry.get("event")),
     }
     return Finding(**known)
 
 
-Facts = TypeVar("Facts", AttemptTries, AttemptCounts)
+Facts = TypeVar("Facts", AttemptTries, AttemptCounts, EventFacts)
 
 
 def _read(cls: type[Facts], entry: Mapping[str, Any] | None) -> Facts | None:
@@ -100,7 +102,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
-    if isinstance(value, Companion | WithoutOutliers | AttemptTries | AttemptCounts):
+    if isinstance(value, Companion | WithoutOutliers | AttemptTries | AttemptCounts | EventFacts):
         return {entry.name: plain(getattr(value, entry.name)) for entry in fields(value)}
     return str(value) if isinstance(value, StrEnum | Flag | Adjustment) else value
 

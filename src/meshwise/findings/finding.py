@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from meshwise.findings.event import EventFacts
 from meshwise.findings.flag import Flag, FlagKind
 from meshwise.findings.metric import MetricKey
 from meshwise.findings.pictures import Pictures
@@ -138,6 +139,8 @@ class Finding:
     """Of an attempt against a posture."""
     attempts: AttemptCounts | None = None
     """Of all attempts against a posture."""
+    event: EventFacts | None = None
+    """Of something that was done during trials."""
 
     @property
     def kind(self) -> Kind:
@@ -166,8 +169,8 @@ class Finding:
         return any(flag.code == kind.code for flag in self.flags)
 
 
-OF_ATTEMPTS = ("tried", "attempts")
-"""Fields that only findings about attempts have in findings.json."""
+OF_SOME = ("tried", "attempts", "event")
+"""Fields that only findings about attempts, or events, have in findings.json."""
 
 
 @dataclass(frozen=True)

@@ -246,6 +246,32 @@ TRIES_DIFFER = FlagKind(
 PROXY_HARMED = FlagKind(
     "proxy_harmed", "after {harmed} of {tries} tries a proxy had ended or fallen silent",
 )
+
+# Of an event.
+NO_PLACEBO = FlagKind(
+    "no_placebo",
+    "the trials have no undisturbed time as long as what is looked at, so there are no placebo times",
+    "let events be further apart, or trials longer",
+)
+NO_WINDOW = FlagKind(
+    "no_window",
+    "nothing around it stands out from placebo times, so {ms:.0f} ms from its beginning on are counted",
+    "nothing to do if it really does nothing; more occurrences or blocks see smaller effects",
+)
+LASTS_ON = FlagKind(
+    "lasts_on",
+    "its effect lasts into the time that is taken for usual, so it is larger and longer than is said",
+    "let events be further apart",
+)
+UNFINISHED = FlagKind(
+    "unfinished", "{count} of {of} times it was not done by every target",
+    "read `detail` of events.parquet: the proxy's own words",
+)
+NOTHING_TELLS = FlagKind(
+    "nothing_tells",
+    "no group of requests in the load passes under one of the two rules and fails under the other",
+    "let the load have requests that the rules treat differently: clients outside the mesh, an operation",
+)
 # fmt: on
 
 KINDS = {each.code: each for each in list(globals().values()) if isinstance(each, FlagKind)}

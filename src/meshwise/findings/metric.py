@@ -36,6 +36,7 @@ class PartOf(StrEnum):
     OPERATION = "operation"
     CALL = "system_call"
     GROUP = "function_group"
+    CONNECTION = "connection"
 
 
 class PartsCompared(StrEnum):
@@ -117,6 +118,30 @@ def _counted(name: str, unit: str, title: str, short: str, **more: Any) -> Metri
     )  # fmt: skip
 
 
+def _events() -> list[Metric]:
+    """What an event did, each time it was done."""
+
+    def each(name: str, unit: str, words: str, title: str, **more: Any) -> Metric:
+        return Metric(f"event_{name}", unit, words, title, title, Scale.DIFFERENCE, **more)
+
+    return [
+        each("disturbed_requests", "requests", "the number of disturbed requests", "disturbed requests"),
+        each("added_area_ms", "ms", "the response time of all requests together", "added response time, sum"),
+        each("p99_us", "us", "the P99 response time meanwhile", "response time p99 meanwhile"),
+        each("peak_us", "us", "the longest response time", "longest response time"),
+        each("lasts_ms", "ms", "the time until responses are as usual again", "lasts"),
+        each("failures", "requests", "the number of failed requests", "failed requests", fails=True),
+        each("handshakes", "handshakes", "the number of TLS handshakes of all sidecars", "TLS handshakes"),
+        each("cpu_ms", "ms", "the CPU time of all sidecars", "CPU of all sidecars"),
+        each("converge_ms", "ms", "the time from its beginning until every target had done it",
+             "done by every target after"),
+        each("last_old_ms", "ms", "the time after which nothing passed by the old rule any more",
+             "last request under the old rule", parts=PartOf.CONNECTION),
+        each("first_new_ms", "ms", "the time until a request first met the new rule",
+             "first request under the new rule", parts=PartOf.CONNECTION),
+    ]  # fmt: skip
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in [
@@ -185,6 +210,7 @@ METRICS: dict[str, Metric] = {
                "the CPU time of all sidecars per request, translated from instructions",
                "CPU of all sidecars per request, translated from instructions", "translated CPU per request",
                compared=False),
+        *_events(),
         Metric("attempt_stopped", "ratio", "the share of tries that were stopped", "tries stopped",
                "tries stopped", Scale.DIFFERENCE, compared=False, more_is_worse=False),
         Metric("attempts_stopped", "attempts", "the number of attempts stopped in every try",

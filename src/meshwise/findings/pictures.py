@@ -118,7 +118,53 @@ class Flame:
         )  # fmt: skip
 
 
-Picture = Curve | Course | DriftPoint | StepCourse
+@dataclass(frozen=True)
+class EventCourse:
+    """What happened around an event, all its occurrences laid over each other at its beginning. Of rows of
+    three: mean over executions, and the ends of its interval; NaN where it cannot be told."""
+
+    at: Levels
+    event: str
+    twin: bool
+    """The twin at the same times, to which nothing happened."""
+    tail: float
+    """The higher of the quantiles: 0.99, or 0.9 where requests are too few for it."""
+    middle_ms: FloatArray
+    """Of each bin, from the beginning of the event."""
+    median_us: FloatArray
+    tail_us: FloatArray
+    failed: FloatArray
+    """Share of the requests; one row."""
+    cpus: FloatArray
+    """Used by all sidecars."""
+    windows_ms: FloatArray
+    """Rows of from and to: where more is disturbed than usual."""
+    done_ms: float | None
+    """Median; None where it was never done."""
+    occurrences: int
+    executions: int
+
+
+@dataclass(frozen=True)
+class EventTimeline:
+    """One trial in which something was done, from its beginning to its end."""
+
+    at: Levels
+    trial_id: str
+    tail: float
+    middle_s: FloatArray
+    response_us: FloatArray
+    """Median and tail."""
+    failed: FloatArray
+    """Requests of each window."""
+    twin_us: FloatArray
+    """Median and tail of the twin; empty without one."""
+    marks_s: FloatArray
+    """Rows of beginning and end (NaN: never), of `events`."""
+    events: tuple[str, ...]
+
+
+Picture = Curve | Course | DriftPoint | StepCourse | EventCourse | EventTimeline
 
 
 @dataclass(frozen=True)
@@ -129,12 +175,15 @@ class Pictures:
     """In the order of running."""
     flames: tuple[Flame, ...] = ()
     step_courses: tuple[StepCourse, ...] = ()
+    event_courses: tuple[EventCourse, ...] = ()
+    event_timelines: tuple[EventTimeline, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Six digits are enough to draw; levels stand once."""
         cells: list[Levels] = []
         every: tuple[Picture | Flame, ...] = (
             *self.curves, *self.courses, *self.drift, *self.step_courses, *self.flames,
+            *self.event_courses, *self.event_timelines,
         )  # fmt: skip
         for each in every:
             if each.at not in cells:
@@ -150,6 +199,8 @@ class Pictures:
                 _row(each, cells, "trial_id", "block", "median_us", "deviation") for each in self.drift
             ],
             "step_courses": [_row(each, cells, *_STEP_COURSE) for each in self.step_courses],
+            "event_courses": [_row(each, cells, *_EVENT_COURSE) for each in self.event_courses],
+            "event_timelines": [_row(each, cells, *_EVENT_TIMELINE) for each in self.event_timelines],
             "flames": [{"cell": cells.index(each.at)} | each.as_json() for each in self.flames],
         }
 
@@ -157,18 +208,21 @@ class Pictures:
     def read(cls, found: Mapping[str, Any]) -> Pictures:
         """The inverse of `as_json`. Raises KeyError, TypeError, ValueError, IndexError for what is none."""
         cells = [dict(each) for each in found.get("cells", ())]
-        curves, courses, drift, step_courses = (
+        curves, courses, drift, step_courses, event_courses, event_timelines = (
             tuple(kind(**_values(entry, cells)) for entry in found.get(name, ()))
             for name, kind in _PLAIN.items()
         )
         flames = tuple(Flame.read(each, cells) for each in found.get("flames", ()))
-        return cls(curves, courses, drift, flames, step_courses)
+        return cls(curves, courses, drift, flames, step_courses, event_courses, event_timelines)
 
 
 _PLAIN: Mapping[str, Callable[..., Any]] = {
     "curves": Curve, "courses": Course, "drift": DriftPoint, "step_courses": StepCourse,
+    "event_courses": EventCourse, "event_timelines": EventTimeline,
 }  # fmt: skip
 _STEP_COURSE = tuple(field.name for field in fields(StepCourse) if field.name != "at")
+_EVENT_COURSE = tuple(field.name for field in fields(EventCourse) if field.name != "at")
+_EVENT_TIMELINE = tuple(field.name for field in fields(EventTimeline) if field.name != "at")
 
 
 def _row(picture: Picture, cells: list[Levels], *names: str) -> dict[str, Any]:
@@ -178,15 +232,19 @@ def _row(picture: Picture, cells: list[Levels], *names: str) -> dict[str, Any]:
 def _rounded(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return [_rounded(each) for each in value.tolist()]
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_rounded(each) for each in value]
     return (float(f"{value:.6g}") if np.isfinite(value) else None) if isinstance(value, float) else value
 
 
 def _values(entry: Mapping[str, Any], cells: Sequence[Levels]) -> dict[str, Any]:
     values = {
-        name: np.array(value, dtype=np.float64) if isinstance(value, list) else value
+        name: _read_list(value) if isinstance(value, list) else value
         for name, value in entry.items()
         if name != "cell"
     }
     return {"at": cells[entry["cell"]]} | values
+
+
+def _read_list(value: list[Any]) -> Any:
+    return tuple(value) if value and isinstance(value[0], str) else np.array(value, dtype=np.float64)

@@ -11,10 +11,11 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from meshwise.findings.event import EventFacts
 from meshwise.findings.finding import (
     CONFIGURED,
     OBSERVED,
-    OF_ATTEMPTS,
+    OF_SOME,
     SCHEMA_VERSION,
     Adjustment,
     Companion,
@@ -82,7 +83,7 @@ def schema(traits: Sequence[str]) -> dict[str, Any]:
     }
 
 
-_OBJECTS = (Finding, Companion, WithoutOutliers, AttemptTries, AttemptCounts, TradePoint)
+_OBJECTS = (Finding, Companion, WithoutOutliers, AttemptTries, AttemptCounts, EventFacts, TradePoint)
 
 
 def _object(cls: type) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def _object(cls: type) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     for entry in fields(cls):
         properties |= _WRITTEN.get(entry.name) or {entry.name: _typed(hints[entry.name], entry)}
-    required = [name for name in properties if name not in OF_ATTEMPTS]
+    required = [name for name in properties if name not in OF_SOME]
     return {"type": "object", "required": required, "properties": properties}
 
 
@@ -107,7 +108,7 @@ def _typed(hint: Any, entry: Field[Any] | None = None) -> dict[str, Any]:
         return {"$ref": f"#/$defs/{hint.__name__}"}
     if get_origin(hint) is not None and issubclass(get_origin(hint), Mapping):
         return {"type": "object", "additionalProperties": _typed(get_args(hint)[1])}
-    plain = {str: "string", float: "number", int: "integer", type(None): "null"}[hint]
+    plain = {str: "string", float: "number", int: "integer", bool: "boolean", type(None): "null"}[hint]
     return {"type": plain} | ({"minLength": 1} if entry and entry.default is MISSING and hint is str else {})
 
 

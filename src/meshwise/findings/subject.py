@@ -28,6 +28,18 @@ class Kind(StrEnum):
     VARIANCE = "variance"
     CHECK = "check"
     PROTECTION = "protection"
+    EVENT = "event"
+
+
+class Against(StrEnum):
+    """What an event's effect is told from."""
+
+    PLACEBO = "placebo"
+    """Other times of the same trials, to which nothing happened."""
+    ARM = "arm"
+    """The twin in the same round, at the same times."""
+    NOTHING = "nothing"
+    """It is told by itself: how long something took."""
 
 
 @dataclass(frozen=True)
@@ -204,12 +216,21 @@ class PostureProtection(_AtLevels):
     """How many of the attempts that mean something in a posture it stops."""
 
 
+@dataclass(frozen=True)
+class EventEffect(_AtLevels):
+    """What something that was done during a trial did, each time."""
+
+    event: str
+    """`rotate leaf`, `posture`, `restart proxy`, ..."""
+    against: Against
+
+
 Level = CellLevel | LevelAlone | CurvePoint
 Increment = LadderStep | AgainstNone
 Difference = MeshDifference | StepDifference | Interaction | Slope | Walk
 Check = StudyCheck | CellCheck | OrderCheck | LimitCheck | SoakDrift
 Protections = Protection | PostureProtection
-Subject = Level | Increment | Difference | NoiseFloor | VarianceShare | Check | Protections
+Subject = Level | Increment | Difference | NoiseFloor | VarianceShare | Check | Protections | EventEffect
 
 
 def kind_of(subject: Subject) -> Kind:
@@ -228,6 +249,8 @@ def kind_of(subject: Subject) -> Kind:
             return Kind.VARIANCE
         case Protection() | PostureProtection():
             return Kind.PROTECTION
+        case EventEffect():
+            return Kind.EVENT
         case _:
             return Kind.CHECK
 
@@ -267,6 +290,8 @@ def scope_of(subject: Subject) -> dict[str, ScopeValue]:
             return scope | {"check": "soak"}
         case Protection(_, attempt):
             return scope | {"attempt": attempt}
+        case EventEffect(_, event, against):
+            return scope | {"event": event, "against": str(against)}
         case _:
             return scope
 
@@ -300,6 +325,8 @@ def read_subject(kind: Kind, scope: Mapping[str, Any]) -> Subject:
             return CellCheck(at) if at else StudyCheck()
         case Kind.PROTECTION:
             return Protection(at, str(scope["attempt"])) if "attempt" in scope else PostureProtection(at)
+        case Kind.EVENT:
+            return EventEffect(at, str(scope["event"]), Against(scope["against"]))
 
 
 def _read_difference(at: dict[str, Any], scope: Mapping[str, Any]) -> Difference:
@@ -316,4 +343,7 @@ def _read_difference(at: dict[str, Any], scope: Mapping[str, Any]) -> Difference
     return StepDifference(at | {"mesh": first}, first, second, lower, upper)
 
 
-_TELLING = ("from", "to", "part", "interaction", "factor", "walk", "limited_by", "check", "attempt")
+_TELLING = (
+    "from", "to", "part", "interaction", "factor", "walk", "limited_by", "check", "attempt", "event",
+    "against",
+)  # fmt: skip

@@ -24,6 +24,7 @@ from meshwise.findings.flag import HOST_LATE, LATE_SENDS, TELEMETRY_INCOMPLETE, 
 from meshwise.findings.metric import PERCENTILES, MetricKey
 from meshwise.measure.attribution import ATTRIBUTED_METRICS, Machine, Usage
 from meshwise.measure.company import pods_busy, saturation
+from meshwise.measure.events import EVENT_TELEMETRY, TrialEvents
 from meshwise.measure.halves import Halves, halves
 from meshwise.measure.places import by_place
 from meshwise.measure.seconds import LEAST_SECONDS, BySecond, Clock, by_second
@@ -39,9 +40,9 @@ LATE_SHARE = 0.05
 MOVED_BY_LATE_SENDS = ("response_mean_us", *(f"response_{word}_us" for word in PERCENTILES))
 
 REQUEST_COLUMNS = ("intended_ns", "sent_ns", "done_ns", "error")
-OPTIONAL_REQUEST_COLUMNS = ("client", "operation", "queued", "waited_for")
+OPTIONAL_REQUEST_COLUMNS = ("client", "operation", "queued", "waited_for", "connection")
 USAGE_METRICS = ("cpu_ns", "rss_bytes", "pss_bytes")
-TELEMETRY_METRICS = tuple(dict.fromkeys((*USAGE_METRICS, *ATTRIBUTED_METRICS)))
+TELEMETRY_METRICS = tuple(dict.fromkeys((*USAGE_METRICS, *ATTRIBUTED_METRICS, *EVENT_TELEMETRY)))
 TELEMETRY_COLUMNS = ("t_ns", "source", "metric", "labels", "value")
 
 
@@ -82,6 +83,8 @@ class TrialResult:
     """Times of two halves of its requests, divided at random; only where the study asks."""
     by_second: BySecond | None = None
     """Of a steady load, where it was asked for."""
+    events: TrialEvents | None = None
+    """Where something was done to it, or to the cell whose twin it is."""
 
 
 def measure(

@@ -11,7 +11,7 @@ from meshwise.findings.finding import Finding
 from meshwise.findings.flag import EXPLORATORY
 from meshwise.findings.metric import CPU, INSTRUCTIONS
 from meshwise.findings.subject import Kind, MeshDifference, SlopePart
-from meshwise.report import counted, facts, pictures, protection, saturation, tradeoff
+from meshwise.report import counted, events, facts, pictures, protection, saturation, tradeoff
 from meshwise.report.blocks import (
     Block,
     Details,
@@ -57,16 +57,18 @@ class Report:
     """What postures stop."""
     tradeoff: tuple[Section, ...] = ()
     """What they cost against what they stop."""
+    events: tuple[Section, ...] = ()
+    """What was done while it ran."""
 
     @property
     def in_terminal(self) -> tuple[Section, ...]:
         """The last is what stays on the screen."""
-        measured = (*self.slices, *self.counted, *self.effects, *self.saturation)
+        measured = (*self.slices, *self.counted, *self.effects, *self.saturation, *self.events)
         return (*measured, *self.protection, *self.tradeoff)
 
     @property
     def on_page(self) -> tuple[Section, ...]:
-        first = (*self.tradeoff, *self.saturation, *self.effects, *self.slices, *self.counted)
+        first = (*self.tradeoff, *self.saturation, *self.events, *self.effects, *self.slices, *self.counted)
         return (*first, *self.protection, *filter(None, [self.rounds]))
 
 
@@ -87,6 +89,7 @@ def report_of(content: Content, record: Record) -> Report:
         tuple(filter(None, [counted.section(content)])),
         tuple(filter(None, [protection.section(content)])),
         tuple(filter(None, [tradeoff.section(content)])),
+        tuple(filter(None, [events.section(content)])),
     )
 
 
@@ -108,6 +111,7 @@ def _sentences(content: Content) -> Iterator[str]:
     found += _counted_steps(content)
     declared = [finding for finding in found if finding.sentence and not finding.flagged(EXPLORATORY)]
     yield from dict.fromkeys(finding.sentence for finding in declared)
+    yield from events.sentences(content)
     yield from protection.highest(content)
 
 

@@ -166,3 +166,34 @@ def tost(d: FloatArray, margin: float) -> float | None:
     return float(
         max(special.stdtr(n - 1, (mean - margin) / error), special.stdtr(n - 1, -(mean + margin) / error))
     )
+
+
+def fisher_p(first: int, of_first: int, second: int, of_second: int) -> float:
+    """Twice the exact p that a share as high as `first` of `of_first` is no higher than `second` of
+    `of_second` (Fisher 1935); at most 1."""
+    total, drawn = of_first + of_second, first + second
+    if not of_first or not of_second:
+        return 1.0
+    k = np.arange(first, min(of_first, drawn) + 1, dtype=np.float64)
+
+    def log_choose(n: float, chosen: FloatArray | float) -> FloatArray:
+        return np.asarray(
+            special.gammaln(n + 1) - special.gammaln(np.add(chosen, 1)) - special.gammaln(n - chosen + 1)
+        )
+
+    possible = k[(drawn - k) <= of_second]
+    logs = log_choose(of_first, possible) + log_choose(of_second, drawn - possible)
+    return min(1.0, 2 * float(np.exp(logs - log_choose(total, float(drawn))).sum()))
+
+
+def poisson_high(count: int, confidence: float = 0.95) -> float:
+    """Upper bound of the mean of what was counted `count` times (Garwood 1936)."""
+    return float(special.chdtri(2 * count + 2, (1 - confidence) / 2)) / 2
+
+
+def poisson_quantile(p: float, mean: float) -> float:
+    """The least count that is not exceeded with probability `p`."""
+    count = 0
+    while special.pdtr(count, mean) < p:
+        count += 1
+    return float(count)

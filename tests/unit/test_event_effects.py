@@ -1,0 +1,198 @@
+"""What an event did: how often nothing is called something, how well what is planted is found again, and that
+the machine's stalls make no event. benchmarks/event_coverage.py runs the same with more studies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from tests.support.event_world import (
+    MS,
+    ROTATE,
+    World,
+    begun_ns,
+    duration_ns,
+    events_frame,
+    findings_of,
+    looked,
+    trials_of,
+)
+from tests.support.simulate import Rate
+
+from meshwise.analysis.event_cohorts import moments_in
+from meshwise.findings.finding import Finding
+from meshwise.findings.subject import Against
+from meshwise.measure.moments import LEAD_NS, Happening, Looked, Moments, happenings_of, looked_at
+from meshwise.stats.interval import fisher_p, poisson_high
+from meshwise.stats.scan import lengths, standing_out
+from meshwise.stats.verdict import Verdict
+from meshwise.study.model import Role
+
+SMALL = World(twin=True)
+STUDIES = 60
+DISTURBED = "event_disturbed_requests"
+
+
+def test_a_curve_of_noise_stands_out_nowhere_in_nineteen_of_twenty() -> None:
+    """Bins depend on their neighbours, as response times do."""
+    random = np.random.default_rng(3)
+
+    def curves(count: int) -> np.ndarray:
+        white = random.poisson(1.0, (count, 104)).astype(float) - 1.0
+        return sum(white[:, place : place + 100] for place in range(5))  # type: ignore[return-value]
+
+    null = curves(300)
+    hits = sum(bool(standing_out(each, null, np.full(100, 12.0))) for each in curves(300))
+    assert Rate("stands out", hits, 300, 0.05).at_most
+
+
+def test_two_stretches_are_found_apart_where_they_are() -> None:
+    random = np.random.default_rng(4)
+    null = random.normal(0, 1, (300, 120))
+    curve = random.normal(0, 1, 120)
+    curve[20:30] += 4
+    curve[80:82] += 9
+    found = standing_out(curve, null, np.ones(120))
+    assert [(abs(each.start - start) <= 1, abs(each.end - end) <= 1) for each, (start, end) in
+            zip(found, [(20, 30), (80, 82)], strict=True)] == [(True, True)] * 2  # fmt: skip
+    assert lengths(100)[[0, 1, -1]].tolist() == [1, 2, 100]
+
+
+def test_exact_shares_agree_with_scipy() -> None:
+    from scipy.stats import fisher_exact, poisson
+
+    assert fisher_p(4, 10, 1, 40) == pytest.approx(2 * fisher_exact([[4, 6], [1, 39]], "greater").pvalue)
+    assert fisher_p(0, 10, 3, 40) == 1.0
+    assert poisson.cdf(2, poisson_high(2)) == pytest.approx(0.025)
+
+
+def test_half_of_the_time_until_the_next_event_is_undisturbed() -> None:
+    first = Happening(ROTATE, 0, 1000 * MS, 1000 * MS, 1200 * MS)
+    second = Happening("restart proxy", 0, 3200 * MS, 3200 * MS, None)
+    moments = Moments((first, second), {}, 6000 * MS)
+    assert [moments.horizon_ns(each) / MS for each in moments.happenings] == [1200, 1400]
+    lead = LEAD_NS // MS
+    spans = [(start // MS, end // MS) for start, end in moments.undisturbed]
+    assert spans == [(0, 1000 - lead), (2200, 3200 - lead), (4600, 6000)]
+    assert looked_at([moments], ROTATE, 10_000) == Looked(10 * MS, 30, 20, 150)
+
+
+def test_rows_of_one_occurrence_are_one_happening_that_is_done_when_the_last_target_is() -> None:
+    world = World(executions=1, occurrences=2)
+    found = happenings_of(events_frame(world, took_ms=30))["b000-p00"]
+    assert [each.begun_ns for each in found] == begun_ns(world, 0).tolist()
+    assert {(each.done_ns or 0) - each.begun_ns for each in found} == {30 * MS}
+    assert {each.targets for each in found} == {2}
+    never = events_frame(world).with_columns(done_ns=None)
+    assert happenings_of(never)["b000-p00"][0].done_ns is None
+    assert happenings_of(never.drop("event")) == {}, "an archive without such events"
+
+
+def test_the_twin_of_the_same_round_is_looked_at_at_the_same_times() -> None:
+    moments = moments_in(trials_of(SMALL), events_frame(SMALL), duration_ns(SMALL))
+    for trial in trials_of(SMALL):
+        assert moments[trial.trial_id].happenings == moments[f"b{trial.block:03}-p00"].happenings
+    assert {trial.role for trial in trials_of(SMALL)} == {Role.CELL, Role.TWIN}
+
+
+@cache
+def nothing() -> tuple[dict[tuple[str, Against], Finding], ...]:
+    return tuple(findings_of(SMALL, seed) for seed in range(STUDIES))
+
+
+@pytest.mark.parametrize("against", [Against.PLACEBO, Against.ARM])
+def test_where_nothing_happens_nothing_is_claimed(against: Against) -> None:
+    """Tails are heavy, and the machine stalls."""
+    claims = [found[DISTURBED, against].verdict is Verdict.DISTINGUISHABLE for found in nothing()]
+    assert Rate("disturbed requests", sum(claims), STUDIES, 0.05).at_most
+    every = [
+        any(f.verdict is Verdict.DISTINGUISHABLE for (_, told), f in found.items() if told is against)
+        for found in nothing()
+    ]
+    assert Rate("any of its numbers", sum(every), STUDIES, 0.1).at_most, "Holm for one, BH for the others"
+
+
+def test_windows_of_nothing_are_found_at_the_nominal_rate() -> None:
+    found = sum(each["event_lasts_ms", Against.NOTHING].estimate is not None for each in nothing())
+    assert Rate("a window", found, STUDIES, 0.05).at_most
+
+
+@pytest.mark.parametrize("against", [Against.PLACEBO, Against.ARM])
+def test_intervals_hold_what_was_planted(against: Against) -> None:
+    """Half of the requests meanwhile take 5 ms more: as many as that are disturbed, but for those that are
+    anyhow."""
+    world = replace(SMALL, share=0.5, added_us=5000.0)
+    truth = 0.99 * world.share * world.rate_rps * world.lasts_ms / 1000
+    hits, repetitions = 0, 40
+    for seed in range(repetitions):
+        found = findings_of(world, seed)[DISTURBED, against]
+        assert found.verdict is Verdict.DISTINGUISHABLE
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= truth <= found.high
+    assert Rate("covers", hits, repetitions, 0.95).at_least
+
+
+def test_a_disturbance_of_the_p99_by_1_ms_for_200_ms_is_found() -> None:
+    """12 occurrences in each of 5 executions at 1000/s; of the requests meanwhile one in a hundred more is
+    slow, and nothing else changes."""
+    world = World(
+        executions=5, occurrences=12, rate_rps=1000, period_ms=2000, share=0.01, added_us=1000.0,
+        tail_only=True, twin=True, stalls_per_s=0.1,
+    )  # fmt: skip
+    found = findings_of(world, 1)
+    disturbed = found[DISTURBED, Against.PLACEBO]
+    assert disturbed.verdict is Verdict.DISTINGUISHABLE, disturbed.sentence
+    assert found[DISTURBED, Against.ARM].verdict is Verdict.DISTINGUISHABLE
+    assert disturbed.low is not None
+    assert disturbed.high is not None
+    assert disturbed.low <= 2.0 <= disturbed.high, "two in each"
+
+
+def test_one_failed_request_of_all_is_told() -> None:
+    world = replace(SMALL, failures=[(2, 3)])
+    found = findings_of(world, 7)["event_failures", Against.PLACEBO]
+    assert found.event is not None
+    assert (found.event.failures, found.event.errors) == (1, {"reset": 1})
+    assert "1 request failed around it, which is not distinguishable" in found.sentence
+    assert "(1 reset)" in found.sentence
+    often = findings_of(replace(SMALL, failures=[(e, o) for e in range(5) for o in range(6)]), 7)
+    for against in (Against.PLACEBO, Against.ARM):
+        each = often["event_failures", against]
+        assert each.verdict is Verdict.DISTINGUISHABLE
+        assert each.estimate == pytest.approx(1.0)
+
+
+def test_none_failed_is_said_with_what_could_not_have_been_seen() -> None:
+    found = nothing()[0]["event_failures", Against.PLACEBO]
+    assert (found.estimate, found.low) == (0.0, 0.0)
+    assert found.high == pytest.approx(-np.log(0.025) / 30)
+    assert "no request failed around it" in found.sentence
+
+
+def test_cpu_and_handshakes_of_every_time_are_what_was_spent() -> None:
+    found = findings_of(SMALL, 3, cpu_ms=4.0, handshakes=2)
+    for against in (Against.PLACEBO, Against.ARM):
+        assert found["event_cpu_ms", against].estimate == pytest.approx(4.0, abs=0.05)
+        assert found["event_handshakes", against].estimate == pytest.approx(2.0, abs=0.02)
+    took = found["event_converge_ms", Against.NOTHING]
+    assert took.estimate == pytest.approx(30.0)
+    assert took.verdict is None
+
+
+def test_the_duration_is_where_the_last_disturbed_bin_ends() -> None:
+    world = replace(SMALL, share=0.5, added_us=5000.0)
+    lasts = findings_of(world, 2)["event_lasts_ms", Against.NOTHING]
+    assert lasts.estimate is not None
+    assert lasts.low is not None
+    assert lasts.high is not None
+    bin_ms = looked(world, 2).cohort.arms[0].around.looked.bin_ns / MS
+    assert lasts.low <= world.lasts_ms <= lasts.high + bin_ms
+    assert "as usual again after" in lasts.sentence
+
+
+def test_one_execution_has_no_interval_and_is_not_judged() -> None:
+    found = findings_of(replace(SMALL, executions=1, share=0.5), 1)[DISTURBED, Against.PLACEBO]
+    assert (found.n, found.low, found.verdict) == (1, None, Verdict.NOT_ESTIMABLE)
