@@ -23,6 +23,7 @@ from tests.support.people import ORDINARY, ROOT, command_as, environment_as, sce
 from meshwise.archive.read import ArchiveReader
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.linkerd import binary
+from meshwise.mesh.protection.catalogue import ATTEMPTS as EVERY
 from meshwise.study.model import LADDER
 
 SURPRISES = {("istio", "strict+fine", "token-wrong-audience")}
@@ -97,4 +98,8 @@ def test_stopped_while_it_tries_nothing_is_left_and_what_is_kept_is_said(
         assert tries
         assert f"stopped; {len(tries)} tries are kept in {out}" in " ".join(said.split())
     else:
-        assert not ArchiveReader.open(out).protection()
+        # What it had done with, protocol by protocol, is kept; never a part of one.
+        kept = ArchiveReader.open(out).protection()
+        for protocol in {one.protocol for one in kept}:
+            due = {attempt.key for attempt in EVERY if str(attempt.protocol) == protocol}
+            assert {one.attempt for one in kept if one.protocol == protocol} == due

@@ -46,6 +46,7 @@ ONE_THING: tuple[tuple[RuleKind, RulePlace], ...] = (
     *((kind, RulePlace.BEFORE) for kind in RuleKind),
     (RuleKind.PATH, RulePlace.AFTER),
     (RuleKind.HEADER, RulePlace.DENY),
+    *((kind, RulePlace.HIT) for kind in RuleKind),
 )
 """Further rules of every kind, and in every place."""
 

@@ -301,6 +301,17 @@ def test_resume_in_another_environment_is_refused_with_the_differences(tmp_path:
     assert "load_average" not in error.what
 
 
+def test_resume_minds_which_proxy_it_is_and_not_where_it_lies(tmp_path: Path) -> None:
+    def facts(path: str, digest: str) -> dict[str, object]:
+        return {**ENVIRONMENT, "proxies": {"istio": {"path": path, "digest": digest}}}
+
+    Archive.start(tmp_path / "a", STUDY, TRIALS_OF_STUDY, facts("/one/envoy", "1"), resume=False).close()
+    Archive.start(tmp_path / "a", STUDY, TRIALS_OF_STUDY, facts("/other/envoy", "1"), resume=True).close()
+    other = facts("/one/envoy", "2")
+    error = refusal(lambda: Archive.start(tmp_path / "a", STUDY, TRIALS_OF_STUDY, other, resume=True))
+    assert error.code == "MW611"
+
+
 def test_resume_does_not_mind_what_always_changes(tmp_path: Path) -> None:
     start(tmp_path / "a").close()
     later = ENVIRONMENT | {"machine": {"kernel": "1.2.3", "load_average": [9.0]}}

@@ -15,7 +15,7 @@ from tests.support.fake_study import run_fake
 
 from meshwise.analysis.baseline import Comparison, Counts, compare, counts_of, unlike
 from meshwise.analysis.translated import translated
-from meshwise.cli.against import CountOutputs, conclude, read_baseline
+from meshwise.cli.against import CountOutputs, conclude, read_baseline, refuse_other
 from meshwise.core.errors import MeshwiseError
 from meshwise.findings.document import row
 from meshwise.findings.finding import Finding
@@ -78,6 +78,17 @@ def test_a_translated_step_holds_the_uncertainty_of_both_factors() -> None:
     assert {each.provenance for each in found.values()} == {"translated"}
     assert "counted and translated" in step.sentence
     assert (found["translated"].verdict, found["translated"].n) == (Verdict.OK, 1)
+
+
+def test_a_translated_step_may_be_dense_arithmetic() -> None:
+    def step(arithmetic_ns: float | None) -> Finding:
+        found = translated(study_with(6, 3), 0.95, arithmetic_ns)
+        return next(each for each in found if each.metric == "translated_cpu_us_per_request")
+
+    usual, dense, slow = step(None), step(0.1), step(0.39)
+    assert dense.low == pytest.approx(15_000 * 0.1 / 1e3)
+    assert (dense.estimate, dense.high) == (usual.estimate, usual.high)
+    assert (slow.low, slow.high) == (usual.low, usual.high), "within the interval already"
 
 
 def test_rates_that_are_apart_widen_a_translated_step() -> None:
@@ -168,6 +179,26 @@ def test_other_proxies_and_counters_are_refused(change: dict[str, object], words
         "tls group is x25519mlkem768, not x25519, in istio/strict",
     ]
     assert unlike(then, counts_of(study, environment, [])) == ["they have no cell in common"]
+
+
+def test_another_proxy_or_counter_is_refused_before_anything_is_counted() -> None:
+    environment = {
+        "counter": {"name": "callgrind", "cpu": "Skylake"},
+        "proxies": {"istio": {"proxy": "Envoy", "digest": "a"}},
+    }
+    earlier = counts_of({"counting": {"counter": "callgrind"}}, environment, [])
+    wanted = CountOutputs(against=Path("then.json"))
+    refuse_other(wanted, None, environment)
+    refuse_other(
+        wanted, earlier, environment | {"proxies": {**environment["proxies"], "linkerd": {"digest": "c"}}}
+    )
+    for change, words in (
+        ({"proxies": {"istio": {"proxy": "Envoy", "digest": "b"}}}, "proxy is Envoy, b, not Envoy, a"),
+        ({"counter": {"name": "callgrind"}}, "counter's cpu is unknown, not Skylake"),
+    ):
+        with pytest.raises(MeshwiseError, match="MW704") as error:
+            refuse_other(wanted, earlier, environment | change)
+        assert words in error.value.what
 
 
 def test_count_compares_writes_and_ends_with_its_status(

@@ -203,6 +203,7 @@ def test_posture(each: object) -> None:
 
 PLACED = [(kind, RulePlace.BEFORE) for kind in RuleKind if kind is not RuleKind.WHOLE]
 PLACED += [(RuleKind.PATH, RulePlace.AFTER), (RuleKind.PATH, RulePlace.DENY)]
+PLACED += [(kind, RulePlace.HIT) for kind in RuleKind]
 
 
 @pytest.mark.parametrize(("kind", "place"), PLACED)

@@ -22,6 +22,7 @@ from tests.support.report_study import ladder_archive
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
 from meshwise.cli.analyze import analyze
+from meshwise.cli.protect import KeptTries
 from meshwise.cli.report import report
 from meshwise.findings.document import row
 from meshwise.findings.protection import Standing, TradePoint
@@ -234,6 +235,40 @@ def with_tries(directory: Path) -> None:
     environment = {name: value for name, value in reader.environment.items() if name != "schema_version"}
     with Archive.start(directory, study, design(study), environment, resume=True) as archive:
         archive.keep_protection(list(tries(("istio",), FEW)))
+
+
+def test_tries_are_kept_as_they_are_made_and_never_instead_of_a_whole_run(tmp_path: Path) -> None:
+    text = "name: alone\nenvironments: [none, istio]\nfactors: {posture: ladder, rate: 100/s}\nblocks: 2\n"
+    study = parse_study(text, "alone.yaml")
+    environment = {"testbed": "local", "machine": {"cpus": 2}}
+    made_ = list(tries(("istio",), FEW))
+
+    def stored() -> int:
+        return len(ArchiveReader.open(tmp_path / "study").protection())
+
+    with Archive.start(tmp_path / "study", study, design(study), environment) as archive:
+        kept = KeptTries(archive, study)
+        assert not kept.keep([])
+        assert kept.keep(made_[:10])
+        assert stored() == 10
+        assert kept.keep(made_[:20]), "the same run goes on"
+        assert stored() == 20
+    with Archive.start(tmp_path / "study", study, design(study), environment, resume=True) as archive:
+        assert not KeptTries(archive, study).keep(made_[:5]), (
+            "a part does not replace what an earlier run had"
+        )
+        assert stored() == 20
+
+
+def test_postures_that_were_not_tried_are_named(few: dict[str, Any]) -> None:
+    assert "Not tried" not in shown(few)
+    without = [
+        each for each in few["findings"]
+        if not (each["kind"] == "protection" and each["scope"].get("posture") == "strict+namespace")
+    ]  # fmt: skip
+    assert "Not tried: istio strict+namespace, linkerd strict+namespace." in shown(
+        few | {"findings": without}
+    )
 
 
 def test_tries_that_were_added_to_an_archive_are_found_and_traded(

@@ -22,7 +22,7 @@ from meshwise.telemetry.counting.callgrind import CallgrindCounter
 from meshwise.telemetry.counting.fake import FakeCounter, difference
 from meshwise.telemetry.counting.perf import PerfCounter, PmuSampler
 from meshwise.telemetry.counting.perf_events import PAGE_FAULTS, TASK_CLOCK, EventKind
-from meshwise.telemetry.counting.seam import Count, CountedProcess, Function
+from meshwise.telemetry.counting.seam import ARITHMETIC, Count, CountedProcess, Function
 from meshwise.telemetry.seam import Moment, Sampler
 
 
@@ -282,6 +282,11 @@ def test_the_cpu_that_is_presented_is_told(callgrind: CallgrindCounter) -> None:
     assert callgrind.describe()["addresses"] == "fixed"
     if " avx2 " in Path("/proc/cpuinfo").read_text():
         assert told.startswith("Intel(R) Core(TM) i7-4910MQ")
+
+
+def test_what_dense_arithmetic_takes_is_told(callgrind: CallgrindCounter) -> None:
+    """Between what a CPU of 6 GHz does with 10 instructions at a time, and one of 1 GHz with one in two."""
+    assert 0.015 < float(callgrind.describe()[ARITHMETIC]) < 2
 
 
 def test_two_starts_in_different_places_count_the_same(

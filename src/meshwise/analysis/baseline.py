@@ -44,7 +44,8 @@ _KEPT = (
 )  # fmt: skip
 """Fields of a finding that a baseline keeps."""
 _OF_A_PROXY = ("proxy", "version", "revision", "digest", "build", "tls_library")
-_OF_THE_COUNTER = ("name", "tool", "version", "cpu")
+_OF_THE_COUNTER = ("tool", "version", "cpu")
+_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -125,19 +126,23 @@ def counts_of(
     `meshwise count` does not write."""
     counting = study.get("counting") or {}
     tls = {str(cell): dict(facts) for cell, facts in (counting.get("tls") or {}).items()}
-    identity = {"counter": str(counting.get("counter", "unknown"))}
-    counter = environment.get("counter") or {}
-    identity |= {f"counter's {n}": str(counter[n]) for n in _OF_THE_COUNTER[1:] if n in counter}
-    for mesh, facts in (environment.get("proxies") or {}).items():
-        if mesh != "none":
-            known = (str(facts[name]) for name in _OF_A_PROXY if facts.get(name))
-            identity[f"{mesh}'s proxy"] = ", ".join(known) or "unknown"
     return Counts(
         str(study.get("name", "")),
-        identity,
+        {"counter": str(counting.get("counter") or _UNKNOWN), **identity_of(environment)},
         tls,
         tuple(_sound(each) for each in findings if each.metric in COMPARED and _is_compared(each)),
     )
+
+
+def identity_of(environment: Mapping[str, Any]) -> dict[str, str]:
+    """What of a count is known before anything is counted: its counter, and its proxies."""
+    counter = environment.get("counter") or {}
+    identity = {f"counter's {name}": str(counter.get(name) or _UNKNOWN) for name in _OF_THE_COUNTER}
+    for mesh, facts in (environment.get("proxies") or {}).items():
+        if mesh != "none":
+            known = (str(facts[name]) for name in _OF_A_PROXY if facts.get(name))
+            identity[f"{mesh}'s proxy"] = ", ".join(known) or _UNKNOWN
+    return identity
 
 
 def _sound(finding: Finding) -> Finding:
@@ -168,11 +173,7 @@ def _is_compared(finding: Finding) -> bool:
 def unlike(then: Counts, now: Counts) -> list[str]:
     """Why the two may not be compared; empty if they may. What only one of them has (a mesh) is left out of
     the comparison, not a reason."""
-    reasons = [
-        f"{what} is {now.identity[what]}, not {value}"
-        for what, value in then.identity.items()
-        if what in now.identity and now.identity[what] != value
-    ]
+    reasons = unlike_identity(then.identity, now.identity)
     differing: dict[str, list[str]] = {}
     for cell, facts in then.tls.items():
         for fact, value in facts.items():
@@ -183,6 +184,15 @@ def unlike(then: Counts, now: Counts) -> list[str]:
     if not set(map(_about, then.findings)) & set(map(_about, now.findings)):
         reasons.append("they have no cell in common")
     return reasons
+
+
+def unlike_identity(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The part of `unlike` that can be told before anything is counted."""
+    return [
+        f"{what} is {now[what]}, not {value}"
+        for what, value in then.items()
+        if what in now and now[what] != value
+    ]
 
 
 def compare(

@@ -39,6 +39,7 @@ from meshwise.stats.arrays import FloatArray
 from meshwise.stats.exact import between_executions, halves, noise_rule
 from meshwise.stats.verdict import Verdict
 from meshwise.study.model import Cell, MeshName, Role, Trial
+from meshwise.telemetry.counting.seam import ARITHMETIC, CALIBRATION
 
 PRIMARY = (INSTRUCTIONS, PER_KIB, PER_RULE)
 _OF_TLS = ("tls_version", "tls_group", "tls_cipher", "server_key")
@@ -141,9 +142,14 @@ def with_counts(document: Findings, counted: CountedStudy, settings: Settings) -
     return replace(
         document,
         study=dict(document.study) | {"counting": counted.as_json()},
-        findings=(*found, *translated(found, settings.confidence)),
+        findings=(*found, *translated(found, settings.confidence, _arithmetic_ns(document))),
         pictures=replace(document.pictures, flames=flames(counted.trials, counted.grid.cells)),
     )
+
+
+def _arithmetic_ns(document: Findings) -> float | None:
+    measured = document.environment.get(CALIBRATION) or {}
+    return float(measured[ARITHMETIC]) if ARITHMETIC in measured else None
 
 
 def counted_findings(

@@ -6,8 +6,9 @@
 This is no measurement, and is never called one: the CPU time holds the kernel's, whose instructions are not
 counted, and the instructions of a step need not take what those of the whole request do. A step of arithmetic
 alone (the signature of a token) takes a fraction of what it is translated to. The interval holds the
-uncertainty of both factors, and how far the rates of both cells are apart; the check compares with the step
-that was measured in the same study, and that step is what to believe.
+uncertainty of both factors, how far the rates of both cells are apart, and, where the counter has told it,
+what the instructions would take if they were dense arithmetic and nothing else. The check compares with the
+step that was measured in the same study, and that step is what to believe.
 
 Rules of this file:
 - It works on findings, so that anyone can repeat it with findings.json alone.
@@ -37,8 +38,11 @@ RATE = "ns_per_instruction"
 _Place = tuple[object, ...]
 
 
-def translated(findings: Sequence[Finding], confidence: float) -> Iterator[Finding]:
-    """Rates, translated steps, and the check; nothing where a study does not both measure and count."""
+def translated(
+    findings: Sequence[Finding], confidence: float, arithmetic_ns: float | None = None
+) -> Iterator[Finding]:
+    """Rates, translated steps, and the check; nothing where a study does not both measure and count.
+    `arithmetic_ns`: what an instruction of dense arithmetic takes, if that is known."""
     sums = [each for each in findings if not each.part and each.estimate is not None]
     counted = {_place(each): each for each in sums if each.metric == INSTRUCTIONS and each.kind is Kind.LEVEL}
     rates: dict[_Place, tuple[Finding, Uncertain]] = {}
@@ -54,7 +58,7 @@ def translated(findings: Sequence[Finding], confidence: float) -> Iterator[Findi
     compared: list[tuple[Finding, Finding]] = []
     for measured in (each for each in sums if each.metric == CPU and _is_step(each)):
         step = steps.get(_place(measured))
-        found = None if step is None else _step(step, measured, rates, confidence)
+        found = None if step is None else _step(step, measured, rates, confidence, arithmetic_ns)
         if found is not None:
             compared.append((found, measured))
             yield found
@@ -105,7 +109,11 @@ def _rate_finding(level: Finding, rate: Uncertain, confidence: float) -> Finding
 
 
 def _step(
-    step: Finding, measured: Finding, rates: Mapping[_Place, tuple[Finding, Uncertain]], confidence: float
+    step: Finding,
+    measured: Finding,
+    rates: Mapping[_Place, tuple[Finding, Uncertain]],
+    confidence: float,
+    arithmetic_ns: float | None,
 ) -> Finding | None:
     assert isinstance(measured.subject, LadderStep)
     of_step = _plain(step)
@@ -118,6 +126,8 @@ def _step(
     error = math.hypot(sum(rate.error for rate in known) / 2, apart)
     rate = Uncertain(middle, middle * error, min(each.df for each in known))
     around = interval(product(of_step, rate), confidence)
+    if arithmetic_ns is not None:
+        around = _down_to(of_step.value * arithmetic_ns / 1e3, around)
     sure = step.verdict is Verdict.DISTINGUISHABLE and around.excludes(0)
     direction = (Direction.COSTS if around.estimate > 0 else Direction.SAVES) if sure else None
     found = Finding(
@@ -136,6 +146,13 @@ def _step(
         sentence=f"{where}: `{ladder.lower}` to `{ladder.upper}`, counted and translated, is {text} of all "
         "sidecars' CPU time per request, if its instructions take what those of both postures do.",
     )
+
+
+def _down_to(least: float, around: Interval) -> Interval:
+    """The interval, widened towards 0 so that it holds the least that the step can take."""
+    if around.estimate > 0:
+        return replace(around, low=min(around.low, least))
+    return replace(around, high=max(around.high, least))
 
 
 def _of(

@@ -43,6 +43,8 @@ CHECKED_ENVIRONMENT = (
     ("counter",),
 )
 """Facts of environment.json that must not change between the trials of one study; load and pressure may."""
+MAY_CHANGE = "path"
+"""Within them: where a proxy lies, whose digest stands beside."""
 
 PROBE_NAME = ".probe"
 FAILURES = "failures"
@@ -211,7 +213,13 @@ def _fact(facts: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     value: Any = facts
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
-    return value
+    return _lasting(value)
+
+
+def _lasting(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _lasting(each) for key, each in value.items() if key != MAY_CHANGE}
 
 
 def _clean(folder: Folder, complete: set[str]) -> None:

@@ -10,7 +10,16 @@ from typing import Any
 
 import typer
 
-from meshwise.analysis.baseline import Comparison, Counts, baseline_of, compare, counts_of, unlike
+from meshwise.analysis.baseline import (
+    Comparison,
+    Counts,
+    baseline_of,
+    compare,
+    counts_of,
+    identity_of,
+    unlike,
+    unlike_identity,
+)
 from meshwise.analysis.contrast import cell_scope
 from meshwise.archive.documents import json_object
 from meshwise.archive.findings import FINDINGS_NAME, signed, write_findings
@@ -74,6 +83,12 @@ def read_baseline(path: Path) -> Counts:
     if not found.findings:
         raise messages.NO_COUNTS.error(str(path), reason="it has no finding that was counted")
     return found
+
+
+def refuse_other(wanted: CountOutputs, earlier: Counts | None, environment: Mapping[str, Any]) -> None:
+    """Before anything is counted. Raises MW704 where the counter or a proxy is another one than then."""
+    if earlier and (reasons := unlike_identity(earlier.identity, identity_of(environment))):
+        raise messages.NOT_COMPARABLE.error(str(wanted.against), reasons="; ".join(reasons))
 
 
 def conclude(out: Path, wanted: CountOutputs, earlier: Counts | None) -> ExitStatus:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from meshwise.archive.read import stored_graph
-from meshwise.cli.against import CountOutputs, conclude
+from meshwise.cli.against import CountOutputs, conclude, refuse_other
 from meshwise.cli.parts import run_parts
 from meshwise.cli.run import closing_line, proxy_overrides, stopped_line
 from meshwise.cli.wiring import LevelOption, OutOption, ResumeOption, StudyArgument, not_applicable
@@ -55,7 +55,8 @@ def count(
 
     Writes findings.json, and baseline.json for a later `--against`: exit status 1 if a count changed by more
     than the noise rule, or a cell of the study that was counted then could not be counted now; 2 if the two
-    may not be compared (other proxies, counter, CPU, TLS). Exit status 1 too if no trial could be counted.
+    may not be compared: other proxies or another counter, said before anything is counted, or other TLS.
+    Exit status 1 too if no trial could be counted.
 
     Example: meshwise count studies/count.yaml --out my-counts --against baseline.json
     """
@@ -75,6 +76,7 @@ def count(
             resume,
             lambda stored: stopped_line(stored, study, out, question.layer, "count"),
             lambda summary, statuses: closing_line(summary, statuses, out, shown=True),
+            lambda environment: refuse_other(outputs, earlier, environment),
         )
 
     status = enter_world(inside, keep=[out, *proxy_overrides(os.environ)])

@@ -35,8 +35,10 @@ def run_parts(
     resume: bool,
     stopped: Callable[[int], str],
     closing: Callable[[RunSummary, Statuses], str],
+    accept: Callable[[Mapping[str, object]], None] = lambda environment: None,
 ) -> int:
-    """Inside a world; the exit status. `stopped` (number of stored trials) and `closing`: the last words."""
+    """Inside a world; the exit status. `stopped` (number of stored trials) and `closing`: the last words.
+    `accept`: is told the environment before anything runs, and raises where it does not do."""
     console = edge.console(stderr=True)
     statuses: Statuses = {}
     slowness = calibration.slowness(question)
@@ -63,6 +65,7 @@ def run_parts(
                     with testbed:
                         if archive is None:
                             environment = {**testbed.environment(), **facts}
+                            accept(environment)
                             archive = Archive.start(out, question, trials, environment, resume=resume)
                             stack.enter_context(archive)
                             before, machine = earlier(question, archive), Machine.of(environment)

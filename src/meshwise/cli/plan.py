@@ -19,7 +19,7 @@ from rich.text import Text
 from meshwise.archive.rows import cell_row
 from meshwise.cli.plan_events import events_document, events_lines
 from meshwise.cli.plan_graph import graph_document, show_graph, write_graph
-from meshwise.cli.plan_needs import lacks, needs_document, needs_line
+from meshwise.cli.plan_needs import lacks, needs_document, needs_line, no_counter
 from meshwise.cli.plan_search import search_document, show_search
 from meshwise.cli.plan_shape import load_document, load_lines
 from meshwise.cli.wiring import LevelOption, StudyArgument, not_applicable
@@ -246,6 +246,8 @@ def _counting_lines(study: Study) -> list[str]:
         said.append(f"  {cells} only by rate, which means nothing to a count, from others: counted once")
     reasons = Counter(found.left_out.values())
     said += [f"  not counted: {plural(count, 'cell')}, because {why}" for why, count in reasons.items()]
+    if why := no_counter(study):
+        said.append(f"  not on this machine: {why}")
     return said
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from meshwise.core import linux
+from meshwise.core.errors import MeshwiseError
 from meshwise.core.memory import available_bytes
 from meshwise.core.units import format_size, plural
 from meshwise.study.design.needs import Needs, needs_of
 from meshwise.study.model import MeshName, Study
+from meshwise.telemetry.counting import valgrind
 from meshwise.testbed.local import checks
 
 _PROXIES = {MeshName.ISTIO: "Envoy", MeshName.LINKERD: "Linkerd sidecar"}
@@ -44,6 +47,17 @@ def needs_line(study: Study) -> str:
 def _free(needs: Needs) -> str:
     free = linux.inotify_instances(needs.inotify)
     return "free" if free >= needs.inotify else f"{free} free"
+
+
+def no_counter(study: Study) -> str:
+    """Why a study that counts could not count on this machine, with the remedy; empty if it could."""
+    if study.counting is None:
+        return ""
+    try:
+        valgrind.find(os.environ)
+    except MeshwiseError as error:
+        return f"{error.what} [{error.code}]; {error.remedy}"
+    return ""
 
 
 def lacks(study: Study) -> list[str]:

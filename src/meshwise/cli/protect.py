@@ -82,20 +82,20 @@ def _protect(asked: Study, question: Study, effort: Effort, out: Path | None, as
     tries: list[ProtectionTry] = []
     with ExitStack() as stack:
         testbed = stack.enter_context(LocalTestbed(question, meshes_that_drain(question), patience=patience))
-        archive = stack.enter_context(_archive(asked, out, testbed)) if out else None
+        kept = KeptTries(stack.enter_context(_archive(asked, out, testbed)) if out else None, question)
         try:
             with _place(console) as observe:
                 for one in try_all(question, testbed, ATTEMPTS, effort, observe):
+                    if tries and _life_of(one) != _life_of(tries[-1]):
+                        kept.keep(tries)
                     tries.append(one)
         except KeyboardInterrupt:
-            console.print(
-                _stopped(tries, out, kept=_keep(archive, tries, question)), markup=False, soft_wrap=True
-            )
+            console.print(_stopped(tries, out, kept=kept.keep(tries)), markup=False, soft_wrap=True)
             return edge.INTERRUPTED
         except BaseException:
-            _keep(archive, tries, question)
+            kept.keep(tries)
             raise
-        _keep(archive, tries, question)
+        kept.keep(tries)
     found = protected(tries, question.confidence)
     if as_json:
         typer.echo(json.dumps(document(found), indent=1))
@@ -115,12 +115,24 @@ def _archive(asked: Study, out: Path, testbed: Testbed) -> Archive:
     return Archive.start(out, asked, design(asked), testbed.environment(), resume=found)
 
 
-def _keep(archive: Archive | None, tries: Sequence[ProtectionTry], question: Study) -> bool:
-    """Whether these tries are stored now."""
-    if archive is None or not tries or (archive.protected and not _whole(tries, question)):
-        return False
-    archive.keep_protection(tries)
-    return True
+class KeptTries:
+    """What is stored, posture by posture, so that little is lost with a process that is killed. What an
+    earlier run has stored stays until everything has been tried anew."""
+
+    def __init__(self, archive: Archive | None, question: Study) -> None:
+        self._archive, self._question = archive, question
+        self._earlier = archive is not None and archive.protected
+
+    def keep(self, tries: Sequence[ProtectionTry]) -> bool:
+        """Whether these tries are stored now."""
+        if self._archive is None or not tries or (self._earlier and not _whole(tries, self._question)):
+            return False
+        self._archive.keep_protection(tries)
+        return True
+
+
+def _life_of(one: ProtectionTry) -> tuple[int, str, str, str]:
+    return one.execution, one.mesh, one.posture, one.protocol
 
 
 def _stopped(tries: Sequence[ProtectionTry], out: Path | None, *, kept: bool) -> str:

@@ -29,6 +29,8 @@ class Headers:
 TENANT_HEADER = "x-tenant"
 TENANT = "blue"
 OTHER_TENANT = "green"
+ABSENT_HEADER = "x-absent"
+"""No request carries it."""
 
 
 def method_of(cell: Cell) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from meshwise.core.units import plural
 from meshwise.findings.finding import Finding
 from meshwise.findings.protection import DECIDED, AttemptOutcome, AttemptTries
-from meshwise.findings.subject import PostureProtection, Protection
+from meshwise.findings.subject import Kind, PostureProtection, Protection
 from meshwise.mesh.protection.catalogue import BY_KEY
 from meshwise.report import words
 from meshwise.report.blocks import (
@@ -92,6 +92,8 @@ def protection_blocks(findings: Sequence[Finding]) -> Iterator[Block]:
     if not found:
         return
     yield Paragraph(_ABOUT, page_only=False)
+    if untried := _untried(findings, found):
+        yield Paragraph(f"Not tried: {', '.join(untried)}.", page_only=False)
     if surprises := tuple(_surprises(found)):
         yield Sentences(surprises, "what surprises")
     yield _summary([each for each in findings if isinstance(each.subject, PostureProtection)])
@@ -105,6 +107,15 @@ def protection_blocks(findings: Sequence[Finding]) -> Iterator[Block]:
         yield Sentences(undecided, "undecided")
     yield Details("Evidence of every outcome", tuple(_evidence(mesh, found) for mesh in meshes))
     yield Details("What each attempt is", (_attempts(found),))
+
+
+def _untried(findings: Sequence[Finding], found: Sequence[Finding]) -> list[str]:
+    """Postures of the study that attempts were not made against, as where somebody stopped them."""
+    tried = set(map(_place, found))
+    levels = (each.levels for each in findings if each.kind is Kind.LEVEL)
+    places = dict.fromkeys((str(at["mesh"]), str(at["posture"])) for at in levels if "posture" in at)
+    left = [place for place in places if place not in tried]
+    return ["no mesh" if mesh == "none" else f"{mesh} {posture}" for mesh, posture in left]
 
 
 def _place(finding: Finding) -> tuple[str, str]:

@@ -76,7 +76,8 @@ def _divided(side: str, level: Any) -> Mapping[str, Any]:
 
 
 _PLACES = {
-    RulePlace.BEFORE: "", RulePlace.AFTER: "after the match", RulePlace.DENY: "denying"
+    RulePlace.BEFORE: "", RulePlace.AFTER: "after the match", RulePlace.DENY: "denying",
+    RulePlace.HIT: "each met but for a header",
 }  # fmt: skip
 
 FACTORS: tuple[Factor, ...] = (
@@ -327,11 +328,12 @@ FACTORS: tuple[Factor, ...] = (
         field="rule_place", key="rules_placed", role=FREE, read=RulePlace,
         type=one_of("place of rules", RulePlace), default=RulePlace.BEFORE, ordinary=(RulePlace.BEFORE,),
         concerns=_with_authorization, needs=("policy_count", 0),
-        about="Where they stand: before or after the entry that matches, or in a policy that denies. "
-        "Default: before.",
+        about="Where they stand: before or after the entry that matches, in a policy that denies, or before "
+        "it with all but a header met. Default: before.",
         columns=_column(
             "rule_place", _TEXT,
-            "where they stand: `before` or `after` the entry that matches, `deny`: in a policy that denies",
+            "where they stand: `before` or `after` the entry that matches, `deny`: in a policy that denies, "
+            "`hit`: before it, and what they ask for is met but for a header",
             True,
         ),
         heading="placed", short=lambda place: _PLACES[place], spoken=lambda place, _: _PLACES[place],

@@ -53,7 +53,7 @@ OF_A_REQUEST = frozenset(RuleKind) - {RuleKind.WHOLE, RuleKind.IDENTITY, RuleKin
 
 
 class RulePlace(StrEnum):
-    """Where the further entries stand, none of which ever matches."""
+    """Where the further entries stand, none of which ever matches as a whole."""
 
     BEFORE = "before"
     """Before the entry that matches: each is a miss that comes before the hit."""
@@ -61,3 +61,6 @@ class RulePlace(StrEnum):
     """Behind it: whoever stops at the first hit never reads them."""
     DENY = "deny"
     """In a policy that denies, which is asked before the one that allows."""
+    HIT = "hit"
+    """Before the entry that matches; what the entry asks for is met, and a header that it asks for besides is
+    not: a hit that lets no one in."""

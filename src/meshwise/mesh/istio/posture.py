@@ -17,12 +17,21 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from meshwise.mesh.applicable import contradiction
 from meshwise.mesh.istio.kinds import ROOT_NAMESPACE
-from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances, no_caller, of_no_caller
+from meshwise.mesh.request import (
+    ABSENT_HEADER,
+    TENANT,
+    TENANT_HEADER,
+    Allowance,
+    allowances,
+    no_caller,
+    of_no_caller,
+)
 from meshwise.mesh.tokens import CLAIM, ISSUER, ROLE
 from meshwise.mesh.writing import written
 from meshwise.study.demands import effective_posture, modes
@@ -46,7 +55,7 @@ _TOKEN_RULES = (Authorization.FINE, Authorization.REQUEST)
 
 def not_applicable(cell: Cell) -> str | None:
     """Why Istio cannot express the cell, or None."""
-    return contradiction(cell, "Istio") or _no_token(cell) or _ambiguous_port(cell)
+    return contradiction(cell, "Istio") or _no_token(cell) or _no_header(cell) or _ambiguous_port(cell)
 
 
 def _no_token(cell: Cell) -> str | None:
@@ -57,6 +66,12 @@ def _no_token(cell: Cell) -> str | None:
         return None
     kind = cell.posture.authorization
     return f"a rule by claim needs tokens to be read, and authorization `{kind}` reads none"
+
+
+def _no_header(cell: Cell) -> str | None:
+    if cell.policy_count and cell.rule_place is RulePlace.HIT and cell.protocol.layer is Layer.L4:
+        return "opaque TCP has no header, which a rule asks for that is met but for one"
+    return None
 
 
 def _ambiguous_port(cell: Cell) -> str | None:
@@ -93,7 +108,8 @@ def _documents(cell: Cell, jwks: str, trust_domain: str) -> Iterable[Document]:
             continue
         here = _Rules(cell, workload, posture, trust_domain)
         if cell.policy_count:
-            others = [here.never(number) for number in range(cell.policy_count)]
+            make = here.met_in_part if cell.rule_place is RulePlace.HIT else here.never
+            others = [make(number) for number in range(cell.policy_count)]
             prefix, action = _PLACED[cell.rule_place]
             yield _policy(f"{prefix}-{workload.name}", workload, others, action)
         yield _policy(
@@ -155,7 +171,7 @@ def _tokens(cell: Cell, called: Mapping[Workload, Posture], jwks: str) -> Iterab
 
 _PLACED = {
     RulePlace.BEFORE: ("before", "ALLOW"), RulePlace.AFTER: ("past", "ALLOW"),
-    RulePlace.DENY: ("never", "DENY"),
+    RulePlace.DENY: ("never", "DENY"), RulePlace.HIT: ("before", "ALLOW"),
 }  # fmt: skip
 """Entries are scanned in the order of their names: `before-...`, `callers-of-...`, `past-...`."""
 
@@ -163,6 +179,20 @@ _PLACED = {
 def _policy(name: str, workload: Workload, rules: Sequence[Document], action: str = "ALLOW") -> Document:
     spec = {**_selector(workload.name), "action": action, "rules": list(rules)}
     return _document("AuthorizationPolicy", name, workload.namespace, spec)
+
+
+@dataclass(frozen=True)
+class _Demanded:
+    """What a rule of each kind asks for."""
+
+    principals: list[str]
+    namespaces: list[str]
+    methods: list[str]
+    paths: list[str]
+    prefixes: list[str]
+    suffixes: list[str]
+    tenant: str
+    role: str
 
 
 class _Rules:
@@ -184,35 +214,72 @@ class _Rules:
     def never(self, number: int) -> Document:
         """One that no request meets, of the kind that the cell says."""
         name = no_caller(number)
+        if self._cell.rule_kind is RuleKind.WHOLE:
+            requests = allowances(self._cell, self._workload)[0].requests
+            return self.rule(of_no_caller(number, requests))
+        return self._one_demand(
+            _Demanded(
+                [f"{self._trust_domain}/ns/{name}/sa/{name}"], [name], [name.upper()],
+                [f"/{name}"], [f"/{name}/*"], [f"*/{name}"], name, name,
+            )
+        )  # fmt: skip
+
+    def met_in_part(self, number: int) -> Document:
+        """One whose demand, of the kind that the cell says, every allowed request meets; but it also asks for
+        a header, which is looked at last and which none has."""
+        own = allowances(self._cell, self._workload)[0]
+        if self._cell.rule_kind is RuleKind.WHOLE:
+            rule = self.rule(own)
+        else:
+            paths = list(dict.fromkeys(path for _, path in own.requests))
+            rule = self._one_demand(
+                _Demanded(
+                    self._principals(own.callers),
+                    sorted({each.namespace for each in own.callers}),
+                    list(dict.fromkeys(method for method, _ in own.requests)),
+                    paths,
+                    [f"{path[:-1]}*" for path in paths],
+                    [f"*{path[1:]}" for path in paths],
+                    TENANT,
+                    ROLE,
+                )
+            )
+        absent = {"key": f"request.headers[{ABSENT_HEADER}]", "values": [no_caller(number)]}
+        return {**rule, "when": [*rule.get("when", ()), absent]}
+
+    def _one_demand(self, wanted: _Demanded) -> Document:
+        """A rule that asks for one thing, of the kind that the cell says."""
         match self._cell.rule_kind:
             case RuleKind.IDENTITY:
-                return _from({"principals": [f"{self._trust_domain}/ns/{name}/sa/{name}"]})
+                return _from({"principals": wanted.principals})
             case RuleKind.NAMESPACE:
-                return _from({"namespaces": [name]})
+                return _from({"namespaces": wanted.namespaces})
             case RuleKind.METHOD:
-                return _to({"methods": [name.upper()]})
+                return _to({"methods": wanted.methods})
             case RuleKind.PATH:
-                return _to({"paths": [f"/{name}"]})
+                return _to({"paths": wanted.paths})
             case RuleKind.PATH_PREFIX:
-                return _to({"paths": [f"/{name}/*"]})
+                return _to({"paths": wanted.prefixes})
             case RuleKind.PATH_SUFFIX:
-                return _to({"paths": [f"*/{name}"]})
+                return _to({"paths": wanted.suffixes})
             case RuleKind.HEADER:
-                return {"when": [{"key": f"request.headers[{TENANT_HEADER}]", "values": [name]}]}
+                return {"when": [{"key": f"request.headers[{TENANT_HEADER}]", "values": [wanted.tenant]}]}
             case RuleKind.CLAIM:
-                return {"when": [{"key": f"request.auth.claims[{CLAIM}]", "values": [name]}]}
+                return {"when": [{"key": f"request.auth.claims[{CLAIM}]", "values": [wanted.role]}]}
             case RuleKind.WHOLE:
-                requests = allowances(self._cell, self._workload)[0].requests
-                return self.rule(of_no_caller(number, requests))
+                raise AssertionError("a rule of many demands, which `rule` makes")
+
+    def _principals(self, callers: Sequence[Workload]) -> list[str]:
+        return sorted(
+            f"{self._trust_domain}/ns/{each.namespace}/sa/{each.service_account}" for each in callers
+        )
 
     def rule(self, allowed: Allowance) -> Document:
         """One rule that lets these callers send these requests."""
         callers = allowed.callers
         if self._authorization is Authorization.NAMESPACE:
             return {"from": [{"source": {"namespaces": sorted({each.namespace for each in callers})}}]}
-        names = sorted(
-            f"{self._trust_domain}/ns/{each.namespace}/sa/{each.service_account}" for each in callers
-        )
+        names = self._principals(callers)
         if not self._by_request:
             ports = [str(self._workload.port(self._cell.protocol))]
             return {"from": [{"source": {"principals": names}}], "to": [{"operation": {"ports": ports}}]}

@@ -28,7 +28,15 @@ from meshwise.mesh.linkerd.resources import (
     POLICY,
     WITHHELD_ANNOTATION,
 )
-from meshwise.mesh.request import TENANT, TENANT_HEADER, Allowance, allowances, no_caller, of_no_caller
+from meshwise.mesh.request import (
+    ABSENT_HEADER,
+    TENANT,
+    TENANT_HEADER,
+    Allowance,
+    allowances,
+    no_caller,
+    of_no_caller,
+)
 from meshwise.mesh.writing import written
 from meshwise.study.demands import effective_posture, modes
 from meshwise.study.model import (
@@ -88,6 +96,8 @@ def _no_such_rule(cell: Cell) -> str | None:
         return "Linkerd's routes match a path exactly, by prefix or by regular expression, not by suffix"
     if cell.rule_kind is RuleKind.METHOD and cell.protocol is Protocol.GRPC:
         return "every gRPC request is a POST, and Linkerd's gRPC routes match no method of HTTP"
+    if cell.rule_place is RulePlace.HIT and cell.rule_kind not in OF_A_REQUEST:
+        return "Linkerd has no rule of a caller that could be met and yet let no one in"
     kinds = {effective_posture(cell, workload).authorization for workload in cell.topology.workloads[1:]}
     if cell.rule_kind in OF_A_REQUEST and Authorization.NAMESPACE in kinds:
         kind = cell.rule_kind
@@ -227,7 +237,7 @@ class _Entries:
             route = first
             if kind in OF_A_REQUEST:
                 route = name
-                yield self._route(name, [self._one_demand(kind, no_caller(number))])
+                yield self._route(name, [self._one_demand(kind, number, requests[0])])
             target = self._route_reference(route)
         names = (_namespaces if kind is RuleKind.NAMESPACE else _accounts)(entry.callers)
         yield _document("MeshTLSAuthentication", name, self._workload, {"identityRefs": names})
@@ -237,24 +247,31 @@ class _Entries:
             {"targetRef": target, "requiredAuthenticationRefs": [authentication]},
         )  # fmt: skip
 
-    def _one_demand(self, kind: RuleKind, name: str) -> Document:
-        """What a route of this kind matches."""
-        header = {"headers": [{"name": TENANT_HEADER, "value": name}]}
+    def _one_demand(self, kind: RuleKind, number: int, allowed: tuple[str, str]) -> Document:
+        """What a route of this kind matches: no request, or in part every one like `allowed`."""
+        name, hit = no_caller(number), self._cell.rule_place is RulePlace.HIT
+        headers = (
+            [{"name": TENANT_HEADER, "value": TENANT if hit else name}] if kind is RuleKind.HEADER else []
+        )
+        if hit:
+            headers.append({"name": ABSENT_HEADER, "value": name})
+        asked: Document = {"headers": headers} if headers else {}
+        method, path = allowed if hit else ("TRACE", f"/{name}")
         if self._protocol is Protocol.GRPC:
-            service = {"type": "Exact", "service": name}
             if kind is RuleKind.HEADER:
-                return header
-            return {"method": {**service, "method": "Call"} if kind is RuleKind.PATH else service}
-        everything = {"path": {"type": "PathPrefix", "value": "/"}}
+                return asked
+            service, called = path.split("/")[1:] if hit else (name, "Call")
+            exact = {"type": "Exact", "service": service}
+            return {"method": {**exact, "method": called} if kind is RuleKind.PATH else exact, **asked}
         match kind:
             case RuleKind.HEADER:
-                return {**everything, **header}
+                return {"path": {"type": "PathPrefix", "value": "/"}, **asked}
             case RuleKind.METHOD:
-                return {**everything, "method": "TRACE"}
+                return {"path": {"type": "PathPrefix", "value": "/"}, "method": method, **asked}
             case RuleKind.PATH:
-                return {"path": {"type": "Exact", "value": f"/{name}"}}
+                return {"path": {"type": "Exact", "value": path}, **asked}
             case _:
-                return {"path": {"type": "PathPrefix", "value": f"/{name}"}}
+                return {"path": {"type": "PathPrefix", "value": path}, **asked}
 
     def _route_reference(self, name: str) -> Document:
         kind = "GRPCRoute" if self._protocol is Protocol.GRPC else "HTTPRoute"

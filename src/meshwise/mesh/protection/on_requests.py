@@ -251,6 +251,16 @@ _DENY = (
         Documented(_WITH_GUARD, "GHSA-7774-7vr3-cc8j"), _NOT_L, _NO_HOST_IN_LINKERD,
     ),
     _guarded(
+        "deny-host-http2",
+        "over HTTP/2, `:authority` and `host` that differ, one of them forbidden",
+        (
+            Spelling("forbidden `:authority`", host="admin.example", more=(("host", "{authority}"),)),
+            Spelling("forbidden `host`", more=(("host", "admin.example"),)),
+        ),
+        Documented(_WITH_GUARD, "rfc-editor.org/rfc/rfc9113 section 8.3.1"), _NOT_L, _NO_HOST_IN_LINKERD,
+        protocol=Protocol.HTTP2,
+    ),
+    _guarded(
         "deny-host-port", "the forbidden host with a port or a dot behind it",
         (Spelling("a port", host="admin.example:8080"), Spelling("a dot", host="admin.example.")),
         Documented(NEVER, f"{_ISTIO_POLICY} (hosts are compared with their port)"), _NOT_L,

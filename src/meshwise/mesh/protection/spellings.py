@@ -88,5 +88,8 @@ def request(attacker: Attacker, spelling: Spelling, mark: str) -> bytes:
         spelling.method.format(**words) or allowed.method,
         spelling.target.format(**words) or allowed.path,
         spelling.host.format(**words) or attacker.authority,
-        [*attacker.fields(mark, spelling.without), *spelling.more],
+        [
+            *attacker.fields(mark, spelling.without),
+            *((name, value.format(**words)) for name, value in spelling.more),
+        ],
     )

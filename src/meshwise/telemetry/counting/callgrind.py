@@ -18,8 +18,9 @@ import os
 import select
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -29,7 +30,7 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.core.patience import Patience
 from meshwise.core.process import LaunchPlan, OwnedProcess, ask, tail
 from meshwise.telemetry.counting import calls, profile, troubles, valgrind
-from meshwise.telemetry.counting.seam import Count
+from meshwise.telemetry.counting.seam import ARITHMETIC, Count
 
 SLOWNESS = 50.0
 """Measured: an Envoy is ready after 15 s instead of 0.3 s, and a request takes 8 ms instead of 0.15 ms."""
@@ -58,7 +59,8 @@ class CallgrindCounter:
         library = valgrind.compile_library(scratch, environment)
         with contextlib.ExitStack() as self._owned:
             self._library = self._own(_in_memory(library))
-            self._cpu = self._presented_cpu(environment)
+            self._cpu, instructions = self._presented_cpu(scratch, environment)
+            self._arithmetic_ns = self._arithmetic(environment) / instructions
             self._fixed_addresses = valgrind.may_fix_addresses()
             self._owned = self._owned.pop_all()
 
@@ -122,6 +124,7 @@ class CallgrindCounter:
             "version": self._valgrind.version,
             "counts": "instructions in user space of all threads; system calls by name",
             "cpu": f"{self._cpu}, as valgrind presents it",
+            ARITHMETIC: f"{self._arithmetic_ns:.4f}",
             "addresses": "fixed" if self._fixed_addresses else "randomised: this machine forbids to fix them",
         }
 
@@ -140,34 +143,32 @@ class CallgrindCounter:
             self._programs[path] = self._own(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         return self._programs[path]
 
-    def _presented_cpu(self, environment: Mapping[str, str]) -> str:
-        """Which CPU a program under valgrind sees; asked of this Python, whose own code is not reached."""
-        words = (
-            "--tool=callgrind",
-            "--command-line-only=yes",
-            "--vgdb=no",
-            "-q",
-            "--callgrind-out-file=/dev/null",
-        )
-        given = {
-            **environment,
-            "LD_PRELOAD": _through(self._library),
-            "MESHWISE_COUNTER": "cpu",
-        }
-        limit_s = self._patience.start_s
+    def _presented_cpu(self, scratch: Path, environment: Mapping[str, str]) -> tuple[str, int]:
+        """Which CPU a program under valgrind sees, and what the known arithmetic counts there."""
+        with tempfile.TemporaryDirectory(dir=scratch) as directory:
+            words = ("--tool=callgrind", "--command-line-only=yes", "--vgdb=no", "-q", "--dump-line=no")
+            out = f"--callgrind-out-file={directory}/{_PROFILE}"
+            cpu = self._told_by_library([self._valgrind.path, *words, out], "cpu", environment)
+            with (Path(directory) / f"{_PROFILE}.1").open(encoding="utf-8", errors="replace") as file:
+                return cpu.strip("\0 "), sum(profile.functions(file).values())
+
+    def _arithmetic(self, environment: Mapping[str, str]) -> int:
+        """CPU time of the same on this machine's own CPU, ns."""
+        return int(self._told_by_library([], "arithmetic", environment))
+
+    def _told_by_library(self, words: Sequence[str | Path], what: str, environment: Mapping[str, str]) -> str:
+        """Asked of this Python, whose own code is not reached: the library ends it. Raises MW230."""
+        given = {**environment, "LD_PRELOAD": _through(self._library), "MESHWISE_COUNTER": what}
+        argv = [*words, sys.executable]
         try:
-            said = ask(
-                [self._valgrind.path, *words, sys.executable],
-                limit_s,
-                environment=given,
-                descriptors=[self._library],
-            )
+            said = ask(argv, self._patience.start_s, environment=given, descriptors=[self._library])
         except (OSError, ValueError) as error:
-            raise messages.NO_VALGRIND.error(reason=f"{self._valgrind.path}: {error}") from error
-        found = [line for line in said.text.splitlines() if line.startswith("cpu ")]
+            raise messages.NO_VALGRIND.error(reason=f"{argv[0]}: {valgrind.words_of(error)}") from error
+        found = [line for line in said.text.splitlines() if line.startswith(f"{what} ")]
         if said.status or not found:
-            raise messages.NO_VALGRIND.error(reason=f"{self._valgrind.path} --tool=callgrind {said.ending}")
-        return found[0].removeprefix("cpu ").strip("\0 ")
+            command = " ".join(map(str, argv[:2]))
+            raise messages.NO_VALGRIND.error(reason=f"{command} with the counter's library {said.ending}")
+        return found[0].removeprefix(f"{what} ")
 
 
 class CallgrindProcess:

@@ -34,6 +34,13 @@ class Count:
     Empty where the counter does not tell functions apart."""
 
 
+CALIBRATION = "calibration"
+"""Of environment.json: what was measured of the machine as a study began."""
+ARITHMETIC = "arithmetic_ns_per_instruction"
+"""A fact that `Counter.describe` may give: what an instruction of dense arithmetic takes on this machine's
+own CPU, if it is counted as this counter counts. Little else takes less."""
+
+
 class CountedProcess(Protocol):
     """One running process that is counted, in windows one after another.
 

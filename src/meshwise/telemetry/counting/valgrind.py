@@ -39,7 +39,7 @@ def find(environment: Mapping[str, str]) -> Valgrind:
     try:
         said = ask([path, "--version"], ANSWER_S, environment=environment)
     except (OSError, ValueError) as error:
-        raise messages.NO_VALGRIND.error(reason=f"{path}: {error}") from error
+        raise messages.NO_VALGRIND.error(reason=f"{path}: {words_of(error)}") from error
     match = re.search(r"^valgrind-((\d+)\.(\d+)\S*)", said.text, re.MULTILINE)
     if said.status or match is None:
         raise messages.NO_VALGRIND.error(reason=f"{path} --version {said.ending}")
@@ -64,10 +64,14 @@ def compile_library(scratch: Path, environment: Mapping[str, str]) -> bytes:
         try:
             done = ask(words, ANSWER_S, environment={**environment, "TMPDIR": directory})
         except (OSError, ValueError) as error:
-            raise messages.NO_COUNTER_LIBRARY.error(reason=f"{compiler}: {error}") from error
+            raise messages.NO_COUNTER_LIBRARY.error(reason=f"{compiler}: {words_of(error)}") from error
         if done.status or not made.exists():
             raise messages.NO_COUNTER_LIBRARY.error(reason=f"{compiler} {done.ending}")
         return made.read_bytes()
+
+
+def words_of(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def may_fix_addresses() -> bool:

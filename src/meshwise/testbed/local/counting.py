@@ -35,7 +35,7 @@ from meshwise.study.design.counting import planned_windows
 from meshwise.study.design.needs import OWN_FILES
 from meshwise.study.model import Study, Trial
 from meshwise.study.topology import CLIENT
-from meshwise.telemetry.counting.seam import Count, CountedProcess, Counter
+from meshwise.telemetry.counting.seam import ARITHMETIC, CALIBRATION, Count, CountedProcess, Counter
 from meshwise.testbed.counting import (
     CYCLES,
     INSTRUCTIONS,
@@ -98,8 +98,10 @@ class CountingArm:
 
 
 def counter_facts(counter: Counter) -> Mapping[str, object]:
-    """For `environment.json`."""
-    return {"counter": {"name": counter.name, **counter.describe()}}
+    """For `environment.json`: what must not change within a study, and what was measured."""
+    facts = dict(counter.describe())
+    measured = {ARITHMETIC: float(facts.pop(ARITHMETIC))} if ARITHMETIC in facts else {}
+    return {"counter": {"name": counter.name, **facts}, **({CALIBRATION: measured} if measured else {})}
 
 
 class CountedSidecars:
