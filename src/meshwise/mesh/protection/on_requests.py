@@ -254,8 +254,11 @@ _DENY = (
         "deny-host-http2",
         "over HTTP/2, `:authority` and `host` that differ, one of them forbidden",
         (
-            Spelling("forbidden `:authority`", host="admin.example", more=(("host", "{authority}"),)),
-            Spelling("forbidden `host`", more=(("host", "admin.example"),)),
+            Spelling(
+                "forbidden `:authority`", host="admin.example", more=(("host", "{authority}"),),
+                seeks="admin.example",
+            ),
+            Spelling("forbidden `host`", more=(("host", "admin.example"),), seeks="admin.example"),
         ),
         Documented(_WITH_GUARD, "rfc-editor.org/rfc/rfc9113 section 8.3.1"), _NOT_L, _NO_HOST_IN_LINKERD,
         protocol=Protocol.HTTP2,

@@ -21,6 +21,7 @@ from meshwise.mesh.protection.guard_rule import guarded_path
 from meshwise.mesh.protection.requests import Attacker, is_not_allowed, new_mark, sorted_out
 from meshwise.mesh.protection.scene import Scene
 from meshwise.mesh.protection.stage import FIXED
+from meshwise.service.arrivals import Arrival
 
 NAMED_AT_MOST = 3
 
@@ -36,6 +37,9 @@ class Spelling:
     host: str = ""
     more: tuple[tuple[str, str], ...] = ()
     without: tuple[str, ...] = ()
+    seeks: str = ""
+    """A host that must arrive, in whichever place; without it what arrives is another request. Empty: it
+    counts whatever arrives."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,11 @@ class Spell(AttackStep):
         ]
         arrived = [each for each in attacker.arrived(batch) if self.guarded or is_not_allowed(scene, each)]
         came = [
-            next((own for own in arrived if own.attempt == f"{batch}-{number}"), None)
-            for number in range(len(self.spellings))
+            next(
+                (own for own in arrived if own.attempt == f"{batch}-{number}" and _holds(own, each.seeks)),
+                None,
+            )
+            for number, each in enumerate(self.spellings)
         ]
         words = [each.words for each in self.spellings]
         through, refused = sorted_out(zip(words, heard, came, strict=True), "arrived as ")
@@ -73,6 +80,10 @@ class Spell(AttackStep):
         named = "; ".join(through[:NAMED_AT_MOST])
         status = f"{len(through)} of {len(self.spellings)} arrived: {named}"
         return Seen(AttemptOutcome.LET_THROUGH, status, f"not: {refused}" if refused else "")
+
+
+def _holds(arrival: Arrival, host: str) -> bool:
+    return not host or host in (arrival.host, *(value for name, value in arrival.fields if name == "host"))
 
 
 def request(attacker: Attacker, spelling: Spelling, mark: str) -> bytes:
