@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,34 @@ import grpc
 from meshwise.mesh.files import private_directory, write_private
 from meshwise.mesh.linkerd import authority, controller, wire
 from meshwise.mesh.linkerd.authority import LinkerdAuthority
-from meshwise.mesh.linkerd.names import API_SOCKET, COMMAND_SOCKET, SNAPSHOT_FILE
+from meshwise.mesh.linkerd.names import (
+    API_SOCKETS,
+    COMMAND_SOCKET,
+    IDENTITIES_FILE,
+    SNAPSHOT_FILE,
+    ControlService,
+)
 from meshwise.mesh.linkerd.proto import destination_pb2, identity_pb2, inbound_pb2, outbound_pb2
 
 PATIENCE_S = 10.0
 
 
 class ProxyClient:
-    """One proxy's connection to the control plane."""
+    """One proxy's connections to the control plane, one per service as a proxy has them."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),))
+    def __init__(self, addresses: Mapping[ControlService, str]) -> None:
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        self.channels = {
+            service: grpc.aio.insecure_channel(address, options=options)
+            for service, address in addresses.items()
+        }
+
+    async def close(self) -> None:
+        for channel in self.channels.values():
+            await channel.close()
 
     async def certify(self, identity: str, token: bytes, csr: bytes) -> Any:
-        call = self.channel.unary_unary(
+        call = self.channels[ControlService.IDENTITY].unary_unary(
             "/io.linkerd.proxy.identity.Identity/Certify",
             request_serializer=_serialize,
             response_deserializer=identity_pb2.CertifyResponse.FromString,
@@ -56,7 +70,8 @@ class ProxyClient:
         return self.stream("destination.Destination/GetProfile", request, destination_pb2.DestinationProfile)
 
     def stream(self, method: str, request: Any, answer: Any) -> Any:
-        call = self.channel.unary_stream(
+        service = ControlService.DESTINATION if method.startswith("destination") else ControlService.POLICY
+        call = self.channels[service].unary_stream(
             f"/io.linkerd.proxy.{method}",
             request_serializer=_serialize,
             response_deserializer=answer.FromString,
@@ -80,10 +95,10 @@ async def refusal(stream: Any) -> tuple[str, str]:
     raise AssertionError("it was not refused")
 
 
-async def tell(directory: Path, word: str) -> Any:
+async def tell(directory: Path, word: str, **more: object) -> Any:
     """A command, as the runner gives it."""
     reader, writer = await asyncio.open_unix_connection(directory / COMMAND_SOCKET)
-    writer.write(word.encode() + b"\n")
+    writer.write(json.dumps({"do": word, **more}).encode() + b"\n")
     line = await asyncio.wait_for(reader.readline(), PATIENCE_S)
     writer.close()
     return json.loads(line)
@@ -99,9 +114,15 @@ def lay_out(
     """What `LinkerdMesh.prepare` leaves for the controller."""
     private_directory(directory)
     authority.store_issuer(own.issuer, directory)
-    digests = {name: authority.token_digest(token) for name, token in tokens.items()}
-    write_private(directory / "identities.json", json.dumps({"tokens": digests, "leaf_life_s": leaf_life_s}))
+    owners = {authority.token_digest(token): (pod_of(name), name) for name, token in tokens.items()}
+    settings = {"tokens": owners, "leaf_life_s": leaf_life_s, "allowance_s": 20}
+    write_private(directory / IDENTITIES_FILE, json.dumps(settings))
     write_private(directory / SNAPSHOT_FILE, snapshot.SerializeToString())
+
+
+def pod_of(identity: str) -> str:
+    """In a placement of tests every workload has a service account of its name."""
+    return identity.partition(".")[0]
 
 
 @asynccontextmanager
@@ -109,14 +130,15 @@ async def serving(directory: Path) -> AsyncIterator[ProxyClient]:
     """The control plane of this directory, in this event loop, and a proxy's connection to it."""
     stop = asyncio.Event()
     task = asyncio.create_task(controller.serve(directory, stop.wait()))
-    client = ProxyClient(f"unix:{directory / API_SOCKET}")
+    client = ProxyClient({service: f"unix:{directory / name}" for service, name in API_SOCKETS.items()})
     try:
-        await asyncio.wait_for(client.channel.channel_ready(), PATIENCE_S)
+        for channel in client.channels.values():
+            await asyncio.wait_for(channel.channel_ready(), PATIENCE_S)
         while not (directory / COMMAND_SOCKET).exists():
             await asyncio.sleep(0.001)
         yield client
     finally:
-        await client.channel.close()
+        await client.close()
         stop.set()
         await task
 

@@ -23,11 +23,11 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.core.process import OwnedProcess
 from meshwise.mesh.exchange import ask
 from meshwise.mesh.expectations import What
-from meshwise.mesh.linkerd import authority
+from meshwise.mesh.linkerd import authority, sidecar
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.linkerd.model import LinkerdModel
-from meshwise.mesh.linkerd.names import CONTROLLER_DIRECTORY
+from meshwise.mesh.linkerd.names import CONTROLLER_DIRECTORY, IDENTITIES_FILE
 from meshwise.mesh.linkerd.posture import not_applicable
 from meshwise.mesh.probe import ProbeAnswer, variant
 from meshwise.mesh.seam import PlacedWorkload, Placement, ProcessPlan
@@ -203,7 +203,7 @@ class ShortLived(LinkerdMesh):
 
     def prepare(self, placement: Placement, cell: Cell) -> None:
         super().prepare(placement, cell)
-        path = placement.directory / CONTROLLER_DIRECTORY / "identities.json"
+        path = placement.directory / CONTROLLER_DIRECTORY / IDENTITIES_FILE
         path.write_text(json.dumps(json.loads(path.read_text()) | {"leaf_life_s": LEAF_LIFE_S}))
 
 
@@ -267,14 +267,18 @@ def fault(kind: str) -> int:
         authority.store_issuer(other.issuer, placement.directory / CONTROLLER_DIRECTORY)
     if kind == "missing token":
         (placement.directory / "client" / "token").unlink()
+    if kind == "wrong trust anchor":
+        sidecar.trust(placed, placement, authority.make_authority().anchor_pem)
     if kind == "another's token":
         (placement.directory / "client" / "token").write_text("guess")
     log = world.secrets / "log"
     with links.network([("client", placed.pod_ip)]) as pods, ExitStack() as stack:
         for plan in mesh.processes(placement, workers=1):
-            environment = broken(plan, kind)
             uid = plan.uid if world.privileged else None
-            process = pods["client"].start(plan.role, plan.argv, environment, log, uid=uid)
+            environment = dict(plan.environment)
+            process = pods["client"].start(
+                plan.role, plan.argv, environment, log, uid=uid, directory=plan.directory
+            )
             stack.callback(process.stop)
         proxy: OwnedProcess = process
         ready, deadline = False, time.monotonic() + 8
@@ -296,13 +300,6 @@ WORDS = {
     "another's token": "token is not known",
 }
 """Fault -> what is in a log when it has been noticed."""
-
-
-def broken(plan: ProcessPlan, kind: str) -> dict[str, str]:
-    environment = dict(plan.environment)
-    if kind == "wrong trust anchor" and plan.role == "proxy":
-        environment["LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS"] = authority.make_authority().anchor_pem.decode()
-    return environment
 
 
 def answers(dial: Callable[[str, int], object]) -> bool:

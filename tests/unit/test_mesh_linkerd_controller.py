@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +28,13 @@ from tests.support.linkerd_client import ProxyClient, following, lay_out, now, r
 
 from meshwise.mesh.files import write_private
 from meshwise.mesh.linkerd import authority, relay
-from meshwise.mesh.linkerd.names import API_SOCKET, SNAPSHOT_FILE, identity_of, workload_token
+from meshwise.mesh.linkerd.names import (
+    API_SOCKETS,
+    SNAPSHOT_FILE,
+    ControlService,
+    identity_of,
+    workload_token,
+)
 from meshwise.mesh.linkerd.proto import destination_pb2, inbound_pb2, outbound_pb2
 from meshwise.study.model import LADDER
 
@@ -301,12 +310,34 @@ def test_a_restarted_control_plane_goes_on_where_it_was(directory: Path) -> None
 # --- the relay ---------------------------------------------------------------------------------------
 
 
-def test_the_relay_waits_for_the_controller_and_survives_it(directory: Path, free_port: int) -> None:
-    argv = [sys.executable, "-I", "-S", relay.__file__, str(free_port), str(directory / API_SOCKET), "30"]
-    process = subprocess.Popen(argv)
+@pytest.fixture
+def relayed(directory: Path, free_port: int) -> Iterator[dict[ControlService, str]]:
+    """Where each service is called through a relay."""
+    ports = {service: free_port + number for number, service in enumerate(API_SOCKETS)}
+    words = [
+        word for service, name in API_SOCKETS.items() for word in (str(ports[service]), str(directory / name))
+    ]
+    process = subprocess.Popen([sys.executable, "-I", "-S", relay.__file__, "30", *words])
+    while not listens(ports[ControlService.POLICY]) or not listens(ports[ControlService.IDENTITY]):
+        assert process.poll() is None
+        time.sleep(0.01)
+    yield {service: f"127.0.0.1:{port}" for service, port in ports.items()}
+    process.kill()
+    process.wait()
 
-    async def through_relay() -> Any:
-        client = ProxyClient(f"127.0.0.1:{free_port}")
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    return False
+
+
+def test_the_relay_waits_for_the_controller_and_survives_it(
+    directory: Path, relayed: dict[ControlService, str]
+) -> None:
+    async def scene() -> Any:
+        client = ProxyClient(relayed)
         try:
             waiting = asyncio.create_task(client.certify(NAME, b"token-1", CSR))
             await asyncio.sleep(0)
@@ -317,36 +348,63 @@ def test_the_relay_waits_for_the_controller_and_survives_it(directory: Path, fre
             with pytest.raises(grpc.aio.AioRpcError):
                 await stream.read()
             async with serving(directory):
-                call = client.watch_port(WORKLOAD, 8080)
-                return first, await following(call)
+                return first, await following(await patiently(client))
         finally:
-            await client.channel.close()
+            await client.close()
 
-    async def patiently() -> Any:
-        """A relay that does not listen yet is tried again, as the proxy does."""
-        for _ in range(200):
-            try:
-                return await through_relay()
-            except grpc.aio.AioRpcError as error:
-                if "refused" not in (error.details() or "").lower():
-                    raise
-                await asyncio.sleep(0.02)
-        raise AssertionError("the relay never listened")
-
-    try:
-        first, second = asyncio.run(patiently())
-    finally:
-        process.kill()
-        process.wait()
+    first, second = asyncio.run(scene())
     assert first == second
+
+
+async def patiently(client: ProxyClient) -> Any:
+    """A stream about a policy, tried again while it is refused, as a proxy does."""
+    while True:
+        stream = client.watch_port(WORKLOAD, 8080)
+        try:
+            await stream.wait_for_connection()
+        except grpc.aio.AioRpcError:
+            await asyncio.sleep(0.02)
+        else:
+            return stream
+
+
+def test_a_relayed_port_is_refused_while_its_service_is_gone_and_only_then(
+    directory: Path, relayed: dict[ControlService, str]
+) -> None:
+    policy, identity = (
+        int(relayed[each].rpartition(":")[2]) for each in (ControlService.POLICY, ControlService.IDENTITY)
+    )
+
+    async def until(port: int, wanted: bool) -> None:
+        while await asyncio.to_thread(listens, port) != wanted:
+            await asyncio.sleep(0.005)
+
+    async def scene() -> bool:
+        async with serving(directory):
+            client = ProxyClient(relayed)
+            await following(client.watch_port(WORKLOAD, 8080))
+            await tell(directory, "fail", services=["policy"], how="gone")
+            await until(policy, False)
+            still = await asyncio.to_thread(listens, identity)
+            await tell(directory, "mend", services=["policy"])
+            await until(policy, True)
+            await following(await patiently(client))
+            await client.close()
+            return still
+
+    assert asyncio.run(scene())
 
 
 @pytest.fixture
 def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """The first of three in a row."""
+    while True:
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            first = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            port = int(first.getsockname()[1])
+            for more in (1, 2):
+                stack.enter_context(socket.create_server(("127.0.0.1", port + more)))
+            return port
 
 
 # --- what a real proxy asks --------------------------------------------------------------------------

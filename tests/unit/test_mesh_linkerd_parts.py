@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -191,7 +193,39 @@ def test_a_sidecar_is_told_every_value_of_helm() -> None:
     assert values["INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL"] == "10s"
     assert values["INBOUND_IPS"] == placement["node-1"].pod_ip
     assert values["IDENTITY_LOCAL_NAME"] == "node-1.backend.serviceaccount.identity.linkerd.cluster.local"
-    assert values["IDENTITY_TRUST_ANCHORS"] == "-----PEM-----"
+    assert "IDENTITY_TRUST_ANCHORS" not in values, "its start reads the file"
+    assert values["IDENTITY_MAX_REFRESH"] == "100ms", "so that a rotation can be answered when it is due"
+
+
+def test_a_counted_sidecar_renews_as_linkerd_has_it_and_is_started_by_the_counter() -> None:
+    placement = replace(samples.placement(), counted=True)
+    found = sidecar.environment(placement["node-1"], placement, 1, b"-----PEM-----")
+    assert found["LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS"] == "-----PEM-----"
+    assert "LINKERD2_PROXY_IDENTITY_MAX_REFRESH" not in found
+    assert sidecar.command("/bin/proxy", counted=True) == ("/bin/proxy",)
+
+
+def test_every_start_of_a_sidecar_has_its_own_token_and_the_anchors_of_the_moment(tmp_path: Path) -> None:
+    """A program in the proxy's place tells its environment."""
+    placement = samples.placement(directory=tmp_path)
+    placed = placement["node-1"]
+    told = tmp_path / "told.sh"
+    told.write_text('#!/bin/sh\necho "$LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS"; cat token.own\n')
+    told.chmod(0o755)
+    sidecar.lay_out(placed, placement, authority.make_key(), "secret", b"-----FIRST-----\n")
+
+    def started() -> list[str]:
+        argv = sidecar.command(str(told), counted=False)
+        answer = subprocess.run(argv, cwd=tmp_path / "node-1", capture_output=True, text=True, check=True)
+        return answer.stdout.splitlines()
+
+    first = started()
+    sidecar.trust(placed, placement, b"-----SECOND-----\n")
+    second = started()
+    assert (first[0], second[0]) == ("-----FIRST-----", "-----SECOND-----")
+    assert {line.partition(".")[0] for line in (first[1], second[1])} == {"secret"}
+    assert first[1] != second[1]
+    assert stat.S_IMODE((tmp_path / "node-1" / "token.own").stat().st_mode) == 0o600
 
 
 def test_what_proxies_read_at_their_start_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

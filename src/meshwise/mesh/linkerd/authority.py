@@ -3,8 +3,11 @@
 Rules of this file:
 - All keys are ECDSA P-256: a proxy shows its certificate only to peers that verify `ecdsa_secp256r1_sha256`
   (linkerd2-proxy: linkerd/meshtls).
-- The trust anchor signs the issuer, the issuer signs leaves; only the anchor's certificate is known to
+- The trust anchor signs the issuer, the issuer signs leaves; only anchors' certificates are known to
   proxies, only the issuer's key to the controller (linkerd.io: "Automatically Rotating Control Plane TLS").
+  An anchor's key stays in the process that made it, for issuers that follow.
+- Rotations follow linkerd.io, "Manually Rotating Control Plane TLS Credentials": a new anchor is trusted
+  beside the old one first, then an issuer comes from it, then the old one is trusted no more.
 - A request is checked before it is signed, and a leaf never outlives its issuer
   (linkerd2: pkg/identity/service.go, pkg/tls/ca.go).
 - No key and no certificate is logged or archived.
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -53,6 +56,7 @@ class Leaf:
     certificate: bytes
     chain: tuple[bytes, ...]
     valid_until: dt.datetime
+    serial: int
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,18 @@ class Issuer:
     def __repr__(self) -> str:  # the key must not reach a log by way of a repr
         return f"Issuer(valid until {self.certificate.not_valid_after_utc:%Y-%m-%d %H:%M})"
 
-    def certify(self, identity: str, request_der: bytes, now: dt.datetime, life: dt.timedelta) -> Leaf:
-        """Check the request and sign it. Raises CertificateRefused."""
+    def certify(
+        self,
+        identity: str,
+        request_der: bytes,
+        now: dt.datetime,
+        life: dt.timedelta,
+        allowance: dt.timedelta = CLOCK_SKEW,
+    ) -> Leaf:
+        """Check the request and sign it. `allowance`: for others' clocks, at both ends. Raises
+        CertificateRefused."""
         key = checked_key(identity, request_der)
-        not_before, not_after = now - CLOCK_SKEW, now + life + CLOCK_SKEW
+        not_before, not_after = now - CLOCK_SKEW, now + life + allowance
         if now > self.certificate.not_valid_after_utc:
             raise CertificateRefused(
                 "UNAVAILABLE", f"the issuer's certificate expired at {self.certificate.not_valid_after_utc}"
@@ -97,15 +109,47 @@ class Issuer:
             .sign(self.key, hashes.SHA256())
         )
         valid_until = min(now + life, not_after)
-        return Leaf(leaf.public_bytes(_DER), (self.certificate.public_bytes(_DER),), valid_until)
+        return Leaf(
+            leaf.public_bytes(_DER), (self.certificate.public_bytes(_DER),), valid_until, leaf.serial_number
+        )
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A trust anchor with its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    def __repr__(self) -> str:
+        return f"Anchor(serial {self.certificate.serial_number:x})"
 
 
 @dataclass(frozen=True)
 class LinkerdAuthority:
-    """A trust anchor (PEM; its key is discarded) and an issuer below it."""
+    """An issuer, the anchor that it comes from, and all anchors that proxies are told to trust."""
 
-    anchor_pem: bytes
+    anchor: Anchor
     issuer: Issuer
+    trusted: tuple[x509.Certificate, ...]
+
+    @property
+    def anchor_pem(self) -> bytes:
+        """What proxies are started with."""
+        return b"".join(each.public_bytes(_PEM) for each in self.trusted)
+
+    def with_issuer(self, trust_domain: str, now: dt.datetime | None = None) -> LinkerdAuthority:
+        """A new issuer from the same anchor."""
+        moment = now or dt.datetime.now(dt.UTC)
+        return replace(self, issuer=make_issuer(self.anchor, trust_domain, moment, ISSUER_LIFE))
+
+    def trusting(self, *anchors: Anchor) -> LinkerdAuthority:
+        """Proxies that start from now on trust these."""
+        return replace(self, trusted=tuple(each.certificate for each in anchors))
+
+    def under(self, anchor: Anchor, trust_domain: str) -> LinkerdAuthority:
+        """With an issuer from this anchor; who is trusted stays."""
+        return replace(self, anchor=anchor).with_issuer(trust_domain)
 
 
 def make_authority(
@@ -115,18 +159,26 @@ def make_authority(
 ) -> LinkerdAuthority:
     """A fresh anchor and issuer, valid from `now` on (with the allowance for clock skew)."""
     moment = now or dt.datetime.now(dt.UTC)
-    anchor_key = ec.generate_private_key(ec.SECP256R1())
-    anchor_name = _common_name(f"root.{identity_suffix(trust_domain).partition('.')[2]}")
-    begin = moment - CLOCK_SKEW
-    anchor = sign_authority(
-        anchor_name, anchor_key, anchor_name, anchor_key, begin, moment + ANCHOR_LIFE, path_length=1
+    anchor = make_anchor(trust_domain, moment)
+    return LinkerdAuthority(
+        anchor, make_issuer(anchor, trust_domain, moment, issuer_life), (anchor.certificate,)
     )
-    issuer_key = ec.generate_private_key(ec.SECP256R1())
-    issuer = sign_authority(
+
+
+def make_anchor(trust_domain: str, moment: dt.datetime) -> Anchor:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _common_name(f"root.{identity_suffix(trust_domain).partition('.')[2]}")
+    begin, end = moment - CLOCK_SKEW, moment + ANCHOR_LIFE
+    return Anchor(sign_authority(name, key, name, key, begin, end, path_length=1), key)
+
+
+def make_issuer(anchor: Anchor, trust_domain: str, moment: dt.datetime, life: dt.timedelta) -> Issuer:
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = sign_authority(
         _common_name(identity_suffix(trust_domain)),
-        issuer_key, anchor_name, anchor_key, begin, moment + issuer_life, path_length=0,
+        key, anchor.certificate.subject, anchor.key, moment - CLOCK_SKEW, moment + life, path_length=0,
     )  # fmt: skip
-    return LinkerdAuthority(anchor.public_bytes(_PEM), Issuer(issuer, issuer_key))
+    return Issuer(certificate, key)
 
 
 def store_issuer(issuer: Issuer, directory: Path) -> None:

@@ -11,14 +11,26 @@ from meshwise.core import messages
 from meshwise.mesh.linkerd.names import COMMAND_SOCKET
 
 
-def tell(directory: Path, word: str, process_set: str, control_s: float) -> dict[str, Any]:
-    """`reload` (returns when every stream has been sent the snapshot file's answers) or `status`:
-    `version`, `fingerprint`, `streams`, `behind`, `unknown_calls`. Raises MW421."""
+def tell(directory: Path, word: str, process_set: str, control_s: float, **more: object) -> dict[str, Any]:
+    """Answers with its state: `version`, `fingerprint`, `streams`, `behind`, `unknown_calls`. Raises MW421
+    when there is no answer after `control_s`, and `within_s` of a command that may take so long.
+
+        status
+        reload  pods, within_s     when every stream has been sent the snapshot file's answers, and each of
+                                   the pods has one about its policy; with pods `accepted_ns` and `sent`
+        renew   pods, within_s     answers held renewals: `renewed`, and `why` others were not
+        issuer                     another issuer is in the directory
+        skew    by_s               the clock of the authority is so far ahead
+        fail    services, how      (`failing.FaultMode`) until `mend`
+        mend    services
+    """
+    within_s = more.get("within_s")
+    patience_s = control_s + (float(within_s) if isinstance(within_s, (int, float)) else 0.0)
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(control_s)
+            connection.settimeout(patience_s)
             connection.connect(str(directory / COMMAND_SOCKET))
-            connection.sendall(word.encode() + b"\n")
+            connection.sendall(json.dumps({"do": word, **more}).encode() + b"\n")
             with connection.makefile("rb") as answers:
                 line = answers.readline()
         if not line:

@@ -1,11 +1,12 @@
 """The control plane of one set of proxies: `python -m meshwise.mesh.linkerd.controller DIRECTORY`.
 
-One process answers all proxies of a placement on a Unix socket, which network namespaces do not separate; a
-`relay` in each pod leads there from the loopback port that the proxy calls in plaintext. (The other way, a
+One process answers all proxies of a placement on Unix sockets, which network namespaces do not separate; a
+`relay` in each pod leads there from the loopback ports that the proxy calls in plaintext. (The other way, a
 controller per pod, costs 60 MB and half a second of CPU each. TLS to a Python server is out: gRPC's core
-insists on ALPN, which the proxy's control client does not offer.)
+insists on ALPN, which the proxy's control client does not offer.) Identity, destination and policy have a
+socket each, so that each can fail by itself (`failing`).
 
-    Identity/Certify                     linkerd2: pkg/identity/service.go
+    Identity/Certify                     linkerd2: pkg/identity/service.go (`issuing`)
     InboundServerPolicies/WatchPort      linkerd2: policy-controller/grpc/src/inbound.rs
     OutboundPolicies/Watch               linkerd2: policy-controller/grpc/src/outbound.rs
     Destination/Get, GetProfile          linkerd2: controller/api/destination/server.go
@@ -14,9 +15,9 @@ Rules of this file:
 - What is answered is in one immutable snapshot, made elsewhere; here it is only looked up.
 - A new snapshot (a file, then the command `reload`) replaces the former one whole, and every open stream
   gets its new answer at once, or nothing when its answer is the same. `reload` is acknowledged when the
-  last stream has been sent it.
+  last stream has been sent it. A proxy acknowledges nothing: what is known is when gRPC had written it.
 - Nothing is kept that is not in the directory, so the process can be killed and started again.
-- Idle it does nothing: no timers, no polling.
+- Idle it does nothing: it polls nothing, and a call that is held waits for its time.
 """
 
 from __future__ import annotations
@@ -28,14 +29,19 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from meshwise.mesh.files import write_private
 from meshwise.mesh.linkerd import authority, wire
-from meshwise.mesh.linkerd.names import API_SOCKET, COMMAND_SOCKET, SNAPSHOT_FILE
+from meshwise.mesh.linkerd.failing import FaultMode, ServiceFaults, Signal
+from meshwise.mesh.linkerd.issuing import IdentityService
+from meshwise.mesh.linkerd.names import COMMAND_SOCKET, FAULTS_FILE, SNAPSHOT_FILE, ControlService
 from meshwise.mesh.linkerd.proto import (
     destination_pb2,
     identity_pb2,
@@ -43,11 +49,9 @@ from meshwise.mesh.linkerd.proto import (
     outbound_pb2,
     snapshot_pb2,
 )
+from meshwise.mesh.linkerd.servers import Servers
 
 log = logging.getLogger(__name__)
-
-STOP_GRACE_S = 0.1
-_OPTIONS = (("grpc.so_reuseport", 0),)
 
 
 class Index:
@@ -77,51 +81,37 @@ class Index:
         return destination_pb2.Update(add=found.endpoints)
 
 
-class CertificateIssuer:
-    """Who may have which certificate: `identities.json` maps a name to the digest of its token."""
-
-    def __init__(self, directory: Path) -> None:
-        self._issuer = authority.load_issuer(directory)
-        settings = json.loads((directory / "identities.json").read_text())
-        self._owners: dict[str, str] = {digest: name for name, digest in settings["tokens"].items()}
-        self._leaf_life = dt.timedelta(seconds=settings["leaf_life_s"])
-
-    def certify(self, request: Any, now: dt.datetime) -> Any:
-        """`identity_pb2.CertifyResponse`. Raises authority.CertificateRefused."""
-        if not request.token:
-            raise authority.CertificateRefused("INVALID_ARGUMENT", "the token is missing")
-        owner = self._owners.get(authority.token_digest(request.token))
-        if owner is None:
-            raise authority.CertificateRefused("FAILED_PRECONDITION", "the token is not known")
-        if owner != request.identity:
-            raise authority.CertificateRefused(
-                "FAILED_PRECONDITION", f"the token is not that of {request.identity}"
-            )
-        leaf = self._issuer.certify(
-            request.identity, request.certificate_signing_request, now, self._leaf_life
-        )
-        response = identity_pb2.CertifyResponse(
-            leaf_certificate=leaf.certificate, intermediate_certificates=leaf.chain
-        )
-        response.valid_until.FromDatetime(leaf.valid_until)
-        return response
-
-
+@dataclass(eq=False)
 class WatchStream:
-    """What one open stream has been sent."""
+    """One open stream and what it has been sent. `about`: the port, address or name that was asked for."""
 
-    def __init__(self) -> None:
-        self.sent_version = -1
+    service: ControlService
+    pod: str
+    about: str
+    sent_version: int = -1
+    sent_ns: int = 0
+    """When the last answer had been written (CLOCK_MONOTONIC)."""
+    written_version: int = -1
+    """Of the last answer that differed from the one before."""
+
+
+class _Refused(Exception):
+    """A call that is ended with a gRPC status."""
+
+    def __init__(self, status: str, words: str) -> None:
+        super().__init__(words)
+        self.status = status
 
 
 class Controller(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
     """The services, over one index that is replaced whole."""
 
-    def __init__(self, index: Index, identities: CertificateIssuer) -> None:
+    def __init__(self, index: Index, directory: Path) -> None:
         self._index = index
-        self._identities = identities
+        self._changed = Signal()
+        self.failing = ServiceFaults(self._changed)
+        self.identity = IdentityService(directory, self.failing)
         self._streams: set[WatchStream] = set()
-        self._changed = asyncio.Event()
         self._sent = asyncio.Condition()
         self.unknown_calls: set[str] = set()
         """Methods that a proxy called and that are not known here: its API is another one."""
@@ -151,22 +141,47 @@ class Controller(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no
             self.unknown_calls.add(method)
         return self._handlers.get(method)
 
-    async def replace(self, index: Index) -> None:
-        """Returns when every open stream has been sent its answer from `index`."""
+    async def replace(self, index: Index, pods: Collection[str] = (), within_s: float | None = None) -> None:
+        """Returns when every open stream has been sent its answer from `index`, and each of these pods has a
+        stream about its policy; or when the time is up, and at once while policies are not handed out (`sent`
+        says who has what)."""
         self._index = index
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-        async with self._sent:
-            await self._sent.wait_for(
-                lambda: all(stream.sent_version >= index.version for stream in self._streams)
-            )
+        self._changed.give()
+
+        def everyone() -> bool:
+            if not self.failing.answers(ControlService.POLICY):
+                return True
+            there = {each.pod for each in self._streams if each.service is ControlService.POLICY}
+            return there.issuperset(pods) and not self._behind()
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s), self._sent:
+                await self._sent.wait_for(everyone)
+
+    def sent(self) -> list[dict[str, object]]:
+        """Every open stream: what it is about, and when an answer of this version was written, if it differed
+        from the one before."""
+        version = self._index.version
+        return [
+            {
+                "pod": each.pod,
+                "service": each.service,
+                "about": each.about,
+                "current": each.sent_version >= version,
+                "sent_ns": each.sent_ns if each.written_version == version else None,
+            }
+            for each in self._streams
+        ]
+
+    def _behind(self) -> int:
+        return sum(stream.sent_version < self._index.version for stream in self._streams)
 
     def status(self) -> dict[str, object]:
         return {
             "version": self._index.version,
             "fingerprint": self._index.fingerprint,
             "streams": len(self._streams),
-            "behind": sum(stream.sent_version < self._index.version for stream in self._streams),
+            "behind": self._behind(),
             "unknown_calls": sorted(self.unknown_calls),
         }
 
@@ -174,7 +189,7 @@ class Controller(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no
 
     async def _certify(self, request: Any, context: Any) -> Any:
         try:
-            response = self._identities.certify(request, dt.datetime.now(dt.UTC))
+            response = await self.identity.certify(request)
         except authority.CertificateRefused as refusal:
             log.warning("no certificate for %s: %s", request.identity, refusal)
             await context.abort(grpc.StatusCode[refusal.status], str(refusal))
@@ -185,8 +200,10 @@ class Controller(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no
     async def _watch_port(self, request: Any, context: Any) -> AsyncIterator[Any]:
         if not 0 < request.port < 65536:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a port: {request.port}")
+        stream = WatchStream(ControlService.POLICY, _pod_of(request.workload), f"inbound {request.port}")
         async for answer in self._follow(
             context,
+            stream,
             lambda index: index.server(request.workload, request.port),
             f"no workload {request.workload}",
         ):
@@ -197,17 +214,19 @@ class Controller(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no
         if target is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no target")
         name = request.authority if target == "authority" else wire.address_text(request.addr)
+        stream = WatchStream(ControlService.POLICY, _pod_of(request.source_workload), f"outbound {name}")
 
         def pick(index: Index) -> Any | None:
             found = index.service(name)
             return found and found.policy
 
         # NOT_FOUND makes the proxy forward to the address itself, without a policy, as on a cluster.
-        async for answer in self._follow(context, pick, f"no service at {name}"):
+        async for answer in self._follow(context, stream, pick, f"no service at {name}"):
             yield answer
 
     async def _get(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        async for answer in self._follow(context, lambda index: index.endpoints(request.path), ""):
+        stream = _destination(request, "endpoints")
+        async for answer in self._follow(context, stream, lambda index: index.endpoints(request.path), ""):
             yield answer
 
     async def _get_profile(self, request: Any, context: Any) -> AsyncIterator[Any]:
@@ -215,29 +234,31 @@ class Controller(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no
             found = index.service(request.path)
             return found.profile if found else destination_pb2.DestinationProfile()
 
-        async for answer in self._follow(context, pick, ""):
+        async for answer in self._follow(context, _destination(request, "profile"), pick, ""):
             yield answer
 
     async def _follow(
-        self, context: Any, pick: Callable[[Index], Any | None], missing: str
+        self, context: Any, stream: WatchStream, pick: Callable[[Index], Any | None], missing: str
     ) -> AsyncIterator[Any]:
         """The answer of this index and of each that follows, when it differs. Ends with the stream."""
-        stream = WatchStream()
         self._streams.add(stream)
         last: Any = None
         try:
             while True:
-                index, changed = self._index, self._changed
+                await self.failing.pass_by(stream.service, _Refused)
+                index, changed = self._index, self._changed.next
                 answer = pick(index)
                 if answer is None:
-                    await context.abort(grpc.StatusCode.NOT_FOUND, missing)
+                    raise _Refused("NOT_FOUND", missing)
                 if answer != last:
                     yield answer  # gRPC comes back for the next one when this one has been written
-                    last = answer
+                    last, stream.sent_ns, stream.written_version = answer, time.monotonic_ns(), index.version
                 async with self._sent:
                     stream.sent_version = index.version
                     self._sent.notify_all()
                 await changed.wait()
+        except _Refused as refusal:
+            await context.abort(grpc.StatusCode[refusal.status], str(refusal))
         finally:
             self._streams.discard(stream)
             with contextlib.suppress(RuntimeError):  # a closing loop takes no more tasks
@@ -258,6 +279,19 @@ def _spawn(work: Any) -> None:
     task.add_done_callback(_tasks.discard)
 
 
+def _destination(request: Any, what: str) -> WatchStream:
+    pod = _pod_of(request.context_token)
+    return WatchStream(ControlService.DESTINATION, pod, f"{what} {request.path}")
+
+
+def _pod_of(token: str) -> str:
+    """The pod that a proxy says it is in (`names.workload_token`); the token itself when it names none."""
+    try:
+        return str(json.loads(token)["pod"])
+    except (ValueError, KeyError, TypeError):
+        return token
+
+
 def _serialize(message: Any) -> bytes:
     return bytes(message.SerializeToString())
 
@@ -273,41 +307,75 @@ def read_index(directory: Path) -> Index:
     return Index(snapshot_pb2.Snapshot.FromString((directory / SNAPSHOT_FILE).read_bytes()))
 
 
-async def command(controller: Controller, directory: Path, line: bytes) -> dict[str, object]:
-    """`reload` or `status`; the answer is always the status."""
-    match line.strip():
-        case b"reload":
-            await controller.replace(read_index(directory))
-        case b"status":
+async def command(controller: Controller, servers: Servers, directory: Path, line: bytes) -> object:
+    """`line`: JSON, the word as `do` and what belongs to it (`mesh.linkerd.command` has them all). Answers
+    with the status, and what the word gives."""
+    order: dict[str, Any] = json.loads(line)
+    more: dict[str, object] = {}
+    match order["do"]:
+        case "reload":
+            more["accepted_ns"] = time.monotonic_ns()
+            await controller.replace(read_index(directory), order.get("pods", ()), order.get("within_s"))
+            more["sent"] = controller.sent() if "pods" in order else []
+        case "status":
             pass
+        case "issuer":
+            controller.identity.issuer.take_up_issuer()
+        case "skew":
+            controller.identity.issuer.skew = dt.timedelta(seconds=order["by_s"])
+            _write_faults(controller, directory)
+        case "renew":
+            done, why = await controller.identity.renew(order["pods"], order["within_s"])
+            more |= {"renewed": [asdict(each) for each in done], "why": why}
+        case "fail":
+            for name in order["services"]:
+                await servers.begin(ControlService(name), FaultMode(order["how"]))
+            _write_faults(controller, directory)
+        case "mend":
+            for name in order["services"]:
+                await servers.mend(ControlService(name))
+            _write_faults(controller, directory)
         case unknown:
             return {"error": f"unknown command {unknown!r}"}
-    return controller.status()
+    return {**controller.status(), **more}
+
+
+def _write_faults(controller: Controller, directory: Path) -> None:
+    """For a successor, in whose time they go on."""
+    skew_s = controller.identity.issuer.skew.total_seconds()
+    write_private(directory / FAULTS_FILE, json.dumps({"modes": controller.failing.modes, "skew_s": skew_s}))
+
+
+async def _go_on_failing(controller: Controller, servers: Servers, directory: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        faults = json.loads((directory / FAULTS_FILE).read_text())
+        controller.identity.issuer.skew = dt.timedelta(seconds=faults["skew_s"])
+        for name, how in faults["modes"].items():
+            await servers.begin(ControlService(name), FaultMode(how))
 
 
 async def serve(directory: Path, stopped: Awaitable[object]) -> None:
     """Serve until `stopped`."""
-    controller = Controller(read_index(directory), CertificateIssuer(directory))
-    server = grpc.aio.server(options=_OPTIONS)
-    server.add_generic_rpc_handlers((controller,))
-    for name in (API_SOCKET, COMMAND_SOCKET):  # the socket file that a killed controller left
-        (directory / name).unlink(missing_ok=True)
-    server.add_insecure_port(f"unix:{directory / API_SOCKET}")
+    controller = Controller(read_index(directory), directory)
+    servers = Servers(controller, controller.failing, directory)
+    (directory / COMMAND_SOCKET).unlink(missing_ok=True)  # which a killed controller left
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
             async for line in reader:
-                writer.write(json.dumps(await command(controller, directory, line)).encode() + b"\n")
+                told = await command(controller, servers, directory, line)
+                writer.write(json.dumps(told).encode() + b"\n")
                 await writer.drain()
 
-    await server.start()
+    await servers.start()
+    await _go_on_failing(controller, servers, directory)
     commands = await asyncio.start_unix_server(answer, directory / COMMAND_SOCKET)
     log.info("serving snapshot %d", controller.status()["version"])
     try:
         await stopped
     finally:
         commands.close()
-        await server.stop(STOP_GRACE_S)
+        await servers.stop()
 
 
 async def _main(directory: Path) -> None:

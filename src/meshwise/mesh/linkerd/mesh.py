@@ -36,13 +36,14 @@ from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.model import LinkerdModel
 from meshwise.mesh.linkerd.names import (
     ADMIN_PORT,
-    API_SOCKET,
-    CONTROL_PORT,
+    API_SOCKETS,
     CONTROLLER_DIRECTORY,
+    IDENTITIES_FILE,
     INBOUND_PORT,
     INBOUND_SKIP_PORTS,
     OUTBOUND_PORT,
     OUTBOUND_SKIP_PORTS,
+    PORTS,
     PROXY_UID,
     SNAPSHOT_FILE,
     identity_of,
@@ -77,6 +78,9 @@ class LinkerdMesh:
         self._workers[placement.process_set] = workers
         controller = placement.directory / CONTROLLER_DIRECTORY
         anchors = self._authority(placement).anchor_pem
+        words = [str(placement.patience.ready_s)]
+        for service, port in PORTS.items():
+            words += [str(port), str(controller / API_SOCKETS[service])]
         plans = [
             ProcessPlan(
                 pod=placement.workloads[0].name,
@@ -86,16 +90,16 @@ class LinkerdMesh:
             )
         ]
         for placed in placement.workloads:
-            words = (str(CONTROL_PORT), str(controller / API_SOCKET), str(placement.patience.ready_s))
             relay = (sys.executable, "-I", "-S", str(_RELAY), *words)
             plans.append(ProcessPlan(pod=placed.name, role="relay", argv=relay))
             plans.append(
                 ProcessPlan(
                     pod=placed.name,
                     role="proxy",
-                    argv=(proxy,),
+                    argv=sidecar.command(proxy, placement.counted),
                     environment=sidecar.environment(placed, placement, workers, anchors),
                     uid=PROXY_UID,
+                    directory=placement.directory / placed.name,
                     ready=Ready(ADMIN_PORT, "/ready"),
                 )
             )
@@ -114,17 +118,22 @@ class LinkerdMesh:
         if not _RESOLVER.is_file():
             raise messages.NO_RESOLVER.error(path=_RESOLVER)
         hand_over(placement.directory, PROXY_UID)
-        tokens = {}
+        tokens, own = {}, self._authority(placement)
         for placed in placement.workloads:
             key = self._keys.setdefault((placement.process_set, placed.name), authority.make_key())
             token = secrets.token_urlsafe(32)
-            sidecar.lay_out(placed, placement, key, token)
-            tokens[identity_of(placed.workload, placement)] = authority.token_digest(token.encode())
+            sidecar.lay_out(placed, placement, key, token, own.anchor_pem)
+            identity = identity_of(placed.workload, placement)
+            tokens[authority.token_digest(token.encode())] = (placed.name, identity)
         controller = private_directory(placement.directory / CONTROLLER_DIRECTORY)
-        authority.store_issuer(self._authority(placement).issuer, controller)
-        settings = {"tokens": tokens, "leaf_life_s": authority.LEAF_LIFE.total_seconds()}
-        write_private(controller / "identities.json", json.dumps(settings))
-        outsiders.issue(placement, self._authority(placement))
+        authority.store_issuer(own.issuer, controller)
+        settings = {
+            "tokens": tokens,
+            "leaf_life_s": authority.LEAF_LIFE.total_seconds(),
+            "allowance_s": authority.CLOCK_SKEW.total_seconds(),
+        }
+        write_private(controller / IDENTITIES_FILE, json.dumps(settings))
+        outsiders.issue(placement, own)
         self._write_snapshot(placement, cell)
 
     def reset(self, placement: Placement, cell: Cell, reach: Reach) -> None:
@@ -185,10 +194,10 @@ class LinkerdMesh:
     # --- how a posture gets there ------------------------------------------------------------------
 
     def _authority(self, placement: Placement) -> authority.LinkerdAuthority:
-        domain = placement.trust_domain
-        if domain not in self._authorities:
-            self._authorities[domain] = authority.make_authority(domain)
-        return self._authorities[domain]
+        name = placement.process_set
+        if name not in self._authorities:
+            self._authorities[name] = authority.make_authority(placement.trust_domain)
+        return self._authorities[name]
 
     def _hand_out(self, placement: Placement, cell: Cell) -> Any:
         """The cell's snapshot, sent on every stream. Raises MW422 for a proxy that calls the unknown."""

@@ -16,10 +16,10 @@ from meshwise.mesh.linkerd import authority
 from meshwise.mesh.linkerd.names import (
     ADMIN_PORT,
     CLUSTER_NETWORKS,
-    CONTROL_PORT,
     DEFAULT_OPAQUE_PORTS,
     INBOUND_PORT,
     OUTBOUND_PORT,
+    PORTS,
     PROXY_UID,
     TAP_PORT,
     identity_of,
@@ -57,13 +57,22 @@ HELM = {
     "LOG": "warn,linkerd=info,hickory=error,[{headers}]=off,[{request}]=off",
     "LOG_FORMAT": "plain",
 }
-_HERE = {
-    "IDENTITY_SVC_ADDR": f"127.0.0.1:{CONTROL_PORT}",
-    "DESTINATION_SVC_ADDR": f"127.0.0.1:{CONTROL_PORT}",
-    "POLICY_SVC_ADDR": f"127.0.0.1:{CONTROL_PORT}",
-}
+_HERE = {f"{service.upper()}_SVC_ADDR": f"127.0.0.1:{port}" for service, port in PORTS.items()}
 """Plaintext on loopback; Helm names services of the control plane, which are reached by mesh TLS."""
 
+ASKS_AGAIN = {"IDENTITY_MAX_REFRESH": "100ms"}
+"""The longest wait before a proxy asks for its next certificate; its call is held until one is due
+(`issuing`). The shortest wait stays Linkerd's 10 s, and holds when a certificate is near its end."""
+
+ANCHORS_FILE, TOKEN_FILE, OWN_TOKEN_FILE = "anchors.pem", "token", "token.own"
+_START = """set -e
+token=$(cat token); read -r started _ < /proc/uptime; anchors=$(cat anchors.pem)
+umask 077; printf '%s.%s-%s' "$token" "$$" "$started" > token.own
+LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS=$anchors; export LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS
+exec "$0"
+"""
+"""What the kubelet does at every start of a container: its trust anchors are what the ConfigMap says then
+(chart `_proxy.tpl`: configMapKeyRef), and its token is a new one, by which a start is told from a renewal."""
 
 _COUNTED = {
     "OUTBOUND_DISCOVERY_IDLE_TIMEOUT": "1h",
@@ -80,10 +89,16 @@ would find otherwise. What is forgotten after five idle seconds and looked up ag
 letter from then on, 1,700 instructions for every request."""
 
 
+def command(proxy: str, counted: bool) -> tuple[str, ...]:
+    """How a proxy is started. A counted one is started by the counter itself, and is never rotated."""
+    return (proxy,) if counted else ("/bin/sh", "-c", _START, proxy)
+
+
 def environment(
     placed: PlacedWorkload, placement: Placement, workers: int, anchors_pem: bytes
 ) -> Mapping[str, str]:
-    """The whole environment of a proxy. `workers`: threads of its data path, fixed."""
+    """The whole environment of a proxy, but for what its start adds. `workers`: threads of its data path,
+    fixed."""
     directory = placement.directory / placed.name
     namespace = placed.workload.namespace
     opaque = dict.fromkeys((*DEFAULT_OPAQUE_PORTS, *opaque_ports(placed.workload)))
@@ -97,24 +112,34 @@ def environment(
         "POLICY_WORKLOAD": workload_token(placed),
         "DESTINATION_CONTEXT": f'{{"ns":"{namespace}", "nodeName":"node", "pod":"{placed.name}"}}',
         "IDENTITY_DIR": str(directory),
-        "IDENTITY_TRUST_ANCHORS": anchors_pem.decode(),
-        "IDENTITY_TOKEN_FILE": str(directory / "token"),
+        "IDENTITY_TOKEN_FILE": str(directory / (TOKEN_FILE if placement.counted else OWN_TOKEN_FILE)),
         "IDENTITY_LOCAL_NAME": identity_of(placed.workload, placement),
     }
-    values = {**HELM, **_HERE, **own, **(_COUNTED if placement.counted else {})}
+    anchors = {"IDENTITY_TRUST_ANCHORS": anchors_pem.decode()}
+    values = {**HELM, **_HERE, **own, **(_COUNTED | anchors if placement.counted else ASKS_AGAIN)}
     return {f"LINKERD2_PROXY_{name}": value for name, value in values.items()}
 
 
 def lay_out(
-    placed: PlacedWorkload, placement: Placement, key: ec.EllipticCurvePrivateKey, token: str
+    placed: PlacedWorkload,
+    placement: Placement,
+    key: ec.EllipticCurvePrivateKey,
+    token: str,
+    anchors_pem: bytes,
 ) -> None:
-    """Write `key.p8`, `csr.der` and `token`, readable by the proxy only."""
+    """Write `key.p8`, `csr.der`, `token` and `anchors.pem`, readable by the proxy only."""
     directory = private_directory(placement.directory / placed.name, PROXY_UID)
     name = identity_of(placed.workload, placement)
     files: Mapping[str, bytes] = {
         "key.p8": authority.key_der(key),
         "csr.der": authority.request_der(name, key),
-        "token": token.encode(),
+        TOKEN_FILE: token.encode(),
     }
     for file, content in files.items():
         write_private(directory / file, content, PROXY_UID)
+    trust(placed, placement, anchors_pem)
+
+
+def trust(placed: PlacedWorkload, placement: Placement, anchors_pem: bytes) -> None:
+    """The anchors of this proxy from its next start on."""
+    write_private(placement.directory / placed.name / ANCHORS_FILE, anchors_pem, PROXY_UID)
