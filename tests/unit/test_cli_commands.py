@@ -28,6 +28,7 @@ PRINTS_DATA = {
     "doctor",
     "plan",
     "analyze",
+    "query",
     "load",
     "proxies list",
     "proxies pull",

@@ -230,7 +230,7 @@ class ArchiveReader:
         for name in ("design", "trials"):
             connection.from_parquet(str(self.directory / f"{name}.parquet")).create_view(name)
         for spec in (REQUESTS, TELEMETRY):
-            files = [str(path) for path in self._sized(spec, None)]
+            files = [str(path) for path in self.files(spec)]
             if files:
                 connection.from_parquet(files, union_by_name=True).create_view(spec.name)
             else:
@@ -253,7 +253,7 @@ class ArchiveReader:
         wanted = None if trial_ids is None else set(trial_ids)
         names = [name for name in self._rows_of[spec.name] if wanted is None or name in wanted]
         if len(names) > 1:
-            paths = self._sized(spec, set(names))
+            paths = self.files(spec, set(names))
             return pl.scan_parquet(paths, missing_columns="insert", extra_columns="ignore", glob=False)
         table = self._checked(spec, names[0]) if names else spec.arrow.empty_table()
         frame = pl.from_arrow(table)
@@ -272,8 +272,8 @@ class ArchiveReader:
         require_one_trial(table, trial_id, path)
         return table.replace_schema_metadata(None)
 
-    def _sized(self, spec: TableSpec, wanted: set[str] | None) -> list[Path]:
-        """The files of these trials, each with as many rows as are recorded."""
+    def files(self, spec: TableSpec, wanted: set[str] | None = None) -> list[Path]:
+        """The files of these trials (default: of all), each with as many rows as are recorded."""
         paths = []
         with held(self.directory) as folder:
             for trial_id, (rows, _) in self._rows_of[spec.name].items():

@@ -20,7 +20,9 @@ from meshwise.cli.entry import while_importing
 from meshwise.core.refusals import refusal
 from meshwise.report.edge import INTERRUPTED, run_command
 
-COMMANDS = ("doctor", "plan", "run", "count", "protect", "analyze", "report", "load", "proxies", "schema")
+COMMANDS = (
+    *("doctor", "plan", "run", "count", "protect", "analyze", "report", "query", "load", "proxies", "schema"),
+)
 """In the order of `--help`. Each is the function, or the `Typer` of subcommands, of its own name in the file
 of its own name in this folder."""
 

@@ -9,6 +9,7 @@ from meshwise.core.messages.binaries import *
 from meshwise.core.messages.environment import *
 from meshwise.core.messages.load import *
 from meshwise.core.messages.mesh import *
+from meshwise.core.messages.series import *
 from meshwise.core.messages.service import *
 from meshwise.core.messages.study import *
 from meshwise.core.messages.testbed import *
