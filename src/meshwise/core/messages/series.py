@@ -31,7 +31,7 @@ NOTHING_TO_EXPORT = study_fault(
     "no trial of it has a wall-clock time: nothing was measured to its end",
     "see `failure` in trials.parquet for why; continue with `meshwise run ... --resume`",
 )
-BAD_URL = study_fault("MW020", "`{url}` is no address to use: {reason}", "{remedy}")
+BAD_SERVER_ADDRESS = study_fault("MW020", "`{url}` is no address to use: {reason}", "{remedy}")
 BAD_AUTH_FILE = study_fault(
     "MW021",
     "{reason}",
