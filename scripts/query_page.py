@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from meshwise.archive.views import VIEWS, View, type_words, unit_of
+from meshwise.archive.views import VIEWS, TableView, type_words, unit_of
 
 TARGET = Path(__file__).parents[1] / "docs/query.md"
 LINE = "do not edit below this line.\n"
@@ -20,7 +20,7 @@ def page(before: str) -> str:
     return head + line + "".join(map(_section, VIEWS))
 
 
-def _section(view: View) -> str:
+def _section(view: TableView) -> str:
     rows = [
         f"| `{column.name}` | {type_words(column.type)} | {unit_of(column.name)} | {column.meaning} |"
         for column in view.columns

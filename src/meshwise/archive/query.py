@@ -29,7 +29,7 @@ import pyarrow as pa
 from meshwise.archive.findings import FINDINGS_NAME, read_findings
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.schema import DESIGN, PROTECTION, REQUESTS, TABLES, TELEMETRY, TRIALS
-from meshwise.archive.views import FINDINGS, RESPONSES, RESPONSES_SQL, VIEWS, View, findings_table
+from meshwise.archive.views import FINDINGS, RESPONSES, RESPONSES_SQL, VIEWS, TableView, findings_table
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_duration, format_size
@@ -49,17 +49,17 @@ class QueryLimits:
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryAnswer:
     columns: tuple[str, ...]
     rows: Iterator[Sequence[tuple[Any, ...]]]
     """Batches of at most LINES_AT_ONCE; raises MW001, MW003, MW004 where it cannot go on."""
 
 
 @dataclass(frozen=True)
-class Sources:
+class QuerySources:
     """What a directory holds, ready to be made views of."""
 
-    views: tuple[View, ...]
+    views: tuple[TableView, ...]
     tables: Mapping[str, pa.Table]
     """Small ones, whole."""
     files: Mapping[str, Sequence[Path]]
@@ -68,7 +68,7 @@ class Sources:
     """Views over the others."""
 
 
-def sources_of(reader: ArchiveReader) -> Sources:
+def sources_of(reader: ArchiveReader) -> QuerySources:
     """Of a study's directory. Raises MW608, MW609."""
     directory = reader.directory.resolve()
     document = read_findings(directory) if (directory / FINDINGS_NAME).exists() else {}
@@ -78,7 +78,7 @@ def sources_of(reader: ArchiveReader) -> Sources:
         if f"{spec.name}.parquet" in reader.digests and spec is not TRIALS
     }
     files |= {spec.name: [path.resolve() for path in reader.files(spec)] for spec in (REQUESTS, TELEMETRY)}
-    return Sources(
+    return QuerySources(
         VIEWS,
         {TRIALS.name: reader.trials_arrow, FINDINGS.name: findings_table(document)},
         files,
@@ -87,7 +87,9 @@ def sources_of(reader: ArchiveReader) -> Sources:
 
 
 @contextmanager
-def answering(sources: Sources, question: str, limits: QueryLimits = QueryLimits()) -> Iterator[Answer]:
+def answering(
+    sources: QuerySources, question: str, limits: QueryLimits = QueryLimits()
+) -> Iterator[QueryAnswer]:
     """The answer to one SELECT. Raises MW001 (with line and column), MW002, MW003, MW004."""
     with tempfile.TemporaryDirectory(prefix="meshwise-query-") as spill, duckdb.connect() as connection:
         _fill(connection, sources)
@@ -106,12 +108,12 @@ def answering(sources: Sources, question: str, limits: QueryLimits = QueryLimits
                 _require_select(connection, question)
                 result = connection.execute(question)
                 columns = tuple(str(entry[0]) for entry in result.description or ())
-            yield Answer(columns, _batches(result, question, sources.views, limits, overdue))
+            yield QueryAnswer(columns, _batches(result, question, sources.views, limits, overdue))
         finally:
             timer.cancel()
 
 
-def _fill(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
+def _fill(connection: duckdb.DuckDBPyConnection, sources: QuerySources) -> None:
     for view in sources.views:
         if view.name in sources.selects:
             continue
@@ -136,7 +138,9 @@ def _fill(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
         connection.execute(f"CREATE VIEW {_identifier(name)} AS {select}")
 
 
-def _lock(connection: duckdb.DuckDBPyConnection, sources: Sources, limits: QueryLimits, spill: str) -> None:
+def _lock(
+    connection: duckdb.DuckDBPyConnection, sources: QuerySources, limits: QueryLimits, spill: str
+) -> None:
     allowed = ", ".join(_text(str(path)) for files in sources.files.values() for path in files)
     for setting, value in (
         ("memory_limit", _text(f"{limits.memory_bytes // 1024}KiB")),
@@ -169,7 +173,7 @@ def _require_select(connection: duckdb.DuckDBPyConnection, question: str) -> Non
 def _batches(
     result: duckdb.DuckDBPyConnection,
     question: str,
-    views: Sequence[View],
+    views: Sequence[TableView],
     limits: QueryLimits,
     overdue: threading.Event,
 ) -> Iterator[Sequence[tuple[Any, ...]]]:
@@ -205,7 +209,7 @@ def _text(value: str) -> str:
 
 @contextmanager
 def _words(
-    question: str, views: Sequence[View], limits: QueryLimits, overdue: threading.Event
+    question: str, views: Sequence[TableView], limits: QueryLimits, overdue: threading.Event
 ) -> Iterator[None]:
     try:
         yield
@@ -255,7 +259,7 @@ def place_in(question: str, position: int) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
-def _bad_query(told: _Told, question: str, views: Sequence[View]) -> MeshwiseError:
+def _bad_query(told: _Told, question: str, views: Sequence[TableView]) -> MeshwiseError:
     what = told.what.split("\nLINE ")[0].split("\n\nLINE ")[0].strip()
     position = told.position if told.position is not None else _position_from(told.what, question)
     where = "SQL"
@@ -272,7 +276,7 @@ def _position_from(what: str, question: str) -> int | None:
     return at if at >= 0 else None
 
 
-def _remedy(kind: str, what: str, views: Sequence[View]) -> str:
+def _remedy(kind: str, what: str, views: Sequence[TableView]) -> str:
     names = [view.name for view in views]
     if kind == "Permission":
         return "a query reads the archive's own tables only: " + ", ".join(names)

@@ -33,7 +33,7 @@ def unit_of(column: str) -> str:
 
 
 @dataclass(frozen=True)
-class View:
+class TableView:
     name: str
     about: str
     columns: tuple[Column, ...]
@@ -48,13 +48,13 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _of_table(spec: TableSpec) -> View:
+def _of_table(spec: TableSpec) -> TableView:
     extra = REQUESTS_EXTRA if spec is REQUESTS else ()
-    return View(spec.name, spec.about, (*spec.columns, *extra))
+    return TableView(spec.name, spec.about, (*spec.columns, *extra))
 
 
 _TEXT, _NUMBER = pa.string(), pa.float64()
-FINDINGS = View(
+FINDINGS = TableView(
     "findings",
     "one row per finding of findings.json; no rows before `meshwise analyze` (docs/findings.md)",
     (
@@ -84,7 +84,7 @@ FINDINGS = View(
         Column("scope", _TEXT, "JSON: all levels that it is about"),
     ),
 )
-RESPONSES = View(
+RESPONSES = TableView(
     "responses",
     "measured requests (without warm-up, of trials that went well) beside what their trial was",
     (
@@ -103,7 +103,7 @@ RESPONSES = View(
         Column("lateness_us", _NUMBER, "from the intended time to the actual send; null if never sent"),
     ),
 )
-VIEWS: tuple[View, ...] = (*map(_of_table, TABLES), RESPONSES, FINDINGS)
+VIEWS: tuple[TableView, ...] = (*map(_of_table, TABLES), RESPONSES, FINDINGS)
 
 RESPONSES_SQL = """\
 SELECT r.trial_id, r.intended_ns, r.sent_ns, r.first_byte_ns, r.done_ns, r.status, r.bytes, r.error,
@@ -145,7 +145,7 @@ def _said(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def described(views: Sequence[View]) -> list[dict[str, Any]]:
+def described(views: Sequence[TableView]) -> list[dict[str, Any]]:
     """Every view as plain values, for `--tables --json`."""
     return [
         {

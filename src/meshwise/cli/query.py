@@ -13,15 +13,15 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from meshwise.archive.query import Answer, QueryLimits, Sources, answering, sources_of
+from meshwise.archive.query import QueryAnswer, QueryLimits, QuerySources, answering, sources_of
 from meshwise.archive.read import ArchiveReader
-from meshwise.archive.views import View, described, type_words, unit_of
+from meshwise.archive.views import TableView, described, type_words, unit_of
 from meshwise.core import messages
 from meshwise.core.files import disk_troubles, writing
 from meshwise.core.units import parse_duration_ns, parse_size_bytes
 from meshwise.report import edge
 
-Writer = Callable[[Answer, Callable[[str], None]], None]
+Writer = Callable[[QueryAnswer, Callable[[str], None]], None]
 """Writes an answer as text, piece by piece."""
 
 
@@ -73,7 +73,7 @@ def query(
         write(answer, lambda text: _put(stream, seen(text)))
 
 
-def open_sources(directory: Path) -> Sources:
+def open_sources(directory: Path) -> QuerySources:
     """Raises MW604, MW608, MW609."""
     return sources_of(ArchiveReader.open(directory))
 
@@ -91,7 +91,7 @@ def _put(stream: BinaryIO, text: str) -> None:
     stream.write(text.encode("utf-8", "surrogatepass"))
 
 
-def tables_text(views: Sequence[View]) -> str:
+def tables_text(views: Sequence[TableView]) -> str:
     """Every table with its columns: name, type, unit, meaning."""
     blocks = []
     for view in views:
@@ -108,7 +108,7 @@ def tables_text(views: Sequence[View]) -> str:
 # --- the rows --------------------------------------------------------------------------------------
 
 
-def as_json_list(answer: Answer, put: Callable[[str], None]) -> None:
+def as_json_list(answer: QueryAnswer, put: Callable[[str], None]) -> None:
     """One object a line, within one list. What JSON cannot hold is null; times and the like are texts."""
     between = "["
     for batch in answer.rows:
@@ -119,7 +119,7 @@ def as_json_list(answer: Answer, put: Callable[[str], None]) -> None:
     put("[]\n" if between == "[" else "\n]\n")
 
 
-def as_csv(answer: Answer, put: Callable[[str], None]) -> None:
+def as_csv(answer: QueryAnswer, put: Callable[[str], None]) -> None:
     put(_csv_lines([answer.columns]))
     for batch in answer.rows:
         put(_csv_lines([[_exact(value) for value in row] for row in batch]))
@@ -131,7 +131,7 @@ def _csv_lines(rows: Sequence[Sequence[str]]) -> str:
     return text.getvalue()
 
 
-def as_table(answer: Answer, put: Callable[[str], None]) -> None:
+def as_table(answer: QueryAnswer, put: Callable[[str], None]) -> None:
     """Columns as wide as the first rows need."""
     widths: list[int] = []
     right: list[bool] = []
