@@ -8,16 +8,28 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from meshwise.archive.schema import REQUESTS, TABLES, TELEMETRY
 from meshwise.archive.views import VIEWS, TableView, type_words, unit_of
 
 TARGET = Path(__file__).parents[1] / "docs/query.md"
+STORED = frozenset(spec.name for spec in TABLES)
+PER_TRIAL = frozenset({REQUESTS.name, TELEMETRY.name, "spans"})
 LINE = "do not edit below this line.\n"
 
 
 def page(before: str) -> str:
-    """The page as it stands, with the tables as they are now."""
+    """The page as it stands, with the tables as they are now: those of the archive by name, whose columns
+    docs/archive.md has, and the others with their columns."""
     head, line, _ = before.partition(LINE)
-    return head + line + "".join(map(_section, VIEWS))
+    stored = [view for view in VIEWS if view.name in STORED]
+    rows = [f"| [`{view.name}`](archive.md#{_anchor(view.name)}) | {view.about} |" for view in stored]
+    table = "\n".join(["| table | rows |", "|---|---|", *rows])
+    made = "".join(_section(view) for view in VIEWS if view.name not in STORED)
+    return f"{head}{line}\n{table}\n{made}"
+
+
+def _anchor(table: str) -> str:
+    return f"{table}trialparquet" if table in PER_TRIAL else f"{table}parquet"
 
 
 def _section(view: TableView) -> str:
