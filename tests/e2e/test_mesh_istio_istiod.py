@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.support.istiod.process import Istiod, named_istiod, running
-from tests.support.istiod.sidecars import NATIVE, compare, objects_of
+from tests.support.istiod import named_istiod
 from tests.support.mesh_graph import POSTURES as GRAPH_POSTURES
 from tests.support.mesh_graph import placed, shop_cell
 from tests.support.mesh_samples import CELL, ONE_THING, POSTURES, SOURCES, view
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio import fidelity, posture
+from meshwise.mesh.istio.istiod.compare import ISTIO_PROXY, ComparedSidecars, compare
+from meshwise.mesh.istio.istiod.objects import posture_objects
+from meshwise.mesh.istio.istiod.process import Istiod, running
 from meshwise.mesh.istio.resources import parse
 from meshwise.mesh.istio.view import Options, view_of
 from meshwise.mesh.tokens import tokens
@@ -30,7 +32,7 @@ from meshwise.study.model import LADDER, Cell, Http1Transport, Protocol, Topolog
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = [*sorted((GOLDEN / "istiod").glob("*.yaml")), *sorted((GOLDEN / "istio").glob("[!gp]*.yaml"))]
-OPTIONS = Options(native=NATIVE)
+OPTIONS = Options(native=ISTIO_PROXY)
 _numbers = itertools.count()
 
 
@@ -38,6 +40,11 @@ _numbers = itertools.count()
 def istiod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Istiod]:
     with running(named_istiod(), tmp_path_factory.mktemp("istiod")) as found:
         yield found
+
+
+def first_faults(found: ComparedSidecars) -> dict[str, str]:
+    """Of each sidecar that has any."""
+    return {each.workload: str(each.pair) for each in reversed(found.unknown)}
 
 
 def cells() -> Iterator[Cell]:
@@ -64,8 +71,8 @@ def test_every_cell_of_the_product(istiod: Istiod) -> None:
         resources = posture.resources(cell, tokens().jwks)
         here = view_of(placed(cell.topology), parse(resources), "generation-1", SOURCES, OPTIONS)
         found = compare(istiod, here, resources, next(_numbers))
-        faults |= {f"{cell.name} {name}": of[0] for name, of in found.faults.items()}
-        seen |= found.seen
+        faults |= {f"{cell.name} {name}": first for name, first in first_faults(found).items()}
+        seen |= {each.known for each in found.differences}
         count += 1
     assert faults == {}
     assert set(fidelity.FIELDS) - seen == set(), "declared, and nowhere to be seen"
@@ -76,8 +83,8 @@ def test_every_cell_of_the_product(istiod: Istiod) -> None:
 def test_resources_beyond_the_cells(istiod: Istiod, case: Path) -> None:
     resources = case.read_text().partition("# ---- becomes")[0]
     found = compare(istiod, view(resources, options=OPTIONS), resources, next(_numbers))
-    assert {name: "\n".join(map(str, of)) for name, of in found.faults.items()} == {}
-    for each in objects_of(resources):
+    assert first_faults(found) == {}
+    for each in posture_objects(resources):
         assert istiod.refusal(each) is None, each
 
 
@@ -85,9 +92,9 @@ def test_what_differs_is_seen(istiod: Istiod) -> None:
     """Resources that istiod is not given make differences in every direction."""
     resources = posture.resources(replace(CELL, posture=LADDER[4]), tokens().jwks)
     other = posture.resources(replace(CELL, posture=LADDER[0]), tokens().jwks)
-    found = compare(istiod, view(resources, options=OPTIONS), other, next(_numbers)).faults
-    assert found.keys() == {"client", "node-1", "node-2"}
-    paths = "\n".join(each.path for each in found["node-1"])
+    found = compare(istiod, view(resources, options=OPTIONS), other, next(_numbers))
+    assert {each.workload for each in found.unknown} == {"client", "node-1", "node-2"}
+    paths = "\n".join(each.pair.path for each in found.unknown if each.workload == "node-1")
     for where in (
         "/transportSocketMatches",
         "/virtualInbound/listenerFilters",

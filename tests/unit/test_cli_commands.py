@@ -30,6 +30,7 @@ PRINTS_DATA = {
     "analyze",
     "query",
     "load",
+    "mesh diff",
     "proxies list",
     "proxies pull",
     "proxies add",

@@ -56,3 +56,20 @@ NO_RESOLVER = environment_fault(
     "linkerd2-proxy does not start without `{path}`",
     "write the file; one line `nameserver 127.0.0.1` will do, no name is looked up",
 )
+ISTIOD_MISSING = environment_fault(
+    "MW440",
+    "no istiod that runs at `{path}`: {reason}",
+    "`meshwise proxies pull {name}` gets it; or point {variable} (or `mesh diff --istiod`) at a "
+    "`pilot-discovery`, as `go build ./pilot/cmd/pilot-discovery` makes it in a checkout of istio/istio",
+)
+ISTIOD_FAILED = proxy_fault(
+    "MW441",
+    "istiod did not {what}: {reason}",
+    "look for a loaded machine (`meshwise doctor`) and run again; if it stays so, this istiod is too old or "
+    "too new (it was tried with 1.32)",
+)
+NOTHING_OF_ISTIO = study_fault(
+    "MW442",
+    "the study has no cell of the mesh istio, so there is nothing to compare",
+    "add `istio` to its `environments`",
+)

@@ -2,7 +2,7 @@
 
 No digest stands here: a digest comes from the user or from the lock file that the first pull wrote.
 Sources: linkerd2 charts `values.yaml` (image), linkerd2-proxy `justfile` and release workflow (archive),
-istio `pilot/docker/Dockerfile.proxyv2` (Envoy's place in the image).
+istio `pilot/docker/Dockerfile.proxyv2` and `Dockerfile.pilot` (places in the images).
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ class Release:
     path: str
 
 
-PROXIES = ("linkerd", "istio")
-LATEST_KNOWN = {"linkerd": "edge-26.8.3", "istio": "1.30.3"}
+PROXIES = ("linkerd", "istio", "istiod")
+"""`istiod` is a control plane and not a proxy; it is got and kept the same way."""
+LATEST_KNOWN = {"linkerd": "edge-26.8.3", "istio": "1.30.3", "istiod": "1.30.3"}
 """The newest version of each whose interface meshwise was written against."""
 
 _RELEASE_BASE = "https://github.com/linkerd/linkerd2-proxy/releases/download"
+_OF_ISTIO = {"istio": ("istio/proxyv2", "envoy"), "istiod": ("istio/pilot", "pilot-discovery")}
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -65,7 +67,8 @@ def image_of(wanted: Wanted, registry: str | None) -> Image:
     if wanted.proxy == "linkerd":
         image = Image("cr.l5d.io", "linkerd/proxy", wanted.version, "usr/lib/linkerd/linkerd2-proxy")
     else:
-        image = Image("registry-1.docker.io", "istio/proxyv2", wanted.version, "usr/local/bin/envoy")
+        repository, program = _OF_ISTIO[wanted.proxy]
+        image = Image("registry-1.docker.io", repository, wanted.version, f"usr/local/bin/{program}")
     if registry is None:
         return image
     scheme, separator, rest = registry.rpartition("://")

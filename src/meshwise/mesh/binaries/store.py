@@ -35,7 +35,11 @@ from meshwise.mesh.binaries.limits import BINARY_BYTES, DOCUMENT_BYTES, parse_js
 from meshwise.mesh.binaries.oci import DigestChain, is_digest
 from meshwise.mesh.binaries.transfer import own_files, sha256_of
 
-OVERRIDES = {"linkerd": "MESHWISE_LINKERD_PROXY", "istio": "MESHWISE_ENVOY"}
+OVERRIDES = {
+    "linkerd": "MESHWISE_LINKERD_PROXY",
+    "istio": "MESHWISE_ENVOY",
+    "istiod": "MESHWISE_ISTIOD",
+}
 _INCOMING = "incoming-"
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64", 40: "armv7l", 3: "i386", 243: "riscv64"}
 

@@ -36,9 +36,27 @@ _DEFAULTS: Mapping[str, Any] = {
 means the same as none."""
 
 
+_PARTS: Mapping[str, str] = {
+    "clusters": "clusters",
+    "listeners": "listeners",
+    "listenerFilters": "filters",
+    "filterChains": "filter chains",
+    "filters": "filters",
+    "httpFilters": "filters",
+    "virtualHosts": "virtual hosts",
+    "policies": "authorization rules",
+    "providers": "token issuers",
+}
+"""Fields whose elements are counted, and what these are called."""
+_SINGLE_PARTS: Mapping[str, str] = {
+    "defaultFilterChain": "filter chains",
+    "commonTlsContext": "TLS contexts",
+}
+
+
 @dataclass(frozen=True)
-class Difference:
-    """`path`: from the kind and name of a resource down to the field."""
+class FieldPair:
+    """A field that differs. `path`: from the kind and name of a resource down to it."""
 
     path: str
     istiod: Any
@@ -72,7 +90,7 @@ def _with_typed_names(value: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-def differences(istiod: Any, ours: Any, path: str) -> Iterator[Difference]:
+def differences(istiod: Any, ours: Any, path: str) -> Iterator[FieldPair]:
     """Of two values in canonical form, as deep as possible."""
     one, other = istiod or None, ours or None
     if isinstance(one or other, dict) and all(isinstance(each, dict | None) for each in (one, other)):
@@ -83,7 +101,38 @@ def differences(istiod: Any, ours: Any, path: str) -> Iterator[Difference]:
         for index, (one, other) in enumerate(zip(istiod, ours, strict=True)):
             yield from differences(one, other, f"{path}/{index}")
     elif istiod != ours:
-        yield Difference(path, istiod, ours)
+        yield FieldPair(path, istiod, ours)
+
+
+def resource_differences(istiod: Json, ours: Json) -> Iterator[FieldPair]:
+    """Of two configurations in canonical form, by kind and name; a resource that one side lacks is one
+    difference."""
+    for kind in sorted(istiod.keys() | ours.keys()):
+        one, other = istiod.get(kind) or {}, ours.get(kind) or {}
+        for name in sorted(one.keys() | other.keys()):
+            path = f"/{kind}/{name}"
+            if name in one and name in other:
+                yield from differences(one[name], other[name], path)
+            else:
+                yield FieldPair(path, one.get(name), other.get(name))
+
+
+def parts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """What a configuration in canonical form consists of: what it is called, and its path."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in items:
+        below = f"{path}/{name}"
+        if word := _SINGLE_PARTS.get(str(name)):
+            yield word, below
+        elif word := _PARTS.get(str(name)):
+            names = each if isinstance(each, dict) else range(len(each)) if isinstance(each, list) else ()
+            yield from ((word, f"{below}/{inner}") for inner in names)
+        yield from parts(each, below)
+
+
+def touches(path: str, other: str) -> bool:
+    """Whether one of the two is the other, or lies in it."""
+    return path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/")
 
 
 def _camel(name: str) -> str:
