@@ -25,7 +25,8 @@ def test_every_difference_that_can_apply_is_in_it() -> None:
         each.code
         for options in (Options(), Options(native=own), Options(telemetry=False), Options(curves=()))
         for privileged in (True, False)
-        for each in fidelity.differences(options, privileged=privileged)
+        for istiod in (True, False)
+        for each in fidelity.differences(options, privileged=privileged, istiod=istiod)
     }
     assert every == {each.code for each in fidelity.ALL}
     assert {code for code in every if f"`{code}`" not in PAGE.read_text()} == set()

@@ -185,7 +185,7 @@ def test_data_have_every_place() -> None:
 def test_the_marker_changes_last_of_every_kind() -> None:
     resources = posture.resources(replace(CELL, posture=LADDER[4]), tokens().jwks)
     services = view(resources).services
-    made = cluster_objects(services, resources, 7)
+    made = cluster_objects(services, posture_objects(resources), 7)
     last = {key_of(each)[:2]: each["metadata"] for each in made}
     for kind in (
         "services", "pods", "endpointslices", "peerauthentications", "authorizationpolicies",

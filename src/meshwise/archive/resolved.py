@@ -24,6 +24,7 @@ from meshwise.study.model import (
     Arrangement,
     Cell,
     Control,
+    ControlPlane,
     Counting,
     Layer,
     MeshName,
@@ -90,6 +91,7 @@ def to_values(study: Study) -> dict[str, Any]:
         "counting": _counting().dump_python(study.counting, mode="json"),
         "timed": study.timed,
         "alone": study.alone,
+        "control_plane": str(study.control_plane),
     }
 
 
@@ -115,6 +117,7 @@ def of_values(values: Mapping[str, Any], source: str, traces: Path) -> Study:
         counting=_counting().validate_python(values.get("counting")),
         timed=TypeAdapter(bool).validate_python(values.get("timed", True)),
         alone=_WHOLE.validate_python(values.get("alone", 0)),  # there was none before it was said
+        control_plane=ControlPlane(values.get("control_plane", ControlPlane.MESHWISE)),
         source=source,
     )
 

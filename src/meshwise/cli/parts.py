@@ -12,7 +12,7 @@ from rich.console import Console
 
 from meshwise.archive.store import Archive, TrialStatus
 from meshwise.cli.progress import earlier, progress
-from meshwise.cli.wiring import meshes_of
+from meshwise.cli.wiring import control_plane_of, meshes_of
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.core.patience import USUAL, Patience
 from meshwise.measure.attribution import Machine
@@ -51,12 +51,14 @@ def run_parts(
         with ExitStack() as stack:
             facts: Mapping[str, object] = {}
             parts = []
+            istiod = stack.enter_context(control_plane_of(question, patience))
             if timed:
-                parts.append((timed, LocalTestbed(question, meshes_of(question), patience=patience)))
+                parts.append((timed, LocalTestbed(question, meshes_of(question, istiod), patience=patience)))
             if counting and (counter := _counter(patience, console, required=not timed)):
                 stack.enter_context(counter)
                 facts = counter_facts(counter)
-                testbed = LocalTestbed(question, meshes_of(question), patience=patience, counter=counter)
+                meshes = meshes_of(question, istiod)
+                testbed = LocalTestbed(question, meshes, patience=patience, counter=counter)
                 parts.append((counting, testbed))
             summaries: list[RunSummary] = []
             archive: Archive | None = None

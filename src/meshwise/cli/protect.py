@@ -18,7 +18,7 @@ from meshwise.analysis.protection_findings import protection_findings
 from meshwise.archive.outcome import ProtectionTry
 from meshwise.archive.store import Archive
 from meshwise.cli.run import proxy_overrides, replayed
-from meshwise.cli.wiring import StudyArgument, meshes_that_drain, not_applicable
+from meshwise.cli.wiring import StudyArgument, control_plane_of, meshes_that_drain, not_applicable
 from meshwise.core.errors import ExitStatus
 from meshwise.core.patience import USUAL
 from meshwise.mesh.protection.attempt import AttemptOutcome
@@ -81,7 +81,8 @@ def _protect(asked: Study, question: Study, effort: Effort, out: Path | None, as
     patience = USUAL.slowed(slowness.factor)
     tries: list[ProtectionTry] = []
     with ExitStack() as stack:
-        testbed = stack.enter_context(LocalTestbed(question, meshes_that_drain(question), patience=patience))
+        meshes = meshes_that_drain(question, stack.enter_context(control_plane_of(question, patience)))
+        testbed = stack.enter_context(LocalTestbed(question, meshes, patience=patience))
         kept = KeptTries(stack.enter_context(_archive(asked, out, testbed)) if out else None, question)
         try:
             with _place(console) as observe:

@@ -206,6 +206,13 @@ class Arrangement(StrEnum):
     APART = "apart"
 
 
+class ControlPlane(StrEnum):
+    """Who makes the configuration of Istio's sidecars."""
+
+    MESHWISE = "meshwise"
+    ISTIOD = "istiod"
+
+
 class Arrivals(StrEnum):
     CONSTANT = "constant"
     UNIFORM = "uniform"
@@ -278,6 +285,8 @@ class Study:
     """Of a saturation study, whose cells have no rate (0): it is what is searched for."""
     counting: Counting | None = None
     """What is counted in trials of their own; None: nothing."""
+    control_plane: ControlPlane = ControlPlane.MESHWISE
+    """Of Istio."""
     timed: bool = True
     """False: only the counting trials are run."""
     notes: tuple[str, ...] = ()

@@ -63,6 +63,14 @@ _TYPED_STRUCT = Fidelity(
     "sends the former one (udpa.type.v1)",
     "none: Envoy takes both for the same",
 )
+_ISTIOD = Fidelity(
+    "istio-istiod",
+    "the real istiod (its build is recorded) generates the sidecars' configuration, from a Kubernetes API "
+    "that holds the study's services, pods and resources only; replaced in it is where secrets, tables of "
+    "routes and endpoints come from, what a reset replaces chains and clusters by, and the TLS groups and "
+    "stand-ins that are named here",
+    "none per request; istiod does not deliver it itself, so how long istiod takes to push is not measured",
+)
 _ALWAYS = (
     _DELIVERY,
     _ENDPOINTS,
@@ -122,13 +130,13 @@ _ONE_UID = Fidelity(
 
 ALL: Sequence[Fidelity] = (
     _UPSTREAM, _METADATA, _METRICS, _NO_TELEMETRY, _ALPN, _TCP_METADATA, _TCP_METRICS, _CURVES,
-    _DEFAULT_CURVES, *_ALWAYS, _TYPED_STRUCT, _ONE_UID,
+    _DEFAULT_CURVES, _ISTIOD, *_ALWAYS, _TYPED_STRUCT, _ONE_UID,
 )  # fmt: skip
 """Every difference that can apply."""
 
 
-def differences(options: Options, *, privileged: bool) -> Sequence[Fidelity]:
-    """Those that apply, the weightiest first."""
+def differences(options: Options, *, privileged: bool, istiod: bool = False) -> Sequence[Fidelity]:
+    """Those that apply, the weightiest first. `istiod`: the real one generates the configuration."""
     native = options.native
     applies = {
         _UPSTREAM: not native.complete,
@@ -140,7 +148,12 @@ def differences(options: Options, *, privileged: bool) -> Sequence[Fidelity]:
         _TCP_METRICS: options.telemetry and native.tcp_stats is None,
         _CURVES: bool(options.curves),
         _DEFAULT_CURVES: not options.curves,
-        _TYPED_STRUCT: options.telemetry and (native.metadata or native.tcp_metadata) is not None,
+        _ISTIOD: istiod,
+        _ENDPOINTS: not istiod,
+        _SAN_TYPE: not istiod,
+        _TYPED_STRUCT: not istiod
+        and options.telemetry
+        and (native.metadata or native.tcp_metadata) is not None,
         _ONE_UID: not privileged,
     }
     return tuple(each for each in ALL if applies.get(each, True))

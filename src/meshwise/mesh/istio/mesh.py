@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
@@ -22,14 +23,15 @@ from meshwise.mesh.delivery.files import FileDelivery
 from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.files import hand_over, private_directory, write_private
 from meshwise.mesh.identity import LEAF_LIFE, IdentityFiles
-from meshwise.mesh.istio import binary, bootstrap, clusters, fidelity, taken_up, tls
+from meshwise.mesh.istio import binary, bootstrap, fidelity, taken_up, tls
 from meshwise.mesh.istio.admin import EnvoyAdmin, Stats, fetch_from
 from meshwise.mesh.istio.clusters import INBOUND_SOURCE_IP
 from meshwise.mesh.istio.listeners import INBOUND_PORT, OUTBOUND_PORT
 from meshwise.mesh.istio.model import IstioModel
+from meshwise.mesh.istio.native import whole
 from meshwise.mesh.istio.possible import why_not
 from meshwise.mesh.istio.rotating import Rotation
-from meshwise.mesh.istio.translate import translate
+from meshwise.mesh.istio.translate import Configure, translated
 from meshwise.mesh.istio.view import Options
 from meshwise.mesh.istio.workloads import WorkloadIdentities
 from meshwise.mesh.reach import Reach
@@ -40,6 +42,9 @@ from meshwise.study.timeline import Act, Rotate, Skew
 from meshwise.telemetry.envoy import EnvoySampler
 from meshwise.telemetry.seam import Sampler
 from meshwise.telemetry.source import Source
+
+if TYPE_CHECKING:
+    from meshwise.mesh.istio.istiod.control_plane import IstiodControlPlane  # which imports grpc
 
 PROXY_UID = 1337
 ISTIO_DRAIN_TIME_S = 45
@@ -65,10 +70,14 @@ class IstioMesh:
         drain_time_s: int = DRAIN_TIME_S,
         leaf_life: dt.timedelta = LEAF_LIFE,
         spare_keys: int = 0,
+        istiod: IstiodControlPlane | None = None,
     ) -> None:
         """`drain_time_s`: how long proxies let connections of a replaced configuration go on; Istio's own is
         45, for configuration that is pushed within trials. `leaf_life`: of workloads' certificates.
-        `spare_keys`: of authorities that come within a trial, made before."""
+        `spare_keys`: of authorities that come within a trial, made before. `istiod`: generates the
+        configuration, in the place of our translation; its owner ends it."""
+        self._istiod = istiod
+        self._configure: Configure = istiod or translated
         self._given = options
         self._drain_time_s = drain_time_s
         self._identities = WorkloadIdentities(leaf_life, spare_keys)
@@ -82,7 +91,8 @@ class IstioMesh:
     @cached_property
     def model(self) -> IstioModel:
         """With the options given, or those of a default Istio with all of its filters that the binary has."""
-        return IstioModel(self._given or Options(native=binary.istio_filters(binary.envoy_path())))
+        options = self._given or Options(native=binary.istio_filters(binary.envoy_path()))
+        return IstioModel(replace(options, native=whole(options.native)) if self._istiod else options)
 
     def processes(self, placement: Placement, workers: int) -> Sequence[ProcessPlan]:
         envoy = binary.envoy_path()
@@ -179,10 +189,16 @@ class IstioMesh:
 
     def describe(self) -> Mapping[str, str]:
         found = binary.facts(binary.envoy_path())
-        return {"proxy": "Envoy", "worker_model": "one event loop per worker (--concurrency)", **found}
+        facts = {"proxy": "Envoy", "worker_model": "one event loop per worker (--concurrency)", **found}
+        if self._istiod:
+            istiod = self._istiod.facts()
+            facts["control_plane"] = f"istiod {istiod['version']} {istiod['digest']} ({istiod['path']})"
+        return facts
 
     def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
-        return fidelity.differences(self.model.options, privileged=privileged)
+        return fidelity.differences(
+            self.model.options, privileged=privileged, istiod=self._istiod is not None
+        )
 
     # --- how a posture gets there ------------------------------------------------------------------
 
@@ -252,12 +268,10 @@ class IstioMesh:
     def _bring(self, placement: Placement, cell: Cell, version: str) -> Mapping[str, taken_up.Pushed]:
         own = placement.process_set
         in_force = self._in_force.get(own, InForce())
-        view = self._with(in_force).view(
-            placement, in_force.cell(cell), self._generations[own], self._delivery.sources
-        )
-        made: clusters.Made = {}
+        model, changed = self._with(in_force), in_force.cell(cell)
+        view = model.view(placement, changed, self._generations[own], self._delivery.sources)
+        configs = self._configure(view, model.resources(changed, placement.trust_domain))
         at = {service.name: placement.directory / service.name for service in view.services}
-        configs = {name: translate(view, name, made) for name in at}
         brought = self._delivery.bring(
             {at[name]: config for name, config in configs.items()},
             version,

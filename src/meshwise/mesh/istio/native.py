@@ -11,7 +11,7 @@ under both has a stand-in (`telemetry`, `connection_manager`), which `fidelity` 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 Json = dict[str, Any]
@@ -61,6 +61,20 @@ def find(accepts: Accepts) -> Native:
             kind: next((name for name in names if accepts(_trial(kind, name))), None)
             for kind, names in NAMES.items()
         }
+    )
+
+
+def whole(have: Native) -> Native:
+    """Those of a binary's filters that istiod can be told to configure: it has one switch for metadata
+    exchange of requests and of connections, and one for their metrics."""
+    metadata = have.metadata is not None and have.tcp_metadata is not None
+    stats = have.stats is not None and have.tcp_stats is not None
+    return replace(
+        have,
+        metadata=have.metadata if metadata else None,
+        tcp_metadata=have.tcp_metadata if metadata else None,
+        stats=have.stats if stats else None,
+        tcp_stats=have.tcp_stats if stats else None,
     )
 
 

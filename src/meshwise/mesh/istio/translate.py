@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 
 from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.istio import clusters, listeners, routes
 from meshwise.mesh.istio.view import View
+
+Configure = Callable[[View, str], Mapping[str, ProxyConfig]]
+"""From what istiod would see to the configuration of every sidecar. With the text of the posture's resources,
+which the view has read; policies that the view has beside them were pushed within a trial."""
+
+
+def translated(view: View, resources: str) -> Mapping[str, ProxyConfig]:
+    """All sidecars at once: what they have in common is made once. A `Configure`; `view` has the resources
+    read."""
+    made: clusters.Made = {}
+    return {service.name: translate(view, service.name, made) for service in view.services}
 
 
 def translate(view: View, workload: str, made: clusters.Made | None = None) -> ProxyConfig:

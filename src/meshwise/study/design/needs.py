@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from meshwise.study.design.counting import counting_design
 from meshwise.study.design.rounds import Task, block_rounds
-from meshwise.study.model import Cell, MeshName, Study, TopologyKind, Trial
+from meshwise.study.model import Cell, ControlPlane, MeshName, Study, TopologyKind, Trial
 
 BESIDE_SERVICE_BYTES = {MeshName.NONE: 18 << 20, MeshName.ISTIO: 43 << 20, MeshName.LINKERD: 24 << 20}
 """Of a workload: its service and its sidecar; pages that processes share counted once. A study of 30 services
@@ -18,6 +18,8 @@ BANK_BYTES = 280 << 20
 (two banks in one round, counted likewise)."""
 COUNTED_BYTES = {MeshName.ISTIO: 400 << 20, MeshName.LINKERD: 200 << 20}
 """What a sidecar takes more under callgrind."""
+ISTIOD_BYTES = 240 << 20
+"""What istiod takes with 40 sidecars; 130 MiB with three."""
 INOTIFY_OF_ENVOY = 9
 """What an Envoy makes to watch its configuration (counted in /proc/PID/fd), whatever its workers."""
 OWN_FILES = 1024
@@ -36,6 +38,8 @@ class Needs:
     """Its sidecars run under a counter."""
     connections: int = 0
     """Open at once in its largest round, from one process: the instrument, or the client that counts."""
+    istiod: bool = False
+    """The real one runs beside it."""
 
     @property
     def sidecars(self) -> int:
@@ -59,7 +63,8 @@ class Needs:
     def memory_bytes(self) -> int:
         beside = sum(BESIDE_SERVICE_BYTES[mesh] * count for mesh, count in self.workloads.items())
         counted = sum(COUNTED_BYTES.get(mesh, 0) * count for mesh, count in self.workloads.items())
-        return beside + BANK_BYTES * self.banks + (counted if self.counting else 0)
+        istiod = ISTIOD_BYTES if self.istiod else 0
+        return beside + BANK_BYTES * self.banks + (counted if self.counting else 0) + istiod
 
 
 def environments_of(study: Study, *, counting: bool = False) -> dict[tuple[str, int, MeshName], list[Cell]]:
@@ -82,7 +87,9 @@ def needs_of(study: Study, *, counting: bool = False) -> Needs:
         names = {workload.name for cell in cells for workload in cell.topology.workloads}
         workloads[mesh] = workloads.get(mesh, 0) + len(names)
         banks += any(cell.shape is TopologyKind.BANK for cell in cells)
-    return Needs(len(environments), workloads, banks, counting, _connections(study, counting=counting))
+    connections = _connections(study, counting=counting)
+    istiod = study.control_plane is ControlPlane.ISTIOD
+    return Needs(len(environments), workloads, banks, counting, connections, istiod)
 
 
 def _connections(study: Study, *, counting: bool) -> int:

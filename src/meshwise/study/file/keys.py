@@ -24,6 +24,7 @@ from meshwise.study.model import (
     Arrangement,
     Arrivals,
     Authorization,
+    ControlPlane,
     MeshName,
     MtlsMode,
     TopologyKind,
@@ -44,6 +45,7 @@ _posture, _posture_schema = choice("posture", list(dict.fromkeys(("ladder", *LAD
 _mtls, _mtls_schema = choice("mTLS mode", list(MtlsMode), MtlsMode)
 _kind, _kind_schema = choice("kind of authorization", list(Authorization), Authorization)
 _arrivals, _arrivals_schema = choice("kind of arrivals", list(Arrivals), Arrivals)
+_plane, _plane_schema = choice("control plane", list(ControlPlane), ControlPlane)
 _metric, _metric_schema = choice("metric", METRICS, str)
 Environment = Annotated[MeshName, _mesh, _mesh_schema]
 PostureName = Annotated[str, _posture, _posture_schema]
@@ -189,6 +191,14 @@ class StudyFile(Part):
         "steady"
     )
     environments: Annotated[Levels[Environment], Field(description="The meshes that are compared.")]
+    control_plane: Annotated[
+        ControlPlane,
+        _plane,
+        _plane_schema,
+        Field(
+            description="Who generates the configuration of Istio's sidecars: meshwise, or the real istiod."
+        ),
+    ] = ControlPlane.MESHWISE
     topology: Annotated[
         TopologyKind | GraphChoice, PlainValidator(graph_choice), WithJsonSchema(graph_choice_schema())
     ] = TopologyKind.CHAIN

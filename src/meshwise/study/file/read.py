@@ -41,7 +41,7 @@ from meshwise.study.grid.expand import (
     split_applicable,
 )
 from meshwise.study.load.trace import TRACES
-from meshwise.study.model import Arrangement, Cell, Layer, Study, TrialPlan
+from meshwise.study.model import Arrangement, Cell, ControlPlane, Layer, MeshName, Study, TrialPlan
 
 
 def every_cell_applies(cell: Cell) -> str | None:
@@ -124,6 +124,11 @@ def parse_study(
     if file.alone and arrangement is Arrangement.APART:
         reason = "every trial of this study is alone already: it is arranged apart"
         problems.append(impossible(("alone",), reason, "leave it out"))
+    if file.control_plane is ControlPlane.ISTIOD and MeshName.ISTIO not in file.environments:
+        reason = "istiod is the control plane of Istio, which is not in this study"
+        problems.append(
+            impossible(("control_plane",), reason, "add `istio` to `environments`, or leave it out")
+        )
     if problems:
         raise to_error(document, problems)
     study = Study(
@@ -146,6 +151,7 @@ def parse_study(
         arrangement=arrangement,
         search=search,
         counting=counting,
+        control_plane=file.control_plane,
         notes=(
             *(given.notes if given else ()),
             *(moving.trace.notes if moving and moving.trace else ()),

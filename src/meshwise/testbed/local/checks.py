@@ -22,9 +22,10 @@ from meshwise.core.memory import available_bytes
 from meshwise.core.patience import USUAL
 from meshwise.core.units import format_size, plural
 from meshwise.mesh.istio import binary as envoy_binary
+from meshwise.mesh.istio.istiod import binary as istiod_binary
 from meshwise.mesh.linkerd import binary as linkerd_binary
 from meshwise.study.design.needs import INOTIFY_OF_ENVOY, Needs, needs_of
-from meshwise.study.model import MeshName, Study
+from meshwise.study.model import ControlPlane, MeshName, Study
 from meshwise.telemetry.counting import perf_events, valgrind
 from meshwise.telemetry.counting.callgrind import CallgrindCounter
 from meshwise.testbed.applications import choose
@@ -90,6 +91,7 @@ def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
         *limits(),
         envoy(),
         linkerd(),
+        istiod(),
         *counting(),
         *python(),
     )
@@ -97,13 +99,16 @@ def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
 
 def preflight(study: Study) -> None:
     """Raise the first thing that keeps this study from running, before anything starts: MW504, MW403 (no
-    Envoy), MW811 or MW423 (no linkerd2-proxy), MW911, MW912 or MW914 (no store, or nothing to talk to it),
-    MW214, MW215 or MW216 (not enough inotify instances, memory or open files for all that runs at the same
-    time), MW230 or MW231 (no valgrind, where nothing else is to be done)."""
+    Envoy), MW811 or MW423 (no linkerd2-proxy), MW440 (no istiod, where it is asked for), MW911, MW912 or
+    MW914 (no store, or nothing to talk to it), MW214, MW215 or MW216 (not enough inotify instances, memory or
+    open files for all that runs at the same time), MW230 or MW231 (no valgrind, where nothing else is to be
+    done)."""
     if MeshName.ISTIO in study.environments:
         envoy_binary.facts(envoy_binary.envoy_path())
     if MeshName.LINKERD in study.environments:
         linkerd_binary.facts(linkerd_binary.proxy_path())
+    if study.control_plane is ControlPlane.ISTIOD:
+        istiod_binary.facts(istiod_binary.istiod_path())
     choose.require(study)
     for result in (*limits(), *memory(), *kernel()):
         if result.grade is Grade.FAILED:
@@ -354,6 +359,18 @@ def linkerd() -> CheckResult:
         detail = f"{error.what} (only the mesh linkerd needs it)"
         return CheckResult("proxies", "linkerd2-proxy runs", Grade.WARNING, detail, error.remedy)
     return CheckResult("proxies", "linkerd2-proxy runs", Grade.OK, f"{found['version']} ({path})")
+
+
+def istiod() -> CheckResult:
+    """Optional: only what asks the real istiod needs it."""
+    name = "istiod runs"
+    try:
+        path = istiod_binary.istiod_path()
+        found = istiod_binary.facts(path)
+    except MeshwiseError as error:
+        detail = f"{error.what} (only `control_plane: istiod` and `meshwise mesh diff` need it)"
+        return CheckResult("proxies", name, Grade.WARNING, detail, error.remedy)
+    return CheckResult("proxies", name, Grade.OK, f"{found['version']} {found['revision'][:12]} ({path})")
 
 
 def counting() -> tuple[CheckResult, ...]:

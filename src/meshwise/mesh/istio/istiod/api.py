@@ -102,7 +102,7 @@ class _ApiServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Refused(Exception):
+class _RefusedRequest(Exception):
     """A request that is answered with a Status."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
@@ -135,7 +135,7 @@ class _ApiHandler(BaseHTTPRequestHandler):
     def _do(self, what: Callable[[], None]) -> None:
         try:
             what()
-        except _Refused as refused:
+        except _RefusedRequest as refused:
             self._answer(refused.status, refused.code)
 
     # --- what is asked ---------------------------------------------------------------------------
@@ -146,10 +146,10 @@ class _ApiHandler(BaseHTTPRequestHandler):
             url = urlsplit(self.path)
             query = {name: values[-1] for name, values in parse_qs(url.query, max_num_fields=64).items()}
         except ValueError:
-            raise _Refused(400, "BadRequest", "this is not a path with a query") from None
+            raise _RefusedRequest(400, "BadRequest", "this is not a path with a query") from None
         secret, path = url.path[: len(self.secret)], url.path[len(self.secret) :]
         if not (secrets.compare_digest(secret.encode(), self.secret.encode()) and path.startswith("/")):
-            raise _Refused(404, "NotFound", "nothing is here")
+            raise _RefusedRequest(404, "NotFound", "nothing is here")
         return path, query
 
     def _read_objects(self) -> None:
@@ -179,17 +179,17 @@ class _ApiHandler(BaseHTTPRequestHandler):
         path, _ = self._asked()
         place, value = _place(path), self._body()
         if place is None or not _is_object(value):
-            raise _Refused(422, "Invalid", "this is not an object")
+            raise _RefusedRequest(422, "Invalid", "this is not an object")
         if place.namespace:
             value["metadata"].setdefault("namespace", place.namespace)
         if key_of(value)[:3] != (place.api, place.resource, place.namespace):
-            raise _Refused(422, "Invalid", "this is not an object of this collection")
+            raise _RefusedRequest(422, "Invalid", "this is not an object of this collection")
         if place.name and value["metadata"]["name"] != place.name:
-            raise _Refused(422, "Invalid", "the object has another name than its path")
+            raise _RefusedRequest(422, "Invalid", "the object has another name than its path")
         try:
             self._answer(self.objects.put(value), status)
         except StoreFull:
-            raise _Refused(429, "TooManyRequests", "there are too many objects") from None
+            raise _RefusedRequest(429, "TooManyRequests", "there are too many objects") from None
 
     def _patch(self) -> None:
         """Of a status, which nothing here reads."""
@@ -197,13 +197,13 @@ class _ApiHandler(BaseHTTPRequestHandler):
         self._body()
         place = _place(path.removesuffix("/status"))
         if place is None:
-            raise _Refused(404, "NotFound", "nothing is here")
+            raise _RefusedRequest(404, "NotFound", "nothing is here")
         self._answer(self._known(place))
 
     def _known(self, place: ObjectPlace) -> Json:
         found = self.objects.get(place)
         if found is None:
-            raise _Refused(404, "NotFound", f"{place.resource} {place.name!r} is not here")
+            raise _RefusedRequest(404, "NotFound", f"{place.resource} {place.name!r} is not here")
         return found
 
     def _body(self) -> Any:
@@ -213,14 +213,14 @@ class _ApiHandler(BaseHTTPRequestHandler):
             length = -1
         if length < 0:
             self.close_connection = True  # where the next request begins is not known
-            raise _Refused(411, "BadRequest", "the length of the body has to be said")
+            raise _RefusedRequest(411, "BadRequest", "the length of the body has to be said")
         if length > MOST_BODY_BYTES:
             self.close_connection = True
-            raise _Refused(413, "RequestEntityTooLarge", f"a body has at most {MOST_BODY_BYTES} bytes")
+            raise _RefusedRequest(413, "RequestEntityTooLarge", f"a body has at most {MOST_BODY_BYTES} bytes")
         try:
             return json.loads(self.rfile.read(length))
         except (ValueError, RecursionError):
-            raise _Refused(400, "BadRequest", "the body is not JSON") from None
+            raise _RefusedRequest(400, "BadRequest", "the body is not JSON") from None
 
     # --- a watch ---------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class _ApiHandler(BaseHTTPRequestHandler):
         try:
             after = int(query.get("resourceVersion") or 0)
         except ValueError:
-            raise _Refused(400, "BadRequest", "resourceVersion is a number here") from None
+            raise _RefusedRequest(400, "BadRequest", "resourceVersion is a number here") from None
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
@@ -254,7 +254,7 @@ class _ApiHandler(BaseHTTPRequestHandler):
                 elif _selected(change.value, query):
                     self._event(change.kind, self._shown(change.value))
         except VersionGone:
-            self._event("ERROR", _Refused(410, "Expired", "list again").status)
+            self._event("ERROR", _RefusedRequest(410, "Expired", "list again").status)
 
     def _bookmark(self, place: ObjectPlace, version: int) -> Json:
         kind = "PartialObjectMetadata" if self._partial else _kind(self.objects, place)

@@ -16,6 +16,7 @@ from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.istio import fidelity
 from meshwise.mesh.istio.istiod.canonical import FieldPair, canonical, parts, resource_differences, touches
 from meshwise.mesh.istio.istiod.generated import Generated, generate
+from meshwise.mesh.istio.istiod.objects import posture_objects
 from meshwise.mesh.istio.istiod.process import Istiod
 from meshwise.mesh.istio.native import NAMES, Native
 from meshwise.mesh.istio.translate import translate
@@ -51,7 +52,8 @@ class ComparedSidecars:
 
 def compare(istiod: Istiod, view: View, resources: str, number: int) -> ComparedSidecars:
     """`resources`: what `view` was made from; `number`: see `generate`. Raises MW441."""
-    generated = generate(istiod, view.services, resources, view.trust_domain, number)
+    objects = posture_objects(resources)
+    generated = generate(istiod, view.services, objects, view.trust_domain, number)
     found: list[SidecarDifference] = []
     counted: Counter[str] = Counter()
     unequal: Counter[str] = Counter()

@@ -29,7 +29,7 @@ class Generated:
 
 
 def generate(
-    istiod: Istiod, services: Sequence[Service], resources: str, trust_domain: str, number: int
+    istiod: Istiod, services: Sequence[Service], resources: Sequence[Json], trust_domain: str, number: int
 ) -> Mapping[str, Generated]:
     """By workload, once istiod has taken these services and resources up, and nothing else. `number`: see
     `objects.cluster_objects`. Raises MW441."""

@@ -1,0 +1,85 @@
+"""istiod in the place of our translation: the same study runs on what istiod itself generates.
+
+It runs beside the study, on the loopback of the study's own world, and is told the services, pods and
+resources of one placement at a time: two sets of pods with the same names would be endpoints of one service.
+What it has generated is kept, so that a posture that comes again is not asked for again, and nothing is asked
+of istiod while a trial is measured unless something is pushed in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from meshwise.core.patience import USUAL, Patience
+from meshwise.mesh.delivery.seam import ProxyConfig
+from meshwise.mesh.istio.istiod import binary
+from meshwise.mesh.istio.istiod.adapted import adapted, filters_of
+from meshwise.mesh.istio.istiod.generated import Generated, generate
+from meshwise.mesh.istio.istiod.objects import MOST_NUMBERS, policy_object, posture_objects
+from meshwise.mesh.istio.istiod.process import Istiod, IstioFilters, running
+from meshwise.mesh.istio.view import View
+
+_KEPT = 64
+"""Configurations of a placement: as many postures as studies have, with room for those of a twin."""
+
+
+class IstiodControlPlane:
+    """Owner of istiod. A context manager; istiod is started when it is first asked, and again when it has
+    ended. May be called from several threads."""
+
+    def __init__(self, path: Path, directory: Path, patience: Patience = USUAL) -> None:
+        """`path`: of the program; `directory`: for its files, made and private."""
+        self.path, self._directory, self._patience = path, directory, patience
+        self._stack = ExitStack()
+        self._istiod: tuple[str, IstioFilters, Istiod] | None = None
+        self._numbers = itertools.count()
+        self._kept: OrderedDict[tuple[str, str], Mapping[str, Generated]] = OrderedDict()
+        self._asking = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._istiod = None
+        self._stack.close()
+
+    def __call__(self, view: View, resources: str) -> Mapping[str, ProxyConfig]:
+        """See `translate.Configure`. Raises MW440 or MW441."""
+        with self._asking:
+            generated = self._generated(view, resources)
+        return {service.name: adapted(generated[service.name], view, service) for service in view.services}
+
+    def facts(self) -> Mapping[str, str]:
+        """Of the program. Raises MW440."""
+        return binary.facts(self.path)
+
+    def _generated(self, view: View, resources: str) -> Mapping[str, Generated]:
+        written = posture_objects(resources)
+        named = {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in written}
+        beside = [
+            policy_object(each)
+            for each in view.resources.authorization_policies
+            if (each.meta.namespace, each.meta.name) not in named
+        ]
+        key = (resources, repr((beside, view.services, view.trust_domain, filters_of(view.options))))
+        if key not in self._kept:
+            istiod = self._running(view)
+            number = next(self._numbers) % MOST_NUMBERS
+            self._kept[key] = generate(istiod, view.services, (*written, *beside), view.trust_domain, number)
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def _running(self, view: View) -> Istiod:
+        wanted = (view.trust_domain, filters_of(view.options))
+        if self._istiod is None or self._istiod[:2] != wanted or not self._istiod[2].process.running:
+            self._stack.close()
+            started = running(self.path, self._directory, *wanted, self._patience)
+            self._istiod = (*wanted, self._stack.enter_context(started))
+        return self._istiod[2]
