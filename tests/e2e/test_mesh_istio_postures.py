@@ -66,6 +66,36 @@ def test_factors_change_on_running_proxies() -> None:
     assert any("configuration of" in name for name in play(ROOT, "unchanged")[0]["failed"])
 
 
+def test_validation_mechanisms_are_proven_on_the_wire() -> None:
+    """Each is seen where it is, and none is taken for proven where it is not."""
+    *shown, crl_of_chain, crl, prefix, old_version, no_sessions = play(ROOT, "validation")
+    assert [(each["cell"], each["failed"]) for each in shown if not each["passed"]] == []
+    facts = [each["facts"] for each in shown]
+    assert [(each["server_key"], each["chain_depth"], each["tls_version"]) for each in facts] == [
+        ("rsa-3072", "3", "TLSv1.3"),
+        ("ecdsa-p384", "2", "TLSv1.3"),
+        ("rsa-2048", "2", "TLSv1.3"),
+        ("rsa-2048", "1", "TLSv1.3"),
+        ("rsa-2048", "1", "TLSv1.3"),
+        ("rsa-2048", "1", "TLSv1.2"),
+        ("rsa-2048", "1", "TLSv1.3"),
+        ("rsa-2048", "1", "TLSv1.2"),
+        ("rsa-2048", "1", "TLSv1.3"),
+    ]
+    assert [number for number, each in enumerate(facts) if each["crl"] != "none"] == [2, 3, 7]
+    assert [number for number, each in enumerate(facts) if each["resumption"] == "none"] == [6, 7]
+    assert [each["certificate_life"] for each in facts[3:6]] == ["86400 s", "600 s", "86400 s"]
+    assert [each["san_match"] for each in facts[3:6]] == ["exact", "prefix", "exact"]
+    for each, words in (
+        (crl_of_chain, "intermediates that the server sends"),
+        (crl, "with a revoked certificate"),
+        (prefix, "names that the client's sidecar wants"),
+        (old_version, "TLS version between sidecars"),
+        (no_sessions, "sessions that the server resumes"),
+    ):
+        assert any(words in failure for failure in each["failed"]), (each["cell"], each["failed"])
+
+
 def test_further_rules_of_every_kind_change_nothing_that_is_let_through() -> None:
     proofs = play(ROOT, "rules")
     assert [(each["cell"], each["failed"]) for each in proofs if not each["passed"]] == []

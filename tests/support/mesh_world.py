@@ -33,7 +33,10 @@ from meshwise.study.model import (
     Layer,
     MeshName,
     Protocol,
+    Resumption,
+    SanMatch,
     TlsGroup,
+    TlsVersion,
     Topology,
     TopologyKind,
 )
@@ -235,6 +238,31 @@ def factors() -> int:
     return 0
 
 
+def validation() -> int:
+    """What sidecars want of each other in a handshake, on running proxies; and claims that do not hold."""
+    strict = replace(CELL, posture=LADDER[2])
+    cells = (
+        replace(strict, key_type=KeyType.RSA_3072, chain_depth=3),
+        replace(strict, key_type=KeyType.ECDSA_P384, chain_depth=2, protocol=Protocol.TCP),
+        replace(strict, crl_entries=1000, chain_depth=2),
+        replace(strict, crl_entries=1, protocol=Protocol.GRPC),
+        replace(strict, san_match=SanMatch.PREFIX, certificate_life_s=600),
+        replace(strict, tls_version=TlsVersion.TLS_1_2, resumption=Resumption.ON),
+        replace(strict, tls_version=TlsVersion.TLS_1_3, resumption=Resumption.OFF),
+        replace(strict, tls_version=TlsVersion.TLS_1_2, resumption=Resumption.OFF, crl_entries=2),
+        strict,
+    )
+    with ground(IstioMesh()) as here:
+        for cell in cells:
+            here.apply(cell)
+            say(cell=cell.name, **verdict(here.prove(cell)))
+        for claimed in (*cells[2:4], *cells[4:7]):  # what runs is the last one
+            told = verdict(here.prove(replace(claimed, protocol=strict.protocol)))
+            failed = [name for name in told["failed"] if not name.startswith("configuration of")]
+            say(cell=claimed.name, passed=not failed, failed=failed)
+    return 0
+
+
 def rules() -> int:
     """Further rules of every kind and place, on running proxies."""
     with ground(IstioMesh()) as here:
@@ -403,8 +431,8 @@ def metrics() -> int:
 SCENES = {
     scene.__name__: scene
     for scene in (
-        postures, wrong, wrong_l4, factors, rules, fanout, miscounted, unchanged, drained, pushed, refused,
-        sampled, none, none_with_proxy, speed, metrics,
+        postures, wrong, wrong_l4, factors, validation, rules, fanout, miscounted, unchanged, drained, pushed,
+        refused, sampled, none, none_with_proxy, speed, metrics,
     )
 }  # fmt: skip
 

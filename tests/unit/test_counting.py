@@ -80,14 +80,16 @@ def test_a_study_without_sidecars_has_nothing_to_count() -> None:
 def test_cells_that_differ_by_rate_are_counted_once_and_what_cannot_be_counted_has_a_reason() -> None:
     study = parse_study(
         "name: rates\nenvironments: [none, istio]\n"
-        "factors: {posture: [none, strict], rate: [100/s, 200/s], churn: [0/s, 1/s]}\ncount: {}\n",
+        "include:\n  - {posture: [none, strict], rate: [100/s, 200/s], churn: [0/s, 1/s]}\n"
+        "  - {posture: strict, requests_per_connection: 1}\ncount: {}\n",
         "rates.yaml",
     )
     found = counted_cells(study.cells, Counting())
     assert [(cell.posture.name, cell.rate_rps, cell.churn_per_s) for cell in found.cells] == [
         ("strict", 0, 0)
     ]
-    assert found.merged == 1
+    assert [cell.requests_per_connection for cell in found.cells] == [0], "new ones are counted as handshakes"
+    assert found.merged == 2
     assert Counter(cell.mesh for cell in found.left_out) == {MeshName.NONE: 4, MeshName.ISTIO: 2}
 
 

@@ -57,6 +57,17 @@ def test_every_resource_has_a_directory_of_its_own(tmp_path: Path) -> None:
     assert len({str(Path(path).parent) for path in written}) == len(written)
 
 
+def test_lists_of_revoked_certificates_come_with_the_root(tmp_path: Path) -> None:
+    files = files_delivery()
+    files.lay_out(tmp_path)
+    for revoked in (True, False):
+        identity = files_of(Path("/keys"), "rsa-2048-crl5", revoked=revoked)
+        files.bring({tmp_path: config(STRICT, "node-1")}, "v1", {tmp_path: identity})
+        secret = json.loads((tmp_path / "sds/ROOTCA/secret.json").read_text())["resources"][0]
+        wanted = {"filename": "/keys/rsa-2048-crl5.crl.pem"} if revoked else None
+        assert secret["validation_context"].get("crl") == wanted
+
+
 def test_files_name_real_places_and_hold_no_key(tmp_path: Path) -> None:
     push(tmp_path, STRICT)
     listeners = (tmp_path / "lds" / "lds.json").read_text()

@@ -12,8 +12,18 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509 import verification
+from tests.support.mesh_samples import placement
 
-from meshwise.mesh.identity import CertificateAuthority, make_key, spiffe_ids, store
+from meshwise.mesh.identity import (
+    CertificateAuthority,
+    CertificateForm,
+    key_name,
+    make_key,
+    spiffe_ids,
+    store,
+)
+from meshwise.mesh.istio.workloads import WorkloadIdentities
+from meshwise.mesh.protection.credentials import DIRECTORY
 from meshwise.study.model import KeyType
 
 NOW = dt.datetime(2026, 5, 4, 12, 0, tzinfo=dt.UTC)
@@ -26,7 +36,11 @@ def authority() -> CertificateAuthority:
 
 @pytest.mark.parametrize(
     ("key_type", "kind"),
-    [(KeyType.RSA_2048, rsa.RSAPublicKey), (KeyType.ECDSA_P256, ec.EllipticCurvePublicKey)],
+    [
+        (KeyType.RSA_2048, rsa.RSAPublicKey),
+        (KeyType.ECDSA_P256, ec.EllipticCurvePublicKey),
+        (KeyType.ECDSA_P384, ec.EllipticCurvePublicKey),
+    ],
 )
 def test_a_leaf_is_what_istio_issues(authority: CertificateAuthority, key_type: KeyType, kind: type) -> None:
     identity = authority.issue("frontend", "client", make_key(key_type))
@@ -47,6 +61,63 @@ def test_a_leaf_is_what_istio_issues(authority: CertificateAuthority, key_type: 
     intermediate.verify_directly_issued_by(root)
     assert root.not_valid_after_utc == NOW + dt.timedelta(days=3650)
     assert isinstance(root.public_key(), rsa.RSAPublicKey)
+
+
+@pytest.fixture(scope="module")
+def quick() -> CertificateAuthority:
+    return CertificateAuthority(now=lambda: NOW, key_type=KeyType.ECDSA_P256)
+
+
+@pytest.mark.parametrize("key_type", KeyType)
+def test_a_key_says_its_type(key_type: KeyType, quick: CertificateAuthority) -> None:
+    leaf = x509.load_pem_x509_certificates(quick.issue("a", "b", make_key(key_type)).chain)[0]
+    assert key_name(leaf) == key_type
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_chain_is_as_deep_as_it_is_asked_to_be(depth: int, quick: CertificateAuthority) -> None:
+    key = make_key(KeyType.ECDSA_P256)
+    chain = x509.load_pem_x509_certificates(quick.issue("a", "b", key, depth=depth).chain)
+    again = x509.load_pem_x509_certificates(quick.issue("c", "d", key, depth=depth).chain)
+    (root,) = x509.load_pem_x509_certificates(quick.root_pem)
+    assert len(chain) == depth + 1
+    assert chain[1:] == again[1:]
+    for below, above in zip(chain, [*chain[1:], root], strict=True):
+        below.verify_directly_issued_by(above)
+    lengths = [each.extensions.get_extension_for_class(x509.BasicConstraints).value for each in chain[1:]]
+    assert [each.path_length for each in lengths] == list(range(depth))
+    verifier = verification.PolicyBuilder().store(verification.Store([root])).time(NOW)
+    verifier.build_client_verifier().verify(chain[0], chain[1:])
+
+
+@pytest.mark.parametrize(("depth", "entries"), [(1, 1), (1, 500), (3, 500)])
+def test_every_authority_of_a_chain_lists_what_it_revoked(
+    depth: int, entries: int, quick: CertificateAuthority
+) -> None:
+    key = make_key(KeyType.ECDSA_P256)
+    revoked = quick.issue("a", "b", key, serial=quick.revoked_serial)
+    assert x509.load_pem_x509_certificates(revoked.chain)[0].serial_number == quick.revoked_serial
+    chain = x509.load_pem_x509_certificates(quick.issue("a", "b", key, depth=depth).chain)
+    (root,) = x509.load_pem_x509_certificates(quick.root_pem)
+    pem = quick.revoked_pem(depth, entries)
+    assert pem == quick.revoked_pem(depth, entries), "the same, whichever proxy is given it"
+    end = b"-----END X509 CRL-----\n"
+    lists = {
+        found.issuer: found for part in pem.split(end)[:-1] if (found := x509.load_pem_x509_crl(part + end))
+    }
+    outsiders = x509.load_pem_x509_certificates(revoked.chain)[1]
+    assert set(lists) == {each.subject for each in (*chain[1:], root, outsiders)}
+    for authority in (*chain[1:], root, outsiders):
+        assert lists[authority.subject].is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+    assert len(lists[chain[1].subject]) == entries
+    named = lists[outsiders.subject].get_revoked_certificate_by_serial_number(quick.revoked_serial)
+    assert named is not None
+
+
+def test_a_short_life_is_a_short_life(quick: CertificateAuthority) -> None:
+    identity = quick.issue("a", "b", make_key(KeyType.ECDSA_P256), life=dt.timedelta(seconds=30))
+    leaf = x509.load_pem_x509_certificates(identity.chain)[0]
+    assert leaf.not_valid_after_utc == NOW + dt.timedelta(seconds=30)
 
 
 def test_the_chain_verifies_and_a_foreign_one_does_not(authority: CertificateAuthority) -> None:
@@ -84,3 +155,20 @@ def test_nothing_is_logged_or_shown(
     identity = authority.issue("a", "b", make_key(KeyType.ECDSA_P256))
     assert caplog.text == ""
     assert "PRIVATE" not in repr(identity)
+
+
+def test_certificates_of_a_workload_are_issued_again_when_half_of_their_life_is_over(tmp_path: Path) -> None:
+    here, identities = placement(2, tmp_path), WorkloadIdentities()
+    day, short = (
+        CertificateForm(KeyType.ECDSA_P256),
+        CertificateForm(KeyType.ECDSA_P256, depth=2, life=dt.timedelta(0)),
+    )
+    first = identities.files(here, "node-1", day, None)
+    assert identities.files(here, "node-1", day, None) == first
+    assert first.chain.name == "ecdsa-p256.chain.pem"
+    names = [identities.files(here, "node-1", short, None).chain.name for _ in range(2)]
+    assert names == ["ecdsa-p256-depth2-valid0s.chain.pem", "ecdsa-p256-depth2-valid0s.1.chain.pem"]
+    for depth in (1, 3):
+        identities.twin(here, CertificateForm(KeyType.RSA_2048, depth))
+        twin = x509.load_pem_x509_certificates((tmp_path / DIRECTORY / "twin.chain.pem").read_bytes())
+        assert (key_name(twin[0]), len(twin)) == ("rsa-2048", depth + 1)

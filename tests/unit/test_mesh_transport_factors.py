@@ -7,15 +7,28 @@ from typing import Any
 
 import pytest
 from tests.support import linkerd_samples
-from tests.support.mesh_samples import CELL, config
+from tests.support.mesh_samples import CELL, SOURCES, config, placement
 
 from meshwise.mesh.istio import posture as istio
+from meshwise.mesh.istio.model import IstioModel
+from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.linkerd import posture as linkerd
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.model import LinkerdModel
 from meshwise.study.factors import concerns
 from meshwise.study.file.read import parse_study
-from meshwise.study.model import LADDER, NO_MESH, Http1Transport, MeshName, Protocol, TlsGroup
+from meshwise.study.model import (
+    LADDER,
+    NO_MESH,
+    Http1Transport,
+    KeyType,
+    MeshName,
+    Protocol,
+    Resumption,
+    SanMatch,
+    TlsGroup,
+    TlsVersion,
+)
 
 STRICT = LADDER[2]
 UPGRADED = replace(CELL, posture=STRICT, http1_transport=Http1Transport.HTTP2)
@@ -62,6 +75,76 @@ def test_linkerd_has_one_group() -> None:
     assert "built in" in (linkerd.not_applicable(replace(cell, tls_group=TlsGroup.X25519)) or "")
     plain = replace(cell, posture=LADDER[0], tls_group=TlsGroup.X25519)
     assert linkerd.not_applicable(plain) is None
+
+
+@pytest.mark.parametrize(
+    ("levels", "why"),
+    [
+        ({"key_type": KeyType.ECDSA_P384}, "ECDSA P-256"),
+        ({"key_type": KeyType.RSA_3072}, "ECDSA P-256"),
+        ({"crl_entries": 1}, "no list of revoked"),
+        ({"san_match": SanMatch.PREFIX}, "the whole name"),
+        ({"tls_version": TlsVersion.TLS_1_2}, "TLS 1.3 and no other"),
+        ({"resumption": Resumption.ON}, "keep no TLS session"),
+    ],
+)
+def test_what_linkerd_cannot_has_a_reason_and_istio_can(levels: dict[str, Any], why: str) -> None:
+    cell = replace(linkerd_samples.CELL, posture=STRICT)
+    assert why in (linkerd.not_applicable(replace(cell, **levels)) or "")
+    assert istio.not_applicable(replace(CELL, posture=STRICT, **levels)) is None
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        {"chain_depth": 3}, {"certificate_life_s": 600}, {"resumption": Resumption.OFF},
+        {"tls_version": TlsVersion.TLS_1_3},
+    ],
+)  # fmt: skip
+def test_what_both_meshes_can(levels: dict[str, Any]) -> None:
+    assert linkerd.not_applicable(replace(linkerd_samples.CELL, posture=STRICT, **levels)) is None
+    assert istio.not_applicable(replace(CELL, posture=STRICT, **levels)) is None
+
+
+def test_what_an_older_tls_has_not() -> None:
+    old = replace(CELL, posture=STRICT, tls_version=TlsVersion.TLS_1_2)
+    assert istio.not_applicable(replace(old, key_type=KeyType.ECDSA_P256)) is None
+    for levels in (
+        {"key_type": KeyType.ECDSA_P384},
+        {"key_type": KeyType.ECDSA_P256, "tls_group": TlsGroup.X25519},
+        {"tls_group": TlsGroup.X25519MLKEM768},
+    ):
+        assert istio.not_applicable(replace(old, **levels))
+
+
+def test_istio_says_each_mechanism_to_its_sidecars() -> None:
+    def contexts(**levels: Any) -> tuple[Any, Any]:
+        view = IstioModel().view(placement(), replace(CELL, posture=STRICT, **levels), "1", SOURCES)
+        made = translate(view, "node-1")
+        chains = [chain for listener in made.listeners for chain in listener.get("filter_chains", ())]
+        server = next(
+            chain["transport_socket"]["typed_config"]
+            for chain in chains
+            if "require_client_certificate" in str(chain.get("transport_socket"))
+        )
+        wanted = "outbound|8080||node-1.backend.svc.cluster.local"
+        cluster = next(each for each in translate(view, "client").clusters if each["name"] == wanted)
+        return server, cluster["transport_socket_matches"][0]["transport_socket"]["typed_config"]
+
+    for context in contexts(tls_version=TlsVersion.TLS_1_2):
+        assert context["common_tls_context"]["tls_params"]["tls_maximum_protocol_version"] == "TLSv1_2"
+    server, client = contexts(resumption=Resumption.OFF)
+    assert server["disable_stateless_session_resumption"]
+    assert client["max_session_keys"] == 0
+    server, client = contexts(resumption=Resumption.ON)
+    assert "session" not in str(server) + str(client)
+    exact, prefix = (
+        context["common_tls_context"]["combined_validation_context"]["default_validation_context"]
+        for context in (contexts()[1], contexts(san_match=SanMatch.PREFIX)[1])
+    )
+    names = "match_typed_subject_alt_names"
+    assert exact[names][0]["matcher"] == {"exact": "spiffe://cluster.local/ns/backend/sa/node-1"}
+    assert prefix[names][0]["matcher"] == {"prefix": "spiffe://cluster.local/"}
 
 
 def test_where_the_factors_mean_something() -> None:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.mesh_samples import placement
 
 from meshwise.mesh import tokens
+from meshwise.mesh.identity import CertificateForm
 from meshwise.mesh.istio.workloads import WorkloadIdentities
 from meshwise.mesh.linkerd import outsiders
 from meshwise.mesh.linkerd.authority import make_authority
@@ -36,12 +37,17 @@ def test_every_credential_is_wrong_in_the_one_thing_that_it_is_named_for(
 ) -> None:
     here = replace(placement(2, tmp_path), mesh=mesh)
     if mesh is MeshName.ISTIO:
-        WorkloadIdentities().issue_all(here, KeyType.ECDSA_P256, None)
+        WorkloadIdentities().issue_all(here, CertificateForm(KeyType.ECDSA_P256), None)
     else:
         outsiders.issue(here, make_authority(here.trust_domain))
     directory, now = tmp_path / DIRECTORY, dt.datetime.now(dt.UTC)
     assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
-    leaves = {credential: leaf_of(directory, credential) for credential in Credential}
+    lists = mesh is MeshName.ISTIO  # Linkerd's proxies read no list of revoked certificates
+    leaves = {
+        credential: leaf_of(directory, credential)
+        for credential in Credential
+        if lists or credential is not Credential.REVOKED
+    }
 
     def name(credential: Credential) -> str:
         names = leaves[credential].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -56,7 +62,7 @@ def test_every_credential_is_wrong_in_the_one_thing_that_it_is_named_for(
         assert valid is (credential is not Credential.EXPIRED), credential
         by_the_authority = credential in (
             Credential.CLIENT, Credential.OTHER_ACCOUNT, Credential.OTHER_NAMESPACE,
-            Credential.OTHER_SERVICE, Credential.EXPIRED,
+            Credential.OTHER_SERVICE, Credential.EXPIRED, Credential.REVOKED,
         )  # fmt: skip
         signer = one.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
         assert by_the_authority is (
@@ -65,7 +71,7 @@ def test_every_credential_is_wrong_in_the_one_thing_that_it_is_named_for(
         ), credential
         same_name = credential in (
             Credential.CLIENT, Credential.FOREIGN_AUTHORITY, Credential.EXPIRED, Credential.SELF_SIGNED,
-            Credential.BY_LEAF,
+            Credential.BY_LEAF, Credential.REVOKED,
         )  # fmt: skip
         assert same_name is (name(credential) == name(Credential.CLIENT)), credential
     leaves[Credential.SELF_SIGNED].verify_directly_issued_by(leaves[Credential.SELF_SIGNED])

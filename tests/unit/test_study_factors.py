@@ -121,7 +121,7 @@ VARIED = {
     "connections": Varied("8, 16"),
     "streams": Varied("1, 4", further="rate: 400/s, protocol: http2"),
     "length": Varied("1, 2"),
-    "key": Varied("rsa-2048, ecdsa-p256"),
+    "key": Varied("rsa-3072, ecdsa-p384"),
     "policies": Varied("0, 50", posture="strict+namespace"),
     "plaintext_share": Varied("0%, 20%", posture="permissive"),
     "http1_transport": Varied("http1, http2"),
@@ -133,6 +133,12 @@ VARIED = {
     "messages": Varied("2, 5", further="rate: 400/s, protocol: grpc, streaming: bidi"),
     "rules": Varied("method, header", posture="strict+fine", further="rate: 400/s, policies: 50"),
     "rules_placed": Varied("before, deny", posture="strict+fine", further="rate: 400/s, policies: 50"),
+    "chain_depth": Varied("1, 3"),
+    "crl": Varied("off, 1000"),
+    "san_match": Varied("exact, prefix"),
+    "tls_version": Varied("default, 1.2"),
+    "certificate_life": Varied("24h, 10m"),
+    "resumption": Varied("default, off"),
 }
 
 

@@ -29,6 +29,7 @@ from meshwise.study.model import (
     Layer,
     MeshName,
     NotApplicable,
+    Sampling,
     Search,
     ServiceGraph,
     Study,
@@ -66,6 +67,12 @@ def _counting() -> TypeAdapter[Counting | None]:
     return TypeAdapter(Counting | None)
 
 
+@cache
+def _sampling() -> TypeAdapter[Sampling]:
+    """Archives from before there was a choice do not say it: they were read each second."""
+    return TypeAdapter(Sampling)
+
+
 def to_values(study: Study) -> dict[str, Any]:
     """All of it but `source`, which is study.yaml, and `notes`, which were for planning only."""
     graph = next((cell.graph for cell in study.cells if cell.graph), None)
@@ -89,6 +96,7 @@ def to_values(study: Study) -> dict[str, Any]:
         "layer": None if study.layer is None else str(study.layer),
         "arrangement": str(study.arrangement),
         "counting": _counting().dump_python(study.counting, mode="json"),
+        "sampling": _sampling().dump_python(study.sampling, mode="json"),
         "timed": study.timed,
         "alone": study.alone,
         "control_plane": str(study.control_plane),
@@ -115,6 +123,7 @@ def of_values(values: Mapping[str, Any], source: str, traces: Path) -> Study:
         layer=None if values["layer"] is None else Layer(values["layer"]),
         arrangement=Arrangement(values.get("arrangement", Arrangement.APART)),
         counting=_counting().validate_python(values.get("counting")),
+        sampling=_sampling().validate_python(values.get("sampling", {})),
         timed=TypeAdapter(bool).validate_python(values.get("timed", True)),
         alone=_WHOLE.validate_python(values.get("alone", 0)),  # there was none before it was said
         control_plane=ControlPlane(values.get("control_plane", ControlPlane.MESHWISE)),

@@ -246,7 +246,7 @@ def _counting_lines(study: Study) -> list[str]:
     ]
     if found.merged:
         cells = "1 cell differs" if found.merged == 1 else f"{found.merged} cells differ"
-        said.append(f"  {cells} only by rate, which means nothing to a count, from others: counted once")
+        said.append(f"  {cells} from others only by rate, or by how long connections are kept: counted once")
     reasons = Counter(found.left_out.values())
     said += [f"  not counted: {plural(count, 'cell')}, because {why}" for why, count in reasons.items()]
     if why := no_counter(study):

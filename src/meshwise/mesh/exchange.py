@@ -22,11 +22,10 @@ from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from meshwise.load.wire import blocks, frames, tcp
 from meshwise.mesh.expectations import CallOutcome
-from meshwise.mesh.identity import spiffe_ids
+from meshwise.mesh.identity import key_name, spiffe_ids
 from meshwise.mesh.probe import MOST_BODY_BYTES, Ask, Greeting, Handshake, ProbeAnswer, TlsAs
 from meshwise.study.model import Protocol
 
@@ -267,19 +266,19 @@ def _handshake(secure: ssl.SSLSocket) -> Handshake:
         cipher=cipher[0] if cipher else "",
         alpn=secure.selected_alpn_protocol() or "",
         peer_ids=spiffe_ids(certificate),
-        peer_key=_key_name(certificate),
+        peer_key=key_name(certificate),
         resumed=bool(secure.session_reused),
         serial=f"{certificate.serial_number:x}",
+        chain=_certificates_sent(secure),
+        valid_s=round((certificate.not_valid_after_utc - certificate.not_valid_before_utc).total_seconds()),
     )
 
 
-def _key_name(certificate: x509.Certificate) -> str:
-    key = certificate.public_key()
-    if isinstance(key, rsa.RSAPublicKey):
-        return f"rsa-{key.key_size}"
-    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
-        return "ecdsa-p256"
-    return type(key).__name__
+def _certificates_sent(secure: ssl.SSLSocket) -> int:
+    """By the peer, in a full handshake. `get_unverified_chain` is public from Python 3.13 on, and up to 3.12
+    only a method of the object behind the socket."""
+    source = secure if hasattr(secure, "get_unverified_chain") else getattr(secure, "_sslobj")  # noqa: B009
+    return len(source.get_unverified_chain() or ())
 
 
 # --- failures ----------------------------------------------------------------------------------

@@ -4,7 +4,10 @@ Rules of this file:
 - Names are SPIFFE IDs, `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`, in a URI SAN that
   is critical because the subject is empty (RFC 5280 section 4.2.1.6; SPIFFE X.509-SVID section 2).
 - Root RSA-2048 for 10 years; one intermediate signs the leaves; leaves live 24 h from 2 minutes ago
-  (Istio: security/pkg/pki/util/generate_cert.go, pilot/cmd/pilot-agent/options/options.go).
+  (Istio: security/pkg/pki/util/generate_cert.go, pilot/cmd/pilot-agent/options/options.go), where a cell asks
+  for nothing else (`CertificateForm`).
+- Where a list of revoked certificates is wanted, every authority of the chain has one, as a verifier that is
+  given one asks for all (RFC 5280 section 6.3; Istio: security/pkg/pki/util/keycertbundle.go, Verify).
 - A key is made once per workload and run and certificates are re-issued for it: making an RSA key takes
   tens to hundreds of milliseconds, issuing a certificate about one.
 - Keys leave the process only into 0600 files of the placement's memory-backed directory; no key and no
@@ -26,13 +29,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from meshwise.mesh.files import write_private
-from meshwise.study.model import KeyType
+from meshwise.study.model import Cell, KeyType
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 ROOT_LIFE = dt.timedelta(days=3650)
 LEAF_LIFE = dt.timedelta(hours=24)
 CLOCK_SKEW = dt.timedelta(minutes=2)
+DEEPEST = 3
+"""Intermediates that a chain may have."""
 
 _LEAF_USAGE = ("digital_signature", "key_encipherment")
 _CA_USAGE = ("key_cert_sign", "crl_sign")
@@ -43,14 +48,57 @@ def spiffe_id(trust_domain: str, namespace: str, service_account: str) -> str:
 
 
 def make_key(key_type: KeyType) -> PrivateKey:
-    if key_type is KeyType.ECDSA_P256:
-        return ec.generate_private_key(ec.SECP256R1())
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    match key_type:
+        case KeyType.ECDSA_P256:
+            return ec.generate_private_key(ec.SECP256R1())
+        case KeyType.ECDSA_P384:
+            return ec.generate_private_key(ec.SECP384R1())
+        case KeyType.RSA_2048:
+            return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        case KeyType.RSA_3072:
+            return rsa.generate_private_key(public_exponent=65537, key_size=3072)
+
+
+def key_name(certificate: x509.Certificate) -> str:
+    """As `KeyType` names its key, where that has a name for it."""
+    key = certificate.public_key()
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"rsa-{key.key_size}"
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return f"ecdsa-p{key.key_size}"
+    return type(key).__name__
+
+
+@dataclass(frozen=True)
+class CertificateForm:
+    """What a cell asks of its certificates."""
+
+    key_type: KeyType
+    depth: int = 1
+    """Intermediates that are sent behind the leaf."""
+    revoked: int = 0
+    """Entries of the list of revoked certificates; 0: there is no list."""
+    life: dt.timedelta = LEAF_LIFE
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        further = {
+            f"depth{self.depth}": self.depth != 1,
+            f"crl{self.revoked}": self.revoked > 0,
+            f"valid{self.life // dt.timedelta(seconds=1)}s": self.life != LEAF_LIFE,
+        }
+        return "-".join([str(self.key_type), *(name for name, there in further.items() if there)])
+
+
+def form_of(cell: Cell) -> CertificateForm:
+    life = dt.timedelta(seconds=cell.certificate_life_s)
+    return CertificateForm(cell.key_type, cell.chain_depth, cell.crl_entries, life)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """An X.509-SVID with its key, PEM. `chain` is the leaf, then the intermediate."""
+    """An X.509-SVID with its key, PEM. `chain` is the leaf, then its issuer, and so on."""
 
     spiffe_id: str
     chain: bytes
@@ -67,10 +115,21 @@ class IdentityFiles:
     chain: Path
     key: Path
     root: Path
+    crl: Path | None = None
+    """Lists of revoked certificates, where there are any."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Signer:
+    certificate: x509.Certificate
+    key: PrivateKey
 
 
 class CertificateAuthority:
-    """A root, an intermediate, and what they sign. Its keys live in this object only."""
+    """A root, intermediates, and what they sign. Its keys live in this object only.
+
+    Each depth of chain has intermediates of its own, made when it is first asked for, so that those of one
+    depth are the same whatever else a study varies."""
 
     def __init__(
         self,
@@ -79,31 +138,33 @@ class CertificateAuthority:
         key_type: KeyType = KeyType.RSA_2048,
         keys: tuple[PrivateKey, PrivateKey] | None = None,
     ) -> None:
-        """`key_type` is that of root and intermediate; Istio's is RSA-2048. `keys`: theirs, where they are
-        made already."""
+        """`key_type` is that of root and intermediates; Istio's is RSA-2048. `keys`: of the root and of the
+        one that signs leaves, where they are made already."""
         self.trust_domain = trust_domain
+        self.revoked_serial = x509.random_serial_number()
+        """Of a certificate that every list of revoked ones names."""
         self._now = now
-        self._root_key, self._intermediate_key = keys or (make_key(key_type), make_key(key_type))
-        self._root = self._sign_authority(
-            "Root CA", self._root_key, self._root_key, issuer=None, path_length=1
-        )
-        self._intermediate = self._sign_intermediate()
+        self._key_type = key_type
+        key = keys[0] if keys else make_key(key_type)
+        self._issuing_key = keys[1] if keys else None
+        self._root = _Signer(self._sign_authority("Root CA", key, None, key, path_length=DEEPEST), key)
+        self._below: dict[int, list[_Signer]] = {}
+        self._former: tuple[_Signer, ...] = ()
+        self._lists: dict[tuple[int, int], bytes] = {}
 
     def with_issuer(self, key: PrivateKey) -> CertificateAuthority:
-        """The same root, and an intermediate of this key."""
+        """The same root, and another intermediate, of this key, that signs leaves; of a deeper chain the
+        others stay."""
         made = copy.copy(self)
-        made._intermediate_key = key
-        made._intermediate = made._sign_intermediate()
+        made._issuing_key, made._below, made._lists = key, {}, {}
+        for depth, (former, *above) in self._below.items():
+            made._former = (*made._former, former)
+            made._below[depth] = [made._issuer(depth, above), *above]
         return made
-
-    def _sign_intermediate(self) -> x509.Certificate:
-        return self._sign_authority(
-            "Intermediate CA", self._intermediate_key, self._root_key, issuer=self._root, path_length=0
-        )
 
     @cached_property
     def root_pem(self) -> bytes:
-        return self._root.public_bytes(serialization.Encoding.PEM)
+        return self._root.certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(
         self,
@@ -112,17 +173,22 @@ class CertificateAuthority:
         key: PrivateKey,
         age: dt.timedelta = dt.timedelta(),
         life: dt.timedelta = LEAF_LIFE,
+        *,
+        depth: int = 1,
+        serial: int | None = None,
     ) -> Identity:
         """A leaf for a key that the workload keeps; `age`: how long ago it was issued, or by how much the
-        authority's clock is behind; `life`: from then on."""
+        authority's clock is behind; `life`: from then on. `depth`: how many intermediates there are.
+        `serial`: instead of one drawn at random."""
+        issuers = self._issuers(depth)
         name = spiffe_id(self.trust_domain, namespace, service_account)
         now = self._now() - age
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))
-            .issuer_name(self._intermediate.subject)
+            .issuer_name(issuers[0].certificate.subject)
             .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
+            .serial_number(serial or x509.random_serial_number())
             .not_valid_before(now - CLOCK_SKEW)
             .not_valid_after(now + life)
             .add_extension(key_usage(*_LEAF_USAGE), critical=True)
@@ -131,24 +197,60 @@ class CertificateAuthority:
                 critical=False,
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_authority_key(self._intermediate_key), critical=False)
+            .add_extension(_authority_key(issuers[0].key), critical=False)
             .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name)]), critical=True)
         )
-        leaf = builder.sign(self._intermediate_key, hashes.SHA256())
+        leaf = builder.sign(issuers[0].key, hashes.SHA256())
         chain = b"".join(
-            certificate.public_bytes(serialization.Encoding.PEM) for certificate in (leaf, self._intermediate)
+            certificate.public_bytes(serialization.Encoding.PEM)
+            for certificate in (leaf, *(each.certificate for each in issuers))
         )
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         return Identity(name, chain, pem)
 
+    def revoked_pem(self, depth: int, entries: int) -> bytes:
+        """Lists of revoked certificates, PEM: of the root, of what signs outsiders, and of every authority of
+        a chain of this depth, those that issued before a rotation included. The one that signs its leaves
+        names `entries` certificates that nobody has, but for one of `revoked_serial`; the others name that
+        one alone."""
+        if (depth, entries) not in self._lists:
+            issuers = self._issuers(depth)
+            brief = (self._root, *self._former, *self._issuers(1), *issuers[1:])
+            lengths = dict.fromkeys(brief, 1) | {issuers[0]: entries}
+            lists = [_revoked(each, self._serials(count), self._now()) for each, count in lengths.items()]
+            self._lists[depth, entries] = b"".join(
+                each.public_bytes(serialization.Encoding.PEM) for each in lists
+            )
+        return self._lists[depth, entries]
+
+    def _serials(self, count: int) -> list[int]:
+        return [self.revoked_serial, *(x509.random_serial_number() for _ in range(count - 1))]
+
+    def _issuers(self, depth: int) -> list[_Signer]:
+        """The one that signs leaves first."""
+        if depth not in self._below:
+            above: list[_Signer] = []
+            for place in range(1, depth):
+                above.insert(0, self._authority_below(above, place, depth, make_key(self._key_type)))
+            self._below[depth] = [self._issuer(depth, above), *above]
+        return self._below[depth]
+
+    def _issuer(self, depth: int, above: list[_Signer]) -> _Signer:
+        return self._authority_below(above, depth, depth, self._issuing_key or make_key(self._key_type))
+
+    def _authority_below(self, above: list[_Signer], place: int, depth: int, key: PrivateKey) -> _Signer:
+        name = "Intermediate CA" if depth == 1 else f"Intermediate CA {place} of {depth}"
+        signer = above[0] if above else self._root
+        return _Signer(self._sign_authority(name, key, signer.certificate, signer.key, depth - place), key)
+
     def _sign_authority(
         self,
         name: str,
         key: PrivateKey,
-        signing_key: PrivateKey,
         issuer: x509.Certificate | None,
+        signing_key: PrivateKey,
         path_length: int,
     ) -> x509.Certificate:
         subject = x509.Name(
@@ -165,19 +267,30 @@ class CertificateAuthority:
 
 
 def store(
-    identity: Identity, root_pem: bytes, directory: Path, name: str, uid: int | None = None
+    identity: Identity,
+    root_pem: bytes,
+    directory: Path,
+    name: str,
+    uid: int | None = None,
+    revoked_pem: bytes | None = None,
 ) -> IdentityFiles:
-    """Writes `<name>.chain.pem`, `<name>.key.pem` and `root.pem`, each 0600."""
-    files = files_of(directory, name)
+    """Writes `<name>.chain.pem`, `<name>.key.pem` and `root.pem`, and `<name>.crl.pem` where there are lists
+    of revoked certificates; each 0600."""
+    files = files_of(directory, name, revoked=revoked_pem is not None)
     write_private(files.chain, identity.chain, uid)
     write_private(files.key, identity.key, uid)
     write_private(files.root, root_pem, uid)
+    if files.crl and revoked_pem is not None:
+        write_private(files.crl, revoked_pem, uid)
     return files
 
 
-def files_of(directory: Path, name: str) -> IdentityFiles:
+def files_of(directory: Path, name: str, *, revoked: bool = False) -> IdentityFiles:
     return IdentityFiles(
-        directory / f"{name}.chain.pem", directory / f"{name}.key.pem", directory / "root.pem"
+        directory / f"{name}.chain.pem",
+        directory / f"{name}.key.pem",
+        directory / "root.pem",
+        directory / f"{name}.crl.pem" if revoked else None,
     )
 
 
@@ -218,6 +331,24 @@ def sign_authority(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(_authority_key(signing_key), critical=False)
         .sign(signing_key, hashes.SHA256())
+    )
+
+
+def _revoked(signer: _Signer, serials: list[int], now: dt.datetime) -> x509.CertificateRevocationList:
+    """A list (RFC 5280 section 5) of these certificates."""
+    entries: list[x509.RevokedCertificate] = [
+        x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - CLOCK_SKEW).build()
+        for serial in serials
+    ]
+    # Given whole: to add them one by one would copy the list each time.
+    return (
+        x509.CertificateRevocationListBuilder(revoked_certificates=entries)
+        .issuer_name(signer.certificate.subject)
+        .last_update(now - CLOCK_SKEW)
+        .next_update(now + ROOT_LIFE)
+        .add_extension(_authority_key(signer.key), critical=False)
+        .add_extension(x509.CRLNumber(1), critical=False)
+        .sign(signer.key, hashes.SHA256())
     )
 
 

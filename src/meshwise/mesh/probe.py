@@ -111,6 +111,10 @@ class Handshake:
     resumed: bool
     serial: str = ""
     """Of the server's certificate, in hexadecimal digits."""
+    chain: int = 1
+    """Certificates that the server sent, its own included."""
+    valid_s: int = 0
+    """From the first to the last moment at which the server's certificate is valid."""
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,11 @@ class CellColumn:
     """Came after the first version: null in archives that are older than it."""
 
 
+def column(name: str, kind: ColumnKind, meaning: str, added: bool = False) -> tuple[CellColumn, ...]:
+    """The one column of a factor."""
+    return (CellColumn(name, kind, meaning, added),)
+
+
 @dataclass(frozen=True)
 class SlopeUnit:
     """What a numeric factor's slope is per, and how it is said."""

@@ -16,6 +16,7 @@ from pydantic import Field
 from meshwise.core.units import format_size, plural
 from meshwise.study.bank import Stores
 from meshwise.study.factor import CellColumn, ColumnKind, Factor, FactorRole, SlopeUnit
+from meshwise.study.factor import column as _column
 from meshwise.study.file.pattern_keys import Churn, Sizes
 from meshwise.study.file.scalars import Rate, Share, one_of
 from meshwise.study.graph.model import ServiceGraph, graph_of
@@ -24,6 +25,7 @@ from meshwise.study.load.payload import Payload, parse_payload
 from meshwise.study.protocol import Protocol, Streaming
 from meshwise.study.security import Authorization, MtlsMode, Posture
 from meshwise.study.topology import TopologyKind
+from meshwise.study.validation import VALIDATION, with_mtls
 
 CONTEXT, FREE = FactorRole.CONTEXT, FactorRole.FREE
 _INT, _NUMBER, _TEXT = ColumnKind.INT, ColumnKind.NUMBER, ColumnKind.TEXT
@@ -32,10 +34,6 @@ _OF_THE_BANK = "the bank's operations have sizes of their own"
 
 def _in_a_mesh(posture: Posture) -> bool:
     return posture.mtls is not None
-
-
-def _with_mtls(posture: Posture) -> bool:
-    return posture.mtls in (MtlsMode.PERMISSIVE, MtlsMode.STRICT)
 
 
 def _with_authorization(posture: Posture) -> bool:
@@ -58,10 +56,6 @@ def _posture_of(row: Mapping[str, Any]) -> Posture:
 
 def _graph_text(graph: ServiceGraph | None) -> str | None:
     return None if graph is None else graph.to_json()
-
-
-def _column(name: str, kind: ColumnKind, meaning: str, added: bool = False) -> tuple[CellColumn, ...]:
-    return (CellColumn(name, kind, meaning, added),)
 
 
 def _size(value: Any) -> str:
@@ -178,7 +172,7 @@ FACTORS: tuple[Factor, ...] = (
             MeshName.LINKERD: KeyType.ECDSA_P256,
         },
         about="Key of the certificates. Default: what each mesh issues by default.",
-        columns=_column("key_type", _TEXT, "key of the certificates"), concerns=_with_mtls,
+        columns=_column("key_type", _TEXT, "key of the certificates"), concerns=with_mtls,
         heading="key", short=lambda kind: f"{kind} key", spoken=lambda kind, _: f"{kind} keys",
         named=lambda cell: str(cell.key_type),
     ),
@@ -225,7 +219,7 @@ FACTORS: tuple[Factor, ...] = (
     ),
     Factor(
         field="tls_group", key="tls_group", role=FREE, read=TlsGroup, type=one_of("TLS group", TlsGroup),
-        default=TlsGroup.DEFAULT, ordinary=(TlsGroup.DEFAULT,), concerns=_with_mtls,
+        default=TlsGroup.DEFAULT, ordinary=(TlsGroup.DEFAULT,), concerns=with_mtls,
         about="Group of the TLS key exchange between sidecars. Default: what each mesh uses unasked.",
         columns=_column(
             "tls_group", _TEXT, "group of the key exchange: `default`, `x25519`, `x25519mlkem768`", True
@@ -340,6 +334,7 @@ FACTORS: tuple[Factor, ...] = (
         named=lambda cell: str(cell.rule_place) if cell.rule_place is not RulePlace.BEFORE else "",
         alike=True,
     ),
+    *VALIDATION,
 )  # fmt: skip
 
 BY_FIELD: Mapping[str, Factor] = {factor.field: factor for factor in FACTORS}

@@ -13,7 +13,9 @@ class MeshName(StrEnum):
 
 class KeyType(StrEnum):
     RSA_2048 = "rsa-2048"
+    RSA_3072 = "rsa-3072"
     ECDSA_P256 = "ecdsa-p256"
+    ECDSA_P384 = "ecdsa-p384"
 
 
 class Http1Transport(StrEnum):
@@ -31,6 +33,32 @@ class TlsGroup(StrEnum):
     DEFAULT = "default"
     X25519 = "x25519"
     X25519MLKEM768 = "x25519mlkem768"
+
+
+class TlsVersion(StrEnum):
+    """Of the handshake between sidecars. `default`: what the mesh's proxies agree on unasked."""
+
+    DEFAULT = "default"
+    TLS_1_2 = "1.2"
+    TLS_1_3 = "1.3"
+
+
+class SanMatch(StrEnum):
+    """What a client's sidecar wants of the name in a server's certificate."""
+
+    EXACT = "exact"
+    """The name of the service that was called, as both meshes do it unasked."""
+    PREFIX = "prefix"
+    """Any name of the trust domain."""
+
+
+class Resumption(StrEnum):
+    """Whether a new connection between sidecars takes up the TLS session of an earlier one. `default`: as the
+    mesh does it unasked (Istio: yes, Linkerd: no)."""
+
+    DEFAULT = "default"
+    ON = "on"
+    OFF = "off"
 
 
 class RuleKind(StrEnum):

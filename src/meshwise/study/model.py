@@ -19,15 +19,20 @@ from meshwise.study.levels import OF_A_REQUEST as OF_A_REQUEST
 from meshwise.study.levels import Http1Transport as Http1Transport
 from meshwise.study.levels import KeyType as KeyType
 from meshwise.study.levels import MeshName as MeshName
+from meshwise.study.levels import Resumption as Resumption
 from meshwise.study.levels import RuleKind as RuleKind
 from meshwise.study.levels import RulePlace as RulePlace
+from meshwise.study.levels import SanMatch as SanMatch
 from meshwise.study.levels import TlsGroup as TlsGroup
+from meshwise.study.levels import TlsVersion as TlsVersion
 from meshwise.study.load.profile import LoadProfile as LoadProfile
 from meshwise.study.load.profile import Think as Think
 from meshwise.study.protocol import SERVICE_PORTS as SERVICE_PORTS
 from meshwise.study.protocol import Layer as Layer
 from meshwise.study.protocol import Protocol as Protocol
 from meshwise.study.protocol import Streaming as Streaming
+from meshwise.study.sampling import Sampling as Sampling
+from meshwise.study.sampling import SamplingKind as SamplingKind
 from meshwise.study.security import LADDER as LADDER
 from meshwise.study.security import NO_MESH as NO_MESH
 from meshwise.study.security import Authorization as Authorization
@@ -83,6 +88,14 @@ class Cell:
     """What the entries of `policy_count` ask for."""
     rule_place: RulePlace = RulePlace.BEFORE
     """Where they stand."""
+    chain_depth: int = 1
+    """Certificates of authorities that are sent behind the leaf."""
+    crl_entries: int = 0
+    """Revoked certificates on the list that both sides read; 0: there is no list."""
+    san_match: SanMatch = SanMatch.EXACT
+    tls_version: TlsVersion = TlsVersion.DEFAULT
+    certificate_life_s: int = 86400
+    resumption: Resumption = Resumption.DEFAULT
 
     @cached_property
     def topology(self) -> Topology:
@@ -287,6 +300,7 @@ class Study:
     """What is counted in trials of their own; None: nothing."""
     control_plane: ControlPlane = ControlPlane.MESHWISE
     """Of Istio."""
+    sampling: Sampling = field(default_factory=Sampling)
     timed: bool = True
     """False: only the counting trials are run."""
     notes: tuple[str, ...] = ()

@@ -66,7 +66,10 @@ RULES = {RuleKind.IDENTITY: 300, RuleKind.NAMESPACE: 900, RuleKind.PATH_SUFFIX: 
 PROTOCOLS = {Protocol.HTTP1: 1.0, Protocol.HTTP2: 1.2, Protocol.GRPC: 1.3, Protocol.TCP: 0.3}
 WAKE = 30_000
 """Of a request's instructions, those of waking up; shared by what is in flight at the same time."""
-HANDSHAKE = {KeyType.RSA_2048: 7_400_000, KeyType.ECDSA_P256: 2_100_000}
+HANDSHAKE = {
+    KeyType.RSA_2048: 7_400_000, KeyType.RSA_3072: 17_000_000,
+    KeyType.ECDSA_P256: 2_100_000, KeyType.ECDSA_P384: 6_900_000,
+}  # fmt: skip
 RESUMED = 820_000
 CONNECTION = 95_000
 """A new connection without TLS."""

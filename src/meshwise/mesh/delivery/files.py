@@ -72,7 +72,12 @@ class FileDelivery:
                     "private_key": {"filename": str(identity.key)},
                 }
             },
-            self._root: {"validation_context": {"trusted_ca": {"filename": str(identity.root)}}},
+            self._root: {
+                "validation_context": {
+                    "trusted_ca": {"filename": str(identity.root)},
+                    **({"crl": {"filename": str(identity.crl)}} if identity.crl else {}),
+                }
+            },
         }
         for name, secret in secrets.items():
             text = _response(identity.chain.name, _SECRET, [{"name": name, **secret}], {})

@@ -17,7 +17,7 @@ from meshwise.mesh.expectations import (
 )
 from meshwise.mesh.identity import IdentityFiles
 from meshwise.mesh.probe import Entrance, Handshake, ProbeAnswer, TlsAs, on_hop
-from meshwise.mesh.protection.credentials import files_of_outsiders
+from meshwise.mesh.protection.credentials import Credential, credential_files, files_of_outsiders
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import OUTSIDER, PlacedWorkload, Placement
 from meshwise.service.plan import Plan
@@ -101,6 +101,14 @@ class IstioCaller:
         port = callee.port(cell.protocol)
         answer = self._reach.call(OUTSIDER, target.pod_ip, port, request, secure)
         return bool(answer.handshake and answer.handshake.resumed)
+
+    def revoked(self, target: PlacedWorkload) -> ProbeAnswer:
+        """The client's own call, with its name in a certificate that was revoked."""
+        cell, callee = self._cell, self._cell.topology[target.name]
+        request = on_hop(cell, cell.topology.callers(target.name)[0], callee, What.ALLOWED, Plan())
+        files = credential_files(self._placement, Credential.REVOKED)
+        secure = tls_client(cell, target, files, str(files.root))
+        return self._reach.call(OUTSIDER, target.pod_ip, callee.port(cell.protocol), request, secure)
 
     def _tls(self, who: Who, target: PlacedWorkload) -> TlsAs:
         root = str(self._files[Who.TWIN].root)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import json
 import time
@@ -22,7 +21,7 @@ from meshwise.mesh.changes import Change, Disturbance, InForce, Taken
 from meshwise.mesh.delivery.files import FileDelivery
 from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.files import hand_over, private_directory, write_private
-from meshwise.mesh.identity import LEAF_LIFE, IdentityFiles
+from meshwise.mesh.identity import IdentityFiles, form_of
 from meshwise.mesh.istio import binary, bootstrap, fidelity, taken_up, tls
 from meshwise.mesh.istio.admin import EnvoyAdmin, Stats, fetch_from
 from meshwise.mesh.istio.clusters import INBOUND_SOURCE_IP
@@ -68,19 +67,18 @@ class IstioMesh:
         self,
         options: Options | None = None,
         drain_time_s: int = DRAIN_TIME_S,
-        leaf_life: dt.timedelta = LEAF_LIFE,
         spare_keys: int = 0,
         istiod: IstiodControlPlane | None = None,
     ) -> None:
         """`drain_time_s`: how long proxies let connections of a replaced configuration go on; Istio's own is
-        45, for configuration that is pushed within trials. `leaf_life`: of workloads' certificates.
-        `spare_keys`: of authorities that come within a trial, made before. `istiod`: generates the
-        configuration, in the place of our translation; its owner ends it."""
+        45, for configuration that is pushed within trials. `spare_keys`: of authorities
+        that come within a trial, made before. `istiod`: generates the configuration, in the place of our
+        translation; its owner ends it."""
         self._istiod = istiod
         self._configure: Configure = istiod or translated
         self._given = options
         self._drain_time_s = drain_time_s
-        self._identities = WorkloadIdentities(leaf_life, spare_keys)
+        self._identities = WorkloadIdentities(spare_keys)
         self._delivery = FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, PROXY_UID)
         self._pushes = itertools.count(1)
         self._generations: dict[str, str] = {}
@@ -125,7 +123,7 @@ class IstioMesh:
 
     def prepare(self, placement: Placement, cell: Cell) -> None:
         hand_over(placement.directory, PROXY_UID)
-        self._identities.issue_all(placement, cell.key_type, PROXY_UID)
+        self._identities.issue_all(placement, form_of(cell), PROXY_UID)
         self._in_force.pop(placement.process_set, None)
         version = self._next_version(placement, cell)
         self._generations[placement.process_set] = version
@@ -139,7 +137,7 @@ class IstioMesh:
     def reset(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         """A new generation: every inbound chain and every cluster of a service is replaced."""
         self._in_force.pop(placement.process_set, None)
-        self._identities.forget(placement, cell.key_type, PROXY_UID)
+        self._identities.forget(placement, form_of(cell), PROXY_UID)
         version = self._next_version(placement, cell)
         self._generations[placement.process_set] = version
         self._apply(placement, cell, reach, version, empty=True)
@@ -285,10 +283,10 @@ class IstioMesh:
         return pushed
 
     def _files(self, placement: Placement, name: str, cell: Cell) -> IdentityFiles:
-        files = self._identities.current(placement, name, cell.key_type)
+        files = self._identities.current(placement, name, form_of(cell))
         if files.chain.exists():
             return files
-        return self._identities.issue(placement, name, cell.key_type, PROXY_UID)
+        return self._identities.issue(placement, name, form_of(cell), PROXY_UID)
 
 
 @dataclass(frozen=True)

@@ -15,27 +15,26 @@ from functools import lru_cache
 from meshwise.mesh.changes import PolicyPush
 from meshwise.mesh.delivery.seam import Sources
 from meshwise.mesh.expectations import Expectation
+from meshwise.mesh.identity import form_of
 from meshwise.mesh.istio import caller, posture, proof, traits
 from meshwise.mesh.istio.kinds import IstioResources
 from meshwise.mesh.istio.pushed import policies
 from meshwise.mesh.istio.resources import parse
 from meshwise.mesh.istio.translate import fingerprint
-from meshwise.mesh.istio.view import Options, View, view_of
+from meshwise.mesh.istio.view import CURVES, Options, View, view_of
 from meshwise.mesh.probe import Entrance
 from meshwise.mesh.protection import guard_rule
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers, request_of
 from meshwise.mesh.seam import Delivered, Placement, Proof
 from meshwise.mesh.tokens import tokens
-from meshwise.study.model import Cell, MeshName, TlsGroup
+from meshwise.study.model import Cell, MeshName, Resumption, SanMatch, TlsVersion
 
-CURVES: Mapping[TlsGroup, tuple[str, ...]] = {
-    TlsGroup.DEFAULT: (),
-    TlsGroup.X25519: ("X25519",),
-    TlsGroup.X25519MLKEM768: ("X25519MLKEM768", "X25519"),
+VERSIONS: Mapping[TlsVersion, tuple[str, str]] = {
+    TlsVersion.DEFAULT: Options().tls_versions,
+    TlsVersion.TLS_1_2: ("TLSv1_2", "TLSv1_2"),
+    TlsVersion.TLS_1_3: ("TLSv1_3", "TLSv1_3"),
 }
-"""As Envoy names them; none leaves `Options.curves`. Sidecars agree on the first; the proof's own TLS client
-need not know it, and takes the second."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class IstioModel:
         """What every version of the cell's configuration begins with."""
         beside = () if self.pushed is None else (self.pushed,)
         return fingerprint(
-            self.resources(cell, trust_domain), cell.key_type, self._options_for(cell), *beside
+            self.resources(cell, trust_domain), form_of(cell).name, self._options_for(cell), *beside
         )
 
     def view(self, placement: Placement, cell: Cell, generation: str, sources: Sources) -> View:
@@ -94,9 +93,14 @@ class IstioModel:
         return view_of(placement, made, generation, sources, self._options_for(cell))
 
     def _options_for(self, cell: Cell) -> Options:
-        """Those of the mesh, with the TLS group that the cell asks for."""
-        curves = CURVES[cell.tls_group]
-        return replace(self.options, curves=curves) if curves else self.options
+        """Those of the mesh, with what the cell asks of a handshake."""
+        return replace(
+            self.options,
+            curves=CURVES[cell.tls_group] or self.options.curves,
+            tls_versions=VERSIONS[cell.tls_version],
+            san_prefix=cell.san_match is SanMatch.PREFIX,
+            resumption=cell.resumption is not Resumption.OFF,
+        )
 
 
 @lru_cache(maxsize=64)

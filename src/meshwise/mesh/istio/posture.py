@@ -23,6 +23,7 @@ from typing import Any
 
 from meshwise.mesh.applicable import contradiction
 from meshwise.mesh.istio.kinds import ROOT_NAMESPACE
+from meshwise.mesh.istio.view import CURVES, ISTIO_HANDSHAKE_CURVES
 from meshwise.mesh.request import (
     ABSENT_HEADER,
     TENANT,
@@ -39,12 +40,15 @@ from meshwise.study.model import (
     Authorization,
     Cell,
     Http1Transport,
+    KeyType,
     Layer,
     MtlsMode,
     Posture,
     Protocol,
     RuleKind,
     RulePlace,
+    TlsGroup,
+    TlsVersion,
     Workload,
 )
 
@@ -55,7 +59,27 @@ _TOKEN_RULES = (Authorization.FINE, Authorization.REQUEST)
 
 def not_applicable(cell: Cell) -> str | None:
     """Why Istio cannot express the cell, or None."""
-    return contradiction(cell, "Istio") or _no_token(cell) or _no_header(cell) or _ambiguous_port(cell)
+    return (
+        contradiction(cell, "Istio")
+        or _no_token(cell)
+        or _no_header(cell)
+        or _ambiguous_port(cell)
+        or _no_handshake(cell)
+    )
+
+
+def _no_handshake(cell: Cell) -> str | None:
+    """What TLS 1.2 has not: groups with ML-KEM; and certificates of a curve that is not among the groups (RFC
+    8422 section 5.1), where Istio's are X25519 and P-256."""
+    if cell.tls_version is not TlsVersion.TLS_1_2:
+        return None
+    if cell.tls_group is TlsGroup.X25519MLKEM768:
+        return "groups with ML-KEM are of TLS 1.3"
+    groups = CURVES[cell.tls_group] or ISTIO_HANDSHAKE_CURVES
+    curve = {KeyType.ECDSA_P256: "P-256", KeyType.ECDSA_P384: "P-384"}.get(cell.key_type)
+    if curve and curve not in groups:
+        return f"in TLS 1.2 the curve of a key has to be among the groups, and {curve} is not"
+    return None
 
 
 def _no_token(cell: Cell) -> str | None:

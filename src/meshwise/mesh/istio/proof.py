@@ -21,6 +21,7 @@ from meshwise.mesh.expectations import Expectation, Meaning, What, Who, expectat
 from meshwise.mesh.identity import spiffe_id
 from meshwise.mesh.istio.admin import EnvoyAdmin, Stats, grown, total
 from meshwise.mesh.istio.caller import SIGNS, IstioCaller
+from meshwise.mesh.istio.handshake import ClientSide, between_sidecars, client_side, of_server
 from meshwise.mesh.probe import Handshake, ProbeAnswer, check_of
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import Check, PlacedWorkload, Placement
@@ -34,7 +35,6 @@ from meshwise.study.model import (
     MtlsMode,
     Posture,
     Protocol,
-    TlsGroup,
     Workload,
 )
 
@@ -69,6 +69,10 @@ class IstioEvidence:
     handshake: Handshake | None
     """Of the client's twin at the first node."""
     resumed: bool
+    side: ClientSide | None
+    """How the client's sidecar calls the first node; None without TLS."""
+    revoked: ProbeAnswer | None
+    """What comes of a revoked certificate at the first node; None where no list of them is read."""
 
 
 def gather(placement: Placement, cell: Cell, reach: Reach) -> IstioEvidence:
@@ -87,8 +91,13 @@ def gather(placement: Placement, cell: Cell, reach: Reach) -> IstioEvidence:
     beyond = together(caller.try_beyond, placement.behind(cell.topology))
     resumed = caller.resume(first)
     after = _read(admins)
+    secure = caller.handshake is not None
+    side = client_side(admins[used[0].name], cell, first.workload) if secure else None
+    revoked = caller.revoked(first) if secure and cell.crl_entries else None
     process = _facts_of_process(admins[used[0].name])
-    return IstioEvidence(called, answers, beyond, before, between, after, process, caller.handshake, resumed)
+    return IstioEvidence(
+        called, answers, beyond, before, between, after, process, caller.handshake, resumed, side, revoked
+    )
 
 
 def rows(cell: Cell, callee: str) -> tuple[Expectation, ...]:
@@ -131,11 +140,9 @@ def judge(
     if seen:
         wanted = spiffe_id(placement.trust_domain, first.workload.namespace, first.workload.service_account)
         checks.append(_same("identity of the server", wanted, " ".join(seen.peer_ids)))
-        checks.append(_same("key of the server's certificate", str(cell.key_type), seen.peer_key))
-        facts |= {"server_identity": " ".join(seen.peer_ids), "server_key": seen.peer_key}
-        facts["resumption"] = (
-            "offered, and taken up by a second connection" if evidence.resumed else "not offered"
-        )
+        more, found = of_server(cell, seen, evidence.resumed, evidence.revoked, evidence.side)
+        checks += more
+        facts |= {"server_identity": " ".join(seen.peer_ids), **found}
     return tuple(checks), facts
 
 
@@ -164,16 +171,9 @@ def _between_sidecars(cell: Cell, client: Stats, server: Stats) -> list[Check]:
     observed = f"{at_client} at the client's sidecar, {at_server} at the server's"
     if effective_posture(cell, cell.topology.entry).mtls is MtlsMode.DISABLE:
         return [Check("handshakes between sidecars", "none", observed, at_client == at_server == 0)]
-    versions = _names(client, "versions")
-    group = cell.tls_group.upper()
     return [
-        *(
-            [_same("TLS group between sidecars", group, " ".join(_names(client, "curves")))]
-            if cell.tls_group is not TlsGroup.DEFAULT
-            else ()
-        ),
         Check("handshakes between sidecars", "at least one", observed, at_client > 0 and at_server > 0),
-        _same("TLS version between sidecars", "TLSv1.3", " ".join(versions)),
+        *between_sidecars(cell, _names(client, "versions"), _names(client, "curves")),
     ]
 
 

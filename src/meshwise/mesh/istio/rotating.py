@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.changes import NOT_DONE, Taken
 from meshwise.mesh.expectations import What, Who
-from meshwise.mesh.identity import IdentityFiles, serial_of
+from meshwise.mesh.identity import IdentityFiles, form_of, serial_of
 from meshwise.mesh.istio.admin import EnvoyAdmin, Stats, grown, total
 from meshwise.mesh.istio.caller import tls_client
 from meshwise.mesh.istio.workloads import WorkloadIdentities
@@ -87,7 +87,7 @@ class Rotation:
             done = self.deliver({name: self._trusting(name, new) for name in names})
         else:
             done = self._one_by_one(names, act.spread_ns, lambda name: self._issued(name))
-        self.identities.issue_outsiders(self.placement)
+        self.identities.issue_outsiders(self.placement, form_of(self.cell))
         return done
 
     def _one_by_one(
@@ -105,13 +105,13 @@ class Rotation:
         return done
 
     def _files(self, name: str) -> IdentityFiles:
-        return self.identities.current(self.placement, name, self.cell.key_type)
+        return self.identities.current(self.placement, name, form_of(self.cell))
 
     def _issued(self, name: str, roots: bytes | None = None) -> IdentityFiles:
-        return self.identities.renew(self.placement, name, self.cell.key_type, self.uid, roots)
+        return self.identities.renew(self.placement, name, form_of(self.cell), self.uid, roots)
 
     def _trusting(self, name: str, roots: bytes) -> IdentityFiles:
-        return self.identities.trust(self.placement, name, self.cell.key_type, self.uid, roots)
+        return self.identities.trust(self.placement, name, form_of(self.cell), self.uid, roots)
 
     # --- proof -------------------------------------------------------------------------------------
 

@@ -29,6 +29,12 @@ _TLS12_CIPHERS = (
 )
 
 
+_NO_SESSIONS: Json = {
+    "disable_stateless_session_resumption": True,
+    "disable_stateful_session_resumption": True,
+}
+
+
 def downstream(view: View, *, http: bool) -> Json:
     """The transport socket of an inbound chain that terminates mutual TLS."""
     alpn = ["h2", "http/1.1"] if http else ["istio-peer-exchange", "h2", "http/1.1"]
@@ -38,6 +44,7 @@ def downstream(view: View, *, http: bool) -> Json:
         {
             "common_tls_context": _common(view, alpn, [prefix], ciphers=True),
             "require_client_certificate": True,
+            **({} if view.options.resumption else _NO_SESSIONS),
         },
     )
 
@@ -45,10 +52,15 @@ def downstream(view: View, *, http: bool) -> Json:
 def upstream(view: View, service: Service, port: int, *, http2: bool) -> Json:
     """The transport socket of an outbound cluster with ISTIO_MUTUAL."""
     account = {"exact": spiffe_id(view.trust_domain, service.namespace, service.service_account)}
+    anyone = {"prefix": f"spiffe://{view.trust_domain}/"}
     alpn = [*TCP_ALPN, "h2"] if http2 else list(TCP_ALPN)
     return _socket(
         "UpstreamTlsContext",
-        {"common_tls_context": _common(view, alpn, [account]), "sni": sni(service, port)},
+        {
+            "common_tls_context": _common(view, alpn, [anyone if view.options.san_prefix else account]),
+            "sni": sni(service, port),
+            **({} if view.options.resumption else {"max_session_keys": 0}),
+        },
     )
 
 
@@ -62,7 +74,8 @@ def _secret(view: View, name: str) -> Json:
 
 
 def _common(view: View, alpn: Sequence[str], names: Sequence[Json], *, ciphers: bool = False) -> Json:
-    parameters: Json = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
+    lowest, highest = view.options.tls_versions
+    parameters: Json = {"tls_minimum_protocol_version": lowest, "tls_maximum_protocol_version": highest}
     if ciphers:
         parameters["cipher_suites"] = list(_TLS12_CIPHERS)
     if view.options.curves:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meshwise.mesh.delivery.seam import Sources
+from meshwise.mesh.identity import LEAF_LIFE
 from meshwise.mesh.istio import clusters, connection_manager, routes
 from meshwise.mesh.istio.kinds import IstioResources
 from meshwise.mesh.istio.view import Json, Options, Service, View
@@ -26,6 +27,10 @@ def traits(options: Options, tls_library: str) -> Mapping[str, str]:
         "http1_transport": _transport(cluster),
         "protocol_detection": "declared by the service's port name",
         "tls_library": tls_library,
+        "crl": "none",
+        "san_match": "prefix" if options.san_prefix else "exact",
+        "chain_depth": "1",
+        "certificate_life": f"{LEAF_LIFE.total_seconds():g} s",
         "request_telemetry": _telemetry(options),
         "access_log": "none" if not _writes_log(manager) else "written",
         "authorization": "per request (per connection for tcp)",

@@ -25,10 +25,18 @@ from meshwise.mesh.istio.kinds import (
 from meshwise.mesh.istio.native import Json as Json
 from meshwise.mesh.istio.native import Native
 from meshwise.mesh.seam import Placement
-from meshwise.study.model import SERVICE_PORTS, Layer, MtlsMode, Protocol
+from meshwise.study.model import SERVICE_PORTS, Layer, MtlsMode, Protocol, TlsGroup
 
 ISTIO_HANDSHAKE_CURVES = ("X25519", "P-256")
 """What the Envoy of released Istio negotiates; upstream 1.40's own default is X25519MLKEM768."""
+
+CURVES: Mapping[TlsGroup, tuple[str, ...]] = {
+    TlsGroup.DEFAULT: (),
+    TlsGroup.X25519: ("X25519",),
+    TlsGroup.X25519MLKEM768: ("X25519MLKEM768", "X25519"),
+}
+"""As Envoy names them; none leaves `Options.curves`. Sidecars agree on the first; the proof's own TLS client
+need not know it, and takes the second."""
 
 
 STAND_INS = Native()
@@ -40,6 +48,13 @@ class Options:
 
     curves: tuple[str, ...] = ISTIO_HANDSHAKE_CURVES
     """TLS groups of both sides; empty leaves the binary's default."""
+    tls_versions: tuple[str, str] = ("TLSv1_2", "TLSv1_3")
+    """Lowest and highest, of both sides."""
+    san_prefix: bool = False
+    """Whether a client takes any name of the trust domain for the server's, instead of the service's own. No
+    setting of Istio but an EnvoyFilter says so."""
+    resumption: bool = True
+    """Whether TLS sessions are resumed; without an EnvoyFilter they are in Istio."""
     telemetry: bool = True
     """Istio's metadata exchange and metrics, by its own filters or by stand-ins (`telemetry`)."""
     native: Native = STAND_INS

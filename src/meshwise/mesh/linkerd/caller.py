@@ -17,7 +17,7 @@ from meshwise.mesh.expectations import (
 from meshwise.mesh.identity import IdentityFiles
 from meshwise.mesh.linkerd import direct
 from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
-from meshwise.mesh.probe import Entrance, ProbeAnswer, TlsAs, on_hop
+from meshwise.mesh.probe import Entrance, Handshake, ProbeAnswer, TlsAs, on_hop
 from meshwise.mesh.protection.credentials import files_of_outsiders
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import OUTSIDER, PlacedWorkload, Placement
@@ -80,12 +80,12 @@ def layer_of(cell: Cell, callee: str) -> Layer:
 
 
 class LinkerdCaller:
-    """Keeps the TLS version of the client's twin."""
+    """Keeps the first handshake of the client's twin that it saw."""
 
     def __init__(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         self._placement, self._cell, self._reach = placement, cell, reach
         self._files = files_of_outsiders(placement)
-        self.twin_version = "no handshake"
+        self.handshake: Handshake | None = None
 
     def call(self, target: PlacedWorkload, who: Who, what: What, through: str | None = None) -> ProbeAnswer:
         """A caller inside the mesh calls through the sidecar of `through`, else of the target's first caller,
@@ -99,8 +99,8 @@ class LinkerdCaller:
         if secure is not None and callee.speaks(cell.protocol).layer is Layer.L4:
             secure, port = direct.to_port(secure, port), INBOUND_PORT
         answer = self._reach.call(OUTSIDER, target.pod_ip, port, request, secure)
-        if who is Who.TWIN and answer.handshake:
-            self.twin_version = answer.handshake.version
+        if who is Who.TWIN:
+            self.handshake = self.handshake or answer.handshake
         return answer
 
     def rows(self, target: PlacedWorkload) -> tuple[Expectation, ...]:

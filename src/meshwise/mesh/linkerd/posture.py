@@ -48,9 +48,12 @@ from meshwise.study.model import (
     Layer,
     MtlsMode,
     Protocol,
+    Resumption,
     RuleKind,
     RulePlace,
+    SanMatch,
     TlsGroup,
+    TlsVersion,
     Workload,
 )
 
@@ -82,6 +85,20 @@ def not_applicable(cell: Cell) -> str | None:
         return "Linkerd's proxies have ECDSA P-256 keys and no other"
     if cell.tls_group is TlsGroup.X25519:
         return "two linkerd proxies always agree on X25519MLKEM768: the list of groups is built in"
+    return _no_such_handshake(cell)
+
+
+def _no_such_handshake(cell: Cell) -> str | None:
+    """linkerd2-proxy: linkerd/rustls/src/crypto.rs (versions), linkerd/meshtls/src/creds/store.rs (sessions,
+    verifier), linkerd/meshtls/verifier (names)."""
+    if cell.tls_version is TlsVersion.TLS_1_2:
+        return "linkerd proxies speak TLS 1.3 and no other version"
+    if cell.crl_entries:
+        return "linkerd proxies read no list of revoked certificates"
+    if cell.san_match is SanMatch.PREFIX:
+        return "linkerd proxies want the whole name of a server, and cannot be told otherwise"
+    if cell.resumption is Resumption.ON:
+        return "linkerd proxies keep no TLS session when they call, so none is resumed"
     return None
 
 

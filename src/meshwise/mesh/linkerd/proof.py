@@ -23,10 +23,11 @@ from meshwise.mesh.expectations import Expectation, Meaning, What, Who
 from meshwise.mesh.hello import Choice
 from meshwise.mesh.linkerd import hops
 from meshwise.mesh.linkerd.admin import ProxyAdmin, Series, grown, total
+from meshwise.mesh.linkerd.authority import CLOCK_SKEW
 from meshwise.mesh.linkerd.caller import SIGNS, LinkerdCaller, layer_of
 from meshwise.mesh.linkerd.hops import Hop, Readings
 from meshwise.mesh.linkerd.names import INBOUND_PORT, identity_of
-from meshwise.mesh.probe import ProbeAnswer, check_of
+from meshwise.mesh.probe import Handshake, ProbeAnswer, check_of
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import OUTSIDER, Check, Delivered, PlacedWorkload, Placement
 from meshwise.mesh.together import together
@@ -103,7 +104,8 @@ class LinkerdEvidence:
     """What the first node's proxy chooses when a proxy calls it."""
     process: Sequence[Series]
     """What the client's proxy says of itself."""
-    twin_version: str
+    handshake: Handshake | None
+    """Of the client's twin at the first node."""
 
 
 def gather(placement: Placement, cell: Cell, reach: Reach, wanted: Sequence[Hop]) -> LinkerdEvidence:
@@ -121,9 +123,7 @@ def gather(placement: Placement, cell: Cell, reach: Reach, wanted: Sequence[Hop]
     name = identity_of(first.workload, placement)
     choice = reach.choice(OUTSIDER, first.pod_ip, INBOUND_PORT, name)
     process = ProxyAdmin(wanted[0].caller, reach).metrics(_BUILD)
-    return LinkerdEvidence(
-        called, answers, beyond, before, between, after, choice, process, caller.twin_version
-    )
+    return LinkerdEvidence(called, answers, beyond, before, between, after, choice, process, caller.handshake)
 
 
 def judge(
@@ -146,9 +146,12 @@ def judge(
     for placed, tried in zip((first, *rest), (evidence.answers, *evidence.beyond), strict=True):
         counted = grown(evidence.before[placed.name], evidence.after[placed.name])
         checks.append(_denials(layer_of(cell, placed.name), tried, counted, placed))
-    checks += _tls_checks(cell, evidence.choice, evidence.twin_version)
+    checks += _tls_checks(cell, evidence.choice, evidence.handshake)
     checks.append(_served(snapshot, delivered))
-    facts = {**_facts_of_tls(cell, evidence.choice, wanted[0]), **_facts_of_process(evidence.process)}
+    facts = {
+        **_facts_of_tls(cell, evidence.choice, evidence.handshake, wanted[0]),
+        **_facts_of_process(evidence.process),
+    }
     return tuple(checks), facts
 
 
@@ -205,7 +208,7 @@ def _labels(labels: Mapping[str, str]) -> str:
 # --- the handshake ---------------------------------------------------------------------------------
 
 
-def _tls_checks(cell: Cell, choice: Choice | str, twin_version: str) -> list[Check]:
+def _tls_checks(cell: Cell, choice: Choice | str, seen: Handshake | None) -> list[Check]:
     if effective_posture(cell, cell.topology.entry).mtls is MtlsMode.DISABLE:
         return []
     version = choice.version if isinstance(choice, Choice) else choice
@@ -214,11 +217,25 @@ def _tls_checks(cell: Cell, choice: Choice | str, twin_version: str) -> list[Che
     return [
         *([Check("TLS group that a proxy is offered", wanted, group, group == wanted)] if asked else ()),
         Check("TLS version that a proxy is offered", "TLSv1.3", version, version == "TLSv1.3"),
-        Check("TLS version of the client's twin", "TLSv1.3", twin_version, twin_version == "TLSv1.3"),
+        _same("TLS version of the client's twin", "TLSv1.3", seen.version if seen else "no handshake"),
+        *(_certificate_checks(cell, seen) if seen else ()),
     ]
 
 
-def _facts_of_tls(cell: Cell, choice: Choice | str, hop: Hop) -> Mapping[str, str]:
+def _certificate_checks(cell: Cell, seen: Handshake) -> list[Check]:
+    return [
+        _same("key of the server's certificate", str(cell.key_type), seen.peer_key),
+        _same("intermediates that the server sends", str(cell.chain_depth), str(seen.chain - 1)),
+        _same("life of the server's certificate", f"{cell.certificate_life_s} s", _life(seen)),
+    ]
+
+
+def _life(seen: Handshake) -> str:
+    """Without the allowance for other clocks at both ends."""
+    return f"{seen.valid_s - 2 * CLOCK_SKEW.total_seconds():g} s"
+
+
+def _facts_of_tls(cell: Cell, choice: Choice | str, seen: Handshake | None, hop: Hop) -> Mapping[str, str]:
     """The transport between the sidecars; `none` in plaintext, where no client offers TLS."""
     plain = effective_posture(cell, cell.topology.entry).mtls is MtlsMode.DISABLE
     if plain or isinstance(choice, str):
@@ -229,8 +246,18 @@ def _facts_of_tls(cell: Cell, choice: Choice | str, hop: Hop) -> Mapping[str, st
         "tls_cipher": choice.cipher,
         "client_identity": hop.server_side["client_id"],
         "server_identity": hop.client_side["server_id"],
-        "server_key": "ecdsa-p256",
-        "resumption": "none: a proxy's client keeps no sessions",
+        "resumption": "none",  # a proxy's client keeps no sessions
+        "crl": "none",
+        "san_match": "exact",
+        **(
+            {
+                "server_key": seen.peer_key,
+                "chain_depth": str(seen.chain - 1),
+                "certificate_life": _life(seen),
+            }
+            if seen
+            else {}
+        ),
     }
 
 
@@ -247,6 +274,10 @@ def _facts_of_process(series: Sequence[Series]) -> Mapping[str, str]:
     if threads := found.get("process_threads"):
         facts["threads"] = f"{threads.value:g}"
     return facts
+
+
+def _same(name: str, expected: str, observed: str) -> Check:
+    return Check(name, expected, observed, expected == observed)
 
 
 # --- reading -----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meshwise.mesh.linkerd import destinations, sidecar
+from meshwise.mesh.linkerd.authority import LEAF_LIFE
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.names import DETECT_TIMEOUT_S
 
@@ -17,6 +18,10 @@ def traits(transport: Transport, tls_library: str) -> Mapping[str, str]:
         "http1_transport": "http2" if transport.http2_upgrade else "http1",
         "protocol_detection": f"from the first bytes, within {DETECT_TIMEOUT_S:g} s; tcp is declared opaque",
         "tls_library": tls_library,
+        "crl": "none",  # the verifier of linkerd/meshtls is given none
+        "san_match": "exact",
+        "chain_depth": "1",
+        "certificate_life": f"{LEAF_LIFE.total_seconds():g} s",
         "request_telemetry": "on: the proxy's own metrics",
         "access_log": "written" if helm.get("ACCESS_LOG") else "none",
         "authorization": "per request (per connection for tcp)",

@@ -29,6 +29,9 @@ class Credential(StrEnum):
     """Of another trust domain, issued by that domain's authority."""
     EXPIRED = "expired"
     """The client's name, issued by the mesh's authority, and past its end."""
+    REVOKED = "revoked"
+    """The client's name, issued by the mesh's authority, and revoked: on every list that the authority makes.
+    Only of a mesh whose proxies read such lists."""
     SELF_SIGNED = "self_signed"
     """The client's name, signed by its own key."""
     BY_LEAF = "by_leaf"

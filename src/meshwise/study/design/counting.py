@@ -35,16 +35,19 @@ _COUNTING = 1
 @dataclass(frozen=True)
 class CountedCells:
     cells: tuple[Cell, ...]
-    """In the order of the study. Their rate is 0: a count has none, the next request follows an answer."""
+    """In the order of the study. Their rate is 0: a count has none, the next request follows an answer. They
+    keep their connections, for new ones are counted apart, in windows of handshakes."""
     left_out: Mapping[Cell, str]
     """Cells of the study that are not counted, with the reason."""
     merged: int
-    """Cells that differ only by rate from one that is counted."""
+    """Cells that differ from one that is counted only by rate, or by how long a connection is kept."""
 
 
 def counted_cells(cells: Sequence[Cell], counting: Counting) -> CountedCells:
     left_out = {cell: why for cell in cells if (why := why_not_counted(cell, counting))}
-    wanted = [replace(cell, rate_rps=0.0) for cell in cells if cell not in left_out]
+    wanted = [
+        replace(cell, rate_rps=0.0, requests_per_connection=0) for cell in cells if cell not in left_out
+    ]
     once = list(dict.fromkeys(wanted))
     varied = [
         replace(cell, connections=connections, streams=streams)
@@ -68,8 +71,6 @@ def why_not_counted(cell: Cell, counting: Counting) -> str | None:
         return "its second client, outside the mesh, has no sidecar"
     if cell.churn_per_s:
         return "connections that are replaced at a rate depend on time; handshakes are counted apart"
-    if cell.requests_per_connection:
-        return "new connections are counted apart, as handshakes"
     if cell.streaming is not Streaming.NONE:
         return "a stream of messages is not one request"
     if cell.request_sizes or cell.response_sizes:

@@ -19,6 +19,7 @@ from meshwise.study.file.count_keys import CountPart
 from meshwise.study.file.event_keys import Event
 from meshwise.study.file.load_keys import MovingLoad, ThinkTime
 from meshwise.study.file.scalars import Duration, Levels, Part, Rate, Share, choice
+from meshwise.study.file.telemetry_key import TelemetryPart
 from meshwise.study.file.topology_key import GraphChoice, graph_choice, graph_choice_schema
 from meshwise.study.model import (
     Arrangement,
@@ -235,6 +236,9 @@ class StudyFile(Part):
     search: SearchPart | None = None
     count: CountPart | None = Field(
         default=None, description="Count instructions and system calls too. Default: not."
+    )
+    telemetry: TelemetryPart | None = Field(
+        default=None, description="How often telemetry is read. Default: everything each second."
     )
     workers: Annotated[int, Field(ge=1, le=64, description="Worker threads of each proxy.")] = 2
     pin: Annotated[bool, Field(description="Pin pods and instrument to CPUs.")] = False

@@ -29,6 +29,7 @@ from meshwise.study.file.keys import StudyFile
 from meshwise.study.file.movement import check_load, moving_load
 from meshwise.study.file.objective import primary_of, search_of
 from meshwise.study.file.problems import Problem, did_you_mean, impossible, to_error
+from meshwise.study.file.telemetry_key import sampling_of
 from meshwise.study.file.topology_key import GraphChoice
 from meshwise.study.graph.model import ServiceGraph
 from meshwise.study.graph.read import GraphFile, graph_of, read_graph
@@ -121,6 +122,7 @@ def parse_study(
     check_bank(file.shape, file.load.mix, problems)
     check_events(file.events, file.trial.duration, applicable, not_applicable, problems)
     counting = counting_of(file.count, applicable, problems)
+    sampling = sampling_of(file.telemetry, problems)
     if file.alone and arrangement is Arrangement.APART:
         reason = "every trial of this study is alone already: it is arranged apart"
         problems.append(impossible(("alone",), reason, "leave it out"))
@@ -152,6 +154,7 @@ def parse_study(
         search=search,
         counting=counting,
         control_plane=file.control_plane,
+        sampling=sampling,
         notes=(
             *(given.notes if given else ()),
             *(moving.trace.notes if moving and moving.trace else ()),
