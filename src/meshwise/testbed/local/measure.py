@@ -18,18 +18,19 @@ import pyarrow.compute as pc
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.process import OwnedProcess, wait_any
+from meshwise.study.sampling import Sampling
+from meshwise.study.timeline import Timeline
 from meshwise.telemetry.counting.perf import PmuSampler
 from meshwise.telemetry.host import HostSampler
 from meshwise.telemetry.process import CpuSampler, ProcessSampler, TreeCpuSampler
 from meshwise.telemetry.record import SCHEMA as TELEMETRY_SCHEMA
 from meshwise.telemetry.record import Recording, Window
 from meshwise.telemetry.seam import Sampler
+from meshwise.testbed.local.between import brisk
 from meshwise.testbed.local.happening import Happenings
 from meshwise.testbed.local.instrument import Instrument, NotStarted
 from meshwise.testbed.seam import LiveProgress, Measurement, Observe
 
-SAMPLE_INTERVAL_NS = 10**9
-"""A proxy pays about 1.2 ms of CPU for telling its statistics, so this is 0.1 % of a core for each."""
 OBSERVE_S = 0.5
 STORE = "store"
 """Role of a database or cache: many processes, of which only the CPU is told."""
@@ -62,6 +63,8 @@ class Arm:
     failure: Failure | None = None
 
 
+_USUAL, _NOTHING = Sampling(), Timeline()
+
 StartInstruments = Callable[[Sequence[int], ExitStack], Sequence[Sequence[Instrument]]]
 """Starts the instruments of the arms with these numbers, whose processes it gives to the stack."""
 
@@ -71,9 +74,11 @@ def measure(
     start_instruments: StartInstruments,
     observe: Observe,
     happenings: Happenings | None = None,
+    sampling: Sampling = _USUAL,
+    timeline: Timeline = _NOTHING,
 ) -> Mapping[str, Measurement]:
     """Warm up, measure, gather; by trial_id. Several arms share one process. `happenings`: what is done to
-    some of the arms meanwhile."""
+    some of the arms meanwhile, by `timeline`. `sampling`: how often telemetry is read."""
     with ExitStack() as stack:
         zeros_ns = _begin(arms, start_instruments, stack)
         begun = [arm for arm in arms if arm.failure is None]
@@ -83,7 +88,7 @@ def measure(
         offset_ns = time.time_ns() - time.monotonic_ns()
         if begun:
             spec = instruments[0].spec
-            window = Window(zeros_ns[0], zeros_ns[0] + spec.duration_ns, SAMPLE_INTERVAL_NS)
+            window = Window(zeros_ns[0], zeros_ns[0] + spec.duration_ns, sampling.interval_ns)
             # Only this thread reaps, so one that is running here still has its entry in /proc.
             serving = [
                 process
@@ -96,9 +101,11 @@ def measure(
             of_meshes = [sampler for arm in begun for sampler in arm.samplers]
             others: list[Sampler] = [*starmap(ProcessSampler, pids.items()), *of_meshes, HostSampler()]
             pmu = stack.enter_context(PmuSampler(pids))
-            exact: list[Sampler] = [CpuSampler(pids), *starmap(TreeCpuSampler, trees.items())]
+            clocks = CpuSampler(pids)
+            exact: list[Sampler] = [clocks, *starmap(TreeCpuSampler, trees.items())]
             exact += [pmu] if pmu.counts else []
-            with Recording(window, exact, others) as recording:
+            between = brisk(sampling, clocks, instruments[0].directory, window, timeline)
+            with Recording(window, exact, others, between) as recording:
                 try:
                     if happenings:
                         happenings.begin(window.t0_ns)

@@ -253,7 +253,10 @@ class LocalTestbed:
                 for trial, environment, part in zip(trials, environments, used, strict=True)
             ]
             happenings = self._happenings(trials, used, arms, stack)
-            measured = measure(arms, start_instruments, observe, happenings)
+            study = self._study
+            measured = measure(
+                arms, start_instruments, observe, happenings, study.sampling, study.trial.timeline
+            )
         return {
             trial.trial_id: answer.judge(measured[trial.trial_id], self._once_more(environment))
             for trial, environment, answer in zip(trials, environments, asked, strict=True)
