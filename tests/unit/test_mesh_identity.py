@@ -157,18 +157,37 @@ def test_nothing_is_logged_or_shown(
     assert "PRIVATE" not in repr(identity)
 
 
-def test_certificates_of_a_workload_are_issued_again_when_half_of_their_life_is_over(tmp_path: Path) -> None:
+def test_a_workload_has_certificates_of_the_form_that_its_cell_asks_for(tmp_path: Path) -> None:
     here, identities = placement(2, tmp_path), WorkloadIdentities()
-    day, short = (
-        CertificateForm(KeyType.ECDSA_P256),
-        CertificateForm(KeyType.ECDSA_P256, depth=2, life=dt.timedelta(0)),
-    )
-    first = identities.files(here, "node-1", day, None)
-    assert identities.files(here, "node-1", day, None) == first
-    assert first.chain.name == "ecdsa-p256.chain.pem"
-    names = [identities.files(here, "node-1", short, None).chain.name for _ in range(2)]
-    assert names == ["ecdsa-p256-depth2-valid0s.chain.pem", "ecdsa-p256-depth2-valid0s.1.chain.pem"]
-    for depth in (1, 3):
-        identities.twin(here, CertificateForm(KeyType.RSA_2048, depth))
-        twin = x509.load_pem_x509_certificates((tmp_path / DIRECTORY / "twin.chain.pem").read_bytes())
-        assert (key_name(twin[0]), len(twin)) == ("rsa-2048", depth + 1)
+    day = CertificateForm(KeyType.ECDSA_P256)
+    short = CertificateForm(KeyType.ECDSA_P256, depth=2, revoked=3, life=dt.timedelta(minutes=1))
+    identities.issue_all(here, day, None)
+    identities.forget(here, day, None)
+    assert identities.current(here, "node-1", day).chain.name == "ecdsa-p256.chain.pem"
+    identities.forget(here, short, None)
+    first = identities.current(here, "node-1", short)
+    identities.forget(here, short, None)
+    second = identities.current(here, "node-1", short)
+    assert first.chain.name.startswith("ecdsa-p256-depth2-crl3-valid60s-")
+    assert second.chain != first.chain, "what lives shortly is fresh in each trial, under another name"
+    for files in (first, second):
+        assert files.crl is not None
+        assert files.crl.read_bytes().count(b"BEGIN X509 CRL") == 4
+        assert len(x509.load_pem_x509_certificates(files.chain.read_bytes())) == 3
+    twin = x509.load_pem_x509_certificates((tmp_path / DIRECTORY / "twin.chain.pem").read_bytes())
+    assert len(twin) == 3, "the client's twin shows what its sidecar would"
+
+
+def test_lists_hold_for_certificates_of_before_and_after_a_rotation(quick: CertificateAuthority) -> None:
+    key = make_key(KeyType.ECDSA_P256)
+    before = x509.load_pem_x509_certificates(quick.issue("a", "b", key, depth=2).chain)
+    rotated = quick.with_issuer(make_key(KeyType.ECDSA_P256))
+    after = x509.load_pem_x509_certificates(rotated.issue("a", "b", key, depth=2).chain)
+    assert before[1] != after[1]
+    assert before[2] == after[2], "of a deeper chain the others stay"
+    after[0].verify_directly_issued_by(after[1])
+    end = b"-----END X509 CRL-----\n"
+    parts = rotated.revoked_pem(2, 5).split(end)[:-1]
+    lists = [x509.load_pem_x509_crl(part + end) for part in parts]
+    for authority in (before[1], after[1], after[2]):
+        assert any(each.is_signature_valid(authority.public_key()) for each in lists)  # type: ignore[arg-type]

@@ -22,7 +22,8 @@ from meshwise.telemetry.brisk import HISTORY_NS, HOLD_NS, Brisk, Span
 from meshwise.telemetry.labels import read_labels
 from meshwise.telemetry.record import Window, record
 from meshwise.telemetry.seam import Moment, Sample
-from meshwise.telemetry.watch import BIN_NS, ChangeWatch, LiveResponsesfrom meshwise.testbed.local.between import spans
+from meshwise.telemetry.watch import BIN_NS, ChangeWatch, LiveResponses
+from meshwise.testbed.local.between import spans
 
 MS = 10**6
 SECOND = 10**9
