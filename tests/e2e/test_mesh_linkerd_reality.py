@@ -62,6 +62,20 @@ def test_a_posture_is_not_proven_while_another_one_is_applied() -> None:
     assert passed == {posture.name: {posture.name} for posture in LADDER}
 
 
+def test_chains_and_lives_of_certificates_change_on_running_proxies() -> None:
+    deep, short, plain, usual, claimed = play(ROOT, "certificates")
+    for each in (deep, short, plain, usual):
+        assert each["passed"], each
+    facts = [each["facts"] for each in (deep, short, usual)]
+    assert [each["chain_depth"] for each in facts] == ["3", "3", "1"]
+    assert [each["certificate_life"] for each in facts] == ["86400 s", "600 s", "86400 s"]
+    assert "chain_depth" not in plain["facts"]
+    assert len(claimed["failed"]) == 2
+    assert {name.partition(":")[0] for name in claimed["failed"]} == {
+        "intermediates that the server sends", "life of the server's certificate",
+    }  # fmt: skip
+
+
 def test_factors_change_on_running_proxies() -> None:
     *proofs, unpushed = play(ROOT, "factors")
     assert [(each["cell"], each["failed"]) for each in proofs if not each["passed"]] == []

@@ -113,6 +113,23 @@ def factors() -> int:
     return 0
 
 
+def certificates() -> int:
+    """Chains and lives of certificates on running proxies; and one that they do not have."""
+    strict = replace(CELL, posture=LADDER[2])
+    with ground(LinkerdMesh(), 1) as here:
+        for cell in (
+            replace(strict, chain_depth=3),
+            replace(strict, chain_depth=3, certificate_life_s=600),
+            replace(CELL, posture=LADDER[0]),
+            strict,
+        ):
+            here.apply(cell)
+            say(cell=cell.name, **verdict(here.prove(cell)))
+        claimed = replace(strict, chain_depth=2, certificate_life_s=3600)
+        say(cell=claimed.name, **verdict(here.prove(claimed)))
+    return 0
+
+
 def rules() -> int:
     """Further rules of every kind and place that Linkerd has, on running proxies."""
     with ground(LinkerdMesh(), 1) as here:
@@ -368,6 +385,7 @@ SCENES = {
         postures,
         wrong,
         factors,
+        certificates,
         rules,
         controller_killed,
         idle_cost,

@@ -109,6 +109,18 @@ def test_levels_of_connections_and_streams_multiply_the_cells() -> None:
     ]
 
 
+def test_a_counted_linkerd_has_one_kind_of_certificate() -> None:
+    study = parse_study(
+        "name: deep\nenvironments: [istio, linkerd]\n"
+        "factors: {posture: strict, key: ecdsa-p256, chain_depth: [1, 3]}\ncount: {}\n",
+        "deep.yaml",
+    )
+    found = counted_cells(study.cells, Counting())
+    counted = {(cell.mesh, cell.chain_depth) for cell in found.cells}
+    assert counted == {(MeshName.ISTIO, 1), (MeshName.ISTIO, 3), (MeshName.LINKERD, 1)}
+    assert "one certificate all its life" in next(iter(found.left_out.values()))
+
+
 def test_cells_of_other_protocols_than_asked_for_are_left_out_with_the_reason() -> None:
     study = parse_study(
         "name: one\nenvironments: istio\nfactors: {posture: strict, protocol: [http1, grpc, tcp]}\n"

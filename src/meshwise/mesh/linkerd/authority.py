@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from meshwise.mesh.files import write_private
-from meshwise.mesh.identity import Identity, key_usage, sign_authority
+from meshwise.mesh.identity import DEEPEST, Identity, key_usage, sign_authority
 from meshwise.mesh.linkerd.names import identity_suffix
 
 ANCHOR_LIFE = dt.timedelta(days=3650)
@@ -65,6 +65,13 @@ class Issuer:
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
+    above: tuple[x509.Certificate, ...] = ()
+    """Authorities between it and the anchor, its own first; part of every leaf's chain."""
+
+    @property
+    def depth(self) -> int:
+        """Certificates of authorities that are sent behind a leaf."""
+        return 1 + len(self.above)
 
     def __repr__(self) -> str:  # the key must not reach a log by way of a repr
         return f"Issuer(valid until {self.certificate.not_valid_after_utc:%Y-%m-%d %H:%M})"
@@ -109,9 +116,8 @@ class Issuer:
             .sign(self.key, hashes.SHA256())
         )
         valid_until = min(now + life, not_after)
-        return Leaf(
-            leaf.public_bytes(_DER), (self.certificate.public_bytes(_DER),), valid_until, leaf.serial_number
-        )
+        chain = tuple(each.public_bytes(_DER) for each in (self.certificate, *self.above))
+        return Leaf(leaf.public_bytes(_DER), chain, valid_until, leaf.serial_number)
 
 
 @dataclass(frozen=True)
@@ -138,10 +144,13 @@ class LinkerdAuthority:
         """What proxies are started with."""
         return b"".join(each.public_bytes(_PEM) for each in self.trusted)
 
-    def with_issuer(self, trust_domain: str, now: dt.datetime | None = None) -> LinkerdAuthority:
-        """A new issuer from the same anchor."""
+    def with_issuer(
+        self, trust_domain: str, now: dt.datetime | None = None, depth: int | None = None
+    ) -> LinkerdAuthority:
+        """A new issuer from the same anchor. `depth`: of its chain; None: as that of the one before."""
         moment = now or dt.datetime.now(dt.UTC)
-        return replace(self, issuer=make_issuer(self.anchor, trust_domain, moment, ISSUER_LIFE))
+        deep = self.issuer.depth if depth is None else depth
+        return replace(self, issuer=make_issuer(self.anchor, trust_domain, moment, ISSUER_LIFE, deep))
 
     def trusting(self, *anchors: Anchor) -> LinkerdAuthority:
         """Proxies that start from now on trust these."""
@@ -169,20 +178,32 @@ def make_anchor(trust_domain: str, moment: dt.datetime) -> Anchor:
     key = ec.generate_private_key(ec.SECP256R1())
     name = _common_name(f"root.{identity_suffix(trust_domain).partition('.')[2]}")
     begin, end = moment - CLOCK_SKEW, moment + ANCHOR_LIFE
-    return Anchor(sign_authority(name, key, name, key, begin, end, path_length=1), key)
+    return Anchor(sign_authority(name, key, name, key, begin, end, path_length=DEEPEST), key)
 
 
-def make_issuer(anchor: Anchor, trust_domain: str, moment: dt.datetime, life: dt.timedelta) -> Issuer:
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = sign_authority(
-        _common_name(identity_suffix(trust_domain)),
-        key, anchor.certificate.subject, anchor.key, moment - CLOCK_SKEW, moment + life, path_length=0,
-    )  # fmt: skip
-    return Issuer(certificate, key)
+def make_issuer(
+    anchor: Anchor, trust_domain: str, moment: dt.datetime, life: dt.timedelta, depth: int = 1
+) -> Issuer:
+    """`depth`: how many authorities there are below the anchor; the last one is the issuer."""
+    above: tuple[x509.Certificate, ...] = ()
+    signer, signing_key = anchor.certificate, anchor.key
+    for number in range(depth - 1, -1, -1):
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = identity_suffix(trust_domain)
+        made = sign_authority(
+            _common_name(name if number == 0 else f"{number}.{name}"),
+            key, signer.subject, signing_key, moment - CLOCK_SKEW, moment + life, path_length=number,
+        )  # fmt: skip
+        if number:
+            above = (made, *above)
+        signer, signing_key = made, key
+    return Issuer(signer, signing_key, above)
 
 
 def store_issuer(issuer: Issuer, directory: Path) -> None:
-    write_private(directory / "issuer.pem", issuer.certificate.public_bytes(_PEM))
+    """Its certificate with those above it, as in Linkerd's secret."""
+    chain = b"".join(each.public_bytes(_PEM) for each in (issuer.certificate, *issuer.above))
+    write_private(directory / "issuer.pem", chain)
     write_private(directory / "issuer.key.pem", _private_bytes(issuer.key, _PEM))
 
 
@@ -190,7 +211,8 @@ def load_issuer(directory: Path) -> Issuer:
     key = serialization.load_pem_private_key((directory / "issuer.key.pem").read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError("the issuer's key is not an elliptic-curve key")
-    return Issuer(x509.load_pem_x509_certificate((directory / "issuer.pem").read_bytes()), key)
+    own, *above = x509.load_pem_x509_certificates((directory / "issuer.pem").read_bytes())
+    return Issuer(own, key, tuple(above))
 
 
 def token_digest(token: bytes) -> str:

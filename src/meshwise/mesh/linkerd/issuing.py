@@ -123,14 +123,15 @@ class CertificateIssuer:
         self._owners: dict[str, TokenOwner] = {
             digest: TokenOwner(pod, identity, "") for digest, (pod, identity) in settings["tokens"].items()
         }
-        self._life = dt.timedelta(seconds=settings["leaf_life_s"])
+        self._life = _life(directory)
         self._allowance = dt.timedelta(seconds=settings["allowance_s"])
         self.skew = dt.timedelta()
         """How far its clock is ahead."""
 
     def take_up_issuer(self) -> None:
-        """Another one is in the directory, as when Linkerd's secret has changed."""
-        self._issuer = authority.load_issuer(self._directory)
+        """Another one is in the directory, as when Linkerd's secret has changed; or leaves live for another
+        time."""
+        self._issuer, self._life = authority.load_issuer(self._directory), _life(self._directory)
 
     def owner(self, request: Any) -> TokenOwner:
         """Raises CertificateRefused."""
@@ -148,6 +149,11 @@ class CertificateIssuer:
         """Raises CertificateRefused."""
         now = dt.datetime.now(dt.UTC) + self.skew
         return self._issuer.certify(owner.identity, request, now, self._life, self._allowance)
+
+
+def _life(directory: Path) -> dt.timedelta:
+    """Of leaves (Helm value `identity.issuer.issuanceLifetime`)."""
+    return dt.timedelta(seconds=json.loads((directory / IDENTITIES_FILE).read_text())["leaf_life_s"])
 
 
 class IdentityService:

@@ -51,7 +51,8 @@ from meshwise.mesh.linkerd.names import (
 from meshwise.mesh.linkerd.sampler import ProxySampler
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import Capture, Delivered, Fidelity, Placement, ProcessPlan, Ready
-from meshwise.study.model import Cell
+from meshwise.study.demands import effective_posture
+from meshwise.study.model import Cell, MtlsMode
 from meshwise.study.timeline import Act, Fail, Failing, Restart
 from meshwise.telemetry.seam import Sampler
 
@@ -72,6 +73,8 @@ class LinkerdMesh:
         self._keys: dict[tuple[str, str], ec.EllipticCurvePrivateKey] = {}
         self._pushes = itertools.count(1)
         self._workers: dict[str, int] = {}
+        self._settings: dict[str, dict[str, Any]] = {}
+        """By process set: what its authority was last told."""
 
     def processes(self, placement: Placement, workers: int) -> Sequence[ProcessPlan]:
         proxy = str(binary.proxy_path())
@@ -118,7 +121,7 @@ class LinkerdMesh:
         if not _RESOLVER.is_file():
             raise messages.NO_RESOLVER.error(path=_RESOLVER)
         hand_over(placement.directory, PROXY_UID)
-        tokens, own = {}, self._authority(placement)
+        tokens, own = {}, self._of_depth(placement, cell)
         for placed in placement.workloads:
             key = self._keys.setdefault((placement.process_set, placed.name), authority.make_key())
             token = secrets.token_urlsafe(32)
@@ -129,14 +132,16 @@ class LinkerdMesh:
         authority.store_issuer(own.issuer, controller)
         settings = {
             "tokens": tokens,
-            "leaf_life_s": authority.LEAF_LIFE.total_seconds(),
+            "leaf_life_s": cell.certificate_life_s,
             "allowance_s": authority.CLOCK_SKEW.total_seconds(),
         }
+        self._settings[placement.process_set] = settings
         write_private(controller / IDENTITIES_FILE, json.dumps(settings))
         outsiders.issue(placement, own)
         self._write_snapshot(placement, cell)
 
     def reset(self, placement: Placement, cell: Cell, reach: Reach) -> None:
+        self._certify(placement, cell)
         made = self._hand_out(placement, cell)
         try:
             proof.settle(placement, cell, reach, made)
@@ -199,6 +204,38 @@ class LinkerdMesh:
             self._authorities[name] = authority.make_authority(placement.trust_domain)
         return self._authorities[name]
 
+    def _of_depth(self, placement: Placement, cell: Cell) -> authority.LinkerdAuthority:
+        """With an issuer whose chain is as deep as the cell asks for."""
+        own = self._authority(placement)
+        if own.issuer.depth != cell.chain_depth:
+            own = own.with_issuer(placement.trust_domain, depth=cell.chain_depth)
+            self._authorities[placement.process_set] = own
+        return own
+
+    def _certify(self, placement: Placement, cell: Cell) -> None:
+        """Proxies have certificates as the cell asks for; a new one each where they have others. In plaintext
+        nothing asks. Raises MW405 where a proxy does not ask for its new one."""
+        own, settings = placement.process_set, self._settings[placement.process_set]
+        former = self._authority(placement).issuer.depth, settings["leaf_life_s"]
+        plain = all(
+            effective_posture(cell, each).mtls is MtlsMode.DISABLE for each in cell.topology.workloads
+        )
+        if plain or former == (cell.chain_depth, cell.certificate_life_s):
+            return
+        settings["leaf_life_s"] = cell.certificate_life_s
+        controller = placement.directory / CONTROLLER_DIRECTORY
+        authority.store_issuer(self._of_depth(placement, cell).issuer, controller)
+        write_private(controller / IDENTITIES_FILE, json.dumps(settings))
+        _tell(placement, "issuer")
+        names = [placed.name for placed in placement.workloads]
+        within_s = placement.patience.settle_s
+        told = _tell(placement, "renew", pods=names, within_s=within_s)
+        if missing := sorted(set(names) - {each["pod"] for each in told["renewed"]}):
+            raise messages.CONFIG_SLOW.error(
+                pod=missing[0], cell=cell.name, timeout=within_s, waiting=f"a new certificate: {told['why']}"
+            )
+        outsiders.issue(placement, self._authorities[own])
+
     def _hand_out(self, placement: Placement, cell: Cell) -> Any:
         """The cell's snapshot, sent on every stream. Raises MW422 for a proxy that calls the unknown."""
         made = self._write_snapshot(placement, cell)
@@ -221,6 +258,6 @@ def _unknown_api(reason: str) -> MeshwiseError:
     )
 
 
-def _tell(placement: Placement, word: str) -> dict[str, Any]:
+def _tell(placement: Placement, word: str, **more: object) -> dict[str, Any]:
     directory = placement.directory / CONTROLLER_DIRECTORY
-    return command.tell(directory, word, placement.process_set, placement.patience.control_s)
+    return command.tell(directory, word, placement.process_set, placement.patience.control_s, **more)

@@ -16,6 +16,7 @@ import numpy as np
 from meshwise.study.counting import Counting, PlannedWindow, WindowKind
 from meshwise.study.design.alone import rounds_per_block
 from meshwise.study.design.rounds import set_name
+from meshwise.study.factors import BY_KEY
 from meshwise.study.model import (
     Cell,
     MeshName,
@@ -75,7 +76,12 @@ def why_not_counted(cell: Cell, counting: Counting) -> str | None:
         return "a stream of messages is not one request"
     if cell.request_sizes or cell.response_sizes:
         return "sizes that are drawn differ from window to window; count fixed sizes"
+    if cell.mesh is MeshName.LINKERD and (cell.chain_depth, cell.certificate_life_s) != _CERTIFICATE:
+        return "a counted Linkerd proxy has one certificate all its life, of the usual kind"
     return None
+
+
+_CERTIFICATE = (BY_KEY["chain_depth"].default, BY_KEY["certificate_life"].default)
 
 
 def counting_design(study: Study) -> tuple[Trial, ...]:
