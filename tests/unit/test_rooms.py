@@ -8,7 +8,19 @@ from pathlib import Path
 import meshwise
 
 ROOMS = (
-    *("core", "stats", "study", "findings", "archive", "load", "service", "telemetry", "mesh", "testbed"),
+    *(
+        "core",
+        "stats",
+        "study",
+        "findings",
+        "archive",
+        "load",
+        "service",
+        "telemetry",
+        "series",
+        "mesh",
+        "testbed",
+    ),
     *("measure", "runner", "analysis", "report", "cli"),
 )
 ROOT = Path(meshwise.__file__).parent

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -43,6 +45,7 @@ MEMORY_BYTES = 1 << 30
 DISK_BYTES = 1 << 30
 OPEN_FILES = 4096
 TASKS = 1024
+_PROMTOOL_S = 20.0
 INOTIFY_INSTANCES = 64
 """Enough for a study of two workloads and its twin; of a larger one `require_room` asks."""
 
@@ -93,6 +96,7 @@ def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
         linkerd(),
         istiod(),
         *counting(),
+        prometheus(),
         *python(),
     )
 
@@ -396,6 +400,29 @@ def _valgrind() -> CheckResult:
     except MeshwiseError as error:
         return CheckResult("counting", name, Grade.WARNING, error.what, error.remedy)
     return CheckResult("counting", name, Grade.OK, f"{told['version']}; {told['cpu']}")
+
+
+def prometheus() -> CheckResult:
+    """Optional: nothing of a study needs it; its own tests do, and whoever wants the numbers in it."""
+    name = "promtool makes a Prometheus's blocks of an export"
+    path = shutil.which("promtool")
+    if path is None:
+        detail = "there is none here (only `meshwise export --format openmetrics` has a use for it)"
+        return CheckResult("series", name, Grade.WARNING, detail, "apt-get install prometheus")
+    try:
+        told = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=_PROMTOOL_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return CheckResult("series", name, Grade.WARNING, f"{path}: {error}", "apt-get install prometheus")
+    said = (told.stdout or told.stderr).strip().splitlines()
+    version = said[0].partition(" (")[0] if said else f"exit status {told.returncode}"
+    return graded(
+        "series",
+        name,
+        told.returncode == 0,
+        f"{version} ({path})",
+        "apt-get install prometheus",
+        Grade.WARNING,
+    )
 
 
 def python() -> tuple[CheckResult, ...]:
