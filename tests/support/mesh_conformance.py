@@ -11,6 +11,7 @@ Nothing here starts a process of a mesh; postures on running proxies are proven 
 
 from __future__ import annotations
 
+import json
 import stat
 import sys
 from collections.abc import Callable
@@ -22,12 +23,26 @@ import yaml
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
+from meshwise.mesh.changes import NOT_DONE
 from meshwise.mesh.expectations import Expectation, Meaning, What, Who
 from meshwise.mesh.request import request_of
 from meshwise.mesh.seam import OUTSIDER, Delivered, LocalMesh, PlacedWorkload, Placement
 from meshwise.mesh.traits import NAMES
 from meshwise.study.graph.model import GraphService
 from meshwise.study.model import LADDER, NO_MESH, Cell, MtlsMode, Protocol, Topology, TopologyKind
+from meshwise.study.timeline import (
+    Act,
+    ChangePosture,
+    Fail,
+    Failing,
+    PushPolicies,
+    RenewalFault,
+    Restart,
+    Restarted,
+    Rotate,
+    Rotated,
+    Skew,
+)
 from meshwise.telemetry.seam import Moment
 from meshwise.telemetry.source import Source
 from meshwise.testbed.fake_reach import FakeReach
@@ -35,6 +50,18 @@ from tests.support.mesh_graph import SHOP
 from tests.support.mesh_graph import TOPOLOGY as SHOP_TOPOLOGY
 
 CHAIN = Topology(TopologyKind.CHAIN, 2)
+ACTS: tuple[Act, ...] = (
+    *(Rotate(what) for what in Rotated),
+    Rotate(Rotated.ANCHOR, overlap=False),
+    PushPolicies(3),
+    PushPolicies(3, relevant=True),
+    *(ChangePosture(posture) for posture in LADDER),
+    *(Restart(what, drain) for what in Restarted for drain in (False, True)),
+    *(Fail(what, 10**9, how) for what in Failing for how in RenewalFault),
+    Skew(10**9, 10**9),
+    Skew(-(10**9), 10**9),
+)
+"""Every kind of event."""
 
 
 class MeshConformance:
@@ -173,6 +200,47 @@ class MeshConformance:
                     assert source is not None
                     assert (source.environment, source.workload) == (mesh.model.name, pod)
                     assert (sample.metric, sample.value) == ("reachable", 0.0)
+
+    def test_every_event_can_happen_or_it_is_said_why_not(self) -> None:
+        mesh = type(self).mesh()
+        sidecars = bool(mesh.capture("node-1"))
+        for act in ACTS:
+            why = mesh.cannot(self.cell, act)
+            assert why is None or why.strip(), act
+            assert why or sidecars or act == Restart(Restarted.SERVICE), (
+                "without a sidecar nothing is to change"
+            )
+        assert mesh.cannot(self.cell, Restart(Restarted.SERVICE)) is None, "services are of no mesh"
+        assert mesh.cannot(self.cell, ChangePosture(NO_MESH)), "a mesh is not left within a trial"
+
+    def test_a_change_is_told_of_each_workload_or_the_silent_proxy_is_named(self, tmp_path: Path) -> None:
+        mesh, placement = type(self).mesh(), self.placement(tmp_path)
+        mesh.prepare(placement, self.cell)
+        used = {placed.name for placed in placement.of(self.cell.topology)}
+        for act in ACTS:
+            if not isinstance(act, Rotate | PushPolicies | ChangePosture) or mesh.cannot(self.cell, act):
+                continue
+            try:
+                taken = mesh.carry_out(placement, self.cell, act, FakeReach())
+            except MeshwiseError as error:
+                assert error.code in (messages.ADMIN_SILENT.code, messages.CONTROLLER_SILENT.code), act
+                continue
+            assert {each.workload for each in taken} == used, act
+            for each in taken:
+                assert each.done_ns is not None or each.detail[NOT_DONE], act
+                json.dumps(dict(each.detail))
+
+    def test_what_fails_for_a_while_is_over_when_it_is_left_and_may_come_again(self, tmp_path: Path) -> None:
+        mesh, placement = type(self).mesh(), self.placement(tmp_path)
+        mesh.prepare(placement, self.cell)
+        for act in ACTS:
+            if not isinstance(act, Fail | Skew) or mesh.cannot(self.cell, act):
+                continue
+            if isinstance(act, Fail) and act.what is Failing.CONTROLLER:
+                continue  # the testbed's
+            for _ in range(2):
+                with mesh.failing(placement, act):
+                    pass
 
     def test_describe_is_text(self) -> None:
         facts = type(self).mesh().describe()

@@ -227,7 +227,15 @@ def test_metadata_of_another_shape_is_refused(archive: Path, facts: dict[str, ob
 
 
 @pytest.mark.parametrize(
-    "facts", [{"seed": "x"}, {"confidence": 7}, {"outlier_rule": []}, {"cells": [{}]}, {"trial": None}]
+    "facts",
+    [
+        {"seed": "x"},
+        {"confidence": 7},
+        {"outlier_rule": []},
+        {"cells": [{}]},
+        {"trial": None},
+        {"trial": {"timeline": 7}},
+    ],
 )
 def test_a_study_of_another_shape_is_refused(archive: Path, facts: dict[str, object]) -> None:
     path = archive / "study.json"
@@ -252,6 +260,9 @@ class Killed(BaseException):
     pass
 
 
+OLD_COLUMNS = {column.name for column in EVENTS.columns if not column.added}
+
+
 def outcome(number: int) -> TrialOutcome:
     trial = TRIALS[number]
     with FakeTestbed(STUDY) as testbed:
@@ -259,7 +270,7 @@ def outcome(number: int) -> TrialOutcome:
         events = EVENTS.arrow.empty_table().from_pydict(
             {"trial_id": [trial.trial_id], "t_ns": [number], "kind": ["restart"], "target": ["x"],
              "duration_ns": [1], "detail": ["{}"]},
-            schema=EVENTS.arrow,
+            schema=pa.schema([each for each in EVENTS.arrow if each.name in OLD_COLUMNS]),
         )  # fmt: skip
         return TrialOutcome(
             trial, TrialStatus.OK, Proof((Check("a", "b", "b", True),)), resources=testbed.resources(trial),

@@ -100,6 +100,9 @@ class Kiosk:
     def rest(self, place: ApplicationEnvironment) -> None:
         place.tell(place.environment.nodes[0].name, 80, "/close")
 
+    def again(self, place: ApplicationEnvironment, cell: Cell, workload: str) -> None:
+        place.tell(workload, 80, "/open")
+
     def renew(self, place: ApplicationEnvironment, cell: Cell) -> None:
         self.sold = 0
 

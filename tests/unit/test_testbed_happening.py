@@ -121,7 +121,7 @@ def happened(
         found = Happenings(
             [arm(mesh or Talking(), bed or Bed(), tmp_path)], Timeline(declared), window_ms * MS, hands
         )
-        found.begin(time.monotonic_ns())
+        found.begin(time.monotonic_ns(), {"linkerd/a"})
         time.sleep((window_ms if ends_ms is None else ends_ms) / 1000)
         found.end()
     table = found.events_of("linkerd/a")

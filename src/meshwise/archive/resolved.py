@@ -133,10 +133,12 @@ def of_values(values: Mapping[str, Any], source: str, traces: Path) -> Study:
 
 def _plan_of(values: Mapping[str, Any]) -> TrialPlan:
     """In archives from before there were events of any kind, a plan says how often a proxy is restarted."""
-    plan = _plan().validate_python({name: each for name, each in values.items() if name != "timeline"})
-    if "timeline" in values:
-        return replace(plan, timeline=timeline_of_values(values["timeline"]))
-    every_ns = _WHOLE.validate_python(values.get("restart_every_ns", 0))
+    given = dict(values)  # raises TypeError for what is no mapping
+    timeline = given.pop("timeline", None)
+    plan = _plan().validate_python(given)
+    if timeline is not None:
+        return replace(plan, timeline=timeline_of_values(timeline))
+    every_ns = _WHOLE.validate_python(given.get("restart_every_ns", 0))
     restarts = Declared(Restart(Restarted.PROXY), every_ns=every_ns)
     return replace(plan, timeline=Timeline((restarts,) if every_ns else ()))
 

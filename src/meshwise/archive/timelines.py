@@ -53,9 +53,8 @@ def timeline_of_values(values: Iterable[Mapping[str, Any]]) -> Timeline:
 
 
 def _declared(values: Mapping[str, Any]) -> Declared:
-    rest = {name: value for name, value in values.items() if name not in ("act", "at_ns", "every_ns")}
+    rest = dict(values)
+    word, at_ns, every_ns = (rest.pop(name) for name in ("act", "at_ns", "every_ns"))
     return Declared(
-        _of(values["act"]).validate_python(rest),
-        _TIMES.validate_python(values["at_ns"]),
-        _PERIOD.validate_python(values["every_ns"]),
+        _of(word).validate_python(rest), _TIMES.validate_python(at_ns), _PERIOD.validate_python(every_ns)
     )

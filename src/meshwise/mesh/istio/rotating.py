@@ -65,7 +65,7 @@ class Rotation:
                 done[name],
                 {
                     "serial_before": before[name],
-                    **_kept(counted[name], open_then[name]),
+                    **self._kept(counted[name], open_then[name]),
                     **self._proof(name),
                 },
             ),
@@ -136,21 +136,21 @@ class Rotation:
         request = on_hop(cell, callers[0], callee, What.ALLOWED, Plan())
         secure = tls_client(cell, target, twin, str(twin.root))
         answer = self.reach.call(OUTSIDER, target.pod_ip, callee.port(cell.protocol), request, secure)
-        return (answer.handshake.serial, "on the wire") if answer.handshake else ("", str(answer))
+        if answer.handshake is None:
+            return self._in_its_own_words(name, serial_of(self._files(name)), f"; on the wire: {answer}")
+        return answer.handshake.serial, "on the wire"
 
-    def _in_its_own_words(self, name: str, wanted: str) -> tuple[str, str]:
+    def _in_its_own_words(self, name: str, wanted: str, beside: str = "") -> tuple[str, str]:
         """Its administration also names certificates of connections that are still open."""
         certificates = EnvoyAdmin(name, self.reach).json("/certs")["certificates"]
         named = [one["serial_number"].lstrip("0") for each in certificates for one in each["cert_chain"]]
         seen = wanted if wanted in named else ", ".join(dict.fromkeys(named))
-        return seen, "by its administration"
+        return seen, f"by its administration{beside}"
 
-
-def _kept(before: Stats, after: Stats) -> Mapping[str, object]:
-    moved = grown(before, after)
-    ended = total(moved, rf"({_IN}|{_OUT})destroy")
-    return {
-        "connections_before": total(before, rf"({_IN}|{_OUT})active"),
-        "connections_ended": ended,
-        "connections_kept": ended == 0,
-    }
+    def _kept(self, before: Stats, after: Stats) -> Mapping[str, object]:
+        """Where the load itself ends connections, those that end tell nothing."""
+        ended = total(grown(before, after), rf"({_IN}|{_OUT})destroy")
+        found = {"connections_before": total(before, rf"({_IN}|{_OUT})active"), "connections_ended": ended}
+        if self.cell.requests_per_connection or self.cell.churn_per_s:
+            return found
+        return {**found, "connections_kept": ended == 0}

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from meshwise.core.process import OwnedProcess
 from meshwise.mesh.reach import Reach
@@ -15,7 +14,7 @@ from meshwise.study.timeline import RenewalFault, Restarted
 from meshwise.testbed.layout import SERVICE, Environment
 from meshwise.testbed.local.happening import DisturbedArm
 from meshwise.testbed.local.running import RunningProcesses
-from meshwise.testbed.local.stage import CONTROL_PLANE, LocalStage
+from meshwise.testbed.local.stage import CONTROL_PLANE, wait_for_control_plane
 
 PROXY = "proxy"
 """Role of a sidecar's process."""
@@ -33,12 +32,16 @@ def disturbed_arm(
     """`used`: the part of an environment that the cell's topology has. `watched`: the processes of the whole;
     who is started anew takes its place there. `service_again`: told the workload whose service was."""
 
+    targets = _targets(used, [process.name for process in processes.of(used.name)])
+
     def restart(name: str, drain: bool) -> dict[str, object]:
         former = next(each for each in watched if each.name == name)
         again = processes.start_again(former, drain=drain)
         watched[watched.index(former)] = again
         if name.endswith(f"/{SERVICE}"):
             service_again(name.split("/")[-2])
+        if name.endswith(f"/{CONTROL_PLANE}"):
+            wait_for_control_plane(mesh, used.placement, [again])
         ending = {"ending": former.ending} if drain else {"signal": "SIGKILL"}
         return {**ending, "former_pid": former.pid, "pid": again.pid}
 
@@ -48,13 +51,11 @@ def disturbed_arm(
             with processes.still(used, CONTROL_PLANE):
                 yield
             return
-        ended = partial(processes.without, used, CONTROL_PLANE)
-        try:
-            with LocalStage(mesh, used.placement, reach, ended).without_control_plane():
-                yield
-        finally:
-            now = {each.name: each for each in processes.of(used.name)}
-            watched[:] = [now.get(each.name, each) for each in watched]
+        with processes.without(used, CONTROL_PLANE):
+            yield
+        now = {each.name: each for each in processes.of(used.name)}
+        wait_for_control_plane(mesh, used.placement, [now[name] for name in targets[Restarted.CONTROLLER]])
+        watched[:] = [now.get(each.name, each) for each in watched]
 
     return DisturbedArm(
         environment=used.name,
@@ -62,7 +63,7 @@ def disturbed_arm(
         placement=used.placement,
         cell=cell,
         reach=reach,
-        targets=_targets(used, [process.name for process in processes.of(used.name)]),
+        targets=targets,
         restart=restart,
         without_controller=without_controller,
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 LATE_NS = 100_000_000
 """An event that begins later than this after it was intended is flagged."""
+OVER = "the trial had ended"
+"""Before it could begin."""
 Detail = Mapping[str, object]
 
 
@@ -86,8 +88,9 @@ class _Step:
 class _Worker:
     """Goes through the events of one arm, in the order of time."""
 
-    def __init__(self, arm: DisturbedArm, occurrences: Sequence[Occurrence]) -> None:
+    def __init__(self, arm: DisturbedArm, occurrences: Sequence[Occurrence], window_ns: int) -> None:
         self.arm = arm
+        self._window_ns = window_ns
         self.rows: list[EventRow] = []
         self.failure = ""
         self._steps = sorted(
@@ -104,7 +107,7 @@ class _Worker:
                 if _slept(zero_ns + step.at_ns, stop) and not self.failure:
                     self._take(step, zero_ns)
                 elif not step.ends:
-                    self._not_begun(step.occurrence, "the trial had ended")
+                    self._not_begun(step.occurrence, OVER)
         finally:
             self._end_all(zero_ns)
 
@@ -117,6 +120,9 @@ class _Worker:
             self._not_begun(occurrence, reason)
             return
         begun_ns = time.monotonic_ns() - zero_ns
+        if begun_ns >= self._window_ns:
+            self._not_begun(occurrence, OVER)
+            return
         try:
             self._begin(occurrence, begun_ns, zero_ns)
         except MeshwiseError as error:
@@ -224,7 +230,7 @@ class _Worker:
 
 @dataclass
 class Happenings:
-    """All that happens to the arms of one round. `begin`, then `end`, once each."""
+    """All that happens to the arms of one round. `begin`, once, then `end`."""
 
     arms: Sequence[DisturbedArm]
     timeline: Timeline
@@ -235,9 +241,14 @@ class Happenings:
     _workers: dict[str, _Worker] = field(default_factory=dict)
     _running: list[Future[None]] = field(default_factory=list)
 
-    def begin(self, zero_ns: int) -> None:
+    def begin(self, zero_ns: int, environments: Collection[str]) -> None:
+        """To the arms of these environments: others are not measured."""
         occurrences = self.timeline.occurrences(self.window_ns)
-        self._workers = {arm.environment: _Worker(arm, occurrences) for arm in self.arms}
+        self._workers = {
+            arm.environment: _Worker(arm, occurrences, self.window_ns)
+            for arm in self.arms
+            if arm.environment in environments
+        }
         self._running = [
             self.hands.submit(worker.run, zero_ns, self._stop) for worker in self._workers.values()
         ]

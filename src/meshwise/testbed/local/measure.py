@@ -89,6 +89,9 @@ def measure(
         if begun:
             spec = instruments[0].spec
             window = Window(zeros_ns[0], zeros_ns[0] + spec.duration_ns, sampling.interval_ns)
+            if happenings:
+                happenings.begin(window.t0_ns, {arm.environment for arm in begun})
+                stack.callback(happenings.end)
             # Only this thread reaps, so one that is running here still has its entry in /proc.
             serving = [
                 process
@@ -106,13 +109,11 @@ def measure(
             exact += [pmu] if pmu.counts else []
             between = brisk(sampling, clocks, instruments[0].directory, window, timeline)
             with Recording(window, exact, others, between) as recording:
-                try:
-                    if happenings:
-                        happenings.begin(window.t0_ns)
-                    _watch(begun, window.t0_ns, observe, happenings)
-                finally:
-                    if happenings:
-                        happenings.end()
+                _watch(begun, window.t0_ns, observe, happenings)
+                if happenings:
+                    happenings.end()
+                for arm in begun:
+                    _look(arm, happenings)
                 if all(arm.failure for arm in begun):
                     recording.stop()
                 telemetry = recording.result()
@@ -223,9 +224,7 @@ def _watch(arms: Sequence[Arm], zero_ns: int, observe: Observe, happenings: Happ
         if (failure := _ended(_failed(running))) is not None:
             _fail(arms, failure)
         for arm in living:
-            words = happenings.failure_of(arm.environment) if happenings else ""
-            if words and arm.failure is None:
-                arm.failure = Failure(words)
+            _look(arm, happenings)
         if all(arm.failure for arm in arms):
             return
         running = [instrument for instrument in running if instrument.process.running]
@@ -236,6 +235,13 @@ def _watch(arms: Sequence[Arm], zero_ns: int, observe: Observe, happenings: Happ
         completed, p50_us = instruments[0].peek()
         elapsed_s = (time.monotonic_ns() - zero_ns + spec.warmup_ns) / 1e9
         observe(LiveProgress(elapsed_s, completed, p50_us))
+
+
+def _look(arm: Arm, happenings: Happenings | None) -> None:
+    """Whether what was to happen to it could be done; a reason of its own comes first."""
+    words = happenings.failure_of(arm.environment) if happenings else ""
+    if words and arm.failure is None:
+        arm.failure = Failure(words)
 
 
 def _fail(arms: Iterable[Arm], failure: Failure) -> None:

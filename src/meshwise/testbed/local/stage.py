@@ -4,15 +4,17 @@ process."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
+from meshwise.core.process import OwnedProcess
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import LocalMesh, Placement
 from meshwise.study.model import Cell
+from meshwise.testbed.local.processes import check_alive
 
 CONTROL_PLANE = "controller"
 """The role of its process, where it is one."""
@@ -40,16 +42,21 @@ class LocalStage:
         with self.ended() as why:
             yield why
         if not why:
-            self._wait_for_control_plane()
+            wait_for_control_plane(self.mesh, self.placement)
 
-    def _wait_for_control_plane(self) -> None:
-        """Raises MW421 when it does not answer in time."""
-        deadline = time.monotonic() + self.placement.patience.settle_s
-        while True:
-            try:
-                self.mesh.delivered(self.placement)
-                return
-            except MeshwiseError as error:
-                if error.code != messages.CONTROLLER_SILENT.code or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.02)
+
+def wait_for_control_plane(
+    mesh: LocalMesh, placement: Placement, processes: Sequence[OwnedProcess] = ()
+) -> None:
+    """After its start. Raises MW421 when it does not answer in time, MW503 when one of its processes has
+    ended."""
+    deadline = time.monotonic() + placement.patience.settle_s
+    while True:
+        try:
+            mesh.delivered(placement)
+            return
+        except MeshwiseError as error:
+            check_alive(processes)
+            if error.code != messages.CONTROLLER_SILENT.code or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)

@@ -1,0 +1,122 @@
+"""Events on real proxies: each is proven by what was seen of it, and by what became of requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import pytest
+from tests.support.people import ORDINARY, ROOT, command_as, environment_as
+
+from meshwise.core.errors import MeshwiseError
+from meshwise.mesh.istio.binary import envoy_path
+from meshwise.mesh.linkerd.binary import proxy_path
+
+ME = ROOT if os.geteuid() == 0 else ORDINARY
+
+
+def scene(name: str) -> list[dict[str, Any]]:
+    for binary in (envoy_path, proxy_path) if name == "gone" else (envoy_path,):
+        try:
+            binary()
+        except MeshwiseError as error:
+            pytest.skip(f"needs a proxy: {error.remedy}")
+    done = subprocess.run(
+        command_as(ME, "-m", "tests.support.inside_events", name),
+        env=environment_as(ME), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:] + done.stdout[-4000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def of(told: dict[str, Any], event: str, occurrence: int | None = None) -> list[dict[str, Any]]:
+    return [
+        row for row in told["events"] if row["event"] == event and occurrence in (None, row["occurrence"])
+    ]
+
+
+def test_what_istio_changes_is_proven_no_request_notices_and_the_next_trial_has_none_of_it() -> None:
+    *arms, first, second = scene("changes")
+    told, twin = sorted(arms, key=lambda each: str(each["role"]))
+    assert (told["role"], twin["role"]) == ("cell", "twin")
+    assert twin["events"] == []
+    assert {each["failure"] for each in arms} == {""}, arms
+    assert told["failed"] == twin["failed"] == []
+
+    sidecars = ["istio/a/client/proxy", "istio/a/node-1/proxy"]
+    if told["events"][0]["target"].startswith("istio/b"):
+        sidecars = ["istio/b/client/proxy", "istio/b/node-1/proxy"]
+    for row in told["events"]:
+        if row["event"] != "restart controller":
+            assert row["intended_ns"] <= row["begun_ns"] <= row["done_ns"], row
+    serials: dict[str, list[str]] = {name: [] for name in sidecars}
+    for name in ("rotate leaf", "rotate issuer", "rotate anchor"):
+        rows = of(told, name)
+        assert [row["target"] for row in rows] == sidecars
+        for row in rows:
+            detail = row["detail"]
+            assert detail["proven"], row
+            assert detail["connections_before"] > 0
+            assert detail["connections_kept"], "open connections outlive their certificates"
+            serials[row["target"]] += [detail["serial_before"], detail["serial_seen"]]
+        assert [row["detail"]["seen"] for row in rows] == ["by its administration", "on the wire"]
+    for seen in serials.values():
+        assert len(set(seen)) == 4, "each rotation is another certificate"
+        assert seen[1] == seen[2]
+        assert seen[3] == seen[4], "what one left is what the next one finds"
+    versions = [row["detail"]["version"] for name in ("push policies", "posture") for row in of(told, name)]
+    assert len(set(versions)) == 4
+    [controller] = of(told, "restart controller")
+    assert controller["begun_ns"] is None
+    assert "no process is the control plane" in controller["detail"]["not_done"]
+    assert first == second == {"proven": True}
+
+
+def test_certificates_that_expire_stop_those_who_start_anew_until_somebody_signs() -> None:
+    [told] = scene("renewal")
+    assert told["failure"] == ""
+    refused = of(told, "rotate leaf", 2)
+    assert {(row["done_ns"], row["detail"]["not_done"]) for row in refused} == {
+        (None, "the authority cannot be reached")
+    }
+    [restart] = of(told, "restart proxy")
+    renewed = max(row["done_ns"] for row in of(told, "rotate leaf", 4))
+    failed = [when for when, *_ in told["failed"]]
+    before = [when for when in failed if when < restart["begun_ns"] / 1e9 - 0.1]
+    assert before == [], "connections that are open outlive a certificate that has expired"
+    without = [when for when in failed if restart["done_ns"] < when * 1e9 < renewed]
+    assert len(without) > 50, "100 a second for more than a second"
+    assert [when for when in failed if when * 1e9 > renewed + 0.5e9] == []
+    assert all(row["detail"]["proven"] for row in of(told, "rotate leaf", 4))
+
+
+def test_a_plaintext_client_fails_from_strict_on_and_is_served_again_when_it_is_permissive() -> None:
+    [told] = scene("transition")
+    assert told["failure"] == ""
+    strict, back = (max(row["done_ns"] for row in of(told, "posture", number)) for number in (0, 1))
+    assert {client for _, client, _ in told["failed"]} == {"outside"}
+    when = [at_s * 1e9 for at_s, *_ in told["failed"]]
+    begun = of(told, "posture", 0)[0]["begun_ns"]
+    assert min(when) > begun - 0.1e9
+    assert len([each for each in when if strict < each < back]) > 50
+    assert [each for each in when if each > back + 0.5e9] == []
+    named = [row["detail"] for row in of(told, "posture")]
+    assert [each["back"] for each in named] == [False, False, True, True]
+
+
+def test_a_control_plane_that_is_gone_for_good_fails_the_trial_and_the_next_one_is_well() -> None:
+    proven, failed, next_one = scene("gone")
+    assert proven == {"proven": True}
+    assert failed["failure"].startswith(
+        "event `fail controller` at 500ms failed: linkerd/a/client/controller"
+    )
+    assert [flag.partition(":")[0] for flag in failed["flags"] if "late" not in flag] == ["event_failed"]
+    assert failed["requests"] > 0, "what was recorded until then is kept"
+    assert [(row["event"], row["done_ns"]) for row in failed["events"]] == [
+        ("fail controller", None),
+        ("restart proxy", None),
+    ]
+    assert next_one["failure"] == ""
+    assert all(row["done_ns"] for row in next_one["events"]), next_one["events"]

@@ -1,0 +1,196 @@
+"""Program of the tests of events on real proxies: `inside_events.py SCENE`. Prints a line of JSON per trial.
+
+Like `inside_testbed`; what is done to a trial is what its study declares.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+import sys
+from dataclasses import replace
+from typing import Any
+
+from meshwise.core.errors import MeshwiseError
+from meshwise.mesh.istio.mesh import ISTIO_DRAIN_TIME_S, IstioMesh
+from meshwise.mesh.linkerd.mesh import LinkerdMesh
+from meshwise.mesh.linkerd.names import CONTROLLER_DIRECTORY
+from meshwise.mesh.seam import LocalMesh
+from meshwise.runner.trial import run_round
+from meshwise.study.design.blocks import design_block
+from meshwise.study.model import (
+    LADDER,
+    Arrangement,
+    Arrivals,
+    Cell,
+    Control,
+    MeshName,
+    Study,
+    Timeline,
+    Trial,
+    TrialPlan,
+)
+from meshwise.study.timeline import (
+    Act,
+    ChangePosture,
+    Declared,
+    Fail,
+    Failing,
+    PushPolicies,
+    RenewalFault,
+    Restart,
+    Restarted,
+    Rotate,
+    Rotated,
+)
+from meshwise.testbed.local.testbed import LocalTestbed
+from meshwise.testbed.local.world import enter_world
+from meshwise.testbed.seam import LiveProgress
+from tests.support.inside_testbed import nothing
+from tests.support.inside_world import say
+from tests.support.studies import cell, study
+
+PLAINTEXT, PERMISSIVE, STRICT, NAMESPACE, _ = LADDER
+S = 10**9
+LIFE = dt.timedelta(seconds=6)
+
+
+def at(seconds: float, act: Act) -> Declared:
+    return Declared(act, (round(seconds * S),))
+
+
+def question(of: Cell, seconds: float, *declared: Declared, **more: Any) -> Study:
+    plan = TrialPlan(300_000_000, round(seconds * S), Arrivals.CONSTANT, 2 * S, timeline=Timeline(declared))
+    return study([of], trial=plan, **more)
+
+
+def run(bed: LocalTestbed, arms: list[Trial]) -> None:
+    for outcome in run_round(arms, bed, nothing):
+        measured = outcome.measurement
+        if measured is None:
+            say(failure=outcome.failure, status=str(outcome.status))
+            continue
+        events = measured.events.to_pylist() if measured.events is not None else []
+        say(
+            role=str(outcome.trial.role),
+            status=str(outcome.status),
+            failure=outcome.failure,
+            flags=list(measured.flags),
+            events=[{**row, "detail": json.loads(row["detail"])} for row in events],
+            failed=[
+                [row["intended_ns"] / S, row["client"], row["error"]]
+                for row in measured.requests.select(["intended_ns", "client", "error"]).to_pylist()
+                if row["error"] and row["intended_ns"] >= 0
+            ],
+            requests=measured.requests.num_rows,
+        )
+
+
+def again(of: Study) -> list[Trial]:
+    return [replace(each, trial_id=f"again-{each.trial_id}") for each in design_block(of, 0)]
+
+
+def changes() -> int:
+    """Everything that Istio can change without a request noticing, beside a twin to which nothing happens;
+    then the same once more, for which all of it must have been undone."""
+    of = question(
+        cell(STRICT, rate_rps=100.0),
+        7,
+        at(0.3, Rotate(Rotated.LEAF)),
+        at(1.3, PushPolicies(50, relevant=True)),
+        at(2.3, Rotate(Rotated.ISSUER, S // 2)),
+        at(3.3, ChangePosture(NAMESPACE)),
+        at(4, Rotate(Rotated.ANCHOR)),
+        at(5, PushPolicies(20)),
+        at(5.7, ChangePosture(STRICT)),
+        at(6, Restart(Restarted.CONTROLLER)),
+        control=Control(twin=(cell(STRICT, rate_rps=100.0),)),
+        arrangement=Arrangement.TOGETHER,
+    )
+    with LocalTestbed(of, {MeshName.ISTIO: IstioMesh(drain_time_s=ISTIO_DRAIN_TIME_S, spare_keys=3)}) as bed:
+        bed.restart(0)
+        run(bed, design_block(of, 0))  # type: ignore[arg-type]
+        for arm in again(of):
+            bed.apply(arm)
+            say(proven=bed.prove(arm).passed)
+    return 0
+
+
+def renewal() -> int:
+    """Certificates expire while nobody signs; who starts anew then has no way until somebody does."""
+    of = question(
+        cell(STRICT, rate_rps=100.0),
+        10,
+        at(0.3, Rotate(Rotated.LEAF)),
+        at(1.5, Fail(Failing.RENEWAL, 7 * S, RenewalFault.GONE)),
+        at(2.5, Rotate(Rotated.LEAF)),
+        at(6.8, Restart(Restarted.PROXY, workload="client")),
+        at(8.7, Rotate(Rotated.LEAF)),
+    )
+    with LocalTestbed(of, {MeshName.ISTIO: IstioMesh(leaf_life=LIFE)}) as bed:
+        bed.restart(0)
+        run(bed, list(design_block(of, 0)))
+    return 0
+
+
+def transition() -> int:
+    """Permissive to strict and back with a plaintext client that is still there; then a drained restart."""
+    of = question(
+        cell(PERMISSIVE, rate_rps=100.0, plaintext_share=0.5),
+        5,
+        Declared(ChangePosture(STRICT), (S, 3 * S)),
+    )
+    with LocalTestbed(of, {MeshName.ISTIO: IstioMesh(drain_time_s=ISTIO_DRAIN_TIME_S)}) as bed:
+        bed.restart(0)
+        run(bed, list(design_block(of, 0)))
+    return 0
+
+
+def gone() -> int:
+    """A control plane that does not come back; then another execution, with another trial."""
+    one = replace(cell(STRICT, rate_rps=50.0), mesh=MeshName.LINKERD)
+    of = question(
+        one,
+        6,
+        at(0.5, Fail(Failing.CONTROLLER, S, RenewalFault.GONE)),
+        at(4, Restart(Restarted.PROXY)),
+    )
+    mesh: LocalMesh = LinkerdMesh()
+    with LocalTestbed(of, {MeshName.LINKERD: mesh}) as bed:
+        bed.restart(0)
+        [arm] = design_block(of, 0)
+        placement = bed._of(arm).placement
+        bed.apply(arm)
+        say(proven=bed.prove(arm).passed)
+
+        def lose(_: LiveProgress) -> None:
+            """What it needs for its start is not there any more."""
+            shutil.rmtree(placement.directory / CONTROLLER_DIRECTORY, ignore_errors=True)
+
+        measured = bed.measure([arm], lose)[arm.trial_id]
+        events = measured.events.to_pylist() if measured.events is not None else []
+        say(
+            failure=measured.failure,
+            flags=list(measured.flags),
+            requests=measured.requests.num_rows,
+            events=[{**row, "detail": json.loads(row["detail"])} for row in events],
+        )
+        bed.restart(0)
+        run(bed, again(of))
+    return 0
+
+
+SCENES = {scene.__name__: scene for scene in (changes, renewal, transition, gone)}
+
+
+def main() -> int:
+    try:
+        return enter_world(SCENES[sys.argv[1]])
+    except MeshwiseError as error:
+        print(json.dumps({"error": error.code, "what": error.what}), flush=True)
+        return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
