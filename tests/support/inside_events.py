@@ -135,12 +135,14 @@ def renewal() -> int:
 
 
 def transition() -> int:
-    """Permissive to strict and back with a plaintext client that is still there; then a drained restart."""
+    """Permissive to strict and back with a plaintext client that is still there."""
     of = question(
         cell(PERMISSIVE, rate_rps=100.0, plaintext_share=0.5),
-        5,
-        Declared(ChangePosture(STRICT), (S, 3 * S)),
+        5.5,
+        Declared(ChangePosture(STRICT), (S, 4 * S)),
     )
+    # Who waits for a connection longer than that has failed, instead of being served when all is permissive.
+    of = replace(of, trial=replace(of.trial, timeout_ns=S))
     with LocalTestbed(of, {MeshName.ISTIO: IstioMesh(drain_time_s=ISTIO_DRAIN_TIME_S)}) as bed:
         bed.restart(0)
         run(bed, list(design_block(of, 0)))
