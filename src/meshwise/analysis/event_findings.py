@@ -198,7 +198,9 @@ def _judged(one: _Question, correction: Adjusted, naming: Naming, settings: Sett
             estimate=float(values.mean()) if len(values) else 0.0,
             p_adjusted=p_adjusted,
             floor=one.floor,
-            excludes_zero=counted or (by_t is not None and by_t.excludes(0)),
+            excludes_zero=(one.p or 0.0) < settings.alpha
+            if counted
+            else by_t is not None and by_t.excludes(0),
         ),
         settings.alpha,
         more_is_worse=metric.more_is_worse,
@@ -223,7 +225,7 @@ def _judged(one: _Question, correction: Adjusted, naming: Naming, settings: Sett
         verdict=judgement.verdict, flags=tuple(flags), direction=judgement.direction,
         simultaneous_low=simultaneous_low, simultaneous_high=simultaneous_high,
         p=one.p, p_adjusted=p_adjusted, adjustment=adjustment,
-        floor=one.floor, mde=max(known) if known and not one.interval else None,
+        floor=one.floor, mde=(max(known) or None) if known and not one.interval else None,
         higher_in=int((values > 0).sum()) if len(values) else None, event=one.facts,
     )  # fmt: skip
     return replace(found, sentence=event_sentence.of_effect(found, naming.place(one.of.cell)))

@@ -8,6 +8,7 @@ of all is named, because the interval of a mean says nothing of the worst.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -55,7 +56,7 @@ def of_rules(of: EventOfCell, naming: Naming, settings: Settings) -> Iterator[Fi
             finding = level(
                 of, MetricKey(name, kind), _by_execution(own, value), facts, naming, settings, none
             )
-            named = replace(facts, named=_named(own, value))
+            named = replace(facts, named=_named(own, value), errors=_errors(own))
             finding = replace(finding, event=named)
             yield replace(finding, sentence=event_sentence.of_level(finding, naming.place(of.cell)))
     if own := [each for each in opening if not each[2].connection]:
@@ -82,6 +83,13 @@ def _by_execution(found: Sequence[_Known], value: _Value) -> FloatArray:
             latest[key] = max(latest.get(key, -np.inf), number)
     lives = np.array([life for life, *_ in latest], dtype=np.int64)
     return execution_means(np.array(list(latest.values())), lives) if latest else np.empty(0)
+
+
+def _errors(found: Sequence[_Known]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for _, _, passed in found:
+        total.update(dict(passed.errors))
+    return dict(sorted(total.items()))
 
 
 def _named(found: Sequence[_Known], value: _Value) -> str:

@@ -106,7 +106,7 @@ def of_level(finding: Finding, where: str) -> str:
             return f"{topic}: {passed} after the change was accepted, {times}."
         case _:
             refused = f"the first request{_kind(finding)} that the new rule refused was sent {size}"
-            return f"{topic}: {refused} after the change was accepted, {times}."
+            return f"{topic}: {refused} after the change was accepted, {times}{_errors(finding)}."
 
 
 def _kind(finding: Finding) -> str:

@@ -4,7 +4,8 @@ Controls: `same`, the cell twice in a block on the same processes (time noise); 
 set of processes as well (what memory layout does), which counts wherever different processes are compared;
 `halves`, two halves of one arm's requests, divided at random (time alone, within a round), which is shown
 beside the others and judges nothing. Control cells are pooled unless Levene's test objects; then the noisiest
-counts (`stats.floor`).
+counts (`stats.floor`). A twin to which nothing was done, while something was done to its cell, is no control:
+they are meant to differ.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def control(grid: Grid, metric: MetricKey, role: Role | None, confidence: float)
     cells: list[str] = []
     levels: list[float] = []
     for cell, one, other in zip(grid.cells, base, again, strict=True):
+        if role is Role.TWIN and grid.undisturbed_twin(cell):
+            continue
         both = np.isfinite(one) & np.isfinite(other)
         if not both.any() or not (one[both].any() or other[both].any()):
             continue

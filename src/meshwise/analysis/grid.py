@@ -57,6 +57,10 @@ class Grid:
         own = self.by_place.get((Role.CELL, cell), {})
         return max((arms[_round(result)] - 1 for result in own.values()), default=0)
 
+    def undisturbed_twin(self, cell: Cell) -> bool:
+        """Whether something was done to the cell's trials, and nothing to its twin beside it."""
+        return any(each.events is not None for each in self.by_place.get((Role.TWIN, cell), {}).values())
+
     @cached_property
     def metrics(self) -> tuple[MetricKey, ...]:
         """All metrics seen, in the order as trials gave them."""

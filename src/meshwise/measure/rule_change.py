@@ -15,6 +15,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,8 @@ class Passed:
     """The same as the archive has it, in the trial's time."""
     first_new_ms: float | None
     """When the first that only the new one explains was sent."""
+    errors: tuple[tuple[str, int], ...] = ()
+    """Of `requests` those that did not pass, by kind."""
 
 
 def rule_changes(
@@ -123,7 +126,13 @@ def _told(
             int((chosen & (at >= change.begun_ns) & (at < settled)).sum()),
             None if last is None else (last - change.begun_ns) / 1e6, last,
             (int(fresh[0]) - change.begun_ns) / 1e6 if len(fresh) else None,
+            _errors(group, chosen & ~passed & (at >= change.begun_ns) & (at < settled)),
         )  # fmt: skip
+
+
+def _errors(group: pl.DataFrame, chosen: BoolArray) -> tuple[tuple[str, int], ...]:
+    kinds = group["error"].filter(pl.Series(chosen)).replace("", "unanswered")
+    return tuple(sorted(Counter(kinds.to_list()).items()))
 
 
 def _kinds(group: pl.DataFrame, begun_ns: int) -> np.ndarray:

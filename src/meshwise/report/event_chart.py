@@ -13,7 +13,7 @@ from meshwise.report.charts import WIDTH
 from meshwise.stats.arrays import FloatArray
 
 LEFT, RIGHT, TOP = 52.0, WIDTH - 12, 12.0
-TIMES, SMALL, GAP = 150.0, 46.0, 22.0
+TIMES, SMALL, GAP = 150.0, 46.0, 26.0
 """Heights."""
 
 
@@ -164,12 +164,15 @@ def timeline_chart(name: str, title: str, timeline: EventTimeline) -> str:
     for (begun, done), event in zip(timeline.marks_s.reshape(-1, 2), timeline.events, strict=True):
         end = float(done) if np.isfinite(done) else float(begun)
         tip = f"{event}: {begun:.3f} s" + (f" to {done:.3f} s" if np.isfinite(done) else ", never done")
-        wide = max(1.6, x(end) - x(float(begun)))
+        wide = max(2.0, x(end) - x(float(begun)))
         parts.append(
             svg.rect(
                 x(float(begun)), TOP, wide, bottom - TOP, f"event-mark kind-{kinds.index(event) % 6}", tip
             )
         )
+    for number, kind in enumerate(kinds):
+        first = float(timeline.marks_s[timeline.events.index(kind), 0])
+        parts.append(svg.text(x(first) + 4, TOP + 11 + 13 * (number % 3), kind, "tick halo"))
     if timeline.twin_us.size:
         for row, quantile in zip(timeline.twin_us, ("median", "tail"), strict=True):
             parts.append(_line(x, y, seconds[: len(row)], row, f"curve line-twin-{quantile}"))

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from meshwise.core.units import plural
 from meshwise.findings.finding import Finding
+from meshwise.findings.metric import METRICS
 from meshwise.findings.pictures import EventCourse
 from meshwise.findings.subject import Against, EventEffect, Kind
 from meshwise.report import words
@@ -37,7 +38,11 @@ from meshwise.stats.verdict import Verdict
 
 _Place = tuple[tuple[tuple[str, object], ...], str]
 """Levels of the cell, and the event."""
-RULES = ("event_last_old_ms", "event_first_new_ms")
+LAST_OLD, FIRST_NEW = "event_last_old_ms", "event_first_new_ms"
+
+
+_COUNTED = ("requests", "handshakes")
+"""Units that titles say."""
 
 
 def section(content: Content) -> Section | None:
@@ -61,8 +66,9 @@ def section(content: Content) -> Section | None:
         where = _where(dict(levels), varying)
         blocks += [Heading(f"{event}: {where}"), *_drawn(name, content, own, event, where)]
         blocks.append(_table(name, event, where, own))
-        if rules := [each.sentence for each in own if each.metric in RULES and each.sentence]:
-            blocks.append(Sentences(tuple(rules)))
+        rules = LAST_OLD, FIRST_NEW
+        if told := [each.sentence for each in own if each.metric in rules and not each.part]:
+            blocks.append(Sentences(tuple(told)))
     blocks += _timelines(content)
     return Section("events", "While it runs", tuple(blocks), "what was done while it ran")
 
@@ -74,7 +80,11 @@ def sentences(content: Content) -> Iterator[str]:
         assert isinstance(subject, EventEffect)
         first = finding.metric == "event_disturbed_requests" and subject.against is Against.PLACEBO
         failed = finding.metric == "event_failures" and subject.against is Against.PLACEBO
-        if first or (failed and finding.event and finding.event.failures) or finding.metric == RULES[0]:
+        if (
+            first
+            or (failed and finding.event and finding.event.failures)
+            or (finding.metric == LAST_OLD and not finding.part)
+        ):
             yield finding.sentence
 
 
@@ -100,17 +110,20 @@ def _table(name: str, event: str, where: str, own: Sequence[Finding]) -> Table:
     facts = next(each.event for each in own if each.event)
     executions = max(each.n for each in own)
     shared = tuple(words.common_notes(each for each in own if each.verdict and each.estimate is not None))
-    rows = tuple(_row(found, shared, twins=twins) for found in by_key.values())
+    order = list(METRICS)
+    keys = sorted(by_key, key=lambda key: order.index(key.partition("@")[0]))
+    rows = tuple(_row(by_key[key], shared, twins=twins) for key in keys)
     columns = (
-        TableColumn("each time", Setting.LABEL, ""), TableColumn("unit", Setting.PROSE),
+        TableColumn("each time", Setting.LABEL, ""),
         TableColumn("more than usual", Setting.STRONG, "more"), TableColumn("interval", Setting.INTERVAL),
         TableColumn("verdict", Setting.VERDICT),
-        *([TableColumn("more than the twin", Setting.STRONG, "twin"),
-           TableColumn("interval", Setting.INTERVAL),
-           TableColumn("against the twin", Setting.OUTCOME, "verdict")] if twins else []),
+        *([TableColumn("than the twin", Setting.STRONG, "twin"),
+           TableColumn("interval", Setting.INTERVAL, spare=True),
+           TableColumn("verdict", Setting.OUTCOME)] if twins else []),
     )  # fmt: skip
     times = f"{plural(facts.occurrences, 'time')} in {plural(executions, 'execution')}"
-    failed = f", {plural(facts.failures, 'request')} failed" if facts.failures else ", no request failed"
+    whose = " of clients inside the mesh" if any(each.metric == LAST_OLD for each in own) else ""
+    failed = f", {plural(facts.failures, 'request') if facts.failures else 'no request'}{whose} failed"
     return Table(
         f"{name}-table", f"{event}, {where}", columns, rows, Style.PLAIN, f"{times}{failed}", notes=shared,
         dense=True,
@@ -121,12 +134,12 @@ def _row(found: dict[Against, Finding], shared: Sequence[words.Note], *, twins: 
     first = found.get(Against.PLACEBO) or found.get(Against.NOTHING) or next(iter(found.values()))
     form = form_of(found.values(), first.unit)
     twin = found.get(Against.ARM)
-    title = first.key.entry.title + (f": {first.part}" if first.part else "")
+    unit = "" if form.unit in _COUNTED else f", {form.unit}"
+    title = first.key.entry.title + (f", {first.part}" if first.part else "") + unit
     plain = Against.NOTHING in found
     number = form.value(first.estimate) if plain else form.signed(first.estimate)
     entries: tuple[Entry, ...] = (
         title,
-        form.unit,
         number,
         bounds(form, first),
         _verdict(first, form, shared),

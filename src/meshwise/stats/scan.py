@@ -17,6 +17,8 @@ from meshwise.stats.arrays import FloatArray, IntArray
 from meshwise.stats.quantile import quantile
 
 MOST_STRETCHES = 4
+FURTHER = 0.1
+"""Of the chance that anything is found where nothing is: what a further stretch may have."""
 LENGTH_STEP = 1.25
 """From one length to the next."""
 
@@ -57,7 +59,10 @@ def standing_out(
         if spread > 0:
             highest = np.maximum(highest, scores.max(axis=1) / spread)
     finite = np.sort(highest[np.isfinite(highest)])
-    limit = quantile(finite, confidence) if len(finite) else np.inf
+    limit, further = (
+        quantile(finite, level) if len(finite) else np.inf
+        for level in (confidence, 1 - FURTHER * (1 - confidence))
+    )
     found: list[Stretch] = []
     rest = curve.copy()
     while len(found) < MOST_STRETCHES:
@@ -65,6 +70,7 @@ def standing_out(
         if best is None or not best.score > limit:
             break
         found.append(Stretch(best.start, best.end, best.score / limit))
+        limit = further
         rest[max(0, best.start - 1) : best.end + 1] = 0.0
     return tuple(sorted(found, key=lambda each: each.start))
 

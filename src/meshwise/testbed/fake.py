@@ -6,7 +6,8 @@ environment, so that no report passes it for real. The model is simple and its t
     log(median of a trial) = log(cell's truth) + block + execution of this set of processes + run
 
 with normal noise of declared size; requests of a trial are lognormal around that median and late now and
-then. Trials are independent of the order of running: all noise comes from (seed, block, trial).
+then; around events there is what `fake_effects` plants. Trials are independent of the order of running: all
+noise comes from (seed, block, trial).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from meshwise.study.model import (
     TrialPlan,
 )
 from meshwise.telemetry.source import Source
-from meshwise.testbed import fake_counting, fake_events
+from meshwise.testbed import fake_counting, fake_effects, fake_events
 from meshwise.testbed.fake_counting import CountingNoise
 from meshwise.testbed.fake_reach import reached_pods
 from meshwise.testbed.fake_truth import (
@@ -181,14 +182,18 @@ class FakeTestbed:
         if trial.trial_id in self.interrupts:
             raise KeyboardInterrupt
         crashed = trial.trial_id in self.crashes
-        requests = self._requests(trial, until_share=0.5 if crashed else 1.0)
+        events = fake_events.events_of(self.study, trial)
+        requests, telemetry = fake_effects.planted(
+            self._requests(trial, until_share=0.5 if crashed else 1.0), self._telemetry(trial), events,
+            self.study, trial,
+        )  # fmt: skip
         observe(
             LiveProgress(self.study.window_ns(trial) / 1e9, requests.num_rows, truth(trial.cell).service_us)
         )
         proxy = str(Source(trial.cell.mesh, trial.process_set, trial.cell.topology.entry.name, "proxy"))
         return Measurement(
             requests=requests,
-            telemetry=self._telemetry(trial),
+            telemetry=telemetry,
             started_unix_ns=time.time_ns(),
             instrument={
                 "limited_by": "none",
@@ -198,7 +203,7 @@ class FakeTestbed:
             },
             failure=f"{proxy} ended with status 139" if crashed else "",
             log_tail="[critical] caught segmentation fault (fake)" if crashed else "",
-            events=fake_events.events_of(self.study, trial),
+            events=events,
         )
 
     def _note(self, what: str) -> None:
