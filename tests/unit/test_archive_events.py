@@ -11,15 +11,17 @@ import pytest
 from tests.support.studies import cell
 from tests.support.studies import study as made
 
+from meshwise.analysis.settings import Settings
 from meshwise.archive.event_rows import EventRow, events_table, whole_events
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.resolved import of_values, to_values
 from meshwise.archive.schema import EVENTS, conform
 from meshwise.archive.store import Archive
+from meshwise.cli.analyze import analyze_archive
 from meshwise.runner.loop import run_study, schedule_of
 from meshwise.study.design.blocks import design
 from meshwise.study.file.read import parse_study
-from meshwise.study.model import LADDER, Study, Timeline
+from meshwise.study.model import LADDER, Arrangement, Study, Timeline
 from meshwise.study.timeline import Declared, Restart, Restarted
 from meshwise.testbed.fake import FakeTestbed
 
@@ -129,3 +131,13 @@ def test_a_study_of_before_there_were_timelines_is_read() -> None:
     assert resolved(study, restart_every_ns=3 * S).trial.timeline == restarts
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         resolved(study, restart_every_ns=-1)
+
+
+def test_a_twin_to_which_nothing_happens_is_no_control_of_noise(stored: ArchiveReader) -> None:
+    """What lies between a cell that rotates and a twin that does not is what the rotation does."""
+    apart = replace(stored.study(), arrangement=Arrangement.APART)
+    assert Settings.of(stored.study(), stored.design).twins_undisturbed
+    assert not Settings.of(apart, stored.design).twins_undisturbed, "there it happens to both"
+    found = analyze_archive(stored).findings
+    assert not [each.id for each in found if each.id.startswith("noise_floor/twin/")]
+    assert [each for each in found if each.id.startswith("level/")]

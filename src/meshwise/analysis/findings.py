@@ -122,7 +122,7 @@ def findings(
     grid = Grid.of(as_results(searched) if settings.search else results, settings.cells)
     naming = Naming.of(grid.cells)
     confidence = settings.confidence
-    by_metric = controls_of(grid, confidence)
+    by_metric = controls_of(grid, confidence, twins=not settings.twins_undisturbed)
     found: list[Finding] = list(all_checks(grid, outcomes, by_metric, settings, naming))
     found += _floors(by_metric, grid, confidence)
     found += levels(grid, naming, settings)
@@ -187,9 +187,9 @@ def _drawn(
     )
 
 
-def controls_of(grid: Grid, confidence: float) -> dict[MetricKey, list[ControlNoise]]:
+def controls_of(grid: Grid, confidence: float, *, twins: bool = True) -> dict[MetricKey, list[ControlNoise]]:
     """The A/A controls of every metric that is compared."""
-    return {key: controls(grid, key, confidence) for key in compared(grid.metrics, grid.cells)}
+    return {key: controls(grid, key, confidence, twins=twins) for key in compared(grid.metrics, grid.cells)}
 
 
 def comparisons(

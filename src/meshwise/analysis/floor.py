@@ -54,9 +54,11 @@ class ControlNoise:
         return self.logs if scale is Scale.LOG else self.absolute
 
 
-def controls(grid: Grid, metric: MetricKey, confidence: float) -> list[ControlNoise]:
-    """The A/A controls of a metric that the study has, `same` first."""
-    roles: tuple[Role | None, ...] = (*CONTROL_NAMES, None)
+def controls(grid: Grid, metric: MetricKey, confidence: float, *, twins: bool = True) -> list[ControlNoise]:
+    """The A/A controls of a metric that the study has, `same` first. Without `twins` where they differ from
+    their cells by more than their processes."""
+    names = [role for role in CONTROL_NAMES if twins or role is not Role.TWIN]
+    roles: tuple[Role | None, ...] = (*names, None)
     found = (control(grid, metric, role, confidence) for role in roles)
     return [each for each in found if each is not None]
 

@@ -32,6 +32,8 @@ class Settings:
     arrangement: Arrangement = Arrangement.APART
     load_shape: str = ""
     """How the load moves within a trial, in words; empty if it does not."""
+    twins_undisturbed: bool = False
+    """Events happen to cells and not to their twins: what lies between them is no noise."""
 
     @classmethod
     def of(cls, study: Study, design: Sequence[Trial]) -> Settings:
@@ -48,6 +50,7 @@ class Settings:
             search=study.search,
             arrangement=study.arrangement,
             load_shape=study.trial.shape.words if study.trial.shape else "",
+            twins_undisturbed=bool(study.trial.timeline) and study.arrangement is Arrangement.TOGETHER,
         )
 
     @property

@@ -89,9 +89,6 @@ def measure(
         if begun:
             spec = instruments[0].spec
             window = Window(zeros_ns[0], zeros_ns[0] + spec.duration_ns, sampling.interval_ns)
-            if happenings:
-                happenings.begin(window.t0_ns, {arm.environment for arm in begun})
-                stack.callback(happenings.end)
             # Only this thread reaps, so one that is running here still has its entry in /proc.
             serving = [
                 process
@@ -108,6 +105,9 @@ def measure(
             exact: list[Sampler] = [clocks, *starmap(TreeCpuSampler, trees.items())]
             exact += [pmu] if pmu.counts else []
             between = brisk(sampling, clocks, instruments[0].directory, window, timeline)
+            if happenings:
+                happenings.begin(window.t0_ns, {arm.environment for arm in begun})
+                stack.callback(happenings.end)
             with Recording(window, exact, others, between) as recording:
                 _watch(begun, window.t0_ns, observe, happenings)
                 if happenings:
