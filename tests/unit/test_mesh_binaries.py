@@ -15,7 +15,7 @@ import pytest
 from tests.support.registry import Registry, layer, serving
 
 from meshwise.core.errors import MeshwiseError
-from meshwise.mesh.binaries.known import LATEST_KNOWN, parse_wanted
+from meshwise.mesh.binaries.known import LATEST_KNOWN, image_of, parse_wanted, release_of
 from meshwise.mesh.binaries.pull import add, pull
 from meshwise.mesh.binaries.store import BinaryStore, Stored, locate
 
@@ -239,6 +239,16 @@ def test_locate_takes_the_version_that_the_environment_names(
     assert locate("istio", environment) == places["1.30.3"]
     assert locate("istio", {**environment, "MESHWISE_ENVOY": "istio@1.29.6"}) == places["1.29.6"]
     assert locate("istio", {**environment, "MESHWISE_ENVOY": "istio@1.28.0"}) is None
+
+
+def test_a_control_plane_is_in_an_image_of_its_own() -> None:
+    """Sources: pilot/docker/Dockerfile.pilot and Dockerfile.proxyv2 of Istio."""
+    images = [image_of(parse_wanted(f"{name}@1.30.3"), None) for name in ("istio", "istiod")]
+    assert [(each.repository, each.tag, each.path) for each in images] == [
+        ("istio/proxyv2", "1.30.3", "usr/local/bin/envoy"),
+        ("istio/pilot", "1.30.3", "usr/local/bin/pilot-discovery"),
+    ]
+    assert release_of(parse_wanted("istiod@1.30.3"), "amd64", None) is None
 
 
 def test_names() -> None:

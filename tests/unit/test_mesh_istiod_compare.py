@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from meshwise.cli.main import app
 from meshwise.cli.mesh import configurations
+from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio import fidelity, posture
 from meshwise.mesh.istio.istiod.canonical import FieldPair, canonical, parts, resource_differences, touches
 from meshwise.mesh.istio.istiod.compare import ComparedSidecars, SidecarDifference, known
@@ -27,8 +28,9 @@ from meshwise.mesh.istio.istiod.objects import (
 from meshwise.mesh.istio.istiod.store import key_of
 from meshwise.mesh.tokens import tokens
 from meshwise.report.mesh_diff import ComparedConfiguration, document, is_equal, text
-from meshwise.study.file.read import load_study
+from meshwise.study.file.read import load_study, parse_study
 from meshwise.study.model import LADDER
+from meshwise.testbed.local.checks import preflight
 
 PAIRS = [
     ({"codec_type": "AUTO"}, {}),
@@ -250,6 +252,17 @@ def test_without_istiod_it_says_how_to_get_it(
     status, told = run(str(study), "--istiod", str(tmp_path / "absent"))
     assert status == 3
     assert "not an executable file" in told
+
+
+def test_a_study_that_asks_for_istiod_does_not_begin_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MESHWISE_ISTIOD", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    study = parse_study("name: s\nenvironments: istio\ncontrol_plane: istiod\n", "s.yaml")
+    with pytest.raises(MeshwiseError, match="MW440") as refused:
+        preflight(study)
+    assert refused.value.exit_status == 3
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ _ISTIOD = Fidelity(
     "that holds the study's services, pods and resources only; replaced in it is where secrets, tables of "
     "routes and endpoints come from, what a reset replaces chains and clusters by, and the TLS groups and "
     "stand-ins that are named here",
-    "none per request; istiod does not deliver it itself, so how long istiod takes to push is not measured",
+    "none per request; istiod does not deliver it itself, so a change within a trial takes istiod's "
+    "generation and our reading of it, not istiod's own push",
 )
 _ALWAYS = (
     _DELIVERY,

@@ -215,7 +215,12 @@ class IstioMesh:
         of the former configuration is left."""
         used = [placed.name for placed in placement.of(cell.topology)]
         return self._taken_up(
-            placement, cell, reach, used, lambda: self._bring(placement, cell, version), empty=empty
+            placement,
+            cell,
+            reach,
+            used,
+            lambda: self._bring(placement, cell, version, within_trial=not empty),
+            empty=empty,
         )
 
     def _renew(
@@ -263,12 +268,15 @@ class IstioMesh:
 
         return dict(zip(used, together(settle, used), strict=True))
 
-    def _bring(self, placement: Placement, cell: Cell, version: str) -> Mapping[str, taken_up.Pushed]:
+    def _bring(
+        self, placement: Placement, cell: Cell, version: str, *, within_trial: bool = False
+    ) -> Mapping[str, taken_up.Pushed]:
         own = placement.process_set
         in_force = self._in_force.get(own, InForce())
         model, changed = self._with(in_force), in_force.cell(cell)
         view = model.view(placement, changed, self._generations[own], self._delivery.sources)
-        configs = self._configure(view, model.resources(changed, placement.trust_domain))
+        resources = model.resources(changed, placement.trust_domain)
+        configs = self._configure(view, resources, within_trial)
         at = {service.name: placement.directory / service.name for service in view.services}
         brought = self._delivery.bring(
             {at[name]: config for name, config in configs.items()},

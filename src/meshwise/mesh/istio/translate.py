@@ -9,14 +9,14 @@ from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.istio import clusters, listeners, routes
 from meshwise.mesh.istio.view import View
 
-Configure = Callable[[View, str], Mapping[str, ProxyConfig]]
+Configure = Callable[[View, str, bool], Mapping[str, ProxyConfig]]
 """From what istiod would see to the configuration of every sidecar. With the text of the posture's resources,
-which the view has read; policies that the view has beside them were pushed within a trial."""
+which the view has read (policies that it has beside them were pushed within a trial), and whether this is
+within a trial."""
 
 
-def translated(view: View, resources: str) -> Mapping[str, ProxyConfig]:
-    """All sidecars at once: what they have in common is made once. A `Configure`; `view` has the resources
-    read."""
+def translated(view: View, _resources: str, _within_trial: bool) -> Mapping[str, ProxyConfig]:
+    """All sidecars at once: what they have in common is made once. A `Configure`."""
     made: clusters.Made = {}
     return {service.name: translate(view, service.name, made) for service in view.services}
 

@@ -2,8 +2,8 @@
 
 It runs beside the study, on the loopback of the study's own world, and is told the services, pods and
 resources of one placement at a time: two sets of pods with the same names would be endpoints of one service.
-What it has generated is kept, so that a posture that comes again is not asked for again, and nothing is asked
-of istiod while a trial is measured unless something is pushed in it.
+What it has generated is kept, so that a posture that comes again is not waited for again. What changes within
+a trial is always generated anew, so that it takes as long in every trial.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.istio.istiod import binary
 from meshwise.mesh.istio.istiod.adapted import adapted, filters_of
 from meshwise.mesh.istio.istiod.generated import Generated, generate
-from meshwise.mesh.istio.istiod.objects import MOST_NUMBERS, policy_object, posture_objects
+from meshwise.mesh.istio.istiod.objects import (
+    MOST_NUMBERS,
+    cluster_objects,
+    policy_object,
+    posture_objects,
+)
 from meshwise.mesh.istio.istiod.process import Istiod, IstioFilters, running
 from meshwise.mesh.istio.view import View
 
@@ -40,6 +45,8 @@ class IstiodControlPlane:
         self._istiod: tuple[str, IstioFilters, Istiod] | None = None
         self._numbers = itertools.count()
         self._kept: OrderedDict[tuple[str, str], Mapping[str, Generated]] = OrderedDict()
+        self._told: tuple[str, str] | None = None
+        """What istiod was told last."""
         self._asking = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -49,17 +56,17 @@ class IstiodControlPlane:
         self._istiod = None
         self._stack.close()
 
-    def __call__(self, view: View, resources: str) -> Mapping[str, ProxyConfig]:
+    def __call__(self, view: View, resources: str, within_trial: bool = False) -> Mapping[str, ProxyConfig]:
         """See `translate.Configure`. Raises MW440 or MW441."""
         with self._asking:
-            generated = self._generated(view, resources)
+            generated = self._generated(view, resources, within_trial)
         return {service.name: adapted(generated[service.name], view, service) for service in view.services}
 
     def facts(self) -> Mapping[str, str]:
         """Of the program. Raises MW440."""
         return binary.facts(self.path)
 
-    def _generated(self, view: View, resources: str) -> Mapping[str, Generated]:
+    def _generated(self, view: View, resources: str, within_trial: bool) -> Mapping[str, Generated]:
         written = posture_objects(resources)
         named = {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in written}
         beside = [
@@ -68,12 +75,15 @@ class IstiodControlPlane:
             if (each.meta.namespace, each.meta.name) not in named
         ]
         key = (resources, repr((beside, view.services, view.trust_domain, filters_of(view.options))))
-        if key not in self._kept:
-            istiod = self._running(view)
-            number = next(self._numbers) % MOST_NUMBERS
-            self._kept[key] = generate(istiod, view.services, (*written, *beside), view.trust_domain, number)
+        istiod = self._running(view)
+        objects, number = (*written, *beside), next(self._numbers) % MOST_NUMBERS
+        if within_trial or key not in self._kept:
+            self._kept[key] = generate(istiod, view.services, objects, view.trust_domain, number)
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
+        elif key != self._told:  # so that what changes next is the same change as before
+            istiod.objects.replace_all(cluster_objects(view.services, objects, number))
+        self._told = key
         return self._kept[key]
 
     def _running(self, view: View) -> Istiod:
