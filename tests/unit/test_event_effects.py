@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import polars as pl
 import pytest
 from tests.support.event_world import (
     MS,
@@ -88,6 +89,24 @@ def test_rows_of_one_occurrence_are_one_happening_that_is_done_when_the_last_tar
     never = events_frame(world).with_columns(done_ns=None)
     assert happenings_of(never)["b000-p00"][0].done_ns is None
     assert happenings_of(never.drop("event")) == {}, "an archive without such events"
+
+
+def test_events_of_one_name_that_do_different_things_are_told_apart() -> None:
+    frame = events_frame(World(executions=1, occurrences=4))
+
+    def named(event: str, details: list[str]) -> list[str]:
+        told = frame.with_columns(
+            event=pl.lit(event), detail=pl.col("occurrence").replace_strict(dict(enumerate(details)))
+        )
+        return [each.event for each in happenings_of(told)["b000-p00"]]
+
+    back = ['{"named": "strict", "back": false}', '{"named": "strict", "back": true}'] * 2
+    assert named("posture", back) == ["posture strict", "posture strict, back"] * 2
+    pushes = ['{"count": 10, "relevant": true}', '{"count": 1000}', "no JSON", "[]"]
+    assert named("push policies", pushes) == [
+        "push policies 10 relevant", "push policies 1000", "push policies", "push policies"
+    ]  # fmt: skip
+    assert named("push policies", ['{"count": 10}'] * 4) == ["push policies"] * 4
 
 
 def test_the_twin_of_the_same_round_is_looked_at_at_the_same_times() -> None:

@@ -10,7 +10,7 @@ from meshwise.measure.moments import Happening, Moments
 from meshwise.measure.rule_change import Passed, rule_changes
 
 ACCEPTED = 5000 * MS
-CHANGE = Happening("posture", 0, ACCEPTED, ACCEPTED, ACCEPTED + 40 * MS)
+CHANGE = Happening("posture strict", 0, ACCEPTED, ACCEPTED, ACCEPTED + 40 * MS)
 MOMENTS = Moments((CHANGE,), {}, 10_000 * MS)
 
 

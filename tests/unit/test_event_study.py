@@ -102,16 +102,19 @@ def test_what_was_planted_is_found(directory: Path, event: str) -> None:
 
 
 def test_the_last_request_under_the_old_rule_is_named_by_kind_of_connection(directory: Path) -> None:
-    found = of(analysed(directory / "apart"), "posture")
+    found = of(analysed(directory / "apart"), "posture strict")
     assert not [key for key in found if key[1] is Against.ARM], "apart there is no twin"
+    assert found["event_disturbed_requests", Against.PLACEBO].verdict is Verdict.DISTINGUISHABLE
     busy = found["event_last_old_ms@busy", Against.NOTHING]
     idle = found["event_last_old_ms@idle", Against.NOTHING]
     whole = found["event_last_old_ms", Against.NOTHING]
     assert busy.estimate == pytest.approx(LAST_OLD_MS, abs=25)
     assert idle.estimate is not None
     assert idle.estimate <= IDLE_LAST_OLD_MS
-    assert whole.estimate == pytest.approx(max(busy.estimate or 0, idle.estimate), abs=400)
+    assert whole.estimate is not None
+    assert whole.estimate >= (busy.estimate or 0.0)
     assert whole.event is not None
+    assert whole.event.occurrences == 10
     assert "trial b0" in whole.event.named
     assert "a client outside the mesh" in whole.event.named
     assert whole.event.named in whole.sentence
@@ -122,7 +125,9 @@ def test_the_last_request_under_the_old_rule_is_named_by_kind_of_connection(dire
     refused = found["event_first_new_ms", Against.NOTHING].event
     assert refused is not None
     assert list(refused.errors) == ["http_status"]
-    opening = found["event_first_new_ms@opening", Against.NOTHING]
+    back = of(analysed(directory / "apart"), "posture strict, back")
+    assert not [key for key in back if key[0].startswith("event_last_old_ms")]
+    opening = back["event_first_new_ms@opening", Against.NOTHING]
     assert opening.estimate is not None
     assert 0 < opening.estimate <= LAST_OLD_MS + 60
 

@@ -46,7 +46,7 @@ def facts_of(of: EventOfCell) -> EventFacts:
 
 def id_of(of: EventOfCell, naming: Naming, against: Against, key: MetricKey) -> str:
     cell = of.cell
-    event = of.event.replace(" ", "-")
+    event = of.event.replace(",", "").replace(" ", "-")
     return f"event/{cell.mesh}/{cell.posture.name}/{naming.key(cell)}/{event}/{against}/{key}"
 
 

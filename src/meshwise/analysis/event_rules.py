@@ -22,10 +22,10 @@ from meshwise.analysis.settings import Settings
 from meshwise.findings.finding import Finding
 from meshwise.findings.flag import NOTHING_TELLS
 from meshwise.findings.metric import MetricKey
+from meshwise.measure.moments import POSTURE
 from meshwise.measure.rule_change import KINDS, Passed
 from meshwise.stats.arrays import FloatArray, execution_means
 
-POSTURE = "posture"
 OPENING = "opening"
 LAST_OLD, FIRST_NEW = "event_last_old_ms", "event_first_new_ms"
 _Known = tuple[int, str, Passed]
@@ -35,12 +35,13 @@ _Value = Callable[[Passed], float | None]
 
 def of_rules(of: EventOfCell, naming: Naming, settings: Settings) -> Iterator[Finding]:
     """None of events that are no posture change; of those that are always one at least."""
-    if of.event != POSTURE:
+    if of.event.partition(" ")[0] != POSTURE:
         return
     found = [
         (each.trial.execution, each.trial.trial_id, passed)
         for each in of.results
         for passed in told(each).passed
+        if passed.happening.event == of.event
     ]
     closing = [each for each in found if each[2].closes]
     opening = [each for each in found if not each[2].closes]

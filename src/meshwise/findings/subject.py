@@ -221,7 +221,7 @@ class EventEffect(_AtLevels):
     """What something that was done during a trial did, each time."""
 
     event: str
-    """`rotate leaf`, `posture`, `restart proxy`, ..."""
+    """As `events.parquet` has it, with what tells several of a study apart: `posture strict, back`."""
     against: Against
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from meshwise.measure.moments import Happening, Looked, Moments
+from meshwise.measure.moments import POSTURE, Happening, Looked, Moments
 from meshwise.measure.rule_change import Passed, rule_changes
 from meshwise.stats.arrays import BoolArray, FloatArray, IntArray
 from meshwise.stats.quantile import quantile
@@ -134,7 +134,7 @@ def measure_events(
         own = tuple(each for each in moments.happenings if each.event == event)
         horizons = [moments.horizon_ns(each) for each in own]
         around[event] = _around(looked, own, horizons, asked, columns, clocks, stretches, usual_us)
-    changes = [each for each in moments.happenings if each.event == "posture"]
+    changes = [each for each in moments.happenings if each.event.partition(" ")[0] == POSTURE]
     return TrialEvents(
         around,
         rule_changes(requests, changes, moments),

@@ -11,8 +11,10 @@ Rules of this file:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -32,7 +34,8 @@ class Happening:
     """One occurrence of an event in a trial, all its targets together."""
 
     event: str
-    """`rotate leaf`, `posture`, ..."""
+    """As the archive has it, and what tells several of a study apart: `rotate leaf`, `posture strict`,
+    `posture strict, back`, `push policies 1000`."""
     occurrence: int
     intended_ns: int
     begun_ns: int
@@ -99,18 +102,22 @@ def happenings_of(events: pl.DataFrame) -> dict[str, tuple[Happening, ...]]:
     if "event" not in events.columns or events.is_empty():
         return {}
     begun = events.filter(pl.col("begun_ns").is_not_null() & pl.col("event").is_not_null())
-    rows: dict[tuple[str, str, int, int], list[Mapping[str, int | None]]] = {}
+    rows: dict[tuple[str, str, int, int], list[Mapping[str, Any]]] = {}
+    kinds: dict[str, set[str]] = {}
     for row in begun.iter_rows(named=True):
         key = (str(row["trial_id"]), str(row["event"]), row.get("entry") or 0, row.get("occurrence") or 0)
         rows.setdefault(key, []).append(row)
+        kinds.setdefault(key[1], set()).add(_kind(row))
     found: dict[str, list[Happening]] = {}
     for (trial_id, event, _, occurrence), targets in rows.items():
         done = [each["done_ns"] for each in targets]
         begun_ns = min(each["begun_ns"] or 0 for each in targets)
         intended = [each["intended_ns"] for each in targets]
+        kind = _kind(targets[0])
+        told = kind and (event == POSTURE or len(kinds[event]) > 1)
         found.setdefault(trial_id, []).append(
             Happening(
-                event,
+                f"{event} {kind}" if told else event,
                 occurrence,
                 min((at for at in intended if at is not None), default=begun_ns),
                 begun_ns,
@@ -122,6 +129,24 @@ def happenings_of(events: pl.DataFrame) -> dict[str, tuple[Happening, ...]]:
         trial_id: tuple(sorted(each, key=lambda one: (one.begun_ns, one.event)))
         for trial_id, each in found.items()
     }
+
+
+POSTURE = "posture"
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    """What `detail` says of an occurrence that sets it apart from others of the same event."""
+    try:
+        detail = json.loads(row.get("detail") or "{}")
+    except ValueError:
+        return ""
+    if not isinstance(detail, dict):
+        return ""
+    if "named" in detail:
+        return f"{detail['named']}{', back' if detail.get('back') else ''}"
+    words = [str(detail[name]) for name in ("count", "how", "fault") if name in detail]
+    words += [name for name in ("relevant", "drain") if detail.get(name)]
+    return " ".join(words)
 
 
 def looked_at(trials: Sequence[Moments], event: str, rate_rps: float) -> Looked | None:

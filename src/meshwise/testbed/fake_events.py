@@ -7,7 +7,7 @@ import pyarrow as pa
 from meshwise.archive.event_rows import EventRow, events_table
 from meshwise.study.design.rounds import disturbed
 from meshwise.study.model import Study, Trial
-from meshwise.study.timeline import Restart, event_name, lasts_ns
+from meshwise.study.timeline import ChangePosture, Restart, event_name, lasts_ns
 
 TAKES_NS = 5_000_000
 """From the beginning of an act until it is taken up."""
@@ -28,6 +28,9 @@ def events_of(study: Study, trial: Trial) -> pa.Table | None:
             targets = [f"{environment}/{workload}/{act.what}"]
         elif not over_ns:
             targets = [f"{environment}/{name}/proxy" for name in names]
+        detail = {}
+        if isinstance(act, ChangePosture):
+            detail = {"named": act.posture.name, "back": each.back}
         for target in targets:
             done_ns = each.intended_ns + (over_ns or TAKES_NS)
             rows.append(
@@ -39,6 +42,7 @@ def events_of(study: Study, trial: Trial) -> pa.Table | None:
                     each.intended_ns,
                     each.intended_ns,
                     done_ns,
+                    detail,
                 )
             )
     return events_table(rows)
