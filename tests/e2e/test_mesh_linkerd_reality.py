@@ -114,15 +114,6 @@ def test_counters_are_sampled() -> None:
     assert after["memory_resident_bytes"] > 1_000_000
 
 
-def test_a_certificate_is_renewed_before_it_expires_and_the_identity_goes_on_serving() -> None:
-    (seen,) = play(ROOT, "renewed")
-    first, last = seen["first"], seen["last"]
-    assert last["certificate_refreshes_total"] > first["certificate_refreshes_total"]
-    assert last["certificate_expiry_unix_s"] > seen["now"] > first["certificate_expiry_unix_s"]
-    assert seen["failed"] == [], "a handshake after the first certificate has expired"
-    assert seen["facts"]["server_identity"].startswith("node-1.backend.")
-
-
 def test_proxies_ask_what_the_recorded_ones_asked() -> None:
     """The control plane is tested with them (`exchange.jsonl`) where there is no binary."""
     golden = CHECKOUT / "tests" / "golden" / "linkerd" / "exchange.jsonl"

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from meshwise.mesh.changes import Change, Disturbance, Taken
+from meshwise.mesh.changes import Change, Disturbance, RestartProxy, Taken
 from meshwise.mesh.dump import ask_all
 from meshwise.mesh.expectations import CallOutcome, Expectation, Meaning, What, Who, expectations
 from meshwise.mesh.files import private_directory, write_private
@@ -121,7 +121,9 @@ class NotesMesh:
             return self.model.not_applicable(in_posture(cell, act.posture))
         return None if isinstance(act, Rotate | Restart) else "notes know postures and certificates only"
 
-    def carry_out(self, placement: Placement, cell: Cell, act: Change, reach: Reach) -> Sequence[Taken]:
+    def carry_out(
+        self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
+    ) -> Sequence[Taken]:
         """Noted beside every workload."""
         if isinstance(act, ChangePosture):
             self.push(placement, in_posture(cell, act.posture), reach)

@@ -71,7 +71,8 @@ def pushed() -> int:
         say(push_s=time.monotonic() - begun, **verdict(here.prove(fine)))
         with LocalReach(here.dial) as reach:
             begun = time.monotonic()
-            taken = here.mesh.carry_out(here.placement, fine, PushPolicies(200, relevant=True), reach)
+            push = PushPolicies(200, relevant=True)
+            taken = here.mesh.carry_out(here.placement, fine, push, reach, here.start_again)
             say(policies_s=time.monotonic() - begun, taken=[each.done_ns is not None for each in taken])
             found = EnvoyAdmin("node-1", reach).get("/config_dump?resource=dynamic_listeners").decode()
             say(seen=len(set(re.findall(r"policy\[pushed-0-\d+\]", found))))

@@ -6,7 +6,6 @@ It starts real linkerd2-proxy sidecars in a world of its own (`mesh_world.ground
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import signal
 import subprocess
@@ -27,7 +26,7 @@ from meshwise.mesh.linkerd import authority, sidecar
 from meshwise.mesh.linkerd.destinations import Transport
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.linkerd.model import LinkerdModel
-from meshwise.mesh.linkerd.names import CONTROLLER_DIRECTORY, IDENTITIES_FILE
+from meshwise.mesh.linkerd.names import CONTROLLER_DIRECTORY
 from meshwise.mesh.linkerd.posture import not_applicable
 from meshwise.mesh.probe import ProbeAnswer, variant
 from meshwise.mesh.seam import PlacedWorkload, Placement, ProcessPlan
@@ -215,34 +214,6 @@ def sampled() -> int:
     return 0
 
 
-class ShortLived(LinkerdMesh):
-    """Issues leaves that live for seconds: a proxy renews after 70 % of the life, but not before 10 s."""
-
-    def prepare(self, placement: Placement, cell: Cell) -> None:
-        super().prepare(placement, cell)
-        path = placement.directory / CONTROLLER_DIRECTORY / IDENTITIES_FILE
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"leaf_life_s": LEAF_LIFE_S}))
-
-
-LEAF_LIFE_S = 15
-
-
-def renewed() -> int:
-    """A proxy renews its certificate; when the first has expired, a new handshake is still answered."""
-    with ground(ShortLived(), 1) as here, LocalReach(here.dial) as reach:
-        here.apply(FINE)
-        sampler = here.mesh.samplers(here.placement, reach)[1]
-
-        def read() -> dict[str, float]:
-            return flat(sampler.sample(Moment.END))
-
-        first = read()
-        wait_until(lambda: read()["certificate_refreshes_total"] > first["certificate_refreshes_total"])
-        wait_until(lambda: time.time() > first["certificate_expiry_unix_s"] + 1)
-        say(first=first, last=read(), now=time.time(), **verdict(here.prove(FINE)))
-    return 0
-
-
 class RecordingMesh(LinkerdMesh):
     """Its control plane writes down what the proxies ask."""
 
@@ -390,7 +361,6 @@ SCENES = {
         controller_killed,
         idle_cost,
         sampled,
-        renewed,
         record,
         fault,
     )

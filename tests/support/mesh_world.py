@@ -12,12 +12,14 @@ import socket
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meshwise.core.errors import MeshwiseError
+from meshwise.core.process import OwnedProcess
+from meshwise.mesh.changes import Change, Taken
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.istio.view import Options
 from meshwise.mesh.none.mesh import NoneMesh
@@ -59,6 +61,8 @@ class Ground:
     mesh: LocalMesh
     placement: Placement
     dial: Dial
+    start_again: Callable[[str], None] = field(default=lambda workload: None)
+    """Ends this workload's proxy with SIGTERM and starts it again; returns when it is ready."""
 
     def apply(self, cell: Cell) -> float:
         """Seconds that it took."""
@@ -71,6 +75,10 @@ class Ground:
         with LocalReach(self.dial) as reach:
             delivered = self.mesh.delivered(self.placement)
             return self.mesh.model.judge(self.placement, cell, reach, delivered)
+
+    def carry_out(self, cell: Cell, act: Change) -> Sequence[Taken]:
+        with LocalReach(self.dial) as reach:
+            return self.mesh.carry_out(self.placement, cell, act, reach, self.start_again)
 
     def push(self, cell: Cell) -> None:
         with LocalReach(self.dial) as reach:
@@ -106,18 +114,28 @@ def ground(
                 start_node(stack, pods[each.name], each, following, shape, mesh, log)
             if rules := mesh.capture(each.name):
                 links.capture(pods[each.name], rules, privileged=world.privileged)
-        for plan in mesh.processes(placement, workers):
+        running: dict[tuple[str, str], OwnedProcess] = {}
+        plans = {(plan.pod, plan.role): plan for plan in mesh.processes(placement, workers)}
+
+        def start(key: tuple[str, str]) -> None:
+            plan = plans[key]
             uid = plan.uid if world.privileged else None
-            process = pods[plan.pod].start(
+            process = running[key] = pods[plan.pod].start(
                 plan.role, plan.argv, dict(plan.environment), log, uid=uid, directory=plan.directory
             )
             stack.callback(process.stop)
-            if plan.ready:
-                ready = plan.ready
-                process.wait_until(lambda: answers(pods[plan.pod], ready.port, ready.path), "ready", 15.0)  # noqa: B023
+            if ready := plan.ready:
+                process.wait_until(lambda: answers(pods[plan.pod], ready.port, ready.path), "ready", 15.0)
+
+        def start_again(workload: str) -> None:
+            running[workload, "proxy"].stop()
+            start((workload, "proxy"))
+
+        for key in plans:
+            start(key)
         dial: Dial = lambda pod, address, port: pods[pod].dial(address, port)  # noqa: E731
         try:
-            yield Ground(mesh, placement, dial)
+            yield Ground(mesh, placement, dial, start_again)
         except BaseException:
             print(log.read_text()[-4000:], file=sys.stderr)
             raise

@@ -20,11 +20,25 @@ from cryptography.exceptions import InvalidSignature
 from tests.support import linkerd_samples as samples
 from tests.support.linkerd_client import ProxyClient, following, lay_out, now, pod_of, refusal, serving, tell
 
+from meshwise.mesh.changes import NOT_DONE, PolicyPush, Taken
 from meshwise.mesh.files import write_private
-from meshwise.mesh.linkerd import authority, failing
+from meshwise.mesh.linkerd import authority, failing, sent
 from meshwise.mesh.linkerd.issuing import last_answered, refresh_in_s
+from meshwise.mesh.linkerd.model import LinkerdModel
 from meshwise.mesh.linkerd.names import SNAPSHOT_FILE, identity_of, workload_token
-from meshwise.study.model import LADDER
+from meshwise.mesh.linkerd.possible import why_not
+from meshwise.study.model import LADDER, Authorization, Cell, KeyType, MtlsMode, Posture, Protocol
+from meshwise.study.timeline import (
+    ChangePosture,
+    Fail,
+    Failing,
+    PushPolicies,
+    Restart,
+    Restarted,
+    Rotate,
+    Rotated,
+    Skew,
+)
 
 PLACEMENT = samples.placement()
 NAMES = [identity_of(PLACEMENT[f"node-{number}"].workload, PLACEMENT) for number in (1, 2)]
@@ -319,3 +333,79 @@ def test_a_trust_anchor_is_replaced_with_or_without_the_former_one() -> None:
         under.issuer.certificate.verify_directly_issued_by(OWN.anchor.certificate)
     assert under.trusted == both.trusted
     assert "PRIVATE" not in repr(under)
+
+
+# --- what a study asks for ---------------------------------------------------------------------------
+
+
+def inbound(cell: Cell, pushed: PolicyPush | None, node: str = "node-1") -> Any:
+    """What the port of the cell's protocol at this node is judged by."""
+    snapshot = LinkerdModel().snapshot(PLACEMENT, cell, 1, pushed)
+    entry = next(each for each in snapshot.workloads if each.token == workload_token(PLACEMENT[node]))
+    return entry.ports[PLACEMENT[node].workload.port(cell.protocol)]
+
+
+def entries(server: Any) -> list[str]:
+    """Names of all that may let a request in, in the order in which they are looked at."""
+    kind = server.protocol.WhichOneof("kind")
+    routes = getattr(getattr(server.protocol, kind), "http_routes" if kind == "detect" else "routes", ())
+    found = [each.labels["name"] for route in routes for each in route.authorizations]
+    return found + [each.labels["name"] for each in server.authorizations]
+
+
+@pytest.mark.parametrize("rung", LADDER, ids=lambda rung: rung.name)
+@pytest.mark.parametrize("protocol", [Protocol.HTTP1, Protocol.GRPC, Protocol.TCP])
+def test_relevant_policies_stand_before_what_lets_requests_in(rung: Posture, protocol: Protocol) -> None:
+    cell = replace(samples.CELL, posture=rung, protocol=protocol, length=1 if protocol is Protocol.TCP else 2)
+    own = entries(inbound(cell, None))
+    first = PolicyPush(PushPolicies(4, relevant=True), 0)
+    pushed = entries(inbound(cell, first))
+    share = 4 if protocol is Protocol.TCP else 2
+    assert pushed[:share] == [f"added-0-{number:04d}" for number in range(0, 4, 4 // share)]
+    assert pushed[share:] == own
+    again = entries(inbound(cell, PolicyPush(PushPolicies(1, relevant=True), 1)))
+    assert again == ["added-1-0000", *own], "instead of the former ones"
+
+
+@pytest.mark.parametrize("rung", LADDER, ids=lambda rung: rung.name)
+def test_policies_elsewhere_change_nothing_that_these_proxies_are_sent(rung: Posture) -> None:
+    cell = replace(samples.CELL, posture=rung)
+    made = [
+        LinkerdModel().snapshot(PLACEMENT, cell, 1, pushed).fingerprint
+        for pushed in (None, PolicyPush(PushPolicies(1000), 0))
+    ]
+    assert made[0] == made[1]
+
+
+def test_what_was_sent_is_told_by_proxy() -> None:
+    def stream(pod: str, service: str, sent_ns: int | None, current: bool = True) -> dict[str, object]:
+        about = f"{service} of {pod}"
+        return {"pod": pod, "service": service, "about": about, "sent_ns": sent_ns, "current": current}
+
+    told = {
+        "version": 7, "accepted_ns": 100,
+        "sent": [
+            stream("a", "policy", 130), stream("a", "policy", 120), stream("a", "destination", None),
+            stream("b", "policy", None),
+            stream("c", "policy", None, current=False),
+            stream("d", "destination", 110),
+        ],
+    }  # fmt: skip
+    a, b, c, d = (sent.taken(told, pod) for pod in "abcd")
+    assert a == Taken("a", 130, {"version": 7, "streams": 3, "sent": 2, "sent_after_ns": 30})
+    assert b == Taken("b", 100, {"version": 7, "streams": 1, "sent": 0, "sent_after_ns": 0})
+    assert (c.done_ns, c.detail[NOT_DONE]) == (None, "it was not sent the answers about policy of c")
+    assert (d.done_ns, d.detail[NOT_DONE]) == (None, "it has no stream open on which policies are sent")
+
+
+def test_what_cannot_happen_is_said() -> None:
+    strict, plain = (replace(samples.CELL, posture=LADDER[rung]) for rung in (2, 0))
+    for act in (Rotate(Rotated.LEAF), Skew(1, 1), Fail(Failing.RENEWAL, 1)):
+        assert why_not(strict, act) is None
+        assert why_not(plain, act) == "without mutual TLS no sidecar uses its certificate"
+    for possible in (Fail(Failing.POLICY, 1), Restart(Restarted.CONTROLLER), PushPolicies(1)):
+        assert why_not(plain, possible) is None
+    claims = ChangePosture(Posture(MtlsMode.STRICT, Authorization.REQUEST))
+    rsa = replace(plain, key_type=KeyType.RSA_2048)
+    assert why_not(strict, claims) is None
+    assert why_not(rsa, ChangePosture(LADDER[2])) == "Linkerd's proxies have ECDSA P-256 keys and no other"

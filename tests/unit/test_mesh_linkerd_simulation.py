@@ -8,8 +8,10 @@ import pytest
 from tests.support import linkerd_samples as samples
 from tests.support.mesh_samples import ONE_THING
 
+from meshwise.mesh.changes import PolicyPush
 from meshwise.mesh.expectations import Meaning, What, Who, meaning_of
 from meshwise.mesh.linkerd.caller import rows
+from meshwise.mesh.linkerd.model import LinkerdModel
 from meshwise.mesh.linkerd.names import identity_name, workload_token
 from meshwise.mesh.linkerd.posture import not_applicable
 from meshwise.mesh.linkerd.simulate import InboundRequest, walk
@@ -24,6 +26,7 @@ from meshwise.study.model import (
     Protocol,
     RuleKind,
 )
+from meshwise.study.timeline import PushPolicies
 
 DOMAIN = "cluster.local"
 IDENTITY = {
@@ -34,8 +37,8 @@ IDENTITY = {
 }
 
 
-def walked(cell: Cell, who: Who, what: What) -> bool:
-    snapshot = samples.made(cell)
+def walked(cell: Cell, who: Who, what: What, pushed: PolicyPush | None = None) -> bool:
+    snapshot = LinkerdModel().snapshot(samples.placement(), cell, 1, pushed)
     node = samples.placement()["node-1"]
     port = SERVICE_PORTS[cell.protocol]
     entry = next(each for each in snapshot.workloads if each.token == workload_token(node))
@@ -61,6 +64,19 @@ def test_every_row_of_the_table(cell: Cell, policy_count: int) -> None:
         for row in rows(cell.posture, layer)
         if row.who not in in_tls  # refused before any policy
         and walked(cell, row.who, row.what) != (row.meaning is Meaning.ANSWERED)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("cell", samples.cells(), ids=lambda cell: f"{cell.posture.name}-{cell.protocol}")
+def test_every_row_of_the_table_holds_with_policies_pushed_beside_the_posture(cell: Cell) -> None:
+    pushed = PolicyPush(PushPolicies(3, relevant=True), 0)
+    in_tls = (Who.FOREIGN, Who.NO_CERTIFICATE) if cell.protocol.layer is Layer.L4 else (Who.FOREIGN,)
+    wrong = [
+        row.name
+        for row in rows(cell.posture, cell.protocol.layer)
+        if row.who not in in_tls
+        and walked(cell, row.who, row.what, pushed) != (row.meaning is Meaning.ANSWERED)
     ]
     assert wrong == []
 

@@ -18,7 +18,7 @@ from tests.support.studies import cell
 from meshwise.archive.schema import EVENTS, conform
 from meshwise.core import messages
 from meshwise.findings.flag import Flag
-from meshwise.mesh.changes import NOT_DONE, Change, Disturbance, Taken
+from meshwise.mesh.changes import NOT_DONE, Change, Disturbance, RestartProxy, Taken
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import PlacedWorkload, Placement
 from meshwise.study.model import LADDER, Cell, MeshName, Timeline
@@ -59,7 +59,9 @@ class Talking(NotesMesh):
     def cannot(self, cell: Cell, act: object) -> str | None:
         return "the clock is nobody's here" if isinstance(act, Skew) else None
 
-    def carry_out(self, placement: Placement, cell: Cell, act: Change, reach: Reach) -> Sequence[Taken]:
+    def carry_out(
+        self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
+    ) -> Sequence[Taken]:
         self.said.append(act.posture.name if isinstance(act, ChangePosture) else type(act).__name__)
         time.sleep(self.slow_s)
         if self.refuses:

@@ -8,7 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from meshwise.study.changed import in_posture
@@ -19,6 +19,9 @@ Change = Rotate | PushPolicies | ChangePosture
 """What is done once and then holds."""
 Disturbance = Fail | Skew
 """What goes on for a while and is over."""
+
+RestartProxy = Callable[[str], None]
+"""Ends a workload's proxy as its mesh ends one, and starts it again; returns when it is ready."""
 
 NOT_DONE = "not_done"
 """In `Taken.detail`: why this proxy did not take it up, in the words of whoever refused."""

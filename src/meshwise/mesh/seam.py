@@ -17,7 +17,7 @@ from typing import Protocol
 from meshwise.archive.outcome import Check as Check
 from meshwise.archive.outcome import Proof as Proof
 from meshwise.core.patience import USUAL, Patience
-from meshwise.mesh.changes import Change, Disturbance, Taken
+from meshwise.mesh.changes import Change, Disturbance, RestartProxy, Taken
 from meshwise.mesh.expectations import Expectation
 from meshwise.mesh.probe import Entrance
 from meshwise.mesh.reach import Reach
@@ -222,10 +222,13 @@ class LocalMesh(Protocol):
         """Why the event cannot happen to this cell, in words; None if it can. Asked while a study is planned:
         no process, no binary."""
 
-    def carry_out(self, placement: Placement, cell: Cell, act: Change, reach: Reach) -> Sequence[Taken]:
+    def carry_out(
+        self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
+    ) -> Sequence[Taken]:
         """Within a trial of `cell`: one change, on top of those before it; returns when each proxy of the
         cell has taken it up, or says why not. A posture is that which is to hold from now on. What it did is
-        undone by the next `reset`. Raises as `push` where a proxy refuses what it must take."""
+        undone by the next `reset`. `restart`: for what a proxy takes up at its start only. Raises as `push`
+        where a proxy refuses what it must take, and as `restart`."""
 
     def failing(self, placement: Placement, act: Disturbance) -> AbstractContextManager[None]:
         """Within: the failure of what belongs to the mesh itself (its authority). Of a control plane that is

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh import dump
-from meshwise.mesh.changes import Change, Disturbance, InForce, Taken
+from meshwise.mesh.changes import Change, Disturbance, InForce, RestartProxy, Taken
 from meshwise.mesh.delivery.files import FileDelivery
 from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.files import hand_over, private_directory, write_private
@@ -148,7 +148,9 @@ class IstioMesh:
     def cannot(self, cell: Cell, act: Act) -> str | None:
         return why_not(cell, act)
 
-    def carry_out(self, placement: Placement, cell: Cell, act: Change, reach: Reach) -> Sequence[Taken]:
+    def carry_out(
+        self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
+    ) -> Sequence[Taken]:
         own = placement.process_set
         if isinstance(act, Rotate):
 

@@ -33,6 +33,9 @@ from meshwise.mesh.linkerd.names import identity_suffix
 ANCHOR_LIFE = dt.timedelta(days=3650)
 ISSUER_LIFE = dt.timedelta(days=365)
 LEAF_LIFE = dt.timedelta(hours=24)
+AGE = dt.timedelta(days=30)
+"""Of a cluster's anchor and issuer: one that was made this minute would refuse to sign for a clock that is
+behind. What a rotation brings is new on a cluster too."""
 CLOCK_SKEW = dt.timedelta(seconds=20)
 """Helm value `identity.issuer.clockSkewAllowance`: widens both ends of a leaf's validity."""
 

@@ -29,6 +29,11 @@ _ALWAYS = (
         "every proxy at once, not only by those whose renewal is due",
     ),
     Fidelity(
+        "linkerd-drain",
+        "a proxy that is ended has 500 ms for what is under way; Helm gives it 120 s",
+        "none but where a study restarts proxies: a request that takes longer is cut off",
+    ),
+    Fidelity(
         "linkerd-start",
         "a shell starts each proxy, with the trust anchors and a token of that moment, as the kubelet "
         "does, and becomes the proxy",

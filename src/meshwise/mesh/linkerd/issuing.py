@@ -58,7 +58,7 @@ class LastAnswer:
     at_s: float
     valid_until_s: float
     serial: str
-    """In hex, of the certificate that the proxy has."""
+    """In hex, of the certificate that the proxy was given."""
 
     @property
     def due_s(self) -> float:

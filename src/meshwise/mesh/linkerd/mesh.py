@@ -5,14 +5,16 @@ snapshot (`model`) -> file -> controller -> relay -> proxy
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh import dump
-from meshwise.mesh.changes import Change, Disturbance, Taken
+from meshwise.mesh.changes import Change, Disturbance, InForce, PolicyPush, RestartProxy, Taken
 from meshwise.mesh.files import hand_over, private_directory, write_private
 from meshwise.mesh.linkerd import (
     authority,
@@ -30,6 +32,7 @@ from meshwise.mesh.linkerd import (
     fidelity,
     outsiders,
     proof,
+    sent,
     sidecar,
 )
 from meshwise.mesh.linkerd.destinations import Transport
@@ -48,12 +51,14 @@ from meshwise.mesh.linkerd.names import (
     SNAPSHOT_FILE,
     identity_of,
 )
+from meshwise.mesh.linkerd.possible import FAILING, why_not
+from meshwise.mesh.linkerd.rotating import LinkerdRotation
 from meshwise.mesh.linkerd.sampler import ProxySampler
 from meshwise.mesh.reach import Reach
-from meshwise.mesh.seam import Capture, Delivered, Fidelity, Placement, ProcessPlan, Ready
+from meshwise.mesh.seam import Capture, Delivered, Drain, Fidelity, Placement, ProcessPlan, Ready
 from meshwise.study.demands import effective_posture
 from meshwise.study.model import Cell, MtlsMode
-from meshwise.study.timeline import Act, Fail, Failing, Restart
+from meshwise.study.timeline import Act, Rotate, Skew
 from meshwise.telemetry.seam import Sampler
 
 _RELAY = Path(__file__).with_name("relay.py")
@@ -75,6 +80,10 @@ class LinkerdMesh:
         self._workers: dict[str, int] = {}
         self._settings: dict[str, dict[str, Any]] = {}
         """By process set: what its authority was last told."""
+        self._in_force: dict[str, InForce] = {}
+        """By process set: what the changes of its trial have made."""
+        self._to_renew: set[str] = set()
+        """Process sets whose certificates a clock that was wrong may have dated."""
 
     def processes(self, placement: Placement, workers: int) -> Sequence[ProcessPlan]:
         proxy = str(binary.proxy_path())
@@ -104,6 +113,7 @@ class LinkerdMesh:
                     uid=PROXY_UID,
                     directory=placement.directory / placed.name,
                     ready=Ready(ADMIN_PORT, "/ready"),
+                    drain=Drain(),  # which SIGTERM makes it do
                 )
             )
         return plans
@@ -141,6 +151,8 @@ class LinkerdMesh:
         self._write_snapshot(placement, cell)
 
     def reset(self, placement: Placement, cell: Cell, reach: Reach) -> None:
+        """Certificates of an issuer or anchor that a trial brought stay: every proxy has them."""
+        self._in_force.pop(placement.process_set, None)
         self._certify(placement, cell)
         made = self._hand_out(placement, cell)
         try:
@@ -156,19 +168,40 @@ class LinkerdMesh:
         self._hand_out(placement, cell)
 
     def cannot(self, cell: Cell, act: Act) -> str | None:
-        if isinstance(act, Restart):
-            return None
-        if isinstance(act, Fail) and act.what is Failing.CONTROLLER:
-            return None
-        return "not carried out for Linkerd yet"
+        return why_not(cell, act)
 
-    def carry_out(self, placement: Placement, cell: Cell, act: Change, reach: Reach) -> Sequence[Taken]:
-        """Nothing yet (`cannot`)."""
-        return ()
+    def carry_out(
+        self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
+    ) -> Sequence[Taken]:
+        """A proxy acknowledges no policy; `sent` says what is known of one."""
+        own = placement.process_set
+        if isinstance(act, Rotate):
+            rotation = LinkerdRotation(placement, cell, reach, partial(_tell, placement), restart)
+            taken, self._authorities[own] = rotation.carry_out(act, self._authority(placement))
+            return taken
+        self._in_force[own] = self._in_force.get(own, InForce()).after(act)
+        names = [placed.name for placed in placement.of(cell.topology)]
+        self._write_snapshot(placement, self._in_force[own].cell(cell), self._in_force[own].pushed)
+        told = _tell(placement, "reload", pods=names, within_s=placement.patience.settle_s)
+        return [sent.taken(told, name) for name in names]
 
-    def failing(self, placement: Placement, act: Disturbance) -> AbstractContextManager[None]:
-        """Nothing yet (`cannot`)."""
-        return nullcontext()
+    @contextmanager
+    def failing(self, placement: Placement, act: Disturbance) -> Iterator[None]:
+        if isinstance(act, Skew):
+            # What was signed meanwhile may have ended, or not begun yet, when the next trial begins.
+            self._to_renew.add(placement.process_set)
+            _tell(placement, "skew", by_s=act.by_ns / 1e9)
+            try:
+                yield
+            finally:
+                _tell(placement, "skew", by_s=0.0)
+            return
+        services = [str(each) for each in FAILING[act.what]]
+        _tell(placement, "fail", services=services, how=str(act.how))
+        try:
+            yield
+        finally:
+            _tell(placement, "mend", services=services)
 
     def guard(self, guarded: bool) -> None:
         self.model = replace(self.model, guarded=guarded)
@@ -201,7 +234,8 @@ class LinkerdMesh:
     def _authority(self, placement: Placement) -> authority.LinkerdAuthority:
         name = placement.process_set
         if name not in self._authorities:
-            self._authorities[name] = authority.make_authority(placement.trust_domain)
+            made = dt.datetime.now(dt.UTC) - authority.AGE
+            self._authorities[name] = authority.make_authority(placement.trust_domain, made)
         return self._authorities[name]
 
     def _of_depth(self, placement: Placement, cell: Cell) -> authority.LinkerdAuthority:
@@ -213,14 +247,17 @@ class LinkerdMesh:
         return own
 
     def _certify(self, placement: Placement, cell: Cell) -> None:
-        """Proxies have certificates as the cell asks for; a new one each where they have others. In plaintext
-        nothing asks. Raises MW405 where a proxy does not ask for its new one."""
+        """Proxies have certificates as the cell asks for; a new one each where they have others, or what they
+        have may end within the trial. In plaintext nothing asks. Raises MW405 where a proxy does not ask for
+        its new one: one whose certificate is near its end asks every 10 s."""
         own, settings = placement.process_set, self._settings[placement.process_set]
         former = self._authority(placement).issuer.depth, settings["leaf_life_s"]
         plain = all(
             effective_posture(cell, each).mtls is MtlsMode.DISABLE for each in cell.topology.workloads
         )
-        if plain or former == (cell.chain_depth, cell.certificate_life_s):
+        short = cell.certificate_life_s < authority.LEAF_LIFE.total_seconds()
+        as_asked = former == (cell.chain_depth, cell.certificate_life_s) and not short
+        if (plain or as_asked) and own not in self._to_renew:
             return
         settings["leaf_life_s"] = cell.certificate_life_s
         controller = placement.directory / CONTROLLER_DIRECTORY
@@ -228,12 +265,13 @@ class LinkerdMesh:
         write_private(controller / IDENTITIES_FILE, json.dumps(settings))
         _tell(placement, "issuer")
         names = [placed.name for placed in placement.workloads]
-        within_s = placement.patience.settle_s
+        within_s = 2 * placement.patience.settle_s
         told = _tell(placement, "renew", pods=names, within_s=within_s)
         if missing := sorted(set(names) - {each["pod"] for each in told["renewed"]}):
             raise messages.CONFIG_SLOW.error(
                 pod=missing[0], cell=cell.name, timeout=within_s, waiting=f"a new certificate: {told['why']}"
             )
+        self._to_renew.discard(own)
         outsiders.issue(placement, self._authorities[own])
 
     def _hand_out(self, placement: Placement, cell: Cell) -> Any:
@@ -244,8 +282,8 @@ class LinkerdMesh:
             raise _unknown_api(f"it called {', '.join(status['unknown_calls'])}")
         return made
 
-    def _write_snapshot(self, placement: Placement, cell: Cell) -> Any:
-        made = self.model.snapshot(placement, cell, next(self._pushes))
+    def _write_snapshot(self, placement: Placement, cell: Cell, pushed: PolicyPush | None = None) -> Any:
+        made = self.model.snapshot(placement, cell, next(self._pushes), pushed)
         path = placement.directory / CONTROLLER_DIRECTORY / SNAPSHOT_FILE
         write_private(path, made.SerializeToString())
         return made

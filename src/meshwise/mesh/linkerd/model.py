@@ -14,10 +14,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from meshwise.mesh.changes import PolicyPush
 from meshwise.mesh.expectations import Expectation
 from meshwise.mesh.linkerd import caller, hops, posture, proof, traits
 from meshwise.mesh.linkerd.caller import rows_of
 from meshwise.mesh.linkerd.destinations import Transport
+from meshwise.mesh.linkerd.pushed import with_pushed
 from meshwise.mesh.linkerd.resources import LinkerdResources, parse
 from meshwise.mesh.linkerd.snapshot import snapshot
 from meshwise.mesh.probe import Entrance
@@ -25,7 +27,7 @@ from meshwise.mesh.protection import guard_rule
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers, request_of
 from meshwise.mesh.seam import Delivered, Placement, Proof
-from meshwise.study.model import Cell, Http1Transport, MeshName
+from meshwise.study.model import Cell, Http1Transport, MeshName, Workload
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,16 @@ class LinkerdModel:
         checks, facts = proof.judge(placement, cell, evidence, wanted, delivered)
         return Proof(checks, facts, time.monotonic_ns() - begun_ns)
 
-    def snapshot(self, placement: Placement, cell: Cell, version: int) -> Any:
-        """What the control plane hands out in this cell (`proto/snapshot.proto`)."""
+    def snapshot(
+        self, placement: Placement, cell: Cell, version: int, pushed: PolicyPush | None = None
+    ) -> Any:
+        """What the control plane hands out in this cell (`proto/snapshot.proto`), with policies that were
+        pushed beside those of the posture."""
         resources = _parsed(self.resources(cell, placement.trust_domain))
-        return snapshot(resources, placement, version, self.transport_for(cell))
+        absent: Sequence[Workload] = ()
+        if pushed is not None:
+            resources, absent = with_pushed(resources, cell, pushed)
+        return snapshot(resources, placement, version, self.transport_for(cell), absent)
 
     def transport_for(self, cell: Cell) -> Transport:
         """The mesh's own, with the upgrade that the cell asks for."""

@@ -48,7 +48,7 @@ _ALL = tuple(Network(cidr) for cidr in wire.EVERY_NETWORK)
 def checked(resources: LinkerdResources, workloads: Sequence[Workload]) -> LinkerdResources:
     """The resources, when every reference in them leads somewhere. Raises MW420."""
     for server in resources.servers:
-        selected = [each for each in workloads if _selects(server, each)]
+        selected = [each for each in workloads if selects(server, each)]
         if not any(port == server.port for each in selected for _, port in each.ports):
             raise _dangling(
                 server.meta, f"Server `{server.meta.name}`", f"port {server.port} of any workload"
@@ -84,7 +84,7 @@ def default_policy(resources: LinkerdResources, namespace: str) -> str:
 
 def server_for(resources: LinkerdResources, workload: Workload, port: int, trust_domain: str) -> Any:
     """What WatchPort answers for one port of one workload. Raises MW420 when two Servers claim it."""
-    found = [server for server in resources.servers if server.port == port and _selects(server, workload)]
+    found = [server for server in resources.servers if server.port == port and selects(server, workload)]
     if not found:
         opaque = is_opaque(resources, workload.namespace, port)
         return default_server(default_policy(resources, workload.namespace), opaque=opaque)
@@ -260,7 +260,7 @@ def _header(header: HeaderMatch) -> Any:
 # --- finding ---------------------------------------------------------------------------------------
 
 
-def _selects(server: Server, workload: Workload) -> bool:
+def selects(server: Server, workload: Workload) -> bool:
     return (
         server.meta.namespace == workload.namespace and server.labels.items() <= labels_of(workload).items()
     )

@@ -6,6 +6,7 @@ resources (YAML) -> policy, destinations -> Snapshot -> file -> controller -> pr
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from meshwise.mesh.linkerd import destinations, policy
@@ -14,11 +15,19 @@ from meshwise.mesh.linkerd.names import ADMIN_PORT, workload_token
 from meshwise.mesh.linkerd.proto import snapshot_pb2
 from meshwise.mesh.linkerd.resources import LinkerdResources
 from meshwise.mesh.seam import Placement
+from meshwise.study.model import Workload
 
 
-def snapshot(resources: LinkerdResources, placement: Placement, version: int, transport: Transport) -> Any:
-    """`snapshot_pb2.Snapshot`. Raises MW420 for resources with references that lead nowhere."""
-    workloads = [placed.workload for placed in placement.workloads]
+def snapshot(
+    resources: LinkerdResources,
+    placement: Placement,
+    version: int,
+    transport: Transport,
+    absent: Sequence[Workload] = (),
+) -> Any:
+    """`snapshot_pb2.Snapshot`. `absent`: workloads without a pod here, which resources may name. Raises MW420
+    for resources with references that lead nowhere."""
+    workloads = [*(placed.workload for placed in placement.workloads), *absent]
     policy.checked(resources, workloads)
     made = snapshot_pb2.Snapshot(version=version)
     for placed in placement.workloads:

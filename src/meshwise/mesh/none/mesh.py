@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from meshwise.mesh.changes import Change, Disturbance, Taken
+from meshwise.mesh.changes import Change, Disturbance, RestartProxy, Taken
 from meshwise.mesh.expectations import CallOutcome, Expectation, Meaning, Signs, What, Who, expectations
 from meshwise.mesh.probe import Entrance, ProbeAnswer, check_of, on_hop
 from meshwise.mesh.reach import Reach
@@ -128,7 +128,9 @@ class NoneMesh:
             return None
         return "without a mesh there is nothing of it to change"
 
-    def carry_out(self, placement: Placement, cell: Cell, act: Change, reach: Reach) -> Sequence[Taken]:
+    def carry_out(
+        self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
+    ) -> Sequence[Taken]:
         """Nothing to change (`cannot`)."""
         return ()
 

@@ -134,7 +134,7 @@ class _Worker:
             case Rotate() | PushPolicies() | ChangePosture():
                 if isinstance(act, ChangePosture) and occurrence.back:
                     act = ChangePosture(arm.cell.posture)
-                for taken in arm.mesh.carry_out(arm.placement, arm.cell, act, arm.reach):
+                for taken in arm.mesh.carry_out(arm.placement, arm.cell, act, arm.reach, self._restart_proxy):
                     self._taken(occurrence, begun_ns, taken, zero_ns)
             case Restart():
                 name = self._next_target(act)
@@ -144,6 +144,10 @@ class _Worker:
                 stack = ExitStack()
                 stack.enter_context(self._failing(act))
                 self._going_on[occurrence.number] = (stack, begun_ns)
+
+    def _restart_proxy(self, workload: str) -> None:
+        (name,) = [name for name in self.arm.targets[Restarted.PROXY] if name.split("/")[-2] == workload]
+        self.arm.restart(name, True)
 
     def _failing(self, act: Fail | Skew) -> AbstractContextManager[None]:
         if isinstance(act, Fail) and act.what is Failing.CONTROLLER:

@@ -1,0 +1,34 @@
+"""Which events can happen to Linkerd as it runs here, and why others cannot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from meshwise.mesh.linkerd import posture
+from meshwise.mesh.linkerd.names import ControlService
+from meshwise.study.changed import in_posture
+from meshwise.study.demands import effective_posture
+from meshwise.study.model import Cell, MtlsMode
+from meshwise.study.timeline import Act, ChangePosture, Fail, Failing, Rotate, Skew
+
+FAILING: Mapping[Failing, Sequence[ControlService]] = {
+    Failing.RENEWAL: (ControlService.IDENTITY,),
+    Failing.POLICY: (ControlService.POLICY,),
+    Failing.CONTROLLER: tuple(ControlService),
+}
+_NO_CERTIFICATE = "without mutual TLS no sidecar uses its certificate"
+
+
+def why_not(cell: Cell, act: Act) -> str | None:
+    match act:
+        case Rotate() | Skew() | Fail(what=Failing.RENEWAL):
+            return None if _uses_certificates(cell) else _NO_CERTIFICATE
+        case ChangePosture():
+            return posture.not_applicable(in_posture(cell, act.posture))
+        case _:
+            return None
+
+
+def _uses_certificates(cell: Cell) -> bool:
+    called = [each for each in cell.topology.workloads if cell.topology.callers(each.name)]
+    return any(effective_posture(cell, each).mtls is not MtlsMode.DISABLE for each in called)
