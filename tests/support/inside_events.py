@@ -5,7 +5,6 @@ Like `inside_testbed`; what is done to a trial is what its study declares.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import shutil
 import sys
@@ -53,7 +52,8 @@ from tests.support.studies import cell, study
 
 PLAINTEXT, PERMISSIVE, STRICT, NAMESPACE, _ = LADDER
 S = 10**9
-LIFE = dt.timedelta(seconds=6)
+LIFE_S = 6
+ROW = ["intended_ns", "client", "error", "done_ns"]
 
 
 def at(seconds: float, act: Act) -> Declared:
@@ -79,8 +79,8 @@ def run(bed: LocalTestbed, arms: list[Trial]) -> None:
             flags=list(measured.flags),
             events=[{**row, "detail": json.loads(row["detail"])} for row in events],
             failed=[
-                [row["intended_ns"] / S, row["client"], row["error"]]
-                for row in measured.requests.select(["intended_ns", "client", "error"]).to_pylist()
+                [row["intended_ns"] / S, row["client"], row["error"], row["done_ns"]]
+                for row in measured.requests.select(ROW).to_pylist()
                 if row["error"] and row["intended_ns"] >= 0
             ],
             requests=measured.requests.num_rows,
@@ -120,7 +120,7 @@ def changes() -> int:
 def renewal() -> int:
     """Certificates expire while nobody signs; who starts anew then has no way until somebody does."""
     of = question(
-        cell(STRICT, rate_rps=100.0),
+        cell(STRICT, rate_rps=100.0, certificate_life_s=LIFE_S),
         10,
         at(0.3, Rotate(Rotated.LEAF)),
         at(1.5, Fail(Failing.RENEWAL, 7 * S, RenewalFault.GONE)),
@@ -128,7 +128,7 @@ def renewal() -> int:
         at(6.8, Restart(Restarted.PROXY, workload="client")),
         at(8.7, Rotate(Rotated.LEAF)),
     )
-    with LocalTestbed(of, {MeshName.ISTIO: IstioMesh(leaf_life=LIFE)}) as bed:
+    with LocalTestbed(of, {MeshName.ISTIO: IstioMesh()}) as bed:
         bed.restart(0)
         run(bed, list(design_block(of, 0)))
     return 0
