@@ -45,6 +45,12 @@ _ENDPOINTS = Fidelity(
     "workload's name for metrics are left out",
     "none per request",
 )
+_DRAIN = Fidelity(
+    "istio-drain",
+    "a replaced configuration is dropped at once (--drain-time-s 0; Istio: 45 s); not in studies in which "
+    "events push policies or change the posture",
+    "none in a trial: nothing is replaced within it",
+)
 _PUSH_SCOPE = Fidelity(
     "istio-push-scope",
     "every posture change replaces all inbound chains and the clusters of called services, so that each "
@@ -76,10 +82,11 @@ _ALWAYS = (
     _DELIVERY,
     _ENDPOINTS,
     _SAN_TYPE,
+    _DRAIN,
     Fidelity(
-        "istio-drain",
-        "a replaced configuration is dropped at once (--drain-time-s 0; Istio: 45 s)",
-        "none in a trial; a posture change under load closes connections at once instead of slowly",
+        "istio-keys",
+        "a certificate that is renewed keeps its key; Istio's agent makes a new key each time",
+        "none per request or handshake; what the agent computes when certificates rotate is missing",
     ),
     _PUSH_SCOPE,
     Fidelity(
@@ -136,8 +143,11 @@ ALL: Sequence[Fidelity] = (
 """Every difference that can apply."""
 
 
-def differences(options: Options, *, privileged: bool, istiod: bool = False) -> Sequence[Fidelity]:
-    """Those that apply, the weightiest first. `istiod`: the real one generates the configuration."""
+def differences(
+    options: Options, *, privileged: bool, istiod: bool = False, drains: bool = False
+) -> Sequence[Fidelity]:
+    """Those that apply, the weightiest first. `istiod`: the real one generates the configuration. `drains`:
+    the proxies have Istio's own drain time."""
     native = options.native
     applies = {
         _UPSTREAM: not native.complete,
@@ -151,6 +161,7 @@ def differences(options: Options, *, privileged: bool, istiod: bool = False) -> 
         _DEFAULT_CURVES: not options.curves,
         _ISTIOD: istiod,
         _ENDPOINTS: not istiod,
+        _DRAIN: not drains,
         _SAN_TYPE: not istiod,
         _TYPED_STRUCT: not istiod
         and options.telemetry

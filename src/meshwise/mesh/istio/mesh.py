@@ -197,7 +197,10 @@ class IstioMesh:
 
     def fidelity(self, *, privileged: bool) -> Sequence[Fidelity]:
         return fidelity.differences(
-            self.model.options, privileged=privileged, istiod=self._istiod is not None
+            self.model.options,
+            privileged=privileged,
+            istiod=self._istiod is not None,
+            drains=self._drain_time_s == ISTIO_DRAIN_TIME_S,
         )
 
     # --- how a posture gets there ------------------------------------------------------------------
