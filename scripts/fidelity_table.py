@@ -14,7 +14,7 @@ from pathlib import Path
 
 from meshwise.mesh.istio import fidelity
 from meshwise.mesh.seam import Fidelity
-from meshwise.testbed.local.facts import COUNTED_FIDELITY, FIDELITY
+from meshwise.testbed.local.facts import COUNTED_FIDELITY, FIDELITY, TRACED_FIDELITY
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "fidelity.md"
 BEGIN, END = "<!-- table: begin (scripts/fidelity_table.py) -->", "<!-- table: end -->"
@@ -32,7 +32,8 @@ def current(page: str) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{PAGE} has no {BEGIN if not begin else END}")
-    return f"{before}{BEGIN}\n{table([*FIDELITY, *COUNTED_FIDELITY, *fidelity.ALL])}\n{END}{after}"
+    made = table([*FIDELITY, *COUNTED_FIDELITY, *TRACED_FIDELITY, *fidelity.ALL])
+    return f"{before}{BEGIN}\n{made}\n{END}{after}"
 
 
 def main() -> int:

@@ -139,6 +139,7 @@ VARIED = {
     "tls_version": Varied("default, 1.2"),
     "certificate_life": Varied("24h, 10m"),
     "resumption": Varied("default, off"),
+    "tracing": Varied("0%, 10%"),
 }
 
 

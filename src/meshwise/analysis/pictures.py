@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from meshwise.analysis.contrast import cell_scope
+from meshwise.analysis.traces import waterfalls
 from meshwise.findings.metric import MetricKey
 from meshwise.findings.pictures import Course, Curve, DriftPoint, Pictures, StepCourse
 from meshwise.measure.times import NEEDED_EXCEEDANCES, SHARES, TrialCourse
@@ -37,7 +38,10 @@ def pictures(results: Sequence[TrialResult], steps: Sequence[StepCourse] = ()) -
         for cell, members in by_cell.items()
         if (own := [each.course for each in members if each.course is not None])
     )
-    return Pictures(tuple(curves), tuple(courses), tuple(_drift(results)), step_courses=tuple(steps))
+    return Pictures(
+        tuple(curves), tuple(courses), tuple(_drift(results)), step_courses=tuple(steps),
+        waterfalls=tuple(waterfalls(results)),
+    )  # fmt: skip
 
 
 def _curve(cell: Cell, members: Iterable[TrialResult]) -> Curve:

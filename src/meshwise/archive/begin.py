@@ -21,7 +21,7 @@ from meshwise.archive.manifest import MANIFEST_NAME, Manifest, digest_of
 from meshwise.archive.read import POSTURES, ArchiveReader
 from meshwise.archive.resolved import STUDY_VALUES_NAME, to_values
 from meshwise.archive.rows import design_table, trials_table
-from meshwise.archive.schema import COUNTS, EVENTS, FUNCTIONS, PROTECTION, REQUESTS, SCHEMA_VERSION, TELEMETRY
+from meshwise.archive.schema import COUNTS, EVENTS, FUNCTIONS, OF_A_TRIAL, PROTECTION, SCHEMA_VERSION, SPANS
 from meshwise.core import messages
 from meshwise.core.files import ASIDE, Folder, free_bytes, reading
 from meshwise.core.units import format_size
@@ -56,6 +56,7 @@ OWN_NAMES = {
     "trials.parquet",
     "requests",
     "telemetry",
+    "spans",
     "postures",
     TRACES,
     LOCK_NAME,
@@ -93,9 +94,10 @@ def create(
 ) -> tuple[pa.Table, dict[str, str]]:
     """An archive without trials, and the digests of its files. `design.parquet` is written last: with it the
     directory is an archive."""
-    for name in (REQUESTS.name, TELEMETRY.name, POSTURES, FAILURES):
+    own = [spec.name for spec in OF_A_TRIAL]
+    for name in (*own, POSTURES, FAILURES):
         folder.remove_tree(name)
-    for name in (REQUESTS.name, TELEMETRY.name, POSTURES):
+    for name in (*(name for name in own if name != SPANS.name), POSTURES):
         folder.folder(name, make=True).close()
     for spec in (EVENTS, COUNTS, FUNCTIONS, PROTECTION):
         folder.remove(f"{spec.name}.parquet", absent=True)
@@ -232,10 +234,11 @@ def _clean(folder: Folder, complete: set[str]) -> None:
         return left(name) or (name.endswith(".parquet") and name.removesuffix(".parquet") not in complete)
 
     _remove(folder, left)
-    for name in (REQUESTS.name, TELEMETRY.name, POSTURES, TRACES, FAILURES):
+    own = [spec.name for spec in OF_A_TRIAL]
+    for name in (*own, POSTURES, TRACES, FAILURES):
         if folder.exists(name):
             with folder.folder(name) as inner:
-                _remove(inner, left_or_without_a_row if name in (REQUESTS.name, TELEMETRY.name) else left)
+                _remove(inner, left_or_without_a_row if name in own else left)
 
 
 def _remove(folder: Folder, unwanted: Callable[[str], bool]) -> None:

@@ -35,6 +35,8 @@ MOST_TABLE_BYTES = 1 << 30
 """Of a table of trials, decoded."""
 MOST_ROW_BYTES = 512
 """Of a row of `requests` or `telemetry`, decoded, on average."""
+MOST_SPAN_BYTES = 4096
+"""Of a row of `spans`, whose attributes are text."""
 _MOST_IN_A_LIST = 1000
 _LIMITS: Mapping[str, Any] = {
     "thrift_string_size_limit": 64 << 20,
@@ -44,7 +46,9 @@ _ARROWS_ERRORS = (OSError, ValueError, pa.ArrowException, OverflowError, MemoryE
 """What Arrow raises of a file that is not what it seems."""
 _FAR = 1 << 61
 """No count, time or size has this magnitude; sums of two still fit into int64."""
-SIGNED = frozenset({"intended_ns", "sent_ns", "first_byte_ns", "done_ns", "begun_ns", "t_ns", "value"})
+SIGNED = frozenset(
+    {"intended_ns", "sent_ns", "first_byte_ns", "done_ns", "t_ns", "value", "begun_ns", "ended_ns"}
+)
 NULLABLE = frozenset(
     {
         "mtls", "posture_file", "started_unix_ns", "requests_rows", "requests_sha256", "telemetry_rows",
@@ -153,6 +157,10 @@ def check_laws(table: pa.Table, path: str, spec: TableSpec, names: Sequence[str]
         early = pc.sum(pc.less(table["done_ns"], table["sent_ns"]).cast(pa.int64())).as_py() or 0
         if early:
             raise damaged(path, f"{early:,} requests were answered before they were sent")
+    if spec.name == "spans" and table.num_rows:
+        early = pc.sum(pc.less(table["ended_ns"], table["begun_ns"]).cast(pa.int64())).as_py() or 0
+        if early:
+            raise damaged(path, f"{early:,} spans ended before they began")
 
 
 def _check_range(values: pa.ChunkedArray, name: str, path: str) -> None:

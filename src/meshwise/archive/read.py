@@ -22,7 +22,14 @@ import pyarrow as pa
 
 from meshwise.archive.agreement import check_design, check_trials
 from meshwise.archive.contents import MOST_BYTES, contents_of, held, opened, read, table_of, text_of
-from meshwise.archive.decode import MOST_ROW_BYTES, MOST_TABLE_BYTES, check_sizes, decode, require_one_trial
+from meshwise.archive.decode import (
+    MOST_ROW_BYTES,
+    MOST_SPAN_BYTES,
+    MOST_TABLE_BYTES,
+    check_sizes,
+    decode,
+    require_one_trial,
+)
 from meshwise.archive.documents import check_about, check_environment, damaged, files_of, json_object
 from meshwise.archive.event_rows import whole_events
 from meshwise.archive.manifest import MANIFEST_NAME, Manifest, digest_of
@@ -35,9 +42,11 @@ from meshwise.archive.schema import (
     EVENTS,
     FIRST_WITH_MANIFEST,
     FUNCTIONS,
+    OF_A_TRIAL,
     PROTECTION,
     REQUESTS,
     SCHEMA_VERSION,
+    SPANS,
     TELEMETRY,
     TRIALS,
     TableSpec,
@@ -187,6 +196,14 @@ class ArchiveReader:
     def scan_telemetry(self, trial_ids: Iterable[str] | None = None) -> pl.LazyFrame:
         return self._scan(TELEMETRY, trial_ids)
 
+    def scan_spans(self, trial_ids: Iterable[str] | None = None) -> pl.LazyFrame:
+        return self._scan(SPANS, trial_ids)
+
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """Ids of the trials that have spans, in the order of running."""
+        return tuple(self._rows_of[SPANS.name])
+
     def events(self) -> pl.DataFrame:
         """What was done to trials; no rows if nothing was."""
         return whole_events(self._grown(EVENTS))
@@ -224,12 +241,12 @@ class ArchiveReader:
         return table_of(contents[name], spec, str(self.directory / name))
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """An in-memory DuckDB with the views `design`, `trials`, `requests`, `telemetry`, `events`, `counts`,
-        `functions`, `protection`; close it."""
+        """An in-memory DuckDB with the views `design`, `trials`, `requests`, `telemetry`, `spans`, `events`,
+        `counts`, `functions`, `protection`; close it."""
         connection = duckdb.connect()
         for name in ("design", "trials"):
             connection.from_parquet(str(self.directory / f"{name}.parquet")).create_view(name)
-        for spec in (REQUESTS, TELEMETRY):
+        for spec in OF_A_TRIAL:
             files = [str(path) for path in self.files(spec)]
             if files:
                 connection.from_parquet(files, union_by_name=True).create_view(spec.name)
@@ -262,7 +279,7 @@ class ArchiveReader:
 
     def _checked(self, spec: TableSpec, trial_id: str) -> pa.Table:
         rows, digest = self._rows_of[spec.name][trial_id]
-        name, most_bytes = f"{spec.name}/{trial_id}.parquet", _most_bytes(rows)
+        name, most_bytes = f"{spec.name}/{trial_id}.parquet", _most_bytes(spec.name, rows)
         path = str(self.directory / name)
         with held(self.directory) as folder:
             content = read(folder, name, most_bytes)
@@ -280,8 +297,8 @@ class ArchiveReader:
                 if wanted is None or trial_id in wanted:
                     name = f"{spec.name}/{trial_id}.parquet"
                     path = self.directory / name
-                    content = read(folder, name, _most_bytes(rows))
-                    check_sizes(content, str(path), rows=rows, most_bytes=_most_bytes(rows))
+                    most_bytes = _most_bytes(spec.name, rows)
+                    check_sizes(read(folder, name, most_bytes), str(path), rows=rows, most_bytes=most_bytes)
                     paths.append(path)
         return paths
 
@@ -289,7 +306,7 @@ class ArchiveReader:
     def _rows_of(self) -> Mapping[str, Mapping[str, tuple[int, str]]]:
         """Table -> trial_id -> rows and digest of its file. Kept, because who reads trial by trial asks once
         per trial."""
-        found: dict[str, dict[str, tuple[int, str]]] = {REQUESTS.name: {}, TELEMETRY.name: {}}
+        found: dict[str, dict[str, tuple[int, str]]] = {spec.name: {} for spec in OF_A_TRIAL}
         for name, of_trial in found.items():
             columns = (self.trials_arrow[each].to_pylist() for each in (f"{name}_rows", f"{name}_sha256"))
             for trial_id, rows, digest in zip(
@@ -308,7 +325,7 @@ class ArchiveReader:
         """The files of complete trials: name, recorded digest, the most bytes that they may have."""
         for kind, of_trial in self._rows_of.items():
             for trial_id, (rows, digest) in of_trial.items():
-                yield f"{kind}/{trial_id}.parquet", digest, _most_bytes(rows)
+                yield f"{kind}/{trial_id}.parquet", digest, _most_bytes(kind, rows)
         others: dict[str, str] = {}
         columns = ("trial_id", "files", "posture_file")
         for row in self.trials_arrow.select(columns).to_pylist():
@@ -331,9 +348,9 @@ def _short_digest(posture_file: str) -> str:
     return posture_file.removesuffix(".yaml").rpartition("-")[2]
 
 
-def _most_bytes(rows: int) -> int:
-    """Of a table of a trial."""
-    return (1 << 20) + rows * MOST_ROW_BYTES
+def _most_bytes(table: str, rows: int) -> int:
+    """Of a table of a trial, by its name."""
+    return (1 << 20) + rows * (MOST_SPAN_BYTES if table == SPANS.name else MOST_ROW_BYTES)
 
 
 def _difference(folder: Folder, name: str, digest: str, most_bytes: int) -> str:

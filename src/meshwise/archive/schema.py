@@ -127,6 +127,8 @@ TRIALS = _table(
     ("reason", TEXT, "why it is broken or invalid; else empty", True),
     ("checks", TEXT, "JSON: what was judged after the trial (name, expected, observed, passed)", True),
     ("files", TEXT, "JSON: SHA-256 of the trial's further files, by name in the directory", True),
+    ("spans_rows", INT, "rows of `spans/TRIAL.parquet`; null if there is no such file", True),
+    ("spans_sha256", TEXT, "digest of that file", True),
 )
 
 REQUESTS = _table(
@@ -172,6 +174,22 @@ TELEMETRY = _table(
     ),
     ("labels", NAME, "`key=value` pairs joined by commas, sorted; empty if none"),
     ("value", pa.float64(), "in the metric's unit; `_total` and `cpu_ns` count up over the process's life"),
+)
+
+SPANS = _table(
+    "spans",
+    "one row per span of one trial whose requests are traced; absent of others",
+    ("trial_id", NAME, "the trial"),
+    ("trace_id", TEXT, "32 hexadecimal digits; the last 16 are the request's number, from 0 in its client"),
+    ("span_id", TEXT, "16 hexadecimal digits"),
+    ("parent_id", TEXT, "the span within which it is; empty for the client's own, which has none"),
+    ("source", NAME, "whose: `<mesh>/<process set>/<workload>/<role>`, as in telemetry"),
+    ("name", NAME, "as who made it calls it"),
+    ("kind", NAME, "`client` (a call, seen by who makes it), `server` (by who answers), `internal`"),
+    ("begun_ns", INT, "when it began"),
+    ("ended_ns", INT, "when it ended"),
+    ("status", NAME, "`ok`, `error`; empty if it is not said"),
+    ("attributes", TEXT, "JSON: what else it says of itself"),
 )
 
 EVENTS = _table(
@@ -257,7 +275,10 @@ PROTECTION = _table(
     ("duration_ns", INT, "how long the try took; 0 if it was not made"),
 )
 
-TABLES = (DESIGN, TRIALS, REQUESTS, TELEMETRY, EVENTS, COUNTS, FUNCTIONS, PROTECTION)
+OF_A_TRIAL = (REQUESTS, TELEMETRY, SPANS)
+"""Tables of which each trial has a file of its own."""
+
+TABLES = (DESIGN, TRIALS, REQUESTS, TELEMETRY, SPANS, EVENTS, COUNTS, FUNCTIONS, PROTECTION)
 
 
 def conform(table: pa.Table, spec: TableSpec, trial_id: str | None = None) -> pa.Table:

@@ -35,6 +35,7 @@ from meshwise.archive.schema import (
     FUNCTIONS,
     PROTECTION,
     REQUESTS,
+    SPANS,
     TELEMETRY,
     TableSpec,
     conform,
@@ -141,6 +142,8 @@ class Archive:
         if outcome.measurement is not None:
             columns |= self._keep_table(outcome.trial.trial_id, outcome.measurement.requests, REQUESTS)
             columns |= self._keep_table(outcome.trial.trial_id, outcome.measurement.telemetry, TELEMETRY)
+            if outcome.measurement.spans is not None:
+                columns |= self._keep_table(outcome.trial.trial_id, outcome.measurement.spans, SPANS)
         return columns
 
     def _replace(self, growing: Mapping[str, memoryview]) -> None:

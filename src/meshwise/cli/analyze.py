@@ -27,11 +27,13 @@ from meshwise.findings.finding import Finding, Findings, Method
 from meshwise.findings.subject import Against, EventEffect, Kind, PostureProtection
 from meshwise.measure.attribution import Machine
 from meshwise.measure.counts import measure_counts
+from meshwise.measure.spans import SPAN_COLUMNS
 from meshwise.measure.trial import (
     OPTIONAL_REQUEST_COLUMNS,
     REQUEST_COLUMNS,
     TELEMETRY_COLUMNS,
     TELEMETRY_METRICS,
+    TrialResult,
 )
 from meshwise.stats.verdict import Verdict
 from meshwise.study.design.counting import counted_cells
@@ -120,9 +122,21 @@ def _timed(reader: ArchiveReader) -> Findings | None:
     flags, halved = recorded_flags(trials), study.control.halves
     seconds = 0 if moving_ns or study.search else study.trial.duration_ns // 10**9
     moments = moments_in(list(good.values()), reader.events(), study.trial.duration_ns)
-    results = measure_trials(good, tables, flags, moving_ns, machine, halved, study.seed, seconds, moments)
+    measured = measure_trials(good, tables, flags, moving_ns, machine, halved, study.seed, seconds, moments)
+    results = _with_spans(reader, measured)
     settings = Settings.of(study, reader.timed_design)
     return findings(results, outcomes, settings, reader.environment, facts_of(trials))
+
+
+def _with_spans(reader: ArchiveReader, results: Iterator[TrialResult]) -> Iterator[TrialResult]:
+    """One trial's spans at a time."""
+    traced = set(reader.traced)
+    for each in results:
+        if each.trial.trial_id in traced:
+            spans = reader.scan_spans([each.trial.trial_id]).select(SPAN_COLUMNS).collect()
+            yield each.with_spans(spans.with_columns(pl.col(pl.Categorical).cast(pl.String)))
+        else:
+            yield each
 
 
 def _tables(reader: ArchiveReader, trial_ids: list[str]) -> Iterator[Tables]:

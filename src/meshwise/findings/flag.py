@@ -107,6 +107,27 @@ RENEWED = FlagKind(
     "nothing to do if few trials are; if many are, look at the failed trials",
 )
 
+SPANS_MISSING = FlagKind(
+    "spans_missing", "of {traces} traced requests {missing} lack a span of {whose}",
+    "what is made of spans leaves these requests out; look at `spans_dropped` and the proxies' logs",
+)
+SPANS_DROPPED = FlagKind(
+    "spans_dropped", "{count} spans were thrown away for want of room{more}",
+    "trace a smaller share, lower the rate, or shorten the trial",
+)
+SPANS_MALFORMED = FlagKind(
+    "spans_malformed", "{batches} batches and {spans} spans made no sense and were left out",
+    "look at who exports: its version may speak another OTLP",
+)
+CLOCK_STEPPED = FlagKind(
+    "clock_stepped", "the wall clock was set by {ms:+.1f} ms, in which proxies say when their spans are",
+    "keep the time service from stepping the clock while a study runs",
+)
+RECEIVER_ENDED = FlagKind(
+    "receiver_ended", "the receiver of spans {how}: spans of this trial are lost",
+    "look at the log's end in the trial's row; the next trial has a new one",
+)
+
 UNCOUNTED = FlagKind(
     "uncounted",
     "requests failed or were not answered in windows that were to be counted, which are left out: {windows}",

@@ -29,7 +29,7 @@ class Inference(StrEnum):
 
 class PartOf(StrEnum):
     """What a part of a metric is: one sidecar or service, the sidecars of a place, one operation, one system
-    call by its name, one group of functions."""
+    call by its name, one group of functions, one part of a traced request's way."""
 
     WORKLOAD = "workload"
     PLACE = "place"
@@ -37,6 +37,7 @@ class PartOf(StrEnum):
     CALL = "system_call"
     GROUP = "function_group"
     CONNECTION = "connection"
+    SPAN = "span_part"
 
 
 class PartsCompared(StrEnum):
@@ -200,6 +201,23 @@ METRICS: dict[str, Metric] = {
                parts=PartOf.OPERATION),
         Metric("store_cpu_us_per_request", "us", "the CPU time of database and cache per request",
                "CPU per request, database and cache", "CPU of the stores"),
+        Metric("span_own_p50_us", "us", "the median time that a traced request spends in this part alone",
+               "own time p50 by part of a request's way", "own time p50", Scale.DIFFERENCE,
+               parts=PartOf.SPAN, percentile=0.5),
+        Metric("span_own_p99_us", "us", "the P99 of the time that a traced request spends in this part alone",
+               "own time p99 by part of a request's way", "own time p99", Scale.DIFFERENCE, compared=False,
+               parts=PartOf.SPAN, percentile=0.99),
+        Metric("span_own_mean_us", "us", "the mean time that a traced request spends in this part alone",
+               "own time mean by part of a request's way", "own time mean", Scale.DIFFERENCE,
+               compared=False, parts=PartOf.SPAN),
+        Metric("span_critical_mean_us", "us",
+               "the mean time for which a traced request waits for this part alone",
+               "critical path mean by part of a request's way", "critical path mean", Scale.DIFFERENCE,
+               compared=False, parts=PartOf.SPAN),
+        _ratio("traces_whole", "the share of traced requests of which every span is there",
+               "traces that are whole", "whole traces", more_is_worse=False),
+        Metric("receiver_cpu_share", "ratio", "the CPU share of the receiver of spans",
+               "CPU share of the receiver of spans", "receiver cpu share", Scale.DIFFERENCE, compared=False),
         Metric("lateness_p50_us", "us", "the median lateness of sends", "lateness of sends p50",
                "lateness p50", compared=False, percentile=0.5),
         Metric("lateness_p99_us", "us", "the P99 lateness of sends", "lateness of sends p99",

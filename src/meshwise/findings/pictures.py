@@ -119,6 +119,55 @@ class Flame:
 
 
 @dataclass(frozen=True)
+class DrawnSpan:
+    """One span of a waterfall. Times in us from the beginning of the first."""
+
+    depth: int
+    who: str
+    """`<workload>/<role>`"""
+    name: str
+    kind: str
+    part: str
+    """Of the request's way, to which its own time belongs (`measure.spans`)."""
+    begun_us: float
+    ended_us: float
+    own_us: float
+    critical_us: float
+
+
+@dataclass(frozen=True)
+class Waterfall:
+    """One traced request of a cell, span by span, from the first down."""
+
+    at: Levels
+    which: str
+    """`typical`: of about the median duration; `slow`: of about the P99."""
+    trial_id: str
+    trace_id: str
+    spans: tuple[DrawnSpan, ...]
+
+    @property
+    def duration_us(self) -> float:
+        return max((span.ended_us for span in self.spans), default=0.0)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "which": self.which, "trial_id": self.trial_id, "trace_id": self.trace_id,
+            "spans": [[_rounded(getattr(span, name)) for name in _SPAN] for span in self.spans],
+        }  # fmt: skip
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any], cells: Sequence[Levels]) -> Waterfall:
+        spans = tuple(DrawnSpan(**dict(zip(_SPAN, row, strict=True))) for row in entry["spans"])
+        return cls(
+            cells[entry["cell"]], str(entry["which"]), str(entry["trial_id"]), str(entry["trace_id"]), spans
+        )
+
+
+_SPAN = tuple(field.name for field in fields(DrawnSpan))
+
+
+@dataclass(frozen=True)
 class EventCourse:
     """What happened around an event, all its occurrences laid over each other at its beginning. Of rows of
     three: mean over executions, and the ends of its interval; NaN where it cannot be told."""
@@ -177,13 +226,14 @@ class Pictures:
     step_courses: tuple[StepCourse, ...] = ()
     event_courses: tuple[EventCourse, ...] = ()
     event_timelines: tuple[EventTimeline, ...] = ()
+    waterfalls: tuple[Waterfall, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Six digits are enough to draw; levels stand once."""
         cells: list[Levels] = []
-        every: tuple[Picture | Flame, ...] = (
+        every: tuple[Picture | Flame | Waterfall, ...] = (
             *self.curves, *self.courses, *self.drift, *self.step_courses, *self.flames,
-            *self.event_courses, *self.event_timelines,
+            *self.event_courses, *self.event_timelines, *self.waterfalls,
         )  # fmt: skip
         for each in every:
             if each.at not in cells:
@@ -202,6 +252,7 @@ class Pictures:
             "event_courses": [_row(each, cells, *_EVENT_COURSE) for each in self.event_courses],
             "event_timelines": [_row(each, cells, *_EVENT_TIMELINE) for each in self.event_timelines],
             "flames": [{"cell": cells.index(each.at)} | each.as_json() for each in self.flames],
+            "waterfalls": [{"cell": cells.index(each.at)} | each.as_json() for each in self.waterfalls],
         }
 
     @classmethod
@@ -213,7 +264,8 @@ class Pictures:
             for name, kind in _PLAIN.items()
         )
         flames = tuple(Flame.read(each, cells) for each in found.get("flames", ()))
-        return cls(curves, courses, drift, flames, step_courses, event_courses, event_timelines)
+        waterfalls = tuple(Waterfall.read(each, cells) for each in found.get("waterfalls", ()))
+        return cls(curves, courses, drift, flames, step_courses, event_courses, event_timelines, waterfalls)
 
 
 _PLAIN: Mapping[str, Callable[..., Any]] = {

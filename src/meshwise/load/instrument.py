@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,6 +98,9 @@ def check(dealt: Dealt) -> None:
         check_spec(spec)
 
 
+_KEY = re.compile(r"(?!0{16})[0-9a-f]{16}")
+
+
 def check_spec(spec: LoadSpec) -> None:
     """Raises MW303 for values that make no run."""
     wrong = [
@@ -122,6 +126,10 @@ def check_spec(spec: LoadSpec) -> None:
         (spec.shape is not None and spec.arrivals is Arrivals.CLOSED, "a closed loop has no rate to shape"),
         (spec.trace is not None and spec.arrivals is Arrivals.CLOSED, "a closed loop replays no trace"),
         (spec.think is not None and spec.arrivals is not Arrivals.CLOSED, "only a closed loop thinks"),
+        (not 0 <= spec.traced_share <= 1, "the share that is traced is from 0 to 1"),
+        (spec.traced_share > 0 and not _KEY.fullmatch(spec.trace_key), "a trace key is 16 digits, not all 0"),
+        (spec.traced_share > 0 and spec.processes > 1, "a run that is traced has one process"),
+        (spec.traced_share > 0 and spec.protocol == "tcp", "opaque TCP has no place for a trace context"),
         (
             not _cpus(spec) <= os.sched_getaffinity(0),
             f"not all of the CPUs {sorted(_cpus(spec))} (--cpu) are there for this process",

@@ -13,6 +13,7 @@ from pathlib import Path
 from meshwise.load.payloads import RESPONSE_SLOT, draw_pool
 from meshwise.load.script import encode_script
 from meshwise.load.spec import LoadSpec
+from meshwise.load.traced import Ordered, filling, with_slot
 from meshwise.load.wire import grpc, http1, http2_request, tcp
 from meshwise.load.wire.grpc_stream import MessageLog, protocol_class
 from meshwise.load.wire.http2 import Http2
@@ -37,7 +38,10 @@ def encode(spec: LoadSpec) -> Encoded:
         return Encoded(*encode_script(spec, Path(spec.script)))
     pool = draw_pool(spec.request_payload, spec.response_payload, spec.seed)
     specs = [_of_sizes(spec, *pair) for pair in pool.pairs]
-    order = pool.order or b"\0"
+    order: Sequence[int] = pool.order or b"\0"
+    if spec.tracing is not None:
+        order = Ordered(order, len(specs), spec.tracing)
+        specs += [replace(each, headers=with_slot(each.headers)) for each in specs]
     if spec.protocol is Protocol.TCP:
         framed = [tcp.encode_request(b"x" * each.body_bytes, each.response_bytes) for each in specs]
         size_bytes = max(map(len, framed))
@@ -49,7 +53,7 @@ def encode(spec: LoadSpec) -> Encoded:
     calls = [_http2_request(each) for each in specs]
     size_bytes = max(len(bytes(4).join(call.pieces)) for call in calls)
     if spec.streaming is not Streaming.NONE:
-        log, make_stream = MessageLog(), protocol_class(spec.streaming)
+        log, make_stream = MessageLog(), filling(protocol_class(spec.streaming), spec.tracing)
         return Encoded(lambda: make_stream(calls, order, spec.streams, spec.messages, log), size_bytes, log)
     return Encoded(_multiplexed(spec, calls, order), size_bytes)
 
@@ -71,12 +75,13 @@ def _http1_request(spec: LoadSpec) -> bytes:
     return http1.encode_request(spec.method, spec.path, spec.authority, spec.headers, body)
 
 
-def _http1(spec: LoadSpec, requests: Sequence[bytes], order: bytes) -> Encoded:
+def _http1(spec: LoadSpec, requests: Sequence[bytes], order: Sequence[int]) -> Encoded:
     heads = http1.KnownHeads()
     is_head = spec.method == "HEAD"
     size_bytes = max(map(len, requests))
     if len(requests) > 1:
-        return Encoded(lambda: VariedHttp1(requests, order, heads, is_head_method=is_head), size_bytes)
+        varied = filling(VariedHttp1, spec.tracing)
+        return Encoded(lambda: varied(requests, order, heads, is_head_method=is_head), size_bytes)
     raw = requests[0]
     return Encoded(lambda: http1.Http1(raw, heads, is_head_method=is_head), size_bytes)
 
@@ -94,10 +99,10 @@ def _http2_request(spec: LoadSpec) -> http2_request.EncodedRequest:
 
 
 def _multiplexed(
-    spec: LoadSpec, calls: Sequence[http2_request.EncodedRequest], order: bytes
+    spec: LoadSpec, calls: Sequence[http2_request.EncodedRequest], order: Sequence[int]
 ) -> Callable[[], WireProtocol]:
     if len(calls) > 1:
-        varied = VariedHttp2 if spec.protocol is Protocol.HTTP2 else VariedGrpc
+        varied = filling(VariedHttp2 if spec.protocol is Protocol.HTTP2 else VariedGrpc, spec.tracing)
         return lambda: varied(calls, order, spec.streams)
     plain = Http2 if spec.protocol is Protocol.HTTP2 else grpc.Grpc
     return lambda: plain(calls[0], spec.streams)

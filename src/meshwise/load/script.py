@@ -16,6 +16,7 @@ from pathlib import Path
 from meshwise.core import messages
 from meshwise.load.fields import check_path
 from meshwise.load.spec import LoadSpec
+from meshwise.load.traced import Ordered, filling, with_slot
 from meshwise.load.wire import grpc, http1, http2_request
 from meshwise.load.wire.seam import WireProtocol
 from meshwise.load.wire.varied import VariedGrpc, VariedHttp1, VariedHttp2
@@ -53,28 +54,34 @@ def encode_script(spec: LoadSpec, path: Path) -> tuple[Callable[[], WireProtocol
     lines, scheme = read_script(path), "https" if spec.tls else "http"
     for target in {line.path for line in lines}:
         check_path(target, spec.protocol)
+    order: Sequence[int] = range(len(lines))
+    headers = [spec.headers] * len(lines)
+    if spec.tracing is not None:
+        order, lines = Ordered(order, len(lines), spec.tracing), (*lines, *lines)
+        headers += [with_slot(spec.headers)] * len(headers)
     bodies = [line.body.encode() for line in lines]
     if spec.protocol is Protocol.HTTP1:
         raw = [
-            http1.encode_request(spec.method, line.path, spec.authority, spec.headers, body)
-            for line, body in zip(lines, bodies, strict=True)
+            http1.encode_request(spec.method, line.path, spec.authority, own, body)
+            for line, own, body in zip(lines, headers, bodies, strict=True)
         ]
         heads = http1.KnownHeads()
         is_head = spec.method == "HEAD"
-        protocol = partial(VariedHttp1, raw, range(len(raw)), heads, is_head_method=is_head)
+        varied = filling(VariedHttp1, spec.tracing)
+        protocol = partial(varied, raw, order, heads, is_head_method=is_head)
         return protocol, sum(map(len, raw)) // len(raw)
     if spec.protocol is Protocol.HTTP2:
         calls = [
-            http2_request.encode_request(spec.method, scheme, line.path, spec.authority, spec.headers, body)
-            for line, body in zip(lines, bodies, strict=True)
+            http2_request.encode_request(spec.method, scheme, line.path, spec.authority, own, body)
+            for line, own, body in zip(lines, headers, bodies, strict=True)
         ]
-        return lambda: VariedHttp2(calls, range(len(calls)), spec.streams), _mean_size(calls)
+        return partial(filling(VariedHttp2, spec.tracing), calls, order, spec.streams), _mean_size(calls)
     if spec.protocol is Protocol.GRPC:
         calls = [
-            grpc.encode_request(scheme, line.path, spec.authority, spec.headers, body)
-            for line, body in zip(lines, bodies, strict=True)
+            grpc.encode_request(scheme, line.path, spec.authority, own, body)
+            for line, own, body in zip(lines, headers, bodies, strict=True)
         ]
-        return lambda: VariedGrpc(calls, range(len(calls)), spec.streams), _mean_size(calls)
+        return partial(filling(VariedGrpc, spec.tracing), calls, order, spec.streams), _mean_size(calls)
     raise messages.BAD_LOAD_OPTION.error(what="opaque TCP has no script", remedy="use http1, http2 or grpc")
 
 

@@ -22,6 +22,7 @@ import json
 from dataclasses import dataclass
 
 from meshwise.core.patience import USUAL
+from meshwise.load.traced import Tracing
 from meshwise.study.load.payload import Payload, parse_payload
 from meshwise.study.load.profile import LoadProfile, Think
 from meshwise.study.model import Arrivals, Protocol
@@ -104,6 +105,15 @@ class LoadSpec:
     network: str = ""
     """Path of the network namespace in which its sockets are made (`/proc/self/fd/7` of a descriptor that was
     passed on); empty: that of the process. Entering it wants CAP_SYS_ADMIN there."""
+
+    traced_share: float = 0.0
+    """Of the requests: so many carry a trace context (`load.traced`). Of one process, not of opaque TCP."""
+    trace_key: str = ""
+    """The first half of their trace ids, 16 hexadecimal digits."""
+
+    @property
+    def tracing(self) -> Tracing | None:
+        return Tracing(self.traced_share, self.trace_key) if self.traced_share else None
 
     @property
     def targets(self) -> tuple[str, ...]:

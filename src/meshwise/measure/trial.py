@@ -14,7 +14,7 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import inf
 
 import numpy as np
@@ -29,6 +29,7 @@ from meshwise.measure.halves import Halves, halves
 from meshwise.measure.places import by_place
 from meshwise.measure.seconds import LEAST_SECONDS, BySecond, Clock, by_second
 from meshwise.measure.soak import throughput_variation, variability
+from meshwise.measure.spans import RequestTrace, measure_spans, receiver_share
 from meshwise.measure.times import NEEDED_EXCEEDANCES, SHARES, TrialCourse, course_of
 from meshwise.stats.arrays import BoolArray, FloatArray, IntArray
 from meshwise.stats.quantile import effective_exceedances, quantile, quantiles
@@ -85,6 +86,21 @@ class TrialResult:
     """Of a steady load, where it was asked for."""
     events: TrialEvents | None = None
     """Where something was done to it, or to the cell whose twin it is."""
+    typical: RequestTrace | None = None
+    """A traced request of about the median duration; None where nothing is traced."""
+    slow: RequestTrace | None = None
+    """One of about the P99."""
+
+    def with_spans(self, spans: pl.DataFrame) -> TrialResult:
+        """The same with what its spans say (columns SPAN_COLUMNS)."""
+        found = measure_spans(spans)
+        return replace(
+            self,
+            values={**self.values, **found.values},
+            exceedances={**self.exceedances, **found.exceedances},
+            typical=found.typical,
+            slow=found.slow,
+        )
 
 
 def measure(
@@ -134,6 +150,8 @@ def measure(
     answered_ns = np.sort(sent.done[sent.answered])
     used, gaps = usage(trial, telemetry, answered_ns)
     values |= used
+    if (share := receiver_share(telemetry)) is not None:
+        values[MetricKey("receiver_cpu_share")] = share
     found += gaps
     processes = Usage.of(trial, telemetry) if trial.search else None
     return TrialResult(

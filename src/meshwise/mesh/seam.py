@@ -65,6 +65,8 @@ class Placement:
     patience: Patience = USUAL
     counted: bool = False
     """What its sidecars do is counted, so they do nothing by the clock that can be left out."""
+    traced: bool = False
+    """Some of its cells are traced: its sidecars are started such that they can be."""
 
     def __getitem__(self, name: str) -> PlacedWorkload:
         return next(placed for placed in self.workloads if placed.name == name)

@@ -11,7 +11,7 @@ from meshwise.findings.finding import Finding
 from meshwise.findings.flag import EXPLORATORY
 from meshwise.findings.metric import CPU, INSTRUCTIONS
 from meshwise.findings.subject import Kind, MeshDifference, SlopePart
-from meshwise.report import counted, events, facts, pictures, protection, saturation, tradeoff
+from meshwise.report import counted, events, facts, pictures, protection, saturation, traces, tradeoff
 from meshwise.report.blocks import (
     Block,
     Details,
@@ -59,16 +59,23 @@ class Report:
     """What they cost against what they stop."""
     events: tuple[Section, ...] = ()
     """What was done while it ran."""
+    traces: tuple[Section, ...] = ()
+    """Where the time of a traced request goes."""
 
     @property
     def in_terminal(self) -> tuple[Section, ...]:
         """The last is what stays on the screen."""
-        measured = (*self.slices, *self.counted, *self.effects, *self.saturation, *self.events)
+        measured = (
+            *self.slices, *self.traces, *self.counted, *self.effects, *self.saturation, *self.events
+        )  # fmt: skip
         return (*measured, *self.protection, *self.tradeoff)
 
     @property
     def on_page(self) -> tuple[Section, ...]:
-        first = (*self.tradeoff, *self.saturation, *self.events, *self.effects, *self.slices, *self.counted)
+        first = (
+            *self.tradeoff, *self.saturation, *self.events, *self.effects, *self.slices, *self.traces,
+            *self.counted,
+        )  # fmt: skip
         return (*first, *self.protection, *filter(None, [self.rounds]))
 
 
@@ -90,6 +97,7 @@ def report_of(content: Content, record: Record) -> Report:
         tuple(filter(None, [protection.section(content)])),
         tuple(filter(None, [tradeoff.section(content)])),
         tuple(filter(None, [events.section(content)])),
+        tuple(filter(None, [traces.section(content)])),
     )
 
 

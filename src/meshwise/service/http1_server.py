@@ -9,6 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -318,12 +319,17 @@ class Http1Server(BufferedServer):
         field = self._raw_head[at : self._raw_head.find(b"\r", at + 2)] if at >= 0 else b""
         if b"\n" in field[2:]:
             field = b""
+        make = self._maker(partial(_outgoing, field=field, body=body))
         if head.script is None:
-            calls = [_outgoing(prepared, field, body) for prepared in head.calls]
-            self._start(Protocol.HTTP1, calls, self._called)
+            self._start(Protocol.HTTP1, list(map(make, head.calls)), self._called)
         else:
-            make = partial(_outgoing, field=field, body=body)
             self._play(Protocol.HTTP1, head.script, make, self._played)
+
+    def _maker(
+        self, make: Callable[[PreparedHttp1Call], Outgoing]
+    ) -> Callable[[PreparedHttp1Call], Outgoing]:
+        """How the calls of this request are made."""
+        return make
 
     def _called(self, reason: str, answered_bytes: int) -> None:
         """All calls have ended; an empty reason: well."""

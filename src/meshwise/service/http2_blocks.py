@@ -16,19 +16,26 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from meshwise.load.wire.blocks import BlockDecoder, FieldList, decode_integer, encode_integer, table_effects
 from meshwise.service.behaviour import REQUEST_ID
 
-_ID = REQUEST_ID.encode()
-_HUFFMAN = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(_ID)
-_NAMES = (
-    encode_integer(len(_HUFFMAN), 7, 0x80) + _HUFFMAN,
-    encode_integer(len(_ID), 7) + _ID,
-)
-"""The name as a literal, Huffman coded (as proxies write it) and plain."""
+
+def literal_names(name: str) -> tuple[bytes, bytes]:
+    """The name of a field as a literal, Huffman coded (as proxies write it) and plain."""
+    plain = name.encode()
+    coded = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(plain)
+    return encode_integer(len(coded), 7, 0x80) + coded, encode_integer(len(plain), 7) + plain
+
+
+_NAMES = literal_names(REQUEST_ID)
 
 
 def cut_request_id(block: bytes) -> tuple[bytes, bytes, int]:
     """(what the block is remembered by, the raw literal of the id's value, where the value begins);
     the block itself, b"" and -1 when it has no such field."""
-    for name in _NAMES:
+    return cut(block, _NAMES)
+
+
+def cut(block: bytes, names: tuple[bytes, bytes]) -> tuple[bytes, bytes, int]:
+    """The same of any field whose value has less than 127 bytes, by its `literal_names`."""
+    for name in names:
         at = block.find(name)
         if at > 0:
             at += len(name)
@@ -44,7 +51,7 @@ def id_field(raw_value: bytes) -> bytes:
 
 
 def begins_id_value(block: bytes, at: int) -> bool:
-    """Is there, read from the start, a literal field with the id's name whose value begins at `at`?"""
+    """Is there, read from the start, a field with a literal name whose value begins at `at`?"""
     offset, end = 0, len(block)
     while offset < end:
         first = block[offset]

@@ -9,7 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -295,12 +295,20 @@ class Http2Server(Http2Connection):
         else:
             body = b"".join(stream.pieces)
             stream.pieces.clear()
-            make = partial(_outgoing, id_block=id_field(raw_id), body=body, is_call=head.is_call)
+            make = self._maker(
+                stream_id, partial(_outgoing, id_block=id_field(raw_id), body=body, is_call=head.is_call)
+            )
             done = partial(self._called, stream_id, stream)
             if head.script is None:
                 self._start(self._heads.protocol, list(map(make, head.calls)), done)
             else:
                 self._play(self._heads.protocol, head.script, make, done)
+
+    def _maker(
+        self, stream_id: int, make: Callable[[PreparedHttp2Call], Outgoing]
+    ) -> Callable[[PreparedHttp2Call], Outgoing]:
+        """How the calls of this stream's request are made."""
+        return make
 
     def _called(self, stream_id: int, stream: ServerStream, reason: str, answered_bytes: int) -> None:
         """All calls of a stream, or its script, have ended; an empty reason: well."""

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 from meshwise.core import messages
 from meshwise.service import grpc_streams, http1_server, http2_server
@@ -18,8 +19,17 @@ from meshwise.service.arrivals import ArrivalLog
 from meshwise.service.link import Codec, Link
 from meshwise.service.loop import EPOLLIN, Loop
 from meshwise.service.script import Player
+from meshwise.service.spans import SpanLog
 from meshwise.service.spec import NodeSpec
 from meshwise.service.tcp_server import TcpServer
+from meshwise.service.traced import (
+    TracedGrpcServer,
+    TracedHeaderBlocks,
+    TracedHttp1Server,
+    TracedHttp2Server,
+    TracedRequestHeads,
+    TracedStreamHeads,
+)
 from meshwise.service.upstreams import Upstreams
 from meshwise.service.work import calibrate
 from meshwise.study.model import Protocol
@@ -30,6 +40,8 @@ BACKLOG = 4096
 ACCEPTS_AT_ONCE = 64
 LINGER_NS = 10**9
 """How long a connection that we end may take to notice."""
+FLUSH_NS = 20 * 10**6
+"""After which spans that wait are written."""
 GRACE_NS = 2 * 10**9
 """How long requests that are under way at SIGTERM may take."""
 
@@ -110,6 +122,21 @@ class ServiceNode:
             Protocol.GRPC: lambda: grpc_streams.GrpcServer(grpc, start, play),
             Protocol.TCP: lambda: TcpServer(arrived),
         }
+        self._spans: SpanLog | None = None
+        if spec.spans:
+            self._take_part_in_traces(spec, rounds, arrived)
+
+    def _take_part_in_traces(self, spec: NodeSpec, rounds: float, arrived: ArrivalLog) -> None:
+        log = self._spans = SpanLog(Path(spec.spans), spec.name, self._loop.deadlines(FLUSH_NS).add)
+        start, play = self._upstreams.start, self._player.play
+        http1 = TracedRequestHeads(spec, rounds, arrived)
+        http2 = TracedHeaderBlocks(spec, rounds, Protocol.HTTP2, arrived)
+        grpc = TracedStreamHeads(spec, rounds, Protocol.GRPC, arrived)
+        self._codecs |= {
+            Protocol.HTTP1: lambda: TracedHttp1Server(http1, start, play, log),
+            Protocol.HTTP2: lambda: TracedHttp2Server(http2, start, play, log),
+            Protocol.GRPC: lambda: TracedGrpcServer(grpc, start, play, log),
+        }
 
     def listen(self, protocol: Protocol, listener: socket.socket) -> None:
         make_codec = self._codecs[protocol]
@@ -133,6 +160,8 @@ class ServiceNode:
         self._player.close()
         for link in list(self._links):
             link.close()
+        if self._spans is not None:
+            self._spans.close()
         os.close(self._spare)
 
     def _end(self) -> None:

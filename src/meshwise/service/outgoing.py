@@ -16,6 +16,8 @@ class Outgoing:
     upstream: Upstream
     head: bytes
     body: bytes
+    ended: Callable[[bool], None] | None = None
+    """Told whether the call failed, when it has ended."""
 
 
 Done = Callable[[str, int], None]

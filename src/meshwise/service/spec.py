@@ -63,6 +63,9 @@ class NodeSpec:
     """Every answer's `date`; empty: none has one, and a proxy in front may add the time of the day."""
     cpu: int | None = None
     """Pin the process to this CPU."""
+    spans: str = ""
+    """A file: the node takes part in traces and writes its spans there (`service.spans`). Empty: it passes
+    a trace context on as it came."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)

@@ -29,6 +29,8 @@ class Ticket:
             self.abandon = None
             if self.timer is not None:
                 self.timer.cancel()
+            if self.outgoing.ended is not None:
+                self.outgoing.ended(bool(reason))
             self._done(reason, answered_bytes)
 
     def expire(self) -> None:

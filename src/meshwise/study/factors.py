@@ -335,6 +335,20 @@ FACTORS: tuple[Factor, ...] = (
         alike=True,
     ),
     *VALIDATION,
+    Factor(
+        field="traced_share", key="tracing", role=FREE, type=Share, default=0.0, ordinary=(0,), numeric=True,
+        protocols=frozenset({Protocol.HTTP1, Protocol.HTTP2, Protocol.GRPC}),
+        about="Share of the requests that are traced, by proxies and services. Default: 0, nobody traces.",
+        columns=_column(
+            "traced_share", _NUMBER, "share of the requests that are traced; 0: nobody traces", True
+        ),
+        says_none=True, heading="tracing", text=lambda share: f"{100 * share:.3g}%",
+        short=lambda share: f"{100 * share:.3g}% traced" if share else "no tracing",
+        spoken=lambda share, _: f"{100 * share:.3g}% of requests traced" if share else "",
+        named=lambda cell: f"{cell.traced_share:g}traced" if cell.traced_share else "",
+        growth=SlopeUnit(1, "tracing every request", "/all traced", "share of requests that are traced"),
+        alike=True,
+    ),
 )  # fmt: skip
 
 BY_FIELD: Mapping[str, Factor] = {factor.field: factor for factor in FACTORS}

@@ -96,6 +96,8 @@ class Cell:
     tls_version: TlsVersion = TlsVersion.DEFAULT
     certificate_life_s: int = 86400
     resumption: Resumption = Resumption.DEFAULT
+    traced_share: float = 0.0
+    """Of the requests: so many carry a trace context that says they are sampled. 0: nobody traces."""
 
     @cached_property
     def topology(self) -> Topology:

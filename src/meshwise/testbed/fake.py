@@ -35,7 +35,7 @@ from meshwise.study.model import (
     TrialPlan,
 )
 from meshwise.telemetry.source import Source
-from meshwise.testbed import fake_counting, fake_effects, fake_events
+from meshwise.testbed import fake_counting, fake_effects, fake_events, fake_spans
 from meshwise.testbed.fake_counting import CountingNoise
 from meshwise.testbed.fake_reach import reached_pods
 from meshwise.testbed.fake_truth import (
@@ -204,6 +204,7 @@ class FakeTestbed:
             failure=f"{proxy} ended with status 139" if crashed else "",
             log_tail="[critical] caught segmentation fault (fake)" if crashed else "",
             events=events,
+            spans=fake_spans.spans(self.seed, trial, requests),
         )
 
     def _note(self, what: str) -> None:

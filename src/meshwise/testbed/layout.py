@@ -106,6 +106,7 @@ def _environment(
         directory=directory / mesh / process_set,
         patience=patience,
         counted=counting,
+        traced=any(cell.traced_share for cell in cells),
     )
     topologies = dict.fromkeys(cell.topology for cell in cells)
     return Environment(placement, cells[0], tuple(each for each in topologies if each.graph))

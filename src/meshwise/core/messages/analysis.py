@@ -28,3 +28,8 @@ NOTHING_TO_ANALYZE = environment_fault(
     "none of the {trials} trials was measured to its end",
     "see `failure` in trials.parquet for why, mend it, and continue with `meshwise run ... --resume`",
 )
+NO_TRACE = study_fault(
+    "MW711",
+    "there is nothing to show: {what}",
+    "trials with spans: {known}; a study has them where its factor `tracing` is above 0",
+)

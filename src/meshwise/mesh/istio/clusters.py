@@ -6,7 +6,7 @@ Mirrors pilot/pkg/networking/core/cluster_builder.go, cluster_tls.go (auto mTLS)
 
 from __future__ import annotations
 
-from meshwise.mesh.istio import native, tls
+from meshwise.mesh.istio import native, tls, tracing
 from meshwise.mesh.istio.kinds import DestinationRule, TrafficPolicy
 from meshwise.mesh.istio.routes import BLACK_HOLE, PASSTHROUGH, inbound_cluster, outbound_cluster
 from meshwise.mesh.istio.view import Json, Service, View
@@ -60,6 +60,7 @@ def all_clusters(view: View, owner: Service, made: Made | None = None) -> list[J
             "type": "STATIC",
             "connect_timeout": _CONNECT_TIMEOUT,
         },
+        *([tracing.collector()] if view.options.traced else []),
     ]
 
 

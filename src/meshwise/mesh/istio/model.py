@@ -93,13 +93,14 @@ class IstioModel:
         return view_of(placement, made, generation, sources, self._options_for(cell))
 
     def _options_for(self, cell: Cell) -> Options:
-        """Those of the mesh, with what the cell asks of a handshake."""
+        """Those of the mesh, with what the cell asks of a handshake, and traced if the cell is."""
         return replace(
             self.options,
             curves=CURVES[cell.tls_group] or self.options.curves,
             tls_versions=VERSIONS[cell.tls_version],
             san_prefix=cell.san_match is SanMatch.PREFIX,
             resumption=cell.resumption is not Resumption.OFF,
+            traced=cell.traced_share > 0,
         )
 
 

@@ -1,5 +1,6 @@
-"""What istiod configures for spans, which are not collected: no provider is set, but sampling is decided and
-the proxy holds the tags.
+"""What istiod configures for spans. Where nothing is traced no provider is set, but sampling is decided and
+the proxy holds the tags. Else the provider is OpenTelemetry over gRPC; a request is traced if its id says so,
+and the proxy itself begins no trace (`randomSamplingPercentage: 0` of a Telemetry resource).
 
 Mirrors pilot/pkg/networking/core/tracing.go and pilot/pkg/xds/requestidextension/.
 """
@@ -9,23 +10,61 @@ from __future__ import annotations
 from meshwise.mesh.istio.authorization import SHADOW_PREFIX
 from meshwise.mesh.istio.kinds import Action
 from meshwise.mesh.istio.view import Json, Service, View
+from meshwise.telemetry.spans import COLLECTOR_PORT
 
 CLUSTER_ID = "Kubernetes"
 """What istiod and its proxies call the cluster (its flag `--clusterID`)."""
+_COLLECTOR_HOST = "otel-collector.observability.svc.cluster.local"
+COLLECTOR = f"outbound|{COLLECTOR_PORT}||{_COLLECTOR_HOST}"
+_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _UUID = "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
 _RBAC_FILTER = "envoy.filters.http.rbac"
 
 
 def settings(view: View, owner: Service) -> Json:
     """The connection manager's part: spans, and the identifiers of requests."""
+    traced = view.options.traced
     return {
         "tracing": {
             "client_sampling": {"value": 100},
             "overall_sampling": {"value": 100},
-            "random_sampling": {"value": 1},
+            "random_sampling": {"value": 0 if traced else 1},
             "custom_tags": sorted([*_who(view, owner), *_dry_runs()], key=lambda tag: str(tag["tag"])),
+            **({"provider": _provider(owner)} if traced else {}),
         },
         "request_id_extension": {"typed_config": {"@type": _UUID, "use_request_id_for_trace_sampling": True}},
+    }
+
+
+def collector() -> Json:
+    """The cluster of the service that the provider names: the receiver, on the pod's loopback."""
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": COLLECTOR_PORT}}
+    return {
+        "name": COLLECTOR,
+        "alt_stat_name": f"{COLLECTOR};",
+        "type": "STATIC",
+        "connect_timeout": "10s",
+        "load_assignment": {
+            "cluster_name": COLLECTOR,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "typed_extension_protocol_options": {
+            _OPTIONS: {
+                "@type": f"type.googleapis.com/{_OPTIONS}",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
+    }
+
+
+def _provider(owner: Service) -> Json:
+    return {
+        "name": "envoy.tracers.opentelemetry",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+            "grpc_service": {"envoy_grpc": {"cluster_name": COLLECTOR, "authority": _COLLECTOR_HOST}},
+            "service_name": f"{owner.name}.{owner.namespace}",
+        },
     }
 
 

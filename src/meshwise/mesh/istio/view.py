@@ -59,6 +59,8 @@ class Options:
     """Istio's metadata exchange and metrics, by its own filters or by stand-ins (`telemetry`)."""
     native: Native = STAND_INS
     """Istio's own filters that the binary has; they replace the stand-ins."""
+    traced: bool = False
+    """Spans go to a provider (extensionProviders.opentelemetry), and a Telemetry resource names it."""
 
 
 @dataclass(frozen=True)

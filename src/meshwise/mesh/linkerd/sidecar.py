@@ -27,6 +27,7 @@ from meshwise.mesh.linkerd.names import (
     workload_token,
 )
 from meshwise.mesh.seam import PlacedWorkload, Placement
+from meshwise.telemetry.spans import COLLECTOR_PORT
 
 HELM = {
     "ADMIN_LISTEN_ADDR": f"0.0.0.0:{ADMIN_PORT}",
@@ -116,8 +117,20 @@ def environment(
         "IDENTITY_LOCAL_NAME": identity_of(placed.workload, placement),
     }
     anchors = {"IDENTITY_TRUST_ANCHORS": anchors_pem.decode()}
-    values = {**HELM, **_HERE, **own, **(_COUNTED | anchors if placement.counted else ASKS_AGAIN)}
+    traced = _traced(placed) if placement.traced else {}
+    values = {**HELM, **_HERE, **own, **traced, **(_COUNTED | anchors if placement.counted else ASKS_AGAIN)}
     return {f"LINKERD2_PROXY_{name}": value for name, value in values.items()}
+
+
+def _traced(placed: PlacedWorkload) -> Mapping[str, str]:
+    """What Helm sets with `proxy.tracing.enabled`, the collector being here. A proxy begins no trace: it has
+    a span of a request that comes with a context, W3C's or B3, which says that it is sampled
+    (linkerd/trace-context/src/propagation.rs). Attributes stand one per line."""
+    return {
+        "TRACE_COLLECTOR_SVC_ADDR": f"127.0.0.1:{COLLECTOR_PORT}",
+        "TRACE_SERVICE_NAME": "linkerd-proxy",
+        "TRACE_EXTRA_ATTRIBUTES": f"k8s.pod.name={placed.name}\nk8s.container.name=linkerd-proxy\n",
+    }
 
 
 def lay_out(

@@ -24,6 +24,9 @@ COUNTING_CPUS, COUNTING_MORE = 2, 1.15
 REQUEST_ROW_BYTES = 14.0
 """A request in compressed Parquet (tests/unit/test_archive_store.py holds it to that)."""
 
+SPAN_ROW_BYTES = 70.0
+"""A span, whose ids hardly compress."""
+
 TRIAL_FILE_BYTES = 60_000
 """What a trial costs beside its requests: telemetry, its row, Parquet's own parts."""
 
@@ -129,7 +132,12 @@ def disk_bytes(study: Study, trials: int) -> int:
         for cell, _ in tasks
     ]
     rows = sum(rates) / max(len(tasks), 1) * seconds
-    return int(trials * (rows * REQUEST_ROW_BYTES + TRIAL_FILE_BYTES))
+    spans = sum(
+        rate * cell.traced_share * (3 * len(cell.topology.workloads) - 1)
+        for rate, (cell, _) in zip(rates, tasks, strict=True)
+    )
+    span_rows = spans / max(len(tasks), 1) * seconds
+    return int(trials * (rows * REQUEST_ROW_BYTES + span_rows * SPAN_ROW_BYTES + TRIAL_FILE_BYTES))
 
 
 @dataclass(frozen=True)

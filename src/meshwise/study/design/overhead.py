@@ -29,6 +29,8 @@ CONTROL_CPU_S = {MeshName.NONE: 0.0, MeshName.ISTIO: 0.0, MeshName.LINKERD: 0.37
 BANK_SERVICE_CPU_S = 0.65
 STORES_S = 1.3
 """PostgreSQL and Redis of one bank start, and its books are written; one bank after another."""
+EXPORT_S = {MeshName.NONE: 0.1, MeshName.ISTIO: 5.5, MeshName.LINKERD: 10.5}
+"""Of a round with a traced arm: until the last spans have come (`testbed.local.spans`)."""
 RENEW_S = 0.2
 """The books of a bank are as at the start again."""
 
@@ -53,7 +55,8 @@ def arm_s(cell: Cell) -> float:
 
 
 def round_s(arms: list[Task]) -> float:
-    return ROUND_S + sum(arm_s(task.cell) for task in arms)
+    exported_s = max((EXPORT_S[task.cell.mesh] for task in arms if task.cell.traced_share), default=0.0)
+    return ROUND_S + sum(arm_s(task.cell) for task in arms) + exported_s
 
 
 def rounds_s(study: Study) -> float:

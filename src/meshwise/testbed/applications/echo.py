@@ -9,6 +9,7 @@ import os
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -43,7 +44,10 @@ class Echo:
         for node in place.environment.nodes:
             path = place.files / f"{node.name}.json"
             seed = zlib.crc32(f"{draws} {node.name}".encode())
-            write_private_text(path, node_spec(place.environment, node.name, seed).to_json())
+            spec = node_spec(place.environment, node.name, seed)
+            if place.environment.placement.traced:
+                spec = replace(spec, spans=str(node_file(place.files, node.name)))
+            write_private_text(path, spec.to_json())
             plans.append(
                 ProcessPlan(
                     pod=node.name,
@@ -74,6 +78,11 @@ class Echo:
         self, place: ApplicationEnvironment, trial: Trial, clients: Mapping[str, LoadSpec], files: Path
     ) -> TrialLoad:
         return TrialLoad(clients)
+
+
+def node_file(files: Path, name: str) -> Path:
+    """Where the node of that name writes its spans."""
+    return files / f"{name}.spans"
 
 
 COUNTED_DATE = "Fri, 01 Jan 2027 00:00:00 GMT"

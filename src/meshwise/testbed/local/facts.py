@@ -42,10 +42,46 @@ COUNTED_FIDELITY = (
 """Of counting trials; their counts are of user space, and the kernel's part is the number of system calls."""
 
 
+TRACED_FIDELITY = (
+    Fidelity(
+        "traced-sampling",
+        "which requests are traced is decided by the load generator, as a gateway decides it: they come with"
+        " a `traceparent` and a request id that say so, the others without. Istio's sidecars begin no trace"
+        " themselves (randomSamplingPercentage 0); Linkerd's never do",
+        "none per traced request; a mesh whose sidecars decide draws a number for every request besides",
+    ),
+    Fidelity(
+        "traced-untraced-requests",
+        "a request that is not traced reaches a service without a context under Linkerd; Istio's sidecar"
+        " gives it one that says it is not sampled",
+        "Istio's sidecars write and read 70 bytes more for every request as soon as anything is traced",
+    ),
+    Fidelity(
+        "traced-collector",
+        "exporters send by OTLP over gRPC, in plaintext, to a receiver on their pod's loopback; on a cluster"
+        " it is a service, behind the network and often behind the mesh's own TLS",
+        "less per batch of spans than to a service in the mesh; the receiver's CPU is in no pod's figure",
+    ),
+    Fidelity(
+        "traced-linkerd-process",
+        "linkerd2-proxy has its exporter or has it not for the life of the process: where traced and untraced"
+        " cells share proxies (trials apart), the untraced ones have it too, with nothing to send",
+        "none in rounds, where every arm has proxies of its own; apart, level 0 has a look at each request's"
+        " headers more",
+    ),
+    Fidelity(
+        "traced-linkerd-end",
+        "a span of linkerd2-proxy ends with the head of the answer, one of Envoy with its last byte",
+        "of large answers Linkerd's spans leave out the body; what is left counts as the part around them",
+    ),
+)
+"""Of studies in which something is traced."""
+
+
 def of_meshes(
-    meshes: Mapping[MeshName, LocalMesh], *, privileged: bool, counting: bool
+    meshes: Mapping[MeshName, LocalMesh], *, privileged: bool, counting: bool, traced: bool = False
 ) -> Mapping[str, object]:
-    own = (*FIDELITY, *(COUNTED_FIDELITY if counting else ()))
+    own = (*FIDELITY, *(COUNTED_FIDELITY if counting else ()), *(TRACED_FIDELITY if traced else ()))
     fidelity: list[dict[str, str]] = [asdict(item) for item in own]
     for name, mesh in meshes.items():
         fidelity += [{**asdict(item), "mesh": str(name)} for item in mesh.fidelity(privileged=privileged)]

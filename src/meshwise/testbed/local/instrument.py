@@ -26,6 +26,7 @@ from meshwise.load.records import SCHEMA, peek, read_records
 from meshwise.load.report import LoadReport
 from meshwise.load.spec import LoadSpec
 from meshwise.load.trace import write_trace
+from meshwise.load.traced import trace_key
 from meshwise.mesh.request import Headers
 from meshwise.service.plan import HEADER as PLAN_HEADER
 from meshwise.study.design.needs import OWN_FILES
@@ -90,6 +91,8 @@ def load_spec(
         shape=shape.shared(1 - cell.plaintext_share) if shape and not shape.times else None,
         trace=str(trace) if trace else None,
         think=study.trial.think,
+        traced_share=cell.traced_share,
+        trace_key=trace_key(study.seed, trial.trial_id),
         connect_ns=round(environment.patience.connect_s * 1e9),
         cpu=cpu,
     )
@@ -117,6 +120,7 @@ def outside_spec(inside: LoadSpec, trial: Trial, environment: Environment) -> Lo
         connections=max(1, round(cell.connections * cell.plaintext_share)),
         seed=inside.seed ^ 1,
         shape=inside.shape and inside.shape.shared(cell.plaintext_share / (1 - cell.plaintext_share)),
+        trace_key=trace_key(inside.trace_key, "outside"),
     )
 
 

@@ -61,6 +61,8 @@ class Arm:
     """Of the mesh."""
     instruments: Sequence[Instrument] = ()
     failure: Failure | None = None
+    zero_ns: int = 0
+    """Its time 0 on CLOCK_MONOTONIC."""
 
 
 _USUAL, _NOTHING = Sampling(), Timeline()
@@ -76,9 +78,11 @@ def measure(
     happenings: Happenings | None = None,
     sampling: Sampling = _USUAL,
     timeline: Timeline = _NOTHING,
+    beside: Mapping[str, int] | None = None,
 ) -> Mapping[str, Measurement]:
     """Warm up, measure, gather; by trial_id. Several arms share one process. `happenings`: what is done to
-    some of the arms meanwhile, by `timeline`. `sampling`: how often telemetry is read."""
+    some of the arms meanwhile, by `timeline`. `sampling`: how often telemetry is read. `beside`: process ids
+    of what is in no arm, by the source under which all have it."""
     with ExitStack() as stack:
         zeros_ns = _begin(arms, start_instruments, stack)
         begun = [arm for arm in arms if arm.failure is None]
@@ -96,7 +100,7 @@ def measure(
                 for process in arm.processes
                 if process.name.rpartition("/")[0] in arm.used_pods
             ]
-            pids = {p.name: p.pid for p in (*serving, *_own(instruments)) if p.running}
+            pids = {p.name: p.pid for p in (*serving, *_own(instruments)) if p.running} | dict(beside or {})
             trees = {name: pids.pop(name) for name in list(pids) if name.endswith(f"/{STORE}")}
             of_meshes = [sampler for arm in begun for sampler in arm.samplers]
             others: list[Sampler] = [*starmap(ProcessSampler, pids.items()), *of_meshes, HostSampler()]
@@ -120,6 +124,8 @@ def measure(
         for process in _own(instruments):
             process.stop()
         zero_ns = zeros_ns[0] if zeros_ns else time.monotonic_ns()
+        for arm in arms:
+            arm.zero_ns = zero_ns
         shifts = dict(zip(map(id, instruments), (own_ns - zero_ns for own_ns in zeros_ns), strict=False))
         shared = len(begun) if len(begun) > 1 else 0
         return {

@@ -39,7 +39,7 @@ from meshwise.telemetry.counting.seam import Counter as ProcessCounter
 from meshwise.testbed.applications import choose
 from meshwise.testbed.applications.seam import Application, ApplicationEnvironment
 from meshwise.testbed.layout import Environment, lay_out
-from meshwise.testbed.local import facts, instrument, links, listening, processes
+from meshwise.testbed.local import facts, instrument, links, listening, processes, spans
 from meshwise.testbed.local.checks import require_room
 from meshwise.testbed.local.counting import COUNTED_WORKERS, CountedSidecars, Surroundings
 from meshwise.testbed.local.disturbed import disturbed_arm
@@ -49,6 +49,7 @@ from meshwise.testbed.local.measure import Arm, measure
 from meshwise.testbed.local.pod import Pod
 from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.running import RunningProcesses
+from meshwise.testbed.local.spans import SpanCollector
 from meshwise.testbed.local.stage import CONTROL_PLANE, LocalStage
 from meshwise.testbed.local.world import current_world
 from meshwise.testbed.seam import Measurement, Observe, ReachedPods
@@ -83,6 +84,7 @@ class LocalTestbed:
         self._stack = ExitStack()
         self._rules: dict[str, list[str]] = {}
         self._starts = 0
+        self._spans: SpanCollector | None = None
         self._application = application or choose.application_of(study)
 
     def __enter__(self) -> Self:
@@ -103,6 +105,9 @@ class LocalTestbed:
                 self._pods, self._home, self._cpus, self._patience,
                 seed=self._study.seed, privileged=self._privileged, counting=self._counting,
             )  # fmt: skip
+            self._spans = spans.collector(
+                self._home, environments, self._pods, self._cpus.instrument, self._patience, stack
+            )
             stack.enter_context(self._application)
             self._hands = stack.enter_context(ThreadPoolExecutor(len(environments), "event"))
             for environment in environments:
@@ -119,7 +124,12 @@ class LocalTestbed:
     def environment(self) -> Mapping[str, object]:
         """Facts for `environment.json`."""
         return {
-            **facts.of_meshes(self._meshes, privileged=self._privileged, counting=self._counting is not None),
+            **facts.of_meshes(
+                self._meshes,
+                privileged=self._privileged,
+                counting=self._counting is not None,
+                traced=self._spans is not None,
+            ),
             "privileged": self._privileged,
             "own_users": self._own_users,
             "slowness": self._slowness,  # the machine's; a counter's is no fact about it
@@ -253,10 +263,15 @@ class LocalTestbed:
                 for trial, environment, part in zip(trials, environments, used, strict=True)
             ]
             happenings = self._happenings(trials, used, arms, stack)
-            study = self._study
+            study, beside = self._study, None
+            if self._spans:
+                beside = self._spans.begin(map(self._place, environments))
             measured = measure(
-                arms, start_instruments, observe, happenings, study.sampling, study.trial.timeline
+                arms, start_instruments, observe, happenings, study.sampling, study.trial.timeline, beside
             )
+        if self._spans:
+            parts = zip(trials, used, arms, map(self._place, environments), strict=True)
+            measured = self._spans.with_spans(measured, parts)
         return {
             trial.trial_id: answer.judge(measured[trial.trial_id], self._once_more(environment))
             for trial, environment, answer in zip(trials, environments, asked, strict=True)

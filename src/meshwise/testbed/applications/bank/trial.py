@@ -73,6 +73,7 @@ def once_more(
         shape=None,
         trace=None,
         think=None,
+        traced_share=0.0,
     )
     statuses = [int(status) for status in send(again, directory / "out")["status"].to_pylist()]
     return (statuses + [0] * len(requests))[: len(requests)]
