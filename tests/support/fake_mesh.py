@@ -121,6 +121,9 @@ class NotesMesh:
             return self.model.not_applicable(in_posture(cell, act.posture))
         return None if isinstance(act, Rotate | Restart) else "notes know postures and certificates only"
 
+    def foresee(self, placement: Placement, cell: Cell, changes: Sequence[Change]) -> None:
+        """Notes take no time."""
+
     def carry_out(
         self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
     ) -> Sequence[Taken]:

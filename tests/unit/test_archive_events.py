@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +14,20 @@ from tests.support.studies import study as made
 
 from meshwise.analysis.settings import Settings
 from meshwise.archive.event_rows import EventRow, events_table, whole_events
+from meshwise.archive.outcome import Measurement
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.resolved import of_values, to_values
 from meshwise.archive.schema import EVENTS, conform
 from meshwise.archive.store import Archive
 from meshwise.cli.analyze import analyze_archive
+from meshwise.findings.flag import EVENT_FAILED
 from meshwise.runner.loop import run_study, schedule_of
 from meshwise.study.design.blocks import design
 from meshwise.study.file.read import parse_study
-from meshwise.study.model import LADDER, Arrangement, Study, Timeline
+from meshwise.study.model import LADDER, Arrangement, Study, Timeline, Trial
 from meshwise.study.timeline import Declared, Restart, Restarted
 from meshwise.testbed.fake import FakeTestbed
+from meshwise.testbed.seam import Observe
 
 S = 10**9
 TEXT = """\
@@ -141,3 +145,42 @@ def test_a_twin_to_which_nothing_happens_is_no_control_of_noise(stored: ArchiveR
     found = analyze_archive(stored).findings
     assert not [each.id for each in found if each.id.startswith("noise_floor/twin/")]
     assert [each for each in found if each.id.startswith("level/")]
+
+
+class Unruly(FakeTestbed):
+    """A testbed whose control plane does not come back in the first trial of a mesh."""
+
+    def measure(self, trials: Sequence[Trial], observe: Observe) -> Mapping[str, Measurement]:
+        found = dict(super().measure(trials, observe))
+        for trial in trials:
+            if trial.trial_id in self.crashes:
+                gone = EventRow(
+                    "fail controller", "istio/a", 2, 3, 10 * S, 10 * S, None, {"not_done": "gone"}
+                )
+                flag = str(EVENT_FAILED(words="event `fail controller` at 10s failed"))
+                found[trial.trial_id] = replace(
+                    found[trial.trial_id], events=events_table([gone]), flags=(flag,)
+                )
+        return found
+
+
+def test_a_trial_whose_event_failed_is_kept_flagged_tried_again_and_the_archive_is_whole(
+    tmp_path: Path,
+) -> None:
+    study = parse_study(TEXT, "s.yaml")
+    trials = design(study)
+    lost = next(each.trial_id for each in trials if each.cell.mesh == "istio" and each.role == "cell")
+    with (
+        Unruly(study, thin=10, crashes=[lost]) as testbed,
+        Archive.start(tmp_path / "a", study, trials, testbed.environment()) as archive,
+    ):
+        summary = run_study(study, schedule_of(study, trials), testbed, archive, lambda _: None)
+    reader = ArchiveReader.open(tmp_path / "a")
+    assert (summary.failed, summary.unproven) == (1, 0)
+    [row] = reader.trials().filter(pl.col("trial_id") == lost).to_dicts()
+    assert row["status"] == "failed"
+    assert row["flags"][0].startswith("event_failed: ")
+    [event] = reader.events().filter(pl.col("trial_id").cast(pl.String) == lost).to_dicts()
+    assert (event["event"], event["begun_ns"], event["done_ns"]) == ("fail controller", 10 * S, None)
+    assert reader.scan_requests([lost]).collect().height > 0
+    assert reader.trials().filter(pl.col("trial_id") == f"{lost}-r1")["status"].to_list() == ["ok"]

@@ -44,7 +44,7 @@ class PolicyPush:
 
     act: PushPolicies
     number: int
-    """Of the push within the trial, from 0: a later one has other policies."""
+    """0 or 1 in turn: policies that are pushed replace others."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class InForce:
     def after(self, act: PushPolicies | ChangePosture) -> InForce:
         if isinstance(act, ChangePosture):
             return replace(self, posture=act.posture)
-        return replace(self, pushed=PolicyPush(act, self.pushed.number + 1 if self.pushed else 0))
+        return replace(self, pushed=PolicyPush(act, 1 - self.pushed.number if self.pushed else 0))
 
 
 def _given(posture: Posture | None) -> Posture:

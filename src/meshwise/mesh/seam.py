@@ -224,6 +224,11 @@ class LocalMesh(Protocol):
         """Why the event cannot happen to this cell, in words; None if it can. Asked while a study is planned:
         no process, no binary."""
 
+    def foresee(self, placement: Placement, cell: Cell, changes: Sequence[Change]) -> None:
+        """Before the measured window of a trial: what `carry_out` will be asked, in that order. What takes a
+        CPU and can be made before is made now, so that it is not taken from the trial. Forgotten by the next
+        `reset`."""
+
     def carry_out(
         self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
     ) -> Sequence[Taken]:

@@ -85,6 +85,7 @@ class IstioMesh:
         self._workers: dict[str, int] = {}
         self._in_force: dict[str, InForce] = {}
         self._brought: dict[str, _Brought] = {}
+        self._foreseen: dict[str, dict[InForce, _Made]] = {}
 
     @cached_property
     def model(self) -> IstioModel:
@@ -124,7 +125,7 @@ class IstioMesh:
     def prepare(self, placement: Placement, cell: Cell) -> None:
         hand_over(placement.directory, PROXY_UID)
         self._identities.issue_all(placement, form_of(cell), PROXY_UID)
-        self._in_force.pop(placement.process_set, None)
+        self._forget(placement)
         version = self._next_version(placement, cell)
         self._generations[placement.process_set] = version
         for service in self.model.view(placement, cell, version, self._delivery.sources).services:
@@ -136,7 +137,7 @@ class IstioMesh:
 
     def reset(self, placement: Placement, cell: Cell, reach: Reach) -> None:
         """A new generation: every inbound chain and every cluster of a service is replaced."""
-        self._in_force.pop(placement.process_set, None)
+        self._forget(placement)
         self._identities.forget(placement, form_of(cell), PROXY_UID)
         version = self._next_version(placement, cell)
         self._generations[placement.process_set] = version
@@ -147,6 +148,18 @@ class IstioMesh:
 
     def cannot(self, cell: Cell, act: Act) -> str | None:
         return why_not(cell, act)
+
+    def foresee(self, placement: Placement, cell: Cell, changes: Sequence[Change]) -> None:
+        """All but what istiod generates, which takes the time that it takes."""
+        if self._istiod is not None:
+            return
+        in_force = InForce()
+        found = self._foreseen[placement.process_set] = {}
+        for change in changes:
+            if not isinstance(change, Rotate):
+                in_force = in_force.after(change)
+                if in_force not in found:
+                    found[in_force] = self._made(placement, cell, in_force, within_trial=True)
 
     def carry_out(
         self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
@@ -204,6 +217,10 @@ class IstioMesh:
         )
 
     # --- how a posture gets there ------------------------------------------------------------------
+
+    def _forget(self, placement: Placement) -> None:
+        self._in_force.pop(placement.process_set, None)
+        self._foreseen.pop(placement.process_set, None)
 
     def _next_version(self, placement: Placement, cell: Cell) -> str:
         in_force = self._in_force.get(placement.process_set, InForce())
@@ -278,28 +295,49 @@ class IstioMesh:
     ) -> Mapping[str, taken_up.Pushed]:
         own = placement.process_set
         in_force = self._in_force.get(own, InForce())
-        model, changed = self._with(in_force), in_force.cell(cell)
-        view = model.view(placement, changed, self._generations[own], self._delivery.sources)
-        resources = model.resources(changed, placement.trust_domain)
-        configs = self._configure(view, resources, within_trial)
-        at = {service.name: placement.directory / service.name for service in view.services}
+        ready = self._foreseen.get(own, {}).get(in_force) if within_trial else None
+        made = ready or self._made(placement, cell, in_force, within_trial=within_trial)
+        at = {name: placement.directory / name for name in made.configs}
         brought = self._delivery.bring(
-            {at[name]: config for name, config in configs.items()},
+            {at[name]: config for name, config in made.configs.items()},
             version,
             {directory: self._files(placement, name, cell) for name, directory in at.items()},
         )
         pushed = {
-            service.name: taken_up.Pushed(brought[at[service.name]], view.stores, service.is_store)
-            for service in view.services
+            name: taken_up.Pushed(brought[directory], made.stores, name in made.is_store)
+            for name, directory in at.items()
         }
-        self._brought[own] = _Brought(version, configs, pushed)
+        self._brought[own] = _Brought(version, made.configs, pushed)
         return pushed
+
+    def _made(self, placement: Placement, cell: Cell, in_force: InForce, *, within_trial: bool) -> _Made:
+        model, changed = self._with(in_force), in_force.cell(cell)
+        generation = self._generations[placement.process_set]
+        view = model.view(placement, changed, generation, self._delivery.sources)
+        resources = model.resources(changed, placement.trust_domain)
+        return _Made(
+            self._configure(view, resources, within_trial),
+            view.stores,
+            frozenset(service.name for service in view.services if service.is_store),
+        )
 
     def _files(self, placement: Placement, name: str, cell: Cell) -> IdentityFiles:
         files = self._identities.current(placement, name, form_of(cell))
         if files.chain.exists():
             return files
         return self._identities.issue(placement, name, form_of(cell), PROXY_UID)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The configuration of all proxies of a process set."""
+
+    configs: Mapping[str, ProxyConfig]
+    """By workload."""
+    stores: frozenset[int]
+    """Ports of services that carry no requests."""
+    is_store: frozenset[str]
+    """Workloads that are such services."""
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,9 @@ class LinkerdMesh:
     def cannot(self, cell: Cell, act: Act) -> str | None:
         return why_not(cell, act)
 
+    def foresee(self, placement: Placement, cell: Cell, changes: Sequence[Change]) -> None:
+        """A snapshot is made in a few milliseconds."""
+
     def carry_out(
         self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
     ) -> Sequence[Taken]:

@@ -128,6 +128,9 @@ class NoneMesh:
             return None
         return "without a mesh there is nothing of it to change"
 
+    def foresee(self, placement: Placement, cell: Cell, changes: Sequence[Change]) -> None:
+        """Nothing will change (`cannot`)."""
+
     def carry_out(
         self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
     ) -> Sequence[Taken]:

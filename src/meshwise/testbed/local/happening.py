@@ -24,7 +24,7 @@ from meshwise.archive.event_rows import EventRow, events_table
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_duration
 from meshwise.findings.flag import EVENT_FAILED, EVENT_LATE
-from meshwise.mesh.changes import NOT_DONE, Taken
+from meshwise.mesh.changes import NOT_DONE, Change, Taken
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.seam import LocalMesh, Placement
 from meshwise.study.model import Cell, Timeline
@@ -85,6 +85,20 @@ class _Step:
         return self.at_ns, not self.ends, self.occurrence.number
 
 
+def changes_of(cell: Cell, occurrences: Sequence[Occurrence]) -> list[Change]:
+    """What the mesh will be asked to change, in the order of time."""
+    return [change for each in occurrences if (change := _change(cell, each)) is not None]
+
+
+def _change(cell: Cell, occurrence: Occurrence) -> Change | None:
+    match occurrence.act:
+        case ChangePosture() if occurrence.back:
+            return ChangePosture(cell.posture)
+        case Rotate() | PushPolicies() | ChangePosture() as act:
+            return act
+    return None
+
+
 class _Worker:
     """Goes through the events of one arm, in the order of time."""
 
@@ -130,12 +144,10 @@ class _Worker:
 
     def _begin(self, occurrence: Occurrence, begun_ns: int, zero_ns: int) -> None:
         arm, act = self.arm, occurrence.act
+        if (change := _change(arm.cell, occurrence)) is not None:
+            for taken in arm.mesh.carry_out(arm.placement, arm.cell, change, arm.reach, self._restart_proxy):
+                self._taken(occurrence, begun_ns, taken, zero_ns)
         match act:
-            case Rotate() | PushPolicies() | ChangePosture():
-                if isinstance(act, ChangePosture) and occurrence.back:
-                    act = ChangePosture(arm.cell.posture)
-                for taken in arm.mesh.carry_out(arm.placement, arm.cell, act, arm.reach, self._restart_proxy):
-                    self._taken(occurrence, begun_ns, taken, zero_ns)
             case Restart():
                 name = self._next_target(act)
                 detail = arm.restart(name, act.drain)
@@ -244,6 +256,13 @@ class Happenings:
     _stop: threading.Event = field(default_factory=threading.Event)
     _workers: dict[str, _Worker] = field(default_factory=dict)
     _running: list[Future[None]] = field(default_factory=list)
+
+    def foresee(self) -> None:
+        """Before anything is measured: what can be made ready is."""
+        occurrences = self.timeline.occurrences(self.window_ns)
+        for arm in self.arms:
+            possible = [each for each in occurrences if not arm.mesh.cannot(arm.cell, each.act)]
+            arm.mesh.foresee(arm.placement, arm.cell, changes_of(arm.cell, possible))
 
     def begin(self, zero_ns: int, environments: Collection[str]) -> None:
         """To the arms of these environments: others are not measured."""

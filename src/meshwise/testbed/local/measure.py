@@ -84,6 +84,8 @@ def measure(
     some of the arms meanwhile, by `timeline`. `sampling`: how often telemetry is read. `beside`: process ids
     of what is in no arm, by the source under which all have it."""
     with ExitStack() as stack:
+        if happenings:
+            happenings.foresee()
         zeros_ns = _begin(arms, start_instruments, stack)
         begun = [arm for arm in arms if arm.failure is None]
         instruments = [instrument for arm in begun for instrument in arm.instruments]
