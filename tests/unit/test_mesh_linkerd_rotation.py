@@ -23,9 +23,11 @@ from tests.support.linkerd_client import ProxyClient, following, lay_out, now, p
 from meshwise.mesh.changes import NOT_DONE, PolicyPush, Taken
 from meshwise.mesh.files import write_private
 from meshwise.mesh.linkerd import authority, failing, sent
+from meshwise.mesh.linkerd.controller import read_index
 from meshwise.mesh.linkerd.issuing import last_answered, refresh_in_s
+from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.linkerd.model import LinkerdModel
-from meshwise.mesh.linkerd.names import SNAPSHOT_FILE, identity_of, workload_token
+from meshwise.mesh.linkerd.names import CONTROLLER_DIRECTORY, SNAPSHOT_FILE, identity_of, workload_token
 from meshwise.mesh.linkerd.possible import why_not
 from meshwise.study.model import LADDER, Authorization, Cell, KeyType, MtlsMode, Posture, Protocol
 from meshwise.study.timeline import (
@@ -39,6 +41,7 @@ from meshwise.study.timeline import (
     Rotated,
     Skew,
 )
+from meshwise.testbed.fake_reach import FakeReach
 
 PLACEMENT = samples.placement()
 NAMES = [identity_of(PLACEMENT[f"node-{number}"].workload, PLACEMENT) for number in (1, 2)]
@@ -409,3 +412,24 @@ def test_what_cannot_happen_is_said() -> None:
     rsa = replace(plain, key_type=KeyType.RSA_2048)
     assert why_not(strict, claims) is None
     assert why_not(rsa, ChangePosture(LADDER[2])) == "Linkerd's proxies have ECDSA P-256 keys and no other"
+
+
+def nobody(workload: str) -> None:
+    raise AssertionError("nothing is started again here")
+
+
+@pytest.mark.parametrize("act", [Rotate(Rotated.LEAF), PushPolicies(1, relevant=True)])
+def test_while_the_control_plane_is_gone_nothing_is_taken_up_and_the_trial_goes_on(
+    tmp_path: Path, act: Rotate | PushPolicies
+) -> None:
+    """What was pushed is in the directory, for the controller that comes back."""
+    mesh, placement = LinkerdMesh(), samples.placement(directory=tmp_path)
+    cell = replace(samples.CELL, posture=LADDER[2])
+    mesh.prepare(placement, cell)
+    taken = mesh.carry_out(placement, cell, act, FakeReach(), nobody)
+    assert [each.workload for each in taken] == ["client", "node-1"]
+    assert {each.done_ns for each in taken} == {None}
+    assert all("does not answer" in str(each.detail[NOT_DONE]) for each in taken)
+    snapshot = read_index(tmp_path / CONTROLLER_DIRECTORY)
+    names = entries(snapshot.server(WORKLOAD, 8080))
+    assert ("added-0-0000" in names) == isinstance(act, PushPolicies)

@@ -175,6 +175,20 @@ def test_targets_are_restarted_in_turn_by_a_thread_that_stays(tmp_path: Path) ->
     assert threading.get_ident() not in bed.threads
 
 
+def test_a_change_that_needs_a_start_has_the_proxy_drained_and_started_again(tmp_path: Path) -> None:
+    class AtItsStart(Talking):
+        def carry_out(
+            self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
+        ) -> Sequence[Taken]:
+            for workload in ("node-1", "client"):
+                restart(workload)
+            return []
+
+    bed = Bed()
+    happened(tmp_path, Declared(Rotate(Rotated.ANCHOR), (0,)), mesh=AtItsStart(), bed=bed)
+    assert bed.restarted == [(name, True) for name in TARGETS[Restarted.PROXY]]
+
+
 def test_what_fails_for_a_while_meets_what_is_asked_meanwhile(tmp_path: Path) -> None:
     mesh = Talking()
     rows, _ = happened(

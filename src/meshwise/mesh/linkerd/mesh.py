@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh import dump
-from meshwise.mesh.changes import Change, Disturbance, InForce, PolicyPush, RestartProxy, Taken
+from meshwise.mesh.changes import NOT_DONE, Change, Disturbance, InForce, PolicyPush, RestartProxy, Taken
 from meshwise.mesh.files import hand_over, private_directory, write_private
 from meshwise.mesh.linkerd import (
     authority,
@@ -61,6 +61,8 @@ from meshwise.study.model import Cell, MtlsMode
 from meshwise.study.timeline import Act, Rotate, Skew
 from meshwise.telemetry.seam import Sampler
 
+ANSWER_S = 0.5
+"""A control plane that answers no question in this time stands still."""
 _RELAY = Path(__file__).with_name("relay.py")
 _RESOLVER = Path("/etc/resolv.conf")
 TLS_LIBRARY = "rustls on aws-lc-rs"
@@ -176,15 +178,23 @@ class LinkerdMesh:
     def carry_out(
         self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
     ) -> Sequence[Taken]:
-        """A proxy acknowledges no policy; `sent` says what is known of one."""
+        """A proxy acknowledges no policy; `sent` says what is known of one. While the control plane answers
+        nothing, nothing is taken up; what was pushed is handed out when it is back."""
         own = placement.process_set
+        names = [placed.name for placed in placement.of(cell.topology)]
+        silent = _silence(placement)
         if isinstance(act, Rotate):
+            if silent:
+                return [Taken(name, None, {NOT_DONE: silent}) for name in names]
             rotation = LinkerdRotation(placement, cell, reach, partial(_tell, placement), restart)
             taken, self._authorities[own] = rotation.carry_out(act, self._authority(placement))
             return taken
         self._in_force[own] = self._in_force.get(own, InForce()).after(act)
-        names = [placed.name for placed in placement.of(cell.topology)]
         self._write_snapshot(placement, self._in_force[own].cell(cell), self._in_force[own].pushed)
+        if silent:
+            with suppress(MeshwiseError):  # one that stands still does it when it goes on
+                _tell(placement, "reload", control_s=ANSWER_S)
+            return [Taken(name, None, {NOT_DONE: silent}) for name in names]
         told = _tell(placement, "reload", pods=names, within_s=placement.patience.settle_s)
         return [sent.taken(told, name) for name in names]
 
@@ -299,6 +309,19 @@ def _unknown_api(reason: str) -> MeshwiseError:
     )
 
 
-def _tell(placement: Placement, word: str, **more: object) -> dict[str, Any]:
+def _tell(placement: Placement, word: str, control_s: float | None = None, **more: object) -> dict[str, Any]:
+    """`control_s`: how long an answer may take at most; None: as long as all that one waits for."""
     directory = placement.directory / CONTROLLER_DIRECTORY
-    return command.tell(directory, word, placement.process_set, placement.patience.control_s, **more)
+    within_s = control_s or placement.patience.control_s
+    return command.tell(directory, word, placement.process_set, within_s, **more)
+
+
+def _silence(placement: Placement) -> str:
+    """Why the control plane cannot be asked for something now; empty if it can."""
+    try:
+        _tell(placement, "status", control_s=ANSWER_S * placement.patience.slowness)
+    except MeshwiseError as error:
+        if error.code != messages.CONTROLLER_SILENT.code:
+            raise
+        return error.what
+    return ""

@@ -12,7 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from meshwise.core import messages
@@ -55,17 +55,14 @@ def checked(resources: LinkerdResources, workloads: Sequence[Workload]) -> Linke
             )
     for route in resources.routes:
         for ref in route.servers:
-            _need(resources.servers, ref, route.meta, f"{route.kind} `{route.meta.name}`")
+            _need(resources, ref, route.meta, f"{route.kind} `{route.meta.name}`")
     for policy in resources.policies:
         name = f"AuthorizationPolicy `{policy.meta.name}`"
         if policy.target.kind != "Namespace":
-            targets = resources.servers if policy.target.kind == "Server" else resources.routes
-            _need(targets, policy.target, policy.meta, name)
+            _need(resources, policy.target, policy.meta, name)
         for ref in policy.authentications:
-            if ref.kind == "MeshTLSAuthentication":
-                _need(resources.mesh_authentications, ref, policy.meta, name)
-            elif ref.kind == "NetworkAuthentication":
-                _need(resources.network_authentications, ref, policy.meta, name)
+            if ref.kind != "ServiceAccount":
+                _need(resources, ref, policy.meta, name)
     return resources
 
 
@@ -184,12 +181,8 @@ class _Translation:
 
     def authorizations(self, kind: str, target: Meta) -> list[Any]:
         """Of all policies that target this resource, by name."""
-        policies = [
-            policy
-            for policy in self._resources.policies
-            if policy.target.kind == kind and _is(policy.target, target)
-        ]
-        return [self._authorization(policy) for policy in sorted(policies, key=lambda each: each.meta.name)]
+        policies = self._resources.policies_on.get(Ref(kind, target.name, target.namespace), ())
+        return [self._authorization(policy) for policy in policies]
 
     def _authorization(self, policy: AuthorizationPolicy) -> Any:
         """All required authentications must hold: at most one says who, at most one says from where."""
@@ -197,8 +190,7 @@ class _Translation:
         identities: list[Ref] = []
         for ref in policy.authentications:
             if ref.kind == "NetworkAuthentication":
-                found = _find(self._resources.network_authentications, ref)
-                networks = found.networks
+                networks = self._resources.named[ref].networks
             else:
                 identities.append(ref)
         if len(identities) > 1 or len(policy.authentications) - len(identities) > 1:
@@ -219,7 +211,7 @@ class _Translation:
     def _authentication(self, ref: Ref) -> Any:
         if ref.kind == "ServiceAccount":
             return _permit([identity_name(ref.namespace, ref.name, self._trust_domain)], [])
-        found = _find(self._resources.mesh_authentications, ref)
+        found = self._resources.named[ref]
         names = [name for name in found.identities if not name.startswith("*")]
         suffixes = [
             name[2:].split(".") if name[1:] else [] for name in found.identities if name.startswith("*")
@@ -270,12 +262,8 @@ def _is(ref: Ref, meta: Meta) -> bool:
     return (ref.namespace, ref.name) == (meta.namespace, meta.name)
 
 
-def _find(candidates: Iterable[Any], ref: Ref) -> Any:
-    return next(each for each in candidates if _is(ref, each.meta))
-
-
-def _need(candidates: Iterable[Any], ref: Ref, meta: Meta, who: str) -> None:
-    if not any(_is(ref, each.meta) and getattr(each, "kind", ref.kind) == ref.kind for each in candidates):
+def _need(resources: LinkerdResources, ref: Ref, meta: Meta, who: str) -> None:
+    if ref not in resources.named:
         raise _dangling(meta, who, f"{ref.kind} `{ref.namespace}/{ref.name}`")
 
 

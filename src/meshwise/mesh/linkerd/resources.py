@@ -10,8 +10,9 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from meshwise.mesh.reading import METADATA, SET_BY_SERVER, DocumentNode, objects
@@ -138,6 +139,31 @@ class LinkerdResources:
     mesh_authentications: tuple[MeshTLSAuthentication, ...] = ()
     network_authentications: tuple[NetworkAuthentication, ...] = ()
     routes: tuple[Route, ...] = ()
+
+    # Looked up by name, because a thousand policies name a thousand authentications.
+
+    @cached_property
+    def named(self) -> Mapping[Ref, Any]:
+        """Whatever can be referred to."""
+        kinds: dict[str, Sequence[Any]] = {
+            "Server": self.servers,
+            "MeshTLSAuthentication": self.mesh_authentications,
+            "NetworkAuthentication": self.network_authentications,
+        }
+        found = {
+            Ref(kind, each.meta.name, each.meta.namespace): each
+            for kind, values in kinds.items()
+            for each in values
+        }
+        return found | {Ref(each.kind, each.meta.name, each.meta.namespace): each for each in self.routes}
+
+    @cached_property
+    def policies_on(self) -> Mapping[Ref, Sequence[AuthorizationPolicy]]:
+        """By target, in the order of their names."""
+        found: dict[Ref, list[AuthorizationPolicy]] = {}
+        for policy in sorted(self.policies, key=lambda each: each.meta.name):
+            found.setdefault(policy.target, []).append(policy)
+        return found
 
 
 def parse(text: str, file: str = "resources.yaml") -> LinkerdResources:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -31,7 +32,9 @@ def address_text(address: Any) -> str:
     return f"{ipaddress.IPv4Address(address.ip.ipv4)}:{address.port}"
 
 
+@lru_cache(maxsize=256)
 def network(cidr: str, excepted: tuple[str, ...] = ()) -> Any:
+    """Shared: for being copied into another message only."""
     return inbound_pb2.Network(net=_net(cidr), **{"except": [_net(each) for each in excepted]})
 
 
