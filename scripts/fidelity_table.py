@@ -3,7 +3,7 @@
     python scripts/fidelity_table.py            # into the page, between its two marks
     python scripts/fidelity_table.py --check    # exit 1 if the page is not current
 
-The table comes from `meshwise.mesh.istio.fidelity` and the local testbed; the prose is written by hand.
+The table comes from both meshes' `fidelity` and the local testbed; the prose is written by hand.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meshwise.mesh.istio import fidelity
+from meshwise.mesh.linkerd import fidelity as linkerd
 from meshwise.mesh.seam import Fidelity
 from meshwise.testbed.local.facts import COUNTED_FIDELITY, FIDELITY, TRACED_FIDELITY
 
@@ -32,7 +33,7 @@ def current(page: str) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{PAGE} has no {BEGIN if not begin else END}")
-    made = table([*FIDELITY, *COUNTED_FIDELITY, *TRACED_FIDELITY, *fidelity.ALL])
+    made = table([*FIDELITY, *COUNTED_FIDELITY, *TRACED_FIDELITY, *fidelity.ALL, *linkerd.ALL])
     return f"{before}{BEGIN}\n{made}\n{END}{after}"
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from meshwise.mesh.istio import fidelity
 from meshwise.mesh.istio.native import NAMES, Native
 from meshwise.mesh.istio.view import Options
+from meshwise.mesh.linkerd import fidelity as linkerd
+from meshwise.mesh.linkerd.destinations import Transport
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "fidelity.md"
@@ -29,6 +31,18 @@ def test_every_difference_that_can_apply_is_in_it() -> None:
         for each in fidelity.differences(options, privileged=privileged, istiod=istiod)
     }
     assert every == {each.code for each in fidelity.ALL}
+    assert {code for code in every if f"`{code}`" not in PAGE.read_text()} == set()
+
+
+def test_so_is_every_difference_of_linkerd() -> None:
+    every = {
+        each.code
+        for transport in (Transport(), Transport(http2_upgrade=False, transport_header=False))
+        for untried in (None, "v9")
+        for privileged in (True, False)
+        for each in linkerd.differences(transport, untried, privileged=privileged)
+    }
+    assert every == {each.code for each in linkerd.ALL}
     assert {code for code in every if f"`{code}`" not in PAGE.read_text()} == set()
 
 

@@ -25,8 +25,8 @@ _ALWAYS = (
         "linkerd-renewal",
         "a proxy asks for its next certificate 100 ms after it has one, and the answer is held until a "
         "proxy of Linkerd's would have asked (after 70 % of the life, 10 s at least) or a rotation is due",
-        "none per request; one idle call more per proxy; an identity service that is gone is noticed by "
-        "every proxy at once, not only by those whose renewal is due",
+        "none per request; one idle call more per proxy; when the identity service goes, every proxy tries "
+        "to connect again (after 0.1 s, then twice as long each time, up to 10 s), not only one that is due",
     ),
     Fidelity(
         "linkerd-drain",
@@ -107,6 +107,10 @@ def _untried(version: str) -> Fidelity:
         f"meshwise was not tried with linkerd2-proxy {version}",
         "its API or its metrics may mean something else; every posture is proven all the same",
     )
+
+
+ALL = (_untried("other than those that it names"), *_ALWAYS, _TRANSPARENT, _NO_UPGRADE, _ONE_UID)
+"""Whatever can apply, for the page that explains them."""
 
 
 def differences(transport: Transport, untried: str | None, *, privileged: bool) -> Sequence[Fidelity]:
