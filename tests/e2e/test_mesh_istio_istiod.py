@@ -24,15 +24,26 @@ from meshwise.mesh.istio import fidelity, posture
 from meshwise.mesh.istio.istiod.compare import ISTIO_PROXY, ComparedSidecars, compare
 from meshwise.mesh.istio.istiod.objects import posture_objects
 from meshwise.mesh.istio.istiod.process import Istiod, running
+from meshwise.mesh.istio.model import IstioModel
 from meshwise.mesh.istio.resources import parse
-from meshwise.mesh.istio.view import Options, view_of
+from meshwise.mesh.istio.view import Options
 from meshwise.mesh.tokens import tokens
 from meshwise.study.grid.expressible import inexpressible
-from meshwise.study.model import LADDER, Cell, Http1Transport, Protocol, TopologyKind
+from meshwise.study.model import (
+    LADDER,
+    Cell,
+    Http1Transport,
+    Protocol,
+    Resumption,
+    SanMatch,
+    TlsVersion,
+    TopologyKind,
+)
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = [*sorted((GOLDEN / "istiod").glob("*.yaml")), *sorted((GOLDEN / "istio").glob("[!gp]*.yaml"))]
 OPTIONS = Options(native=ISTIO_PROXY)
+MODEL = IstioModel(OPTIONS)
 _numbers = itertools.count()
 
 
@@ -57,6 +68,12 @@ def cells() -> Iterator[Cell]:
         yield replace(CELL, posture=rung, shape=TopologyKind.BANK)
     for kind, place in ONE_THING:
         yield replace(CELL, posture=LADDER[4], policy_count=3, rule_kind=kind, rule_place=place)
+    strict = replace(CELL, posture=LADDER[2])
+    yield replace(strict, tls_version=TlsVersion.TLS_1_2)
+    yield replace(strict, tls_version=TlsVersion.TLS_1_3)
+    yield replace(strict, san_match=SanMatch.PREFIX)
+    yield replace(strict, resumption=Resumption.OFF)
+    yield replace(strict, traced_share=0.1)
     for rung in GRAPH_POSTURES:
         yield shop_cell(posture=rung)
 
@@ -69,7 +86,7 @@ def test_every_cell_of_the_product(istiod: Istiod) -> None:
     faults, seen, count = {}, set(), 0
     for cell in filter(expressible, cells()):
         resources = posture.resources(cell, tokens().jwks)
-        here = view_of(placed(cell.topology), parse(resources), "generation-1", SOURCES, OPTIONS)
+        here = MODEL.view(placed(cell.topology), cell, "generation-1", SOURCES)
         found = compare(istiod, here, resources, next(_numbers))
         faults |= {f"{cell.name} {name}": first for name, first in first_faults(found).items()}
         seen |= {each.known for each in found.differences}

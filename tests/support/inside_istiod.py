@@ -19,7 +19,7 @@ from meshwise.mesh.istio.istiod.binary import istiod_path
 from meshwise.mesh.istio.istiod.control_plane import IstiodControlPlane
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.study.grid.expressible import inexpressible
-from meshwise.study.model import LADDER, Cell, Http1Transport, Protocol
+from meshwise.study.model import LADDER, Cell, Http1Transport, Protocol, Resumption, SanMatch, TlsVersion
 from meshwise.study.timeline import PushPolicies
 from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.world import current_world, enter_world
@@ -44,6 +44,11 @@ def cells() -> Iterator[Cell]:
                 yield cell
     yield replace(CELL, posture=LADDER[2], http1_transport=Http1Transport.HTTP2)
     yield replace(CELL, posture=LADDER[4], policy_count=30)
+    strict = replace(CELL, posture=LADDER[2])
+    yield replace(strict, tls_version=TlsVersion.TLS_1_2)
+    yield replace(strict, san_match=SanMatch.PREFIX)
+    yield replace(strict, resumption=Resumption.OFF)
+    yield replace(strict, traced_share=0.1)
 
 
 def ladder() -> int:

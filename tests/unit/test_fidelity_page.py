@@ -25,7 +25,13 @@ def test_every_difference_that_can_apply_is_in_it() -> None:
     own = Native(**{kind: names[0] for kind, names in NAMES.items()})
     every = {
         each.code
-        for options in (Options(), Options(native=own), Options(telemetry=False), Options(curves=()))
+        for options in (
+            Options(),
+            Options(native=own),
+            Options(telemetry=False),
+            Options(curves=()),
+            Options(traced=True),
+        )
         for privileged in (True, False)
         for istiod in (True, False)
         for each in fidelity.differences(options, privileged=privileged, istiod=istiod)

@@ -22,6 +22,7 @@ from meshwise.mesh.istio.istiod.process import IstioFilters
 from meshwise.mesh.istio.native import Native, whole
 from meshwise.mesh.istio.pushed import policies
 from meshwise.mesh.istio.resources import parse
+from meshwise.mesh.istio.tracing import COLLECTOR
 from meshwise.mesh.istio.view import STAND_INS, Options, View
 from meshwise.mesh.tokens import tokens
 from meshwise.mesh.writing import written
@@ -33,12 +34,15 @@ from meshwise.study.timeline import PushPolicies
 CALLED = "outbound|80||node-1.backend.svc.cluster.local"
 UNCALLED = "outbound|80||node-2.backend.svc.cluster.local"
 SDS = {"name": "default", "sdsConfig": {"apiConfigSource": {"apiType": "GRPC"}}}
-TLS = {
-    "typedConfig": {
-        "@type": "x.UpstreamTlsContext",
-        "commonTlsContext": {"tlsCertificateSdsSecretConfigs": [SDS], "tlsParams": {"cipherSuites": ["c"]}},
-    }
-}
+NAMES = {"defaultValidationContext": {"matchSubjectAltNames": [{"exact": "spiffe://x"}]}}
+
+
+def tls(side: str) -> dict[str, Any]:
+    common = {
+        "tlsCertificateSdsSecretConfigs": [SDS], "tlsParams": {"cipherSuites": ["c"]},
+        "combinedValidationContext": NAMES,
+    }  # fmt: skip
+    return {"typedConfig": {"@type": f"x.{side}TlsContext", "commonTlsContext": common}}
 
 
 def manager(**more: Any) -> dict[str, Any]:
@@ -63,7 +67,10 @@ def generated() -> Generated:
         listener(
             "virtualInbound", 15006, "INBOUND",
             {"name": "virtualInbound-blackhole", "filters": [tcp]},
-            {"name": "0.0.0.0_80", "transportSocket": TLS, "filters": [manager(routeConfig={"name": "i"})]},
+            {
+                "name": "0.0.0.0_80", "transportSocket": tls("Downstream"),
+                "filters": [manager(routeConfig={"name": "i"})],
+            },
         ),
         listener(
             "0.0.0.0_80", 80, "OUTBOUND", {"filters": [manager(rds=rds)]},
@@ -72,7 +79,7 @@ def generated() -> Generated:
     ]  # fmt: skip
     clusters = [
         {"@type": "Cluster", "name": CALLED, "type": "EDS", "edsClusterConfig": {"serviceName": CALLED},
-         "transportSocketMatches": [{"name": "tlsMode-istio", "transportSocket": TLS}],
+         "transportSocketMatches": [{"name": "tlsMode-istio", "transportSocket": tls("Upstream")}],
          "metadata": {"filterMetadata": {"istio": {"services": []}}}},
         {"@type": "Cluster", "name": UNCALLED, "type": "EDS", "edsClusterConfig": {}},
         {"@type": "Cluster", "name": "inbound|80||", "type": "ORIGINAL_DST"},
@@ -118,6 +125,31 @@ def test_groups_are_the_binarys_own_where_none_are_said() -> None:
     called = of_client(seen(curves=())).clusters[0]
     context = called["transportSocketMatches"][0]["transportSocket"]["typedConfig"]["commonTlsContext"]
     assert context["tlsParams"] == {"cipherSuites": ["c"]}
+
+
+def test_what_a_study_asks_of_handshakes_and_spans_is_laid_over_istiods() -> None:
+    def contexts(made: Any) -> tuple[Any, Any]:
+        (match,) = made.clusters[0]["transportSocketMatches"]
+        chain = made.listeners[0]["filterChains"][1]
+        return match["transportSocket"]["typedConfig"], chain["transportSocket"]["typedConfig"]
+
+    client, server = contexts(of_client(seen()))
+    assert "maxSessionKeys" not in client
+    assert client["commonTlsContext"]["combinedValidationContext"] == NAMES
+    older = ("TLSv1_2", "TLSv1_2")
+    made = of_client(seen(tls_versions=older, san_prefix=True, resumption=False, traced=True))
+    client, server = contexts(made)
+    for each in (client, server):
+        parameters = each["commonTlsContext"]["tlsParams"]
+        assert (parameters["tlsMinimumProtocolVersion"], parameters["tlsMaximumProtocolVersion"]) == older
+    assert client["maxSessionKeys"] == 0
+    names = client["commonTlsContext"]["combinedValidationContext"]["defaultValidationContext"]
+    assert names == {"matchSubjectAltNames": [{"prefix": "spiffe://cluster.local/"}]}
+    assert server["disableStatelessSessionResumption"] is True
+    assert server["commonTlsContext"]["combinedValidationContext"] == NAMES
+    assert made.clusters[-1]["name"] == COLLECTOR
+    outbound = made.listeners[1]["filterChains"][0]["filters"][0]["typedConfig"]
+    assert outbound["tracing"]["provider"]["name"] == "envoy.tracers.opentelemetry"
 
 
 def test_a_reset_replaces_what_may_have_connections() -> None:

@@ -16,7 +16,8 @@ from meshwise.cli.mesh import configurations
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio import fidelity, posture
 from meshwise.mesh.istio.istiod.canonical import FieldPair, canonical, parts, resource_differences, touches
-from meshwise.mesh.istio.istiod.compare import ComparedSidecars, SidecarDifference, known
+from meshwise.mesh.istio.istiod.compare import ComparedSidecars, SidecarDifference
+from meshwise.mesh.istio.istiod.compare import known as known_to
 from meshwise.mesh.istio.istiod.objects import (
     MARKER,
     MOST_NUMBERS,
@@ -26,6 +27,7 @@ from meshwise.mesh.istio.istiod.objects import (
     posture_objects,
 )
 from meshwise.mesh.istio.istiod.store import key_of
+from meshwise.mesh.istio.view import Options
 from meshwise.mesh.tokens import tokens
 from meshwise.report.mesh_diff import ComparedConfiguration, document, is_equal, text
 from meshwise.study.file.read import load_study, parse_study
@@ -110,6 +112,20 @@ def test_what_a_configuration_consists_of() -> None:
     assert not touches("/a/b", "/a/bc")
 
 
+def known(pair: FieldPair, options: Options = Options()) -> fidelity.FieldDifference | None:  # noqa: B008
+    return known_to(pair, options)
+
+
+def test_what_a_study_asks_is_known_only_where_it_asks() -> None:
+    pair = FieldPair("/clusters/c/commonTlsContext/tlsParams/tlsMaximumProtocolVersion", "TLSv1_3", "TLSv1_2")
+    assert known(pair) is None
+    asked = known(pair, Options(tls_versions=("TLSv1_2", "TLSv1_2")))
+    assert asked is not None
+    assert asked.code == "istio-asked"
+    assert known(pair, Options(resumption=False)) is None
+    assert known(FieldPair("/clusters/c/maxSessionKeys", None, 0), Options(resumption=False)) is not None
+
+
 def test_known_is_by_field_and_where_it_matters_by_value() -> None:
     path = "/clusters/outbound|80||x/commonTlsContext/tlsParams/ecdhCurves"
     curves = known(FieldPair(path, None, ["X25519"]))
@@ -136,7 +152,7 @@ FACTS = {"version": "1.32", "revision": "r", "path": "/p", "digest": "sha256:012
 CURVES = SidecarDifference(
     "node-1",
     (pair := FieldPair("/clusters/c/commonTlsContext/tlsParams/ecdhCurves", None, ["X25519"])),
-    known(pair),
+    known_to(pair, Options()),
 )
 TIMEOUT = SidecarDifference("client", FieldPair("/clusters/c/connectTimeout", "10s", "1s"), None)
 

@@ -6,9 +6,12 @@ go away with a binary that has them. Texts are for the report's reader; docs/fid
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from meshwise.mesh.istio.tracing import COLLECTOR
 from meshwise.mesh.istio.view import Options
 from meshwise.mesh.seam import Fidelity
 
@@ -68,6 +71,13 @@ _TYPED_STRUCT = Fidelity(
     "Istio's own metadata exchange is configured by a TypedStruct of its present name (xds.type.v3); istiod "
     "sends the former one (udpa.type.v1)",
     "none: Envoy takes both for the same",
+)
+_ASKED = Fidelity(
+    "istio-asked",
+    "what a study asks of handshakes and no setting of Istio says alone (`tls_version`, `san_match`, "
+    "`resumption`), and the provider of spans where requests are traced, are written into the configuration, "
+    "as an EnvoyFilter or a Telemetry resource would have it",
+    "none: it is what the study asks for",
 )
 _ISTIOD = Fidelity(
     "istio-istiod",
@@ -138,7 +148,7 @@ _ONE_UID = Fidelity(
 
 ALL: Sequence[Fidelity] = (
     _UPSTREAM, _METADATA, _METRICS, _NO_TELEMETRY, _ALPN, _TCP_METADATA, _TCP_METRICS, _CURVES,
-    _DEFAULT_CURVES, _ISTIOD, *_ALWAYS, _TYPED_STRUCT, _ONE_UID,
+    _DEFAULT_CURVES, _ASKED, _ISTIOD, *_ALWAYS, _TYPED_STRUCT, _ONE_UID,
 )  # fmt: skip
 """Every difference that can apply."""
 
@@ -159,6 +169,7 @@ def differences(
         _TCP_METRICS: options.telemetry and native.tcp_stats is None,
         _CURVES: bool(options.curves),
         _DEFAULT_CURVES: not options.curves,
+        _ASKED: any(map(partial(asks, options), ("tls_versions", "san_prefix", "resumption", "traced"))),
         _ISTIOD: istiod,
         _ENDPOINTS: not istiod,
         _DRAIN: not drains,
@@ -169,6 +180,11 @@ def differences(
         _ONE_UID: not privileged,
     }
     return tuple(each for each in ALL if applies.get(each, True))
+
+
+def asks(options: Options, name: str) -> bool:
+    """Whether an option is other than by default."""
+    return bool(getattr(options, name) != getattr(Options(), name))
 
 
 # --- in a sidecar's configuration ------------------------------------------------------------------
@@ -184,6 +200,8 @@ class FieldDifference:
     path: str
     values: tuple[object, object] | None = None
     """istiod's and ours, None being absent; not given: whatever they are."""
+    asked: str = ""
+    """The option of `view.Options` whose doing it is; known only where that is not the default."""
 
 
 FIELDS: Sequence[FieldDifference] = (
@@ -209,5 +227,20 @@ FIELDS: Sequence[FieldDifference] = (
         _ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/.*/filterMetadata/istio/workload"
     ),
     FieldDifference(_PUSH_SCOPE.code, r".*/filterMetadata/meshwise/generation"),
+    FieldDifference(_ASKED.code, r".*/tlsParams/tls(Minimum|Maximum)ProtocolVersion", asked="tls_versions"),
+    FieldDifference(
+        _ASKED.code,
+        r"/clusters/outbound\|.*/matchTypedSubjectAltNames/0/matcher/(exact|prefix)",
+        asked="san_prefix",
+    ),
+    FieldDifference(_ASKED.code, r"/clusters/.*/maxSessionKeys", (None, 0), asked="resumption"),
+    FieldDifference(
+        _ASKED.code,
+        r"/listeners/.*/disableState(ful|less)SessionResumption",
+        (None, True),
+        asked="resumption",
+    ),
+    FieldDifference(_ASKED.code, r"/listeners/.*/tracing/(provider/.*|randomSampling/value)", asked="traced"),
+    FieldDifference(_ASKED.code, rf"/clusters/{re.escape(COLLECTOR)}", asked="traced"),
 )
 """Every one; a test compares all postures with a real istiod and takes no other difference."""

@@ -49,7 +49,11 @@ def _context(cluster: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _side(context: Mapping[str, Any]) -> ClientSide:
     validation = context["common_tls_context"]["combined_validation_context"]["default_validation_context"]
-    kinds = {kind for each in validation.get("match_typed_subject_alt_names", ()) for kind in each["matcher"]}
+    matchers = [
+        *(each["matcher"] for each in validation.get("match_typed_subject_alt_names", ())),
+        *validation.get("match_subject_alt_names", ()),  # what istiod still sends
+    ]
+    kinds = {kind for each in matchers for kind in each}
     return ClientSide(" ".join(sorted(kinds)) or "any", context.get("max_session_keys") != 0)
 
 

@@ -2,7 +2,9 @@
 
 Replaced in it, and nothing else:
 - where secrets, tables of routes and endpoints come from (istiod says: from itself and from the agent);
-- the TLS groups, where the study or the options say which;
+- the TLS groups, where the study or the options say which, and what else a study asks of handshakes
+  (versions, names by prefix, no resumption) and of spans: istiod has no setting for it, or one that means
+  more;
 - metadata of the generation, by which a reset replaces chains and clusters (`View.generation`);
 - stand-ins for those of Istio's filters that the binary lacks. istiod was then told to leave these filters
   out (`filters_of`).
@@ -14,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meshwise.mesh.delivery.seam import ProxyConfig
-from meshwise.mesh.istio import alpn, telemetry
+from meshwise.mesh.istio import alpn, fidelity, telemetry, tracing
 from meshwise.mesh.istio.clusters import INBOUND_PASSTHROUGH, UNCALLED
 from meshwise.mesh.istio.istiod.generated import Generated
 from meshwise.mesh.istio.istiod.process import IstioFilters
@@ -25,6 +27,7 @@ from meshwise.mesh.istio.view import Json, Options, Service, View
 _MANAGER = "envoy.filters.network.http_connection_manager"
 _BEFORE_STAND_IN = "envoy.filters.http.grpc_stats"
 _BLACK_HOLE_CHAIN = "virtualInbound-blackhole"
+_NO_SESSIONS: Json = {"disableStatelessSessionResumption": True, "disableStatefulSessionResumption": True}
 
 
 def filters_of(options: Options) -> IstioFilters:
@@ -42,6 +45,8 @@ def adapted(found: Generated, view: View, owner: Service) -> ProxyConfig:
     clusters = [_cluster(found, view, owner, each) for each in found.clusters.values()]
     listeners = [_listener(view, owner, each) for each in found.listeners.values()]
     routes = {int(name): _table(view, owner, int(name), each) for name, each in found.routes.items()}
+    if view.options.traced:
+        clusters.append(tracing.collector())
     return ProxyConfig(tuple(listeners), tuple(clusters), routes)
 
 
@@ -91,6 +96,8 @@ def _filter(view: View, owner: Service, port: int, network_filter: Json, inbound
     if network_filter["name"] != _MANAGER:
         return network_filter
     manager: Json = dict(network_filter["typedConfig"])
+    if view.options.traced:
+        manager["tracing"] = tracing.settings(view, owner)["tracing"]
     if log := telemetry.access_log(view, owner, "destination" if inbound else "source"):
         manager["accessLog"] = log
     if inbound and "routeConfig" in manager:
@@ -150,10 +157,32 @@ def _replaced(value: Any, view: View) -> Any:
         made["sdsConfig"] = view.sources.secret(str(made["name"]))
     if "routeConfigName" in made and "configSource" in made:
         made["configSource"] = view.sources.routes(str(made["routeConfigName"]))
-    if "commonTlsContext" in made and view.options.curves:
-        context = made["commonTlsContext"]
-        parameters = {**context.get("tlsParams", {}), "ecdhCurves": list(view.options.curves)}
-        made["commonTlsContext"] = {**context, "tlsParams": parameters}
+    if "commonTlsContext" in made:
+        return _handshake(made, view)
+    return made
+
+
+def _handshake(context: Json, view: View) -> Json:
+    """A context of either side, as the options ask."""
+    options = view.options
+    common = dict(context["commonTlsContext"])
+    parameters = dict(common.get("tlsParams", {}))
+    if options.curves:
+        parameters["ecdhCurves"] = list(options.curves)
+    if fidelity.asks(options, "tls_versions"):
+        lowest, highest = options.tls_versions
+        parameters |= {"tlsMinimumProtocolVersion": lowest, "tlsMaximumProtocolVersion": highest}
+    if parameters:
+        common["tlsParams"] = parameters
+    client = str(context.get("@type", "")).endswith("UpstreamTlsContext")
+    if client and options.san_prefix:
+        combined = dict(common["combinedValidationContext"])
+        anyone = [{"prefix": f"spiffe://{view.trust_domain}/"}]
+        combined["defaultValidationContext"] = {"matchSubjectAltNames": anyone}
+        common["combinedValidationContext"] = combined
+    made = {**context, "commonTlsContext": common}
+    if not options.resumption:
+        made |= {"maxSessionKeys": 0} if client else _NO_SESSIONS
     return made
 
 

@@ -20,7 +20,7 @@ from meshwise.mesh.istio.istiod.objects import posture_objects
 from meshwise.mesh.istio.istiod.process import Istiod
 from meshwise.mesh.istio.native import NAMES, Native
 from meshwise.mesh.istio.translate import translate
-from meshwise.mesh.istio.view import Json, View
+from meshwise.mesh.istio.view import Json, Options, View
 
 ISTIO_PROXY = Native(**{kind: names[0] for kind, names in NAMES.items()})
 """istiod takes it for granted that the proxy has its filters, under their first names; so compared is what we
@@ -61,7 +61,8 @@ def compare(istiod: Istiod, view: View, resources: str, number: int) -> Compared
         theirs = canonical(of_istiod(generated[service.name]))
         ours = canonical(of_ours(translate(view, service.name)))
         here = [
-            SidecarDifference(service.name, pair, known(pair)) for pair in resource_differences(theirs, ours)
+            SidecarDifference(service.name, pair, known(pair, view.options))
+            for pair in resource_differences(theirs, ours)
         ]
         doubtful = [each.pair.path for each in here if each.known is None]
         for word, path in dict.fromkeys((*parts(theirs), *parts(ours))):
@@ -73,10 +74,12 @@ def compare(istiod: Istiod, view: View, resources: str, number: int) -> Compared
     )
 
 
-def known(pair: FieldPair) -> fidelity.FieldDifference | None:
+def known(pair: FieldPair, options: Options) -> fidelity.FieldDifference | None:
     """Where `fidelity` speaks of it."""
     values = (pair.istiod, pair.ours)
     for field in fidelity.FIELDS:
+        if field.asked and not fidelity.asks(options, field.asked):
+            continue
         if re.fullmatch(field.path, pair.path) and field.values in (None, values):
             return field
     return None

@@ -42,6 +42,8 @@ _SETTINGS = {
     "POD_NAMESPACE": ROOT_NAMESPACE,
     "PILOT_DEBOUNCE_AFTER": "1ms",  # changes come from one side, which waits for them
     "ENABLE_LEADER_ELECTION": "false",  # there is one
+    # A debug page that is asked for while a change is taken up leaves what was before it in the cache.
+    "PILOT_ENABLE_XDS_CACHE": "false",
 }
 
 
