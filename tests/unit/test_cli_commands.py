@@ -29,6 +29,7 @@ PRINTS_DATA = {
     "plan",
     "analyze",
     "query",
+    "import prometheus",
     "load",
     "mesh diff",
     "proxies list",

@@ -22,6 +22,8 @@ from typing import Self
 from meshwise.archive.documents import damaged, json_object
 
 MANIFEST_NAME = "manifest.json"
+IMPORTED_NAME = "imported.json"
+"""What an import has instead of a manifest (`archive.imported`)."""
 _VERSION = 1
 ABSENT = "absent"
 """Stands for the digest of a file that is not there."""

@@ -27,9 +27,18 @@ import duckdb
 import pyarrow as pa
 
 from meshwise.archive.findings import FINDINGS_NAME, read_findings
+from meshwise.archive.imported import IMPORTED_TABLES, ImportReader
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.schema import DESIGN, PROTECTION, REQUESTS, TABLES, TELEMETRY, TRIALS
-from meshwise.archive.views import FINDINGS, RESPONSES, RESPONSES_SQL, VIEWS, TableView, findings_table
+from meshwise.archive.views import (
+    FINDINGS,
+    IMPORT_VIEWS,
+    RESPONSES,
+    RESPONSES_SQL,
+    VIEWS,
+    TableView,
+    findings_table,
+)
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.units import format_duration, format_size
@@ -84,6 +93,14 @@ def sources_of(reader: ArchiveReader) -> QuerySources:
         files,
         {RESPONSES.name: RESPONSES_SQL},
     )
+
+
+def sources_of_import(reader: ImportReader) -> QuerySources:
+    """Of an import's directory."""
+    directory = reader.directory.resolve()
+    document = read_findings(directory) if (directory / FINDINGS_NAME).exists() else {}
+    files = {spec.name: [directory / f"{spec.name}.parquet"] for spec in IMPORTED_TABLES}
+    return QuerySources(IMPORT_VIEWS, {FINDINGS.name: findings_table(document)}, files, {})
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from meshwise.archive.decode import (
 )
 from meshwise.archive.documents import check_about, check_environment, damaged, files_of, json_object
 from meshwise.archive.event_rows import whole_events
-from meshwise.archive.manifest import MANIFEST_NAME, Manifest, digest_of
+from meshwise.archive.manifest import IMPORTED_NAME, MANIFEST_NAME, Manifest, digest_of
 from meshwise.archive.outcome import ProtectionTry
 from meshwise.archive.resolved import STUDY_VALUES_NAME, of_values
 from meshwise.archive.rows import trial_of, tries_of, with_rounds
@@ -58,6 +58,7 @@ from meshwise.study.load.trace import TRACES
 from meshwise.study.model import Arrangement, Cell, Layer, Role, ServiceGraph, Study, Trial
 
 POSTURES = "postures"
+_AN_IMPORT = "it is an import, which `query` and `report` read"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ class ArchiveReader:
         """
         with held(directory) as folder:
             if not folder.exists("design.parquet"):
-                raise messages.NOT_AN_ARCHIVE.error(str(directory), reason="there is no design.parquet")
+                imported = folder.exists(IMPORTED_NAME)
+                reason = _AN_IMPORT if imported else "there is no design.parquet"
+                raise messages.NOT_AN_ARCHIVE.error(str(directory), reason=reason)
             contents, manifest = contents_of(folder)
         digests = {name: digest_of(content) for name, content in contents.items()}
         path = {name: str(directory / name) for name in (*MOST_BYTES, "events.parquet")}

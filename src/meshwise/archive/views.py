@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from meshwise.archive.imported import IMPORTED_TABLES
 from meshwise.archive.schema import (
     REQUESTS,
     REQUESTS_EXTRA,
@@ -104,6 +105,8 @@ RESPONSES = TableView(
     ),
 )
 VIEWS: tuple[TableView, ...] = (*map(_of_table, TABLES), RESPONSES, FINDINGS)
+IMPORT_VIEWS: tuple[TableView, ...] = (*map(_of_table, IMPORTED_TABLES), FINDINGS)
+"""Of an import's directory."""
 
 RESPONSES_SQL = """\
 SELECT r.trial_id, r.intended_ns, r.sent_ns, r.first_byte_ns, r.done_ns, r.status, r.bytes, r.error,

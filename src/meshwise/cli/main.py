@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import sys
+from keyword import iskeyword
 from typing import Any
 
 import typer
@@ -21,11 +22,11 @@ from meshwise.core.refusals import refusal
 from meshwise.report.edge import INTERRUPTED, run_command
 
 COMMANDS = (
-    *("doctor", "plan", "run", "count", "protect", "analyze", "report", "trace", "query", "export", "load"),
-    *("mesh", "proxies", "schema"),
+    *("doctor", "plan", "run", "count", "protect", "analyze", "report", "trace", "query", "export", "import"),
+    *("load", "mesh", "proxies", "schema"),
 )
 """In the order of `--help`. Each is the function, or the `Typer` of subcommands, of its own name in the file
-of its own name in this folder."""
+of its own name in this folder (`import_`, because `import` is a word of Python)."""
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ class _Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         with while_importing():
-            found = getattr(importlib.import_module(f"meshwise.cli.{cmd_name}"), cmd_name)
+            name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+            found = getattr(importlib.import_module(f"meshwise.cli.{name}"), name)
         if isinstance(found, typer.Typer):
             return typer.main.get_group(found)
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -13,7 +13,15 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from meshwise.archive.query import QueryAnswer, QueryLimits, QuerySources, answering, sources_of
+from meshwise.archive.imported import ImportReader, is_import
+from meshwise.archive.query import (
+    QueryAnswer,
+    QueryLimits,
+    QuerySources,
+    answering,
+    sources_of,
+    sources_of_import,
+)
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.views import TableView, described, type_words, unit_of
 from meshwise.core import messages
@@ -74,7 +82,9 @@ def query(
 
 
 def open_sources(directory: Path) -> QuerySources:
-    """Raises MW604, MW608, MW609."""
+    """Raises MW604, MW608, MW609, MW027."""
+    if is_import(directory):
+        return sources_of_import(ImportReader.open(directory))
     return sources_of(ArchiveReader.open(directory))
 
 

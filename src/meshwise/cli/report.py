@@ -8,9 +8,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
+import polars as pl
 import typer
 
 from meshwise.archive.findings import FINDINGS_NAME, outdated, read_findings, signed, write_findings
+from meshwise.archive.imported import ImportReader, is_import
 from meshwise.archive.read import ArchiveReader
 from meshwise.cli.analyze import analyze_archive
 from meshwise.core import messages
@@ -22,8 +24,10 @@ from meshwise.report import edge, terminal
 from meshwise.report import html as page
 from meshwise.report.content import Content, content
 from meshwise.report.document import document
+from meshwise.report.imported import imported_blocks, imported_document, imported_page
 from meshwise.report.record import read_record
 from meshwise.report.sections import report_of
+from meshwise.series.levels import imported_findings
 
 REPORT_NAME = "report.html"
 
@@ -44,6 +48,9 @@ def report(
 
     Example: meshwise report my-study --html my-study.html
     """
+    if is_import(directory):
+        report_import(directory, html, as_json=as_json)
+        return
     reader = ArchiveReader.open(directory)
     record = read_record(reader)
     made = report_of(read_content(reader), record)
@@ -62,6 +69,25 @@ def report(
                 stream.write(text.encode())
     if not as_json:
         typer.echo(f"the whole report, with distributions, proofs and environment: {path}", err=True)
+
+
+def report_import(directory: Path, html: Path | None, *, as_json: bool) -> None:
+    """The levels of an import, and what they cannot tell. Raises MW027."""
+    reader = ImportReader.open(directory)
+    series = pl.from_arrow(reader.series())
+    assert isinstance(series, pl.DataFrame)
+    findings = imported_findings(series, reader.about).findings
+    path = html or directory / REPORT_NAME
+    blocks = imported_blocks(findings, reader.about)
+    if as_json:
+        typer.echo(json.dumps(imported_document(findings, reader.about, str(path)), indent=2))
+    else:
+        terminal.show_blocks(blocks, edge.console())
+    text = edge.visible(imported_page(blocks, f"Imported from {reader.about['source']}"))
+    with disk_troubles(path.parent), writing(path) as stream:
+        stream.write(text.encode())
+    if not as_json:
+        typer.echo(f"the page: {path}", err=True)
 
 
 def read_content(reader: ArchiveReader) -> Content:

@@ -33,6 +33,8 @@ class Provenance(StrEnum):
     """Instructions or system calls, under a counter: no time."""
     TRANSLATED = "translated"
     """Counted, and turned into time by what an instruction takes in the same study: nobody measured it."""
+    IMPORTED = "imported"
+    """Of a production mesh's own monitoring: nothing was controlled or repeated."""
     TRIED = "tried"
     """Attempts that were made on running proxies: what came of them, and no time."""
 

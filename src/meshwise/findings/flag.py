@@ -293,6 +293,28 @@ NOTHING_TELLS = FlagKind(
     "no group of requests in the load passes under one of the two rules and fails under the other",
     "let the load have requests that the rules treat differently: clients outside the mesh, an operation",
 )
+
+# Of a number that was imported.
+COUNTER_RESETS = FlagKind(
+    "counter_resets",
+    "its counters began again {times}; what they counted from their last point to that is not known",
+    "a smaller `--step` loses less",
+)
+SERIES_GAPS = FlagKind(
+    "gaps",
+    "its series have {times}; counters bridge them, what was reset within one is lost",
+    "see `imported_troubles` with `meshwise query`",
+)
+BEGAN_LATE = FlagKind(
+    "began_late",
+    "{times} of its series began within the time: what they counted before their first point is not in it",
+    "nothing to do if pods were started then; else an earlier `--from`",
+)
+ENDED_EARLY = FlagKind(
+    "ended_early",
+    "{times} of its series ended within the time: stale, or their pods were gone",
+    "nothing to do if pods were ended then; else see whether they are scraped",
+)
 # fmt: on
 
 KINDS = {each.code: each for each in list(globals().values()) if isinstance(each, FlagKind)}

@@ -234,6 +234,17 @@ METRICS: dict[str, Metric] = {
         Metric("attempts_stopped", "attempts", "the number of attempts stopped in every try",
                "attempts stopped in every try", "attempts stopped", Scale.DIFFERENCE, compared=False,
                more_is_worse=False),
+        *(
+            Metric(f"reported_{p}_us", "us", f"the {_SPOKEN[p]} duration of requests as proxies report it",
+                   f"duration as proxies report it, {_NUMBERED[p]}", f"reported {_NUMBERED[p]}",
+                   compared=False, percentile=share)
+            for p, share in PERCENTILES.items() if p != "p999"
+        ),
+        Metric("mtls_ratio", "ratio", "the share of requests over mutual TLS, as its proxies label them",
+               "requests over mutual TLS", "over mTLS", Scale.DIFFERENCE, compared=False,
+               more_is_worse=False),
+        Metric("sidecar_working_set_bytes", "bytes", "the working set of a sidecar's container, on average",
+               "working set of a sidecar's container", "sidecar working set", compared=False),
         _counted("instructions_per_request", "instructions", f"instructions of sidecars {REQUEST}",
                  f"instructions {REQUEST}", per=REQUEST),
         _counted("syscalls_per_request", "calls", f"system calls of sidecars {REQUEST}",
