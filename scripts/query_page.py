@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from meshwise.archive.schema import REQUESTS, TABLES, TELEMETRY
+from meshwise.archive.schema import OF_A_TRIAL, TABLES
 from meshwise.archive.views import VIEWS, TableView, type_words, unit_of
 
 TARGET = Path(__file__).parents[1] / "docs/query.md"
 STORED = frozenset(spec.name for spec in TABLES)
-PER_TRIAL = frozenset({REQUESTS.name, TELEMETRY.name, "spans"})
+PER_TRIAL = frozenset(spec.name for spec in OF_A_TRIAL)
 LINE = "do not edit below this line.\n"
 
 

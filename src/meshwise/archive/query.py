@@ -29,7 +29,7 @@ import pyarrow as pa
 from meshwise.archive.findings import FINDINGS_NAME, read_findings
 from meshwise.archive.imported import IMPORTED_TABLES, ImportReader
 from meshwise.archive.read import ArchiveReader
-from meshwise.archive.schema import DESIGN, PROTECTION, REQUESTS, TABLES, TELEMETRY, TRIALS
+from meshwise.archive.schema import DESIGN, OF_A_TRIAL, PROTECTION, TABLES, TRIALS
 from meshwise.archive.views import (
     FINDINGS,
     IMPORT_VIEWS,
@@ -86,7 +86,7 @@ def sources_of(reader: ArchiveReader) -> QuerySources:
         for spec in TABLES
         if f"{spec.name}.parquet" in reader.digests and spec is not TRIALS
     }
-    files |= {spec.name: [path.resolve() for path in reader.files(spec)] for spec in (REQUESTS, TELEMETRY)}
+    files |= {spec.name: [path.resolve() for path in reader.files(spec)] for spec in OF_A_TRIAL}
     return QuerySources(
         VIEWS,
         {TRIALS.name: reader.trials_arrow, FINDINGS.name: findings_table(document)},
