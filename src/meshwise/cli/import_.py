@@ -20,7 +20,7 @@ from meshwise.core.errors import MeshwiseError
 from meshwise.core.files import disk_troubles
 from meshwise.core.units import parse_duration_ns, plural
 from meshwise.findings.document import to_json
-from meshwise.series.bring import Brought, Wanted, bring, is_namespace, moment
+from meshwise.series.bring import Brought, ImportRange, bring, is_namespace, moment
 from meshwise.series.http import endpoint
 from meshwise.series.levels import CANNOT_TELL, imported_findings
 from meshwise.series.prometheus import PrometheusApi
@@ -101,7 +101,7 @@ def from_prometheus(
         )
 
 
-def _about(source: str, version: str, wanted: Wanted, brought: Brought) -> dict[str, Any]:
+def _about(source: str, version: str, wanted: ImportRange, brought: Brought) -> dict[str, Any]:
     told: list[tuple[int, Callable[[int], str]]] = [
         (brought.resets, lambda n: f"counters fell {plural(n, 'time')} (a process began again)"),
         (brought.gaps, lambda n: f"{plural(n, 'gap')} of more than a step"),
@@ -123,7 +123,7 @@ def _about(source: str, version: str, wanted: Wanted, brought: Brought) -> dict[
     }  # fmt: skip
 
 
-def wanted_of(from_: str, to: str, step: str, namespaces: tuple[str, ...], most_samples: int) -> Wanted:
+def wanted_of(from_: str, to: str, step: str, namespaces: tuple[str, ...], most_samples: int) -> ImportRange:
     """Times on the grid of the step. Raises MW010."""
     now_ns = time.time_ns()
     step_ns = parse_duration_ns(step)
@@ -140,7 +140,9 @@ def wanted_of(from_: str, to: str, step: str, namespaces: tuple[str, ...], most_
                 f"`{name}` is no name of a namespace", "give one as `kubectl get namespaces` shows it"
             )
     begin_ns = -(-begin_ns // step_ns) * step_ns
-    return Wanted(begin_ns, max(begin_ns, end_ns // step_ns * step_ns), step_ns, namespaces, most_samples)
+    return ImportRange(
+        begin_ns, max(begin_ns, end_ns // step_ns * step_ns), step_ns, namespaces, most_samples
+    )
 
 
 def point_of(text: str, now_ns: int, option: str) -> int:

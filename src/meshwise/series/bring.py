@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImportRange:
     """What is asked for."""
 
     begin_ns: int
@@ -78,7 +78,7 @@ class Brought:
 
 @dataclass
 class _Bringing:
-    wanted: Wanted
+    wanted: ImportRange
     writer: ImportWriter
     server: str
     pods: Pods = field(default_factory=Pods)
@@ -189,7 +189,9 @@ class _Bringing:
         }  # fmt: skip
 
 
-def bring(api: PrometheusApi, wanted: Wanted, writer: ImportWriter, say: Say = lambda text: None) -> Brought:
+def bring(
+    api: PrometheusApi, wanted: ImportRange, writer: ImportWriter, say: Say = lambda text: None
+) -> Brought:
     """Read all that is wanted into the writer's tables. Raises MW022 to MW026."""
     bringing = _Bringing(wanted, writer, str(api.to))
     queries: list[str] = []
