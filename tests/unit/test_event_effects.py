@@ -168,6 +168,9 @@ def test_a_disturbance_of_the_p99_by_1_ms_for_200_ms_is_found() -> None:
     assert disturbed.low is not None
     assert disturbed.high is not None
     assert disturbed.low <= 2.0 <= disturbed.high, "two in each"
+    p99 = found["event_p99_us", Against.PLACEBO]
+    assert p99.verdict is Verdict.DISTINGUISHABLE, p99.sentence
+    assert p99.estimate == pytest.approx(1000, rel=0.4), p99.sentence
 
 
 def test_one_failed_request_of_all_is_told() -> None:

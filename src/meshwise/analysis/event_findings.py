@@ -106,7 +106,7 @@ def _questions(of: EventOfCell, confidence: float) -> Iterator[_Question]:
         for name, one in told:
             if one is not None:
                 floor = one.floor(confidence)
-                missing = (NO_PLACEBO(),) if one.placebo is None and name != "event_p99_us" else ()
+                missing = (NO_PLACEBO(),) if one.placebo is None else ()
                 yield _Question(
                     of, MetricKey(name), against, one.values, t_p_value(one.values), floor,
                     replace(facts, most=one.most),

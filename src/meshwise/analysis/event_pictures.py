@@ -91,11 +91,11 @@ def _width(around: Sequence[Around]) -> tuple[float, int]:
 
 def _of_trial(around: Around, bins: int, merged: int, share: float) -> FloatArray:
     found = np.full(bins, np.nan)
-    place = around.bin_of // merged
+    place = around.sent.bin_of // merged
     order = np.argsort(place, kind="stable")
     edges = np.searchsorted(place[order], np.arange(bins + 1))
     for number in range(bins):
-        part = np.sort(around.response_us[order[edges[number] : edges[number + 1]]])
+        part = np.sort(around.sent.response_us[order[edges[number] : edges[number + 1]]])
         if len(part) * (1 - share) >= 0.8 * NEEDED or (share == 0.5 and len(part)):
             value = quantile(part, share)
             found[number] = value if np.isfinite(value) else np.nan

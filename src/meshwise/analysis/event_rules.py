@@ -52,11 +52,10 @@ def of_rules(of: EventOfCell, naming: Naming, settings: Settings) -> Iterator[Fi
         if not own and kind:
             continue
         for name, value in ((LAST_OLD, _last_old), (FIRST_NEW, _first_new)):
-            if not own and opening:
+            values = _by_execution(own, value)
+            if not len(values) and (kind or opening):
                 continue
-            finding = level(
-                of, MetricKey(name, kind), _by_execution(own, value), facts, naming, settings, none
-            )
+            finding = level(of, MetricKey(name, kind), values, facts, naming, settings, none)
             named = replace(facts, named=_named(own, value), errors=_errors(own))
             finding = replace(finding, event=named)
             yield replace(finding, sentence=event_sentence.of_level(finding, naming.place(of.cell)))

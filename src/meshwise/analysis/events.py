@@ -7,7 +7,7 @@ Rules of this file:
 - Where around an event more requests are disturbed than usual is found, not assumed: by the scan of
   `stats.scan` over the curve that all occurrences make together, against curves made alike of placebo times.
   An occurrence counts in a bin no more than requests that are independent of each other do in all but one of
-  a thousand, so that one stall of the machine makes no window.
+  a hundred, so that one stall of the machine makes no window.
 - The window in which an execution is counted is found in the other executions, so that what it was found by
   does not enter what is counted in it. Where nothing stands out there the window is fixed: while it was
   done, and FIXED_NS at least.
@@ -31,7 +31,7 @@ from meshwise.measure.events import (
     DISTURBED,
     HANDSHAKES,
     REQUESTS,
-    USUAL_SHARES,
+    USUAL,
     Around,
 )
 from meshwise.stats.arrays import BoolArray, FloatArray, IntArray, execution_means
@@ -43,7 +43,9 @@ DRAWS = 300
 FIXED_NS = 250_000_000
 MARGIN = 1
 """Bins that a found window is wider at either end than what was found."""
-TRIM = 0.2
+TRIM = 0.25
+HELD = 0.99
+P99_DRAWS = 60
 NEEDED = 10
 """Requests above a quantile."""
 
@@ -123,10 +125,8 @@ class Cohort:
     @cached_property
     def _most(self) -> float:
         """What an occurrence counts in a bin at most, in the scan."""
-        rings = np.concatenate([arm.around.ring[DISTURBED] for arm in self.arms])
         asked = np.concatenate([arm.around.ring[REQUESTS] for arm in self.arms])
-        share = float(rings.sum() / asked.sum()) if asked.sum() else 0.0
-        return max(2.0, poisson_quantile(0.999, share * float(np.median(asked)))) if len(asked) else 2.0
+        return max(1.0, poisson_quantile(HELD, (1 - USUAL) * float(np.median(asked)))) if len(asked) else 1.0
 
     def _curve(self, arm: EventArm, starts: IntArray | None) -> _Curve | None:
         if starts is None:
@@ -193,28 +193,28 @@ class Cohort:
         return self._told(own, self.masks(), twin=twin, scale=1.0)
 
     def p99(self, *, twin: bool) -> Told | None:
-        """P99 of all requests within the windows of a trial, less that of its undisturbed requests."""
+        """P99 of all requests within the windows of a trial, of the middle of its occurrences by how many
+        are disturbed; less the mean of the same at placebo times."""
         masks = self.masks()
-
-        def own(around: Around, mask: BoolArray) -> float:
-            inside = np.sort(around.response_us[mask[around.bin_of]])
-            if len(inside) * (1 - USUAL_SHARES[-1]) < NEEDED - 1e-9:
-                return np.nan
-            return quantile(inside, USUAL_SHARES[-1]) - float(around.usual_us[-1])
-
-        values, lives = [], []
-        for arm in self.arms:
-            if twin and arm.twin is None:
+        values: list[float] = []
+        lives: list[int] = []
+        draws: list[FloatArray] = []
+        for arm, starts in zip(self.arms, self.starts, strict=True):
+            beside = [arm.around, *([arm.twin] if twin and arm.twin is not None else [])]
+            if starts is None or (twin and len(beside) == 1):
                 continue
-            value = own(arm.around, masks[arm.execution])
-            if twin and arm.twin is not None:
-                value -= own(arm.twin, masks[arm.execution])
+            own = [_p99(each, starts, masks[arm.execution]) for each in beside]
+            placebo = own[0][1] - (own[1][1] if twin else 0.0)
+            value = own[0][0] - (own[1][0] if twin else 0.0) - float(placebo.mean())
             if np.isfinite(value):
                 values.append(value)
                 lives.append(arm.execution)
+                draws.append(placebo - placebo.mean())
         if not values:
             return None
-        return Told(execution_means(np.array(values), np.array(lives, dtype=np.int64)), None)
+        executions = np.array(lives, dtype=np.int64)
+        by_draw = np.array([execution_means(each, executions).mean() for each in np.array(draws).T])
+        return Told(execution_means(np.array(values), executions), by_draw)
 
     def _told(
         self,
@@ -236,13 +236,13 @@ class Cohort:
             if twin and arm.twin is not None:
                 same = starts if arm.twin.ring.shape[1] == arm.around.ring.shape[1] else None
                 each = each.less(own(arm.twin, same, mask))
-            value, placebo = float(middle(each.occurrences)), None
+            value, placebo = round(float(middle(each.occurrences)), 9), None
             if each.placebo is not None:
                 placebo = middle(each.placebo)
                 value -= float(placebo.mean())
                 placebo = placebo - placebo.mean()
             if np.isfinite(value):
-                values.append(value * scale)
+                values.append(round(value * scale, 9))
                 lives.append(arm.execution)
                 draws.append(placebo)
                 most = max(most, float(each.occurrences.max()) * scale)
@@ -284,6 +284,39 @@ def middle(values: FloatArray) -> FloatArray:
     out = int(TRIM * values.shape[-1])
     ordered = np.sort(values, axis=-1)
     return np.asarray(ordered[..., out : ordered.shape[-1] - out].mean(axis=-1))
+
+
+def _p99(around: Around, starts: IntArray, mask: BoolArray) -> tuple[float, FloatArray]:
+    """Around the events, and at P99_DRAWS sets of placebo times; NaN where requests are too few."""
+    mine = around.sent
+    held = np.where(around.known & mask, around.counts[DISTURBED], 0.0).sum(axis=1)
+    inside = mask[mine.bin_of] & np.isin(mine.occurrence, _middle_places(held))
+    value = _quantile_of(mine.response_us[inside])
+    ring, size = around.ring_sent, around.ring.shape[1]
+    if not np.isfinite(value) or not size:
+        return np.nan, np.empty(0)
+    edges = np.searchsorted(ring.bin_of, np.arange(size + 1))
+    counts = _ring_sums(around.ring[DISTURBED], mask, starts[:P99_DRAWS])
+    bins = np.flatnonzero(mask)
+    found = []
+    for row, own in zip(counts, starts, strict=False):
+        places = (own[_middle_places(row), None] + bins).ravel() % size
+        found.append(
+            _quantile_of(np.concatenate([ring.response_us[edges[b] : edges[b + 1]] for b in places]))
+        )
+    return value, np.array(found)
+
+
+def _middle_places(values: FloatArray) -> IntArray:
+    out = int(TRIM * len(values))
+    return np.argsort(values, kind="stable")[out : len(values) - out]
+
+
+def _quantile_of(times: FloatArray) -> float:
+    """P99; NaN where fewer than NEEDED are above it."""
+    if len(times) * (1 - USUAL) < NEEDED - 1e-9:
+        return np.nan
+    return quantile(np.sort(times), USUAL)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,25 @@ QUANTITIES = 6
 
 
 @dataclass(frozen=True)
+class Sent:
+    """Requests, each with its place."""
+
+    occurrence: IntArray
+    bin_of: IntArray
+    response_us: FloatArray
+    """inf where it failed."""
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[int, IntArray, FloatArray]]) -> Sent:
+        """`parts`: occurrence, bins, responses."""
+        return cls(
+            np.concatenate([np.empty(0, np.int64), *(np.full(len(b), row) for row, b, _ in parts)]),
+            np.concatenate([np.empty(0, np.int64), *(b for _, b, _ in parts)]),
+            np.concatenate([np.empty(0), *(times for *_, times in parts)]),
+        )
+
+
+@dataclass(frozen=True)
 class Around:
     """What happened around the occurrences of one event in one trial (or around the same times of its
     twin)."""
@@ -58,10 +77,10 @@ class Around:
     ring: FloatArray
     """QUANTITIES x bins of undisturbed time."""
     ring_peak_us: FloatArray
-    bin_of: IntArray
-    """Of every request around an occurrence: its bin, ..."""
-    response_us: FloatArray
-    """... and its response; inf where it failed."""
+    sent: Sent
+    """Every request around an occurrence."""
+    ring_sent: Sent
+    """Every request of the undisturbed time; `occurrence` is 0."""
     usual_us: FloatArray
     """Of all undisturbed requests of the trial, at USUAL_SHARES."""
     read_ns: int
@@ -103,7 +122,7 @@ class TrialEvents:
 
 
 @dataclass(frozen=True)
-class _Sent:
+class _InOrder:
     """Requests after warm-up, by intended time."""
 
     intended: IntArray
@@ -143,7 +162,7 @@ def measure_events(
     )
 
 
-def _asked(frame: pl.DataFrame) -> _Sent:
+def _asked(frame: pl.DataFrame) -> _InOrder:
     chosen = frame.filter(pl.col("intended_ns") >= 0)
     if "client" in chosen.columns:
         chosen = chosen.filter(pl.col("client").cast(pl.String).fill_null("mesh") != "outside")
@@ -152,7 +171,7 @@ def _asked(frame: pl.DataFrame) -> _Sent:
     response = (chosen["done_ns"].to_numpy() - intended) / 1e3
     kinds = chosen["error"].cast(pl.String).fill_null("")
     good = (kinds == "").to_numpy() & chosen["done_ns"].is_not_null().to_numpy()
-    return _Sent(intended, np.where(good, response, np.inf), kinds.to_list())
+    return _InOrder(intended, np.where(good, response, np.inf), kinds.to_list())
 
 
 def _inside(times: IntArray, stretches: Sequence[tuple[int, int]]) -> BoolArray:
@@ -162,7 +181,7 @@ def _inside(times: IntArray, stretches: Sequence[tuple[int, int]]) -> BoolArray:
     return found
 
 
-def _usual(asked: _Sent, calm: BoolArray) -> tuple[FloatArray, FloatArray]:
+def _usual(asked: _InOrder, calm: BoolArray) -> tuple[FloatArray, FloatArray]:
     """Per request what is usual at its moment: the quantile above which it is disturbed, and the mean."""
     at, times = asked.intended[calm], asked.response_us[calm]
     finite = np.isfinite(times)
@@ -201,7 +220,7 @@ def _around(
     looked: Looked,
     own: tuple[Happening, ...],
     horizons_ns: Sequence[int],
-    asked: _Sent,
+    asked: _InOrder,
     columns: FloatArray,
     clocks: Sequence[_Clock | None],
     stretches: Sequence[tuple[int, int]],
@@ -211,15 +230,16 @@ def _around(
     shape = (len(own), looked.bins)
     known = np.zeros(shape, dtype=np.bool_)
     counts, peak = np.full((QUANTITIES, *shape), np.nan), np.full(shape, np.nan)
-    bins, times = [], []
+    parts: list[tuple[int, IntArray, FloatArray]] = []
+    calm: list[tuple[int, IntArray, FloatArray]] = []
     kinds: dict[str, int] = {}
     for row, (each, horizon) in enumerate(zip(own, horizons_ns, strict=True)):
         edges = each.begun_ns + edges_ns
         drawn = (edges_ns[1:] <= horizon) & (edges[:-1] >= 0)
         known[row] = drawn & (np.arange(looked.bins) >= looked.own)
         counts[:, row], peak[row], place = _binned(edges, asked, columns, clocks)
-        bins.append(place.bins[drawn[place.bins]])
-        times.append(asked.response_us[place.rows][drawn[place.bins]])
+        shown = drawn[place.bins]
+        parts.append((row, place.bins[shown], asked.response_us[place.rows][shown]))
         own_failed = known[row][place.bins] & np.isinf(asked.response_us[place.rows])
         for number in place.rows.start + np.flatnonzero(own_failed):
             kind = asked.error[int(number)] or "unanswered"
@@ -228,13 +248,14 @@ def _around(
     for start, end in stretches:
         edges = np.arange(start, end + 1, looked.bin_ns)
         if len(edges) > 1:
-            counted, highest, _ = _binned(edges, asked, columns, clocks)
+            counted, highest, place = _binned(edges, asked, columns, clocks)
+            calm.append((0, place.bins + sum(map(len, ring_peaks)), asked.response_us[place.rows]))
             rings.append(counted)
             ring_peaks.append(highest)
     cpu = clocks[0]
     return Around(
         looked, own, known, counts, peak, np.concatenate(rings, axis=1), np.concatenate(ring_peaks),
-        np.concatenate([np.empty(0, np.int64), *bins]), np.concatenate([np.empty(0), *times]), usual_us,
+        Sent.of(parts), Sent.of(calm), usual_us,
         cpu.read_ns if cpu else 0, tuple(sorted(kinds.items())),
     )  # fmt: skip
 
@@ -246,7 +267,7 @@ class _Place:
 
 
 def _binned(
-    edges: IntArray, asked: _Sent, columns: FloatArray, clocks: Sequence[_Clock | None]
+    edges: IntArray, asked: _InOrder, columns: FloatArray, clocks: Sequence[_Clock | None]
 ) -> tuple[FloatArray, FloatArray, _Place]:
     """QUANTITIES x bins, the peaks of the bins, and which requests are in them."""
     count = len(edges) - 1
@@ -303,7 +324,7 @@ def _clocks(trial: Trial, telemetry: pl.DataFrame) -> tuple[_Clock | None, _Cloc
 MOST_WINDOWS, FEWEST_WINDOWS = 150, 30
 
 
-def _timeline(asked: _Sent, duration_ns: int) -> TrialTimeline:
+def _timeline(asked: _InOrder, duration_ns: int) -> TrialTimeline:
     """As many windows as have requests enough for a P99 in each; for a P90 where these were few."""
     total = len(asked.intended)
     tail = USUAL if total * (1 - USUAL) >= LEAST_ABOVE * FEWEST_WINDOWS else 0.9
