@@ -18,7 +18,7 @@ ME = ROOT if os.geteuid() == 0 else ORDINARY
 
 
 def scene(name: str) -> list[dict[str, Any]]:
-    for binary in (envoy_path, proxy_path) if name == "gone" else (envoy_path,):
+    for binary in (proxy_path,) if name in ("gone", "linkerd_changes") else (envoy_path,):
         try:
             binary()
         except MeshwiseError as error:
@@ -104,6 +104,29 @@ def test_a_plaintext_client_fails_from_strict_on_and_is_served_again_when_it_is_
     assert [each for each in when if each > back + 0.5e9] == []
     named = [row["detail"] for row in of(told, "posture")]
     assert [each["back"] for each in named] == [False, False, True, True]
+
+
+def test_what_linkerd_changes_is_proven_and_only_starts_cost_requests() -> None:
+    told, again = scene("linkerd_changes")
+    assert (told["failure"], again) == ("", {"proven": True})
+    sidecars = ["linkerd/a/client/proxy", "linkerd/a/node-1/proxy"]
+    anchor = of(told, "rotate anchor")
+    for rows in (of(told, "rotate leaf", 0), of(told, "rotate issuer"), anchor):
+        assert [row["target"] for row in rows] == sidecars
+        assert all(row["detail"]["proven"] and row["done_ns"] > row["begun_ns"] for row in rows), rows
+    for row in (*of(told, "rotate leaf", 0), *of(told, "rotate issuer")):
+        assert row["detail"]["connections_kept"], row
+    pushed, [_, node] = of(told, "push policies", 4), of(told, "push policies", 1)
+    assert node["detail"]["sent"] == 1
+    assert {(row["done_ns"], "no stream open" in row["detail"]["not_done"]) for row in pushed} == {
+        (None, True)
+    }
+    refused = of(told, "rotate leaf", 6)
+    assert {(row["done_ns"], row["detail"]["not_done"]) for row in refused} == {
+        (None, "the identity service refuses every call")
+    }
+    assert [row["target"] for row in of(told, "fail policy")] == ["linkerd/a"]
+    assert all(done_ns is None or done_ns > anchor[0]["begun_ns"] for *_, done_ns in told["failed"])
 
 
 def test_a_control_plane_that_is_gone_for_good_fails_the_trial_and_the_next_one_is_well() -> None:

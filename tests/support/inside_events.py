@@ -183,7 +183,34 @@ def gone() -> int:
     return 0
 
 
-SCENES = {scene.__name__: scene for scene in (changes, renewal, transition, gone)}
+def linkerd_changes() -> int:
+    """What Linkerd's own ways bring about, the anchor last, for which every proxy is started again; then the
+    same cell once more, proven on what is left of it."""
+    own = replace(cell(STRICT, rate_rps=100.0), mesh=MeshName.LINKERD)
+    of = question(
+        own,
+        7,
+        at(0.3, Rotate(Rotated.LEAF, S // 2)),
+        at(1.3, PushPolicies(50, relevant=True)),
+        at(2, ChangePosture(NAMESPACE)),
+        at(2.6, Fail(Failing.POLICY, S, RenewalFault.GONE)),
+        at(2.9, PushPolicies(20)),
+        at(3.2, Fail(Failing.RENEWAL, S)),
+        at(3.5, Rotate(Rotated.LEAF)),
+        at(4.7, Rotate(Rotated.ISSUER)),
+        at(5.4, Rotate(Rotated.ANCHOR)),
+    )
+    of = replace(of, trial=replace(of.trial, timeout_ns=S))
+    with LocalTestbed(of, {MeshName.LINKERD: LinkerdMesh()}) as bed:
+        bed.restart(0)
+        run(bed, list(design_block(of, 0)))
+        [arm] = again(of)
+        bed.apply(arm)
+        say(proven=bed.prove(arm).passed)
+    return 0
+
+
+SCENES = {scene.__name__: scene for scene in (changes, renewal, transition, gone, linkerd_changes)}
 
 
 def main() -> int:
