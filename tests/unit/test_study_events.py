@@ -128,6 +128,14 @@ def test_a_mistake_is_told_with_its_place_and_a_remedy(events: list[str], place:
     assert "hint:" in told
 
 
+def test_plaintext_clients_may_be_there_where_they_will_be_refused() -> None:
+    found = study(
+        "{posture: strict, at: 1s}", "{posture: permissive+namespace, at: 5s}",
+        posture="permissive, plaintext_share: 20%", meshes="istio, linkerd",
+    )  # fmt: skip
+    assert {cell.plaintext_share for cell in found.cells} == {0.2}
+
+
 def test_events_of_different_kinds_may_be_at_the_same_time() -> None:
     found = study(
         "{fail: renewal, at: 4s, lasts: 20s}", "{rotate: leaf, every: 5s}", "{restart: proxy, at: 5s}"
