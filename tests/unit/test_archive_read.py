@@ -257,7 +257,8 @@ def test_conform_casts_fills_and_keeps() -> None:
 def test_every_column_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs/archive.md").read_text()
     assert [table.name for table in TABLES] == [
-        *("design", "trials", "requests", "telemetry", "spans", "events", "counts", "functions", "protection")
+        *("design", "trials", "requests", "telemetry", "spans", "events", "counts", "functions", "profiles"),
+        "protection",
     ]
     for column in (*(column for table in TABLES for column in table.columns), *REQUESTS_EXTRA):
         line = f"| `{column.name}` | {type_word(column.type)} | {column.meaning} |"

@@ -22,6 +22,7 @@ from meshwise.telemetry.host import HostSampler, parse_pressure, parse_stat
 from meshwise.telemetry.labels import read_labels, write_labels
 from meshwise.telemetry.process import CpuSampler, ProcessSampler, TreeCpuSampler
 from meshwise.telemetry.seam import Moment, Sample, Sampler
+from meshwise.telemetry.threads import ThreadSampler
 
 SOURCE = "none/a/node-1/service"
 BUSY = """
@@ -70,6 +71,11 @@ class TestProcessSampler(_OnChild):
 class TestTreeCpuSampler(_OnChild):
     def make(self) -> Sampler:
         return TreeCpuSampler(SOURCE, self.child.pid)
+
+
+class TestThreadSampler(_OnChild):
+    def make(self) -> Sampler:
+        return ThreadSampler(SOURCE, self.child.pid)
 
 
 class TestHostSampler(SamplerConformance):

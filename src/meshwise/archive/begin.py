@@ -21,13 +21,22 @@ from meshwise.archive.manifest import MANIFEST_NAME, Manifest, digest_of
 from meshwise.archive.read import POSTURES, ArchiveReader
 from meshwise.archive.resolved import STUDY_VALUES_NAME, to_values
 from meshwise.archive.rows import design_table, trials_table
-from meshwise.archive.schema import COUNTS, EVENTS, FUNCTIONS, OF_A_TRIAL, PROTECTION, SCHEMA_VERSION, SPANS
+from meshwise.archive.schema import (
+    COUNTS,
+    EVENTS,
+    FUNCTIONS,
+    OF_A_TRIAL,
+    PROFILES,
+    PROTECTION,
+    SCHEMA_VERSION,
+    SPANS,
+)
 from meshwise.core import messages
 from meshwise.core.files import ASIDE, Folder, free_bytes, reading
 from meshwise.core.units import format_size
 from meshwise.study.design.estimate import disk_bytes
 from meshwise.study.load.trace import TRACES
-from meshwise.study.model import Role, Study, Trial
+from meshwise.study.model import Study, Trial
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +108,7 @@ def create(
         folder.remove_tree(name)
     for name in (*(name for name in own if name != SPANS.name), POSTURES):
         folder.folder(name, make=True).close()
-    for spec in (EVENTS, COUNTS, FUNCTIONS, PROTECTION):
+    for spec in (EVENTS, COUNTS, FUNCTIONS, PROFILES, PROTECTION):
         folder.remove(f"{spec.name}.parquet", absent=True)
     stored = trials_table([])
     facts = {"schema_version": SCHEMA_VERSION, "meshwise": __version__, **environment}
@@ -198,7 +207,7 @@ def _of_designs(former: Sequence[Trial], now: Sequence[Trial]) -> str:
 
 
 def _most_arms(trials: Sequence[Trial]) -> int:
-    return max(Counter(trial.round for trial in trials if trial.role is not Role.COUNT).values(), default=0)
+    return max(Counter(trial.round for trial in trials if trial.role.timed).values(), default=0)
 
 
 def _differences(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

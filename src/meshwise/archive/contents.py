@@ -22,13 +22,14 @@ from meshwise.core.files import Folder, NotPlain
 MOST_BYTES: Mapping[str, int] = {
     MANIFEST_NAME: 1 << 20, "study.yaml": 1 << 20, STUDY_VALUES_NAME: 64 << 20, "environment.json": 16 << 20,
     "design.parquet": 256 << 20, "trials.parquet": 256 << 20, "events.parquet": 256 << 20,
-    "counts.parquet": 256 << 20, "functions.parquet": 256 << 20, "protection.parquet": 64 << 20,
+    "counts.parquet": 256 << 20, "functions.parquet": 256 << 20, "profiles.parquet": 256 << 20,
+    "protection.parquet": 64 << 20,
 }  # fmt: skip
 """Above it a file is refused unread. The manifest is read first."""
 _MAY_BE_ABSENT = frozenset(
     {
         MANIFEST_NAME, STUDY_VALUES_NAME, "events.parquet", "counts.parquet", "functions.parquet",
-        "protection.parquet",
+        "profiles.parquet", "protection.parquet",
     }
 )  # fmt: skip
 _READINGS = 50

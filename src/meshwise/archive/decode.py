@@ -20,6 +20,7 @@ from meshwise.archive.schema import (
     COUNTS,
     FUNCTIONS,
     NAME,
+    PROFILES,
     REQUESTS,
     REQUESTS_EXTRA,
     TEXT,
@@ -30,7 +31,8 @@ from meshwise.archive.schema import (
 MOST_TRIALS = 100_000
 """Rows of `design.parquet` and `trials.parquet`."""
 MOST_COUNTS = 10_000_000
-"""Rows of `counts.parquet`, some 500 per counting trial, or of `functions.parquet`, some 2,000."""
+"""Rows of `counts.parquet`, some 500 per counting trial, or of `functions.parquet`, some 2,000,
+or of `profiles.parquet`, some 5,000."""
 MOST_TABLE_BYTES = 1 << 30
 """Of a table of trials, decoded."""
 MOST_ROW_BYTES = 512
@@ -62,7 +64,7 @@ def decode(
 ) -> pa.Table:
     """`rows`: exactly so many; None: at most MOST_TRIALS, or MOST_COUNTS. The spec's columns first, in its
     types; metadata kept."""
-    most_rows = MOST_COUNTS if spec in (COUNTS, FUNCTIONS) else MOST_TRIALS
+    most_rows = MOST_COUNTS if spec in (COUNTS, FUNCTIONS, PROFILES) else MOST_TRIALS
     file = check_sizes(content, path, rows=rows, most_bytes=most_bytes, most_rows=most_rows)
     try:
         raw = _read_texts_once(content, file)

@@ -21,7 +21,7 @@ FINDINGS_NAME = "findings.json"
 _MOST_BYTES = 1 << 30
 MADE_FROM = (
     *("study.yaml", "study.json", "environment.json", "design.parquet", "trials.parquet"),
-    *("events.parquet", "counts.parquet", "functions.parquet", "protection.parquet"),
+    *("events.parquet", "counts.parquet", "functions.parquet", "profiles.parquet", "protection.parquet"),
 )
 """What decides the findings; the trials' own files have their digests in `trials.parquet`."""
 

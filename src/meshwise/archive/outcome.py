@@ -60,6 +60,8 @@ class Measurement:
     """Of a counting trial, columns as in `archive.schema.COUNTS`."""
     functions: pa.Table | None = None
     """The same, as in `archive.schema.FUNCTIONS`; None: its counter tells no functions."""
+    profiles: pa.Table | None = None
+    """Of a profiled trial, columns as in `archive.schema.PROFILES`."""
     spans: pa.Table | None = None
     """Columns as in `archive.schema.SPANS`; None: nothing was traced."""
 

@@ -43,6 +43,7 @@ from meshwise.archive.schema import (
     FIRST_WITH_MANIFEST,
     FUNCTIONS,
     OF_A_TRIAL,
+    PROFILES,
     PROTECTION,
     REQUESTS,
     SCHEMA_VERSION,
@@ -146,13 +147,15 @@ class ArchiveReader:
         return frame
 
     def timed(self) -> pl.DataFrame:
-        """The same without the counting trials, whose times say nothing: what analyses of time read."""
-        return self.trials().filter(pl.col("role") != str(Role.COUNT))
+        """The same without trials that count or are profiled, whose times say nothing: what analyses of time
+        read."""
+        untimed = [str(role) for role in Role if not role.timed]
+        return self.trials().filter(~pl.col("role").is_in(untimed))
 
     @property
     def timed_design(self) -> tuple[Trial, ...]:
-        """The design without the counting trials."""
-        return tuple(trial for trial in self.design if trial.role is not Role.COUNT)
+        """The design without the trials that count or are profiled."""
+        return tuple(trial for trial in self.design if trial.role.timed)
 
     @property
     def counting_design(self) -> tuple[Trial, ...]:
@@ -219,6 +222,10 @@ class ArchiveReader:
         """Instructions by function of the counting trials; no rows if the counter tells none."""
         return self._grown(FUNCTIONS)
 
+    def profiles(self) -> pl.DataFrame:
+        """Stacks of the profiled trials; no rows if there were none."""
+        return self._grown(PROFILES)
+
     def protection(self) -> tuple[ProtectionTry, ...]:
         """What was tried against postures, in the order of trying; empty if nothing was."""
         path = str(self.directory / f"{PROTECTION.name}.parquet")
@@ -245,7 +252,7 @@ class ArchiveReader:
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with the views `design`, `trials`, `requests`, `telemetry`, `spans`, `events`,
-        `counts`, `functions`, `protection`; close it."""
+        `counts`, `functions`, `profiles`, `protection`; close it."""
         connection = duckdb.connect()
         for name in ("design", "trials"):
             connection.from_parquet(str(self.directory / f"{name}.parquet")).create_view(name)
@@ -258,6 +265,7 @@ class ArchiveReader:
         connection.register(EVENTS.name, self.events().to_arrow())
         connection.register(COUNTS.name, self.counts().to_arrow())
         connection.register(FUNCTIONS.name, self.functions().to_arrow())
+        connection.register(PROFILES.name, self.profiles().to_arrow())
         connection.register(PROTECTION.name, self._shared(PROTECTION))
         return connection
 

@@ -97,6 +97,7 @@ def to_values(study: Study) -> dict[str, Any]:
         "arrangement": str(study.arrangement),
         "counting": _counting().dump_python(study.counting, mode="json"),
         "sampling": _sampling().dump_python(study.sampling, mode="json"),
+        "profile": study.profile,
         "timed": study.timed,
         "alone": study.alone,
         "control_plane": str(study.control_plane),
@@ -124,6 +125,7 @@ def of_values(values: Mapping[str, Any], source: str, traces: Path) -> Study:
         arrangement=Arrangement(values.get("arrangement", Arrangement.APART)),
         counting=_counting().validate_python(values.get("counting")),
         sampling=_sampling().validate_python(values.get("sampling", {})),
+        profile=TypeAdapter(bool).validate_python(values.get("profile", False)),
         timed=TypeAdapter(bool).validate_python(values.get("timed", True)),
         alone=_WHOLE.validate_python(values.get("alone", 0)),  # there was none before it was said
         control_plane=ControlPlane(values.get("control_plane", ControlPlane.MESHWISE)),

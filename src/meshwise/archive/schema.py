@@ -74,8 +74,8 @@ _TRIAL = (
         "role",
         TEXT,
         "`cell`, `aa` (second of the A/A pair), `twin` (on twin processes), `reference` (first arm again), "
-        "`alone` (a round of one, for the level without company), "
-        "`count` (instructions and system calls are counted; nothing is made of its times)",
+        "`alone` (a round of one, for the level without company), `profile` (under profilers), "
+        "`count` (instructions and system calls are counted); of the times of these two nothing is made",
     ),
     ("process_set", TEXT, "which of its mesh's sets of processes: `a`, `b`, ..."),
     ("round", INT, "counts from 0 over the study; trials of one round ran at the same time", True),
@@ -261,6 +261,18 @@ FUNCTIONS = _table(
     ("duration_ns", INT, "of these windows"),
 )
 
+PROFILES = _table(
+    "profiles",
+    "stacks that profilers saw, per profiled trial; absent if there were none",
+    ("trial_id", NAME, "the trial"),
+    ("source", NAME, "whose: `<mesh>/<process set>/<workload>/<role>`"),
+    ("tool", NAME, "`perf`; `py-spy` (Python programs)"),
+    ("hertz", INT, "how often it looked, per second of the process's CPU time"),
+    ("thread", NAME, "its name; empty where the tool tells none"),
+    ("stack", TEXT, "frames joined by `;`, the outermost first; a program or library in brackets: no symbol"),
+    ("samples", INT, "how often this stack was seen"),
+)
+
 PROTECTION = _table(
     "protection",
     "one row per try of an attempt against a posture; absent if `meshwise protect` was not run",
@@ -278,7 +290,7 @@ PROTECTION = _table(
 OF_A_TRIAL = (REQUESTS, TELEMETRY, SPANS)
 """Tables of which each trial has a file of its own."""
 
-TABLES = (DESIGN, TRIALS, REQUESTS, TELEMETRY, SPANS, EVENTS, COUNTS, FUNCTIONS, PROTECTION)
+TABLES = (DESIGN, TRIALS, REQUESTS, TELEMETRY, SPANS, EVENTS, COUNTS, FUNCTIONS, PROFILES, PROTECTION)
 
 
 def conform(table: pa.Table, spec: TableSpec, trial_id: str | None = None) -> pa.Table:

@@ -33,6 +33,7 @@ from meshwise.archive.schema import (
     COUNTS,
     EVENTS,
     FUNCTIONS,
+    PROFILES,
     PROTECTION,
     REQUESTS,
     SPANS,
@@ -119,6 +120,7 @@ class Archive:
             growing = self._grown(EVENTS, {name: each.events for name, each in told})
             growing |= self._grown(COUNTS, {name: each.counts for name, each in told})
             growing |= self._grown(FUNCTIONS, {name: each.functions for name, each in told})
+            growing |= self._grown(PROFILES, {name: each.profiles for name, each in told})
             trials = pa.concat_tables([self._trials, trials_table(rows)]).combine_chunks()
             self._replace(growing | {"trials.parquet": encode(trials)})
         self._trials = trials

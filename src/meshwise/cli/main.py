@@ -22,8 +22,8 @@ from meshwise.core.refusals import refusal
 from meshwise.report.edge import INTERRUPTED, run_command
 
 COMMANDS = (
-    *("doctor", "plan", "run", "count", "protect", "analyze", "report", "trace", "query", "export", "import"),
-    *("load", "mesh", "proxies", "schema"),
+    *("doctor", "plan", "run", "count", "protect", "analyze", "report", "profile", "trace", "query"),
+    *("export", "import", "load", "mesh", "proxies", "schema"),
 )
 """In the order of `--help`. Each is the function, or the `Typer` of subcommands, of its own name in the file
 of its own name in this folder (`import_`, because `import` is a word of Python)."""

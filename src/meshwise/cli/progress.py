@@ -67,7 +67,7 @@ def earlier(study: Study, archive: Archive) -> list[TrialResult]:
     return [
         shown_of(stored_result(archive.directory, trial))
         for trial, status, _ in archive.history()
-        if status is TrialStatus.OK and trial.role is not Role.COUNT
+        if status is TrialStatus.OK and trial.role.timed
     ]
 
 
@@ -116,7 +116,7 @@ class RoundsSoFar:
     ) -> None:
         self._machine = machine
         self._study, self._counting = study, CountingLine(trials)
-        timed = [trial for trial in trials if trial.role is not Role.COUNT]
+        timed = [trial for trial in trials if trial.role.timed]
         self._settings = Settings.of(study, timed)
         self._blocks = study.blocks
         self._of = len({trial.round for trial in timed})
@@ -153,7 +153,11 @@ class RoundsSoFar:
             case RoundFinished(outcomes):
                 self._here += 1
                 self._done.add(outcomes[0].trial.round)
-                ended = [found for each in outcomes if (found := measured(each, self._machine))]
+                ended = [
+                    found
+                    for each in outcomes
+                    if each.trial.role.timed and (found := measured(each, self._machine))
+                ]
                 self._results += ended
                 self.steps = steps_so_far(self._results, self._settings)
                 self.table = table_lines(self.steps)
@@ -170,6 +174,8 @@ class RoundsSoFar:
         arms = plural(count, "arm")
         if first.role is Role.ALONE:
             arms = f"{first.cell.mesh} {first.cell.posture.name} {first.cell.protocol} alone"
+        if first.role is Role.PROFILE:
+            return f"profiled{again}: {first.cell.mesh} {first.cell.posture.name} {first.cell.protocol}"
         place = f"block {first.block + 1}/{self._blocks} · round {first.round + 1}/{self._of}{again}, {arms}"
         missing = self._of - len(self._done)
         if self._begun is None or not self._here or not missing:

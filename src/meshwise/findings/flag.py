@@ -106,6 +106,10 @@ RENEWED = FlagKind(
     "renewed", "ran on processes started anew within its execution, after a failure or a resume",
     "nothing to do if few trials are; if many are, look at the failed trials",
 )
+NOT_PROFILED = FlagKind(
+    "not_profiled", "{tool} could not look at its processes: {why}",
+    "`meshwise doctor` says what there is; perf needs kernel.perf_event_paranoid of 2 or less",
+)
 
 SPANS_MISSING = FlagKind(
     "spans_missing", "of {traces} traced requests {missing} lack a span of {whose}",

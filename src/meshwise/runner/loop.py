@@ -87,10 +87,10 @@ class RunSummary:
 
 def schedule_of(study: Study, trials: Sequence[Trial]) -> Schedule:
     """How the study goes; `trials`: its design. What counts comes after all that is timed."""
-    timed = [trial for trial in trials if trial.role is not Role.COUNT]
+    timed = [trial for trial in trials if trial.role.timed]
     if study.search is None or not timed:
         return BlockSchedule(trials)
-    counting = [trial for trial in trials if trial.role is Role.COUNT]
+    counting = [trial for trial in trials if not trial.role.timed]
     return SearchSchedule(study, timed, BlockSchedule(counting))
 
 

@@ -118,10 +118,17 @@ class Role(StrEnum):
     TWIN = "twin"
     REFERENCE = "reference"
     """An arm of the first part of a round that was divided, once more in each further part."""
+    PROFILE = "profile"
+    """Profilers look at its processes; of its times nothing is made."""
     COUNT = "count"
     """Its cell's instructions and system calls are counted; of its times nothing is made."""
     ALONE = "alone"
     """Of a cell that is an arm of a round, once more without company, on the same processes."""
+
+    @property
+    def timed(self) -> bool:
+        """Whether anything is made of its times."""
+        return self not in (Role.COUNT, Role.PROFILE)
 
 
 class Phase(StrEnum):
@@ -303,6 +310,8 @@ class Study:
     control_plane: ControlPlane = ControlPlane.MESHWISE
     """Of Istio."""
     sampling: Sampling = field(default_factory=Sampling)
+    profile: bool = False
+    """Whether each cell has a trial in which profilers look at its processes."""
     timed: bool = True
     """False: only the counting trials are run."""
     notes: tuple[str, ...] = ()

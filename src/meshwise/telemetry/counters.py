@@ -12,7 +12,17 @@ from collections.abc import Iterable
 from meshwise.telemetry.labels import write_labels
 from meshwise.telemetry.seam import Sample
 
-_CUMULATIVE = frozenset({"cpu_ns", "cpu_user_ns", "cpu_system_ns", "host_cpu_ns", "pressure_stall_ns"})
+_CUMULATIVE = frozenset(
+    {
+        "cpu_ns",
+        "cpu_user_ns",
+        "cpu_system_ns",
+        "host_cpu_ns",
+        "pressure_stall_ns",
+        "thread_cpu_ns",
+        "thread_wait_ns",
+    }
+)
 
 RESET_METRIC = "counter_reset"
 RESET_SOURCE = "telemetry"

@@ -205,6 +205,7 @@ class FakeTestbed:
             log_tail="[critical] caught segmentation fault (fake)" if crashed else "",
             events=events,
             spans=fake_spans.spans(self.seed, trial, requests),
+            profiles=_fake_stacks(proxy) if trial.role is Role.PROFILE else None,
         )
 
     def _note(self, what: str) -> None:
@@ -362,3 +363,17 @@ class FakeTestbed:
         counters = [("host_cpu_ns", f"mode={mode}", ns) for mode, ns in modes_ns.items()]
         counters += [("cpu_idle_ns", f"cpu={number}", ns) for number, ns in idle_ns.items()]
         return [("host", metric, labels, np.array([1e9, 1e9 + ns]), t_ns) for metric, labels, ns in counters]
+
+
+def _fake_stacks(source: str) -> pa.Table:
+    """As a profiler would tell them."""
+    return pa.table(
+        {
+            "source": [source] * 2,
+            "tool": ["perf"] * 2,
+            "hertz": [499] * 2,
+            "thread": ["worker"] * 2,
+            "stack": ["main;serve;encrypt", "main;serve"],
+            "samples": [30, 10],
+        }
+    )

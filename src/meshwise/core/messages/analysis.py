@@ -23,6 +23,9 @@ NO_COUNTS = study_fault(
     "it holds nothing that was counted: {reason}",
     "give findings.json, or baseline.json as `meshwise count` writes it",
 )
+NO_PROFILES = study_fault(
+    "MW706", "none of its trials was profiled", "write `profile: true` into the study, and run it"
+)
 NOTHING_TO_ANALYZE = environment_fault(
     "MW710",
     "none of the {trials} trials was measured to its end",

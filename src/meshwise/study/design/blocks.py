@@ -15,15 +15,17 @@ import numpy as np
 
 from meshwise.study.design.alone import alone_in
 from meshwise.study.design.counting import counting_design
+from meshwise.study.design.profiling import profiling_design
 from meshwise.study.design.rounds import block_rounds
 from meshwise.study.model import Study, Trial
 
 
 def design(study: Study) -> tuple[Trial, ...]:
-    """All trials; blocks, rounds, positions and executions count from 0. Counting trials come last."""
+    """All trials; blocks, rounds, positions and executions count from 0. Profiled ones come behind those that
+    are timed, counting trials last."""
     blocks = range(study.blocks if study.timed else 0)
     timed = tuple(trial for block in blocks for trial in design_block(study, block))
-    return timed + counting_design(study)
+    return timed + (profiling_design(study) if study.timed else ()) + counting_design(study)
 
 
 def design_block(study: Study, block: int) -> tuple[Trial, ...]:

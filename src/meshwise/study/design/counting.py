@@ -15,6 +15,7 @@ import numpy as np
 
 from meshwise.study.counting import Counting, PlannedWindow, WindowKind
 from meshwise.study.design.alone import rounds_per_block
+from meshwise.study.design.profiling import profiling_design
 from meshwise.study.design.rounds import set_name
 from meshwise.study.factors import BY_KEY
 from meshwise.study.model import (
@@ -92,7 +93,7 @@ def counting_design(study: Study) -> tuple[Trial, ...]:
         return ()
     cells = counted_cells(study.cells, counting).cells
     found: list[Trial] = []
-    number = study.blocks * rounds_per_block(study)
+    number, behind = study.blocks * rounds_per_block(study) + len(profiling_design(study)), int(study.profile)
     for batch, lives in enumerate(_batches(counting, cells)):
         order = [
             _shuffled(study, [cell for cell in cells if cell.mesh is mesh], life) for mesh, life in lives
@@ -105,8 +106,8 @@ def counting_design(study: Study) -> tuple[Trial, ...]:
                 found.append(
                     Trial(
                         trial_id=f"c{batch:03d}-p{position:02d}",
-                        block=study.blocks + batch,
-                        execution=study.executions + batch,
+                        block=study.blocks + behind + batch,
+                        execution=study.executions + behind + batch,
                         position=position,
                         cell=cell,
                         role=Role.COUNT,

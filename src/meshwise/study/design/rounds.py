@@ -80,7 +80,7 @@ def why_apart(search: Search | None, plan: TrialPlan, cells: Sequence[Cell]) -> 
 def disturbed(study: Study, trial: Trial) -> bool:
     """Whether the study's events happen to this trial. Apart to every one that is timed. In rounds to the
     cells only: each has a twin beside it, on processes of its own, to which nothing happens."""
-    if not study.trial.timeline or trial.role is Role.COUNT:
+    if not study.trial.timeline or not trial.role.timed:
         return False
     return study.arrangement is Arrangement.APART or trial.role is Role.CELL
 

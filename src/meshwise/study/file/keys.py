@@ -237,6 +237,9 @@ class StudyFile(Part):
     count: CountPart | None = Field(
         default=None, description="Count instructions and system calls too. Default: not."
     )
+    profile: Annotated[
+        bool, Field(description="One more trial of each cell, under profilers, which is never timed.")
+    ] = False
     telemetry: TelemetryPart | None = Field(
         default=None, description="How often telemetry is read. Default: everything each second."
     )

@@ -123,6 +123,9 @@ def parse_study(
     check_events(file.events, file.trial.duration, applicable, not_applicable, problems)
     counting = counting_of(file.count, applicable, problems)
     sampling = sampling_of(file.telemetry, problems)
+    if file.profile and search is not None:
+        reason = "a search for saturation has no rate that a trial could be profiled at"
+        problems.append(impossible(("profile",), reason, "profile a steady study at a rate of interest"))
     if file.alone and arrangement is Arrangement.APART:
         reason = "every trial of this study is alone already: it is arranged apart"
         problems.append(impossible(("alone",), reason, "leave it out"))
@@ -155,6 +158,7 @@ def parse_study(
         counting=counting,
         control_plane=file.control_plane,
         sampling=sampling,
+        profile=file.profile,
         notes=(
             *(given.notes if given else ()),
             *(moving.trace.notes if moving and moving.trace else ()),

@@ -30,6 +30,7 @@ from meshwise.study.design.needs import INOTIFY_OF_ENVOY, Needs, needs_of
 from meshwise.study.model import ControlPlane, MeshName, Study
 from meshwise.telemetry.counting import perf_events, valgrind
 from meshwise.telemetry.counting.callgrind import CallgrindCounter
+from meshwise.telemetry.profiling import why_no_perf, why_no_pyspy
 from meshwise.testbed.applications import choose
 from meshwise.testbed.local import host, kernel_probe
 from meshwise.testbed.local.world import enter_world
@@ -96,6 +97,7 @@ def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
         linkerd(),
         istiod(),
         *counting(),
+        *profilers(),
         prometheus(),
         *python(),
     )
@@ -400,6 +402,22 @@ def _valgrind() -> CheckResult:
     except MeshwiseError as error:
         return CheckResult("counting", name, Grade.WARNING, error.what, error.remedy)
     return CheckResult("counting", name, Grade.OK, f"{told['version']}; {told['cpu']}")
+
+
+def profilers() -> tuple[CheckResult, ...]:
+    """Optional: only `profile: true` of a study needs them."""
+    perf, spy = why_no_perf(), why_no_pyspy()
+    return (
+        graded(
+            "profiling", "perf looks at processes", not perf, perf or "with call graphs",
+            "install it (Debian: linux-perf); as root `sysctl -w kernel.perf_event_paranoid=2`",
+            Grade.WARNING,
+        ),
+        graded(
+            "profiling", "py-spy looks at Python programs", not spy, spy or "services and instrument",
+            "pip install 'meshwise[profile]'", Grade.WARNING,
+        ),
+    )  # fmt: skip
 
 
 def prometheus() -> CheckResult:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import starmap
 
@@ -26,6 +26,7 @@ from meshwise.telemetry.process import CpuSampler, ProcessSampler, TreeCpuSample
 from meshwise.telemetry.record import SCHEMA as TELEMETRY_SCHEMA
 from meshwise.telemetry.record import Recording, Window
 from meshwise.telemetry.seam import Sampler
+from meshwise.telemetry.threads import ThreadSampler
 from meshwise.testbed.local.between import brisk
 from meshwise.testbed.local.happening import Happenings
 from meshwise.testbed.local.instrument import Instrument, NotStarted
@@ -65,6 +66,7 @@ class Arm:
     """Its time 0 on CLOCK_MONOTONIC."""
 
 
+Looking = Callable[[Mapping[str, int]], AbstractContextManager[object]]
 _USUAL, _NOTHING = Sampling(), Timeline()
 
 StartInstruments = Callable[[Sequence[int], ExitStack], Sequence[Sequence[Instrument]]]
@@ -79,10 +81,12 @@ def measure(
     sampling: Sampling = _USUAL,
     timeline: Timeline = _NOTHING,
     beside: Mapping[str, int] | None = None,
+    looking: Looking = nullcontext,
 ) -> Mapping[str, Measurement]:
     """Warm up, measure, gather; by trial_id. Several arms share one process. `happenings`: what is done to
     some of the arms meanwhile, by `timeline`. `sampling`: how often telemetry is read. `beside`: process ids
-    of what is in no arm, by the source under which all have it."""
+    of what is in no arm, by the source under which all have it. `looking`: what else looks at the processes
+    (source -> pid) while telemetry is read."""
     with ExitStack() as stack:
         if happenings:
             happenings.foresee()
@@ -106,6 +110,7 @@ def measure(
             trees = {name: pids.pop(name) for name in list(pids) if name.endswith(f"/{STORE}")}
             of_meshes = [sampler for arm in begun for sampler in arm.samplers]
             others: list[Sampler] = [*starmap(ProcessSampler, pids.items()), *of_meshes, HostSampler()]
+            others += starmap(ThreadSampler, pids.items())
             pmu = stack.enter_context(PmuSampler(pids))
             clocks = CpuSampler(pids)
             exact: list[Sampler] = [clocks, *starmap(TreeCpuSampler, trees.items())]
@@ -114,7 +119,7 @@ def measure(
             if happenings:
                 happenings.begin(window.t0_ns, {arm.environment for arm in begun})
                 stack.callback(happenings.end)
-            with Recording(window, exact, others, between) as recording:
+            with looking(pids), Recording(window, exact, others, between) as recording:
                 _watch(begun, window.t0_ns, observe, happenings)
                 if happenings:
                     happenings.end()

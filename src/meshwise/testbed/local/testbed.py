@@ -47,6 +47,7 @@ from meshwise.testbed.local.going_through import go_through
 from meshwise.testbed.local.happening import Happenings
 from meshwise.testbed.local.measure import Arm, measure
 from meshwise.testbed.local.pod import Pod
+from meshwise.testbed.local.profiled import Profilers
 from meshwise.testbed.local.reach import LocalReach
 from meshwise.testbed.local.running import RunningProcesses
 from meshwise.testbed.local.spans import SpanCollector
@@ -266,9 +267,10 @@ class LocalTestbed:
             study, beside = self._study, None
             if self._spans:
                 beside = self._spans.begin(map(self._place, environments))
-            measured = measure(
-                arms, start_instruments, observe, happenings, study.sampling, study.trial.timeline, beside
-            )
+            profilers, timing = Profilers.of(trials, directory), (study.sampling, study.trial.timeline)
+            looking = profilers.looking
+            measured = measure(arms, start_instruments, observe, happenings, *timing, beside, looking)
+        measured = profilers.told(measured)
         if self._spans:
             parts = zip(trials, used, arms, map(self._place, environments), strict=True)
             measured = self._spans.with_spans(measured, parts)
