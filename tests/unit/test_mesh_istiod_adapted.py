@@ -3,7 +3,7 @@ study's key that asks for it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,13 @@ def test_what_a_study_asks_of_handshakes_and_spans_is_laid_over_istiods() -> Non
     assert made.clusters[-1]["name"] == COLLECTOR
     outbound = made.listeners[1]["filterChains"][0]["filters"][0]["typedConfig"]
     assert outbound["tracing"]["provider"]["name"] == "envoy.tracers.opentelemetry"
+
+
+def test_every_option_is_asked_of_istiod_or_laid_over_what_it_generates() -> None:
+    """A further one belongs into `adapted`, and here."""
+    assert {each.name for each in fields(Options)} == {
+        "curves", "tls_versions", "san_prefix", "resumption", "telemetry", "native", "traced",
+    }  # fmt: skip
 
 
 def test_a_reset_replaces_what_may_have_connections() -> None:
