@@ -15,7 +15,7 @@ import numpy as np
 from meshwise.analysis.grid import Grid
 from meshwise.findings.flag import Flag
 from meshwise.findings.metric import Metric, MetricKey, Scale
-from meshwise.findings.subject import ScopeValue, Slope, Subject
+from meshwise.findings.subject import LevelStep, ScopeValue, Slope, Subject
 from meshwise.stats.arrays import BoolArray, FloatArray, execution_means
 from meshwise.study.factor import FactorRole, as_stored
 from meshwise.study.factors import CONTEXT_FIELDS, FACTORS, FREE_FIELDS, concerns
@@ -203,6 +203,8 @@ class Naming:
         subject = contrast.subject
         if isinstance(subject, Slope):
             return self.words(contrast.terms[-1][0], subject.factor)
+        if isinstance(subject, LevelStep):
+            return self.words(contrast.terms[0][0], subject.factor)
         return self.words(contrast.terms[0][0])
 
     def words(self, cell: Cell, without: str = "") -> str:

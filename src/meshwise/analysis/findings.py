@@ -32,6 +32,7 @@ from meshwise.analysis.hysteresis import hysteresis
 from meshwise.analysis.increment import against_none, ladder
 from meshwise.analysis.interaction import interactions
 from meshwise.analysis.level import levels
+from meshwise.analysis.level_steps import level_steps
 from meshwise.analysis.limits import limit_of, limits, soaks
 from meshwise.analysis.outliers import flagged
 from meshwise.analysis.pictures import pictures
@@ -233,6 +234,7 @@ def contrasts_of(grid: Grid, naming: Naming) -> list[Contrast]:
         *against_none(grid.cells, naming),
         *interactions(grid.cells, naming),
         *slopes(grid.cells, naming),
+        *level_steps(grid.cells, naming),
         *between_meshes(grid.cells, naming),
         *between_increments(grid.cells, naming),
     ]

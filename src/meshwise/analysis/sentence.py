@@ -17,6 +17,7 @@ from meshwise.findings.subject import (
     AgainstNone,
     Interaction,
     LadderStep,
+    LevelStep,
     MeshDifference,
     Slope,
     SlopePart,
@@ -132,7 +133,7 @@ def _what(finding: Finding) -> str:
 
 def _is_a_pair(subject: Subject) -> bool:
     """Whether two cells are compared; else a ratio would be one of ratios."""
-    return isinstance(subject, LadderStep | AgainstNone | MeshDifference)
+    return isinstance(subject, LadderStep | AgainstNone | LevelStep | MeshDifference)
 
 
 def of_floor(metric: Metric, control: str, floor: float | None, ratio: float | None) -> str:
@@ -154,7 +155,7 @@ def _topic(subject: Subject, setting: str) -> str:
     match subject:
         case LadderStep() | AgainstNone() | Interaction():
             return f"{at['mesh']}, {setting}"
-        case Slope():
+        case Slope() | LevelStep():
             return (
                 f"no mesh, {setting}"
                 if at["mesh"] == "none"
@@ -170,6 +171,8 @@ def _comparison(subject: Subject) -> str:
     match subject:
         case LadderStep(_, lower, upper) | AgainstNone(_, upper, lower):
             return f"from `{lower}` to `{upper}`"
+        case LevelStep() as step:
+            return f"with {step.words}"
         case Interaction():
             return f"beyond the sum of the parts ({subject.name})"
         case StepDifference(_, first, second):
@@ -192,6 +195,8 @@ def _claim(finding: Finding, what: str) -> str:
             return f"`{upper}` takes {size} off {what} of `{lower}`"
         case Slope() as slope:
             return f"{slope.words} {f'adds {size} to' if up else f'takes {size} off'} {what}"
+        case LevelStep() as step:
+            return f"{step.words} {f'adds {size} to' if up else f'takes {size} off'} {what}"
         case Interaction() as both:
             return f"{what} is {size} {more} with both features than the sum of the parts ({both.name})"
         case StepDifference(_, first, second):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from meshwise.study.factors import FACTORS
+from meshwise.study.factors import BY_FIELD, FACTORS
 from meshwise.study.model import NO_MESH, MeshName
 from meshwise.study.security import POSTURES
 
@@ -159,6 +159,20 @@ class Slope(_AtLevels):
         return self.step.words.format(shape=self.at.get("shape", "chain"))
 
 
+@dataclass(frozen=True)
+class LevelStep(_AtLevels):
+    """What one level of a factor adds to the level at which there is none of it."""
+
+    factor: str
+    lower: ScopeValue
+    upper: ScopeValue
+
+    @property
+    def words(self) -> str:
+        """`1% traced`."""
+        return BY_FIELD[self.factor].label(self.upper)
+
+
 class Walk(_AtLevels):
     """What holds coming down from overload, less what holds coming down rested."""
 
@@ -227,7 +241,7 @@ class EventEffect(_AtLevels):
 
 Level = CellLevel | LevelAlone | CurvePoint
 Increment = LadderStep | AgainstNone
-Difference = MeshDifference | StepDifference | Interaction | Slope | Walk
+Difference = MeshDifference | StepDifference | Interaction | Slope | LevelStep | Walk
 Check = StudyCheck | CellCheck | OrderCheck | LimitCheck | SoakDrift
 Protections = Protection | PostureProtection
 Subject = Level | Increment | Difference | NoiseFloor | VarianceShare | Check | Protections | EventEffect
@@ -241,7 +255,7 @@ def kind_of(subject: Subject) -> Kind:
             return Kind.LEVEL_ALONE
         case LadderStep() | AgainstNone():
             return Kind.INCREMENT
-        case MeshDifference() | StepDifference() | Interaction() | Slope() | Walk():
+        case MeshDifference() | StepDifference() | Interaction() | Slope() | LevelStep() | Walk():
             return Kind.DIFFERENCE
         case NoiseFloor():
             return Kind.NOISE_FLOOR
@@ -276,6 +290,8 @@ def scope_of(subject: Subject) -> dict[str, ScopeValue]:
             return scope | {"interaction": subject.name}
         case Slope(_, factor, part):
             return scope | {"factor": factor, "part": str(part)}
+        case LevelStep(_, factor, lower, upper):
+            return scope | {"factor": factor, "from": lower, "to": upper, "part": "level"}
         case Walk():
             return scope | {"from": "rested", "to": "after overload", "walk": "down"}
         case NoiseFloor(control, cells):
@@ -334,6 +350,8 @@ def _read_difference(at: dict[str, Any], scope: Mapping[str, Any]) -> Difference
         return Walk(at)
     if "interaction" in scope:
         return Interaction(at)
+    if scope.get("part") == "level":
+        return LevelStep(at, str(scope["factor"]), scope["from"], scope["to"])
     if "factor" in scope:
         return Slope(at, str(scope["factor"]), SlopePart(scope.get("part", SlopePart.SLOPE)))
     lower, upper = str(scope["from"]), str(scope["to"])

@@ -31,7 +31,14 @@ from meshwise.report.places import figures as place_figures
 from meshwise.report.places import place_tables
 from meshwise.report.record import Record
 from meshwise.report.rounds import rounds_section
-from meshwise.report.tables import alone_words, difference_table, growth_table, ladder_table, together_table
+from meshwise.report.tables import (
+    alone_words,
+    difference_table,
+    growth_table,
+    ladder_table,
+    level_table,
+    together_table,
+)
 from meshwise.stats.verdict import Verdict
 from meshwise.study.model import TopologyKind
 
@@ -223,6 +230,11 @@ def _effects(content: Content) -> Iterator[Section]:
         name = f"growth-{slug(group[0].factor)}-{slug(group[0].part)}"
         drawn = [figure for growth in group for figure in pictures.growth_figures(name, growth)]
         tables = [growth_table(f"{name}-table-{number}", growth) for number, growth in enumerate(group, 1)]
+        steps = (
+            level_table(f"{name}-levels-{number}", content, growth.factor, growth.metric)
+            for number, growth in enumerate(group, 1)
+        )
+        tables += filter(None, steps)
         blocks: list[Block] = [Paragraph(_about(group[0])), *figures(drawn), *tables]
         yield Section(name, f"What {group[0].step} costs", tuple(blocks))
     if found := togethers(content):

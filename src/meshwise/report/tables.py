@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from meshwise.findings.metric import Inference
-from meshwise.findings.subject import SlopePart
-from meshwise.report import facts
+from meshwise.findings.flag import EXPLORATORY as EXPLORATORY_FLAG
+from meshwise.findings.metric import Inference, metric_of
+from meshwise.findings.subject import Kind, LevelStep, SlopePart
+from meshwise.report import facts, words
 from meshwise.report.blocks import (
     EXPLORATORY,
     Row,
@@ -17,7 +18,7 @@ from meshwise.report.blocks import (
     mesh_column,
     mesh_entry,
 )
-from meshwise.report.content import Ladder, Rung
+from meshwise.report.content import CONTEXT, FREE, Content, Ladder, Rung, form_of
 from meshwise.report.growth import Growth, Pair, Together
 from meshwise.report.words import judged_words, verdict_words
 from meshwise.stats.verdict import Verdict
@@ -154,6 +155,50 @@ def growth_table(name: str, growth: Growth) -> Table:
         name, f"{growth.step}: {growth.titled.title}", columns, tuple(rows), Style.EFFECTS,
         EXPLORATORY if growth.exploratory else "", f"{remark}slope in {form.unit}", common, dense=True,
     )  # fmt: skip
+
+
+def level_table(name: str, content: Content, factor: str, metric: str) -> Table | None:
+    """A row per posture and level of a factor: what it adds to none of it. None if nothing is compared so."""
+    found = [
+        (finding, finding.subject)
+        for finding in content.of_kind(Kind.DIFFERENCE)
+        if finding.metric == metric
+        and not finding.part
+        and isinstance(finding.subject, LevelStep)
+        and finding.subject.factor == factor
+    ]
+    if not found:
+        return None
+    steps = [finding for finding, _ in found]
+    form, many = form_of(steps), len({finding.levels["mesh"] for finding in steps} - {"none"}) > 1
+    common = tuple(words.common_notes(steps))
+    others = words.varying([each.levels for each in steps], [n for n in (*CONTEXT, *FREE) if n != factor])
+    rows = []
+    for finding, subject in found:
+        at = finding.levels
+        further = [words.level(name, at.get(name)) for name in others if name != "protocol"]
+        label = ", ".join(filter(None, [str(at["posture"]), *further]))
+        share = "" if finding.ratio is None else f"{100 * (finding.ratio - 1):+.1f}%"
+        rows.append(
+            Row(
+                (
+                    subject.words,
+                    *mesh_entry(str(at["mesh"]), many=many),
+                    form.signed(finding.estimate),
+                    bounds(form, finding),
+                    share,
+                    judged(verdict_words(finding, form), finding, without=common),
+                ),
+                label,
+            )
+        )
+    columns = (
+        TableColumn("level", Setting.LABEL, ""), *mesh_column(many=many),
+        TableColumn("adds", Setting.STRONG), INTERVAL, TableColumn("share"), VERDICT,
+    )  # fmt: skip
+    title = f"what each level adds to none: {_with_unit(metric_of(metric).title, form.unit)}"
+    exploratory = EXPLORATORY if all(each.flagged(EXPLORATORY_FLAG) for each in steps) else ""
+    return Table(name, title, columns, tuple(rows), Style.EFFECTS, exploratory, notes=common, dense=many)
 
 
 def together_table(name: str, together: Together) -> Table:

@@ -10,8 +10,8 @@ from meshwise.findings.pictures import DrawnSpan, Waterfall
 from meshwise.report import svg, words
 
 WIDTH, LABEL, ROW = 920.0, 270.0, 20.0
-_BAR_COLUMNS = 44
-_NAME_COLUMNS = 30
+_BAR_COLUMNS = 32
+_NAME_COLUMNS = 22
 MOST_SPANS = 60
 """That are drawn; of a large graph's request the first."""
 _HUES = {
@@ -43,13 +43,13 @@ def lines(waterfall: Waterfall) -> list[str]:
         length = max(1, round((span.ended_us - span.begun_us) / whole * _BAR_COLUMNS))
         start = min(max(start, 0), _BAR_COLUMNS - 1)
         bar = (" " * start + _LETTERS[span.kind] * min(length, _BAR_COLUMNS - start)).ljust(_BAR_COLUMNS)
-        label = ("  " * min(span.depth, 8) + span.who)[:_NAME_COLUMNS]
+        label = (" " * min(span.depth, 8) + span.who)[:_NAME_COLUMNS]
         took = span.ended_us - span.begun_us
         found.append(f"{label:{_NAME_COLUMNS}} |{bar}| {took:8.0f} {span.own_us:7.0f}  {span.part}")
     if len(waterfall.spans) > len(shown):
         found.append(f"... and {len(waterfall.spans) - len(shown)} more spans")
-    parts = ", ".join(f"{part} {time:.0f} us" for part, time in critical(shown).items())
-    return [*found, f"waited for, one after the other: {parts}"]
+    parts = ", ".join(f"{part} {time:.0f}" for part, time in critical(shown).items())
+    return [*found, f"waited for, us: {parts}"]
 
 
 _LETTERS = {"client": "-", "server": "=", "internal": "."}

@@ -142,6 +142,8 @@ class Factor:
     named: Callable[[Cell], str] | None = None
     """Its part of a cell's name; empty: none."""
     growth: SlopeUnit | None = None
+    stepped: bool = False
+    """Each level is compared with the one at which there is none of it."""
     alike: bool = False
     """Meshes are compared at equal levels of it only; of others they are at the nearest, and that is said."""
 

@@ -347,7 +347,7 @@ FACTORS: tuple[Factor, ...] = (
         spoken=lambda share, _: f"{100 * share:.3g}% of requests traced" if share else "",
         named=lambda cell: f"{cell.traced_share:g}traced" if cell.traced_share else "",
         growth=SlopeUnit(1, "tracing every request", "/all traced", "share of requests that are traced"),
-        alike=True,
+        stepped=True, alike=True,
     ),
 )  # fmt: skip
 

@@ -25,6 +25,8 @@ AUTHORIZATION_US = {
     Authorization.REQUEST: 18.0,
     Authorization.FINE: 30.0,
 }
+TRACED_US = 120.0
+"""What the two sidecars of a hop add to a request that is traced."""
 PROTOCOL_FACTOR = {Protocol.HTTP1: 1.0, Protocol.HTTP2: 1.1, Protocol.GRPC: 1.25, Protocol.TCP: 0.6}
 STATUS = {Protocol.HTTP1: 200, Protocol.HTTP2: 200, Protocol.GRPC: 1000, Protocol.TCP: 0}
 TAIL = 0.35
@@ -72,7 +74,7 @@ def truth(cell: Cell) -> Truth:
         scanned = cell.policy_count * 0.02
         sidecars = (
             SIDECARS_US + MODE_US[cell.posture.mtls] + AUTHORIZATION_US[cell.posture.authorization] + scanned
-        )
+        ) + TRACED_US * cell.traced_share
     hops = cell.length
     return Truth(
         service_us=hops * protocol * (HOP_US + bytes_us + sidecars),
