@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 from tests.support.people import ORDINARY, ROOT, command_as, environment_as
+from tests.support.studies import cell, study
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio.binary import envoy_path
 from meshwise.mesh.linkerd import binary
+from meshwise.study.model import TopologyKind
+from meshwise.testbed.applications import choose
 
 PROGRAM = ("-m", "tests.support.inside_tracing")
 
@@ -88,11 +91,25 @@ def test_traced_requests_have_every_span_of_their_way(protocol: str, length: int
 
 
 def test_a_receiver_that_ends_or_overflows_is_flagged_and_the_trial_stays() -> None:
-    killed, small, well = scene("faults")
-    for one in (killed, small, well):
+    killed, small = scene("faults")
+    for one in (killed, small):
         assert (one["failure"], one["errors"]) == ("", [""])
     assert [flag.split(":")[0] for flag in killed["flags"]] == ["spans_missing", "receiver_ended"]
     assert "killed by SIGKILL" in killed["flags"][1]
     assert [flag.split(":")[0] for flag in small["flags"]] == ["spans_missing", "spans_dropped"]
     assert small["whole"] < 1.0
-    assert (well["flags"], well["whole"]) == ([], 1.0)
+
+
+def test_the_banks_services_take_part_with_the_sdk() -> None:
+    try:
+        choose.require(study([cell(shape=TopologyKind.BANK)]))
+    except MeshwiseError as error:
+        pytest.skip(f"needs the bank: {error.remedy}")
+    (one,) = scene("bank")
+    assert (one["failure"], one["errors"], one["flags"]) == ("", [""], [])
+    assert one["whole"] == 1.0
+    spans = one["spans"]
+    assert spans["edge/service server"] == spans["client/instrument client"] == one["traced"] > 10
+    assert spans["edge/service client"] == spans["edge/proxy client"] > one["traced"], "calls of the edge"
+    for service in ("users", "accounts", "transactions", "notifications"):
+        assert spans[f"{service}/service server"] == spans[f"{service}/proxy server"] > 0

@@ -68,7 +68,7 @@ def test_the_pod_and_the_role_say_whose_it_is() -> None:
     made = batch()
     attributes = made.resource_spans[0].resource.attributes
     attributes.add(key="k8s.pod.name").value.string_value = "node-2"
-    attributes.add(key=read.ROLE).value.string_value = "service"
+    attributes.add(key=own.ROLE_ATTRIBUTE).value.string_value = "service"
     (span,) = found_in(kept(made.SerializeToString())).spans
     assert (span.workload, span.role) == ("node-2", "service")
 

@@ -97,8 +97,9 @@ def test_the_parts_of_a_request_are_findings_with_intervals(archive: Path) -> No
     (slope,) = [
         each
         for each in by_id["findings"]
-        if each["scope"].get("factor") == "traced_share" and each["scope"]["part"] == "slope" and each["metric"] == "cpu_us_per_request"
-        and each["scope"]["mesh"] == "istio"
+        if each["metric"] == "cpu_us_per_request"
+        and each["scope"].get("factor") == "traced_share"
+        and (each["scope"]["part"], each["scope"]["mesh"]) == ("slope", "istio")
     ]  # fmt: skip
     assert slope["unit"] == "us/all traced"
     steps = [each for each in document.findings if isinstance(each.subject, LevelStep)]

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+ROLE_ATTRIBUTE = "meshwise.role"
+"""Resource attribute by which a service that exports spans by itself is told from a proxy."""
 RECORD = struct.Struct("=16s8s8s24sBBqq")
 """Trace id, span id, parent id, name, kind, whether it failed, begin and end in ns."""
 LOST, SERVER, CLIENT = 0, 1, 2

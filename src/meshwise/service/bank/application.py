@@ -34,6 +34,7 @@ async def run(spec: BankSpec) -> None:
             await serve(held, _HANDLERS[spec.service](held), stop)
     finally:
         await held.close()
+        await asyncio.to_thread(held.tracing.close)
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ import httpx
 import yarl
 
 from meshwise.service.bank.spec import BankService
-from meshwise.service.behaviour import passed_on
+from meshwise.service.behaviour import REQUEST_ID, passed_on
 from meshwise.study.model import Protocol
 
 Body = dict[str, Any]
@@ -74,7 +74,9 @@ class Origin:
 
     @classmethod
     def of(cls, protocol: Protocol, fields: Iterable[tuple[str, str]]) -> Origin:
-        return cls(protocol, tuple(passed_on(fields)))
+        told = list(fields)
+        ids = [field for field in told if field[0] == REQUEST_ID]  # by it Envoy knows whether to trace
+        return cls(protocol, (*passed_on(told), *ids))
 
 
 _ORIGIN: ContextVar[Origin] = ContextVar("origin")

@@ -16,6 +16,7 @@ import asyncpg
 from meshwise.service.bank.cache import Cache
 from meshwise.service.bank.calls import Answer, Origin, PeerClient, Unreachable, origin_of_task
 from meshwise.service.bank.spec import BankService, BankSpec
+from meshwise.service.bank.tracing import CallTracing, tracing_of, without_context
 from meshwise.study.bank import Stores
 
 _CLOSE_S = 3.0
@@ -31,7 +32,8 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no t
 class Peers:
     """Calls other services in the protocol, and with the headers, of the request that is being served."""
 
-    def __init__(self, spec: BankSpec) -> None:
+    def __init__(self, spec: BankSpec, tracing: CallTracing) -> None:
+        self._tracing = tracing
         self._callers = {
             protocol: PeerClient(
                 protocol,
@@ -50,8 +52,11 @@ class Peers:
 
     async def call(self, service: BankService, method: str, body: Mapping[str, Any]) -> Answer:
         """Raises Unreachable."""
-        origin = origin_of_task() or self.latest
-        return await self._callers[origin.protocol].call(service, method, body, origin.headers)
+        origin = origin_of_task()
+        headers = without_context(self.latest.headers) if origin is None else origin.headers
+        caller = self._callers[(origin or self.latest).protocol]
+        with self._tracing.client(service, headers) as sent:
+            return await caller.call(service, method, body, sent)
 
     async def open(self, stack: AsyncExitStack) -> None:
         for caller in self._callers.values():
@@ -63,7 +68,8 @@ class Resources:
 
     def __init__(self, spec: BankSpec) -> None:
         self.spec = spec
-        self.peers = Peers(spec)
+        self.tracing = tracing_of(spec)
+        self.peers = Peers(spec, self.tracing)
         self._pool: Any = None
         self._cache: Cache | None = None
         self._stack = AsyncExitStack()
@@ -83,7 +89,7 @@ class Resources:
     async def open(self, way: Stores) -> None:
         """Nothing is dialled yet: stores and peers may start later than the service, or again."""
         await self.close()
-        latest, self.peers = self.peers.latest, Peers(self.spec)
+        latest, self.peers = self.peers.latest, Peers(self.spec, self.tracing)
         self.peers.latest = latest
         await self.peers.open(self._stack)
         urls = self.spec.stores.get(way)

@@ -123,8 +123,11 @@ def _application(held: Resources, protocol: Protocol, handlers: Mapping[str, Han
         async def endpoint(request: Request) -> Response:
             raw = request.headers.raw
             fields = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
-            _arrived(held, Origin.of(protocol, fields))
-            given = await answer(handler, await request.body())
+            origin = Origin.of(protocol, fields)
+            _arrived(held, origin)
+            with held.tracing.server(method, origin.headers) as told:
+                given = await answer(handler, await request.body())
+                told(given.status)
             return Response(calls.encode(given.body), given.status, media_type="application/json")
 
         return Route(calls.http_path(held.spec.service, method), endpoint, methods=["POST"])
@@ -192,11 +195,14 @@ async def _serve_http2(
 async def _serve_grpc(
     held: Resources, port: int, handlers: Mapping[str, Handler], stop: asyncio.Event
 ) -> None:
-    def method(handler: Handler) -> Any:
+    def method(key: str, handler: Handler) -> Any:
         async def behave(raw: bytes, context: Any) -> bytes:
             fields = ((key, value) for key, value in context.invocation_metadata() if isinstance(value, str))
-            _arrived(held, Origin.of(Protocol.GRPC, fields))
-            given = await answer(handler, raw)
+            origin = Origin.of(Protocol.GRPC, fields)
+            _arrived(held, origin)
+            with held.tracing.server(key, origin.headers) as told:
+                given = await answer(handler, raw)
+                told(given.status)
             if not given.ok:
                 await context.abort(calls.TO_GRPC[given.status], calls.encode(given.body).decode())
             return calls.encode(given.body)
@@ -206,7 +212,11 @@ async def _serve_grpc(
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     name = calls.grpc_method(held.spec.service, "").strip("/")
     server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(name, {key: method(each) for key, each in handlers.items()}),)
+        (
+            grpc.method_handlers_generic_handler(
+                name, {key: method(key, each) for key, each in handlers.items()}
+            ),
+        )
     )
     server.add_insecure_port(f"{held.spec.listen}:{port}")
     await server.start()

@@ -73,6 +73,8 @@ class BankSpec:
     """How often a step of a saga is tried before it is given up and undone."""
     pool: int = 8
     """Database connections, at most."""
+    collector: str = ""
+    """`host:port` of a collector of spans (OTLP over gRPC); empty: it takes no part in traces."""
     cache_ttl_s: int = 60
     """The bound on how old a cached value can be when an invalidation was lost."""
 

@@ -18,8 +18,6 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from meshwise.service import spans as own
 from meshwise.telemetry.spans.receiver import HEAD
 
-ROLE = "meshwise.role"
-"""Resource attribute of what is no proxy: the role in its source."""
 PROXY, SERVICE = "proxy", "service"
 _WORKLOAD = ("k8s.pod.name", "service.name")
 """Resource attributes that name the workload, first choice first."""
@@ -106,9 +104,9 @@ def of_otlp(content: bytes, wall_minus_monotonic_ns: int, found: Found) -> None:
 
 def _who(facts: dict[str, Any]) -> tuple[str, str]:
     named = next((str(facts[name]) for name in _WORKLOAD if facts.get(name)), "unknown")
-    return named.partition(".")[0].replace("/", "_") or "unknown", str(facts.get(ROLE, PROXY)).replace(
-        "/", "_"
-    )
+    return named.partition(".")[0].replace("/", "_") or "unknown", str(
+        facts.get(own.ROLE_ATTRIBUTE, PROXY)
+    ).replace("/", "_")
 
 
 def _of_message(span: Any, workload: str, role: str, offset_ns: int) -> ReadSpan | None:

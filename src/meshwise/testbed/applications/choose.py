@@ -10,7 +10,7 @@ from meshwise.study.model import Study, TopologyKind
 from meshwise.testbed.applications.echo import Echo
 from meshwise.testbed.applications.seam import Application
 
-_OF_BANK = ("aiohttp", "asyncpg", "httpx", "hypercorn", "redis", "starlette", "uvicorn")
+_OF_BANK = ("aiohttp", "asyncpg", "httpx", "hypercorn", "opentelemetry.sdk", "redis", "starlette", "uvicorn")
 
 
 def has_bank(study: Study) -> bool:

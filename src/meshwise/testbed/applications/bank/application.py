@@ -35,6 +35,7 @@ from meshwise.service.bank.stores import Cluster, Store
 from meshwise.study.bank import Stores
 from meshwise.study.model import Cell, MeshName, Study, Trial, Workload
 from meshwise.study.topology import POSTGRES_PORT, REDIS_PORT
+from meshwise.telemetry.spans import COLLECTOR_PORT
 from meshwise.testbed.applications.bank.books import ACCOUNTS, ALLOWANCE, BALANCE
 from meshwise.testbed.applications.bank.ports import DIRECT, POSTGRES, REDIS, with_direct_way
 from meshwise.testbed.applications.bank.trial import BankTrial
@@ -167,6 +168,7 @@ class BankApplication:
             stores=self._urls(environment, workload),
             control_port=CONTROL_PORT,
             begin=False,
+            collector=f"127.0.0.1:{COLLECTOR_PORT}" if environment.placement.traced else "",
             deadline_s=environment.patience.call_s,
         )  # fmt: skip
 
