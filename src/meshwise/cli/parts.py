@@ -11,13 +11,14 @@ from pathlib import Path
 from rich.console import Console
 
 from meshwise.archive.store import Archive, TrialStatus
+from meshwise.cli.live_metrics import both
 from meshwise.cli.progress import earlier, progress
 from meshwise.cli.wiring import control_plane_of, meshes_of
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.core.patience import USUAL, Patience
 from meshwise.measure.attribution import Machine
 from meshwise.report import edge
-from meshwise.runner.loop import RunSummary, run_study, schedule_of
+from meshwise.runner.loop import Observer, RunSummary, run_study, schedule_of
 from meshwise.study.model import Role, Study, Trial
 from meshwise.telemetry.counting.callgrind import CallgrindCounter
 from meshwise.testbed.local import calibration
@@ -36,9 +37,11 @@ def run_parts(
     stopped: Callable[[int], str],
     closing: Callable[[RunSummary, Statuses], str],
     accept: Callable[[Mapping[str, object]], None] = lambda environment: None,
+    watch: Callable[[Machine], Observer] | None = None,
 ) -> int:
     """Inside a world; the exit status. `stopped` (number of stored trials) and `closing`: the last words.
-    `accept`: is told the environment before anything runs, and raises where it does not do."""
+    `accept`: is told the environment before anything runs, and raises where it does not do. `watch`: makes
+    who is told of everything after the display was."""
     console = edge.console(stderr=True)
     statuses: Statuses = {}
     slowness = calibration.slowness(question)
@@ -71,9 +74,8 @@ def run_parts(
                             archive = Archive.start(out, question, trials, environment, resume=resume)
                             stack.enter_context(archive)
                             before, machine = earlier(question, archive), Machine.of(environment)
-                            observe = stack.enter_context(
-                                progress(console, question, trials, before, machine)
-                            )
+                            display = progress(console, question, trials, before, machine)
+                            observe = both(stack.enter_context(display), watch(machine) if watch else None)
                         summaries.append(
                             run_study(question, schedule_of(question, own), testbed, archive, observe)
                         )

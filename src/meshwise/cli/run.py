@@ -7,11 +7,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from meshwise.archive.read import stored_alone, stored_graph
 from meshwise.archive.store import TrialStatus
+from meshwise.cli.live_metrics import Tell, live_address, live_observer, serving
 from meshwise.cli.parts import run_parts
 from meshwise.cli.wiring import LevelOption, OutOption, ResumeOption, StudyArgument, not_applicable
 from meshwise.core.units import format_duration, plural
@@ -29,6 +31,12 @@ def run(
     out: OutOption,
     resume: ResumeOption = False,
     level: LevelOption = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics", help="Serve /metrics there while it runs: 127.0.0.1:PORT.", metavar="ADDRESS"
+        ),
+    ] = None,
 ) -> None:
     """Run a study on real proxies and store every trial.
 
@@ -36,6 +44,7 @@ def run(
     it after clean-up and keeps what is complete (exit status 130); `--resume` continues there. Exit status 1
     if no trial could be measured, or if the books of the bank do not agree with what its clients were told.
     A study arranged together shows each step of the ladder with its interval so far, after every round.
+    `--metrics` serves the same as Prometheus's text, from a process that runs when nothing else does.
 
     Example: meshwise run studies/quickstart.yaml --out my-study
     """
@@ -46,7 +55,7 @@ def run(
     preflight(question)
     kept_visible = [out, *proxy_overrides(os.environ), *replayed(question)]
 
-    def inside() -> int:
+    def inside(tell: Tell | None = None) -> int:
         return run_parts(
             question,
             trials,
@@ -54,9 +63,14 @@ def run(
             resume,
             lambda stored: stopped_line(stored, study, out, question.layer),
             lambda summary, statuses: closing_line(summary, statuses, out),
+            watch=(lambda machine: live_observer(tell, question, len(trials), machine)) if tell else None,
         )
 
-    raise typer.Exit(enter_world(inside, keep=kept_visible))
+    if metrics is None:
+        raise typer.Exit(enter_world(inside, keep=kept_visible))
+    with serving(live_address(metrics)) as tell:  # outside of the world, whose loopback nobody else reaches
+        status = enter_world(lambda: inside(tell), keep=kept_visible)
+    raise typer.Exit(status)
 
 
 def proxy_overrides(environment: Mapping[str, str]) -> list[Path]:
