@@ -124,9 +124,11 @@ def requests_of(world: World, seed: int, trial: Trial) -> pl.DataFrame:
     return frame.with_columns(pl.when(failed).then(None).otherwise(pl.col("done_ns")).alias("done_ns"))
 
 
-def telemetry_of(world: World, trial: Trial, cpu_ms: float = 0.0, handshakes: int = 0) -> pl.DataFrame:
-    """Read every 100 ms; each event costs CPU and handshakes at once."""
-    read = np.arange(0, duration_ns(world) + 1, 100 * MS)
+def telemetry_of(
+    world: World, trial: Trial, cpu_ms: float = 0.0, handshakes: int = 0, read_ms: int = 100
+) -> pl.DataFrame:
+    """Read every `read_ms`; each event costs CPU and handshakes at once."""
+    read = np.arange(0, duration_ns(world) + 1, read_ms * MS)
     happened = np.searchsorted(begun_ns(world, trial.execution), read, side="right")
     happened = happened * (trial.role is Role.CELL)
     source = f"istio/{trial.process_set}/node-1/proxy"
@@ -142,7 +144,9 @@ def telemetry_of(world: World, trial: Trial, cpu_ms: float = 0.0, handshakes: in
     )
 
 
-def results_of(world: World, seed: int, *, cpu_ms: float = 0.0, handshakes: int = 0) -> list[TrialResult]:
+def results_of(
+    world: World, seed: int, *, cpu_ms: float = 0.0, handshakes: int = 0, read_ms: int = 100
+) -> list[TrialResult]:
     trials = trials_of(world)
     moments = moments_in(trials, events_frame(world), duration_ns(world))
     return [
@@ -152,7 +156,7 @@ def results_of(world: World, seed: int, *, cpu_ms: float = 0.0, handshakes: int 
             events=measure_events(
                 trial,
                 requests_of(world, seed, trial),
-                telemetry_of(world, trial, cpu_ms, handshakes),
+                telemetry_of(world, trial, cpu_ms, handshakes, read_ms),
                 moments[trial.trial_id],
             ),
         )

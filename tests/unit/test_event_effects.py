@@ -18,14 +18,24 @@ from tests.support.event_world import (
     events_frame,
     findings_of,
     looked,
+    requests_of,
+    settings_of,
+    telemetry_of,
     trials_of,
 )
 from tests.support.simulate import Rate
 
-from meshwise.analysis.event_cohorts import moments_in
+from meshwise.analysis.contrast import Naming
+from meshwise.analysis.event_cohorts import events_of, moments_in
+from meshwise.analysis.event_findings import event_findings
+from meshwise.analysis.event_pictures import event_courses, event_timeline
+from meshwise.analysis.grid import Grid
 from meshwise.findings.finding import Finding
 from meshwise.findings.subject import Against
+from meshwise.measure.events import measure_events
 from meshwise.measure.moments import LEAD_NS, Happening, Looked, Moments, happenings_of, looked_at
+from meshwise.measure.trial import TrialResult
+from meshwise.report.event_chart import course_chart, timeline_chart
 from meshwise.stats.interval import fisher_p, poisson_high
 from meshwise.stats.scan import lengths, standing_out
 from meshwise.stats.verdict import Verdict
@@ -77,7 +87,7 @@ def test_half_of_the_time_until_the_next_event_is_undisturbed() -> None:
     lead = LEAD_NS // MS
     spans = [(start // MS, end // MS) for start, end in moments.undisturbed]
     assert spans == [(0, 1000 - lead), (2200, 3200 - lead), (4600, 6000)]
-    assert looked_at([moments], ROTATE, 10_000) == Looked(10 * MS, 30, 20, 150)
+    assert looked_at([moments], ROTATE, 10_000) == Looked(10 * MS, 60, 50, 180)
 
 
 def test_rows_of_one_occurrence_are_one_happening_that_is_done_when_the_last_target_is() -> None:
@@ -204,6 +214,18 @@ def test_cpu_and_handshakes_of_every_time_are_what_was_spent() -> None:
     assert took.verdict is None
 
 
+def test_what_is_read_every_second_is_counted_from_reading_to_reading() -> None:
+    """CPU of a second belongs to the event in it, though it began in the middle; handshakes that are read at
+    the ends of a trial alone are told from those of the twin."""
+    world = replace(SMALL, period_ms=6000)
+    found = findings_of(world, 3, read_ms=1000, cpu_ms=40.0, handshakes=2)
+    assert found["event_cpu_ms", Against.ARM].estimate == pytest.approx(40.0, rel=0.02)
+    ends = findings_of(world, 3, read_ms=36_000, cpu_ms=40.0, handshakes=2)
+    assert ("event_cpu_ms", Against.ARM) not in ends
+    assert ("event_handshakes", Against.PLACEBO) not in ends
+    assert ends["event_handshakes", Against.ARM].estimate == pytest.approx(2.0)
+
+
 def test_the_duration_is_where_the_last_disturbed_bin_ends() -> None:
     world = replace(SMALL, share=0.5, added_us=5000.0)
     lasts = findings_of(world, 2)["event_lasts_ms", Against.NOTHING]
@@ -218,3 +240,37 @@ def test_the_duration_is_where_the_last_disturbed_bin_ends() -> None:
 def test_one_execution_has_no_interval_and_is_not_judged() -> None:
     found = findings_of(replace(SMALL, executions=1, share=0.5), 1)[DISTURBED, Against.PLACEBO]
     assert (found.n, found.low, found.verdict) == (1, None, Verdict.NOT_ESTIMABLE)
+
+
+def test_events_without_undisturbed_time_or_requests_are_told_as_such() -> None:
+    """Failing from before the first request until after the last; and a trial in which nothing was asked."""
+    world = replace(SMALL, twin=False, occurrences=1)
+    whole = Happening("fail renewal", 0, 0, 0, duration_ns(world))
+    bare = Moments((whole,), {}, duration_ns(world))
+    assert bare.undisturbed == ()
+    looked_so = looked_at([bare], "fail renewal", world.rate_rps)
+    assert looked_so is not None
+    moments = replace(bare, looked={"fail renewal": looked_so})
+    trials = trials_of(world)
+    for frame in (requests_of(world, 1, trials[0]), requests_of(world, 1, trials[0]).clear()):
+        results = [
+            TrialResult(each, {}, events=measure_events(each, frame, telemetry_of(world, each), moments))
+            for each in trials
+        ]
+        settings = settings_of(world, 1)
+        (found,) = events_of(Grid.of(results, settings.cells), settings.arrangement, 1, 0.95)
+        for each in event_findings([found], Naming.of(settings.cells), settings):
+            assert each.verdict is not Verdict.DISTINGUISHABLE
+            if each.metric == DISTURBED:
+                assert "no_placebo" in {flag.code for flag in each.flags}
+        assert len(list(event_courses(found, 0.95))) == 1
+        assert (
+            course_chart("c", "title", next(event_courses(found, 0.95)), None) == "" or not frame.is_empty()
+        )
+        assert timeline_chart("t", "title", event_timeline(found)) == "" or not frame.is_empty()
+
+
+def test_an_event_that_never_began_is_no_event() -> None:
+    frame = events_frame(SMALL).with_columns(begun_ns=pl.lit(None, pl.Int64), done_ns=pl.lit(None, pl.Int64))
+    assert happenings_of(frame) == {}
+    assert moments_in(trials_of(SMALL), frame, duration_ns(SMALL)) == {}

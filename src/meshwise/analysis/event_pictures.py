@@ -1,8 +1,8 @@
 """The course of response time, errors and CPU around an event, for drawings.
 
 Rules of this file:
-- A quantile of a bin is a trial's own, of the requests of all its occurrences; its mean and interval are over
-  executions. Requests of different trials are never pooled.
+- A quantile of a bin is a trial's own, of the requests of all its occurrences; geometric mean and interval
+  are over executions. Requests of different trials are never pooled.
 - Bins are as wide as a P99 needs, and no wider than a twenty-fourth of what is drawn; where requests are too
   few for it the tail is a P90.
 """
@@ -70,7 +70,8 @@ def _course(
     return EventCourse(
         cell_scope(found.cell), found.event, twin, tail,
         np.array([looked.at_ms((place + 0.5) * merged) for place in range(bins)]),
-        _banded(rows["median"], lives, confidence), _banded(rows["tail"], lives, confidence),
+        np.exp(_banded(np.log(rows["median"]), lives, confidence)),
+        np.exp(_banded(np.log(rows["tail"]), lives, confidence)),
         failed.sum(axis=0) / known, _banded(cpus, lives, confidence),
         np.array(windows), float(np.median(took)) / 1e6 if took else None,
         cohort.occurrences, len(cohort.executions),

@@ -73,7 +73,7 @@ class Told:
     def floor(self, confidence: float) -> float | None:
         if self.placebo is None or not len(self.placebo):
             return None
-        return quantile(np.sort(np.abs(self.placebo)), confidence)
+        return round(quantile(np.sort(np.abs(self.placebo)), confidence), 9) or None
 
 
 @dataclass(frozen=True)
@@ -167,18 +167,32 @@ class Cohort:
     def counted(self, quantity: int, *, twin: bool, scale: float = 1.0) -> Told | None:
         """What was more than usual in the windows, each time; CPU and handshakes until the next reading.
         None where the quantity was not read in any trial."""
-        masks = self.masks()
-        if quantity in (CPU_NS, HANDSHAKES):
+        masks, read = self.masks(), quantity in (CPU_NS, HANDSHAKES)
+        if read:
             masks = {execution: self._until_read(mask) for execution, mask in masks.items()}
 
         def own(around: Around, starts: IntArray | None, mask: BoolArray) -> _Values:
-            usual = around.usual[quantity]
-            values = np.where(around.known & mask, around.counts[quantity] - usual, 0.0).sum(axis=1)
+            usual, own_time = around.usual[quantity], around.drawn if read else around.known
+            values = np.where(own_time & mask, around.counts[quantity] - usual, 0.0).sum(axis=1)
             return _Values(
                 values, None if starts is None else _ring_sums(around.ring[quantity] - usual, mask, starts)
             )
 
-        return self._told(own, masks, twin=twin, scale=scale)
+        found = self._told(own, masks, twin=twin, scale=scale)
+        return self._handshakes() if found is None and twin and quantity == HANDSHAKES else found
+
+    def _handshakes(self) -> Told | None:
+        """Where they are read at the ends of a trial alone: of the whole trial less those of the twin."""
+        both = [
+            (arm.execution, (arm.around.handshakes - arm.twin.handshakes) / len(arm.around.happenings))
+            for arm in self.arms
+            if arm.twin is not None
+        ]
+        known = [(life, value) for life, value in both if np.isfinite(value)]
+        if not known:
+            return None
+        lives = np.array([life for life, _ in known], dtype=np.int64)
+        return Told(execution_means(np.array([value for _, value in known]), lives), np.zeros(1))
 
     def peaks(self, *, twin: bool) -> Told | None:
         """The longest response within the window."""
@@ -204,10 +218,10 @@ class Cohort:
             if starts is None or (twin and len(beside) == 1):
                 continue
             own = [_p99(each, starts, masks[arm.execution]) for each in beside]
-            placebo = own[0][1] - (own[1][1] if twin else 0.0)
-            value = own[0][0] - (own[1][0] if twin else 0.0) - float(placebo.mean())
+            value = own[0][0] - (own[1][0] if twin else 0.0)
             if np.isfinite(value):
-                values.append(value)
+                placebo = own[0][1] - (own[1][1] if twin else 0.0)
+                values.append(value - float(placebo.mean()))
                 lives.append(arm.execution)
                 draws.append(placebo - placebo.mean())
         if not values:
@@ -259,12 +273,12 @@ class Cohort:
         return Told(told, np.asarray(np.mean(by_life, axis=0)), most)
 
     def _until_read(self, mask: BoolArray) -> BoolArray:
-        """From the beginning to the first reading after the window's end."""
+        """From the last reading before the beginning to the first after the window's end."""
         around = self.arms[0].around
         last = int(np.flatnonzero(mask)[-1]) + 1
         more = -(-around.read_ns // around.looked.bin_ns)
         wide = np.zeros_like(mask)
-        wide[around.looked.own : min(len(mask), last + more)] = True
+        wide[max(0, around.looked.own - more) : min(len(mask), last + more)] = True
         return wide
 
 

@@ -33,6 +33,8 @@ from meshwise.telemetry.source import Source
 USUAL = 0.99
 REACH_NS, NEAR = 5 * 10**9, 1000
 STALLED = 3
+SELDOM_NS = 2 * 10**9
+"""What is read less often cannot be told by bins."""
 CENTRES = 20
 """In a trial at least: moments of which it is asked what is usual."""
 LEAST_ABOVE = 10
@@ -68,6 +70,8 @@ class Around:
 
     looked: Looked
     happenings: tuple[Happening, ...]
+    drawn: BoolArray
+    """Occurrences x bins: where there is a trial, until half-way to the next event."""
     known: BoolArray
     """Occurrences x bins: where the time is the occurrence's own; not in what is only drawn before it."""
     counts: FloatArray
@@ -85,6 +89,8 @@ class Around:
     """Of all undisturbed requests of the trial, at USUAL_SHARES."""
     read_ns: int
     """Between two readings of the sidecars' CPU; 0: they were not read."""
+    handshakes: float
+    """Over the whole trial; NaN where they were not read, or where other events share it."""
     errors: tuple[tuple[str, int], ...] = ()
     """Kinds of failure around the occurrences, and how many of each."""
 
@@ -152,7 +158,9 @@ def measure_events(
     for event, looked in moments.looked.items():
         own = tuple(each for each in moments.happenings if each.event == event)
         horizons = [moments.horizon_ns(each) for each in own]
-        around[event] = _around(looked, own, horizons, asked, columns, clocks, stretches, usual_us)
+        alone = len(own) == len(moments.happenings)
+        shaken = _whole(clocks[1], moments.duration_ns) if alone else np.nan
+        around[event] = _around(looked, own, horizons, asked, columns, clocks, stretches, usual_us, shaken)
     changes = [each for each in moments.happenings if each.event.partition(" ")[0] == POSTURE]
     return TrialEvents(
         around,
@@ -225,20 +233,21 @@ def _around(
     clocks: Sequence[_Clock | None],
     stretches: Sequence[tuple[int, int]],
     usual_us: FloatArray,
+    handshakes: float,
 ) -> Around:
     edges_ns = np.arange(looked.bins + 1) * looked.bin_ns + looked.starts_ns
     shape = (len(own), looked.bins)
-    known = np.zeros(shape, dtype=np.bool_)
+    drawn, known = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
     counts, peak = np.full((QUANTITIES, *shape), np.nan), np.full(shape, np.nan)
     parts: list[tuple[int, IntArray, FloatArray]] = []
     calm: list[tuple[int, IntArray, FloatArray]] = []
     kinds: dict[str, int] = {}
     for row, (each, horizon) in enumerate(zip(own, horizons_ns, strict=True)):
         edges = each.begun_ns + edges_ns
-        drawn = (edges_ns[1:] <= horizon) & (edges[:-1] >= 0)
-        known[row] = drawn & (np.arange(looked.bins) >= looked.own)
+        drawn[row] = (edges_ns[1:] <= horizon) & (edges[:-1] >= 0)
+        known[row] = drawn[row] & (np.arange(looked.bins) >= looked.own)
         counts[:, row], peak[row], place = _binned(edges, asked, columns, clocks)
-        shown = drawn[place.bins]
+        shown = drawn[row][place.bins]
         parts.append((row, place.bins[shown], asked.response_us[place.rows][shown]))
         own_failed = known[row][place.bins] & np.isinf(asked.response_us[place.rows])
         for number in place.rows.start + np.flatnonzero(own_failed):
@@ -254,9 +263,9 @@ def _around(
             ring_peaks.append(highest)
     cpu = clocks[0]
     return Around(
-        looked, own, known, counts, peak, np.concatenate(rings, axis=1), np.concatenate(ring_peaks),
+        looked, own, drawn, known, counts, peak, np.concatenate(rings, axis=1), np.concatenate(ring_peaks),
         Sent.of(parts), Sent.of(calm), usual_us,
-        cpu.read_ns if cpu else 0, tuple(sorted(kinds.items())),
+        cpu.read_ns if cpu else 0, handshakes, tuple(sorted(kinds.items())),
     )  # fmt: skip
 
 
@@ -277,7 +286,7 @@ def _binned(
     found = np.full((QUANTITIES, count), np.nan)
     for number, column in enumerate(columns):
         found[number] = np.bincount(bins, weights=column[rows], minlength=count)
-    for number, clock in zip((CPU_NS, HANDSHAKES), clocks, strict=True):
+    for number, clock in zip((CPU_NS, HANDSHAKES), map(_often, clocks), strict=True):
         if clock is not None:
             found[number] = np.diff(clock.at(edges))
     peak = np.full(count, -np.inf)
@@ -319,6 +328,14 @@ def _clocks(trial: Trial, telemetry: pl.DataFrame) -> tuple[_Clock | None, _Cloc
         apart = [float(np.median(np.diff(times))) for times, _ in series]
         found.append(_Clock(series, int(max(apart))) if series else None)
     return found[0], found[1]
+
+
+def _often(clock: _Clock | None) -> _Clock | None:
+    return clock if clock is not None and clock.read_ns <= SELDOM_NS else None
+
+
+def _whole(clock: _Clock | None, duration_ns: int) -> float:
+    return float(np.diff(clock.at(np.array([0, duration_ns])))[0]) if clock is not None else np.nan
 
 
 MOST_WINDOWS, FEWEST_WINDOWS = 150, 30

@@ -159,7 +159,7 @@ def looked_at(trials: Sequence[Moments], event: str, rate_rps: float) -> Looked 
     while after_ns / bin_ns > MOST_BINS:
         bin_ns *= 2
     early, after = -(-LEAD_NS // bin_ns), max(1, after_ns // bin_ns)
-    lead = max(early, min(after // 4, MOST_DRAWN_BEFORE_NS // bin_ns))
+    lead = max(early, min(after // 2, MOST_DRAWN_BEFORE_NS // bin_ns))
     return Looked(bin_ns, lead, lead - early, lead + after)
 
 

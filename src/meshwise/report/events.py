@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from markupsafe import Markup
 
 from meshwise.core.units import plural
@@ -184,10 +185,12 @@ def _drawn(name: str, content: Content, own: Sequence[Finding], event: str, wher
 def _legend(own: EventCourse, twin: EventCourse | None) -> Iterator[tuple[str, str]]:
     tail = tail_words(own.tail)
     yield "line-cell-median key-line", "median"
-    yield "line-cell-tail key-line", tail
+    if np.isfinite(own.tail_us).any():
+        yield "line-cell-tail key-line", tail
     if twin is not None:
         yield "line-twin-median key-line", "twin, median"
-        yield "line-twin-tail key-line", f"twin, {tail}"
+        if np.isfinite(twin.tail_us).any():
+            yield "line-twin-tail key-line", f"twin, {tail}"
     if own.windows_ms.size:
         yield "event-window key-bar", "more disturbed than usual"
 
