@@ -216,6 +216,8 @@ class MeshConformance:
         mesh, placement = type(self).mesh(), self.placement(tmp_path)
         mesh.prepare(placement, self.cell)
         used = {placed.name for placed in placement.of(self.cell.topology)}
+        changes = [act for act in ACTS if isinstance(act, Rotate | PushPolicies | ChangePosture)]
+        mesh.foresee(placement, self.cell, [act for act in changes if not mesh.cannot(self.cell, act)])
         for act in ACTS:
             if not isinstance(act, Rotate | PushPolicies | ChangePosture) or mesh.cannot(self.cell, act):
                 continue

@@ -17,14 +17,17 @@ from tests.support.mesh_samples import placement
 from meshwise.mesh.identity import (
     CertificateAuthority,
     CertificateForm,
+    IdentityFiles,
     key_name,
     make_key,
+    serial_of,
     spiffe_ids,
     store,
 )
 from meshwise.mesh.istio.workloads import WorkloadIdentities
 from meshwise.mesh.protection.credentials import DIRECTORY
 from meshwise.study.model import KeyType
+from meshwise.study.timeline import RenewalFault
 
 NOW = dt.datetime(2026, 5, 4, 12, 0, tzinfo=dt.UTC)
 
@@ -191,3 +194,59 @@ def test_lists_hold_for_certificates_of_before_and_after_a_rotation(quick: Certi
     lists = [x509.load_pem_x509_crl(part + end) for part in parts]
     for authority in (before[1], after[1], after[2]):
         assert any(each.is_signature_valid(authority.public_key()) for each in lists)  # type: ignore[arg-type]
+
+
+# --- within a trial ---------------------------------------------------------------------------------
+
+
+def leaf_and_issuer(files: IdentityFiles) -> tuple[x509.Certificate, x509.Certificate]:
+    leaf, issuer, *_ = x509.load_pem_x509_certificates(files.chain.read_bytes())
+    return leaf, issuer
+
+
+def test_within_a_trial_one_process_set_gets_new_certificates_and_forgets_them(tmp_path: Path) -> None:
+    form, identities = CertificateForm(KeyType.ECDSA_P256), WorkloadIdentities(spare_keys=3)
+    here = placement(1, tmp_path)
+    identities.issue_all(here, form, None)
+    first, root = identities.current(here, "node-1", form), identities.root_pem(here)
+
+    renewed = identities.renew(here, "node-1", form, None)
+    assert serial_of(renewed) != serial_of(first)
+    assert leaf_and_issuer(renewed)[1] == leaf_and_issuer(first)[1]
+    assert renewed.key.read_bytes() == first.key.read_bytes(), "keys stay"
+
+    identities.new_issuer(here)
+    leaf, issuer = leaf_and_issuer(identities.renew(here, "node-1", form, None))
+    assert issuer != leaf_and_issuer(first)[1]
+    assert identities.root_pem(here) == root
+    leaf.verify_directly_issued_by(issuer)
+
+    identities.new_anchor(here)
+    other = identities.root_pem(here)
+    assert other != root
+    both = identities.trust(here, "node-1", form, None, root + other)
+    assert both.root.read_bytes() == root + other
+    assert leaf_and_issuer(both)[0] == leaf, "whom it trusts changes first, what it shows later"
+    assert identities.renew(here, "node-1", form, None).root.read_bytes() == other
+
+    identities.forget(here, form, None)
+    assert identities.current(here, "node-1", form) == first
+    assert identities.root_pem(here) == root
+
+
+@pytest.mark.parametrize(("how", "words"), [("refused", "refused to sign"), ("gone", "cannot be reached")])
+def test_an_authority_that_fails_says_how_as_long_as_it_does(how: str, words: str, tmp_path: Path) -> None:
+    identities, here = WorkloadIdentities(), placement(1, tmp_path)
+    with identities.failing(here, RenewalFault(how)):
+        assert words in identities.wait_for_authority(here)
+    assert identities.wait_for_authority(here) == ""
+
+
+def test_what_a_wrong_clock_signs_is_valid_in_its_time_only(tmp_path: Path) -> None:
+    form, identities, here = CertificateForm(KeyType.ECDSA_P256), WorkloadIdentities(), placement(1, tmp_path)
+    identities.issue_all(here, form, None)
+    with identities.skewed(here, 3600 * 10**9):
+        ahead, _ = leaf_and_issuer(identities.renew(here, "node-1", form, None))
+    right, _ = leaf_and_issuer(identities.renew(here, "node-1", form, None))
+    late = ahead.not_valid_before_utc - right.not_valid_before_utc
+    assert dt.timedelta(minutes=59) < late <= dt.timedelta(hours=1, seconds=1)
