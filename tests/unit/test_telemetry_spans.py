@@ -183,6 +183,17 @@ def test_the_receiver_keeps_what_comes_says_what_it_rejects_and_survives_junk(tm
     assert (len(found.spans), found.troubles.batches) == (20, 1)
 
 
+def test_many_exporters_at_once_are_all_heard(tmp_path: Path) -> None:
+    """Envoy sends a batch for every five spans and never again: what is refused is lost, and uncounted."""
+    raw = batch(5).SerializeToString()
+    with running(tmp_path) as (process, port), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        os.kill(process.pid, signal.SIGSTOP)  # it is kept from the CPU
+        calls = [exporter(channel).future(raw, timeout=20) for _ in range(100)]
+        os.kill(process.pid, signal.SIGCONT)
+        assert [call.result().partial_success.rejected_spans for call in calls] == [0] * 100
+        assert receiver.take(tmp_path, "taken", 20.0) == Received(batches=100)
+
+
 def test_a_receiver_that_was_killed_does_not_answer(tmp_path: Path) -> None:
     with running(tmp_path) as (process, _):
         os.kill(process.pid, signal.SIGKILL)

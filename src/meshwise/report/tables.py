@@ -172,7 +172,9 @@ def level_table(name: str, content: Content, factor: str, metric: str) -> Table 
     steps = [finding for finding, _ in found]
     form, many = form_of(steps), len({finding.levels["mesh"] for finding in steps} - {"none"}) > 1
     common = tuple(words.common_notes(steps))
-    others = words.varying([each.levels for each in steps], [n for n in (*CONTEXT, *FREE) if n != factor])
+    others = words.varying_within(
+        [each.levels for each in steps], [n for n in (*CONTEXT, *FREE) if n != factor]
+    )
     rows = []
     for finding, subject in found:
         at = finding.levels

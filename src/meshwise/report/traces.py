@@ -29,8 +29,12 @@ from meshwise.report.content import CONTEXT, FREE, Content, form_of, means
 from meshwise.report.waterfall import waterfall_drawing
 
 METRICS = ("span_own_p50_us", "span_own_p99_us", "span_critical_mean_us")
-PARTS = ("client app", "client proxy", "client proxy and network", "network", "server proxy", "service")
-"""In the order of a request's way."""
+PARTS = {
+    "client app": "client\napp", "client proxy": "client\nproxy",
+    "client proxy and network": "proxy and\nnetwork", "network": "network",
+    "server proxy": "server\nproxy", "service": "service",
+}  # fmt: skip
+"""In the order of a request's way; as a terminal has room for them."""
 _ABOUT = (
     "Own time: what a request spends in one part of its way and in none within it. Client app: between the "
     "caller's call and its sidecar. Client proxy: that sidecar, and network: from there to the server's "
@@ -73,12 +77,16 @@ def _table(content: Content, metric: str) -> Table | None:
         by_row.setdefault(key, {})[finding.part] = finding
     form = form_of(mine)
     many = len({str(finding.levels["mesh"]) for finding in mine} - {"none"}) > 1
-    varying = words.varying([finding.levels for finding in mine], (*CONTEXT, *FREE))
+    varying = words.varying_within([finding.levels for finding in mine], (*CONTEXT, *FREE))
     rows = tuple(_rows(by_row, parts, form, varying, many=many))
     return Table(
         metric.replace("_", "-"),
         f"{metric_of(metric).title}, {form.unit}",
-        (TableColumn("posture", Setting.LABEL, ""), *mesh_column(many=many), *map(TableColumn, parts)),
+        (
+            TableColumn("posture", Setting.LABEL, ""),
+            *mesh_column(many=many),
+            *(TableColumn(part, short=PARTS[part]) for part in parts),
+        ),
         rows,
         caption="means over executions, with their intervals",
         page_only=metric != METRICS[0],
@@ -97,7 +105,9 @@ def _rows(
         at = next(iter(own.values())).levels
         posture = str(at["posture"])
         further = [
-            words.level(name, at.get(name)) for name in varying if name in CONTEXT or means(name, posture)
+            words.level(name, at.get(name))
+            for name in varying
+            if name != "protocol" and (name in CONTEXT or means(name, posture))
         ]
         said = [text for text in further if text]
         label = f"{posture} ({', '.join(said)})" if said else posture

@@ -41,9 +41,10 @@ BATCHES, CONTROL = "batches", "control"
 HEAD = struct.Struct("=QI")
 MOST_BYTES = 256 << 20
 """Of all that is kept at one time."""
-MOST_BATCH_BYTES = 16 << 20
-"""gRPC refuses a larger one before it is whole."""
-MOST_AT_ONCE = 16
+MOST_BATCH_BYTES = 4 << 20
+"""gRPC refuses a larger one before it is whole; 1000 spans of linkerd2-proxy have less than one."""
+MOST_AT_ONCE = 256
+"""Batches under way. Envoy sends one for every five spans, and not again if it is refused."""
 _SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 

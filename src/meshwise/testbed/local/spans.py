@@ -38,7 +38,7 @@ from meshwise.findings.flag import (
 from meshwise.load.traced import Tracing, root_id
 from meshwise.study.model import MeshName, TopologyKind, Trial
 from meshwise.telemetry.source import Source
-from meshwise.telemetry.spans import read, receiver
+from meshwise.telemetry.spans import COLLECTOR_PORT, read, receiver
 from meshwise.telemetry.spans.read import Found, ReadSpan, Troubles
 from meshwise.telemetry.spans.receiver import Received, ReceiverSpec
 from meshwise.testbed.applications.echo import node_file
@@ -144,11 +144,12 @@ class SpanCollector:
         cpus: tuple[int, ...],
         patience: Patience,
         most_bytes: int = receiver.MOST_BYTES,
+        port: int = COLLECTOR_PORT,
     ) -> None:
         """`networks`: descriptors of the pods' networks. `cpus`: where it may run; empty: anywhere."""
         self._directory = make_directory(home / "spans", PRIVATE_DIRECTORY)
         self._networks, self._cpus, self._patience = tuple(networks), cpus, patience
-        self._most_bytes = most_bytes
+        self._most_bytes, self._port = most_bytes, port
         self._process: OwnedProcess | None = None
         self._offset_ns = 0
 
@@ -170,7 +171,8 @@ class SpanCollector:
         spec = ReceiverSpec(
             str(self._directory),
             tuple(f"/proc/self/fd/{fd}" for fd in self._networks),
-            most_bytes=self._most_bytes,
+            self._port,
+            self._most_bytes,
         )
         spec.write(self._directory / "spec.json")
         self._process = OwnedProcess(
