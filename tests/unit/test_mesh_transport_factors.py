@@ -9,6 +9,7 @@ import pytest
 from tests.support import linkerd_samples
 from tests.support.mesh_samples import CELL, SOURCES, config, placement
 
+from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.istio import posture as istio
 from meshwise.mesh.istio.model import IstioModel
 from meshwise.mesh.istio.translate import translate
@@ -180,3 +181,28 @@ factors:
     }
     assert list(count.values()) == [1, 1, 2, 1, 4, 2]
     assert len({cell.name for cell in cells}) == len(cells)
+
+
+LIVES = """
+name: s
+environments: [istio, linkerd]
+factors: {posture: strict, key: ecdsa-p256, certificate_life: %s}
+trial: {warmup: 1s, duration: 10s}
+"""
+
+
+def test_certificates_that_nothing_renews_outlive_their_trial() -> None:
+    with pytest.raises(MeshwiseError) as caught:
+        parse_study(LIVES % "20s", "s.yaml")
+    assert "end within a trial" in caught.value.what
+    assert caught.value.where.startswith("s.yaml:4:")
+    assert parse_study(LIVES % "22s", "s.yaml").cells[0].certificate_life_s == 22
+    assert parse_study(LIVES % "20s" + "events: [{rotate: leaf, every: 5s}]\n", "s.yaml").cells
+    only_linkerd = LIVES.replace("[istio, linkerd]", "linkerd") % "10s"
+    assert parse_study(only_linkerd, "s.yaml").cells, "its proxies renew by themselves"
+
+
+@pytest.mark.parametrize("life", ["1s", "3000h", "1 day"])
+def test_lives_that_cannot_be(life: str) -> None:
+    with pytest.raises(MeshwiseError):
+        parse_study(LIVES % life, "s.yaml")

@@ -26,6 +26,9 @@ HISTORY_NS = 200 * 10**6
 """Kept of the time before a change was noticed."""
 HOLD_NS = 10**9
 """Kept after it."""
+MOST_SHARE, GRACE_NS = 0.2, 2 * HOLD_NS
+"""No change is noticed while more than this share of the time so far, and the grace, has been kept: where a
+machine is so busy that everything changes all the time, that is no news."""
 STEADY, DECLARED, NOTICED, ALWAYS = "steady", "event", "change", "fast"
 """Why the rate is what it is."""
 
@@ -57,7 +60,7 @@ class BriskReader:
     def __init__(self, brisk: Brisk, steady_ns: int) -> None:
         self._brisk, self._steady_ns = brisk, steady_ns
         self._before: deque[tuple[int, list[Sample]]] = deque(maxlen=max(1, HISTORY_NS // brisk.every_ns))
-        self._until_ns = 0
+        self._begun_ns, self._until_ns, self._kept_ns = time.monotonic_ns(), 0, 0
         self._why = ""
         self._spent_ns: dict[str, int] = {}
 
@@ -75,6 +78,7 @@ class BriskReader:
         if why == STEADY:
             self._before.append((begun_ns, samples))
             return self._note(begun_ns, why)
+        self._kept_ns += self._brisk.every_ns
         before = [*self._before]
         self._before.clear()
         since_ns = before[0][0] if before else begun_ns
@@ -92,10 +96,11 @@ class BriskReader:
         changed = self._brisk.changed is not None and self._brisk.changed(now_ns, samples)
         if self._brisk.always:
             return ALWAYS
-        if any(span.begin_ns <= now_ns < span.end_ns for span in self._brisk.spans):
-            return DECLARED
-        if changed:
+        declared = any(span.begin_ns <= now_ns < span.end_ns for span in self._brisk.spans)
+        if changed and self._kept_ns <= GRACE_NS + MOST_SHARE * (now_ns - self._begun_ns):
             self._until_ns = now_ns + HOLD_NS
+        if declared:
+            return DECLARED
         return NOTICED if now_ns < self._until_ns else STEADY
 
     def _note(self, since_ns: int, why: str) -> list[Sample]:

@@ -41,6 +41,7 @@ from meshwise.study.grid.expand import (
     of_layer,
     split_applicable,
 )
+from meshwise.study.grid.lives import check_lives
 from meshwise.study.load.trace import TRACES
 from meshwise.study.model import Arrangement, Cell, ControlPlane, Layer, MeshName, Study, TrialPlan
 
@@ -123,6 +124,7 @@ def parse_study(
     check_events(file.events, file.trial.duration, applicable, not_applicable, problems)
     counting = counting_of(file.count, applicable, problems)
     sampling = sampling_of(file.telemetry, problems)
+    check_lives(applicable, plan, problems)
     if file.profile and search is not None:
         reason = "a search for saturation has no rate that a trial could be profiled at"
         problems.append(impossible(("profile",), reason, "profile a steady study at a rate of interest"))

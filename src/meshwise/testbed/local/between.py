@@ -12,8 +12,9 @@ from meshwise.telemetry.record import Window
 from meshwise.telemetry.seam import Sampler
 from meshwise.telemetry.watch import ChangeWatch, LiveResponses
 
-BEFORE_NS, AFTER_NS = 250 * 10**6, 2 * 10**9
-"""Around what is done to a trial, fast readings are kept."""
+BEFORE_NS, AFTER_NS = 250 * 10**6, 500 * 10**6
+"""Around what is done to a trial, fast readings are kept; longer where it is noticed that something still
+changes."""
 
 
 def brisk(
