@@ -20,6 +20,7 @@ from meshwise.findings.finding import Finding, Findings
 from meshwise.findings.pictures import Pictures
 from meshwise.findings.subject import Against, EventEffect, Kind
 from meshwise.report import terminal
+from meshwise.report.blocks import Table
 from meshwise.report.content import content
 from meshwise.report.html.page import render
 from meshwise.report.record import read_record
@@ -180,6 +181,22 @@ def test_terminal_and_page_show_what_each_event_did(directory: Path) -> None:
         assert words in page, words
     page = render(reported(directory / "apart"), read_record(ArchiveReader.open(directory / "apart")))
     assert "the latest of all: trial b0" in page
+
+
+def test_what_cannot_be_told_from_placebo_times_stands_only_under_the_twin(directory: Path) -> None:
+    """As handshakes that are read at the ends of a trial alone."""
+    document = to_json(analysed(directory / "together"))
+    gone = ("event_handshakes", "placebo")
+    document["findings"] = [
+        f for f in document["findings"] if (f["metric"], f["scope"].get("against")) != gone
+    ]
+    shown = report_of(
+        content(document, "findings.json", {}), read_record(ArchiveReader.open(directory / "together"))
+    )
+    (section,) = shown.events
+    tables = [each for each in section.blocks if isinstance(each, Table)]
+    row = next(each for each in tables[0].rows if each.entries[0] == "TLS handshakes")
+    assert [str(each) for each in row.entries[1:5]] == ["", "", "", "+4.00"]
 
 
 def test_the_summary_of_analyze_says_what_events_did(directory: Path) -> None:

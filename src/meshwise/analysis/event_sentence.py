@@ -19,7 +19,7 @@ def of_effect(finding: Finding, where: str) -> str:
     topic = f"{where}: `{subject.event}`"
     if finding.estimate is None or finding.verdict is Verdict.NOT_ESTIMABLE:
         told = "; ".join(map(str, finding.flags)) or "too little data"
-        return f"{topic}: {words} cannot be told from {than} ({told})."
+        return f"{topic}: {words} cannot be told from that {_at(finding)} ({told})."
     times = f"over {plural(facts.occurrences, 'occurrence')} in {plural(finding.n, 'execution')}"
     if finding.key.metric == "event_failures":
         return f"{topic}: {_failures(finding)} {times}{_errors(finding)}."
@@ -34,7 +34,9 @@ def of_effect(finding: Finding, where: str) -> str:
         unseen = f"; an effect below {quantity(finding.mde, finding.unit)} would mostly not have been seen"
     flags = {flag.code: flag.words for flag in finding.flags}
     because = "".join(f"; {flags[doubt]}" for doubt in Doubt if doubt in flags)
-    return f"{topic}: {words} is not distinguishable from that at {than}: {size}, {times}{unseen}{because}."
+    return (
+        f"{topic}: {words} is not distinguishable from that {_at(finding)}: {size}, {times}{unseen}{because}."
+    )
 
 
 def _than(against: Against) -> str:
@@ -59,11 +61,7 @@ def _failures(finding: Finding) -> str:
 def _at(finding: Finding) -> str:
     subject = finding.subject
     assert isinstance(subject, EventEffect)
-    return (
-        f"at {_than(subject.against)}"
-        if subject.against is Against.PLACEBO
-        else "of the twin at the same times"
-    )
+    return f"{'of' if subject.against is Against.ARM else 'at'} {_than(subject.against)}"
 
 
 def _errors(finding: Finding) -> str:

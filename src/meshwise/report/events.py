@@ -138,13 +138,11 @@ def _row(found: dict[Against, Finding], shared: Sequence[words.Note], *, twins: 
     unit = "" if form.unit in _COUNTED else f", {form.unit}"
     title = first.key.entry.title + (f", {first.part}" if first.part else "") + unit
     plain = Against.NOTHING in found
+    beside_only = first is twin
     number = form.value(first.estimate) if plain else form.signed(first.estimate)
-    entries: tuple[Entry, ...] = (
-        title,
-        number,
-        bounds(form, first),
-        _verdict(first, form, shared),
-    )
+    entries: tuple[Entry, ...] = (title, "", "", judged(words.VerdictWords("")))
+    if not beside_only:
+        entries = (title, number, bounds(form, first), _verdict(first, form, shared))
     if twins:
         beside = ("", "", "") if twin is None else (
             form.signed(twin.estimate), bounds(form, twin), _short(twin)
