@@ -109,8 +109,14 @@ def workload_objects(service: Service) -> Iterator[Json]:
         },
     )  # fmt: skip
     pod = pod_name(service)
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": service.name, "uid": service.name}
     yield _object(
-        "v1", "Pod", {**named, "name": pod, "labels": dict(service.labels)},
+        "v1", "Pod",
+        {
+            **named, "name": pod, "labels": dict(service.labels),
+            # As `bootstrap` tells the proxy whose pod it is in.
+            "generateName": f"{service.name}-", "ownerReferences": [{**owner, "controller": True}],
+        },
         spec={
             "serviceAccountName": service.service_account, "nodeName": "node",
             "containers": [{"name": name} for name in ("app", "istio-proxy")],
