@@ -19,7 +19,7 @@ from tests.support.people import ORDINARY, ROOT, scene_as
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.linkerd import binary
-from meshwise.study.model import LADDER
+from meshwise.study.model import LADDER, RuleKind, RulePlace
 
 CHECKOUT = Path(__file__).parent.parent.parent
 
@@ -86,7 +86,11 @@ def test_factors_change_on_running_proxies() -> None:
 def test_further_rules_of_every_kind_change_nothing_that_is_let_through() -> None:
     proofs = play(ROOT, "rules")
     assert [(each["cell"], each["failed"]) for each in proofs if not each["passed"]] == []
-    assert len(proofs) == len(ONE_THING) - 3, "no claim, no suffix, no policy that denies"
+    none = [kind for kind, place in ONE_THING if kind in (RuleKind.CLAIM, RuleKind.PATH_SUFFIX)]
+    denies = [kind for kind, place in ONE_THING if place is RulePlace.DENY]
+    of_callers = (RuleKind.WHOLE, RuleKind.IDENTITY, RuleKind.NAMESPACE)
+    met = [kind for kind, place in ONE_THING if place is RulePlace.HIT and kind in of_callers]
+    assert len(proofs) == len(ONE_THING) - len(none) - len(denies) - len(met), "what Linkerd has no rule for"
 
 
 def test_traffic_survives_the_death_of_the_control_plane() -> None:
