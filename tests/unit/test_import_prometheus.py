@@ -375,6 +375,11 @@ def test_an_import_that_was_altered_is_not_read(tmp_path: Path, brought: Path) -
     samples.write_bytes(whole[:-1] + b"x")
     assert refusal(lambda: ImportReader.open(copy)).code == "MW027"
     samples.write_bytes(whole)
+    findings = (copy / "findings.json").read_text()
+    (copy / "findings.json").write_text(findings.replace('"imported"', '"measured"'))
+    assert refusal(lambda: ImportReader.open(copy)).code == "MW027"
+    (copy / "findings.json").write_text(findings)
+    ImportReader.open(copy)
     about = copy / "imported.json"
     about.write_text(about.read_text().replace('"step_ns": 30000000000', '"step_ns": 40000000000'))
     assert refusal(lambda: ImportReader.open(copy)).code == "MW027"
@@ -449,6 +454,7 @@ def test_marks_of_staleness_and_infinities_are_no_points(tmp_path: Path) -> None
         api = PrometheusApi(endpoint(url_of(http)))
         with importing(tmp_path / "x") as writer:
             bring(api, wanted_of(str(T0), str(T0 + 150), "30s", (), 1000), writer)
+            (writer.place / "findings.json").write_text('{"findings": []}')
             writer.keep({"source": "x", "from_unix_ns": 0, "to_unix_ns": 1, "step_ns": 1})
     rows = asked(
         tmp_path / "x",

@@ -94,6 +94,10 @@ def test_every_table_has_the_columns_that_are_documented(archive: Path, view: An
     assert [name for (name,) in described] == [column.name for column in view.columns]
 
 
+def test_no_other_table_is_shown(archive: Path) -> None:
+    assert {name for (name,) in asked(archive, "SHOW TABLES")} == {view.name for view in VIEWS}
+
+
 def test_numbers_are_those_of_the_archive(archive: Path) -> None:
     reader = ArchiveReader.open(archive)
     frame = reader.scan_requests().collect()

@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from meshwise import __version__
 from meshwise.archive.contents import held, read
 from meshwise.archive.documents import json_object
+from meshwise.archive.findings import FINDINGS_NAME
 from meshwise.archive.manifest import IMPORTED_NAME
 from meshwise.archive.schema import INT, NAME, TEXT, Column, TableSpec
 from meshwise.core import messages
@@ -36,6 +37,7 @@ from meshwise.core.files import disk_troubles
 
 _VERSION = 1
 _MOST_BYTES = 16 << 20
+_ROWS_AT_ONCE = 500_000
 _MOST_TABLE_BYTES = 8 << 30
 _NUMBER = pa.float64()
 
@@ -106,8 +108,8 @@ class ImportReader:
             own = about.pop("sha256", None)
             if own != _own_digest(about) or about.get("imported") != _VERSION:
                 raise messages.NOT_AN_IMPORT.error(path, reason="imported.json is not as it was written")
-            for spec in IMPORTED_TABLES if verify else ():
-                name = f"{spec.name}.parquet"
+            tables = (f"{spec.name}.parquet" for spec in IMPORTED_TABLES)
+            for name in (*tables, FINDINGS_NAME) if verify else ():
                 try:
                     found = folder.sha256(name, _MOST_TABLE_BYTES)
                 except OSError as error:
@@ -137,25 +139,48 @@ class ImportWriter:
             spec.name: pq.ParquetWriter(place / f"{spec.name}.parquet", spec.arrow, compression="zstd")
             for spec in IMPORTED_TABLES
         }
+        self._waiting: dict[str, list[pa.Table]] = {name: [] for name in self._writers}
+        self._rows = dict.fromkeys(self._writers, 0)
 
     def add(self, spec: TableSpec, rows: Mapping[str, Any]) -> None:
-        """Columns as lists or arrays."""
-        self._writers[spec.name].write_table(pa.table(dict(rows), schema=spec.arrow))
+        """Columns as lists or arrays. Written in groups of many rows, however few come at once."""
+        table = pa.table(dict(rows), schema=spec.arrow)
+        self._waiting[spec.name].append(table)
+        self._rows[spec.name] += table.num_rows
+        if self._rows[spec.name] >= _ROWS_AT_ONCE:
+            self._flush(spec.name)
+
+    def _flush(self, name: str) -> None:
+        if self._waiting[name]:
+            together = pa.concat_tables(self._waiting[name]).unify_dictionaries().combine_chunks()
+            self._writers[name].write_table(together)
+        self._waiting[name], self._rows[name] = [], 0
 
     def close(self) -> None:
+        """The tables are whole. A second call does nothing."""
+        for name, writer in self._writers.items():
+            if writer.is_open:
+                self._flush(name)
+                writer.close()
+
+    def abandon(self) -> None:
+        """Give the files back, whatever state they are in: they have their name, or are removed."""
         for writer in self._writers.values():
-            writer.close()
+            with suppress(OSError):
+                writer.close()
 
     def keep(self, about: Mapping[str, Any]) -> None:
-        """The tables are whole: `imported.json` with their digests."""
+        """`imported.json`, with the digests of all that is here; the last thing that is written."""
         self.close()
-        files = {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(self.place.glob("*.parquet"))
-        }
+        files = {path.name: _digest(path) for path in sorted(self.place.iterdir())}
         body = {"imported": _VERSION, "meshwise": __version__, **about, "files": files}
         text = json.dumps(body | {"sha256": _own_digest(body)}, indent=1)
         (self.place / IMPORTED_NAME).write_text(text + "\n")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _own_digest(body: Mapping[str, Any]) -> str:
@@ -194,5 +219,5 @@ def importing(directory: Path) -> Iterator[ImportWriter]:
             place.rename(directory)
     finally:
         if writer is not None:
-            writer.close()
+            writer.abandon()
         shutil.rmtree(place, ignore_errors=True)

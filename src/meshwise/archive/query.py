@@ -47,6 +47,8 @@ LINES_AT_ONCE = 2048
 """Rows that are held at a time."""
 _MOST_SPILL = "8GiB"
 """Of the temporary directory."""
+_EMPTY = "without_rows"
+"""Schema of tables without rows, which give a view all its columns, whatever its files have."""
 _WITHOUT_TRIALS = frozenset({DESIGN.name, PROTECTION.name})
 """Of all other tables only rows of complete trials are shown, as `ArchiveReader` does."""
 
@@ -131,6 +133,7 @@ def answering(
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, sources: QuerySources) -> None:
+    connection.execute(f"CREATE SCHEMA {_EMPTY}")
     for view in sources.views:
         if view.name in sources.selects:
             continue
@@ -142,13 +145,13 @@ def _fill(connection: duckdb.DuckDBPyConnection, sources: QuerySources) -> None:
             connection.execute(f"CREATE TABLE {made} AS SELECT * FROM _given")
             connection.unregister("_given")
             continue
-        connection.execute(f"CREATE TABLE {_identifier('_' + view.name)} AS SELECT * FROM _given")
+        connection.execute(f"CREATE TABLE {_EMPTY}.{made} AS SELECT * FROM _given")
         connection.unregister("_given")
         paths = ", ".join(_text(str(path)) for path in files)
         grown = TRIALS.name in sources.tables and view.name not in _WITHOUT_TRIALS
         complete = " WHERE trial_id IN (SELECT trial_id FROM trials)" if grown else ""
         connection.execute(
-            f"CREATE VIEW {made} AS SELECT * FROM {_identifier('_' + view.name)} UNION ALL BY NAME "
+            f"CREATE VIEW {made} AS SELECT * FROM {_EMPTY}.{made} UNION ALL BY NAME "
             f"SELECT * FROM read_parquet([{paths}], union_by_name = true){complete}"
         )
     for name, select in sources.selects.items():

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import typer
 
+from meshwise.archive.findings import FINDINGS_NAME
 from meshwise.archive.imported import SERIES, importing
 from meshwise.cli.export import bad_option
 from meshwise.core.errors import MeshwiseError
@@ -83,14 +84,14 @@ def from_prometheus(
     with importing(out) as writer:
         brought = bring(api, wanted, writer, lambda text: typer.echo(text, err=True))
         about = _about(str(api.to), version, wanted, brought)
-        writer.keep(about)
+        writer.close()
         series = pl.from_arrow(pq.read_table(writer.place / f"{SERIES.name}.parquet"))
         assert isinstance(series, pl.DataFrame)
         document = to_json(imported_findings(series, about))
         with disk_troubles(out.absolute().parent):
-            (writer.place / "findings.json").write_text(
-                json.dumps(document, indent=1, allow_nan=False) + "\n"
-            )
+            text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+            (writer.place / FINDINGS_NAME).write_text(text)
+            writer.keep(about)
     levels = len(document["findings"])
     if as_json:
         typer.echo(json.dumps({"directory": str(out), "levels": levels, **about}, indent=1))

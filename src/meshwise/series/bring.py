@@ -21,6 +21,7 @@ from meshwise.core import messages
 from meshwise.series.meshes import CONTAINER_METRICS, MESH_METRICS, AskedMetric, Belonging, Pods, belonging
 from meshwise.series.prometheus import PrometheusApi, RangeSeries
 
+MOST_SERIES = 500_000
 MOST_TROUBLES = 100_000
 """Rows; further ones are counted only."""
 _LATE_STEPS = 1.5
@@ -91,6 +92,9 @@ class _Bringing:
             labels = json.dumps(dict(sorted(each.labels.items())))
             series = self.series.get((asked.metric, labels))
             if series is None:
+                if len(self.series) >= MOST_SERIES:
+                    most = f"{MOST_SERIES:,} series"
+                    raise messages.TOO_MUCH.error(self.server, most=most, reason=f"at {asked.metric}")
                 of = belonging(asked, each.labels, self.pods)
                 series = _Series(len(self.series), asked, of, labels)
                 self.series[asked.metric, labels] = series
