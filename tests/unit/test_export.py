@@ -32,8 +32,17 @@ from meshwise.series.of_archive import BOUNDS_S, lines_of
 from meshwise.series.otlp import requests_of as otlp_requests
 from meshwise.series.remote_write import SLICE_MS, STALE, requests_of, write_request_class
 from meshwise.series.sending import sent
+from meshwise.study.file.read import parse_study
 from meshwise.telemetry import envoy
 
+COUNTED = """\
+name: counted
+environments: [none, istio]
+factors: {posture: [none, plaintext, strict], rate: 200/s}
+trial: {warmup: 100ms, duration: 500ms}
+blocks: 2
+count: {executions: 2}
+"""
 LEVEL = {"kind": "level", "mesh": "istio", "posture": "strict"}
 NO_WAIT = Retries(sleep=lambda seconds: None)
 
@@ -83,6 +92,8 @@ def test_names_have_base_units(metric: str, name: str, kind: str, unit: str, fac
 
 def test_a_finding_per_request_has_base_units_too() -> None:
     assert base_unit("cpu_us_per_request") == ("cpu_seconds_per_request", "", 1e-6)
+    assert base_unit("ns_per_instruction") == ("seconds_per_instruction", "", 1e-9)
+    assert base_unit("throughput_rps") == ("throughput_per_second", "", 1.0)
     assert base_unit("response_p50_us") == ("response_p50_seconds", "seconds", 1e-6)
 
 
@@ -161,6 +172,30 @@ def test_telemetry_is_in_base_units(archive: Path) -> None:
     assert sum(float(s.values.sum()) for s in mine) == pytest.approx(rows[0][0])
     assert sum(len(s.values) for s in mine) == rows[0][1]
     assert {dict(s.labels)["process"] for s in mine} == {"proxy", "service", "instrument"}
+
+
+def test_counts_are_summed_over_the_windows_of_a_kind(tmp_path: Path) -> None:
+    counted = parse_study(COUNTED, "counted.yaml")
+    run_fake(tmp_path / "c", counted)
+    rows = asked(
+        tmp_path / "c",
+        "SELECT trial_id, source, kind, sum(value), sum(requests) FROM counts WHERE metric = 'instructions' "
+        "GROUP BY ALL",
+    )
+    assert rows
+    found = {
+        (
+            name,
+            told["trial"],
+            f"{told['mesh']}/{told['process_set']}/{told['workload']}/proxy",
+            told["kind"],
+        ): s
+        for (name, labels), s in all_series(tmp_path / "c").items()
+        if name.startswith("meshwise_counted_") and "name" not in (told := dict(labels))
+    }
+    for trial_id, source, kind, value, requests in rows:
+        assert found["meshwise_counted_instructions", trial_id, source, kind].values[-1] == value
+        assert found["meshwise_counted_requests", trial_id, source, kind].values[-1] == requests
 
 
 def test_findings_are_there_with_their_bounds(archive: Path) -> None:

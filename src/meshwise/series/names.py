@@ -51,6 +51,7 @@ _BASE = (
     ("_s", "_seconds", "seconds", 1.0),
     ("_bytes", "_bytes", "bytes", 1.0),
     ("_ratio", "_ratio", "ratio", 1.0),
+    ("_rps", "_per_second", "", 1.0),
 )
 """Ending, base ending, unit, and what a value is multiplied by."""
 _NOW = frozenset(
@@ -61,6 +62,8 @@ _NOW = frozenset(
 
 def base_unit(name: str) -> tuple[str, str, float]:
     """Name in base units, the unit, and the factor: `cpu_us_per_request` is `cpu_seconds_per_request`."""
+    if name.startswith("ns_per_"):
+        return "seconds_" + name.removeprefix("ns_"), "", 1e-9
     stem, per, rest = name.partition("_per_request")
     for ending, base, unit, factor in _BASE:
         if stem.endswith(ending):

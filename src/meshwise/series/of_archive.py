@@ -52,6 +52,9 @@ TRIAL = MetricFamily(
     f"{PREFIX}trial", MetricKind.INFO, "", "a trial with all its factors, from its time 0 to its end"
 )
 EVENT = MetricFamily(f"{PREFIX}event_active", MetricKind.GAUGE, "", "1 while something is done to a trial")
+COUNTED_REQUESTS = MetricFamily(
+    f"{PREFIX}counted_requests", MetricKind.GAUGE, "", "requests answered while instructions were counted"
+)
 _POINT_NS = 1_000_000
 """Prometheus keeps no two points of one millisecond."""
 _ENDS = ("mesh", "posture", "protocol")
@@ -192,17 +195,24 @@ class _Trial:
             yield TimeLine(EVENT, labels, self._at(times), values)
 
     def _counts(self, table: pl.DataFrame) -> Iterator[TimeLine]:
+        """Sums over the windows of a kind, and the requests that were answered in them."""
         at = np.array([int(self._row["stored_unix_ns"])], np.int64)
-        for row in table.to_dicts():
-            family = MetricFamily(
-                f"{PREFIX}counted_{cleaned(str(row['metric']))}", MetricKind.GAUGE, "",
-                f"{row['metric']} of one window under a counter",
-            )  # fmt: skip
-            told = {
-                name: row[name] for name in ("window", "kind", "counter", "name", "requests", "connections")
-            }
-            labels = labels_of({**told, **_source(str(row["source"])), **self._own})
-            yield TimeLine(family, labels, at, np.array([float(row["value"])]))
+        keys = ("kind", "source", "counter", "metric", "name")
+        sums = table.group_by(*(pl.col(key).cast(pl.String) for key in keys), maintain_order=True).agg(
+            pl.col("value").sum(), pl.col("requests").sum()
+        )
+        for kind, source, counter, metric, name, value, requests in sums.iter_rows():
+            told = {"kind": kind, "counter": counter, **_source(source), **self._own}
+            of_all = {COUNTED_REQUESTS: requests} if metric == "instructions" else {}
+            for family, number in ({counted_family(metric): value} | of_all).items():
+                labels = labels_of(told if family is COUNTED_REQUESTS else {**told, "name": name})
+                yield TimeLine(family, labels, at, np.array([float(number)]))
+
+
+def counted_family(metric: str) -> MetricFamily:
+    """Of what was counted in a trial's windows of a kind."""
+    words = f"{metric} of all windows of a kind, under a counter"
+    return MetricFamily(f"{PREFIX}counted_{cleaned(metric)}", MetricKind.GAUGE, "", words)
 
 
 def _source(text: str) -> dict[str, str]:
