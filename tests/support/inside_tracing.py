@@ -12,6 +12,7 @@ from dataclasses import replace
 import polars as pl
 
 from meshwise.core.errors import MeshwiseError
+from meshwise.core.patience import USUAL
 from meshwise.load.traced import Tracing
 from meshwise.measure.spans import SPAN_COLUMNS, WHOLE, measure_spans, traces
 from meshwise.mesh.istio.mesh import IstioMesh
@@ -159,7 +160,7 @@ def bank() -> int:
         PATIENT, duration_ns=10**9, mix=((BankOperation.PROFILE, 1.0), (BankOperation.STATEMENT, 1.0))
     )
     question = study([one], trial=plan)
-    with LocalTestbed(question, {MeshName.ISTIO: IstioMesh()}) as bed:
+    with LocalTestbed(question, {MeshName.ISTIO: IstioMesh()}, patience=replace(USUAL, ready_s=150.0)) as bed:
         bed.restart(0)
         for trial, outcome in measured(bed, question).items():
             tell(trial, outcome)

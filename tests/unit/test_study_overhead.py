@@ -105,3 +105,20 @@ def test_a_round_that_may_be_crowded_is_warned_of_by_its_hops() -> None:
     assert not any("arms wait" in each for each in doubts(study(factors % 1)))
     (doubt,) = (each for each in doubts(study(factors % 4)) if "arms wait" in each)
     assert "comparisons of tails are flagged" in doubt
+
+
+def test_a_traced_study_waits_for_its_exporters_and_has_room_for_spans() -> None:
+    text = (
+        "environments: [none, linkerd]\nfactors: {{posture: [none, strict], rate: 100/s, tracing: [0%{0}]}}\n"
+        "trial: {{warmup: 1s, duration: 4s}}\nblocks: 2\nalone: 0\ncontrol: {{twin: none}}\n"
+    )
+    plain, traced = study(text.format("")), study(text.format(", 50%"))
+    assert needs_of(plain).spans == 0
+    assert needs_of(traced).spans == 2 * 100 * 0.5 * 6 * 5, (
+        "two arms, half of the requests, a hop, five seconds"
+    )
+    (arms,) = block_rounds(traced)
+    (untraced,) = block_rounds(plain)
+    assert round_s(arms) - round_s(untraced) > 10, "linkerd2-proxy sends what it has every ten seconds"
+    each = estimate(traced).disk_bytes / estimate(traced).trials
+    assert each > estimate(plain).disk_bytes / estimate(plain).trials + 50_000

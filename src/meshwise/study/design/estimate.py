@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from meshwise.study.design.alone import alone_in
 from meshwise.study.design.counting import counting_design, planned_windows
+from meshwise.study.design.needs import spans_of
 from meshwise.study.design.overhead import ROUND_S, arm_s, rounds_s, start_s
 from meshwise.study.design.rounds import CROWDED_SHARE, Task, block_rounds, block_tasks
 from meshwise.study.design.search import INVALID_TRIES, most_steps, usual_steps
@@ -133,8 +134,7 @@ def disk_bytes(study: Study, trials: int) -> int:
     ]
     rows = sum(rates) / max(len(tasks), 1) * seconds
     spans = sum(
-        rate * cell.traced_share * (3 * len(cell.topology.workloads) - 1)
-        for rate, (cell, _) in zip(rates, tasks, strict=True)
+        rate * cell.traced_share * spans_of(cell) for rate, (cell, _) in zip(rates, tasks, strict=True)
     )
     span_rows = spans / max(len(tasks), 1) * seconds
     return int(trials * (rows * REQUEST_ROW_BYTES + span_rows * SPAN_ROW_BYTES + TRIAL_FILE_BYTES))

@@ -20,6 +20,10 @@ COUNTED_BYTES = {MeshName.ISTIO: 400 << 20, MeshName.LINKERD: 200 << 20}
 """What a sidecar takes more under callgrind."""
 ISTIOD_BYTES = 240 << 20
 """What istiod takes with 40 sidecars; 130 MiB with three."""
+RECEIVER_BYTES = 40 << 20
+"""The receiver of spans, without any."""
+SPAN_BYTES = 4000
+"""Of a span after its trial: as it came, decoded, and as a row."""
 INOTIFY_OF_ENVOY = 9
 """What an Envoy makes to watch its configuration (counted in /proc/PID/fd), whatever its workers."""
 OWN_FILES = 1024
@@ -40,6 +44,8 @@ class Needs:
     """Open at once in its largest round, from one process: the instrument, or the client that counts."""
     istiod: bool = False
     """The real one runs beside it."""
+    spans: int = 0
+    """Of its largest round, where something is traced."""
 
     @property
     def sidecars(self) -> int:
@@ -64,7 +70,8 @@ class Needs:
         beside = sum(BESIDE_SERVICE_BYTES[mesh] * count for mesh, count in self.workloads.items())
         counted = sum(COUNTED_BYTES.get(mesh, 0) * count for mesh, count in self.workloads.items())
         istiod = ISTIOD_BYTES if self.istiod else 0
-        return beside + BANK_BYTES * self.banks + (counted if self.counting else 0) + istiod
+        traced = RECEIVER_BYTES + SPAN_BYTES * self.spans if self.spans else 0
+        return beside + BANK_BYTES * self.banks + (counted if self.counting else 0) + istiod + traced
 
 
 def environments_of(study: Study, *, counting: bool = False) -> dict[tuple[str, int, MeshName], list[Cell]]:
@@ -89,7 +96,20 @@ def needs_of(study: Study, *, counting: bool = False) -> Needs:
         banks += any(cell.shape is TopologyKind.BANK for cell in cells)
     connections = _connections(study, counting=counting)
     istiod = study.control_plane is ControlPlane.ISTIOD
-    return Needs(len(environments), workloads, banks, counting, connections, istiod)
+    spans = 0 if counting else max((_spans(study, arms) for arms in block_rounds(study)), default=0)
+    return Needs(len(environments), workloads, banks, counting, connections, istiod, spans)
+
+
+def spans_of(cell: Cell) -> int:
+    """Of a traced request, at most: Linkerd's sidecars have two each, and a call has one at either end."""
+    return 6 * (len(cell.topology.workloads) - 1)
+
+
+def _spans(study: Study, arms: Iterable[Task]) -> int:
+    seconds = (study.trial.warmup_ns + study.trial.duration_ns) / 1e9
+    return round(
+        sum(task.cell.rate_rps * task.cell.traced_share * spans_of(task.cell) for task in arms) * seconds
+    )
 
 
 def _connections(study: Study, *, counting: bool) -> int:
