@@ -53,13 +53,24 @@ trial: {warmup: 100ms, duration: 24s}
 events: [{posture: strict, at: [4s, 10s, 16s]}]
 blocks: 5
 """
+RESTARTS = """\
+name: restarts
+seed: 5
+environments: [istio]
+factors: {posture: [strict], rate: 400/s}
+arrangement: together
+trial: {warmup: 100ms, duration: 16s}
+events: [{restart: proxy, every: 4s}]
+alone: 0
+blocks: 5
+"""
 PLACES = (Against.PLACEBO, Against.ARM)
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("events")
-    for name, text in (("together", TOGETHER), ("apart", APART)):
+    for name, text in (("together", TOGETHER), ("apart", APART), ("restarts", RESTARTS)):
         study = parse_study(text, "study.yaml")
         run_fake(found / name, study, FakeTestbed(study, thin=1))
     return found
@@ -100,6 +111,25 @@ def test_what_was_planted_is_found(directory: Path, event: str) -> None:
     assert lasts.high is not None
     assert lasts.low - 20 <= truth.lasts_ms <= lasts.high + 20
     assert found["event_converge_ms", Against.NOTHING].estimate == pytest.approx(5.0)
+
+
+def test_failures_around_a_restart_are_counted_by_kind_and_drawn(directory: Path) -> None:
+    found, truth = of(analysed(directory / "restarts"), "restart proxy"), EFFECTS["restart proxy"]
+    for against in PLACES:
+        failures = found["event_failures", against]
+        assert failures.verdict is Verdict.DISTINGUISHABLE
+        assert failures.estimate == pytest.approx(truth.fails)
+        assert failures.event is not None
+        assert failures.event.errors == {"reset": truth.fails * failures.event.occurrences}
+        assert (
+            f"{truth.fails * 15} requests failed around it, 5.00 requests more each time" in failures.sentence
+        )
+        disturbed = found["event_disturbed_requests", against]
+        assert disturbed.estimate == pytest.approx(truth.lasts_ms * 0.4, rel=0.05)
+    record = read_record(ArchiveReader.open(directory / "restarts"))
+    page = render(reported(directory / "restarts"), record)
+    assert page.count("failed requests</text>") == 2, "around it, and over the trial"
+    assert 'class="event-failed"' in page
 
 
 def test_the_last_request_under_the_old_rule_is_named_by_kind_of_connection(directory: Path) -> None:

@@ -51,6 +51,7 @@ from meshwise.stats.interval import (
     t_quantile,
 )
 from meshwise.stats.multiplicity import benjamini_hochberg, holm
+from meshwise.stats.scan import Stretch
 from meshwise.stats.verdict import Doubt, Evidence, Verdict, judge
 
 PRIMARY = MetricKey("event_disturbed_requests")
@@ -247,8 +248,8 @@ def _plain(of: EventOfCell, naming: Naming, settings: Settings) -> Iterator[Find
 
 
 def _lasts(of: EventOfCell, facts: EventFacts, naming: Naming, settings: Settings) -> Finding:
-    """The end of the last window; its interval by the jackknife over executions (Tukey 1958), never narrower
-    than a bin."""
+    """The end of the stretch that stands out most; its interval by the jackknife over executions (Tukey
+    1958), never narrower than a bin."""
     cohort, looked = of.cohort, of.cohort.arms[0].around.looked
     every, without = cohort.windows
     n, flags = len(without), tuple(_flags(of))
@@ -256,15 +257,19 @@ def _lasts(of: EventOfCell, facts: EventFacts, naming: Naming, settings: Setting
                   missing=Verdict.NOT_DISTINGUISHABLE)  # fmt: skip
     if not every:
         return found
-    estimate, bin_ms = looked.at_ms(every[-1].end), looked.bin_ns / 1e6
+    estimate, bin_ms = looked.at_ms(_main(every).end), looked.bin_ns / 1e6
     low = high = None
     if n >= 2:
-        left = np.array([looked.at_ms(each[-1].end) if each else 0.0 for each in without.values()])
+        left = np.array([looked.at_ms(_main(each).end) if each else 0.0 for each in without.values()])
         error = float(np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum()))
         half = max(bin_ms, t_quantile(0.5 + settings.confidence / 2, n - 1) * error)
         low, high = max(0.0, estimate - half), estimate + half
     found = replace(
         found, estimate=estimate, low=low, high=high, n=n, verdict=None,
-        method="end of the windows found; jackknife over executions", sentence="",
+        method="end of the main window found; jackknife over executions", sentence="",
     )  # fmt: skip
     return replace(found, sentence=event_sentence.of_level(found, naming.place(of.cell)))
+
+
+def _main(found: Sequence[Stretch]) -> Stretch:
+    return max(found, key=lambda each: each.score)

@@ -4,7 +4,8 @@ The score of a stretch is its sum over the root of its weight, divided by the sp
 that length in null curves, so that what depends from bin to bin counts no more than it does there. The limit
 is a quantile of the highest score of each null curve (a multi-scale scan statistic; for curves against
 permuted ones Maris & Oostenveld 2007), so the chance that anything is found where nothing is holds for all
-places and lengths together. One-sided: what is lower than usual is not looked for.
+places and lengths together; a second stretch must exceed the highest of all. One-sided: what is lower than
+usual is not looked for.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from meshwise.stats.arrays import FloatArray, IntArray
 from meshwise.stats.quantile import quantile
 
 MOST_STRETCHES = 4
-FURTHER = 0.1
-"""Of the chance that anything is found where nothing is: what a further stretch may have."""
 LENGTH_STEP = 1.25
 """From one length to the next."""
 
@@ -59,10 +58,7 @@ def standing_out(
         if spread > 0:
             highest = np.maximum(highest, scores.max(axis=1) / spread)
     finite = np.sort(highest[np.isfinite(highest)])
-    limit, further = (
-        quantile(finite, level) if len(finite) else np.inf
-        for level in (confidence, 1 - FURTHER * (1 - confidence))
-    )
+    limit = quantile(finite, confidence) if len(finite) else np.inf
     found: list[Stretch] = []
     rest = curve.copy()
     while len(found) < MOST_STRETCHES:
@@ -70,7 +66,7 @@ def standing_out(
         if best is None or not best.score > limit:
             break
         found.append(Stretch(best.start, best.end, best.score / limit))
-        limit = further
+        limit = max(limit, float(finite[-1]))
         rest[max(0, best.start - 1) : best.end + 1] = 0.0
     return tuple(sorted(found, key=lambda each: each.start))
 
