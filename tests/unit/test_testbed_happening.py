@@ -119,12 +119,14 @@ def happened(
     window_ms: int = 200,
     ends_ms: int | None = None,
 ) -> tuple[list[dict[str, Any]], Happenings]:
-    with ThreadPoolExecutor(1) as hands:
+    with ThreadPoolExecutor(2) as hands:
         found = Happenings(
             [arm(mesh or Talking(), bed or Bed(), tmp_path)], Timeline(declared), window_ms * MS, hands
         )
         found.begin(time.monotonic_ns(), {"linkerd/a"})
-        time.sleep((window_ms if ends_ms is None else ends_ms) / 1000)
+        deadline = time.monotonic() + (window_ms if ends_ms is None else ends_ms) / 1000
+        while time.monotonic() < deadline and not found.failure_of("linkerd/a"):
+            time.sleep(0.005)
         found.end()
     table = found.events_of("linkerd/a")
     assert table is not None
@@ -193,17 +195,40 @@ def test_what_fails_for_a_while_meets_what_is_asked_meanwhile(tmp_path: Path) ->
     mesh = Talking()
     rows, _ = happened(
         tmp_path,
-        Declared(Fail(Failing.RENEWAL, 80 * MS), (20 * MS,)),
-        Declared(Rotate(Rotated.LEAF), (50 * MS, 150 * MS)),
+        Declared(Fail(Failing.RENEWAL, 600 * MS), (0,)),
+        Declared(Rotate(Rotated.LEAF), (300 * MS, 1000 * MS)),
         mesh=mesh,
+        window_ms=1100,
     )
     assert mesh.said == ["fails", "Rotate", "works", "Rotate"]
     [failure] = [row for row in rows if row["event"] == "fail renewal"]
     assert failure["target"] == "linkerd/a"
-    assert failure["done_ns"] >= 100 * MS
+    assert failure["done_ns"] >= 600 * MS
     during, after = ([row for row in rows if row["occurrence"] == number] for number in (1, 2))
     assert {(row["done_ns"], row["detail"][NOT_DONE]) for row in during} == {(None, "refused")}
     assert all(row["done_ns"] for row in after)
+
+
+def test_what_waits_for_a_failure_to_be_over_does_not_keep_it_from_being_over(tmp_path: Path) -> None:
+    """A proxy that starts anew while its control plane stands still is ready when that goes on."""
+
+    class Waiting(Talking):
+        def carry_out(self, *given: Any) -> Sequence[Taken]:
+            deadline = time.monotonic() + 10
+            while self.failing_now and time.monotonic() < deadline:
+                time.sleep(0.005)
+            return super().carry_out(*given)
+
+    mesh = Waiting()
+    rows, found = happened(
+        tmp_path,
+        Declared(Fail(Failing.RENEWAL, 100 * MS), (20 * MS,)),
+        Declared(Rotate(Rotated.LEAF), (50 * MS,)),
+        mesh=mesh,
+    )
+    assert mesh.said == ["fails", "works", "Rotate"]
+    assert found.failure_of("linkerd/a") == ""
+    assert all(row["done_ns"] >= 120 * MS for row in rows)
 
 
 def test_what_a_mesh_cannot_is_said_and_not_begun(tmp_path: Path) -> None:
@@ -232,9 +257,10 @@ def test_a_control_plane_that_does_not_come_back_ends_the_trial(tmp_path: Path) 
     rows, found = happened(
         tmp_path,
         Declared(Fail(Failing.CONTROLLER, 20 * MS, RenewalFault.GONE), (10 * MS,)),
-        Declared(Rotate(Rotated.LEAF), (100 * MS,)),
+        Declared(Rotate(Rotated.LEAF), (10**10,)),
         mesh=mesh,
         bed=Bed(gone=True),
+        window_ms=20_000,
     )
     assert "event `fail controller` at 10ms failed" in found.failure_of("linkerd/a")
     assert mesh.said == [], "nothing more is done to it"

@@ -1,7 +1,8 @@
 """Carries a study's events out on this machine, while a round is measured: intended, begun, done.
 
-Each arm to which something happens has a worker of its own beside the one who watches, so that what takes
-long delays neither the watcher nor another arm. Within an arm one thing is done after the other: what begins
+Each arm to which something happens has two threads beside the one who watches: one for failures that go on
+for a while, one for all else. So what takes long delays neither the watcher nor another arm nor the end of a
+failure, for which it may be waiting. Otherwise one thing is done after the other within an arm: what begins
 late because of that says so (`begun_ns`).
 
 Workers are threads of a pool that lives as long as the testbed, because what a thread starts ends with it
@@ -100,30 +101,36 @@ def _change(cell: Cell, occurrence: Occurrence) -> Change | None:
 
 
 class _Worker:
-    """Goes through the events of one arm, in the order of time."""
+    """Goes through the events of one arm, in the order of time; in two threads, each with its own."""
 
     def __init__(self, arm: DisturbedArm, occurrences: Sequence[Occurrence], window_ns: int) -> None:
         self.arm = arm
         self._window_ns = window_ns
         self.rows: list[EventRow] = []
         self.failure = ""
-        self._steps = sorted(
-            (step for each in occurrences for step in _steps(each)), key=lambda step: step.place
-        )
+        self._steps = {
+            goes_on: sorted(
+                (step for each in occurrences if _goes_on(each) is goes_on for step in _steps(each)),
+                key=lambda step: step.place,
+            )
+            for goes_on in (True, False)
+        }
         self._turns = dict.fromkeys(Restarted, 0)
         self._going_on: dict[int, tuple[ExitStack, int]] = {}
         """Failures that are not over, by number, with when each began."""
 
-    def run(self, zero_ns: int, stop: threading.Event) -> None:
-        """Until all is done, something fails, or `stop` is set. What goes on is over when it returns."""
+    def run(self, goes_on: bool, zero_ns: int, stop: threading.Event) -> None:
+        """Until all is done, something fails, or `stop` is set. What goes on is over when it returns.
+        `goes_on`: the failures that do; else all other events."""
         try:
-            for step in self._steps:
+            for step in self._steps[goes_on]:
                 if _slept(zero_ns + step.at_ns, stop) and not self.failure:
                     self._take(step, zero_ns)
                 elif not step.ends:
                     self._not_begun(step.occurrence, OVER)
         finally:
-            self._end_all(zero_ns)
+            if goes_on:
+                self._end_all(zero_ns)
 
     def _take(self, step: _Step, zero_ns: int) -> None:
         occurrence = step.occurrence
@@ -179,7 +186,7 @@ class _Worker:
 
     def _end_all(self, zero_ns: int) -> None:
         """Whatever the trial's end found going on."""
-        for step in self._steps:
+        for step in self._steps[True]:
             if step.ends:
                 self._end(step.occurrence, zero_ns)
 
@@ -252,7 +259,7 @@ class Happenings:
     timeline: Timeline
     window_ns: int
     hands: Executor
-    """Its threads live as long as what they start."""
+    """At least two threads for each arm; they live as long as what they start."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _workers: dict[str, _Worker] = field(default_factory=dict)
     _running: list[Future[None]] = field(default_factory=list)
@@ -273,7 +280,9 @@ class Happenings:
             if arm.environment in environments
         }
         self._running = [
-            self.hands.submit(worker.run, zero_ns, self._stop) for worker in self._workers.values()
+            self.hands.submit(worker.run, goes_on, zero_ns, self._stop)
+            for worker in self._workers.values()
+            for goes_on in (True, False)
         ]
 
     def failure_of(self, environment: str) -> str:
@@ -308,6 +317,10 @@ class Happenings:
         found = [EVENT_LATE(count=len(late), most_ms=LATE_NS // 10**6)] if late else []
         found += [EVENT_FAILED(words=worker.failure)] if worker.failure else []
         return tuple(map(str, found))
+
+
+def _goes_on(occurrence: Occurrence) -> bool:
+    return isinstance(occurrence.act, Fail | Skew)
 
 
 def _steps(occurrence: Occurrence) -> tuple[_Step, ...]:

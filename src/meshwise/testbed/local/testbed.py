@@ -110,7 +110,7 @@ class LocalTestbed:
                 self._home, environments, self._pods, self._cpus.instrument, self._patience, stack
             )
             stack.enter_context(self._application)
-            self._hands = stack.enter_context(ThreadPoolExecutor(len(environments), "event"))
+            self._hands = stack.enter_context(ThreadPoolExecutor(2 * len(environments), "event"))
             for environment in environments:
                 self._capture(environment)
             self._stack = stack.pop_all()
