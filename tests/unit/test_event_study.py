@@ -126,6 +126,8 @@ def test_failures_around_a_restart_are_counted_by_kind_and_drawn(directory: Path
         )
         disturbed = found["event_disturbed_requests", against]
         assert disturbed.estimate == pytest.approx(truth.lasts_ms * 0.4, rel=0.05)
+    lasts = found["event_lasts_ms", Against.NOTHING].estimate
+    assert lasts == pytest.approx(truth.lasts_ms, abs=20), "and not a stretch that chance found behind it"
     record = read_record(ArchiveReader.open(directory / "restarts"))
     page = render(reported(directory / "restarts"), record)
     assert page.count("failed requests</text>") == 2, "around it, and over the trial"
