@@ -42,6 +42,8 @@ blocks: {blocks}
 """
 MESHWISE = Path(sys.executable).with_name("meshwise")
 TARGET_S = 30.0
+ROWS_OF_A_BLOCK = 13 * 11 * 10_000
+"""Eleven cells and two controls, 11 s with their warm-up, at 10,000/s."""
 
 
 def last_trial(archive: Path) -> tuple[str, int, float]:
@@ -92,7 +94,7 @@ def by_blocks(archive: Path, place: Path) -> tuple[float, float, float, bool]:
 
 def many_rows(rows: int, place: Path) -> dict[str, float]:
     """A study with so many requests, asked by the command; its peak of memory."""
-    study = STUDY.format(rate=10_000, blocks=max(1, round(rows / (10_000 * 11 * 16))))
+    study = STUDY.format(rate=10_000, blocks=max(2, -(-rows // ROWS_OF_A_BLOCK)))
     run_fake(place, parse_study(study, "many.yaml"))
     what = "mesh, posture, count(*) AS n, quantile_cont(response_us, 0.99) AS p99"
     sql = f"SELECT {what} FROM responses GROUP BY ALL"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from meshwise.telemetry.counters import is_counter
 
@@ -72,6 +73,7 @@ def base_unit(name: str) -> tuple[str, str, float]:
     return name, "", 1.0
 
 
+@lru_cache(maxsize=4096)
 def family_of(metric: str) -> tuple[MetricFamily, float]:
     """Of a metric of telemetry, and the factor to its base unit."""
     counts = is_counter(metric)
@@ -88,6 +90,7 @@ def cleaned(name: str) -> str:
     return f"_{found}" if found[:1].isdigit() else found
 
 
+@lru_cache(maxsize=4096)
 def label_name(name: str) -> str:
     """Only what a label's name may have; two underscores at the beginning are Prometheus's own."""
     return cleaned(name.lstrip("_")) or "label"

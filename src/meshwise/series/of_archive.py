@@ -68,13 +68,18 @@ def lines_of(reader: ArchiveReader, step_ns: int = STEP_NS) -> Iterator[Sequence
     timed = trials.filter(pl.col("started_unix_ns").is_not_null()).sort("started_unix_ns")
     if timed.is_empty():
         raise messages.NOTHING_TO_EXPORT.error(str(reader.directory))
-    events = reader.events().with_columns(pl.col("trial_id").cast(pl.String))
-    counts = reader.counts().with_columns(pl.col("trial_id").cast(pl.String))
+    events, counts = _by_trial(reader.events()), _by_trial(reader.counts())
     for row in timed.to_dicts():
-        yield _Trial(study, row).lines(reader, events, counts, step_ns)
+        trial_id = str(row["trial_id"])
+        yield _Trial(study, row).lines(reader, events.get(trial_id), counts.get(trial_id), step_ns)
     if (reader.directory / FINDINGS_NAME).exists():
         stored_ns = int(timed["stored_unix_ns"].max() or 0)  # type: ignore[arg-type]
         yield list(_findings(read_findings(reader.directory), study, stored_ns))
+
+
+def _by_trial(table: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    parts = table.with_columns(pl.col("trial_id").cast(pl.String)).partition_by("trial_id", as_dict=True)
+    return {str(trial_id): part for (trial_id,), part in parts.items()}
 
 
 class _Trial:
@@ -92,9 +97,12 @@ class _Trial:
         }
 
     def lines(
-        self, reader: ArchiveReader, events: pl.DataFrame, counts: pl.DataFrame, step_ns: int
+        self,
+        reader: ArchiveReader,
+        events: pl.DataFrame | None,
+        counts: pl.DataFrame | None,
+        step_ns: int,
     ) -> list[AnySeries]:
-        mine = pl.col("trial_id") == self._id
         found: list[AnySeries] = []
         if self._row["telemetry_rows"] is not None:
             found += self._telemetry(reader.scan_telemetry([self._id]).collect())
@@ -103,8 +111,10 @@ class _Trial:
             requests = reader.scan_requests([self._id]).filter(pl.col("intended_ns") >= 0).collect()
             counted, end_ns = self._requests(requests, step_ns)
             found += counted
-        found += self._events(events.filter(mine), end_ns)
-        found += self._counts(counts.filter(mine))
+        if events is not None:
+            found += self._events(events, end_ns)
+        if counts is not None:
+            found += self._counts(counts)
         found.append(self._info(end_ns))
         return found
 
