@@ -16,6 +16,8 @@ PROOF_FACTS = (
     ("tls_version", "TLS"),
     ("tls_group", "group"),
     ("tls_cipher", "cipher"),
+    ("server_key", "key"),
+    ("chain_depth", "intermediates"),
     ("client_identity", "client identity"),
     ("server_identity", "server identity"),
     ("workers", "workers"),

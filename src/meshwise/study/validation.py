@@ -112,7 +112,8 @@ VALIDATION: tuple[Factor, ...] = (
         columns=column(
             "tls_version", ColumnKind.TEXT, "version of TLS between sidecars: `default`, `1.2`, `1.3`", True
         ),
-        heading="TLS", short=lambda version: f"TLS {version}", spoken=lambda version, _: f"TLS {version}",
+        heading="TLS", short=lambda version: f"TLS {version}",
+        spoken=lambda version, _: "" if version == TlsVersion.DEFAULT else f"TLS {version}",
         named=lambda cell: f"tls{cell.tls_version}" if cell.tls_version is not TlsVersion.DEFAULT else "",
     ),
     Factor(

@@ -26,7 +26,7 @@ HISTORY_NS = 200 * 10**6
 """Kept of the time before a change was noticed."""
 HOLD_NS = 10**9
 """Kept after it."""
-MOST_SHARE, GRACE_NS = 0.2, 2 * HOLD_NS
+MOST_SHARE, GRACE_NS = 0.1, HOLD_NS
 """No change is noticed while more than this share of the time so far, and the grace, has been kept: where a
 machine is so busy that everything changes all the time, that is no news."""
 STEADY, DECLARED, NOTICED, ALWAYS = "steady", "event", "change", "fast"
