@@ -109,6 +109,17 @@ def test_levels_of_connections_and_streams_multiply_the_cells() -> None:
     ]
 
 
+def test_handshakes_of_a_post_quantum_group_are_not_counted_with_another_group() -> None:
+    study = parse_study(
+        "name: groups\nenvironments: [istio]\n"
+        "factors: {posture: strict, tls_group: [x25519, x25519mlkem768]}\n",
+        "groups.yaml",
+    )
+    kinds = [{window.kind for window in planned_windows(Counting(), cell)} for cell in study.cells]
+    assert [WindowKind.FRESH in each for each in kinds] == [True, False]
+    assert [WindowKind.REQUESTS in each for each in kinds] == [True, True]
+
+
 def test_a_counted_linkerd_has_one_kind_of_certificate() -> None:
     study = parse_study(
         "name: deep\nenvironments: [istio, linkerd]\n"

@@ -26,6 +26,7 @@ from meshwise.study.model import (
     Role,
     Streaming,
     Study,
+    TlsGroup,
     TopologyKind,
     Trial,
 )
@@ -132,12 +133,13 @@ def _batches(counting: Counting, cells: Sequence[Cell]) -> list[list[tuple[MeshN
 
 
 def planned_windows(counting: Counting, cell: Cell) -> tuple[PlannedWindow, ...]:
-    """The windows of one trial, in their order."""
+    """The windows of one trial, in their order. Handshakes of a post-quantum group are not counted: those
+    that are come from a client of our own, whose TLS library need not know the group, and takes another."""
     requests = PlannedWindow(WindowKind.REQUESTS, counting.requests, cell.connections)
     found = [requests] * counting.windows + [PlannedWindow(WindowKind.IDLE, 0, cell.connections)]
     if counting.warmup:
         found.insert(0, PlannedWindow(WindowKind.WARMUP, counting.warmup, cell.connections))
-    if counting.handshakes:
+    if counting.handshakes and cell.tls_group is not TlsGroup.X25519MLKEM768:
         found.append(PlannedWindow(WindowKind.FRESH, counting.handshakes, counting.handshakes))
         if cell.posture.mtls in (MtlsMode.PERMISSIVE, MtlsMode.STRICT):
             found.append(PlannedWindow(WindowKind.RESUMED, counting.handshakes, counting.handshakes))
