@@ -217,6 +217,15 @@ def test_the_user_s_own_links_are_followed_and_devices_written_to(tmp_path: Path
     assert Path("/dev/null").is_char_device()
 
 
+def test_a_pipe_is_written_to_by_the_name_that_a_shell_gives_it() -> None:
+    for_reading, for_writing = os.pipe()
+    with writing(Path(f"/dev/fd/{for_writing}")) as stream:
+        stream.write(b"new")
+    os.close(for_writing)
+    with os.fdopen(for_reading, "rb") as pipe:
+        assert pipe.read() == b"new"
+
+
 def test_a_name_that_a_directory_has_is_told(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     with pytest.raises(MeshwiseError) as caught, disk_troubles(tmp_path), Folder.open(tmp_path) as folder:

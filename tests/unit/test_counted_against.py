@@ -326,3 +326,19 @@ def test_outputs_of_a_comparison_need_one(tmp_path: Path) -> None:
     with pytest.raises(MeshwiseError, match="MW107"):
         CountOutputs(junit=tmp_path / "junit.xml").earlier()
     assert CountOutputs().earlier() is None
+
+
+def test_outputs_that_have_no_directory_are_told_before_anything_is_counted(tmp_path: Path) -> None:
+    with pytest.raises(MeshwiseError, match="MW606") as caught:
+        CountOutputs(tmp_path / "then.json", markdown=tmp_path / "not there" / "change.md").earlier()
+    assert "not there" in caught.value.where
+
+
+def test_a_comparison_that_cannot_be_written_is_an_error_with_its_place(tmp_path: Path) -> None:
+    study = replace(parse_study(LADDER, "counts.yaml"), timed=False)
+    run_fake(tmp_path / "then", study)
+    conclude(tmp_path / "then", CountOutputs(), None)
+    baseline = tmp_path / "then" / "baseline.json"
+    wanted = CountOutputs(baseline, markdown=tmp_path / "not there" / "change.md")
+    with pytest.raises(MeshwiseError, match="MW606"):
+        conclude(tmp_path / "then", wanted, read_baseline(baseline))

@@ -74,6 +74,17 @@ def test_a_study_without_sidecars_has_nothing_to_count() -> None:
         parse_study("name: alone\nenvironments: none\ncount: {}\n", "alone.yaml")
 
 
+def test_who_has_a_mesh_is_not_told_to_add_one() -> None:
+    said = (
+        "name: streams\nenvironments: [none, istio]\n"
+        "factors: {posture: [none, strict], protocol: grpc, streaming: client}\ncount: {}\n"
+    )
+    with pytest.raises(MeshwiseError, match="a stream of messages is not one request") as caught:
+        parse_study(said, "streams.yaml")
+    assert "without a mesh" not in caught.value.what
+    assert "environments" not in caught.value.remedy
+
+
 # --- the design ------------------------------------------------------------------------------------
 
 

@@ -49,14 +49,17 @@ class CountOutputs:
     as_json: bool = False
 
     def earlier(self) -> Counts | None:
-        """Read before anything is counted. Raises MW107 for outputs of a comparison without one."""
-        if self.against is not None:
-            return read_baseline(self.against)
+        """Read before anything is counted. Raises MW107 for outputs of a comparison without one, and MW606
+        for those that have no directory."""
         for option, path in (("--markdown", self.markdown), ("--junit", self.junit)):
-            if path is not None:
+            if path is None:
+                continue
+            if self.against is None:
                 reason = "it holds a comparison, and there is none"
                 raise messages.IMPOSSIBLE.error(option, reason=reason, remedy="add `--against FILE`")
-        return None
+            with disk_troubles(path.absolute().parent):
+                Folder.open(path.absolute().parent).close()
+        return None if self.against is None else read_baseline(self.against)
 
 
 def read_baseline(path: Path) -> Counts:
@@ -167,5 +170,5 @@ def _said(
 
 def _write(path: Path | None, text: str) -> None:
     if path is not None:
-        with writing(path) as stream:
+        with disk_troubles(path.absolute().parent), writing(path) as stream:
             stream.write(text.encode())

@@ -88,8 +88,6 @@ def counting_only(question: Study, path: Path) -> Study:
     counting = question.counting or Counting()
     found = counted_cells(question.cells, counting)
     if not found.cells:
-        why = next(iter(found.left_out.values()))
-        raise messages.IMPOSSIBLE.error(
-            str(path), reason=f"there is no cell to count: {why}", remedy="add a mesh to `environments`"
-        )
+        reason, remedy = found.why_none
+        raise messages.IMPOSSIBLE.error(str(path), reason=reason, remedy=remedy)
     return replace(question, counting=counting, timed=False)

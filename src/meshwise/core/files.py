@@ -228,11 +228,11 @@ class Folder:
 def writing(path: Path) -> Iterator[BinaryIO]:
     """The stream of an output that the user named. A file is replaced whole, where the user's links lead;
     what is no file (`/dev/stdout`, a FIFO) is written to as it is. Raises OSError."""
-    real = Path(os.path.realpath(path))
-    if real.exists() and not real.is_file():
-        with real.open("wb") as stream:
+    if path.exists() and not path.is_file():  # not by its resolved name: that of a pipe leads nowhere
+        with path.open("wb") as stream:
             yield stream
         return
+    real = Path(os.path.realpath(path))
     with Folder.open(real.parent) as folder, folder.writing(real.name) as stream:
         yield stream
 

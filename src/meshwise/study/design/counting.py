@@ -45,6 +45,16 @@ class CountedCells:
     merged: int
     """Cells that differ from one that is counted only by rate, or by how long a connection is kept."""
 
+    @property
+    def why_none(self) -> tuple[str, str]:
+        """Where no cell is counted: why, and what to do. Cells without a mesh are the reason only where there
+        are no others."""
+        whys = dict.fromkeys(why for cell, why in self.left_out.items() if cell.mesh is not MeshName.NONE)
+        if whys:
+            return f"there is no cell to count: {'; '.join(whys)}", "give the study cells that can be counted"
+        why = next(iter(self.left_out.values()))
+        return f"there is no cell to count: {why}", "add a mesh to `environments`"
+
 
 def counted_cells(cells: Sequence[Cell], counting: Counting) -> CountedCells:
     left_out = {cell: why for cell in cells if (why := why_not_counted(cell, counting))}

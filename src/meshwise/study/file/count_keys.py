@@ -56,10 +56,9 @@ def counting_of(part: CountPart | None, cells: tuple[Cell, ...], problems: list[
     if part.connections and max(part.connections) > part.requests:
         reason = "a window has fewer requests than connections, so some would carry none"
         problems.append(impossible(("count", "connections"), reason, "more `requests`, or fewer connections"))
-    if cells and not counted_cells(cells, found).cells:
-        why = next(iter(counted_cells(cells, found).left_out.values()))
-        reason = f"there is no cell to count: {why}"
-        problems.append(impossible(("count",), reason, "add a mesh to `environments`, or remove `count`"))
+    if cells and not (of_cells := counted_cells(cells, found)).cells:
+        reason, remedy = of_cells.why_none
+        problems.append(impossible(("count",), reason, f"{remedy}, or remove `count`"))
     return found
 
 
