@@ -14,8 +14,7 @@ studies; the 50 us lie within the interval, for P50 and mean, in as many studies
 the 0.5 % quantile of the binomial). The size of what was planted is printed from all studies in sum. Exit
 status 1 when a figure is missed.
 
-A round has 14 arms where `fs.inotify.max_user_instances` leaves 252, and 7 with the usual 128 if nobody else
-has any. `--runs` unasked: as many as make ten studies. Runs that `--keep` has kept are not measured again, so
+`--runs` unasked: as many as make ten studies. Runs that `--keep` has kept are not measured again, so
 `--runs 1`, then `--runs 2`, and so on divide the work.
 """
 
@@ -34,14 +33,12 @@ from scipy import stats
 
 from _study import measure, results_of, step_effect, whole_blocks
 from meshwise.analysis.contrast import Effect
-from meshwise.core import linux
 from meshwise.core.modes import write_private_text
 from meshwise.measure.trial import TrialResult
 from meshwise.mesh.seam import ProcessPlan
 from meshwise.service.spec import NodeSpec
 from meshwise.stats.interval import t_interval
 from meshwise.study.design.blocks import design
-from meshwise.study.design.needs import INOTIFY_OF_ENVOY
 from meshwise.study.design.rounds import MOST_SIDECARS, block_rounds
 from meshwise.study.file.read import parse_study
 from meshwise.study.graph.model import GraphService, ServiceGraph, Sleep
@@ -167,9 +164,7 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=5, help="of each run")
     parser.add_argument("--runs", type=int)
-    wanted = MOST_ARMS * 2 * INOTIFY_OF_ENVOY
-    most = linux.inotify_instances(wanted) // (2 * INOTIFY_OF_ENVOY)
-    parser.add_argument("--arms", type=int, default=most, help="of a round; default here: %(default)s")
+    parser.add_argument("--arms", type=int, default=MOST_ARMS, help="of a round; default here: %(default)s")
     parser.add_argument("--entries", type=int, default=3, help="of the policy that is planted")
     parser.add_argument("--keep", type=Path, help="keep the archives below this directory")
     asked = parser.parse_args()

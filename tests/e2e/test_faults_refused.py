@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -87,26 +86,6 @@ def test_load_to_a_closed_port_says_so() -> None:
             words, env=environment_as(ME), cwd="/", capture_output=True, text=True, timeout=60, check=False
         )
     refused(done, 3, "MW306", "check that the server listens there")
-
-
-def test_a_round_with_more_envoys_than_may_watch_files_is_refused_with_the_remedy(directory: Path) -> None:
-    """In a user namespace that allows fewer, as a machine does as it comes."""
-    need_real_proxies()
-    if shutil.which("unshare") is None:
-        pytest.skip("needs `unshare` (package util-linux)")
-    (directory / "study.yaml").write_text(
-        "name: long\nenvironments: [istio]\nfactors: {posture: [plaintext, strict], length: 16}\nblocks: 2\n"
-    )
-    words = command_as(ME, *PROGRAM, "run", str(directory / "study.yaml"), "--out", str(directory / "out"))
-    fewer = 'echo 20 > /proc/sys/user/max_inotify_instances; exec "$@"'
-    done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "sh", "-c", fewer, "sh", *words],
-        env=environment_as(ME), cwd=directory, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    refused(done, 3, "MW214", "sysctl fs.inotify.max_user_instances=512")
-    assert "51 Envoys watch their files with 459 inotify instances" in done.stderr
-    assert "20 of so many are free" in done.stderr
-    assert not (directory / "out").exists()
 
 
 def test_a_round_with_more_connections_than_files_may_be_open_is_refused_with_the_remedy(

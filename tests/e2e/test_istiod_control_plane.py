@@ -28,7 +28,7 @@ def test_the_ladder_is_proven_on_what_istiod_generates(person: str) -> None:
     assert describes["describes"]["control_plane"].startswith("istiod ")
     codes = set(fidelity["fidelity"])
     assert "istio-istiod" in codes
-    assert not {"istio-endpoints", "istio-san-type", "istio-typed-struct"} & codes
+    assert not {"istio-san-type", "istio-typed-struct"} & codes
 
 
 def test_a_push_and_an_istiod_that_has_gone() -> None:

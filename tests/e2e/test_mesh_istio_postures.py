@@ -116,10 +116,23 @@ def test_a_proxy_with_other_workers_is_not_proven() -> None:
     assert seen["failed"] == wanted
 
 
-def test_a_refused_configuration_is_named() -> None:
-    (seen,) = play(ROOT, "refused")
-    assert seen["code"] == "MW404"
-    assert "nonsense" in seen["text"]
+def test_a_refused_configuration_is_named_in_the_proxys_words_and_the_former_holds() -> None:
+    pushed, reset, kept, again = play(ROOT, "refused")
+    for seen in (pushed, reset):
+        assert seen["code"] == "MW404"
+        assert "Error adding/updating cluster(s)" in seen["text"]
+        assert "Failed to initialize ECDH curves nonsense" in seen["text"]
+    assert kept == {"kept": []}
+    assert again == {"again": True}
+
+
+def test_without_its_control_plane_a_proxy_keeps_what_it_has_and_goes_on_when_it_is_back() -> None:
+    without, refused, behind, back, whole = play(ROOT, "uncontrolled")
+    assert without["without"]["passed"], without
+    assert refused["code"] == "MW421"
+    assert behind == {"behind": 0}
+    assert back["back"]["passed"], back
+    assert whole == {"whole": []}, "killed in the middle of a long push"
 
 
 def test_no_connection_outlives_its_posture() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from meshwise.mesh.delivery.files import FileDelivery
 from meshwise.mesh.delivery.seam import ProxyConfig
-from meshwise.mesh.istio import posture, tls
+from meshwise.mesh.delivery.stream import SOURCES
+from meshwise.mesh.istio import posture
 from meshwise.mesh.istio.resources import parse
 from meshwise.mesh.istio.translate import translate
 from meshwise.mesh.istio.view import Options, View, view_of
@@ -49,9 +49,6 @@ ONE_THING: tuple[tuple[RuleKind, RulePlace], ...] = (
     *((kind, RulePlace.HIT) for kind in RuleKind),
 )
 """Further rules of every kind, and in every place."""
-
-
-SOURCES = FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, None).sources
 
 
 def placement(length: int = 2, directory: Path = Path("/run/meshwise")) -> Placement:

@@ -6,10 +6,13 @@ applies and proves postures. A program, because a world is a fork and pytest has
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +23,11 @@ from pathlib import Path
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.process import OwnedProcess
 from meshwise.mesh.changes import Change, Taken
+from meshwise.mesh.delivery.names import CONTROLLER_DIRECTORY, SNAPSHOT_FILE
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.istio.view import Options
 from meshwise.mesh.none.mesh import NoneMesh
-from meshwise.mesh.seam import OUTSIDER, LocalMesh, PlacedWorkload, Placement, Proof
+from meshwise.mesh.seam import OUTSIDER, Delivered, LocalMesh, PlacedWorkload, Placement, Proof
 from meshwise.service.spec import NodeSpec, Upstream
 from meshwise.study.grid.expressible import inexpressible
 from meshwise.study.model import (
@@ -63,6 +67,10 @@ class Ground:
     dial: Dial
     start_again: Callable[[str], None] = field(default=lambda workload: None)
     """Ends this workload's proxy with SIGTERM and starts it again; returns when it is ready."""
+    running: dict[tuple[str, str], OwnedProcess] = field(default_factory=dict)
+    """The mesh's own processes, by pod and role."""
+    start: Callable[[tuple[str, str]], None] = field(default=lambda key: None)
+    """Starts one of them again, which has ended; returns when it is ready."""
 
     def apply(self, cell: Cell) -> float:
         """Seconds that it took."""
@@ -135,7 +143,7 @@ def ground(
             start(key)
         dial: Dial = lambda pod, address, port: pods[pod].dial(address, port)  # noqa: E731
         try:
-            yield Ground(mesh, placement, dial, start_again)
+            yield Ground(mesh, placement, dial, start_again, running, start)
         except BaseException:
             print(log.read_text()[-4000:], file=sys.stderr)
             raise
@@ -320,14 +328,82 @@ def unchanged() -> int:
 
 
 def refused() -> int:
-    """A configuration that Envoy does not take."""
+    """A configuration that Envoy does not take; what was in force before; and one that it takes again."""
+    mesh = IstioMesh()
+    with ground(mesh, 1) as here:
+        here.apply(FINE)
+        good = mesh.model
+        mesh.model = replace(good, options=Options(curves=("nonsense",)))
+        for change in (here.push, here.apply):
+            try:
+                change(replace(CELL, posture=LADDER[2]))
+            except MeshwiseError as error:
+                say(code=error.code, text=str(error))
+        mesh.model = good
+        kept = here.prove(FINE).checks
+        say(kept=[f"{each.name}: {each.observed}" for each in kept if not each.passed])
+        here.apply(FINE)
+        say(again=here.prove(FINE).passed)
+    return 0
+
+
+def uncontrolled() -> int:
+    """The control plane is killed, so that nothing can be brought, and what was brought holds; it is started
+    again, and killed once more in the middle of a long push."""
     with ground(IstioMesh(), 1) as here:
-        broken = replace(here, mesh=IstioMesh(Options(curves=("nonsense",))))
+        here.apply(FINE)
+        kill(here, CONTROLLER)
+        with LocalReach(here.dial) as reach:
+            proof = here.mesh.model.judge(here.placement, FINE, reach, Delivered(1))
+        say(without=verdict(proof))
         try:
-            broken.apply(replace(CELL, posture=LADDER[2]))
+            here.push(CELL)
         except MeshwiseError as error:
             say(code=error.code, text=str(error))
+        here.start(CONTROLLER)
+        say(behind=in_touch(here))
+        here.apply(replace(CELL, posture=LADDER[3]))
+        say(back=verdict(here.prove(replace(CELL, posture=LADDER[3]))))
+
+        long = replace(FINE, policy_count=1000)
+        pushing = threading.Thread(target=push_quietly, args=(here, long))
+        snapshot = here.placement.directory / CONTROLLER_DIRECTORY / SNAPSHOT_FILE
+        before = snapshot.stat().st_ino
+        pushing.start()
+        while snapshot.stat().st_ino == before:
+            time.sleep(0.001)
+        time.sleep(0.02)
+        kill(here, CONTROLLER)
+        here.start(CONTROLLER)
+        pushing.join()
+        in_touch(here)
+        here.push(long)
+        checks = [each for each in here.prove(long).checks if not each.name.startswith("configuration of")]
+        say(whole=[each.name for each in checks if not each.passed])
     return 0
+
+
+CONTROLLER = ("client", "controller")
+
+
+def push_quietly(here: Ground, cell: Cell) -> None:
+    with contextlib.suppress(MeshwiseError):
+        here.push(cell)
+
+
+def kill(here: Ground, key: tuple[str, str]) -> None:
+    here.running[key].send(signal.SIGKILL)
+    here.running[key].stop()
+
+
+def in_touch(here: Ground) -> int:
+    """Waits until every proxy has its stream again; how many have not."""
+    deadline, behind = time.monotonic() + 40, -1
+    while behind and time.monotonic() < deadline:
+        with contextlib.suppress(MeshwiseError):
+            behind = here.mesh.delivered(here.placement).behind
+        time.sleep(0.05)
+    return behind
 
 
 def sampled() -> int:
@@ -450,7 +526,7 @@ SCENES = {
     scene.__name__: scene
     for scene in (
         postures, wrong, wrong_l4, factors, validation, rules, fanout, miscounted, unchanged, drained, pushed,
-        refused, sampled, none, none_with_proxy, speed, metrics,
+        refused, uncontrolled, sampled, none, none_with_proxy, speed, metrics,
     )
 }  # fmt: skip
 

@@ -12,7 +12,6 @@ import pytest
 from tests.support.studies import cell, study
 
 from meshwise.cli.doctor import as_json, as_text, exit_status
-from meshwise.core import linux
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.study.counting import Counting
 from meshwise.study.design.needs import Needs
@@ -197,27 +196,6 @@ def test_free_space_of_a_directory_that_is_not_there_yet(tmp_path: Path) -> None
     assert host.free_bytes(tmp_path / "not" / "yet") == pytest.approx(host.free_bytes(tmp_path), rel=0.05)
 
 
-def of_istio(envoys: int) -> Needs:
-    return Needs(envoys // 2, {MeshName.ISTIO: envoys}, 0)
-
-
-def test_more_envoys_than_the_kernel_lets_watch_files_are_refused_before_anything_starts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(checks, "inotify_limit", lambda: 128)
-    monkeypatch.setattr(linux, "inotify_instances", lambda wanted: min(wanted, 126))
-    checks.require_room(of_istio(14))
-    with pytest.raises(MeshwiseError) as caught:
-        checks.require_room(of_istio(31))
-    assert (caught.value.code, caught.value.exit_status) == ("MW214", 3)
-    assert "fs.inotify.max_user_instances=512" in caught.value.remedy
-    assert "279 inotify instances" in caught.value.what
-    assert "may have 128 together, and 126 of so many are free" in caught.value.what
-    monkeypatch.setattr(linux, "inotify_instances", lambda wanted: min(wanted, 125))
-    with pytest.raises(MeshwiseError, match="MW214"):  # other programs of the user have three
-        checks.require_room(of_istio(14))
-
-
 def test_more_connections_in_a_round_than_files_may_be_open_are_refused_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -236,7 +214,6 @@ def test_more_sidecars_than_memory_are_refused_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(checks, "available_bytes", lambda: 1 << 30)
-    monkeypatch.setattr(linux, "inotify_instances", lambda wanted: wanted)
     checks.require_room(Needs(13, {MeshName.ISTIO: 20, MeshName.LINKERD: 5, MeshName.NONE: 2}, 0))
     for needs in (
         Needs(16, {MeshName.ISTIO: 20, MeshName.LINKERD: 10}, 0),

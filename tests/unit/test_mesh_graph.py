@@ -96,15 +96,20 @@ def test_istio_golden(posture: Posture) -> None:
         sockets = [each["name"] for each in cluster.get("transport_socket_matches", ())]
         if "transport_socket" in cluster:
             sockets = ["ISTIO_MUTUAL"]
-        (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        assigned = clusters.endpoints(here, here.service("client"), service, port)
+        (endpoint,) = assigned["endpoints"][0]["lb_endpoints"]
         made[workload.name] = {
             "inbound": lines,
             "client": sockets or ["plaintext"],
-            "endpoint takes mTLS": "metadata" in endpoint,
+            "endpoint takes mTLS": takes_mtls(endpoint),
         }
     outbound = translate(here, "cart").listeners
     made["outbound listeners of cart"] = [each["name"] for each in outbound]
     compare(FOLDER / "istio" / f"graph-{posture.name}.yaml", istio.resources(cell, '{"keys":[]}'), made)
+
+
+def takes_mtls(endpoint: dict[str, Any]) -> bool:
+    return "envoy.transport_socket_match" in endpoint["metadata"]["filter_metadata"]
 
 
 def istio_walk(cell: Cell, caller: Workload, callee: Workload, who: Who, what: What) -> Meaning:
@@ -166,7 +171,8 @@ def test_a_client_of_a_service_that_takes_no_mtls_sends_plaintext_to_it_alone() 
         "tlsMode-istio",
         "tlsMode-disabled",
     ]
-    assert "metadata" not in cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
+    assigned = clusters.endpoints(here, here.service("pricing"), here.service("legacy"), 8080)
+    assert not takes_mtls(assigned["endpoints"][0]["lb_endpoints"][0])
     caller, callee = cell.topology["pricing"], cell.topology["legacy"]
     assert istio_walk(cell, caller, callee, Who.MESH, What.ALLOWED) is Meaning.ANSWERED
 
@@ -181,7 +187,7 @@ def test_where_the_mesh_has_no_mtls_a_strict_service_tells_its_clients_by_a_dest
 
 def test_every_proxy_knows_every_service_and_a_push_replaces_only_what_it_calls() -> None:
     here = istio_view(shop_cell(), '{"keys":[]}')
-    made: clusters.Made = {}
+    made = clusters.Made()
     config = translate(here, "cart", made)
     generations = {
         each["name"].split("|")[3].split(".")[0]: each["metadata"]["filter_metadata"]["meshwise"][

@@ -1,16 +1,19 @@
-"""What Istio's sidecars are brought within a trial, read from the files that they would watch."""
+"""What Istio's sidecars are brought within a trial, read from what the control plane would hand out."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 from tests.support.studies import cell
 
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.changes import Change
+from meshwise.mesh.delivery.messages import message_class
+from meshwise.mesh.delivery.names import CONTROLLER_DIRECTORY, SNAPSHOT_FILE
+from meshwise.mesh.delivery.resources import XdsKind, read_snapshot
 from meshwise.mesh.istio.binary import envoy_path
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.seam import PlacedWorkload, Placement
@@ -40,17 +43,25 @@ def placement(directory: Path) -> Placement:
 
 
 def listeners(of: Placement, workload: str) -> Any:
-    return json.loads((of.directory / workload / "lds" / "lds.json").read_text())
+    """By name."""
+    snapshot = read_snapshot(of.directory / CONTROLLER_DIRECTORY / SNAPSHOT_FILE)
+    (entry,) = (each for node, each in snapshot.proxies.items() if f"~{workload}." in node)
+    made = message_class("envoy.config.listener.v3.Listener")
+    pool = made.DESCRIPTOR.file.pool
+    return {
+        name: json_format.MessageToDict(made.FromString(snapshot.blobs[digest]), descriptor_pool=pool)
+        for name, digest in entry.types[XdsKind.LISTENERS][1].items()
+    }
 
 
-def policies(of: Placement, workload: str) -> set[str]:
-    """Of all rules of the sidecar that deny."""
+def policies(of: Placement, workload: str, action: str = "DENY") -> set[str]:
+    """Of all rules of the sidecar with this action; that of rules which allow is left out."""
     found: set[str] = set()
 
     def walk(value: Any) -> None:
         if isinstance(value, dict):
-            if value.get("action") == "DENY":
-                found.update(value.get("policies", {}))
+            if "policies" in value and value.get("action", "ALLOW") == action:
+                found.update(value["policies"])
             for inner in value.values():
                 walk(inner)
         elif isinstance(value, list):
@@ -62,29 +73,15 @@ def policies(of: Placement, workload: str) -> set[str]:
 
 
 def change(mesh: IstioMesh, of: Placement, act: Change) -> None:
-    """Written, before a proxy that is not there is waited for."""
-    with pytest.raises(MeshwiseError, match="MW406"):
-        mesh.carry_out(of, CELL, act, SilentAfterwards(), lambda workload: None)
-
-
-class SilentAfterwards(FakeReach):
-    """Proxies that answer until something was brought to them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: set[str] = set()
-
-    def get(self, pod: str, port: int, path: str) -> bytes:
-        if pod in self.asked:
-            return super().get(pod, port, path)
-        self.asked.add(pod)
-        return b'{"stats": []}'
+    """Written, before a control plane that is not there is told."""
+    with pytest.raises(MeshwiseError, match="MW421"):
+        mesh.carry_out(of, CELL, act, FakeReach(), lambda workload: None)
 
 
 def test_pushed_policies_are_new_each_time_and_on_whom_they_are_meant_for(tmp_path: Path) -> None:
     mesh, of = IstioMesh(), placement(tmp_path / "p")
     mesh.prepare(of, CELL)
-    before = {name: listeners(of, name)["resources"] for name in ("client", "node-1", "node-2")}
+    before = {name: listeners(of, name) for name in ("client", "node-1", "node-2")}
     change(mesh, of, PushPolicies(5, relevant=True))
     first = {name: policies(of, name) for name in before}
     assert [len(first[name]) for name in ("client", "node-1", "node-2")] == [0, 3, 2], "in turn on the called"
@@ -94,23 +91,21 @@ def test_pushed_policies_are_new_each_time_and_on_whom_they_are_meant_for(tmp_pa
     assert not first["node-1"] & second["node-1"], "instead of the former"
     change(mesh, of, PushPolicies(50))
     for name, was in before.items():
-        assert listeners(of, name)["resources"] == was, "policies of others leave a sidecar as it is"
+        assert listeners(of, name) == was, "policies of others leave a sidecar as it is"
 
 
 def test_changes_add_up_and_a_reset_forgets_them(tmp_path: Path) -> None:
     mesh, of = IstioMesh(), placement(tmp_path / "p")
     mesh.prepare(of, CELL)
-    plain = json.dumps(listeners(of, "node-1")["resources"])
+    plain = policies(of, "node-1", "ALLOW")
     change(mesh, of, PushPolicies(4, relevant=True))
     change(mesh, of, ChangePosture(NAMESPACE))
-    both = json.dumps(listeners(of, "node-1")["resources"])
     assert len(policies(of, "node-1")) == 2
-    assert '"ALLOW"' in both
-    assert '"ALLOW"' not in plain
-    with pytest.raises(MeshwiseError, match="MW406"):
-        mesh.reset(of, CELL, SilentAfterwards())
-    assert policies(of, "node-1") == set()
-    assert '"ALLOW"' not in json.dumps(listeners(of, "node-1")["resources"])
+    assert policies(of, "node-1", "ALLOW")
+    assert plain == set()
+    with pytest.raises(MeshwiseError, match="MW421"):
+        mesh.reset(of, CELL, FakeReach())
+    assert policies(of, "node-1") == policies(of, "node-1", "ALLOW") == set()
 
 
 def test_what_was_foreseen_is_what_would_have_been_made(tmp_path: Path) -> None:

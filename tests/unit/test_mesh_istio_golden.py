@@ -105,7 +105,7 @@ def inbound_listener(here: View) -> object:
 
 
 def start(here: View) -> object:
-    return bootstrap(here.service("node-1"), Path("/sidecar"))
+    return bootstrap(here.service("node-1"))
 
 
 CONCEPTS: dict[str, Callable[[View], object]] = {

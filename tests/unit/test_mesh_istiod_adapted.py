@@ -111,9 +111,12 @@ def test_sources_endpoints_and_groups_are_ours() -> None:
     (secret,) = context["tlsCertificateSdsSecretConfigs"]
     assert secret == {"name": "default", "sdsConfig": SOURCES.secret("default")}
     assert context["tlsParams"] == {"cipherSuites": ["c"], "ecdhCurves": ["X25519", "P-256"]}
-    assert (called["type"], "edsClusterConfig" in called) == ("STATIC", False)
-    assert called["loadAssignment"] == {"clusterName": CALLED, "endpoints": [{"x": 1}]}
-    assert uncalled["loadAssignment"] == {"clusterName": UNCALLED}
+    assert (called["type"], called["edsClusterConfig"]) == ("EDS", {"serviceName": CALLED})
+    assert uncalled["type"] == "EDS"
+    assert made.endpoints == (
+        {"clusterName": CALLED, "endpoints": [{"x": 1}]},
+        {"clusterName": UNCALLED},
+    )
     rds = made.listeners[1]["filterChains"][0]["filters"][0]["typedConfig"]["rds"]
     assert rds == {"routeConfigName": "80", "configSource": SOURCES.routes("80")}
     assert "@type" not in called

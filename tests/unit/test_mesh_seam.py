@@ -83,7 +83,8 @@ def test_all_are_meshes() -> None:
 
 def test_istio_starts_one_proxy_per_workload_with_istios_flags() -> None:
     envoy()
-    plans = IstioMesh().processes(placement(), workers=3)
+    controller, *plans = IstioMesh().processes(placement(), workers=3)
+    assert (controller.role, controller.pod) == ("controller", "client")
     assert [plan.pod for plan in plans] == ["client", "node-1", "node-2"]
     for plan in plans:
         words = " ".join(plan.argv)

@@ -239,6 +239,11 @@ def test_a_port_that_nobody_listens_on_tells_by_status(
     assert judged(tuple(statuses), "heard").outcome is outcome
 
 
+def test_envoy_ends_a_connection_that_none_of_its_chains_takes() -> None:
+    assert judged((), "closed", ended=True).outcome is AttemptOutcome.STOPPED
+    assert judged((503,), "closed", ended=True).outcome is AttemptOutcome.LET_THROUGH
+
+
 def test_an_answer_of_a_flood_is_counted_by_its_status() -> None:
     heard = Heard((HeardAnswer(200, (), 0), HeardAnswer(429, (), 0)), End.OPEN)
     assert heard.statuses == (200, 429)

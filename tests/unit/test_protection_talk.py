@@ -12,9 +12,9 @@ import yaml
 from tests.support.mesh_samples import CELL, placement
 
 from meshwise.load.wire import blocks, frames
-from meshwise.mesh.delivery.files import FileDelivery
+from meshwise.mesh.delivery.stream import SOURCES
 from meshwise.mesh.identity import spiffe_id
-from meshwise.mesh.istio import simulate, tls
+from meshwise.mesh.istio import simulate
 from meshwise.mesh.istio.model import IstioModel
 from meshwise.mesh.istio.simulate import Certificate, HttpRequest, InboundConnection, Reached
 from meshwise.mesh.istio.translate import translate
@@ -205,8 +205,7 @@ def test_istio_forbids_by_a_policy_that_denies() -> None:
     documents = list(yaml.safe_load_all(model.resources(GUARDED, "cluster.local")))
     assert documents[:-1] == list(yaml.safe_load_all(plain))
     assert documents[-1]["spec"]["action"] == "DENY"
-    delivery = FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, None)
-    view = model.view(placement(), GUARDED, "1", delivery.sources)
+    view = model.view(placement(), GUARDED, "1", SOURCES)
     proxy = translate(view, "node-1")
     client = Certificate(spiffe_id("cluster.local", "frontend", "client"))
     server = spiffe_id("cluster.local", "backend", "node-1")

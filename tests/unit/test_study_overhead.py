@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from meshwise.cli.plan import plan_document, show_plan
-from meshwise.core import linux
 from meshwise.study.design.estimate import doubts, estimate
 from meshwise.study.design.needs import needs_of
 from meshwise.study.design.overhead import round_s, start_s
@@ -61,8 +60,8 @@ def test_all_environments_of_a_study_are_counted_with_their_largest_topology() -
     needs = needs_of(chains)
     assert needs.environments == 2
     assert needs.workloads == {MeshName.ISTIO: 5, MeshName.LINKERD: 5}
-    assert (needs.envoys, needs.sidecars, needs.inotify) == (5, 10, 45)
-    assert needs.memory_bytes == 5 * (43 + 24) << 20
+    assert (needs.envoys, needs.sidecars, needs.controllers) == (5, 10, 1)
+    assert needs.memory_bytes == (5 * (43 + 24) + 26) << 20
     banks = study("environments: [none, istio]\ntopology: bank\nfactors: {posture: [none, strict]}\n"
                   "control: {twin: none}\n")  # fmt: skip
     assert banks.arrangement is Arrangement.TOGETHER
@@ -79,24 +78,22 @@ def test_the_connections_of_a_whole_round_are_counted() -> None:
 
 
 def test_plan_says_what_a_study_needs_and_what_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chain of four on a machine as it comes: a user may have 128 inotify instances."""
-    monkeypatch.setattr(checks, "inotify_limit", lambda: 128)
-    monkeypatch.setattr(linux, "inotify_instances", lambda wanted: min(wanted, 128))
+    """Three Istio environments on a chain of four."""
+    monkeypatch.setattr(checks, "available_bytes", lambda: 700 << 20)
     long = study("environments: [istio]\nfactors: {posture: [plaintext, strict], length: 4}\n")
     assert [len(arms) for arms in block_rounds(long)] == [3]
     document = plan_document(long)
+    wanted = (15 * 43 + 3 * 26) << 20
     assert document["needs"].items() >= {
-        "environments": 3, "sidecars": 15, "inotify_instances": 135, "inotify_limit": 128,
+        "environments": 3, "sidecars": 15, "memory_bytes": wanted, "inotify_instances": 0,
     }.items()  # fmt: skip
-    (lack,) = (each for each in document["doubts"] if "MW214" in each)
-    assert "15 Envoys watch their files with 135 inotify instances" in lack
-    assert "sysctl fs.inotify.max_user_instances=512" in lack
+    (lack,) = (each for each in document["doubts"] if "MW215" in each)
+    assert "3 environments with 15 sidecars" in lack
     stream = StringIO()
     show_plan(long, Path("my.yaml"), Console(file=stream, width=300))
-    assert "at the same time: 3 environments, 15 Envoys, about 645MiB of memory" in stream.getvalue()
-    assert "135 inotify instances (128 free here)" in stream.getvalue()
+    assert "at the same time: 3 environments, 15 Envoys, about 723MiB of memory" in stream.getvalue()
     short = study("environments: [istio]\nfactors: {posture: [plaintext, strict], length: 3}\n")
-    assert not any("MW214" in each for each in plan_document(short)["doubts"])
+    assert not any("MW215" in each for each in plan_document(short)["doubts"])
 
 
 def test_a_round_that_may_be_crowded_is_warned_of_by_its_hops() -> None:

@@ -13,8 +13,7 @@ import typer
 from meshwise.cli.wiring import StudyArgument, not_applicable
 from meshwise.core import messages
 from meshwise.core.errors import ExitStatus
-from meshwise.mesh.delivery.files import FileDelivery
-from meshwise.mesh.istio import tls
+from meshwise.mesh.delivery.stream import SOURCES
 from meshwise.mesh.istio.istiod import binary
 from meshwise.mesh.istio.istiod.compare import ISTIO_PROXY, compare
 from meshwise.mesh.istio.istiod.process import Istiod, running
@@ -84,7 +83,6 @@ Configuration = tuple[Sequence[str], View, str]
 def configurations(study: Study) -> Iterator[Configuration]:
     """Each that is different, of all of the study's cells in Istio, as its environments place them."""
     model = IstioModel(Options(native=ISTIO_PROXY))
-    sources = FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, None).sources
     cells = environments_of(study)
     found: dict[object, tuple[list[str], View, str]] = {}
     for environment in lay_out(study, Path("/nowhere")):
@@ -94,7 +92,7 @@ def configurations(study: Study) -> Iterator[Configuration]:
         order = study.environments.index(placement.mesh)
         for cell in cells[placement.process_set, order, placement.mesh]:
             resources = model.resources(cell, placement.trust_domain)
-            view = model.view(placement, cell, "compared", sources)
+            view = model.view(placement, cell, "compared", SOURCES)
             key = (resources, tuple(each.workload for each in placement.workloads), view.options)
             names, _, _ = found.setdefault(key, ([], view, resources))
             if cell.name not in names:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
-from meshwise.core import linux
 from meshwise.core.errors import MeshwiseError
 from meshwise.core.memory import available_bytes
 from meshwise.core.units import format_size, plural
-from meshwise.study.design.needs import Needs, needs_of
+from meshwise.study.design.needs import needs_of
 from meshwise.study.model import MeshName, Study
 from meshwise.telemetry.counting import valgrind
 from meshwise.testbed.local import checks
@@ -25,8 +25,8 @@ def needs_document(study: Study) -> dict[str, Any]:
         "sidecars": needs.sidecars,
         "memory_bytes": needs.memory_bytes,
         "memory_available_bytes": available_bytes(),
-        "inotify_instances": needs.inotify,
-        "inotify_limit": checks.inotify_limit(),
+        "inotify_instances": 0,  # proxies watch no files since their configuration comes over streams
+        "inotify_limit": int(Path("/proc/sys/fs/inotify/max_user_instances").read_text()),
         "connections": needs.connections,
     }
 
@@ -39,14 +39,7 @@ def needs_line(study: Study) -> str:
     ]
     parts = [plural(needs.environments, "environment"), *proxies]
     parts.append(f"about {format_size(needs.memory_bytes)} of memory ({format_size(available_bytes())} here)")
-    if needs.inotify:
-        parts.append(f"{needs.inotify} inotify instances ({_free(needs)} here)")
     return f"at the same time: {', '.join(parts)}"
-
-
-def _free(needs: Needs) -> str:
-    free = linux.inotify_instances(needs.inotify)
-    return "free" if free >= needs.inotify else f"{free} free"
 
 
 def no_counter(study: Study) -> str:

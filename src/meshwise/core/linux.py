@@ -204,22 +204,6 @@ def allow_open_files(wanted: int) -> int:
     return allowed
 
 
-def inotify_instances(wanted: int) -> int:
-    """How many of so many more may be made now: made, counted and closed again.
-
-    What one may have is of the user; in a user namespace it counts for who made the namespace as well, with
-    what that user has elsewhere.
-    """
-    made: list[int] = []
-    try:
-        while len(made) < wanted and (fd := _libc.inotify_init1(os.O_CLOEXEC)) >= 0:
-            made.append(fd)
-    finally:
-        for fd in made:
-            os.close(fd)
-    return len(made)
-
-
 _TFD_NONBLOCK = os.O_NONBLOCK
 _TFD_CLOEXEC = os.O_CLOEXEC
 _TFD_TIMER_ABSTIME = 1

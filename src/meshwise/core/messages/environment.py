@@ -35,13 +35,6 @@ NOT_READY = proxy_fault(
 WILL_NOT_DIE = environment_fault(
     "MW213", "{name} (process {pid}) does not end even on SIGKILL", "it hangs in the kernel: look at `dmesg`"
 )
-TOO_MANY_WATCHES = environment_fault(
-    "MW214",
-    "{envoys} Envoys watch their files with {needed} inotify instances; all programs of a user may "
-    "have {limit} together, and {free} of so many are free",
-    "`sysctl fs.inotify.max_user_instances={wanted}` as root; or fewer postures in one study, a smaller "
-    "topology, or `arrangement: apart`, which starts fewer Envoys",
-)
 TOO_LITTLE_MEMORY_FOR_ARMS = environment_fault(
     "MW215",
     "{environments} with {sidecars}, all at the same time, take about {needed} of memory; {available} may be "

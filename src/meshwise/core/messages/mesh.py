@@ -38,7 +38,7 @@ DANGLING_REFERENCE = study_fault(
 )
 CONTROLLER_SILENT = proxy_fault(
     "MW421",
-    "Linkerd's control plane of {process_set} does not answer: {reason}",
+    "the control plane of {process_set} does not answer: {reason}",
     "its log is kept with the trial; run again with `--resume`",
 )
 UNKNOWN_PROXY_API = proxy_fault(

@@ -1,8 +1,8 @@
 """The bootstrap of one sidecar: what pilot-agent renders before Envoy starts.
 
 Mirrors tools/packaging/common/envoy_bootstrap.json, pkg/bootstrap/config.go and pkg/envoy/proxy.go.
-Dynamic resources come from files instead of istiod (`delivery`), readiness from Envoy itself instead of
-the agent, and a few statistics are kept beside Istio's own list because the proof and the telemetry read
+Dynamic resources come from a control plane of ours (`delivery`), readiness from Envoy itself instead of the
+agent, and a few statistics are kept beside Istio's own list because the proof and the telemetry read
 them (`PROOF_STATISTICS`).
 """
 
@@ -10,6 +10,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meshwise.mesh.delivery.names import (
+    CONTROLLER_DIRECTORY,
+    SDS_CLUSTER,
+    SDS_SOCKET,
+    XDS_CLUSTER,
+    XDS_SOCKET,
+)
+from meshwise.mesh.istio.clusters import CLUSTER_ID
 from meshwise.mesh.istio.telemetry import node_id
 from meshwise.mesh.istio.view import Json, Service
 
@@ -56,8 +64,8 @@ _TAGS = {
 }
 
 
-def bootstrap(service: Service, directory: Path, *, counted: bool = False) -> Json:
-    """`directory`: the sidecar's own; LDS and CDS are watched in it. `counted`: it flushes its statistics
+def bootstrap(service: Service, *, counted: bool = False) -> Json:
+    """Paths are from the directory in which the sidecar runs. `counted`: it flushes its statistics
     when it is asked for them, not every five seconds, which would be in some windows and not in others."""
     return {
         **({"stats_flush_on_admin": True} if counted else {}),
@@ -68,11 +76,17 @@ def bootstrap(service: Service, directory: Path, *, counted: bool = False) -> Js
         },
         "admin": {"address": _socket("127.0.0.1", ADMIN_PORT)},
         "dynamic_resources": {
-            "lds_config": _watched(directory / "lds"),
-            "cds_config": _watched(directory / "cds"),
+            "lds_config": _by_ads(),
+            "cds_config": _by_ads(),
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "set_node_on_first_message_only": True,
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
+            },
         },
         "static_resources": {
-            "clusters": [_admin_cluster()],
+            "clusters": [_admin_cluster(), _agent(), _control_plane()],
             "listeners": [
                 _admin_listener(METRICS_PORT, "stats", "/stats/prometheus", "/stats/prometheus"),
                 _admin_listener(READY_PORT, "agent", READY_PATH, "/ready"),
@@ -131,7 +145,7 @@ def _node_metadata(service: Service) -> Json:
         "WORKLOAD_NAME": service.name,
         "OWNER": f"kubernetes://apis/apps/v1/namespaces/{service.namespace}/deployments/{service.name}",
         "SERVICE_ACCOUNT": service.service_account,
-        "CLUSTER_ID": "Kubernetes",
+        "CLUSTER_ID": CLUSTER_ID,
         "LABELS": dict(service.labels),
     }
 
@@ -146,15 +160,44 @@ def arguments(envoy: Path, config: Path, workers: int, drain_time_s: int) -> tup
     )  # fmt: skip
 
 
-def _watched(directory: Path) -> Json:
-    name = f"{directory.name}.json"
+def _by_ads() -> Json:
+    return {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+
+
+def _agent() -> Json:
+    """Where secrets come from."""
+    return _on_socket(SDS_CLUSTER, f"./{SDS_SOCKET}")
+
+
+def _control_plane() -> Json:
+    """Where everything else comes from; in Istio by way of the agent's own socket."""
+    limit = {"max_connections": 100000, "max_pending_requests": 100000, "max_requests": 100000}
     return {
-        "path_config_source": {
-            "path": str(directory / name),
-            "watched_directory": {"path": str(directory)},
+        **_on_socket(XDS_CLUSTER, f"../{CONTROLLER_DIRECTORY}/{XDS_SOCKET}"),
+        "circuit_breakers": {
+            "thresholds": [{"priority": priority, **limit} for priority in ("DEFAULT", "HIGH")]
         },
-        "resource_api_version": "V3",
-        "initial_fetch_timeout": "0s",
+        "max_requests_per_connection": 1,
+    }
+
+
+def _on_socket(name: str, path: str) -> Json:
+    """`path`: from the directory in which the proxy runs."""
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    endpoint = {"endpoint": {"address": {"pipe": {"path": path}}}}
+    return {
+        "name": name,
+        "alt_stat_name": f"{name};",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "lb_policy": "ROUND_ROBIN",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "typed_extension_protocol_options": {
+            options: {
+                "@type": f"type.googleapis.com/{options}",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
     }
 
 

@@ -6,12 +6,16 @@ Mirrors pilot/pkg/networking/core/cluster_builder.go, cluster_tls.go (auto mTLS)
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from meshwise.mesh.istio import native, tls, tracing
 from meshwise.mesh.istio.kinds import DestinationRule, TrafficPolicy
 from meshwise.mesh.istio.routes import BLACK_HOLE, PASSTHROUGH, inbound_cluster, outbound_cluster
 from meshwise.mesh.istio.view import Json, Service, View
 from meshwise.study.model import MtlsMode, Protocol
 
+CLUSTER_ID = "Kubernetes"
+"""Of the cluster of machines, as istiod calls the one that it runs in."""
 INBOUND_PASSTHROUGH = "InboundPassthroughCluster"
 INBOUND_SOURCE_IP = "127.0.0.6"
 """What the proxy's connections to its own application come from; nat rules let this address through."""
@@ -29,9 +33,14 @@ _RAW: Json = {
 }
 
 
-Made = dict[tuple[str, int, bool, DestinationRule | None], Json]
-"""Outbound clusters by service, port, whether the client calls it, and the rule that it obeys: the same for
-every client."""
+@dataclass
+class Made:
+    """What is the same for several clients; by service, port, and the rule that the client obeys."""
+
+    clusters: dict[tuple[str, int, bool, DestinationRule | None], Json] = field(default_factory=dict)
+    """Also by whether the client calls it."""
+    endpoints: dict[tuple[str, int, DestinationRule | None], Json] = field(default_factory=dict)
+
 
 UNCALLED = "uncalled"
 """Generation of clusters that have no connection to close: a push need not replace them."""
@@ -40,15 +49,15 @@ UNCALLED = "uncalled"
 def all_clusters(view: View, owner: Service, made: Made | None = None) -> list[Json]:
     """Everything that CDS delivers to the owner's proxy: all services in its scope, called or not, as Istio
     does without a Sidecar resource. `made`: keeps what clients share."""
-    made = {} if made is None else made
+    made = made or Made()
     found = []
     for service in view.visible_to(owner):
         called = service.name in owner.calls
         rule = view.destination_rule_for(owner, service)
         for port in sorted(service.ports):
-            if (key := (service.name, port, called, rule)) not in made:
-                made[key] = outbound(view, owner, service, port, called=called)
-            found.append(made[key])
+            if (key := (service.name, port, called, rule)) not in made.clusters:
+                made.clusters[key] = outbound(view, owner, service, port, called=called)
+            found.append(made.clusters[key])
     return [
         *found,
         *(inbound(view, owner, port) for port in sorted(owner.ports)),
@@ -64,23 +73,51 @@ def all_clusters(view: View, owner: Service, made: Made | None = None) -> list[J
     ]
 
 
+def all_endpoints(view: View, owner: Service, made: Made | None = None) -> list[Json]:
+    """Everything that EDS delivers to the owner's proxy. `made`: keeps what clients share."""
+    made = made or Made()
+    found = []
+    for service in view.visible_to(owner):
+        rule = view.destination_rule_for(owner, service)
+        for port in sorted(service.ports):
+            if (key := (service.name, port, rule)) not in made.endpoints:
+                made.endpoints[key] = endpoints(view, owner, service, port)
+            found.append(made.endpoints[key])
+    return found
+
+
+def endpoints(view: View, client: Service, service: Service, port: int) -> Json:
+    """Of one outbound cluster. The workload is named for the metrics of calls that do not reach its sidecar;
+    its revision is the default one, which is left out."""
+    workload = f"{service.name};{service.namespace};{service.name};;{CLUSTER_ID}"
+    metadata: Json = {"istio": {"workload": workload}}
+    if view.endpoint_takes_mtls(client, service, port):
+        metadata["envoy.transport_socket_match"] = {"tlsMode": "istio"}
+    endpoint: Json = {
+        "endpoint": {"address": _address(service.pod_ip, port)},
+        "health_status": "HEALTHY",
+        "load_balancing_weight": 1,
+        "metadata": {"filter_metadata": metadata},
+    }
+    return {
+        "cluster_name": outbound_cluster(service, port),
+        "endpoints": [{"locality": {}, "load_balancing_weight": 1, "lb_endpoints": [endpoint]}],
+    }
+
+
 def outbound(view: View, client: Service, service: Service, port: int, *, called: bool = True) -> Json:
     policy = view.traffic_policy(client, service)
     http2 = view.http2_to(client, service, port)
     name = outbound_cluster(service, port)
-    endpoint: Json = {"endpoint": {"address": _address(service.pod_ip, port)}, "load_balancing_weight": 1}
     auto = view.auto_mtls(service)
-    if view.endpoint_takes_mtls(client, service, port):
-        label = {"envoy.transport_socket_match": {"tlsMode": "istio"}}
-        endpoint["metadata"] = {"filter_metadata": label}
     cluster: Json = {
         "name": name,
         "alt_stat_name": f"{name};",
-        "type": "STATIC",
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": view.sources.endpoints(name), "service_name": name},
         "connect_timeout": policy.connect_timeout or _CONNECT_TIMEOUT,
         "lb_policy": "LEAST_REQUEST",
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "circuit_breakers": _breakers(policy),
         "metadata": _metadata(
             view.generation if called else UNCALLED, service, view.destination_rule_for(client, service)

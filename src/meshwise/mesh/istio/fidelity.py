@@ -39,14 +39,9 @@ _TCP_METRICS = Fidelity(
 )
 _DELIVERY = Fidelity(
     "istio-delivery",
-    "configuration and certificates come from files, not from istiod and the agent",
+    "configuration (ADS) and certificates (SDS) come over streams from one process of ours, which stands for "
+    "istiod and for the agent of every pod; it sends a change at once, where istiod waits 100 ms for more",
     "none per request; the agent's memory is missing beside the proxy's",
-)
-_ENDPOINTS = Fidelity(
-    "istio-endpoints",
-    "endpoints are part of their cluster (CDS), not delivered apart (EDS); their health, locality and the "
-    "workload's name for metrics are left out",
-    "none per request",
 )
 _DRAIN = Fidelity(
     "istio-drain",
@@ -56,9 +51,9 @@ _DRAIN = Fidelity(
 )
 _PUSH_SCOPE = Fidelity(
     "istio-push-scope",
-    "every posture change replaces all inbound chains and the clusters of called services, so that each "
+    "what comes between trials replaces all inbound chains and the clusters of called services, so that each "
     "trial starts without connections and TLS sessions; istiod sends only what differs",
-    "none in a trial",
+    "none in a trial, within which only what differs is sent here as well",
 )
 _SAN_TYPE = Fidelity(
     "istio-san-type",
@@ -82,15 +77,13 @@ _ASKED = Fidelity(
 _ISTIOD = Fidelity(
     "istio-istiod",
     "the real istiod (its build is recorded) generates the sidecars' configuration, from a Kubernetes API "
-    "that holds the study's services, pods and resources only; replaced in it is where secrets, tables of "
-    "routes and endpoints come from, what a reset replaces chains and clusters by, and the TLS groups and "
-    "stand-ins that are named here",
+    "that holds the study's services, pods and resources only; replaced in it is what a "
+    "reset replaces chains and clusters by, and the TLS groups and stand-ins that are named here",
     "none per request; istiod does not deliver it itself, so a change within a trial takes istiod's "
     "generation and our reading of it, not istiod's own push",
 )
 _ALWAYS = (
     _DELIVERY,
-    _ENDPOINTS,
     _SAN_TYPE,
     _DRAIN,
     Fidelity(
@@ -171,7 +164,6 @@ def differences(
         _DEFAULT_CURVES: not options.curves,
         _ASKED: any(map(partial(asks, options), ("tls_versions", "san_prefix", "resumption", "traced"))),
         _ISTIOD: istiod,
-        _ENDPOINTS: not istiod,
         _DRAIN: not drains,
         _SAN_TYPE: not istiod,
         _TYPED_STRUCT: not istiod
@@ -212,20 +204,6 @@ FIELDS: Sequence[FieldDifference] = (
         ("type.googleapis.com/udpa.type.v1.TypedStruct", "type.googleapis.com/xds.type.v3.TypedStruct"),
     ),
     FieldDifference(_CURVES.code, r".*/commonTlsContext/tlsParams/ecdhCurves"),
-    FieldDifference(_DELIVERY.code, r".*/sdsConfig/(apiConfigSource|pathConfigSource)/.*"),
-    FieldDifference(_DELIVERY.code, r"/listeners/.*/rds/configSource/(ads|pathConfigSource/.*)"),
-    FieldDifference(_ENDPOINTS.code, r"/clusters/outbound\|.*/type", ("EDS", None)),
-    FieldDifference(_ENDPOINTS.code, r"/clusters/outbound\|.*/edsClusterConfig/.*"),
-    FieldDifference(
-        _ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/.*/healthStatus", ("HEALTHY", None)
-    ),
-    FieldDifference(_ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/endpoints/\d+/locality"),
-    FieldDifference(
-        _ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/endpoints/\d+/loadBalancingWeight"
-    ),
-    FieldDifference(
-        _ENDPOINTS.code, r"/clusters/outbound\|.*/loadAssignment/.*/filterMetadata/istio/workload"
-    ),
     FieldDifference(_PUSH_SCOPE.code, r".*/filterMetadata/meshwise/generation"),
     FieldDifference(_ASKED.code, r".*/tlsParams/tls(Minimum|Maximum)ProtocolVersion", asked="tls_versions"),
     FieldDifference(

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meshwise.core import messages
-from meshwise.core.errors import MeshwiseError
 from meshwise.mesh import dump
 from meshwise.mesh.changes import Change, Disturbance, InForce, RestartProxy, Taken
-from meshwise.mesh.delivery.files import FileDelivery
+from meshwise.mesh.delivery.names import CONTROLLER_DIRECTORY
 from meshwise.mesh.delivery.seam import ProxyConfig
+from meshwise.mesh.delivery.stream import SOURCES, StreamDelivery
 from meshwise.mesh.files import hand_over, private_directory, write_private
 from meshwise.mesh.identity import IdentityFiles, form_of
-from meshwise.mesh.istio import binary, bootstrap, fidelity, taken_up, tls
+from meshwise.mesh.istio import binary, bootstrap, fidelity, settling, taken_up, tls
 from meshwise.mesh.istio.admin import EnvoyAdmin, Stats, fetch_from
 from meshwise.mesh.istio.clusters import INBOUND_SOURCE_IP
 from meshwise.mesh.istio.listeners import INBOUND_PORT, OUTBOUND_PORT
@@ -55,7 +57,8 @@ TERMINATION_DRAIN_S = 5.0
 """What Istio's agent asks of Envoy when it is told to end, and how long it waits (pkg/envoy/agent.go;
 ProxyConfig.terminationDrainDuration)."""
 
-_POLL_S = 0.005
+_INHERITED = ("PATH", "PYTHONPATH")
+"""What the control plane, a Python program, needs of the user's environment."""
 _STATE = {"config_dump.json": "/config_dump", "clusters.txt": "/clusters", "listeners.txt": "/listeners"}
 
 
@@ -79,7 +82,7 @@ class IstioMesh:
         self._given = options
         self._drain_time_s = drain_time_s
         self._identities = WorkloadIdentities(spare_keys)
-        self._delivery = FileDelivery(tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, PROXY_UID)
+        self._deliveries: dict[str, StreamDelivery] = {}
         self._pushes = itertools.count(1)
         self._generations: dict[str, str] = {}
         self._workers: dict[str, int] = {}
@@ -96,20 +99,28 @@ class IstioMesh:
     def processes(self, placement: Placement, workers: int) -> Sequence[ProcessPlan]:
         envoy = binary.envoy_path()
         self._workers[placement.process_set] = workers
+        controller = ProcessPlan(
+            pod=placement.workloads[0].name,
+            role="controller",
+            argv=(sys.executable, "-m", "meshwise.mesh.delivery.controller", str(_controller(placement))),
+            environment={name: os.environ[name] for name in _INHERITED if name in os.environ},
+        )
         return [
-            ProcessPlan(
-                pod=placed.name,
-                role="proxy",
-                argv=bootstrap.arguments(
-                    envoy, placement.directory / placed.name / "bootstrap.json", workers, self._drain_time_s
-                ),
-                uid=PROXY_UID,
-                directory=placement.directory / placed.name,
-                ready=Ready(bootstrap.READY_PORT, bootstrap.READY_PATH),
-                drain=Drain(bootstrap.ADMIN_PORT, DRAIN_PATH, TERMINATION_DRAIN_S),
-            )
-            for placed in placement.workloads
+            controller,
+            *(self._sidecar(placement, placed.name, envoy, workers) for placed in placement.workloads),
         ]
+
+    def _sidecar(self, placement: Placement, name: str, envoy: Path, workers: int) -> ProcessPlan:
+        directory = placement.directory / name
+        return ProcessPlan(
+            pod=name,
+            role="proxy",
+            argv=bootstrap.arguments(envoy, directory / "bootstrap.json", workers, self._drain_time_s),
+            uid=PROXY_UID,
+            directory=directory,
+            ready=Ready(bootstrap.READY_PORT, bootstrap.READY_PATH),
+            drain=Drain(bootstrap.ADMIN_PORT, DRAIN_PATH, TERMINATION_DRAIN_S),
+        )
 
     def capture(self, workload: str) -> Capture | None:
         return Capture(
@@ -128,10 +139,15 @@ class IstioMesh:
         self._forget(placement)
         version = self._next_version(placement, cell)
         self._generations[placement.process_set] = version
-        for service in self.model.view(placement, cell, version, self._delivery.sources).services:
+        delivery = StreamDelivery(
+            _controller(placement), tls.CERTIFICATE_SECRET, tls.ROOT_SECRET, PROXY_UID,
+            placement.patience.control_s,
+        )  # fmt: skip
+        self._deliveries[placement.process_set] = delivery
+        for service in self.model.view(placement, cell, version, SOURCES).services:
             directory = private_directory(placement.directory / service.name, PROXY_UID)
-            self._delivery.lay_out(directory)
-            config = bootstrap.bootstrap(service, directory, counted=placement.counted)
+            delivery.lay_out(directory)
+            config = bootstrap.bootstrap(service, counted=placement.counted)
             write_private(directory / "bootstrap.json", json.dumps(config), PROXY_UID)
         self._bring(placement, cell, version)
 
@@ -185,7 +201,9 @@ class IstioMesh:
         self.model = replace(self.model, guarded=guarded)
 
     def delivered(self, placement: Placement) -> Delivered:
-        return Delivered(self._workers[placement.process_set])
+        status = self._deliveries[placement.process_set].status()
+        silent = len(placement.workloads) - len(status["connected"])
+        return Delivered(self._workers[placement.process_set], behind=status["behind"] + silent)
 
     def state(self, placement: Placement, cell: Cell, reach: Reach) -> Mapping[str, str]:
         used = [placed.name for placed in placement.of(cell.topology)]
@@ -253,7 +271,7 @@ class IstioMesh:
 
         def bring() -> dict[str, taken_up.Pushed]:
             own = {name: placement.directory / name for name in files}
-            brought = self._delivery.bring(
+            brought = self._deliveries[placement.process_set].bring(
                 {directory: last.configs[name] for name, directory in own.items()},
                 last.version,
                 {directory: files[name] for name, directory in own.items()},
@@ -272,10 +290,10 @@ class IstioMesh:
         *,
         empty: bool,
     ) -> Mapping[str, int]:
-        admins = {name: EnvoyAdmin(name, reach) for name in used}
-        stats = together(lambda name: admins[name].stats(taken_up.WATCHED), used)
-        refused = dict(zip(used, map(taken_up.rejections, stats), strict=True))
         pushed = bring()
+        delivery = self._deliveries[placement.process_set]
+        own = {name: placement.directory / name for name in used}
+        told = settling.acknowledged(delivery, own, cell, placement.patience.settle_s)
         settle_s = placement.patience.settle_s
         deadline = time.monotonic() + settle_s
 
@@ -285,8 +303,8 @@ class IstioMesh:
                 at_once = self._drain_time_s == 0
                 return missing + (taken_up.left(stats, pushed[name], drains_at_once=at_once) if empty else [])
 
-            _settle(admins[name], cell, waiting, refused[name], settle_s, deadline)
-            return time.monotonic_ns()
+            settling.settle(EnvoyAdmin(name, reach), cell, waiting, settle_s, deadline)
+            return told[name].done_ns or time.monotonic_ns()
 
         return dict(zip(used, together(settle, used), strict=True))
 
@@ -298,7 +316,7 @@ class IstioMesh:
         ready = self._foreseen.get(own, {}).get(in_force) if within_trial else None
         made = ready or self._made(placement, cell, in_force, within_trial=within_trial)
         at = {name: placement.directory / name for name in made.configs}
-        brought = self._delivery.bring(
+        brought = self._deliveries[own].bring(
             {at[name]: config for name, config in made.configs.items()},
             version,
             {directory: self._files(placement, name, cell) for name, directory in at.items()},
@@ -313,7 +331,7 @@ class IstioMesh:
     def _made(self, placement: Placement, cell: Cell, in_force: InForce, *, within_trial: bool) -> _Made:
         model, changed = self._with(in_force), in_force.cell(cell)
         generation = self._generations[placement.process_set]
-        view = model.view(placement, changed, generation, self._delivery.sources)
+        view = model.view(placement, changed, generation, SOURCES)
         resources = model.resources(changed, placement.trust_domain)
         return _Made(
             self._configure(view, resources, within_trial),
@@ -349,35 +367,5 @@ class _Brought:
     pushed: Mapping[str, taken_up.Pushed]
 
 
-def _settle(
-    admin: EnvoyAdmin,
-    cell: Cell,
-    waiting_for: Callable[[Stats], list[str]],
-    refused: int,
-    settle_s: float,
-    deadline: float,
-) -> None:
-    """Returns when the proxy has taken the push up. Raises MW404 (refused) or MW405 (too slow)."""
-    while True:
-        stats = admin.stats(taken_up.WATCHED)
-        if taken_up.rejections(stats) > refused:
-            raise _refused(admin, cell)
-        waiting = waiting_for(stats)
-        if not waiting:
-            return
-        if time.monotonic() > deadline:
-            raise messages.CONFIG_SLOW.error(
-                pod=admin.pod, cell=cell.name, timeout=settle_s, waiting="; ".join(waiting)
-            )
-        time.sleep(_POLL_S)
-
-
-def _refused(admin: EnvoyAdmin, cell: Cell) -> MeshwiseError:
-    """The proxy's own words, from the state of the resources that it refused."""
-    reasons = []
-    for kind in ("dynamic_listeners", "dynamic_active_clusters", "dynamic_warming_clusters"):
-        for entry in admin.json(f"/config_dump?resource={kind}").get("configs", []):
-            if details := entry.get("error_state", {}).get("details"):
-                reasons.append(f"{entry.get('name', kind)}: {details}")
-    reason = "; ".join(reasons) or "see the proxy's log"
-    return messages.CONFIG_REFUSED.error(pod=admin.pod, cell=cell.name, reason=reason)
+def _controller(placement: Placement) -> Path:
+    return placement.directory / CONTROLLER_DIRECTORY

@@ -6,9 +6,8 @@ from meshwise.mesh.istio import posture
 from meshwise.study.changed import in_posture
 from meshwise.study.demands import effective_posture
 from meshwise.study.model import Cell, MtlsMode
-from meshwise.study.timeline import Act, ChangePosture, Fail, Failing, Restart, Restarted, Rotate, Skew
+from meshwise.study.timeline import Act, ChangePosture, Fail, Failing, Rotate, Skew
 
-_NO_PROCESS = "Envoy's configuration comes by files here: no process is the control plane"
 _NO_CERTIFICATE = "without mutual TLS no sidecar uses its certificate"
 
 
@@ -18,8 +17,6 @@ def why_not(cell: Cell, act: Act) -> str | None:
             return None if _uses_certificates(cell) else _NO_CERTIFICATE
         case ChangePosture():
             return posture.not_applicable(in_posture(cell, act.posture))
-        case Restart(what=Restarted.CONTROLLER) | Fail(what=Failing.CONTROLLER):
-            return _NO_PROCESS
         case Fail(what=Failing.POLICY):
             return "istiod hands out policies as it does all else: no part of it can fail alone"
         case _:

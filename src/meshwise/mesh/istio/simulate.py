@@ -290,7 +290,8 @@ def _through(
         return OutboundRoute(
             cluster["name"], original, InboundConnection(original[1], False, (plain_alpn,)), way
         )
-    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
+    assigned = next(each for each in config.endpoints if each["cluster_name"] == cluster["name"])
+    endpoint = assigned["endpoints"][0]["lb_endpoints"][0]
     place = endpoint["endpoint"]["address"]["socket_address"]
     socket = _socket_for(cluster, endpoint)
     connection = InboundConnection(

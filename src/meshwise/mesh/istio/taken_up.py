@@ -1,6 +1,6 @@
-"""Tells from a proxy's own statistics whether it has taken a configuration up, however that reached it.
+"""Tells from a proxy's own statistics whether it has taken up what it accepted (`Delivery.acknowledged`).
 
-Taken up (`missing` is empty) means: the proxy reports our version for LDS, CDS, RDS and SDS, and nothing is
+Taken up (`missing` is empty) means: the proxy reports our version for LDS, CDS and SDS, and nothing is
 warming. A reset between trials also waits until nothing of the former configuration is left (`left`): no
 draining chain or listener, and no connection between sidecars. It replaces all inbound chains and service
 clusters (`View.generation`), so that each trial starts from the same state: no connection, no TLS session.
@@ -12,14 +12,12 @@ from dataclasses import dataclass
 
 from meshwise.mesh.delivery.seam import DeliveredVersions
 from meshwise.mesh.istio.admin import Stats
-from meshwise.mesh.istio.tls import CERTIFICATE_SECRET, ROOT_SECRET
 
 WATCHED = (
-    r"^(cluster_manager\.(cds\.(version_text|update_rejected)|warming_clusters)"
-    r"|listener_manager\.(lds\.(version_text|update_rejected)"
+    r"^(cluster_manager\.(cds\.version_text|warming_clusters)"
+    r"|listener_manager\.(lds\.version_text"
     r"|total_(filter_chains_draining|listeners_(warming|draining)))"
-    r"|sds\..*\.(version_text|update_rejected)"
-    r"|http\.outbound_.*\.rds\..*\.(version_text|update_rejected)"
+    r"|sds\..*\.version_text"
     r"|listener\.0\.0\.0\.0_15006\.downstream_cx_active"
     r"|cluster\.outbound\|.*\.upstream_cx_active)$"
 )
@@ -46,14 +44,10 @@ class Pushed:
 def missing(stats: Stats, pushed: Pushed) -> list[str]:
     """What a proxy still lacks by its `WATCHED` statistics, in words; empty: it has taken the push up."""
     wanted: dict[str, str] = {
-        "listener_manager.lds.version_text": pushed.brought.version,
-        "cluster_manager.cds.version_text": pushed.brought.version,
+        "listener_manager.lds.version_text": pushed.brought.listeners,
+        "cluster_manager.cds.version_text": pushed.brought.clusters,
+        **{f"sds.{name}.version_text": version for name, version in pushed.brought.secrets.items()},
     }
-    if pushed.brought.secrets_version:
-        for secret in (CERTIFICATE_SECRET, ROOT_SECRET):
-            wanted[f"sds.{secret}.version_text"] = pushed.brought.secrets_version
-    for port, version in pushed.brought.routes_versions.items():
-        wanted[f"http.outbound_0.0.0.0_{port};.rds.{port}.version_text"] = version
     missing = [
         f"{name} is {stats.get(name)!r}, not {value!r}"
         for name, value in wanted.items()
@@ -78,8 +72,3 @@ def left(stats: Stats, pushed: Pushed, *, drains_at_once: bool = True) -> list[s
 def _port_of(statistic: str) -> int:
     """Of an outbound cluster: `cluster.outbound|5432||postgres.stores...`."""
     return int(statistic.split("|")[1])
-
-
-def rejections(stats: Stats) -> int:
-    """How many updates the proxy has refused so far."""
-    return sum(int(value) for name, value in stats.items() if name.endswith(".update_rejected"))

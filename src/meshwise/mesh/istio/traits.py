@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from meshwise.mesh.delivery.seam import Sources
+from meshwise.mesh.delivery.stream import SOURCES
 from meshwise.mesh.identity import LEAF_LIFE
 from meshwise.mesh.istio import clusters, connection_manager, routes
 from meshwise.mesh.istio.kinds import IstioResources
@@ -14,8 +14,7 @@ from meshwise.study.model import SERVICE_PORTS, Protocol
 
 def traits(options: Options, tls_library: str) -> Mapping[str, str]:
     service = Service("node-1", "backend", "node-1.backend.svc.cluster.local", "10.96.0.1", "10.244.0.1", "x")
-    nowhere = Sources(lambda name: {}, lambda name: {})
-    view = View((service,), IstioResources(), "cluster.local", "traits", nowhere, options)
+    view = View((service,), IstioResources(), "cluster.local", "traits", SOURCES, options)
     port = SERVICE_PORTS[Protocol.HTTP1]
     cluster = clusters.outbound(view, service, service, port)
     http2 = clusters.outbound(view, service, service, SERVICE_PORTS[Protocol.HTTP2])

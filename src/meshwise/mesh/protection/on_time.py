@@ -19,7 +19,7 @@ from meshwise.mesh.protection.excess import Flood, LongHead, SlowHead
 from meshwise.mesh.protection.kept import SHORT_WATCH_S, WATCH_S, KeptOpen
 from meshwise.mesh.protection.on_requests import WHERE, WHO
 from meshwise.mesh.protection.uncontrolled import WithoutControlPlane
-from meshwise.study.model import LADDER, Authorization, MeshName, MtlsMode, Protocol
+from meshwise.study.model import LADDER, Authorization, MtlsMode, Protocol
 
 _PLAINTEXT, _PERMISSIVE, _STRICT, _NAMESPACE, _ = LADDER
 _DRAIN = "istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/#ProxyConfig (drainDuration, 45 s)"
@@ -48,10 +48,6 @@ _AT_STRICT = (
         "tried at the step that forbids it, from `permissive` to `strict`",
         kinds=frozenset(Authorization) - {Authorization.NONE},
     ),
-)
-_NO_PROCESS = Inapplicable(
-    "Envoy's configuration comes by files here: there is no control plane that could go",
-    frozenset({MeshName.ISTIO}),
 )
 
 
@@ -89,6 +85,10 @@ def _kept_plaintext(protocol: Protocol, words: str) -> Attempt:
     )
 
 
+_LATCHES = (
+    "envoyproxy.io/docs/envoy/latest/configuration/overview/mgmt_server (a proxy that cannot reach it stays "
+    "with the configuration that it has)"
+)
 _KEEPS = "linkerd.io/2-edge/reference/architecture/ (proxies go on with what they know)"
 _FAILS = (
     "linkerd.io/2-edge/reference/proxy-configuration/ (default-inbound-policy, with which the proxy was "
@@ -130,12 +130,12 @@ ATTEMPTS = (
     Attempt(
         "uncontrolled-known-port", "a caller in plaintext", "while the control plane is gone",
         "calls the port of the service", "refused as before", WithoutControlPlane(known=True),
-        both(Documented(STRICT, _DRAIN), Documented(STRICT, _KEEPS)), (NO_PROXY, _NO_PROCESS), tries=1,
+        both(Documented(STRICT, _LATCHES), Documented(STRICT, _KEEPS)), (NO_PROXY,), tries=1,
     ),
     Attempt(
         "uncontrolled-new-port", "a caller in plaintext", "while the control plane is gone",
         "calls a port that the proxy has not been asked for yet", "refused by the default policy",
         WithoutControlPlane(known=False),
-        both(Documented(STRICT, _DRAIN), Documented(NEVER, _FAILS)), (NO_PROXY, _NO_PROCESS), tries=1,
+        both(Documented(STRICT, _LATCHES), Documented(NEVER, _FAILS)), (NO_PROXY,), tries=1,
     ),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from meshwise.mesh.protection.attempt import AttackStep, AttemptOutcome, Seen
 from meshwise.mesh.protection.requests import Attacker, new_mark, slowed_s
 from meshwise.mesh.protection.scene import Scene
 from meshwise.mesh.protection.stage import FIXED
-from meshwise.mesh.protection.talk import Say, Wire, http1
+from meshwise.mesh.protection.talk import End, Say, Wire, http1
 from meshwise.mesh.seam import OUTSIDER
 
 UNKNOWN_PORTS = range(20000, 30000)
@@ -47,14 +47,15 @@ class WithoutControlPlane(AttackStep):
         data = http1("GET", "/", f"{host}:{port}", [("connection", "close")])
         with scene.reach.line(OUTSIDER, scene.target.pod_ip, port) as line:
             heard = line.talk(Say((data,), Wire.HTTP1, most_s=slowed_s(scene, ANSWER_S)))
-        return judged(heard.statuses, str(heard))
+        return judged(heard.statuses, str(heard), ended=heard.end is not End.OPEN)
 
 
-def judged(statuses: tuple[int, ...], heard: str) -> Seen:
-    """502 to 504: it was let through to the port, where nobody listens."""
+def judged(statuses: tuple[int, ...], heard: str, *, ended: bool = False) -> Seen:
+    """502 to 504: it was let through to the port, where nobody listens. `ended`: the connection, which is how
+    Envoy refuses what no chain of its listener matches."""
     status = f"port that nobody listens on: {heard}"
     if any(each in (502, 503, 504) for each in statuses):
         return Seen(AttemptOutcome.LET_THROUGH, status, "the proxy tried to reach it")
-    if 403 in statuses:
+    if 403 in statuses or (ended and not statuses):
         return Seen(AttemptOutcome.STOPPED, status)
     return Seen(AttemptOutcome.UNDECIDED, status, "neither a refusal nor a try to reach it was told")

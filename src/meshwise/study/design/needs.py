@@ -24,8 +24,9 @@ RECEIVER_BYTES = 40 << 20
 """The receiver of spans, without any."""
 SPAN_BYTES = 4000
 """Of a span after its trial: as it came, decoded, and as a row."""
-INOTIFY_OF_ENVOY = 9
-"""What an Envoy makes to watch its configuration (counted in /proc/PID/fd), whatever its workers."""
+CONTROLLER_BYTES = 26 << 20
+"""Of Istio's control plane in one environment (its share of pages, of a chain of three); Linkerd's is in what
+its sidecars take."""
 OWN_FILES = 1024
 """Of a process that holds the connections of a round: what it has open beside them."""
 
@@ -40,6 +41,8 @@ class Needs:
     banks: int
     counting: bool = False
     """Its sidecars run under a counter."""
+    controllers: int = 0
+    """Control planes of Istio's environments, each a process."""
     connections: int = 0
     """Open at once in its largest round, from one process: the instrument, or the client that counts."""
     istiod: bool = False
@@ -56,11 +59,6 @@ class Needs:
         return self.workloads.get(MeshName.ISTIO, 0)
 
     @property
-    def inotify(self) -> int:
-        """Instances: all files that Envoys watch."""
-        return INOTIFY_OF_ENVOY * self.envoys
-
-    @property
     def open_files(self) -> int:
         """Of the process that has most."""
         return OWN_FILES + self.connections
@@ -71,7 +69,8 @@ class Needs:
         counted = sum(COUNTED_BYTES.get(mesh, 0) * count for mesh, count in self.workloads.items())
         istiod = ISTIOD_BYTES if self.istiod else 0
         traced = RECEIVER_BYTES + SPAN_BYTES * self.spans if self.spans else 0
-        return beside + BANK_BYTES * self.banks + (counted if self.counting else 0) + istiod + traced
+        beside += CONTROLLER_BYTES * self.controllers + istiod + traced
+        return beside + BANK_BYTES * self.banks + (counted if self.counting else 0)
 
 
 def environments_of(study: Study, *, counting: bool = False) -> dict[tuple[str, int, MeshName], list[Cell]]:
@@ -94,10 +93,17 @@ def needs_of(study: Study, *, counting: bool = False) -> Needs:
         names = {workload.name for cell in cells for workload in cell.topology.workloads}
         workloads[mesh] = workloads.get(mesh, 0) + len(names)
         banks += any(cell.shape is TopologyKind.BANK for cell in cells)
-    connections = _connections(study, counting=counting)
-    istiod = study.control_plane is ControlPlane.ISTIOD
     spans = 0 if counting else max((_spans(study, arms) for arms in block_rounds(study)), default=0)
-    return Needs(len(environments), workloads, banks, counting, connections, istiod, spans)
+    return Needs(
+        len(environments),
+        workloads,
+        banks,
+        counting,
+        controllers=sum(mesh is MeshName.ISTIO for _, _, mesh in environments),
+        connections=_connections(study, counting=counting),
+        istiod=study.control_plane is ControlPlane.ISTIOD,
+        spans=spans,
+    )
 
 
 def spans_of(cell: Cell) -> int:

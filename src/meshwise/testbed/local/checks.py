@@ -26,7 +26,7 @@ from meshwise.core.units import format_size, plural
 from meshwise.mesh.istio import binary as envoy_binary
 from meshwise.mesh.istio.istiod import binary as istiod_binary
 from meshwise.mesh.linkerd import binary as linkerd_binary
-from meshwise.study.design.needs import INOTIFY_OF_ENVOY, Needs, needs_of
+from meshwise.study.design.needs import Needs, needs_of
 from meshwise.study.model import ControlPlane, MeshName, Study
 from meshwise.telemetry.counting import perf_events, valgrind
 from meshwise.telemetry.counting.callgrind import CallgrindCounter
@@ -47,8 +47,6 @@ DISK_BYTES = 1 << 30
 OPEN_FILES = 4096
 TASKS = 1024
 _PROMTOOL_S = 20.0
-INOTIFY_INSTANCES = 64
-"""Enough for a study of two workloads and its twin; of a larger one `require_room` asks."""
 
 
 class Grade(StrEnum):
@@ -106,9 +104,8 @@ def all_checks(watch_s: float = 1.0) -> tuple[CheckResult, ...]:
 def preflight(study: Study) -> None:
     """Raise the first thing that keeps this study from running, before anything starts: MW504, MW403 (no
     Envoy), MW811 or MW423 (no linkerd2-proxy), MW440 (no istiod, where it is asked for), MW911, MW912 or
-    MW914 (no store, or nothing to talk to it), MW214, MW215 or MW216 (not enough inotify instances, memory or
-    open files for all that runs at the same time), MW230 or MW231 (no valgrind, where nothing else is to be
-    done)."""
+    MW914 (no store, or nothing to talk to it), MW215 or MW216 (not enough memory or open files for all that
+    runs at the same time), MW230 or MW231 (no valgrind, where nothing else is to be done)."""
     if MeshName.ISTIO in study.environments:
         envoy_binary.facts(envoy_binary.envoy_path())
     if MeshName.LINKERD in study.environments:
@@ -280,18 +277,7 @@ def limits() -> tuple[CheckResult, ...]:
             "files may be open", files, OPEN_FILES, "`ulimit -Hn 65536` as root, or `nofile` in limits.conf"
         ),
         _limit("tasks may run", tasks, TASKS, "`ulimit -Hu 4096` as root, or `nproc` in limits.conf"),
-        _limit(
-            "inotify instances per user",
-            inotify_limit(),
-            INOTIFY_INSTANCES,
-            f"`sysctl fs.inotify.max_user_instances=512` as root; an Envoy takes {INOTIFY_OF_ENVOY}",
-        ),
     )
-
-
-def inotify_limit() -> int:
-    """Instances that one user may have."""
-    return int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
 
 
 def require_room(needs: Needs) -> None:
@@ -301,18 +287,8 @@ def require_room(needs: Needs) -> None:
 
 
 def lacking(needs: Needs) -> Iterator[MeshwiseError]:
-    """MW214 where so many Envoys could not watch the files that their configuration comes in: by the limit,
-    or because the user's other programs have taken of it. MW215 where all would not fit into memory. MW216
+    """MW215 where all would not fit into memory. MW216
     where one process may not have the connections of a whole round."""
-    free = linux.inotify_instances(needs.inotify)
-    if free < needs.inotify:
-        yield messages.TOO_MANY_WATCHES.error(
-            envoys=needs.envoys,
-            needed=needs.inotify,
-            limit=inotify_limit(),
-            free=free,
-            wanted=max(512, 2 ** needs.inotify.bit_length()),
-        )
     available = available_bytes()
     if needs.memory_bytes > available:
         yield messages.TOO_LITTLE_MEMORY_FOR_ARMS.error(

@@ -121,7 +121,7 @@ class RunningProcesses:
             process.send(signal.SIGKILL)
             process.stop()
         try:
-            yield "" if due else f"no process here is the {role}: configuration comes by files"
+            yield "" if due else f"no process here is the {role}"
         finally:
             for process in due:
                 self.start_again(process)

@@ -1,7 +1,7 @@
 """istiod's own configuration of a sidecar, as it is given to a proxy here.
 
 Replaced in it, and nothing else:
-- where secrets, tables of routes and endpoints come from (istiod says: from itself and from the agent);
+- where secrets and tables of routes come from, which is said here as istiod says it;
 - the TLS groups, where the study or the options say which, and what else a study asks of handshakes
   (versions, names by prefix, no resumption) and of spans: istiod has no setting for it, or one that means
   more;
@@ -42,24 +42,25 @@ def filters_of(options: Options) -> IstioFilters:
 
 def adapted(found: Generated, view: View, owner: Service) -> ProxyConfig:
     """For the owner's proxy."""
-    clusters = [_cluster(found, view, owner, each) for each in found.clusters.values()]
+    clusters = [_cluster(view, owner, each) for each in found.clusters.values()]
+    endpoints = [
+        _plain(found.endpoints.get(name, {"clusterName": name}))
+        for name, each in found.clusters.items()
+        if each.get("type") == "EDS"
+    ]
     listeners = [_listener(view, owner, each) for each in found.listeners.values()]
     routes = {int(name): _table(view, owner, int(name), each) for name, each in found.routes.items()}
     if view.options.traced:
         clusters.append(tracing.collector())
-    return ProxyConfig(tuple(listeners), tuple(clusters), routes)
+    return ProxyConfig(telemetry.node_id(owner), tuple(listeners), tuple(clusters), routes, tuple(endpoints))
 
 
 # --- clusters --------------------------------------------------------------------------------------
 
 
-def _cluster(found: Generated, view: View, owner: Service, cluster: Json) -> Json:
+def _cluster(view: View, owner: Service, cluster: Json) -> Json:
     made: Json = _referring(cluster, view)
     name = str(cluster["name"])
-    if cluster.get("type") == "EDS":
-        made = {key: value for key, value in made.items() if key != "edsClusterConfig"}
-        made["type"] = "STATIC"
-        made["loadAssignment"] = _plain(found.endpoints.get(name, {"clusterName": name}))
     if name.startswith("outbound|"):
         called = {view.service(each).host for each in owner.calls}
         return _of_generation(made, view.generation if name.split("|")[3] in called else UNCALLED)

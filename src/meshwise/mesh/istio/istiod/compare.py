@@ -105,8 +105,12 @@ def of_ours(config: ProxyConfig) -> Json:
     def named(resources: Sequence[Json]) -> dict[str, Json]:
         return {each["name"]: each for each in resources}
 
+    endpoints = {each["cluster_name"]: each for each in config.endpoints}
     return {
-        "clusters": named(config.clusters),
+        "clusters": {
+            name: {**each, "loadAssignment": endpoints[name]} if name in endpoints else each
+            for name, each in named(config.clusters).items()
+        },
         "listeners": named(config.listeners),
         "routes": named(tuple(config.routes.values())),
     }
