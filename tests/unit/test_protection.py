@@ -16,6 +16,7 @@ from meshwise.analysis.protection_findings import protection_findings
 from meshwise.archive.outcome import ProtectionTry
 from meshwise.archive.read import ArchiveReader
 from meshwise.archive.store import Archive
+from meshwise.cli.wiring import not_applicable
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.expectations import CallOutcome
 from meshwise.mesh.probe import Ask, ProbeAnswer, TlsAs
@@ -229,6 +230,12 @@ def test_a_study_gives_its_meshes_and_postures_once_each() -> None:
         *((mesh, posture) for mesh in MESHES for posture in LADDER),
     ]
     assert len({cell.name for cell in question.cells}) == len(question.cells)
+
+
+def test_every_posture_is_tried_with_what_its_mesh_has() -> None:
+    question = question_of(load_study(STUDIES / "ladder.yaml"), ATTEMPTS, 2)
+    assert {cell.mesh for cell in question.cells} == {MeshName.NONE, *MESHES}
+    assert {cell.name: why for cell in question.cells if (why := not_applicable(cell))} == {}
 
 
 def test_everything_is_tried_as_often_as_asked_and_what_is_not_proven_is_said() -> None:

@@ -18,11 +18,11 @@ from meshwise.mesh.protection.attempt import Attempt, AttemptOutcome, TryEvidenc
 from meshwise.mesh.protection.scene import Scene
 from meshwise.mesh.protection.sides import SIDES
 from meshwise.mesh.protection.trying import OneTry, try_once
+from meshwise.study.factors import BY_KEY
 from meshwise.study.model import (
     Arrangement,
     Cell,
     Control,
-    KeyType,
     MeshName,
     Posture,
     Protocol,
@@ -90,11 +90,11 @@ def question_of(study: Study, attempts: Sequence[Attempt], executions: int) -> S
 
 
 def _cell(like: Cell, mesh: MeshName, posture: Posture, protocol: Protocol) -> Cell:
-    """Requests have a body, so that one can be looked for on the wire."""
+    """Requests have a body, so that one can be looked for on the wire; keys are those of the mesh."""
     return Cell(
         mesh=mesh, posture=posture, protocol=protocol, rate_rps=1.0, request_bytes=64, response_bytes=128,
-        connections=1, streams=1, shape=TopologyKind.CHAIN, length=SERVICES, key_type=KeyType.RSA_2048,
-        policy_count=0, plaintext_share=0.0,
+        connections=1, streams=1, shape=TopologyKind.CHAIN, length=SERVICES,
+        key_type=BY_KEY["key"].default_of[mesh], policy_count=0, plaintext_share=0.0,
     )  # fmt: skip
 
 
