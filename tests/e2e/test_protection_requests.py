@@ -63,13 +63,15 @@ def test_istio_under_a_rule_that_forbids() -> None:
 
 
 def test_istio_under_least_privilege_and_what_outlives_a_push() -> None:
-    found = tried(MeshName.ISTIO, f"{NAMESPACE},{FINE}", [*HTTP, "kept-caller-http1"])
+    keys = [*HTTP, "kept-caller-http1", "uncontrolled-known-port", "uncontrolled-new-port"]
+    found = tried(MeshName.ISTIO, f"{NAMESPACE},{FINE}", keys)
     assert surprises(MeshName.ISTIO, found) == {
         # Documented: joined by commas, so no value is allowed. Envoy matches each value by itself since the
         # mend of CVE-2026-26308 (envoy.reloadable_features.rbac_match_headers_individually).
         (FINE, "allow-header-twice"): AttemptOutcome.LET_THROUGH
     }
     assert found[FINE, "smuggle-lengths"]["reason"].startswith("400: ")
+    assert found[FINE, "uncontrolled-new-port"]["counted"] == {"no_filter_chain_match": 1}, "without asking"
     kept = found[NAMESPACE, "kept-caller-http1"]
     assert "connection: close" in kept["reason"], "it is asked to leave, and served until it is put out"
     assert found[FINE, "kept-caller-http1"]["outcome"] == AttemptOutcome.NOT_APPLICABLE
