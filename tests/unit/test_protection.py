@@ -240,11 +240,11 @@ def test_every_posture_is_tried_with_what_its_mesh_has() -> None:
 
 def test_everything_is_tried_as_often_as_asked_and_what_is_not_proven_is_said() -> None:
     question = question_of(load_study(STUDIES / "quickstart.yaml"), ATTEMPTS, 2)
-    testbed = FakeTestbed(question, unproven={"p01-002"})
+    cell = next(cell for cell in question.cells if (cell.protocol, cell.posture.name) == ("http2", "strict"))
+    testbed = FakeTestbed(question, unproven={f"p01-{question.cells.index(cell):03d}"})
     with testbed:
         tries = list(protect(question, testbed, ATTEMPTS, Effort(2, 3), lambda _: None))
     of_unproven = [each for each in tries if "not proven" in each.evidence]
-    cell = question.cells[2]
     assert {(each.mesh, each.posture, each.execution) for each in of_unproven} == {
         (cell.mesh, cell.posture.name, 1)
     }
@@ -259,7 +259,9 @@ def test_everything_is_tried_as_often_as_asked_and_what_is_not_proven_is_said() 
     assert "documented is that it is stopped" in surprise
     (undecided,) = told["undecided"]
     assert undecided.startswith(f"{cell.mesh} `{cell.posture.name}`: undecided (not tried; ")
-    assert all(f"`{each.key}`" in undecided for each in ATTEMPTS if each.protocol is cell.protocol)
+    for each in ATTEMPTS:
+        meant = each.protocol is cell.protocol and not each.not_applicable(cell.mesh, cell.posture)
+        assert (f"`{each.key}`" in undecided) is bool(meant)
 
 
 def tries(*outcomes: AttemptOutcome, posture: Posture = LADDER[2]) -> list[ProtectionTry]:
@@ -319,6 +321,40 @@ def test_a_table_of_tries_that_was_altered_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(MeshwiseError, match=r"protection\.parquet.*digest"):
         ArchiveReader.open(tmp_path / "a")
+
+
+def test_where_a_mesh_is_undecided_a_difference_says_of_which_postures_it_speaks() -> None:
+    def of(mesh: MeshName, *outcomes: str) -> list[ProtectionTry]:
+        return [
+            ProtectionTry(mesh, posture.name, "http1", "speech-raw-on-http", 0, 0, outcome, "{}", 1)
+            for posture, outcome in zip(LADDER, outcomes, strict=True)
+        ]
+
+    istio, linkerd = MESHES
+    tried = [*of(istio, *["stopped"] * 5), *of(linkerd, "let_through", *["undecided"] * 4)]
+    found = list(protection_findings(tried, 0.95))
+    assert list(differences([each for each in found if each.tried])) == [
+        "of `plaintext` (others are undecided): istio stops in `plaintext`, linkerd stops in no posture: "
+        "`speech-raw-on-http`."
+    ]
+
+
+def test_a_posture_that_is_not_proven_leaves_what_means_nothing_in_it_and_is_told_once() -> None:
+    question = question_of(load_study(STUDIES / "quickstart.yaml"), ATTEMPTS, 1)
+    strict = [n for n, cell in enumerate(question.cells) if cell.posture.name == "strict"]
+    testbed = FakeTestbed(question, unproven={f"p00-{n:03d}" for n in strict})
+    with testbed:
+        tries = list(protect(question, testbed, ATTEMPTS, Effort(1, 1), lambda _: None))
+    outcomes = {one.attempt: one.outcome for one in tries if one.posture == "strict"}
+    nothing = {each.key for each in ATTEMPTS if each.not_applicable(MeshName.ISTIO, POSTURES["strict"])}
+    assert {key for key, outcome in outcomes.items() if outcome == "not_applicable"} == nothing
+    assert {key for key, outcome in outcomes.items() if outcome == "undecided"} == outcomes.keys() - nothing
+    blocks = list(protection_blocks(list(protection_findings(tries, 0.95))))
+    (told,) = (each for each in blocks if isinstance(each, Sentences) and each.title == "undecided")
+    assert any(
+        "`strict`" in line and line.endswith("every attempt that means something there.")
+        for line in told.texts
+    )
 
 
 def test_differences_between_meshes_are_one_sentence_with_all_their_attempts() -> None:

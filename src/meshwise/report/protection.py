@@ -4,6 +4,7 @@ picks from the findings; it computes nothing."""
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from meshwise.core.units import plural
@@ -158,6 +159,7 @@ def _undecided(found: Sequence[Finding]) -> Iterator[str]:
     """What is undecided for the same reason is told once per posture: one that was not proven leaves every
     attempt untried."""
     groups: dict[tuple[tuple[str, str], str], list[Finding]] = {}
+    meant = Counter(_place(each) for each in found if _outcome(each) is not AttemptOutcome.NOT_APPLICABLE)
     for each in found:
         if _outcome(each) is AttemptOutcome.UNDECIDED:
             tried = _tried(each)
@@ -166,6 +168,8 @@ def _undecided(found: Sequence[Finding]) -> Iterator[str]:
     for ((mesh, posture), evidence), own in groups.items():
         if len(own) == 1:
             yield own[0].sentence
+        elif len(own) == meant[mesh, posture]:
+            yield f"{mesh} `{posture}`: undecided ({evidence}): every attempt that means something there."
         else:
             attempts = ", ".join(f"`{_attempt(each)}`" for each in own)
             yield f"{mesh} `{posture}`: undecided ({evidence}): {attempts}."
@@ -215,18 +219,24 @@ def _summary(found: Sequence[Finding]) -> Table:
 
 
 def differences(found: Sequence[Finding]) -> Iterator[str]:
-    """One sentence for each way in which two meshes differ in the same postures, with its attempts."""
+    """One sentence for each way in which two meshes differ in the same postures, with its attempts. Where
+    some of these are undecided it says of which it speaks."""
     by_attempt: dict[str, dict[str, dict[str, Finding]]] = {}
+    undecided: set[tuple[str, str]] = set()
     for each in found:
         mesh, posture = _place(each)
         if posture != NO_MESH.name and _outcome(each) in DECIDED:
             by_attempt.setdefault(_attempt(each), {}).setdefault(mesh, {})[posture] = each
+        elif _outcome(each) is AttemptOutcome.UNDECIDED:
+            undecided.add((_attempt(each), posture))
     said: dict[str, list[str]] = {}
     for attempt, meshes in by_attempt.items():
         for (mesh, rows), (other, others) in itertools.combinations(meshes.items(), 2):
             common = [posture for posture in rows if posture in others]
             if any(_outcome(rows[posture]) is not _outcome(others[posture]) for posture in common):
                 told = f"{mesh} {_where(rows, common)}, {other} {_where(others, common)}"
+                if any((attempt, posture) in undecided for posture in {*rows, *others}):
+                    told = f"of {', '.join(f'`{each}`' for each in common)} (others are undecided): {told}"
                 said.setdefault(told, []).append(f"`{attempt}`")
     yield from (f"{told}: {', '.join(attempts)}." for told, attempts in said.items())
 

@@ -116,15 +116,20 @@ def protect(
             trial = Trial(f"p{execution:02d}-{number:03d}", execution, execution, number, cell)
             here = [attempt for attempt in attempts if attempt.protocol is cell.protocol]
             if why := _bring(testbed, trial):
-                evidence = TryEvidence("not tried", why)
-                tried = OneTry(AttemptOutcome.UNDECIDED, evidence, 0)
-                yield from (_row(trial, attempt, 0, tried) for attempt in here)
+                yield from (_row(trial, attempt, 0, _untried(attempt, cell, why)) for attempt in here)
                 done += len(here)
                 continue
             for attempt in here:
                 observe(Underway(cell.mesh, cell.posture.name, execution, attempt, done, due))
                 yield from _repeated(testbed, trial, attempt, effort.tries)
                 done += 1
+
+
+def _untried(attempt: Attempt, cell: Cell, why: str) -> OneTry:
+    """Where the posture could not be brought; what means nothing in it does not depend on that."""
+    nothing = attempt.not_applicable(cell.mesh, cell.posture)
+    outcome = AttemptOutcome.NOT_APPLICABLE if nothing else AttemptOutcome.UNDECIDED
+    return OneTry(outcome, TryEvidence("not tried", nothing or why), 0)
 
 
 def _repeated(testbed: Testbed, trial: Trial, attempt: Attempt, tries: int) -> Iterator[ProtectionTry]:
