@@ -387,3 +387,10 @@ def test_the_page_has_every_attempt_as_the_code_has_it() -> None:
     script = STUDIES.parent / "scripts/protection_page.py"
     done = subprocess.run([sys.executable, str(script), "--check"], check=False)
     assert done.returncode == 0, "stale: run `python scripts/protection_page.py`"
+
+
+def test_the_page_shows_what_was_seen_of_every_attempt() -> None:
+    seen = (STUDIES.parent / "docs/protection.md").read_text().partition("<!-- seen -->")[2]
+    for part in seen.partition("<!-- end of seen -->")[0].split("\n### ")[1:]:
+        rows = [line.split("`")[1] for line in part.splitlines() if line.startswith("| `")]
+        assert sorted(rows) == sorted(each.key for each in ATTEMPTS), part.partition("\n")[0]
