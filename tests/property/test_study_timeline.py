@@ -20,7 +20,8 @@ from meshwise.study.timeline import (
     Rotated,
     Skew,
     Timeline,
-    kind_of,
+    keep_apart,
+    lasts_ns,
     room_ns,
 )
 
@@ -53,7 +54,9 @@ def test_occurrences_are_in_order_within_the_window_and_counted(timeline: Timeli
         assert [each.repeat for each in own] == list(range(len(own)))
         wanted = [at_ns for at_ns in declared.at_ns if at_ns < window_ns]
         if declared.every_ns:
-            wanted = [n * declared.every_ns for n in range(1, -(-window_ns // declared.every_ns))]
+            periods = range(1, -(-window_ns // declared.every_ns))
+            ends_ns = window_ns - lasts_ns(declared.act)
+            wanted = [n * declared.every_ns for n in periods if n * declared.every_ns <= ends_ns]
         assert [each.intended_ns for each in own] == sorted(wanted)
 
 
@@ -62,7 +65,7 @@ def test_what_does_not_overlap_keeps_apart(timeline: Timeline, window_ns: int) -
     """Against every pair, where the timeline looks at neighbours only."""
     found = timeline.occurrences(window_ns)
     wanted = any(
-        kind_of(one.act) == kind_of(other.act) and one.intended_ns + room_ns(one.act) > other.intended_ns
+        keep_apart(one.act, other.act) and one.intended_ns + room_ns(one.act) > other.intended_ns
         for place, one in enumerate(found)
         for other in found[place + 1 :]
     )

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from meshwise.cli.plan_events import events_document, events_lines
 from meshwise.cli.wiring import not_applicable
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.study.design.blocks import design_block
@@ -84,6 +85,16 @@ def test_periods_begin_after_one_and_times_are_as_said() -> None:
     assert told == [(0, 1, 3), (1, 0, 25), (2, 1, 30), (3, 0, 50)]
 
 
+def test_of_a_period_only_those_happen_that_are_over_before_the_trial_is() -> None:
+    found = study("{fail: renewal, every: 20s, lasts: 15s}", "{rotate: leaf, every: 25s, spread: 10s}")
+    told = [(each.entry, each.intended_ns // S) for each in found.trial.timeline.occurrences(60 * S)]
+    assert told == [(0, 20), (1, 25), (0, 40), (1, 50)]
+    found = study("{fail: renewal, every: 20s, lasts: 20s}")
+    assert [each.intended_ns // S for each in found.trial.timeline.occurrences(60 * S)] == [20, 40]
+    found = study("{fail: renewal, every: 25s, lasts: 11s}")
+    assert [each.intended_ns // S for each in found.trial.timeline.occurrences(60 * S)] == [25]
+
+
 def test_a_posture_goes_back_every_second_time() -> None:
     found = study("{posture: permissive, every: 20s}").trial.timeline.occurrences(60 * S)
     assert [each.back for each in found] == [False, True]
@@ -119,6 +130,15 @@ def test_a_posture_goes_back_every_second_time() -> None:
         (["{rotate: leaf, at: [5s, 5500ms]}"], "6:5", "begins before"),
         (["{rotate: leaf, at: 5s, spread: 4s}", "{rotate: anchor, at: 8s}"], "7:5", "is over (4s)"),
         (["{fail: renewal, at: 5s, lasts: 9s}", "{fail: renewal, at: 8s, lasts: 1s}"], "7:5", "is over (9s)"),
+        (["{fail: renewal, every: 50s, lasts: 20s}"], "6:28", "before the first `fail renewal` is over"),
+        (["{skew: 0s, at: 5s, lasts: 1s}"], "6:12", "a clock that is right is no event"),
+        (["{rotate: leaf, at: 5s, overlap: false}"], "6:37", "only of an anchor two are trusted"),
+        (["{rotat: leaf, at: 5s}"], "6:5", "does not say what is done; did you mean `rotate`"),
+        (["null"], "6:5", "entry 1 of `events` has no value"),
+        (["{fail: controller, at: 5s, lasts: 9s}", "{restart: controller, at: 8s}"], "7:5", "is over (9s)"),
+        (["{restart: controller, at: 8s}", "{fail: policy, at: 5s, lasts: 9s}"], "6:5", "is over (9s)"),
+        (["{fail: renewal, at: 5s, lasts: 9s}", "{restart: controller, at: 8s}"], "7:5", "both need the"),
+        (["{skew: 1h, at: 5s, lasts: 9s}", "{fail: controller, at: 8s, lasts: 1s}"], "7:5", "both need the"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_place_and_a_remedy(events: list[str], place: str, words: str) -> None:
@@ -142,6 +162,8 @@ def test_events_of_different_kinds_may_be_at_the_same_time() -> None:
     )
     names = [event_name(each.act) for each in found.trial.timeline.occurrences(11 * S)]
     assert names == ["fail renewal", "rotate leaf", "restart proxy", "rotate leaf"]
+    study("{fail: renewal, at: 4s, lasts: 20s}", "{fail: policy, at: 8s, lasts: 5s}")
+    study("{fail: controller, at: 4s, lasts: 20s}", "{rotate: leaf, every: 5s}", "{restart: proxy, at: 5s}")
 
 
 def test_a_study_with_events_runs_apart_and_they_happen_in_every_trial() -> None:
@@ -169,3 +191,30 @@ def test_together_each_cell_with_sidecars_has_an_undisturbed_twin_in_its_round()
     assert {trial.role for trial in trials if disturbed(found, trial)} == {Role.CELL}
     sets = {(trial.cell.mesh, trial.process_set) for trial in trials}
     assert len(sets) == len(trials), "each on processes of its own"
+
+
+def test_the_plan_says_what_will_happen_in_words() -> None:
+    found = study(
+        "{rotate: leaf, at: 5s}", "{restart: controller, at: 8s}", "{restart: proxy, every: 30s}",
+        "{restart: service, at: 9s, drain: true}", "{posture: strict, at: [10s, 20s]}",
+        "{fail: renewal, at: 20s, lasts: 5s}", "{fail: controller, at: 30s, lasts: 5s, how: slow}",
+        "{fail: policy, at: 40s, lasts: 5s}", "{push: policies, count: 1, at: 3s}",
+        posture="strict", meshes="istio, linkerd",
+    )  # fmt: skip
+    told = [" ".join(line.split()) for line in events_lines(found)]
+    assert told[1:] == [
+        "at 5s: every sidecar gets a new certificate, all at once",
+        "at 8s: the control plane's process is killed and started again",
+        "every 30s (1 time): a proxy is killed and started again",
+        "at 9s: a service is drained and started again",
+        "at 10s, 20s: posture strict; the next time back again",
+        "at 20s: the authority refuses to sign certificates for 5s",
+        "at 30s: the control plane's process stands still, with its connections open, for 5s",
+        "at 40s: nobody hands out policies for 5s",
+        next(line for line in told if "no part of it can fail alone" in line),
+        "at 3s: 1 policy pushed, on other workloads",
+    ]
+    document = events_document(found)
+    assert document is not None
+    postures = [each["what"] for each in document["occurrences"] if each["event"] == "posture"]
+    assert postures == ["posture strict", "the cell's own posture again"]

@@ -83,7 +83,6 @@ def event_findings(found: Sequence[EventOfCell], naming: Naming, settings: Setti
     judged = [
         _judged(one, correction, naming, settings) for one, correction in zip(asked, adjusted, strict=True)
     ]
-    [one for each in found for one in (*_plain(each, naming, settings), *of_rules(each, naming, settings))]
     places = {id(each): place for place, each in enumerate(found)}
     placed = [(places[id(one.of)], finding) for one, finding in zip(asked, judged, strict=True)]
     for place, each in enumerate(found):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from meshwise.cli.wiring import cannot
@@ -14,8 +14,11 @@ from meshwise.study.timeline import (
     ChangePosture,
     Declared,
     Fail,
+    Failing,
     PushPolicies,
+    RenewalFault,
     Restart,
+    Restarted,
     Rotate,
     Rotated,
     Skew,
@@ -63,7 +66,8 @@ def events_lines(study: Study) -> Iterator[str]:
         whom = "to every cell; to its twin in the same round nothing happens"
     yield f"events, {whom}, from the start of the measured window on:"
     for declared in timeline.declared:
-        yield f"  {_when(declared, study.trial.duration_ns)}: {words(declared.act)}"
+        several = len(declared.times_ns(study.trial.duration_ns)) > 1
+        yield f"  {_when(declared, study.trial.duration_ns)}: {words(declared.act, several=several)}"
         for why, names in _reasons(study, declared.act).items():
             yield f"    not to {plural(len(names), 'cell')} ({names[0]}{', ...' * (len(names) > 1)}): {why}"
 
@@ -79,7 +83,7 @@ def _reasons(study: Study, act: Act) -> dict[str, list[str]]:
 def _when(declared: Declared, window_ns: int) -> str:
     times_ns = declared.times_ns(window_ns)
     if declared.every_ns:
-        return f"every {format_duration(declared.every_ns)} ({len(times_ns)} times)"
+        return f"every {format_duration(declared.every_ns)} ({plural(len(times_ns), 'time')})"
     shown = ", ".join(_moment(at_ns) for at_ns in times_ns[:_SHOWN])
     return f"at {shown}{', ...' * (len(times_ns) > _SHOWN)}"
 
@@ -88,8 +92,26 @@ def _moment(at_ns: int) -> str:
     return format_duration(at_ns) if at_ns else "0s"
 
 
-def words(act: Act, *, back: bool = False) -> str:
-    """What is done, as a person says it."""
+_FAILS: Mapping[Failing, Mapping[RenewalFault, str]] = {
+    Failing.RENEWAL: {
+        RenewalFault.REFUSED: "the authority refuses to sign certificates",
+        RenewalFault.SLOW: "the authority signs certificates late",
+        RenewalFault.GONE: "the authority that signs certificates cannot be reached",
+    },
+    Failing.CONTROLLER: {
+        RenewalFault.SLOW: "the control plane's process stands still, with its connections open,",
+        RenewalFault.GONE: "the control plane's process is gone",
+    },
+    Failing.POLICY: {
+        RenewalFault.SLOW: "the control plane hands out policies late",
+        RenewalFault.GONE: "nobody hands out policies",
+    },
+}
+"""What a study file cannot say is not here."""
+
+
+def words(act: Act, *, back: bool = False, several: bool = False) -> str:
+    """What is done, as a person says it. `several`: of all times of an entry that has more than one."""
     match act:
         case Rotate(what=what, spread_ns=spread_ns, overlap=overlap):
             thing = {
@@ -102,19 +124,21 @@ def words(act: Act, *, back: bool = False) -> str:
             return f"{thing}{over}{fault}"
         case PushPolicies(count=count, relevant=relevant):
             number = "1 policy" if count == 1 else f"{count} policies"
-            return f"{number} {'on the called workloads' if relevant else 'on other workloads'}"
+            return f"{number} pushed, {'on the called workloads' if relevant else 'on other workloads'}"
         case ChangePosture(posture=posture):
-            return (
-                "the cell's own posture again"
-                if back
-                else f"posture {posture.name}; the next time back again"
-            )
+            to = "the cell's own posture again" if back else f"posture {posture.name}"
+            return f"{to}{'; the next time back again' * several}"
         case Restart(what=what, drain=drain, workload=workload):
-            ends = "is drained" if drain else "is killed"
-            whose = f"the {what} of {workload}" if workload else f"one {what} after the other"
-            return f"{whose} {ends} and started again"
+            whose = (
+                f"the {what} of {workload}"
+                if workload
+                else f"a {what}{', each time the next inwards,' * several}"
+            )
+            if what is Restarted.CONTROLLER:
+                whose = "the control plane's process"
+            return f"{whose} is {'drained' if drain else 'killed'} and started again"
         case Fail(what=what, lasts_ns=lasts_ns, how=how):
-            return f"{what} fails ({how}) for {format_duration(lasts_ns)}"
+            return f"{_FAILS[what][how]} for {format_duration(lasts_ns)}"
         case Skew(by_ns=by_ns, lasts_ns=lasts_ns):
             side = "ahead" if by_ns > 0 else "behind"
             by, over = format_duration(abs(by_ns)), format_duration(lasts_ns)

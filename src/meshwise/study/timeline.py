@@ -105,9 +105,10 @@ class Declared:
     every_ns: int = 0
 
     def times_ns(self, window_ns: int) -> tuple[int, ...]:
-        """Rising; those before the end of the window."""
+        """Rising; those before the end of the window, and of a period those that are over before it."""
         if self.every_ns:
-            return tuple(range(self.every_ns, window_ns, self.every_ns))
+            last_ns = min(window_ns - 1, window_ns - lasts_ns(self.act))
+            return tuple(range(self.every_ns, last_ns + 1, self.every_ns))
         return tuple(sorted(at_ns for at_ns in self.at_ns if at_ns < window_ns))
 
 
@@ -151,14 +152,15 @@ class Timeline:
         )
 
     def overlapping(self, window_ns: int) -> Iterator[tuple[Occurrence, Occurrence]]:
-        """Pairs of neighbours of the same kind, the later of which is intended before the earlier is over."""
+        """Pairs that keep apart (`keep_apart`), the later of which is intended before the earlier is over; of
+        each kind only the one that is over last."""
         latest: dict[str, Occurrence] = {}
         for each in self.occurrences(window_ns):
+            for former in latest.values():
+                if keep_apart(former.act, each.act) and _over_ns(former) > each.intended_ns:
+                    yield former, each
             kind = kind_of(each.act)
-            former = latest.get(kind)
-            if former is not None and former.intended_ns + room_ns(former.act) > each.intended_ns:
-                yield former, each
-            if former is None or _over_ns(each) >= _over_ns(former):
+            if kind not in latest or _over_ns(each) >= _over_ns(latest[kind]):
                 latest[kind] = each
 
 
@@ -196,6 +198,23 @@ def least_period_ns(act: Act) -> int:
 def kind_of(act: Act) -> str:
     """What events of one kind have in common: rotations replace the same files, whatever they rotate."""
     return "rotate" if isinstance(act, Rotate) else event_name(act)
+
+
+def keep_apart(one: Act, other: Act) -> bool:
+    """Whether one may not begin before the other is over: those of one kind; and what ends or stops the
+    control plane's process, and whatever else goes on in that process and would be lost with it."""
+    if kind_of(one) == kind_of(other):
+        return True
+    both = one, other
+    return all(map(_of_controller, both)) and any(map(_takes_controller, both))
+
+
+def _of_controller(act: Act) -> bool:
+    return isinstance(act, Fail | Skew) or _takes_controller(act)
+
+
+def _takes_controller(act: Act) -> bool:
+    return isinstance(act, Restart | Fail) and act.what in (Restarted.CONTROLLER, Failing.CONTROLLER)
 
 
 def event_name(act: Act) -> str:

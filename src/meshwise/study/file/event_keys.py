@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from meshwise.core.units import DURATION_PATTERN, parse_duration_ns
+from meshwise.study.file.problems import did_you_mean
 from meshwise.study.file.scalars import Duration, Levels, Part, choice, unit
 from meshwise.study.security import NO_MESH, POSTURES
 from meshwise.study.timeline import (
@@ -174,6 +175,8 @@ def _says_one_thing(value: Any) -> Any:
     if len(verbs) != 1:
         known = ", ".join(f"`{verb}`" for verb in EVENT_PARTS)
         what = f"this event says {len(verbs)} things" if verbs else "this event does not say what is done"
+        said = [str(key) for key in value] if isinstance(value, Mapping) and not verbs else []
+        what += next(filter(None, (did_you_mean(key, EVENT_PARTS) for key in said)), "")
         remedy = f"one of {known} in each entry, like `{{rotate: leaf, every: 5s}}`"
         raise PydanticCustomError("reason", "{what}", {"what": what, "remedy": remedy})
     return value

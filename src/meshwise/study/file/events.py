@@ -17,9 +17,12 @@ from meshwise.study.timeline import (
     RenewalFault,
     Restart,
     Restarted,
+    Rotate,
+    Rotated,
     Skew,
     Timeline,
     event_name,
+    kind_of,
     lasts_ns,
     least_period_ns,
     room_ns,
@@ -61,6 +64,13 @@ def _times(index: int, event: EventPart, duration_ns: int) -> Iterator[Problem]:
     if isinstance(act, Fail) and act.what is not Failing.RENEWAL and act.how is RenewalFault.REFUSED:
         reason = f"`fail: {act.what}` cannot be refused, only renewals are"
         yield impossible(("events", index, "how"), reason, "write `gone`, or `slow`")
+    if isinstance(act, Skew) and act.by_ns == 0:
+        yield impossible(
+            ("events", index, "skew"), "a clock that is right is no event", "write `1h`, or `-1h`"
+        )
+    if isinstance(act, Rotate) and not act.overlap and act.what is not Rotated.ANCHOR:
+        reason = f"only of an anchor two are trusted at once, not of `rotate: {act.what}`"
+        yield impossible(("events", index, "overlap"), reason, "leave it out, or write `rotate: anchor`")
     if isinstance(act, Fail | Skew) and act.lasts_ns == 0:
         yield impossible(("events", index, "lasts"), "it is over when it begins", "give it time: `10s`")
     if event.every is not None:
@@ -69,8 +79,9 @@ def _times(index: int, event: EventPart, duration_ns: int) -> Iterator[Problem]:
             yield impossible(
                 ("events", index, "every"), why, f"write `every: {format_duration(least)}` or more"
             )
-        elif event.every >= duration_ns:
-            reason = f"the trial is over (after {over}) before the first `{name}`"
+        elif not event.declared().times_ns(duration_ns):
+            ends = "is over" if event.every < duration_ns else "begins"
+            reason = f"the trial is over (after {over}) before the first `{name}` {ends}"
             yield impossible(("events", index, "every"), reason, "longer trials, or more often")
         return
     several = len(event.at or ()) > 1
@@ -129,6 +140,7 @@ def _together(timeline: Timeline, duration_ns: int) -> Iterator[Problem]:
             f" `{event_name(former.act)}` of {format_duration(former.intended_ns)} is over"
             f" ({format_duration(room_ns(former.act))})"
         )
-        yield impossible(
-            ("events", later.entry), reason, "keep events of one kind apart: other times, or a longer period"
-        )
+        remedy = "keep them apart: other times, or a longer period"
+        if kind_of(former.act) != kind_of(later.act):
+            remedy = f"both need the control plane's process; {remedy}"
+        yield impossible(("events", later.entry), reason, remedy)

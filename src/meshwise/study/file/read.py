@@ -234,7 +234,7 @@ def read_shape(document: Document) -> StudyFile:
         Problem(
             path,
             messages.BAD_VALUE,
-            {"reason": f"`{path[-1]}` has no value", "remedy": "write one, or remove it"},
+            {"reason": f"{_named(path)} has no value", "remedy": "write one, or remove it"},
         )
         for path in _empty(document.value, ())
         if path
@@ -248,6 +248,12 @@ def read_shape(document: Document) -> StudyFile:
     if problems:
         raise to_error(document, problems)
     return file
+
+
+def _named(path: Path) -> str:
+    """A key, or an entry of a list by its place as people count."""
+    last = path[-1]
+    return f"`{last}`" if isinstance(last, str) else f"entry {last + 1} of {_named(path[:-1])}"
 
 
 def _empty(value: Any, path: Path) -> Iterable[Path]:
