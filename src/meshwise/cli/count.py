@@ -49,7 +49,8 @@ def count(
 ) -> None:
     """Count instructions and system calls per request of the study's cells, and say what each step adds.
 
-    Counts repeat to a few tenths of a per cent on any machine, also on one that is busy; they are not time.
+    Instructions repeat to a few tenths of a per cent on any machine, also on one that is busy; an Envoy's
+    system calls, which its timers add to, to some per cent. They are not time.
     The study's key `count` says how often; without it the defaults hold. Needs valgrind. Ctrl-C ends it after
     clean-up and keeps what is complete (exit status 130); `--resume` continues there.
 
