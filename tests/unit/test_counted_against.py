@@ -19,9 +19,9 @@ from meshwise.cli.against import CountOutputs, conclude, read_baseline, refuse_o
 from meshwise.core.errors import MeshwiseError
 from meshwise.findings.document import row
 from meshwise.findings.finding import Finding
-from meshwise.findings.metric import MetricKey
+from meshwise.findings.metric import CALLS, MetricKey
 from meshwise.findings.subject import CellLevel, LadderStep
-from meshwise.report.against import shown_changes, table
+from meshwise.report.against import shown_changes, table, verdict_line
 from meshwise.stats.verdict import Verdict
 from meshwise.stats.welch import Uncertain, interval, product
 from meshwise.study.design.blocks import design
@@ -152,6 +152,26 @@ def test_a_rule_that_was_added_is_a_change_every_time() -> None:
         changed = {each.now.id for each in two(seed, RULE).changed}
         assert "increment/istio/strict+namespace..strict+fine/http1/instructions_per_request" in changed
         assert all("strict+fine" in each for each in changed)
+
+
+def test_system_calls_are_shown_and_not_judged() -> None:
+    """An Envoy makes more of them, or fewer, as the machine is busy."""
+    findings = counted(parse_study(LADDER, "counts.yaml"))
+    more = [
+        replace(each, estimate=2 * each.estimate, low=2 * each.low, high=2 * each.high)
+        if each.metric == CALLS and each.estimate and each.low and each.high
+        else each
+        for each in findings
+    ]
+    then, now = counts_of({}, {}, findings), counts_of({}, {}, more)
+    found = compare(then, now, 0.95)
+    assert not found.changed
+    calls = [each for each in shown_changes(found) if each.now.metric == CALLS]
+    assert calls
+    assert {each.verdict.word for each in calls} == {"not judged"}
+    assert "which is not judged" in calls[0].sentence
+    rest = len(found.changes) - len(calls)
+    assert verdict_line(shown_changes(found), "x", found).startswith(f"none of {rest} counts changed")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ change, so they are refused and not compared.
 Rules of this file:
 - The two counts share no execution: levels are compared by Welch's t on logs, steps and slopes by Welch's t.
 - A change must exceed the noise rule of both (the finding's `floor`) as well.
+- System calls are shown and not judged: an Envoy makes more or fewer of them as the machine is busy, because
+  its timers then find it at work (docs/counting.md).
 - Holm over the sums of instructions per request of one kind, Benjamini-Hochberg over all else.
 - A cell that is asked for and was counted before, but not now, is *lost*: nobody can say that it has not
   changed. A cell that the study does not ask for any more is not lost.
@@ -79,10 +81,19 @@ class CountChange:
     def key(self) -> MetricKey:
         return self.now.key
 
+    @property
+    def is_judged(self) -> bool:
+        return self.key.metric != CALLS
+
     def beyond(self, alpha: float) -> bool:
-        """Whether it is a change."""
+        """Whether it is a change, of what is judged."""
         judged = self.share or self.difference
-        return self.p_adjusted < alpha and judged.excludes(0) and abs(judged.estimate) > self.rule
+        return (
+            self.is_judged
+            and self.p_adjusted < alpha
+            and judged.excludes(0)
+            and abs(judged.estimate) > self.rule
+        )
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,9 @@ def count(
     The study's key `count` says how often; without it the defaults hold. Needs valgrind. Ctrl-C ends it after
     clean-up and keeps what is complete (exit status 130); `--resume` continues there.
 
-    Writes findings.json, and baseline.json for a later `--against`: exit status 1 if a count changed by more
-    than the noise rule, or a cell of the study that was counted then could not be counted now; 2 if the two
-    may not be compared: other proxies or another counter, said before anything is counted, or other TLS.
+    Writes findings.json, and baseline.json for a later `--against`: exit status 1 if instructions changed by
+    more than the noise rule, or a cell of the study that was counted then could not be counted now; 2 if the
+    two may not be compared: other proxies or another counter, said before anything is counted, or other TLS.
     Exit status 1 too if no trial could be counted.
 
     Example: meshwise count studies/count.yaml --out my-counts --against baseline.json

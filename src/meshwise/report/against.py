@@ -23,6 +23,8 @@ class ShownChange:
     now: Finding
     beyond: bool
     """The noise rule."""
+    judged: bool
+    """False: shown only."""
     form: Form
     then_text: str
     now_text: str
@@ -40,6 +42,7 @@ class ShownChange:
         return cls(
             now=change.now,
             beyond=change.beyond(alpha),
+            judged=change.is_judged,
             form=form,
             then_text=form.value(change.then.estimate),
             now_text=form.value(change.now.estimate),
@@ -75,6 +78,8 @@ class ShownChange:
 
     @property
     def verdict(self) -> VerdictWords:
+        if not self.judged:
+            return VerdictWords("not judged", "they vary with how busy the machine is")
         return (
             VerdictWords("changed", sure=True)
             if self.beyond
@@ -85,6 +90,8 @@ class ShownChange:
     def sentence(self) -> str:
         unit = self.form.unit
         told = f"{self.now_text} {unit}, {self.then_text} before: {self.change} {self.bounds}"
+        if not self.judged:
+            return f"{self.name} is {told}, which is not judged"
         return f"{self.name} is {told}" + (
             f", beyond the noise rule of {self.rule}" if self.beyond else f", within {self.rule}"
         )
@@ -107,7 +114,8 @@ def verdict_line(shown: Sequence[ShownChange], name: str, comparison: Comparison
     changed, missing = sum(each.beyond for each in shown), len(comparison.only_then)
     gone = f"; {missing} of its counts are not there any more" if missing else ""
     lost = "".join(f"; {_lost(each)}" for each in comparison.lost)
-    return f"{changed or 'none'} of {len(shown)} counts changed against {name}{gone}{lost}"
+    judged = sum(each.judged for each in shown)
+    return f"{changed or 'none'} of {judged} counts changed against {name}{gone}{lost}"
 
 
 def _lost(finding: Finding) -> str:

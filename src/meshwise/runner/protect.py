@@ -116,6 +116,7 @@ def protect(
             trial = Trial(f"p{execution:02d}-{number:03d}", execution, execution, number, cell)
             here = [attempt for attempt in attempts if attempt.protocol is cell.protocol]
             if why := _bring(testbed, trial):
+                log.warning("%s: nothing is tried: %s", cell.name, why)
                 yield from (_row(trial, attempt, 0, _untried(attempt, cell, why)) for attempt in here)
                 done += len(here)
                 continue
