@@ -7,7 +7,8 @@
       imported_troubles.parquet   resets, gaps, series that began late or ended early
       findings.json               levels of provenance `imported`
 
-It is made beside its place and renamed, so that it is there whole or not at all.
+It is made beside its place and renamed, so that it is there whole or not at all. What an import that was
+killed left beside its own is removed by the next one there.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,7 +33,10 @@ from meshwise.archive.manifest import IMPORTED_NAME
 from meshwise.archive.schema import INT, NAME, TEXT, Column, TableSpec
 from meshwise.core import messages
 from meshwise.core.files import disk_troubles
+from meshwise.core.scratch import scratch_directory
 
+_BESIDE = ".meshwise-import-"
+"""Begins the name of a directory that is being made."""
 _VERSION = 1
 _MOST_BYTES = 16 << 20
 _ROWS_AT_ONCE = 500_000
@@ -203,10 +205,9 @@ def importing(directory: Path) -> Iterator[ImportWriter]:
             )
             raise messages.NOT_EMPTY.error(str(directory), names=names)
         parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=parent))
     writer = None
     try:
-        with disk_troubles(parent):
+        with disk_troubles(parent), scratch_directory(_BESIDE, parent) as place:
             writer = ImportWriter(place)
             yield writer
             place.chmod(0o755)
@@ -220,4 +221,3 @@ def importing(directory: Path) -> Iterator[ImportWriter]:
     finally:
         if writer is not None:
             writer.abandon()
-        shutil.rmtree(place, ignore_errors=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +40,7 @@ from meshwise.archive.views import (
 )
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
+from meshwise.core.scratch import scratch_directory
 from meshwise.core.units import format_duration, format_size
 
 LINES_AT_ONCE = 2048
@@ -110,9 +110,9 @@ def answering(
     sources: QuerySources, question: str, limits: QueryLimits = QueryLimits()
 ) -> Iterator[QueryAnswer]:
     """The answer to one SELECT. Raises MW001 (with line and column), MW002, MW003, MW004."""
-    with tempfile.TemporaryDirectory(prefix="meshwise-query-") as spill, duckdb.connect() as connection:
+    with scratch_directory("meshwise-query-") as spill, duckdb.connect() as connection:
         _fill(connection, sources)
-        _lock(connection, sources, limits, spill)
+        _lock(connection, sources, limits, str(spill))
         overdue = threading.Event()
 
         def stop() -> None:

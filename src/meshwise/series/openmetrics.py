@@ -1,8 +1,8 @@
 """OpenMetrics text with timestamps: what `promtool tsdb create-blocks-from openmetrics` takes.
 
 A family's samples have to stand together, while an archive is read trial by trial; so each family is kept in
-a temporary file until the end, and memory holds one trial. Source: the OpenMetrics specification 1.0,
-section 5.
+a temporary file without a name until the end, and memory holds one trial. Source: the OpenMetrics
+specification 1.0, section 5.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import BinaryIO
 
 from meshwise.series.lines import AnySeries, Labels, PlainSeries, number, plain, to_ms
@@ -21,23 +20,20 @@ from meshwise.series.names import MetricFamily
 def write_openmetrics(batches: Iterable[Sequence[AnySeries]], out: BinaryIO) -> int:
     """Returns the number of samples."""
     written = 0
-    with tempfile.TemporaryDirectory(prefix="meshwise-export-") as scratch, ExitStack() as stack:
-        kept: dict[MetricFamily, tuple[Path, BinaryIO]] = {}
+    with ExitStack() as stack:
+        kept: dict[MetricFamily, BinaryIO] = {}
         for batch in batches:
             for line in batch:
                 if line.family not in kept:
-                    path = Path(scratch) / str(len(kept))
-                    kept[line.family] = path, stack.enter_context(path.open("wb"))
+                    kept[line.family] = stack.enter_context(tempfile.TemporaryFile())
                 for sample in plain(line):
                     text, count = _lines(sample)
-                    kept[line.family][1].write(text)
+                    kept[line.family].write(text)
                     written += count
         for family in sorted(kept, key=lambda each: each.name):
-            path, stream = kept[family]
-            stream.close()
             out.write(_head(family))
-            with path.open("rb") as text_of_family:
-                shutil.copyfileobj(text_of_family, out)
+            kept[family].seek(0)
+            shutil.copyfileobj(kept[family], out)
         out.write(b"# EOF\n")
     return written
 
