@@ -17,6 +17,7 @@ from meshwise.findings.flag import Flag
 from meshwise.findings.metric import MetricKey
 from meshwise.findings.subject import CellLevel, LadderStep, MeshDifference
 from meshwise.report import edge, terminal
+from meshwise.report.blocks import Row, Setting, Style, Table, TableColumn
 from meshwise.report.content import content
 from meshwise.report.record import Record
 from meshwise.report.sections import report_of
@@ -118,6 +119,21 @@ def test_legible_at_100_columns_without_color_or_blank_ends(meshes: tuple[str, .
     assert max(map(len, lines)) <= 100
     assert not any("\x1b" in line or line != line.rstrip() for line in lines)
     assert not any("…" in line for line in lines), "nothing is cut off"
+
+
+@pytest.mark.parametrize("grouped", ["", "strict"])
+def test_a_long_label_is_wrapped_and_cuts_no_number_off(grouped: str) -> None:
+    label = ", ".join(["rsa-2048 key", "3 intermediates", "no revocation list", "certificates of 24h"] * 2)
+    columns = (TableColumn("posture", Setting.LABEL, ""), TableColumn("value"), TableColumn("95% interval"))
+    rows = (Row((label, "123456", "[100000, 200000]"), grouped), Row(("plain", "7", "[1, 2]")))
+    stream = io.StringIO()
+    table = Table("t", "a table", columns, rows, Style.LADDER)
+    terminal.show_blocks([table], Console(file=stream, width=60, highlight=False))
+    said = stream.getvalue()
+    assert "123456" in said
+    assert "[100000, 200000]" in said
+    assert "…" not in said
+    assert " ".join(said.split()).count("certificates") == 2
 
 
 def test_color_never_carries_the_meaning_alone() -> None:

@@ -40,7 +40,9 @@ from meshwise.report.words import Footnotes
 UNBROKEN = "\ue000"
 """Stands for a blank at which a cell is not wrapped: rich wraps at no-break spaces too."""
 _LEFT = (Setting.LABEL, Setting.MESH, Setting.PROSE, Setting.VERDICT, Setting.OUTCOME)
-_WRAPPED = (Setting.PROSE, Setting.VERDICT)
+_WRAPPED = (Setting.LABEL, Setting.PROSE, Setting.VERDICT)
+_LABEL_WIDTH, _VERDICT_WIDTH = 28, 21
+"""What a terminal of any width leaves them."""
 _OUTCOMES = {"stopped": "green", "let_through": "yellow", "not_applicable": "dim"}
 
 
@@ -134,12 +136,12 @@ def _table(table: Table, notes: Footnotes, console: Console) -> None:
         console.print(Padding(Text(table.caption, "dim"), (0, 0, 0, 2)))
     grid = Grid(box=None, padding=(0, 1 if table.dense else 2, 0, 0), pad_edge=False, header_style="dim")
     shown = [place for place, column in enumerate(table.columns) if not column.spare]
-    for column in (table.columns[place] for place in shown):
+    for place, column in ((place, table.columns[place]) for place in shown):
         grid.add_column(
             column.title if column.short is None else column.short,
             justify="left" if column.setting in _LEFT else "right",
             no_wrap=column.setting not in _WRAPPED,
-            min_width=21 if column.setting is Setting.VERDICT else None,
+            min_width=_least_width(table, place, column.setting),
         )
     aligned = {place: _brackets([row.entries[place] for row in table.rows]) for place in shown[1:]}
     group = ""
@@ -149,9 +151,18 @@ def _table(table: Table, notes: Footnotes, console: Console) -> None:
         repeated = row.again and row.group == group
         label = "" if repeated else f"  {row.entries[0]}" if row.group else str(row.entries[0])
         group = row.group
-        grid.add_row(label, *(_set(aligned[place][number], notes) for place in shown[1:]))
+        hanging = Padding(Text(label.strip()), (0, 0, 0, len(label) - len(label.lstrip())))
+        grid.add_row(hanging, *(_set(aligned[place][number], notes) for place in shown[1:]))
     wide = table.style is Style.LADDER and any(each.setting is Setting.MESH for each in table.columns)
     console.print(Padding(grid, (0, 0, 0, 0 if wide else 2)))
+
+
+def _least_width(table: Table, place: int, setting: Setting) -> int | None:
+    """Of a column that is wrapped where the table is too wide: numbers never are, so that none is cut off."""
+    if setting is Setting.LABEL:
+        longest = max((len(str(row.entries[place])) + 2 * bool(row.group) for row in table.rows), default=0)
+        return min(_LABEL_WIDTH, longest)
+    return _VERDICT_WIDTH if setting is Setting.VERDICT else None
 
 
 def _brackets(entries: list[Entry]) -> list[Entry]:
