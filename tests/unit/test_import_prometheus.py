@@ -26,7 +26,7 @@ from meshwise.series.bring import bring
 from meshwise.series.http import Retries, endpoint
 from meshwise.series.levels import quantile
 from meshwise.series.meshes import MESH_METRICS, Pods, belonging, failed, over_mtls
-from meshwise.series.prometheus import PrometheusApi
+from meshwise.series.prometheus import MOST_ANSWER_BYTES, PrometheusApi
 from meshwise.series.remote_write import HEADERS, STALE, compressed, write_request_class
 from meshwise.series.sending import sent
 
@@ -420,12 +420,19 @@ def test_garbage_is_said(status: int, body: bytes, code: str) -> None:
     assert len(str(error)) < 1000
 
 
+def test_an_answer_without_end_is_garbage() -> None:
+    with server(200, body=b" " * (MOST_ANSWER_BYTES + 1)) as http:
+        error = refusal(PrometheusApi(endpoint(url_of(http))).check)
+    assert error.code == "MW024"
+
+
 @pytest.mark.parametrize(
     "series",
     [
         5,
         {"metric": {}, "values": [[1, "x"]]},
         {"metric": {"a": 1}, "values": []},
+        {"metric": {"a": "\ud800"}, "values": [[1, "1"]]},
         {"metric": {}, "values": [[2, "1"], [1, "1"]]},
         {"metric": {}, "values": [[1, 1]]},
         {"metric": {}, "values": [["now", "1"]]},

@@ -42,11 +42,16 @@ class PrometheusApi:
 
     def check(self) -> str:
         """The version of the server, empty where it does not tell. Raises MW022, MW023, MW024."""
-        found = self._get("/api/v1/query", {"query": "1"})
+        try:
+            found = self._get("/api/v1/query", {"query": "1"})
+        except TooLong as error:
+            raise self._garbage("a query for 1 is answered with more than is read") from error
         if not isinstance(found, dict) or found.get("resultType") not in ("scalar", "vector"):
             raise self._garbage("a query for 1 is not answered with a number")
         try:
             told = self._get("/api/v1/status/buildinfo", {})
+        except TooLong:
+            return ""
         except MeshwiseError as error:  # others than Prometheus have no such page
             if error.code not in (messages.REFUSED_BY_SERVER.code, messages.GARBAGE.code):
                 raise
@@ -103,6 +108,7 @@ class PrometheusApi:
             labels, points = entry["metric"], entry["values"]
             if not all(isinstance(name, str) and isinstance(text, str) for name, text in labels.items()):
                 raise TypeError("a label is no text")
+            "".join(text for pair in labels.items() for text in pair).encode()  # half a surrogate is no text
             times = tuple(round(float(t_s) * 1000) * 1_000_000 for t_s, _ in points)
             values = tuple(float(text) for _, text in points if isinstance(text, str))
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
