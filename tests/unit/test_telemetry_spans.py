@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from meshwise.service import spans as own
 from meshwise.telemetry.spans import read, receiver
 from meshwise.telemetry.spans.read import Found
-from meshwise.telemetry.spans.receiver import HEAD, Inbox, Received, ReceiverSpec
+from meshwise.telemetry.spans.receiver import CONTROL, HEAD, Inbox, Received, ReceiverSpec, take
 
 TRACE, SPAN, PARENT = b"\x01" * 16, b"\x02" * 8, b"\x03" * 8
 
@@ -181,6 +182,16 @@ def test_the_receiver_keeps_what_comes_says_what_it_rejects_and_survives_junk(tm
         assert export(raw, timeout=20).partial_success.rejected_spans == 0
     found = found_in((tmp_path / "taken").read_bytes())
     assert (len(found.spans), found.troubles.batches) == (20, 1)
+
+
+def test_one_that_asks_and_does_not_wait_does_not_end_the_receiver(tmp_path: Path) -> None:
+    with running(tmp_path):
+        for _ in range(3):
+            with socket.socket(socket.AF_UNIX) as line:
+                line.connect(str(tmp_path / CONTROL))
+                line.sendall(b"take gone\n")
+                line.shutdown(socket.SHUT_RD)
+        assert take(tmp_path, "taken", 20) == Received()
 
 
 def test_many_exporters_at_once_are_all_heard(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,7 +179,7 @@ def obey(inbox: Inbox, control: socket.socket) -> None:
             peer, _ = control.accept()
         except OSError:
             return
-        with peer, peer.makefile("rw") as talk:
+        with suppress(OSError), peer, peer.makefile("rw") as talk:  # one that did not wait is no end of it
             word, _, name = talk.readline().strip().partition(" ")
             if word == "take" and name:
                 talk.write(json.dumps(dataclasses.asdict(inbox.take(name))) + "\n")
