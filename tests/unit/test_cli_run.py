@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
 from meshwise.runner.loop import Observer, RunSummary, TrialLive, TrialStarted, run_study, schedule_of
 from meshwise.study.design.blocks import design
-from meshwise.study.model import MeshName
+from meshwise.study.model import MeshName, Role
 from meshwise.testbed.fake import FakeTestbed
 from meshwise.testbed.seam import LiveProgress
 
@@ -74,6 +75,13 @@ def test_the_line_of_a_terminal_has_place_time_left_p50_and_cell() -> None:
     line.note(TrialLive(trial, LiveProgress(1.0, 200, None)))
     assert "P50 1,234 us" in line.text, "nothing new to say"
     assert len(line.text) < 80
+
+
+def test_what_is_profiled_is_in_no_block() -> None:
+    line = ProgressLine(STUDY.blocks)
+    trial = replace(TRIALS[1], block=STUDY.blocks, role=Role.PROFILE)
+    line.note(TrialStarted(trial, 11, 12))
+    assert line.finished == "profiling · trial 11/12"
 
 
 def test_the_last_words_say_where_it_is_and_what_comes_next() -> None:

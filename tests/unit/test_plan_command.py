@@ -157,6 +157,14 @@ def run_plan(*arguments: str, directory: Path) -> subprocess.CompletedProcess[st
     )
 
 
+def test_profiled_trials_are_told() -> None:
+    text = "name: x\nenvironments: [istio]\nfactors: {posture: [plaintext, strict], rate: 100/s}\n"
+    study = parse_study(f"{text}trial: {{warmup: 1s, duration: 4s}}\nprofile: true\n", "x.yaml")
+    assert "profiled: 2 trials more, one of each cell; 10s and starting" in shown(study)
+    assert plan_document(study)["profile"] == [cell.name for cell in study.cells]
+    assert "profiled" not in shown(parse_study(text, "x.yaml"))
+
+
 def test_as_a_command_it_writes_nothing_and_refuses_with_status_2(tmp_path: Path) -> None:
     study = tmp_path / "bad.yaml"
     study.write_text("name: x\nenvironments: [none, isto]\nbloks: 3\n")

@@ -55,7 +55,7 @@ def _failures(finding: Finding) -> str:
         more = "more" if finding.estimate > 0 else "fewer"
         size = between(abs(finding.estimate), None, None, finding.unit).removesuffix(" (no interval)")
         return f"{total}, {size} {more} each time than {_at(finding)}"
-    return f"{total}, which is not distinguishable from {_at(finding)}"
+    return f"{total}, which is not distinguishable from what failed {_at(finding)}"
 
 
 def _at(finding: Finding) -> str:

@@ -281,4 +281,5 @@ class ProgressLine:
         if self._begun is not None and done:
             left_s = (time.monotonic() - self._begun) / done * (total - number + 1)
             left = f" · {format_duration(max(1, round(left_s)) * 1e9)} left"
-        return f"block {trial.block + 1}/{self._blocks} · trial {number}/{total}{left}"
+        place = "profiling" if trial.role is Role.PROFILE else f"block {trial.block + 1}/{self._blocks}"
+        return f"{place} · trial {number}/{total}{left}"

@@ -87,7 +87,7 @@ EVENT_FAILED = FlagKind(
     "event_failed", "{words}", "look at the log of whoever is named, in the failed trials below"
 )
 EVENT_LATE = FlagKind(
-    "event_late", "{count} events began more than {most_ms} ms after they were intended",
+    "event_late", "{count} of its events began more than {most_ms} ms after they were intended",
     "keep events further apart, or other work off this machine",
 )
 COMPANY = FlagKind(
