@@ -18,7 +18,8 @@ ME = ROOT if os.geteuid() == 0 else ORDINARY
 
 
 def scene(name: str) -> list[dict[str, Any]]:
-    for binary in (proxy_path,) if name in ("gone", "linkerd_changes") else (envoy_path,):
+    of_linkerd = ("gone", "linkerd_changes", "linkerd_forbidden")
+    for binary in (proxy_path,) if name in of_linkerd else (envoy_path,):
         try:
             binary()
         except MeshwiseError as error:
@@ -102,6 +103,37 @@ def test_a_plaintext_client_fails_from_strict_on_and_is_served_again_when_it_is_
     assert [each for each in when if each > back + 0.5e9] == []
     named = [row["detail"] for row in of(told, "posture")]
     assert [each["back"] for each in named] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("name", ["forbidden", "linkerd_forbidden"])
+def test_the_last_forbidden_request_that_passed_is_told_for_request_and_for_identity(name: str) -> None:
+    """On connections that were open before: what `fine` forbids by request, and `namespace` by identity."""
+    told = {each["by"]: each for each in scene(name)}
+    for by, event, client in (
+        ("request", "posture strict+fine", "mesh"),
+        ("identity", "posture strict+namespace", "stranger"),
+    ):
+        one = told[by]
+        assert one["failure"] == "", one["failure"]
+        assert {(each["event"], each["client"], each["forbidden"]) for each in one["passed"]} == {
+            (event, client, True)
+        }
+        [whole] = [each for each in one["passed"] if not each["connection"]]
+        assert whole["closes"]
+        begun = whole["happening"]["begun_ns"]
+        forbidden = [row for row in one["rows"] if row["forbidden"]]
+        assert {row["client"] for row in forbidden} == {client}
+        assert len(forbidden) == pytest.approx(len(one["rows"]) / 4, rel=0.1)
+        passed = [row["at_ns"] for row in forbidden if not row["error"]]
+        assert max(passed) == whole["last_old_at_ns"], "the last of all that passed, and no other"
+        assert whole["last_old_ms"] == pytest.approx((max(passed) - begun) / 1e6)
+        assert {(row["status"], row["error"]) for row in forbidden if row["at_ns"] > max(passed)} == {
+            (403, "http_status")
+        }
+        assert all(row["first_ns"] < begun for row in forbidden), "on places that were in use before"
+        others = [row for row in one["rows"] if not row["forbidden"]]
+        assert {row["client"] for row in others} == {"mesh"}
+        assert [row for row in others if row["error"]] == [], "no other request is refused"
 
 
 def test_what_linkerd_changes_is_proven_and_only_starts_cost_requests() -> None:

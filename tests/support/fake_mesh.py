@@ -71,7 +71,7 @@ class NotesModel:
         rows = expectations(effective_posture(cell, workload), workload.speaks(cell.protocol).layer)
         return [row for row in rows if row.who in (Who.MESH, Who.PLAINTEXT) and row.what is What.ALLOWED]
 
-    def entrance(self, placement: Placement, cell: Cell) -> Entrance:
+    def entrance(self, placement: Placement, cell: Cell, who: Who = Who.TWIN) -> Entrance:
         client, entry = cell.topology.workloads[0], cell.topology.entry
         request = on_hop(cell, client, entry, What.ALLOWED, Plan())
         return Entrance(OUTSIDER, placement[entry.name].pod_ip, entry.port(cell.protocol), request, tls=None)

@@ -8,10 +8,15 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
+import polars as pl
+
 from meshwise.core.errors import MeshwiseError
+from meshwise.measure.moments import Moments, happenings_of
+from meshwise.measure.rule_change import rule_changes
 from meshwise.mesh.istio.mesh import ISTIO_DRAIN_TIME_S, IstioMesh
 from meshwise.mesh.linkerd.mesh import LinkerdMesh
 from meshwise.mesh.linkerd.names import CONTROLLER_DIRECTORY
@@ -24,6 +29,7 @@ from meshwise.study.model import (
     Arrivals,
     Cell,
     Control,
+    ForbiddenBy,
     MeshName,
     Study,
     Timeline,
@@ -50,7 +56,7 @@ from tests.support.inside_testbed import nothing
 from tests.support.inside_world import say
 from tests.support.studies import cell, study
 
-PLAINTEXT, PERMISSIVE, STRICT, NAMESPACE, _ = LADDER
+PLAINTEXT, PERMISSIVE, STRICT, NAMESPACE, FINE = LADDER
 S = 10**9
 LIFE_S = 6
 ROW = ["intended_ns", "client", "error", "done_ns"]
@@ -151,6 +157,53 @@ def transition() -> int:
     return 0
 
 
+def forbidden() -> int:
+    """Strict to what forbids a client of another namespace, then to what forbids some of the requests, all on
+    connections that are open."""
+    return _forbidden(MeshName.ISTIO, lambda: IstioMesh(drain_time_s=ISTIO_DRAIN_TIME_S))
+
+
+def linkerd_forbidden() -> int:
+    return _forbidden(MeshName.LINKERD, LinkerdMesh)
+
+
+def _forbidden(name: MeshName, make: Callable[[], LocalMesh]) -> int:
+    strict = replace(cell(STRICT, rate_rps=200.0), mesh=name, connections=4, forbidden_share=0.25)
+    of = question(strict, 3.6, at(0.8, ChangePosture(NAMESPACE)), at(2, ChangePosture(FINE)))
+    of = replace(of, cells=tuple(replace(strict, forbidden_by=by) for by in ForbiddenBy))
+    with LocalTestbed(of, {name: make()}) as bed:
+        bed.restart(0)
+        for arm in design_block(of, 0):
+            [outcome] = run_round([arm], bed, nothing)
+            measured = outcome.measurement
+            if measured is None or measured.events is None:
+                say(failure=outcome.failure or "no events", status=str(outcome.status))
+                continue
+            requests, events = pl.from_arrow(measured.requests), pl.from_arrow(measured.events)
+            assert isinstance(requests, pl.DataFrame)
+            assert isinstance(events, pl.DataFrame)
+            happened = happenings_of(events.with_columns(trial_id=pl.lit(arm.trial_id)))[arm.trial_id]
+            found = rule_changes(requests, happened, Moments(happened, {}, of.window_ns(arm)))
+            opened = pl.col("sent_ns").min()
+            say(
+                by=str(arm.cell.forbidden_by),
+                failure=outcome.failure,
+                passed=[
+                    {**asdict(each), "event": each.happening.event, "done_ns": each.happening.done_ns}
+                    for each in found
+                ],
+                rows=requests.select(
+                    pl.coalesce("sent_ns", "intended_ns").alias("at_ns"),
+                    pl.col("client").cast(pl.String),
+                    pl.col("forbidden").fill_null(False),
+                    "connection", "status", "done_ns",
+                    pl.col("error").cast(pl.String),
+                    first_ns=opened.over("connection", "client"),
+                ).to_dicts(),
+            )  # fmt: skip
+    return 0
+
+
 def gone() -> int:
     """A control plane that does not come back; then another execution, with another trial."""
     one = replace(cell(STRICT, rate_rps=50.0), mesh=MeshName.LINKERD)
@@ -212,7 +265,10 @@ def linkerd_changes() -> int:
     return 0
 
 
-SCENES = {scene.__name__: scene for scene in (changes, renewal, transition, gone, linkerd_changes)}
+SCENES = {
+    scene.__name__: scene
+    for scene in (changes, renewal, transition, forbidden, linkerd_forbidden, gone, linkerd_changes)
+}
 
 
 def main() -> int:

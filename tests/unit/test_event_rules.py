@@ -81,6 +81,18 @@ def test_a_change_that_lets_through_what_was_refused_is_an_opening() -> None:
     assert found[""].first_new_ms == 400.0
 
 
+def test_forbidden_requests_of_a_client_are_told_apart_from_its_others() -> None:
+    """On the same connection every fourth request is forbidden; all others pass on."""
+    times = [float(ms) for ms in range(0, 10_000, 50)]
+    forbidden = [number % 4 == 3 for number in range(len(times))]
+    passed = [not no or ms <= 5200 for ms, no in zip(times, forbidden, strict=True)]
+    frame = rows(times, passed, "mesh", 1).with_columns(forbidden=pl.Series(forbidden))
+    found = by_kind(rule_changes(frame, [CHANGE], MOMENTS))
+    assert (found[""].client, found[""].forbidden) == ("mesh", True)
+    assert (found["busy"].last_old_ms, found["busy"].first_new_ms) == (150.0, 350.0)
+    assert rule_changes(frame.drop("forbidden"), [CHANGE], MOMENTS) == (), "as a whole it tells nothing"
+
+
 def test_archives_without_connections_tell_all_together() -> None:
     frame = steady("outside", 2, 5300.0).drop("connection", "waited_for")
     assert set(by_kind(rule_changes(frame, [CHANGE], MOMENTS))) == {""}

@@ -28,7 +28,7 @@ from meshwise.report.sections import Report, report_of
 from meshwise.stats.verdict import Verdict
 from meshwise.study.file.read import parse_study
 from meshwise.testbed.fake import FakeTestbed
-from meshwise.testbed.fake_effects import EFFECTS, IDLE_LAST_OLD_MS, LAST_OLD_MS
+from meshwise.testbed.fake_effects import EFFECTS, FORBIDDEN_OLD_MS, IDLE_LAST_OLD_MS, LAST_OLD_MS
 
 TOGETHER = """\
 name: rotations
@@ -52,6 +52,16 @@ arrangement: apart
 trial: {warmup: 100ms, duration: 24s}
 events: [{posture: strict, at: [4s, 10s, 16s]}]
 blocks: 5
+"""
+FORBIDDEN = """\
+name: forbidden
+seed: 5
+environments: [istio]
+factors: {posture: [strict], rate: 400/s, forbidden_share: 20%, forbidden_by: [request, identity]}
+arrangement: apart
+trial: {warmup: 100ms, duration: 12s}
+events: [{posture: strict+namespace, at: 4s}, {posture: strict+fine, at: 8s}]
+blocks: 3
 """
 RESTARTS = """\
 name: restarts
@@ -163,6 +173,29 @@ def test_the_last_request_under_the_old_rule_is_named_by_kind_of_connection(dire
     opening = back["event_first_new_ms@opening", Against.NOTHING]
     assert opening.estimate is not None
     assert 0 < opening.estimate <= LAST_OLD_MS + 60
+
+
+def test_the_last_forbidden_request_that_passed_is_named(tmp_path: Path) -> None:
+    """Whoever has another namespace's name is refused from the first change on, a request for another tenant
+    from the second on; of what tells nothing that is said."""
+    run_fake(tmp_path / "out", parse_study(FORBIDDEN, "s.yaml"))
+    told: dict[tuple[object, str], Finding] = {}
+    for each in analyze_archive(ArchiveReader.open(tmp_path / "out")).findings:
+        assert each.key.metric != "error_ratio" or not each.estimate, each.sentence
+        if isinstance(each.subject, EventEffect) and str(each.key) == "event_last_old_ms":
+            told[each.subject.at["forbidden_by"], each.subject.event] = each
+    for by, event, who in (
+        ("identity", "posture strict+namespace", "a client of another namespace"),
+        ("request", "posture strict+fine", "a forbidden request of a client inside the mesh"),
+    ):
+        found = told.pop((by, event))
+        assert found.estimate == pytest.approx(FORBIDDEN_OLD_MS - 8, abs=16)
+        assert found.event is not None
+        assert who in found.event.named
+        assert found.event.named in found.sentence
+    assert {flag.code for each in told.values() for flag in each.flags} >= {"nothing_tells"}
+    assert all(each.estimate is None for each in told.values())
+    assert len(told) == 2
 
 
 def test_a_twin_that_was_left_alone_is_no_control(directory: Path) -> None:

@@ -135,6 +135,24 @@ def test_clients_outside_the_mesh_have_their_own_percentiles() -> None:
     assert "outside_response_p50_us" not in metrics(requests_frame(response))
 
 
+def test_forbidden_requests_are_in_no_metric_but_their_own() -> None:
+    """One of ten is forbidden: three quarters of those are refused, quickly."""
+    number = np.arange(4000)
+    forbidden = number % 10 == 0
+    refused = forbidden & (number % 40 != 0)
+    errors = dict.fromkeys(np.flatnonzero(refused).tolist(), "http_status")
+    frame = requests_frame(np.where(forbidden, 10.0, 100.0), errors=errors)
+    told = frame.with_columns(
+        forbidden=pl.Series(forbidden), client=pl.Series(np.where(number % 20 == 0, "stranger", "mesh"))
+    )
+    found, allowed = metrics(told), metrics(frame.filter(~pl.Series(forbidden)))
+    own = found.pop(MetricKey("forbidden_passed_ratio"))
+    assert own == 0.25
+    assert found[MetricKey("error_ratio")] == 0.0
+    assert found[MetricKey("response_p50_us")] == pytest.approx(100.0)
+    assert found == allowed
+
+
 def test_late_sends_are_flagged_against_the_response_time() -> None:
     on_time = measure(trial_of(cell()), requests_frame(np.full(1000, 1000.0), late_us=40.0), NO_TELEMETRY)
     late = measure(trial_of(cell()), requests_frame(np.full(1000, 1000.0), late_us=60.0), NO_TELEMETRY)

@@ -12,7 +12,17 @@ from meshwise.mesh.istio import posture
 from meshwise.mesh.istio.resources import parse
 from meshwise.mesh.linkerd import posture as linkerd
 from meshwise.study.graph.model import Call, GraphService, ServiceGraph
-from meshwise.study.model import LADDER, NO_MESH, Authorization, Cell, MtlsMode, Posture, TopologyKind
+from meshwise.study.model import (
+    LADDER,
+    NO_MESH,
+    Authorization,
+    Cell,
+    ForbiddenBy,
+    MtlsMode,
+    Posture,
+    Protocol,
+    TopologyKind,
+)
 
 FINE = replace(CELL, posture=LADDER[4])
 
@@ -78,6 +88,15 @@ def test_the_method_is_the_cells_own() -> None:
         (
             replace(CELL, posture=Posture(MtlsMode.PERMISSIVE, Authorization.FINE), plaintext_share=0.1),
             "plaintext client",
+        ),
+        (replace(CELL, forbidden_share=0.2, protocol=Protocol.TCP), "has no request"),
+        (
+            replace(CELL, posture=LADDER[0], forbidden_share=0.2, forbidden_by=ForbiddenBy.IDENTITY),
+            "sees no identity",
+        ),
+        (
+            replace(CELL, posture=LADDER[1], forbidden_share=0.6, plaintext_share=0.4),
+            "no request would be left",
         ),
     ],
 )

@@ -11,7 +11,17 @@ from tests.support import linkerd_samples as samples
 from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.linkerd import posture
 from meshwise.mesh.linkerd.resources import parse
-from meshwise.study.model import LADDER, NO_MESH, Authorization, Cell, KeyType, MtlsMode, Posture, Protocol
+from meshwise.study.model import (
+    LADDER,
+    NO_MESH,
+    Authorization,
+    Cell,
+    ForbiddenBy,
+    KeyType,
+    MtlsMode,
+    Posture,
+    Protocol,
+)
 
 NAMESPACE = """
 apiVersion: v1
@@ -161,6 +171,16 @@ def test_policy_count_is_the_number_of_entries_before_the_one_that_holds() -> No
         (
             {"posture": Posture(MtlsMode.STRICT, Authorization.REQUEST), "protocol": Protocol.TCP},
             "opaque TCP has none",
+        ),
+        ({"forbidden_share": 0.2, "protocol": Protocol.TCP}, "has no request"),
+        (
+            {
+                "posture": LADDER[2],
+                "forbidden_share": 0.2,
+                "forbidden_by": ForbiddenBy.IDENTITY,
+                "protocol": Protocol.TCP,
+            },
+            "opaque TCP",
         ),
         ({"posture": LADDER[2], "key_type": KeyType.RSA_2048}, "ECDSA P-256"),
     ],

@@ -156,6 +156,14 @@ def test_plaintext_clients_may_be_there_where_they_will_be_refused() -> None:
     assert {cell.plaintext_share for cell in found.cells} == {0.2}
 
 
+def test_forbidden_requests_may_be_there_where_they_will_be_refused() -> None:
+    found = study(
+        "{posture: strict+namespace, at: 1s}", "{posture: plaintext, at: 5s}",
+        posture="strict, forbidden_share: 20%, forbidden_by: identity", meshes="istio, linkerd",
+    )  # fmt: skip
+    assert {cell.stranger_share for cell in found.cells} == {0.2}
+
+
 def test_events_of_different_kinds_may_be_at_the_same_time() -> None:
     found = study(
         "{fail: renewal, at: 4s, lasts: 20s}", "{rotate: leaf, every: 5s}", "{restart: proxy, at: 5s}"

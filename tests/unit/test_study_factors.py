@@ -140,6 +140,8 @@ VARIED = {
     "certificate_life": Varied("24h, 10m"),
     "resumption": Varied("default, off"),
     "tracing": Varied("0%, 10%"),
+    "forbidden_share": Varied("0%, 20%"),
+    "forbidden_by": Varied("request, identity", further="rate: 400/s, forbidden_share: 20%"),
 }
 
 

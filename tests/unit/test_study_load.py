@@ -209,6 +209,7 @@ def test_the_rate_is_that_of_the_trace(beside: Path) -> None:
         ("load: {shape", "load: {arrivals: poisson, shape", "says every time"),
         ("strict]", "strict], rate: 9/s", "the rate is that of monday.csv (100/s on average)"),
         ("strict]", "permissive], plaintext_share: 10%", "a trace of times is sent by one client"),
+        ("strict]", "strict], forbidden_share: 10%, forbidden_by: identity", "identity` needs two"),
         ("monday", "tuesday", "cannot be read: No such file"),
         ("monday.csv", "s.yaml", "s.yaml:1: the trace: `name: x` is not the header"),
     ],

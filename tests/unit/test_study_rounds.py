@@ -67,6 +67,16 @@ def test_clients_outside_the_mesh_have_a_round_of_their_own() -> None:
     assert len(block_rounds(mixed)) == 2
 
 
+def test_a_client_of_another_namespace_has_a_round_of_its_own() -> None:
+    mixed = study(
+        "factors: {posture: [none, strict], forbidden_share: [0%, 20%], forbidden_by: [request, identity]}\n"
+    )
+    alone, together = sorted(block_rounds(mixed), key=len)
+    assert [task.cell.stranger_share for task in alone] == [0.2]
+    assert {task.cell.forbidden_share for task in together} == {0.0, 0.2}
+    assert all(task.cell.stranger_share == 0 for task in together)
+
+
 def test_a_round_that_is_too_large_is_divided_and_the_parts_share_their_first_arm() -> None:
     large = study("factors: {posture: ladder, policies: [0, 1, 2, 5, 10, 20, 50, 100]}\n")
     parts = block_rounds(large)

@@ -98,10 +98,16 @@ def _named(found: Sequence[_Known], value: _Value) -> str:
     if value is not _last_old or not known:
         return ""
     number, (_, trial, passed) = max(known, key=lambda each: each[0])
-    who = "a client outside the mesh" if passed.client == "outside" else "a client inside the mesh"
     at_s = (passed.last_old_at_ns or 0) / 1e9
     when = "after" if number >= 0 else "before"
     return (
-        f"trial {trial}, {at_s:.3f} s, {who}, {abs(number):.1f} ms {when} the change was accepted "
+        f"trial {trial}, {at_s:.3f} s, {_who(passed)}, {abs(number):.1f} ms {when} the change was accepted "
         f"(occurrence {passed.happening.occurrence})"
     )
+
+
+def _who(passed: Passed) -> str:
+    if passed.client == "stranger":
+        return "a client of another namespace"
+    who = "a client outside the mesh" if passed.client == "outside" else "a client inside the mesh"
+    return f"a forbidden request of {who}" if passed.forbidden else who

@@ -154,7 +154,15 @@ REQUESTS_EXTRA = (
         "`instrument`, `host` (it did not get the CPU)",
     ),
     Column("messages", pa.int32(), "of a gRPC stream: those that went up (client streaming) or came down"),
-    Column("client", TEXT, "`outside` for the load from outside the mesh (plaintext share), else `mesh`"),
+    Column(
+        "client",
+        TEXT,
+        "`outside`: from outside the mesh (plaintext share), `stranger`: from another namespace "
+        "(forbidden share); else `mesh`",
+    ),
+    Column(
+        "forbidden", pa.bool_(), "a posture with authorization forbids it (forbidden share); else null or no"
+    ),
     Column("operation", NAME, "what was asked of the bank: `profile`, `transfer`, `notify`, `statement`"),
     Column("request", INT, "number of the request in what its client asks of the bank, from 0"),
 )

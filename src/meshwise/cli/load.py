@@ -275,7 +275,8 @@ def _tls(
         if key and not cert:
             raise messages.BAD_LOAD_OPTION.error(what="--key without --cert", remedy="add --cert FILE")
         name = target.host.partition("%")[0] if server_name is None else parse_server_name(server_name)
-        return TlsSpec(name, *(str(path) if path else None for path in (ca, cert, key)))
+        ca_file, cert_file, key_file = (str(path) if path else None for path in (ca, cert, key))
+        return TlsSpec(name, ca_file, cert_file, key_file)
     if ca or cert or key or server_name:
         raise messages.BAD_LOAD_OPTION.error(
             what="TLS options for a URL without TLS", remedy="write https:// or leave them out"

@@ -295,7 +295,8 @@ UNFINISHED = FlagKind(
 NOTHING_TELLS = FlagKind(
     "nothing_tells",
     "no group of requests in the load passes under one of the two rules and fails under the other",
-    "let the load have requests that the rules treat differently: clients outside the mesh, an operation",
+    "let the load have requests that the rules treat differently: clients outside the mesh, "
+    "`forbidden_share`, an operation",
 )
 
 # Of a number that was imported.

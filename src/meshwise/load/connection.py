@@ -170,7 +170,9 @@ class Connection:
     def _established(self, tls: TlsStream | None) -> bool:
         now = self._clock()
         alpn = tls.alpn() if tls else None
-        if tls and self._spec.protocol in (Protocol.HTTP2, Protocol.GRPC) and alpn != "h2":
+        needed = self._spec.protocol in (Protocol.HTTP2, Protocol.GRPC)
+        asked = self._spec.tls
+        if tls and needed and asked is not None and asked.alpn is None and alpn != "h2":
             chose = f"chose {alpn}" if alpn else "chose nothing"
             raise SetupError(ErrorKind.TLS, f"the server {chose} by ALPN where HTTP/2 needs h2")
         connect_ns = self._connected_ns - self.began_ns

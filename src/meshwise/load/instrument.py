@@ -130,6 +130,10 @@ def check_spec(spec: LoadSpec) -> None:
         (spec.traced_share > 0 and not _KEY.fullmatch(spec.trace_key), "a trace key is 16 digits, not all 0"),
         (spec.traced_share > 0 and spec.processes > 1, "a run that is traced has one process"),
         (spec.traced_share > 0 and spec.protocol == "tcp", "opaque TCP has no place for a trace context"),
+        (not 0 <= spec.other_share <= 1, "the share with other headers is from 0 to 1"),
+        (spec.other_share > 0 and spec.processes > 1, "a run with two kinds of request has one process"),
+        (spec.other_share > 0 and spec.protocol == "tcp", "opaque TCP has no headers"),
+        (spec.other_share > 0 and spec.script is not None, "a script has one set of headers"),
         (
             not _cpus(spec) <= os.sched_getaffinity(0),
             f"not all of the CPUs {sorted(_cpus(spec))} (--cpu) are there for this process",

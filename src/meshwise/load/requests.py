@@ -1,7 +1,8 @@
 """From a `LoadSpec` to bytes: the requests of a run, encoded once, and a protocol per connection.
 
-A run that repeats one request uses the plain protocols; one whose sizes vary a pool of requests
-(`load.payloads`); one with gRPC streams those that count messages. Payloads are `x` repeated.
+A run that repeats one request uses the plain protocols; one whose sizes vary (`load.payloads`), or of which a
+share has other headers, a pool of requests; one with gRPC streams those that count messages. Payloads are `x`
+repeated.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 from meshwise.load.payloads import RESPONSE_SLOT, draw_pool
 from meshwise.load.script import encode_script
 from meshwise.load.spec import LoadSpec
-from meshwise.load.traced import Ordered, filling, with_slot
+from meshwise.load.spread import Ordered
+from meshwise.load.traced import filling, with_slot
 from meshwise.load.wire import grpc, http1, http2_request, tcp
 from meshwise.load.wire.grpc_stream import MessageLog, protocol_class
 from meshwise.load.wire.http2 import Http2
@@ -39,8 +41,12 @@ def encode(spec: LoadSpec) -> Encoded:
     pool = draw_pool(spec.request_payload, spec.response_payload, spec.seed)
     specs = [_of_sizes(spec, *pair) for pair in pool.pairs]
     order: Sequence[int] = pool.order or b"\0"
+    if spec.other is not None:
+        order = Ordered(order, len(specs), spec.other)
+        others = replace(spec, headers=spec.other_headers)
+        specs += [_of_sizes(others, *pair) for pair in pool.pairs]
     if spec.tracing is not None:
-        order = Ordered(order, len(specs), spec.tracing)
+        order = Ordered(order, len(specs), spec.tracing.spread)
         specs += [replace(each, headers=with_slot(each.headers)) for each in specs]
     if spec.protocol is Protocol.TCP:
         framed = [tcp.encode_request(b"x" * each.body_bytes, each.response_bytes) for each in specs]

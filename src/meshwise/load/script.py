@@ -16,7 +16,8 @@ from pathlib import Path
 from meshwise.core import messages
 from meshwise.load.fields import check_path
 from meshwise.load.spec import LoadSpec
-from meshwise.load.traced import Ordered, filling, with_slot
+from meshwise.load.spread import Ordered
+from meshwise.load.traced import filling, with_slot
 from meshwise.load.wire import grpc, http1, http2_request
 from meshwise.load.wire.seam import WireProtocol
 from meshwise.load.wire.varied import VariedGrpc, VariedHttp1, VariedHttp2
@@ -57,7 +58,7 @@ def encode_script(spec: LoadSpec, path: Path) -> tuple[Callable[[], WireProtocol
     order: Sequence[int] = range(len(lines))
     headers = [spec.headers] * len(lines)
     if spec.tracing is not None:
-        order, lines = Ordered(order, len(lines), spec.tracing), (*lines, *lines)
+        order, lines = Ordered(order, len(lines), spec.tracing.spread), (*lines, *lines)
         headers += [with_slot(spec.headers)] * len(headers)
     bodies = [line.body.encode() for line in lines]
     if spec.protocol is Protocol.HTTP1:

@@ -22,6 +22,7 @@ import json
 from dataclasses import dataclass
 
 from meshwise.core.patience import USUAL
+from meshwise.load.spread import ROOT_OF_TWO, Spread
 from meshwise.load.traced import Tracing
 from meshwise.study.load.payload import Payload, parse_payload
 from meshwise.study.load.profile import LoadProfile, Think
@@ -38,6 +39,9 @@ class TlsSpec:
     """None: the server's certificate is not verified."""
     cert_file: str | None = None
     key_file: str | None = None
+    alpn: tuple[str, ...] | None = None
+    """What is offered, and nothing demanded of the answer; None: what the protocol has, and HTTP/2 demands
+    it."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,16 @@ class LoadSpec:
     trace_key: str = ""
     """The first half of their trace ids, 16 hexadecimal digits."""
 
+    other_share: float = 0.0
+    """Of the requests: so many have `other_headers` instead of `headers`, on the same connections. Of one
+    process; neither of opaque TCP nor of a script."""
+    other_headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def other(self) -> Spread | None:
+        """Which requests these are."""
+        return Spread(self.other_share, ROOT_OF_TWO) if self.other_share else None
+
     @property
     def tracing(self) -> Tracing | None:
         return Tracing(self.traced_share, self.trace_key) if self.traced_share else None
@@ -145,11 +159,14 @@ class LoadSpec:
         values["arrivals"] = Arrivals(values["arrivals"])
         values["streaming"] = Streaming(values.get("streaming", Streaming.NONE))
         values["headers"] = tuple((str(name), str(value)) for name, value in values["headers"])
+        others = values.get("other_headers", ())
+        values["other_headers"] = tuple((str(name), str(value)) for name, value in others)
         values["addresses"] = tuple(values.get("addresses", ()))
         if values.get("grpc_message") is not None:
             values["grpc_message"] = base64.b64decode(values["grpc_message"])
         if values.get("tls") is not None:
-            values["tls"] = TlsSpec(**values["tls"])
+            offered = values["tls"].get("alpn")
+            values["tls"] = TlsSpec(**{**values["tls"], "alpn": None if offered is None else tuple(offered)})
         if values.get("shape") is not None:
             values["shape"] = LoadProfile.of_values(values["shape"])
         if values.get("think") is not None:

@@ -1,11 +1,9 @@
 """Which requests of a run are traced, and the trace context that each of them carries (W3C Trace Context,
 https://www.w3.org/TR/trace-context/: `traceparent: 00-<trace id>-<parent id>-01`).
 
-Decided at the head, by the request's number alone, so that a run that is repeated traces the same requests.
-Request k is traced if the fraction of (k + 1) times the golden ratio is below the share: such a sequence is
-spread more evenly than chance and has no period that could meet one of the load's own. The trace id is the
-run's key and the number, so a span tells which request it belongs to; a request that is not traced
-has no such field.
+Decided at the head, by the request's number alone (`load.spread`), so that a run that is repeated traces the
+same requests. The trace id is the run's key and the number, so a span tells which request it belongs to; a
+request that is not traced has no such field.
 
 A sidecar of Istio does not go by the context alone: Envoy decides by the request id, in whose 15th character
 the first proxy of a mesh has put that the request is traced (9) or not (4;
@@ -18,10 +16,11 @@ its own in their places.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+
+from meshwise.load.spread import GOLDEN, Spread
 
 HEADER = "traceparent"
 SLOT = "00-meshwise-puts-the-context-of-a-request-in-this-place"
@@ -32,11 +31,7 @@ ID_SLOT = "meshwise-puts-a-request-id-in-place-"
 KEY_BYTES = 8
 """Of a trace id, before the request's number."""
 _SLOT, _ID_SLOT = SLOT.encode(), ID_SLOT.encode()
-_WHOLE = 1 << 64
-_GOLDEN = 0x9E3779B97F4A7C15
-"""2^64 divided by the golden ratio."""
 _ROOT = 1 << 63
-_ENDLESS = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,13 @@ class Tracing:
     key: str
     """16 hexadecimal digits, not all 0: the first half of every trace id."""
 
+    @property
+    def spread(self) -> Spread:
+        return Spread(self.share, GOLDEN)
+
     def traces(self, number: int) -> bool:
         """Whether the request of this number is traced; counts from 0."""
-        return (number + 1) * _GOLDEN % _WHOLE < round(self.share * _WHOLE)
+        return self.spread.takes(number)
 
     def trace_id(self, number: int) -> str:
         return f"{self.key}{number:016x}"
@@ -74,23 +73,6 @@ def trace_key(*words: object) -> str:
 def root_id(number: int) -> str:
     """Id of the span that the instrument itself has of a request: never 0."""
     return f"{_ROOT | number:016x}"
-
-
-class Ordered(Sequence[int]):
-    """Which of a run's encoded requests one is: those of `order`, and as many again that are traced."""
-
-    def __init__(self, order: Sequence[int], count: int, tracing: Tracing) -> None:
-        """`count`: of encoded requests that are not traced, which stand first."""
-        self._order, self._count = order, count
-        self._below = round(tracing.share * _WHOLE)
-
-    def __len__(self) -> int:
-        return _ENDLESS
-
-    def __getitem__(self, number: Any) -> Any:
-        order = self._order
-        place = order[number % len(order)]
-        return place + self._count if (number + 1) * _GOLDEN % _WHOLE < self._below else place
 
 
 class _Fills:

@@ -22,7 +22,8 @@ _READ_BYTES = 256 * 1024
 
 
 def tls_context(tls: TlsSpec, protocol: Protocol) -> ssl.SSLContext:
-    """Client side; the ALPN of the protocol (none for tcp). Raises MW304 for a file that cannot be used."""
+    """Client side; the ALPN of the protocol (none for tcp) unless `tls` names some. Raises MW304 for a file
+    that cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -45,7 +46,10 @@ def tls_context(tls: TlsSpec, protocol: Protocol) -> ssl.SSLContext:
             raise messages.BAD_TLS_FILE.error(
                 where=tls.cert_file, what="certificate and key", why=str(error)
             ) from error
-    if protocol is not Protocol.TCP:
+    if tls.alpn is not None:
+        if tls.alpn:
+            context.set_alpn_protocols(list(tls.alpn))
+    elif protocol is not Protocol.TCP:
         context.set_alpn_protocols(["http/1.1"] if protocol is Protocol.HTTP1 else ["h2"])
     return context
 

@@ -12,7 +12,8 @@ Rules of this file:
 - Added time is response time less the usual mean; a failed request has none, and is counted as a failure.
 - The undisturbed time is cut into bins of the same width, put end to end and closed to a ring: placebo times
   are places on it, so that there is one for an effect of any length.
-- Clients outside the mesh do not enter the times; what became of their requests is `measure.rule_change`'s.
+- Clients outside the mesh, and requests that are forbidden, do not enter the times; what became of them is
+  `measure.rule_change`'s.
 """
 
 from __future__ import annotations
@@ -174,6 +175,8 @@ def _asked(frame: pl.DataFrame) -> _InOrder:
     chosen = frame.filter(pl.col("intended_ns") >= 0)
     if "client" in chosen.columns:
         chosen = chosen.filter(pl.col("client").cast(pl.String).fill_null("mesh") != "outside")
+    if "forbidden" in chosen.columns:
+        chosen = chosen.filter(~pl.col("forbidden").fill_null(False))
     chosen = chosen.sort("intended_ns")
     intended = chosen["intended_ns"].to_numpy()
     response = (chosen["done_ns"].to_numpy() - intended) / 1e3

@@ -2,9 +2,9 @@
 held, by kind of connection. Pure.
 
 Rules of this file:
-- What tells the rules apart is found, not told: a group of clients (inside the mesh or outside it, and by
-  operation) most of whose requests pass in the undisturbed time on one side of the change, and hardly any on
-  the other. A group that fares alike on both sides tells nothing, and is left out.
+- What tells the rules apart is found, not told: a group of clients (inside the mesh or outside it, by
+  operation, and forbidden or not) most of whose requests pass in the undisturbed time on one side of the
+  change, and hardly any on the other. A group that fares alike on both sides tells nothing, and is left out.
 - Passed is what was answered without an error; whatever else came of a request, it did not pass.
 - Times are those of sending, counted from the beginning of the change: it was accepted then. A request that
   was answered later passed by the rule that held when it arrived.
@@ -54,6 +54,8 @@ class Passed:
     """The same as the archive has it, in the trial's time."""
     first_new_ms: float | None
     """When the first that only the new one explains was sent."""
+    forbidden: bool = False
+    """Requests that the load holds because a stricter posture forbids them."""
     errors: tuple[tuple[str, int], ...] = ()
     """Of `requests` those that did not pass, by kind."""
 
@@ -80,9 +82,11 @@ def _with_columns(requests: pl.DataFrame) -> pl.DataFrame:
         ]
     )
     connection = pl.col("connection") if "connection" in frame.columns else pl.lit(-1).alias("connection")
+    forbidden = pl.col("forbidden").fill_null(False) if "forbidden" in frame.columns else pl.lit(False)
     error = pl.col("error").cast(pl.String).fill_null("")
     return frame.with_columns(
         connection,
+        forbidden.alias("forbidden"),
         error,
         ((error == "") & pl.col("done_ns").is_not_null()).alias("passed"),
         pl.coalesce("sent_ns", "intended_ns").alias("at_ns"),
@@ -98,20 +102,22 @@ def _of_change(frame: pl.DataFrame, change: Happening, moments: Moments) -> Iter
     settled = begun + moments.horizon_ns(change)
     before = pl.col("at_ns").is_between(max(free_from, begun - SIDE_NS), begun - LEAD_NS)
     own = frame.filter(pl.col("at_ns").is_between(free_from, next_ns))
-    for (client, _), group in own.partition_by(["client", "operation"], as_dict=True).items():
+    by = ["client", "operation", "forbidden"]
+    for (client, _, forbidden), group in own.partition_by(by, as_dict=True).items():
+        who = (str(client), bool(forbidden))
         then = group.filter(before)["passed"]
         later = group.filter(pl.col("at_ns") >= settled)["passed"]
         if min(len(then), len(later)) < LEAST:
             continue
         was, became = float(then.mean() or 0.0), float(later.mean() or 0.0)  # type: ignore[arg-type]
         if was >= MOST_PASS and became <= FEW_PASS:
-            yield from _told(group, str(client), change, settled, closes=True)
+            yield from _told(group, who, change, settled, closes=True)
         elif was <= FEW_PASS and became >= MOST_PASS:
-            yield from _told(group, str(client), change, settled, closes=False)
+            yield from _told(group, who, change, settled, closes=False)
 
 
 def _told(
-    group: pl.DataFrame, client: str, change: Happening, settled: int, *, closes: bool
+    group: pl.DataFrame, who: tuple[str, bool], change: Happening, settled: int, *, closes: bool
 ) -> Iterator[Passed]:
     at, passed = group["at_ns"].to_numpy(), group["passed"].to_numpy()
     old = passed if closes else ~passed
@@ -122,10 +128,11 @@ def _told(
         fresh = at[chosen & ~old & (at >= change.begun_ns)]
         last = int(explained[-1]) if len(explained) else None
         yield Passed(
-            change, client, kind, closes,
+            change, who[0], kind, closes,
             int((chosen & (at >= change.begun_ns) & (at < settled)).sum()),
             None if last is None else (last - change.begun_ns) / 1e6, last,
             (int(fresh[0]) - change.begun_ns) / 1e6 if len(fresh) else None,
+            who[1],
             _errors(group, chosen & ~passed & (at >= change.begun_ns) & (at < settled)),
         )  # fmt: skip
 

@@ -9,6 +9,9 @@ Rules of this file:
 - CPU per request is the difference of two cumulative readings over the requests answered between just these
   two, so that a late reading costs nothing.
 - Latency is that of the clients inside the mesh; clients outside it (plaintext share) have their own metric.
+- Requests that a posture with authorization forbids (forbidden share) are in no metric but their own: where
+  the rule is in force a refusal is what has to come of them, and no error. CPU per request counts whatever
+  came back, refusals of these too, because sidecars work for them.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ LATE_SHARE = 0.05
 MOVED_BY_LATE_SENDS = ("response_mean_us", *(f"response_{word}_us" for word in PERCENTILES))
 
 REQUEST_COLUMNS = ("intended_ns", "sent_ns", "done_ns", "error")
-OPTIONAL_REQUEST_COLUMNS = ("client", "operation", "queued", "waited_for", "connection")
+OPTIONAL_REQUEST_COLUMNS = ("client", "forbidden", "operation", "queued", "waited_for", "connection")
 USAGE_METRICS = ("cpu_ns", "rss_bytes", "pss_bytes")
 TELEMETRY_METRICS = tuple(dict.fromkeys((*USAGE_METRICS, *ATTRIBUTED_METRICS, *EVENT_TELEMETRY)))
 TELEMETRY_COLUMNS = ("t_ns", "source", "metric", "labels", "value")
@@ -120,7 +123,7 @@ def measure(
     values: Values = {}
     exceedances: Values = {}
     found = list(flags)
-    analysed = sent.intended >= 0
+    analysed = (sent.intended >= 0) & ~sent.forbidden
     mesh = analysed & ~sent.outside
     response, service = sent.response_us(mesh), sent.service_us(mesh)
     ascending = _percentiles("response", response, values, exceedances)
@@ -131,6 +134,8 @@ def measure(
         values[MetricKey("service_mean_us")] = float(sent.service_us(answered).mean())
     if (outside := analysed & sent.outside).any():
         _percentiles("outside_response", sent.response_us(outside), values, exceedances)
+    if (forbidden := (sent.intended >= 0) & sent.forbidden).any():
+        values[MetricKey("forbidden_passed_ratio")] = float(sent.answered[forbidden].mean())
     offered = int(analysed.sum())
     moved: frozenset[str] = frozenset()
     if offered:
@@ -147,7 +152,7 @@ def measure(
     if trial.phase is Phase.SOAK:
         soaked = variability(sent.intended[mesh], response, sent.done[answered])
         values |= {MetricKey(name): value for name, value in soaked.items()}
-    answered_ns = np.sort(sent.done[sent.answered])
+    answered_ns = np.sort(sent.done[sent.answered | sent.refused])
     used, gaps = usage(trial, telemetry, answered_ns)
     values |= used
     if (share := receiver_share(telemetry)) is not None:
@@ -177,6 +182,9 @@ class _Requests:
     failed: BoolArray
     answered: BoolArray
     outside: BoolArray
+    forbidden: BoolArray
+    refused: BoolArray
+    """Forbidden, and told so."""
     queued: BoolArray
     """No slot was free in time."""
     by_host: BoolArray
@@ -194,6 +202,10 @@ class _Requests:
         outside = np.zeros(frame.height, dtype=np.bool_)
         if "client" in frame.columns:
             outside = (frame["client"].cast(pl.String) == "outside").fill_null(False).to_numpy()
+        forbidden = np.zeros(frame.height, dtype=np.bool_)
+        if "forbidden" in frame.columns:
+            forbidden = frame["forbidden"].fill_null(False).to_numpy()
+        refused = forbidden & ~no_error & (done != never)
         queued = np.zeros(frame.height, dtype=np.bool_)
         if "queued" in frame.columns:
             queued = frame["queued"].fill_null(False).to_numpy()
@@ -201,7 +213,9 @@ class _Requests:
         if "waited_for" in frame.columns:
             causes = frame["waited_for"].cast(pl.String).fill_null("")
         by_host = (causes == "host").to_numpy()
-        found = cls(intended, sent, done, ~answered, answered, outside, queued, by_host)
+        found = cls(
+            intended, sent, done, ~answered, answered, outside, forbidden, refused, queued, by_host
+        )  # fmt: skip
         if frame.height > 1 and (np.diff(intended) < 0).any():
             return found.at(np.argsort(intended, kind="stable"))
         return found

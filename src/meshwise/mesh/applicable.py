@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from meshwise.study.demands import effective_posture
-from meshwise.study.model import OF_A_REQUEST, Authorization, Cell, Layer, MtlsMode, Posture, Workload
+from meshwise.study.model import (
+    OF_A_REQUEST,
+    Authorization,
+    Cell,
+    ForbiddenBy,
+    Layer,
+    MtlsMode,
+    Posture,
+    Protocol,
+    Workload,
+)
 
 IDENTITY_RULES = (Authorization.NAMESPACE, Authorization.FINE)
 """Kinds of authorization that ask who calls."""
@@ -27,6 +37,19 @@ def contradiction(cell: Cell, mesh: str) -> str | None:
         return "strict mutual TLS refuses every plaintext client"
     if cell.plaintext_share and entry.authorization in IDENTITY_RULES:
         return f"authorization by {entry.authorization} refuses every plaintext client"
+    return _no_such_load(cell, entry, mesh)
+
+
+def _no_such_load(cell: Cell, entry: Posture, mesh: str) -> str | None:
+    """Of requests that a stricter posture forbids."""
+    if not cell.forbidden_share:
+        return None
+    if cell.forbidden_by is ForbiddenBy.REQUEST and cell.topology.entry.speaks(cell.protocol) is Protocol.TCP:
+        return "opaque TCP has no request that could be forbidden (use `forbidden_by: identity`)"
+    if cell.forbidden_by is ForbiddenBy.IDENTITY and entry.mtls is MtlsMode.DISABLE:
+        return f"without mutual TLS {mesh} sees no identity that could be forbidden"
+    if cell.plaintext_share + cell.forbidden_share >= 1:
+        return "no request would be left that is allowed"
     return None
 
 

@@ -7,7 +7,7 @@ between two postures is the posture and not the size of the request.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from meshwise.mesh.tokens import tokens
@@ -62,6 +62,16 @@ def request_of(cell: Cell) -> Headers:
         (PLAN_HEADER, str(plan_of(cell))),
     )
     return Headers(method_of(cell), path_of(cell), headers)
+
+
+def of_another_tenant(request: Headers) -> Headers:
+    """The same for another tenant: what `fine` forbids."""
+    return replace(
+        request,
+        headers=tuple(
+            (name, OTHER_TENANT if name == TENANT_HEADER else value) for name, value in request.headers
+        ),
+    )
 
 
 # --- what least privilege lets through at a workload ------------------------------------------------

@@ -18,7 +18,7 @@ from meshwise.archive.outcome import Check as Check
 from meshwise.archive.outcome import Proof as Proof
 from meshwise.core.patience import USUAL, Patience
 from meshwise.mesh.changes import Change, Disturbance, RestartProxy, Taken
-from meshwise.mesh.expectations import Expectation
+from meshwise.mesh.expectations import Expectation, Who
 from meshwise.mesh.probe import Entrance
 from meshwise.mesh.reach import Reach
 from meshwise.mesh.request import Headers
@@ -187,8 +187,9 @@ class MeshModel(Protocol):
     def expectations(self, cell: Cell, callee: str) -> Sequence[Expectation]:
         """What must come of every kind of call to this workload, by the posture that it demands itself."""
 
-    def entrance(self, placement: Placement, cell: Cell) -> Entrance:
-        """How the entry's sidecar is called without the client's; what is asked is allowed."""
+    def entrance(self, placement: Placement, cell: Cell, who: Who = Who.TWIN) -> Entrance:
+        """How the entry's sidecar is called without the client's, by an outsider with a certificate; what is
+        asked is allowed."""
 
     def judge(self, placement: Placement, cell: Cell, reach: Reach, delivered: Delivered) -> Proof:
         """Try what must work and what must not, read the proxies' own counters, and judge both by the

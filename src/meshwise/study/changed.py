@@ -10,11 +10,12 @@ from meshwise.study.model import Cell, Posture
 
 
 def in_posture(cell: Cell, posture: Posture) -> Cell:
-    """What means nothing in that posture is as where it is left out. Clients in plaintext are the load's and
-    no resource's: that they are still there where they are refused is no contradiction."""
+    """What means nothing in that posture is as where it is left out. Clients in plaintext, and requests that
+    are forbidden, are the load's and no resource's: that they are still there where they are refused is no
+    contradiction."""
     fields: dict[str, Any] = {
         factor.field: factor.settled()
         for factor in BY_KEY.values()
         if not factor.default_of and not factor.concerns(posture)
     }
-    return replace(cell, **{**fields, "posture": posture, "plaintext_share": 0.0})
+    return replace(cell, **{**fields, "posture": posture, "plaintext_share": 0.0, "forbidden_share": 0.0})

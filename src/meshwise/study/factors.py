@@ -20,7 +20,15 @@ from meshwise.study.factor import column as _column
 from meshwise.study.file.pattern_keys import Churn, Sizes
 from meshwise.study.file.scalars import Rate, Share, one_of
 from meshwise.study.graph.model import ServiceGraph, graph_of
-from meshwise.study.levels import Http1Transport, KeyType, MeshName, RuleKind, RulePlace, TlsGroup
+from meshwise.study.levels import (
+    ForbiddenBy,
+    Http1Transport,
+    KeyType,
+    MeshName,
+    RuleKind,
+    RulePlace,
+    TlsGroup,
+)
 from meshwise.study.load.payload import Payload, parse_payload
 from meshwise.study.protocol import Protocol, Streaming
 from meshwise.study.security import Authorization, MtlsMode, Posture
@@ -349,6 +357,37 @@ FACTORS: tuple[Factor, ...] = (
         growth=SlopeUnit(1, "tracing every request", "/all traced", "share of requests that are traced"),
         stepped=True, alike=True,
     ),
+    Factor(
+        field="forbidden_share", key="forbidden_share", role=FREE, type=Share, default=0.0, ordinary=(0,),
+        numeric=True, concerns=_in_a_mesh,
+        without={TopologyKind.BANK: "the bank's books hold for what its own clients may ask"},
+        about="Share of the requests that a posture with authorization forbids, on kept connections: who "
+        "passes when the posture changes. Default: 0.",
+        columns=_column(
+            "forbidden_share", _NUMBER, "share of the requests that a posture with authorization forbids",
+            True,
+        ),
+        says_none=True, heading="forbidden", text=lambda share: f"{100 * share:.3g}%",
+        short=lambda share: f"{100 * share:.3g}% forbidden requests" if share else "no forbidden requests",
+        spoken=lambda share, _: f"{100 * share:.3g}% forbidden requests" if share else "",
+        named=lambda cell: (
+            f"{cell.forbidden_share:g}forbidden-by-{cell.forbidden_by}" if cell.forbidden_share else ""
+        ),
+    ),
+    Factor(
+        field="forbidden_by", key="forbidden_by", role=FREE, read=ForbiddenBy,
+        type=one_of("kind of forbidden request", ForbiddenBy), default=ForbiddenBy.REQUEST,
+        concerns=_in_a_mesh, needs=("forbidden_share", 0),
+        without={TopologyKind.BANK: "the bank's books hold for what its own clients may ask"},
+        about="By what they are forbidden: request (another tenant, of the client inside the mesh) or "
+        "identity (a client of another namespace, with its certificate). Default: request.",
+        columns=_column(
+            "forbidden_by", _TEXT,
+            "by what they are forbidden: `request` (another tenant), `identity` (another namespace)", True,
+        ),
+        heading="forbidden by", short=lambda kind: f"forbidden by {kind}",
+        spoken=lambda kind, _: f"forbidden by {kind}",
+    ),  # its name stands with that of `forbidden_share`
 )  # fmt: skip
 
 BY_FIELD: Mapping[str, Factor] = {factor.field: factor for factor in FACTORS}

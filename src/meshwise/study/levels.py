@@ -61,6 +61,15 @@ class Resumption(StrEnum):
     OFF = "off"
 
 
+class ForbiddenBy(StrEnum):
+    """By what a stricter posture forbids a part of the load."""
+
+    REQUEST = "request"
+    """The client inside the mesh asks for another tenant, on the connections of its other requests."""
+    IDENTITY = "identity"
+    """A client outside the mesh has a certificate of the mesh's authority, of another namespace."""
+
+
 class RuleKind(StrEnum):
     """What the further authorization entries ask for. `whole`: all that the posture's own entries do; the
     others ask for one thing each, to tell what it costs."""

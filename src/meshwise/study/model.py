@@ -16,6 +16,7 @@ from meshwise.study.counting import Counting as Counting
 from meshwise.study.factors import FACTORS
 from meshwise.study.graph.model import ServiceGraph as ServiceGraph
 from meshwise.study.levels import OF_A_REQUEST as OF_A_REQUEST
+from meshwise.study.levels import ForbiddenBy as ForbiddenBy
 from meshwise.study.levels import Http1Transport as Http1Transport
 from meshwise.study.levels import KeyType as KeyType
 from meshwise.study.levels import MeshName as MeshName
@@ -98,10 +99,23 @@ class Cell:
     resumption: Resumption = Resumption.DEFAULT
     traced_share: float = 0.0
     """Of the requests: so many carry a trace context that says they are sampled. 0: nobody traces."""
+    forbidden_share: float = 0.0
+    """Of the requests: so many that a posture with authorization forbids."""
+    forbidden_by: ForbiddenBy = ForbiddenBy.REQUEST
 
     @cached_property
     def topology(self) -> Topology:
         return Topology(self.shape, self.length, self.graph)
+
+    @property
+    def stranger_share(self) -> float:
+        """Of the load: what a client with an identity of another namespace sends."""
+        return self.forbidden_share if self.forbidden_by is ForbiddenBy.IDENTITY else 0.0
+
+    @property
+    def inside_share(self) -> float:
+        """Of the load: what the client inside the mesh sends."""
+        return 1 - self.plaintext_share - self.stranger_share
 
     @property
     def name(self) -> str:

@@ -4,6 +4,9 @@ it. `EFFECTS` is the truth of one occurrence.
 Where the posture changes, every tenth request comes from a client outside the mesh, in plaintext: a posture
 of strict mTLS refuses it, any other lets it through. The old rule holds for LAST_OLD_MS longer, and for
 IDLE_LAST_OLD_MS on the connection that carries every OUTSIDE_IDLE-th request of that client.
+
+Where some requests are forbidden there is no such client. They are refused wherever the posture forbids them;
+where it changes, from FORBIDDEN_OLD_MS after that on.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from meshwise.study.model import MtlsMode, Study, Trial
+from meshwise.load.spread import ROOT_OF_TWO, Spread
+from meshwise.study.design.rounds import disturbed
+from meshwise.study.model import Authorization, ForbiddenBy, MtlsMode, Posture, Study, Trial
 from meshwise.study.timeline import ChangePosture
 
 MS = 10**6
 OUTSIDE_EVERY, OUTSIDE_IDLE = 10, 50
-LAST_OLD_MS, IDLE_LAST_OLD_MS = 40, 700
+LAST_OLD_MS, IDLE_LAST_OLD_MS, FORBIDDEN_OLD_MS = 40, 700, 90
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,8 @@ def planted(
     requests: pa.Table, telemetry: pa.Table, events: pa.Table | None, study: Study, trial: Trial
 ) -> tuple[pa.Table, pa.Table]:
     """Both tables (columns as in `archive.schema`, without the trial's id) with what `events` did; of a study
-    in which nothing is done as they are."""
+    in which nothing is done as they are, but for requests that are forbidden."""
+    requests = _with_forbidden(requests, study, trial) if trial.cell.forbidden_share else requests
     if not study.trial.timeline:
         return requests, telemetry
     begun = [] if events is None else _begun(events)
@@ -61,7 +67,8 @@ def planted(
     assert isinstance(asked, pl.DataFrame)
     assert isinstance(read, pl.DataFrame)
     asked = _slowed(asked, begun)
-    if begun and any(isinstance(each.act, ChangePosture) for each in study.trial.timeline.declared):
+    changes = any(isinstance(each.act, ChangePosture) for each in study.trial.timeline.declared)
+    if begun and changes and not trial.cell.forbidden_share:
         asked = _with_outside(asked, study, trial)
     proxies = [w.name for w in trial.cell.topology.workloads] if trial.cell.posture.mtls is not None else []
     prefix = f"{trial.cell.mesh}/{trial.process_set}"
@@ -119,6 +126,42 @@ def _with_outside(asked: pl.DataFrame, study: Study, trial: Trial) -> pl.DataFra
         pl.Series("connection", place.astype(np.int32)),
         pl.when(refused).then(403).otherwise(pl.col("status")).cast(pl.Int32).alias("status"),
         pl.when(refused).then(pl.lit("http_status")).otherwise(pl.col("error")).alias("error"),
+    )
+
+
+def _with_forbidden(requests: pa.Table, study: Study, trial: Trial) -> pa.Table:
+    asked = pl.from_arrow(requests)
+    assert isinstance(asked, pl.DataFrame)
+    cell = trial.cell
+    at = asked["intended_ns"].to_numpy()
+    marked = Spread(cell.forbidden_share, ROOT_OF_TWO).marks(len(at))
+    forbids = np.full(len(at), _forbids(cell.posture, cell.forbidden_by))
+    for each in study.trial.timeline.occurrences(study.window_ns(trial)):
+        if isinstance(each.act, ChangePosture) and disturbed(study, trial):
+            now = cell.posture if each.back else each.act.posture
+            later = at > each.intended_ns + FORBIDDEN_OLD_MS * MS
+            forbids = np.where(later, _forbids(now, cell.forbidden_by), forbids)
+    refused = pl.Series(marked & forbids)
+    number = np.arange(len(at))
+    strange = marked & bool(cell.stranger_share)
+    place = np.where(strange, 200, number % max(1, cell.connections))
+    return asked.with_columns(
+        pl.Series("client", np.where(strange, "stranger", "mesh")),
+        pl.Series("forbidden", marked),
+        pl.Series("connection", place.astype(np.int32)),
+        pl.when(refused).then(403).otherwise(pl.col("status")).cast(pl.Int32).alias("status"),
+        pl.when(refused)
+        .then(pl.lit("http_status"))
+        .otherwise(pl.col("error").cast(pl.String))
+        .alias("error"),
+    ).to_arrow()
+
+
+def _forbids(posture: Posture, by: ForbiddenBy) -> bool:
+    return posture.authorization in (
+        (Authorization.NAMESPACE, Authorization.FINE)
+        if by is ForbiddenBy.IDENTITY
+        else (Authorization.FINE, Authorization.REQUEST)
     )
 
 

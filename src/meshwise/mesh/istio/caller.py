@@ -122,11 +122,11 @@ def tls_client(cell: Cell, target: PlacedWorkload, identity: IdentityFiles | Non
     return TlsAs(identity, root, server_name=name, alpn=_ALPN[callee.speaks(protocol)])
 
 
-def entrance(placement: Placement, cell: Cell) -> Entrance:
-    """How the client's twin calls the sidecar of the entry."""
+def entrance(placement: Placement, cell: Cell, who: Who) -> Entrance:
+    """How an outsider with a certificate calls the sidecar of the entry."""
     target, callee = placement[cell.topology.entry.name], cell.topology.entry
     request = on_hop(cell, cell.topology.callers(target.name)[0], callee, What.ALLOWED, Plan())
-    twin = files_of_outsiders(placement)[Who.TWIN]
+    files = files_of_outsiders(placement)
     plain = effective_posture(cell, callee).mtls is MtlsMode.DISABLE
-    secure = None if plain else tls_client(cell, target, twin, str(twin.root))
+    secure = None if plain else tls_client(cell, target, files[who], str(files[Who.TWIN].root))
     return Entrance(OUTSIDER, target.pod_ip, callee.port(cell.protocol), request, secure)

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from meshwise.mesh.changes import PolicyPush
 from meshwise.mesh.delivery.seam import Sources
-from meshwise.mesh.expectations import Expectation
+from meshwise.mesh.expectations import Expectation, Who
 from meshwise.mesh.identity import form_of
 from meshwise.mesh.istio import caller, posture, proof, traits
 from meshwise.mesh.istio.kinds import IstioResources
@@ -67,8 +67,8 @@ class IstioModel:
     def expectations(self, cell: Cell, callee: str) -> Sequence[Expectation]:
         return proof.rows(cell, callee)
 
-    def entrance(self, placement: Placement, cell: Cell) -> Entrance:
-        return caller.entrance(placement, cell)
+    def entrance(self, placement: Placement, cell: Cell, who: Who = Who.TWIN) -> Entrance:
+        return caller.entrance(placement, cell, who)
 
     def judge(self, placement: Placement, cell: Cell, reach: Reach, delivered: Delivered) -> Proof:
         begun_ns = time.monotonic_ns()

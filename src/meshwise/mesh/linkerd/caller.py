@@ -111,14 +111,14 @@ class LinkerdCaller:
         return _tls(self._files, self._placement, who, target)
 
 
-def entrance(placement: Placement, cell: Cell) -> Entrance:
-    """How the client's twin calls the sidecar of the entry."""
+def entrance(placement: Placement, cell: Cell, who: Who) -> Entrance:
+    """How an outsider with a certificate calls the sidecar of the entry."""
     target, callee = placement[cell.topology.entry.name], cell.topology.entry
     request = on_hop(cell, cell.topology.callers(target.name)[0], callee, What.ALLOWED, Plan())
     address, port = target.pod_ip, callee.port(cell.protocol)
     if effective_posture(cell, callee).mtls is MtlsMode.DISABLE:
         return Entrance(OUTSIDER, address, port, request, None)
-    secure = _tls(files_of_outsiders(placement), placement, Who.TWIN, target)
+    secure = _tls(files_of_outsiders(placement), placement, who, target)
     if callee.speaks(cell.protocol).layer is Layer.L4:
         secure, port = direct.to_port(secure, port), INBOUND_PORT
     return Entrance(OUTSIDER, address, port, request, secure)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from meshwise.mesh.changes import PolicyPush
-from meshwise.mesh.expectations import Expectation
+from meshwise.mesh.expectations import Expectation, Who
 from meshwise.mesh.linkerd import caller, hops, posture, proof, traits
 from meshwise.mesh.linkerd.caller import rows_of
 from meshwise.mesh.linkerd.destinations import Transport
@@ -58,8 +58,8 @@ class LinkerdModel:
     def expectations(self, cell: Cell, callee: str) -> Sequence[Expectation]:
         return rows_of(cell, callee)
 
-    def entrance(self, placement: Placement, cell: Cell) -> Entrance:
-        return caller.entrance(placement, cell)
+    def entrance(self, placement: Placement, cell: Cell, who: Who = Who.TWIN) -> Entrance:
+        return caller.entrance(placement, cell, who)
 
     def judge(self, placement: Placement, cell: Cell, reach: Reach, delivered: Delivered) -> Proof:
         begun_ns = time.monotonic_ns()

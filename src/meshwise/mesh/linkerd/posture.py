@@ -81,6 +81,10 @@ def not_applicable(cell: Cell) -> str | None:
         return reason
     if _in_plaintext(cell, cell.topology.workloads):
         return None
+    if cell.stranger_share and cell.topology.entry.speaks(cell.protocol).layer is Layer.L4:
+        return (
+            "the instrument cannot call the port on which Linkerd's proxies take opaque TCP from each other"
+        )
     if cell.key_type is not KeyType.ECDSA_P256:
         return "Linkerd's proxies have ECDSA P-256 keys and no other"
     if cell.tls_group is TlsGroup.X25519:

@@ -56,6 +56,8 @@ class NoneModel:
             return "without a mesh there is no authorization policy"
         if cell.plaintext_share:
             return "without a mesh every client is a plaintext client already"
+        if cell.forbidden_share:
+            return "without a mesh nothing is forbidden"
         return None
 
     def resources(self, cell: Cell, trust_domain: str) -> str:
@@ -70,7 +72,7 @@ class NoneModel:
     def expectations(self, cell: Cell, callee: str) -> Sequence[Expectation]:
         return expectations(cell.posture, cell.topology[callee].speaks(cell.protocol).layer)
 
-    def entrance(self, placement: Placement, cell: Cell) -> Entrance:
+    def entrance(self, placement: Placement, cell: Cell, who: Who = Who.TWIN) -> Entrance:
         client, entry = cell.topology.workloads[0], cell.topology.entry
         request = on_hop(cell, client, entry, What.ALLOWED, Plan())
         return Entrance(OUTSIDER, placement[entry.name].pod_ip, entry.port(cell.protocol), request, tls=None)

@@ -82,6 +82,8 @@ def why_not_counted(cell: Cell, counting: Counting) -> str | None:
         return "the bank's operations differ from one another, so a window is not like the next"
     if cell.plaintext_share:
         return "its second client, outside the mesh, has no sidecar"
+    if cell.forbidden_share:
+        return "requests that are forbidden differ from the others"
     if cell.churn_per_s:
         return "connections that are replaced at a rate depend on time; handshakes are counted apart"
     if cell.streaming is not Streaming.NONE:

@@ -89,6 +89,8 @@ def why_no_arm(cell: Cell) -> str | None:
     """Why this cell cannot be an arm, or None."""
     if cell.plaintext_share:
         return "its second client, outside the mesh, has a stream of its own"
+    if cell.stranger_share:
+        return "its second client, of another namespace, has a stream of its own"
     return None
 
 

@@ -7,7 +7,7 @@ it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 
 from meshwise.core.errors import MeshwiseError
@@ -78,6 +78,12 @@ def shape_of(given: MovingLoad, duration_ns: int, seed: int) -> LoadProfile:
     )
 
 
+_TWO_CLIENTS: Mapping[str, Callable[[Cell], float]] = {
+    "plaintext_share": lambda cell: cell.plaintext_share,
+    "forbidden_by: identity": lambda cell: cell.stranger_share,
+}
+
+
 def check_load(
     file: StudyFile, shape: LoadProfile | None, cells: Sequence[Cell], problems: list[Problem]
 ) -> None:
@@ -88,9 +94,10 @@ def check_load(
         if found := beyond(shape, rate, file.trial.duration):
             problems += found
             break
-    if shape.times and any(cell.plaintext_share for cell in cells):
-        reason = "a trace of times is sent by one client, and `plaintext_share` needs two"
-        problems.append(impossible((*_AT, "trace"), reason, "use a trace of rates, or no `plaintext_share`"))
+    for key, needs in _TWO_CLIENTS.items():
+        if shape.times and any(needs(cell) for cell in cells):
+            reason = f"a trace of times is sent by one client, and `{key}` needs two"
+            problems.append(impossible((*_AT, "trace"), reason, f"use a trace of rates, or no `{key}`"))
 
 
 def beyond(shape: LoadProfile, rate_rps: float, duration_ns: int) -> list[Problem]:

@@ -1,6 +1,7 @@
 """The instrument of one trial: what it is told, and one running process of it in a pod.
 
-The second client of a cell with a share of plaintext is the same thing in the outsider's pod.
+The second client of a cell with a share of plaintext, or of another namespace, is the same thing in the
+outsider's pod.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from meshwise.core.errors import MeshwiseError
@@ -24,17 +27,21 @@ from meshwise.load.dealt import Dealt
 from meshwise.load.payloads import RESPONSE_SLOT
 from meshwise.load.records import SCHEMA, peek, read_records
 from meshwise.load.report import LoadReport
-from meshwise.load.spec import LoadSpec
+from meshwise.load.spec import LoadSpec, TlsSpec
 from meshwise.load.trace import write_trace
 from meshwise.load.traced import trace_key
-from meshwise.mesh.request import Headers
+from meshwise.mesh.probe import Entrance
+from meshwise.mesh.request import Headers, of_another_tenant
 from meshwise.service.plan import HEADER as PLAN_HEADER
+from meshwise.stats.arrays import BoolArray
 from meshwise.study.design.needs import OWN_FILES
 from meshwise.study.model import Cell, Study, Trial
 from meshwise.testbed.layout import Environment
 from meshwise.testbed.local.pod import Pod
 
-MESH_CLIENT, OUTSIDE_CLIENT = "mesh", "outside"
+MESH_CLIENT, OUTSIDE_CLIENT, STRANGE_CLIENT = "mesh", "outside", "stranger"
+FORBIDDEN = "forbidden"
+"""Column of what was recorded."""
 
 
 def replayed(study: Study, home: Path) -> Path | None:
@@ -72,9 +79,11 @@ def load_spec(
         method=request.method,
         path=request.path,
         headers=_headers(cell, request),
+        other_share=0.0 if cell.stranger_share else cell.forbidden_share / cell.inside_share,
+        other_headers=_headers(cell, of_another_tenant(request)),
         body_bytes=cell.request_bytes,
         response_bytes=cell.response_bytes,
-        rate_rps=cell.rate_rps * (1 - cell.plaintext_share),
+        rate_rps=cell.rate_rps * cell.inside_share,
         arrivals=study.trial.arrivals,
         seed=zlib.crc32(f"{study.seed} block {trial.block}{step}".encode()),
         warmup_ns=study.trial.warmup_ns,
@@ -83,12 +92,12 @@ def load_spec(
         streams=cell.streams,
         timeout_ns=study.trial.timeout_ns,
         requests_per_connection=cell.requests_per_connection,
-        churn_per_s=cell.churn_per_s * (1 - cell.plaintext_share),
+        churn_per_s=cell.churn_per_s * cell.inside_share,
         streaming=cell.streaming,
         messages=cell.messages,
         request_sizes=cell.request_sizes,
         response_sizes=cell.response_sizes,
-        shape=shape.shared(1 - cell.plaintext_share) if shape and not shape.times else None,
+        shape=shape.shared(cell.inside_share) if shape and not shape.times else None,
         trace=str(trace) if trace else None,
         think=study.trial.think,
         traced_share=cell.traced_share,
@@ -115,13 +124,43 @@ def outside_spec(inside: LoadSpec, trial: Trial, environment: Environment) -> Lo
     return replace(
         inside,
         address=environment.placement[cell.topology.entry.name].pod_ip,
-        rate_rps=cell.rate_rps * cell.plaintext_share,
-        churn_per_s=cell.churn_per_s * cell.plaintext_share,
-        connections=max(1, round(cell.connections * cell.plaintext_share)),
         seed=inside.seed ^ 1,
-        shape=inside.shape and inside.shape.shared(cell.plaintext_share / (1 - cell.plaintext_share)),
-        trace_key=trace_key(inside.trace_key, "outside"),
+        trace_key=trace_key(inside.trace_key, OUTSIDE_CLIENT),
+        other_share=0.0,
+        **_part(inside, cell, cell.plaintext_share),
     )
+
+
+def stranger_spec(inside: LoadSpec, trial: Trial, entrance: Entrance) -> LoadSpec:
+    """The load of the client of another namespace, which asks for what is allowed. `entrance`: how such a one
+    calls the entry's sidecar. The server's certificate has no name of a host, and is not verified: that it is
+    the right one the proof has shown."""
+    cell, secure = trial.cell, entrance.tls
+    assert secure is not None, "asked for where there is mutual TLS"
+    assert secure.identity is not None, "it has a certificate"
+    tls = TlsSpec(
+        secure.server_name or "",
+        cert_file=str(secure.identity.chain), key_file=str(secure.identity.key), alpn=secure.alpn,
+    )  # fmt: skip
+    return replace(
+        inside,
+        address=entrance.address,
+        port=entrance.port,
+        tls=tls,
+        seed=inside.seed ^ 2,
+        trace_key=trace_key(inside.trace_key, STRANGE_CLIENT),
+        **_part(inside, cell, cell.stranger_share),
+    )
+
+
+def _part(inside: LoadSpec, cell: Cell, share: float) -> dict[str, Any]:
+    """Rate and connections of a client outside the mesh that sends this share of the load."""
+    return {
+        "rate_rps": cell.rate_rps * share,
+        "churn_per_s": cell.churn_per_s * share,
+        "connections": max(1, round(cell.connections * share)),
+        "shape": inside.shape and inside.shape.shared(share / cell.inside_share),
+    }
 
 
 class NotStarted(Exception):
@@ -192,14 +231,23 @@ class Instrument:
         return peek(self.directory)
 
     def requests(self) -> pa.Table:
-        """What it recorded, with the column `client`; also of one that was killed. Empty if nothing."""
+        """What it recorded, with the column `client`, and `forbidden` where some are; also of one that was
+        killed. Empty if nothing."""
         recorded = (self.directory / "records").exists()
         table = read_records(self.directory) if recorded else SCHEMA.empty_table()
         if self.label is not None:
             table = self.label(self.client, table)
         codes = pa.repeat(pa.scalar(0, pa.int8()), table.num_rows)
         client = pa.DictionaryArray.from_arrays(codes, [self.client])
-        return table.append_column("client", client)
+        table = table.append_column("client", client)
+        forbidden = self._forbidden(table.num_rows)
+        return table if forbidden is None else table.append_column(FORBIDDEN, pa.array(forbidden))
+
+    def _forbidden(self, count: int) -> BoolArray | None:
+        """Which of its requests a stricter posture forbids; None: it has none."""
+        if self.client == STRANGE_CLIENT:
+            return np.ones(count, dtype=np.bool_)
+        return self.spec.other.marks(count) if self.spec.other else None
 
     def report(self) -> Mapping[str, object]:
         """Its own report; empty if it was killed before it could write one."""

@@ -277,7 +277,8 @@ def _failed(instruments: Iterable[Instrument]) -> list[OwnedProcess]:
 
 
 def joined(tables: Sequence[tuple[pa.Table, int]]) -> pa.Table:
-    """All clients' requests on one clock, by intended time. A table comes with its zero minus the trial's."""
+    """All clients' requests on one clock, by intended time; a column that one of them lacks is null there. A
+    table comes with its zero minus the trial's."""
     shifted = []
     for table, shift_ns in tables:
         for name in _TIME_COLUMNS if shift_ns else ():
@@ -287,7 +288,7 @@ def joined(tables: Sequence[tuple[pa.Table, int]]) -> pa.Table:
         shifted.append(table)
     if len(shifted) == 1:
         return shifted[0]
-    return pa.concat_tables(shifted).unify_dictionaries().sort_by("intended_ns")
+    return pa.concat_tables(shifted, promote_options="default").unify_dictionaries().sort_by("intended_ns")
 
 
 def flat_reports(reports: Mapping[str, Mapping[str, object]]) -> dict[str, float | str]:

@@ -29,6 +29,7 @@ from meshwise.core.patience import USUAL, Patience
 from meshwise.core.process import OwnedProcess
 from meshwise.load.spec import LoadSpec
 from meshwise.mesh.dump import readable
+from meshwise.mesh.expectations import Who
 from meshwise.mesh.seam import OUTSIDER, LocalMesh, Proof
 from meshwise.study.design import rounds
 from meshwise.study.design.counting import counting_design
@@ -333,6 +334,11 @@ class LocalTestbed:
         if trial.cell.plaintext_share:
             outside = instrument.outside_spec(inside, trial, environment)
             wanted.append((instrument.OUTSIDE_CLIENT, OUTSIDER, outside))
+        if trial.cell.stranger_share:
+            model = self._meshes[trial.cell.mesh].model
+            entrance = model.entrance(environment.placement, trial.cell, Who.OTHER_NAMESPACE)
+            stranger = instrument.stranger_spec(inside, trial, entrance)
+            wanted.append((instrument.STRANGE_CLIENT, OUTSIDER, stranger))
         return wanted
 
     def _happenings(
