@@ -29,6 +29,7 @@ from meshwise.analysis.contrast import Naming
 from meshwise.analysis.event_cohorts import events_of, moments_in
 from meshwise.analysis.event_findings import event_findings
 from meshwise.analysis.event_pictures import event_courses, event_timeline
+from meshwise.analysis.events import Cohort
 from meshwise.analysis.grid import Grid
 from meshwise.findings.finding import Finding
 from meshwise.findings.subject import Against
@@ -268,6 +269,17 @@ def test_events_without_undisturbed_time_or_requests_are_told_as_such() -> None:
             course_chart("c", "title", next(event_courses(found, 0.95)), None) == "" or not frame.is_empty()
         )
         assert timeline_chart("t", "title", event_timeline(found)) == "" or not frame.is_empty()
+
+
+def test_without_placebo_times_nothing_is_claimed_against_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cohort, "starts", property(lambda cohort: (None,) * len(cohort.arms)))
+    found = findings_of(replace(SMALL, share=0.5), 1)
+    against_placebo = found[DISTURBED, Against.PLACEBO]
+    assert against_placebo.low is not None
+    assert against_placebo.low > 0, "an interval without 0 is not enough"
+    assert (against_placebo.p, against_placebo.verdict) == (None, Verdict.NOT_ESTIMABLE)
+    assert "no undisturbed time as long as" in against_placebo.sentence
+    assert found[DISTURBED, Against.ARM].verdict is Verdict.DISTINGUISHABLE
 
 
 def test_an_event_that_never_began_is_no_event() -> None:

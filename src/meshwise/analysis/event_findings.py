@@ -107,8 +107,10 @@ def _questions(of: EventOfCell, confidence: float) -> Iterator[_Question]:
             if one is not None:
                 floor = one.floor(confidence)
                 missing = (NO_PLACEBO(),) if one.placebo is None else ()
+                # Without them it is not known what happens anyhow, unless the twin shows it.
+                p = None if missing and not twin else t_p_value(one.values)
                 yield _Question(
-                    of, MetricKey(name), against, one.values, t_p_value(one.values), floor,
+                    of, MetricKey(name), against, one.values, p, floor,
                     replace(facts, most=one.most),
                     flags=(*flags, *missing),
                 )  # fmt: skip
