@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from tests.support.studies import cell
 
 from meshwise.core.errors import MeshwiseError
-from meshwise.mesh.changes import Change
+from meshwise.mesh.changes import NOT_DONE, Change
 from meshwise.mesh.delivery.messages import message_class
 from meshwise.mesh.delivery.names import CONTROLLER_DIRECTORY, SNAPSHOT_FILE
 from meshwise.mesh.delivery.resources import XdsKind, read_snapshot
@@ -18,7 +18,7 @@ from meshwise.mesh.istio.binary import envoy_path
 from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.seam import PlacedWorkload, Placement
 from meshwise.study.model import LADDER, MeshName
-from meshwise.study.timeline import ChangePosture, PushPolicies
+from meshwise.study.timeline import ChangePosture, PushPolicies, Rotate, Rotated
 from meshwise.testbed.fake_reach import FakeReach
 
 STRICT, NAMESPACE = LADDER[2:4]
@@ -73,9 +73,12 @@ def policies(of: Placement, workload: str, action: str = "DENY") -> set[str]:
 
 
 def change(mesh: IstioMesh, of: Placement, act: Change) -> None:
-    """Written, before a control plane that is not there is told."""
-    with pytest.raises(MeshwiseError, match="MW421"):
-        mesh.carry_out(of, CELL, act, FakeReach(), lambda workload: None)
+    """Written, for a control plane that is not there and comes back."""
+    taken = mesh.carry_out(of, CELL, act, FakeReach(), lambda workload: None)
+    assert [(each.workload, each.done_ns) for each in taken] == [
+        (each.name, None) for each in CELL.topology.workloads
+    ]
+    assert all("does not answer" in str(each.detail[NOT_DONE]) for each in taken)
 
 
 def test_pushed_policies_are_new_each_time_and_on_whom_they_are_meant_for(tmp_path: Path) -> None:
@@ -122,3 +125,14 @@ def test_what_was_foreseen_is_what_would_have_been_made(tmp_path: Path) -> None:
             seen.append({each.name: listeners(of, each.name) for each in of.workloads})
         told.append(seen)
     assert told[0] == told[1]
+
+
+def test_while_the_control_plane_is_gone_nobody_signs_and_nothing_is_lost(tmp_path: Path) -> None:
+    """The authority is the same process, so keys, certificates and the rules in force stay as they are."""
+    mesh, of = IstioMesh(), placement(tmp_path / "p")
+    mesh.prepare(of, CELL)
+    change(mesh, of, PushPolicies(2, relevant=True))
+    snapshot = of.directory / CONTROLLER_DIRECTORY / SNAPSHOT_FILE
+    before = read_snapshot(snapshot)
+    change(mesh, of, Rotate(Rotated.ISSUER))
+    assert read_snapshot(snapshot) == before

@@ -15,6 +15,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from meshwise.core import messages
+from meshwise.core.errors import MeshwiseError
 from meshwise.mesh.delivery import command
 from meshwise.mesh.delivery.encode import Encoder
 from meshwise.mesh.delivery.names import (
@@ -35,6 +37,9 @@ from meshwise.mesh.delivery.resources import (
 from meshwise.mesh.delivery.seam import Acknowledgement, DeliveredVersions, Json, ProxyConfig, Sources
 from meshwise.mesh.files import private_directory, write_private
 from meshwise.mesh.identity import IdentityFiles
+
+ANSWER_S = 0.5
+"""A control plane that answers no question in this time stands still."""
 
 
 def _by_ads(name: str) -> Json:
@@ -86,9 +91,15 @@ class StreamDelivery:
         write_private(self._directory / PROXY_UID_FILE, "" if self._uid is None else str(self._uid))
 
     def bring(
-        self, configs: Mapping[Path, ProxyConfig], version: str, identities: Mapping[Path, IdentityFiles]
+        self,
+        configs: Mapping[Path, ProxyConfig],
+        version: str,
+        identities: Mapping[Path, IdentityFiles],
+        *,
+        heard: bool = True,
     ) -> Mapping[Path, DeliveredVersions]:
-        """Raises MW421."""
+        """`heard`: False while the control plane answers nothing (`silence`): one that comes back finds it,
+        one that stands still does it when it goes on. Raises MW421."""
         push = _Push(version, self._encoder, self._encoded, self._last)
         entries = {
             config.node: push.entry(directory, config, self._secrets(identities[directory]))
@@ -109,8 +120,10 @@ class StreamDelivery:
         begun = self._last is not EMPTY
         self._last, self._encoded = snapshot, push.encoded
         self._nodes.update({directory: config.node for directory, config in configs.items()})
-        if begun:
+        if begun and heard:
             self._tell({"word": "reload"}, 0.0)
+        elif begun:
+            self._tell_the_silent({"word": "reload"}, ANSWER_S)
         return {directory: _versions(snapshot, entries[config.node]) for directory, config in configs.items()}
 
     def acknowledged(self, directories: Collection[Path], within_s: float) -> Mapping[Path, Acknowledgement]:
@@ -131,9 +144,25 @@ class StreamDelivery:
         """See `controller.XdsControlPlane.command`. Raises MW421."""
         return self._tell({"word": "status"}, 0.0)
 
+    def silence(self, slowness: float) -> str:
+        """Why the control plane cannot be asked for something now; empty if it can."""
+        return self._tell_the_silent({"word": "status"}, ANSWER_S * slowness)
+
+    def _tell_the_silent(self, order: dict[str, object], within_s: float) -> str:
+        try:
+            command.tell(self._directory, order, self._who, within_s)
+        except MeshwiseError as error:
+            if error.code != messages.CONTROLLER_SILENT.code:
+                raise
+            return error.what
+        return ""
+
+    @property
+    def _who(self) -> str:
+        return f"{self._directory.parent.parent.name}/{self._directory.parent.name}"
+
     def _tell(self, order: dict[str, object], waits_s: float) -> dict[str, Any]:
-        who = f"{self._directory.parent.parent.name}/{self._directory.parent.name}"
-        return command.tell(self._directory, order, who, waits_s + self._control_s)
+        return command.tell(self._directory, order, self._who, waits_s + self._control_s)
 
     def _secrets(self, identity: IdentityFiles) -> Mapping[str, SecretFiles]:
         return {

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshwise.mesh import dump
-from meshwise.mesh.changes import Change, Disturbance, InForce, RestartProxy, Taken
+from meshwise.mesh.changes import NOT_DONE, Change, Disturbance, InForce, RestartProxy, Taken
 from meshwise.mesh.delivery.names import CONTROLLER_DIRECTORY
 from meshwise.mesh.delivery.seam import ProxyConfig
 from meshwise.mesh.delivery.stream import SOURCES, StreamDelivery
@@ -180,8 +180,14 @@ class IstioMesh:
     def carry_out(
         self, placement: Placement, cell: Cell, act: Change, reach: Reach, restart: RestartProxy
     ) -> Sequence[Taken]:
+        """While the control plane answers nothing, nothing is taken up, and the authority, which is the same
+        process, signs nothing; what was pushed is handed out when it is back."""
         own = placement.process_set
+        names = [placed.name for placed in placement.of(cell.topology)]
+        silent = self._deliveries[own].silence(placement.patience.slowness)
         if isinstance(act, Rotate):
+            if silent:
+                return [Taken(name, None, {NOT_DONE: silent}) for name in names]
 
             def deliver(files: Mapping[str, IdentityFiles]) -> Mapping[str, int]:
                 return self._renew(placement, cell, reach, files)
@@ -189,6 +195,9 @@ class IstioMesh:
             return Rotation(placement, cell, reach, self._identities, deliver, PROXY_UID).carry_out(act)
         self._in_force[own] = self._in_force.get(own, InForce()).after(act)
         version = self._next_version(placement, cell)
+        if silent:
+            self._bring(placement, cell, version, within_trial=True, heard=False)
+            return [Taken(name, None, {"version": version, NOT_DONE: silent}) for name in names]
         done = self._apply(placement, cell, reach, version, empty=False)
         return [Taken(name, at_ns, {"version": version}) for name, at_ns in done.items()]
 
@@ -309,7 +318,13 @@ class IstioMesh:
         return dict(zip(used, together(settle, used), strict=True))
 
     def _bring(
-        self, placement: Placement, cell: Cell, version: str, *, within_trial: bool = False
+        self,
+        placement: Placement,
+        cell: Cell,
+        version: str,
+        *,
+        within_trial: bool = False,
+        heard: bool = True,
     ) -> Mapping[str, taken_up.Pushed]:
         own = placement.process_set
         in_force = self._in_force.get(own, InForce())
@@ -320,6 +335,7 @@ class IstioMesh:
             {at[name]: config for name, config in made.configs.items()},
             version,
             {directory: self._files(placement, name, cell) for name, directory in at.items()},
+            heard=heard,
         )
         pushed = {
             name: taken_up.Pushed(brought[directory], made.stores, name in made.is_store)
