@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from meshwise.cli.plan_events import events_document, events_lines
+from meshwise.cli.plan_events import events_document, events_lines, late_events
 from meshwise.cli.wiring import not_applicable
 from meshwise.core.errors import ExitStatus, MeshwiseError
 from meshwise.study.design.blocks import design_block
@@ -226,3 +226,15 @@ def test_the_plan_says_what_will_happen_in_words() -> None:
     assert document is not None
     postures = [each["what"] for each in document["occurrences"] if each["event"] == "posture"]
     assert postures == ["posture strict", "the cell's own posture again"]
+
+
+def test_the_plan_warns_of_events_that_wait_for_a_proxy_to_drain() -> None:
+    """Istio's proxy is given 5 s; Linkerd's ends at once."""
+    said = "{restart: proxy, at: 10s, drain: true}", "{rotate: leaf, at: [5s, 12s, 20s]}"
+    [told] = late_events(study(*said))
+    assert "`rotate leaf` of 12s waits for `restart proxy` of 10s" in told
+    assert late_events(study(*said, posture="strict", meshes="linkerd")) == []
+    assert late_events(study("{restart: proxy, at: 10s}", "{rotate: leaf, at: 12s}")) == []
+    beside = "{fail: renewal, at: 11s, lasts: 2s}"
+    assert late_events(study("{restart: proxy, at: 10s, drain: true}", beside)) == []
+    assert len(late_events(study("{restart: proxy, every: 2s, drain: true}"))) == 1

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwise.archive.rows import cell_row
-from meshwise.cli.plan_events import events_document, events_lines
+from meshwise.cli.plan_events import events_document, events_lines, late_events
 from meshwise.cli.plan_graph import graph_document, show_graph, write_graph
 from meshwise.cli.plan_needs import lacks, needs_document, needs_line, no_counter
 from meshwise.cli.plan_search import search_document, show_search
@@ -109,7 +109,7 @@ def plan_document(study: Study) -> dict[str, Any]:
             for trial in design_block(study, 0)
         ],
         "resolution_in_sd": asdict(_resolution(study)),
-        "doubts": [*lacks(study), *doubts(study)],
+        "doubts": [*lacks(study), *doubts(study), *late_events(study)],
         "needs": needs_document(study),
         "search": search_document(study),
         "count": _counting_document(study),
@@ -202,7 +202,7 @@ def _show_study(study: Study, console: Console) -> None:
     short = telling_factors(study.cells, varying)
     console.print(Columns([_task_text(trial, short) for trial in first], padding=(0, 3), column_first=True))
     _show_resolution(study, console)
-    for mark, doubt in enumerate([*lacks(study), *doubts(study)], start=1):
+    for mark, doubt in enumerate([*lacks(study), *doubts(study), *late_events(study)], start=1):
         console.print(Text(f"note {mark}: {doubt}"))
 
 

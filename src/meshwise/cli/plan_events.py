@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from meshwise.cli.wiring import cannot
 from meshwise.core.units import format_duration, plural
-from meshwise.study.model import Arrangement, Study
+from meshwise.mesh.istio.mesh import TERMINATION_DRAIN_S
+from meshwise.study.model import Arrangement, MeshName, Study
 from meshwise.study.timeline import (
     Act,
     ChangePosture,
@@ -23,6 +25,7 @@ from meshwise.study.timeline import (
     Rotated,
     Skew,
     event_name,
+    lasts_on,
 )
 
 _SHOWN = 6
@@ -70,6 +73,27 @@ def events_lines(study: Study) -> Iterator[str]:
         yield f"  {_when(declared, study.trial.duration_ns)}: {words(declared.act, several=several)}"
         for why, names in _reasons(study, declared.act).items():
             yield f"    not to {plural(len(names), 'cell')} ({names[0]}{', ...' * (len(names) > 1)}): {why}"
+
+
+def late_events(study: Study) -> list[str]:
+    """Events that will begin late because one before them takes its time: one waits for another."""
+    if not any(cell.mesh is MeshName.ISTIO for cell in study.cells):
+        return []
+    takes_ns, window_ns = round(TERMINATION_DRAIN_S * 1e9), study.trial.duration_ns
+    waiting = [each for each in study.trial.timeline.occurrences(window_ns) if not lasts_on(each.act)]
+    told: dict[tuple[int, int], str] = {}
+    for former, later in pairwise(waiting):
+        if not (isinstance(former.act, Restart) and former.act.what is Restarted.PROXY and former.act.drain):
+            continue
+        if later.intended_ns < former.intended_ns + takes_ns:
+            told.setdefault(
+                (former.entry, later.entry),
+                f"istio: a drained proxy has {format_duration(takes_ns)} to end, so"
+                f" `{event_name(later.act)}` of {_moment(later.intended_ns)} waits for"
+                f" `{event_name(former.act)}` of {_moment(former.intended_ns)} and begins late;"
+                " keep them further apart",
+            )
+    return list(told.values())
 
 
 def _reasons(study: Study, act: Act) -> dict[str, list[str]]:

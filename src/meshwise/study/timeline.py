@@ -171,6 +171,11 @@ LEAST_PERIOD_NS = {"rotate": 5 * 10**9}
 """Of what has a longer one than that. Linkerd's proxy does not ask for a new certificate more often."""
 
 
+def lasts_on(act: Act) -> bool:
+    """Whether it goes on until it is ended, while other things are done."""
+    return isinstance(act, Fail | Skew)
+
+
 def lasts_ns(act: Act) -> int:
     """How long an act goes on by its declaration; 0 for what is over when it is done."""
     match act:
@@ -210,7 +215,7 @@ def keep_apart(one: Act, other: Act) -> bool:
 
 
 def _of_controller(act: Act) -> bool:
-    return isinstance(act, Fail | Skew) or _takes_controller(act)
+    return lasts_on(act) or _takes_controller(act)
 
 
 def _takes_controller(act: Act) -> bool:

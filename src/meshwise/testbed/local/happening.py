@@ -42,6 +42,7 @@ from meshwise.study.timeline import (
     Rotate,
     Skew,
     event_name,
+    lasts_on,
 )
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class _Worker:
         self.failure = ""
         self._steps = {
             goes_on: sorted(
-                (step for each in occurrences if _goes_on(each) is goes_on for step in _steps(each)),
+                (step for each in occurrences if lasts_on(each.act) is goes_on for step in _steps(each)),
                 key=lambda step: step.place,
             )
             for goes_on in (True, False)
@@ -317,10 +318,6 @@ class Happenings:
         found = [EVENT_LATE(count=len(late), most_ms=LATE_NS // 10**6)] if late else []
         found += [EVENT_FAILED(words=worker.failure)] if worker.failure else []
         return tuple(map(str, found))
-
-
-def _goes_on(occurrence: Occurrence) -> bool:
-    return isinstance(occurrence.act, Fail | Skew)
 
 
 def _steps(occurrence: Occurrence) -> tuple[_Step, ...]:
