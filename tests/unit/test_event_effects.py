@@ -25,6 +25,7 @@ from tests.support.event_world import (
 )
 from tests.support.simulate import Rate
 
+from meshwise.analysis import event_sentence
 from meshwise.analysis.contrast import Naming
 from meshwise.analysis.event_cohorts import events_of, moments_in
 from meshwise.analysis.event_findings import event_findings
@@ -191,6 +192,7 @@ def test_one_failed_request_of_all_is_told() -> None:
     assert (found.event.failures, found.event.errors) == (1, {"reset": 1})
     assert "1 request failed around it, which is not distinguishable" in found.sentence
     assert "(1 reset)" in found.sentence
+    assert found.mde is None, "it is not t that judges failures"
     often = findings_of(replace(SMALL, failures=[(e, o) for e in range(5) for o in range(6)]), 7)
     for against in (Against.PLACEBO, Against.ARM):
         each = often["event_failures", against]
@@ -279,7 +281,20 @@ def test_without_placebo_times_nothing_is_claimed_against_them(monkeypatch: pyte
     assert against_placebo.low > 0, "an interval without 0 is not enough"
     assert (against_placebo.p, against_placebo.verdict) == (None, Verdict.NOT_ESTIMABLE)
     assert "no undisturbed time as long as" in against_placebo.sentence
+    assert "no_placebo" not in against_placebo.sentence, "words, not codes"
     assert found[DISTURBED, Against.ARM].verdict is Verdict.DISTINGUISHABLE
+
+
+def test_what_was_tried_and_not_done_is_said_beside_its_effect() -> None:
+    found = findings_of(SMALL, 1)[DISTURBED, Against.PLACEBO]
+    assert found.event is not None
+    assert "not done" not in event_sentence.of_effect(found, "here")
+    for unfinished, words in (
+        (found.event.occurrences, "none of which was done"),
+        (2, "2 of which were not"),
+    ):
+        facts = replace(found.event, unfinished=unfinished)
+        assert f", {words}" in event_sentence.of_effect(replace(found, event=facts), "here")
 
 
 def test_an_event_that_never_began_is_no_event() -> None:

@@ -227,7 +227,7 @@ def _judged(one: _Question, correction: Adjusted, naming: Naming, settings: Sett
         verdict=judgement.verdict, flags=tuple(flags), direction=judgement.direction,
         simultaneous_low=simultaneous_low, simultaneous_high=simultaneous_high,
         p=one.p, p_adjusted=p_adjusted, adjustment=adjustment,
-        floor=one.floor, mde=(max(known) or None) if known and not one.interval else None,
+        floor=one.floor, mde=(max(known) or None) if known and not counted else None,
         higher_in=int((values > 0).sum()) if len(values) else None, event=one.facts,
     )  # fmt: skip
     return replace(found, sentence=event_sentence.of_effect(found, naming.place(one.of.cell)))

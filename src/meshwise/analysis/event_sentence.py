@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from meshwise.analysis.sentence import between, number, quantity
 from meshwise.core.units import plural
+from meshwise.findings.event import EventFacts
 from meshwise.findings.finding import Finding
-from meshwise.findings.flag import NOTHING_TELLS
+from meshwise.findings.flag import NO_PLACEBO, NOTHING_TELLS
 from meshwise.findings.subject import Against, EventEffect
 from meshwise.stats.verdict import Doubt, Verdict
 
@@ -18,9 +19,11 @@ def of_effect(finding: Finding, where: str) -> str:
     words, than = finding.key.entry.words, _than(subject.against)
     topic = f"{where}: `{subject.event}`"
     if finding.estimate is None or finding.verdict is Verdict.NOT_ESTIMABLE:
-        told = "; ".join(map(str, finding.flags)) or "too little data"
+        known = [flag for flag in finding.flags if flag.code == NO_PLACEBO.code] or finding.flags
+        told = "; ".join(flag.words for flag in known) or "too little data"
         return f"{topic}: {words} cannot be told from that {_at(finding)} ({told})."
     times = f"over {plural(facts.occurrences, 'occurrence')} in {plural(finding.n, 'execution')}"
+    times += f", {_not_done(facts)}" if facts.unfinished else ""
     if finding.key.metric == "event_failures":
         return f"{topic}: {_failures(finding)} {times}{_errors(finding)}."
     size = between(finding.estimate, finding.low, finding.high, finding.unit)
@@ -37,6 +40,13 @@ def of_effect(finding: Finding, where: str) -> str:
     return (
         f"{topic}: {words} is not distinguishable from that {_at(finding)}: {size}, {times}{unseen}{because}."
     )
+
+
+def _not_done(facts: EventFacts) -> str:
+    """An event that was tried and not done is told, whatever the requests did meanwhile."""
+    if facts.unfinished == facts.occurrences:
+        return "none of which was done by every target"
+    return f"{facts.unfinished} of which were not done by every target"
 
 
 def _than(against: Against) -> str:

@@ -91,7 +91,7 @@ def _whose(finding: Finding) -> str:
 
 
 def _flags(finding: Finding) -> str:
-    return "; ".join(map(str, finding.flags))
+    return "; ".join(flag.words for flag in finding.flags)
 
 
 def of_contrast(finding: Finding, setting: str) -> str:
