@@ -26,8 +26,9 @@ from tests.support.delivery_conformance import (
 from tests.support.xds_client import Clients, XdsClient, control_plane, wait_for
 
 from meshwise.core.errors import MeshwiseError
-from meshwise.mesh.delivery import command
+from meshwise.mesh import commands
 from meshwise.mesh.delivery.names import (
+    COMMAND_SOCKET,
     CONTROLLER_DIRECTORY,
     SDS_SOCKET,
     SNAPSHOT_FILE,
@@ -268,9 +269,9 @@ def test_what_cannot_be_read_is_said_and_changes_nothing(scene: Scene, clients: 
     for broken in (b"", whole[:50], whole[:8] + b"x" * 100):
         path.write_bytes(broken)
         with pytest.raises(MeshwiseError, match="snapshot cannot be read"):
-            command.tell(scene.directory, {"word": "reload"}, "istio/a", WITHIN_S)
+            commands.tell(scene.directory / COMMAND_SOCKET, {"word": "reload"}, "istio/a", WITHIN_S)
     with pytest.raises(MeshwiseError, match="unknown command"):
-        command.tell(scene.directory, {"word": "dance"}, "istio/a", WITHIN_S)
+        commands.tell(scene.directory / COMMAND_SOCKET, {"word": "dance"}, "istio/a", WITHIN_S)
     path.write_bytes(whole)
     scene.push(FINE, "v2")
     assert scene.settled(client)[-1] == ("Listener", ("virtualInbound",))

@@ -131,6 +131,23 @@ def test_a_proxy_that_starts_again_is_answered_at_once_and_its_former_call_is_fo
     assert told["renewed"][0]["serial"] == f"{leaf.serial_number:x}"
 
 
+def test_a_call_of_a_process_that_has_a_successor_changes_nothing(directory: Path) -> None:
+    """It was on its way when the process ended."""
+
+    async def scene(client: ProxyClient) -> Any:
+        former = Proxy(client, NAMES[0], "1-1")
+        await former.certify()
+        again = Proxy(client, NAMES[0], "2-5")
+        await again.certify()
+        await former.certify()
+        renewal = asyncio.create_task(again.certify())
+        told = await tell(directory, "renew", pods=PODS[:1], within_s=5)
+        return told, await renewal
+
+    told, leaf = play(directory, scene)
+    assert [each["serial"] for each in told["renewed"]] == [f"{leaf.serial_number:x}"]
+
+
 def test_who_does_not_ask_is_named_and_the_others_are_renewed(directory: Path) -> None:
     async def scene(client: ProxyClient) -> Any:
         held = await Proxy(client, NAMES[0], "1-1").started()

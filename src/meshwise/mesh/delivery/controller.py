@@ -14,20 +14,20 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from meshwise.mesh.commands import answering, until_told
 from meshwise.mesh.delivery.names import COMMAND_SOCKET, PROXY_UID_FILE, SNAPSHOT_FILE, XDS_SOCKET
 from meshwise.mesh.delivery.resources import read_snapshot
 from meshwise.mesh.delivery.server import Discovery, DiscoveryService, Proxy
@@ -135,32 +135,18 @@ async def serve(directory: Path, stopped: Awaitable[object]) -> None:
     controller = XdsControlPlane(directory)
     await controller.start()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer):
-            async for line in reader:
-                writer.write(json.dumps(await controller.command(json.loads(line))).encode() + b"\n")
-                await writer.drain()
+    async def answer(line: bytes) -> Mapping[str, object]:
+        return await controller.command(json.loads(line))
 
-    path = Path(directory.name) / COMMAND_SOCKET
-    path.unlink(missing_ok=True)
-    commands = await asyncio.start_unix_server(answer, path)
-    path.chmod(0o600)
-    log.info("serving")
     try:
-        await stopped
+        async with answering(Path(directory.name) / COMMAND_SOCKET, answer):
+            log.info("serving")
+            await stopped
     finally:
-        commands.close()
         await controller.stop()
-
-
-async def _main(directory: Path) -> None:
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await serve(directory, stopped.wait())
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     os.chdir(Path(sys.argv[1]).parent)
-    asyncio.run(_main(Path(sys.argv[1])))
+    asyncio.run(until_told(partial(serve, Path(sys.argv[1]))))

@@ -17,9 +17,10 @@ from typing import Any
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
-from meshwise.mesh.delivery import command
+from meshwise.mesh import commands
 from meshwise.mesh.delivery.encode import Encoder
 from meshwise.mesh.delivery.names import (
+    COMMAND_SOCKET,
     PROXY_UID_FILE,
     SDS_CLUSTER,
     SDS_SOCKET,
@@ -150,7 +151,7 @@ class StreamDelivery:
 
     def _tell_the_silent(self, order: dict[str, object], within_s: float) -> str:
         try:
-            command.tell(self._directory, order, self._who, within_s)
+            commands.tell(self._directory / COMMAND_SOCKET, order, self._who, within_s)
         except MeshwiseError as error:
             if error.code != messages.CONTROLLER_SILENT.code:
                 raise
@@ -162,7 +163,7 @@ class StreamDelivery:
         return f"{self._directory.parent.parent.name}/{self._directory.parent.name}"
 
     def _tell(self, order: dict[str, object], waits_s: float) -> dict[str, Any]:
-        return command.tell(self._directory, order, self._who, waits_s + self._control_s)
+        return commands.tell(self._directory / COMMAND_SOCKET, order, self._who, waits_s + self._control_s)
 
     def _secrets(self, identity: IdentityFiles) -> Mapping[str, SecretFiles]:
         return {

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import socket
 from pathlib import Path
 from typing import Any
 
-from meshwise.core import messages
+from meshwise.mesh import commands
 from meshwise.mesh.linkerd.names import COMMAND_SOCKET
 
 
@@ -26,16 +24,4 @@ def tell(directory: Path, word: str, process_set: str, control_s: float, **more:
     """
     within_s = more.get("within_s")
     patience_s = control_s + (float(within_s) if isinstance(within_s, (int, float)) else 0.0)
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(patience_s)
-            connection.connect(str(directory / COMMAND_SOCKET))
-            connection.sendall(json.dumps({"do": word, **more}).encode() + b"\n")
-            with connection.makefile("rb") as answers:
-                line = answers.readline()
-        if not line:
-            raise ConnectionResetError("it closed the connection")
-        answer: dict[str, Any] = json.loads(line)
-    except (OSError, ValueError) as error:
-        raise messages.CONTROLLER_SILENT.error(process_set=process_set, reason=error) from error
-    return answer
+    return commands.tell(directory / COMMAND_SOCKET, {"do": word, **more}, process_set, patience_s)

@@ -27,16 +27,17 @@ import contextlib
 import datetime as dt
 import json
 import logging
-import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from meshwise.mesh.commands import answering, until_told
 from meshwise.mesh.files import write_private
 from meshwise.mesh.linkerd import authority, wire
 from meshwise.mesh.linkerd.failing import FaultMode, ServiceFaults, Signal
@@ -307,7 +308,9 @@ def read_index(directory: Path) -> Index:
     return Index(snapshot_pb2.Snapshot.FromString((directory / SNAPSHOT_FILE).read_bytes()))
 
 
-async def command(controller: Controller, servers: Servers, directory: Path, line: bytes) -> object:
+async def command(
+    controller: Controller, servers: Servers, directory: Path, line: bytes
+) -> Mapping[str, object]:
     """`line`: JSON, the word as `do` and what belongs to it (`mesh.linkerd.command` has them all). Answers
     with the status, and what the word gives."""
     order: dict[str, Any] = json.loads(line)
@@ -358,33 +361,20 @@ async def serve(directory: Path, stopped: Awaitable[object]) -> None:
     """Serve until `stopped`."""
     controller = Controller(read_index(directory), directory)
     servers = Servers(controller, controller.failing, directory)
-    (directory / COMMAND_SOCKET).unlink(missing_ok=True)  # which a killed controller left
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer):
-            async for line in reader:
-                told = await command(controller, servers, directory, line)
-                writer.write(json.dumps(told).encode() + b"\n")
-                await writer.drain()
+    async def answer(line: bytes) -> Mapping[str, object]:
+        return await command(controller, servers, directory, line)
 
     await servers.start()
-    await _go_on_failing(controller, servers, directory)
-    commands = await asyncio.start_unix_server(answer, directory / COMMAND_SOCKET)
-    log.info("serving snapshot %d", controller.status()["version"])
     try:
-        await stopped
+        await _go_on_failing(controller, servers, directory)
+        async with answering(directory / COMMAND_SOCKET, answer):
+            log.info("serving snapshot %d", controller.status()["version"])
+            await stopped
     finally:
-        commands.close()
         await servers.stop()
-
-
-async def _main(directory: Path) -> None:
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await serve(directory, stopped.wait())
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(_main(Path(sys.argv[1])))
+    asyncio.run(until_told(partial(serve, Path(sys.argv[1]))))

@@ -167,6 +167,8 @@ class IdentityService:
             path.stem: LastAnswer(**json.loads(path.read_text())) for path in self._directory.glob("*.json")
         }
         self._held: dict[str, HeldRenewal] = {}
+        self._ended: set[tuple[str, str]] = set()
+        """Pods with starts of processes that have a successor; what they still ask comes late."""
         self._came = asyncio.Condition()
 
     async def certify(self, request: Any) -> Any:
@@ -176,7 +178,8 @@ class IdentityService:
         held = HeldRenewal(owner, csr, asyncio.get_running_loop().create_future())
         try:
             leaf = await self._hold(held, last) or await self._when_able(held)
-            self._note(owner, leaf.valid_until.timestamp(), f"{leaf.serial:x}")
+            if (owner.pod, owner.start) not in self._ended:
+                self._note(owner, leaf.valid_until.timestamp(), f"{leaf.serial:x}")
             held.leaf, held.answered_ns = leaf, time.monotonic_ns()
         except CertificateRefused:
             if last is not None and last.start == owner.start:
@@ -216,7 +219,12 @@ class IdentityService:
         """The certificate of a rotation that came before the call was due; None when it is due."""
         owner = held.owner
         if not owner.start or last is None or last.start != owner.start:
-            self._held.pop(owner.pod, None)  # of the process before, should its end not have come here yet
+            if (owner.pod, owner.start) not in self._ended:
+                self._held.pop(
+                    owner.pod, None
+                )  # of the process before, should its end not have come here yet
+                if last is not None:
+                    self._ended.add((owner.pod, last.start))
             return None
         try:
             async with self._came:
