@@ -31,6 +31,7 @@ from meshwise.study.model import (
     Control,
     ForbiddenBy,
     MeshName,
+    Protocol,
     Study,
     Timeline,
     Trial,
@@ -159,7 +160,7 @@ def transition() -> int:
 
 def forbidden() -> int:
     """Strict to what forbids a client of another namespace, then to what forbids some of the requests, all on
-    connections that are open."""
+    connections that are open; the first of opaque TCP too."""
     return _forbidden(MeshName.ISTIO, lambda: IstioMesh(drain_time_s=ISTIO_DRAIN_TIME_S))
 
 
@@ -170,7 +171,10 @@ def linkerd_forbidden() -> int:
 def _forbidden(name: MeshName, make: Callable[[], LocalMesh]) -> int:
     strict = replace(cell(STRICT, rate_rps=200.0), mesh=name, connections=4, forbidden_share=0.25)
     of = question(strict, 3.6, at(0.8, ChangePosture(NAMESPACE)), at(2, ChangePosture(FINE)))
-    of = replace(of, cells=tuple(replace(strict, forbidden_by=by) for by in ForbiddenBy))
+    cells = [replace(strict, forbidden_by=by) for by in ForbiddenBy]
+    if name is MeshName.ISTIO:
+        cells.append(replace(strict, forbidden_by=ForbiddenBy.IDENTITY, protocol=Protocol.TCP))
+    of = replace(of, cells=tuple(cells))
     with LocalTestbed(of, {name: make()}) as bed:
         bed.restart(0)
         for arm in design_block(of, 0):
@@ -183,10 +187,11 @@ def _forbidden(name: MeshName, make: Callable[[], LocalMesh]) -> int:
             assert isinstance(requests, pl.DataFrame)
             assert isinstance(events, pl.DataFrame)
             happened = happenings_of(events.with_columns(trial_id=pl.lit(arm.trial_id)))[arm.trial_id]
-            found = rule_changes(requests, happened, Moments(happened, {}, of.window_ns(arm)))
+            found = rule_changes(requests, happened, Moments(happened, {}, of.window_ns(arm)), arm.cell)
             opened = pl.col("sent_ns").min()
             say(
                 by=str(arm.cell.forbidden_by),
+                protocol=str(arm.cell.protocol),
                 failure=outcome.failure,
                 passed=[
                     {**asdict(each), "event": each.happening.event, "done_ns": each.happening.done_ns}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 from tests.support.event_world import MS
+from tests.support.synthetic import cell
 
 from meshwise.measure.moments import Happening, Moments
 from meshwise.measure.rule_change import Passed, rule_changes
+from meshwise.study.model import LADDER, ForbiddenBy
 
+_, PERMISSIVE, STRICT, *_ = LADDER
 ACCEPTED = 5000 * MS
 CHANGE = Happening("posture strict", 0, ACCEPTED, ACCEPTED, ACCEPTED + 40 * MS)
 MOMENTS = Moments((CHANGE,), {}, 10_000 * MS)
@@ -91,6 +96,34 @@ def test_forbidden_requests_of_a_client_are_told_apart_from_its_others() -> None
     assert (found[""].client, found[""].forbidden) == ("mesh", True)
     assert (found["busy"].last_old_ms, found["busy"].first_new_ms) == (150.0, 350.0)
     assert rule_changes(frame.drop("forbidden"), [CHANGE], MOMENTS) == (), "as a whole it tells nothing"
+
+
+@pytest.mark.parametrize(("last_ms", "still"), [(5300.0, False), (9000.0, False), (1e9, True)])
+def test_what_is_known_to_be_forbidden_is_told_however_long_it_passes(last_ms: float, still: bool) -> None:
+    """A change settles half-way to the end, at 7.5 s; without the knowledge, what passes for longer tells
+    nothing."""
+    change = replace(CHANGE, event="posture strict+namespace")
+    moments = Moments((change,), {}, 10_000 * MS)
+    strange = steady("stranger", 2, last_ms).with_columns(forbidden=pl.lit(True))
+    one = cell(posture=STRICT, forbidden_share=0.2, forbidden_by=ForbiddenBy.IDENTITY)
+    [whole, busy] = rule_changes(strange, [change], moments, one)
+    last = min(last_ms, 9900.0)
+    assert (whole.last_old_ms, whole.still_open) == (last - 5000.0, still)
+    assert (busy.connection, busy.last_old_ms) == ("busy", last - 5000.0)
+    assert (rule_changes(strange, [change], moments) != ()) == (last_ms == 5300.0)
+    by_request = replace(one, forbidden_by=ForbiddenBy.REQUEST)
+    assert (rule_changes(strange, [change], moments, by_request) != ()) == (last_ms == 5300.0), (
+        "is let through"
+    )
+    back = replace(change, event="posture strict+namespace, back")
+    assert (rule_changes(strange, [back], moments, one) != ()) == (last_ms == 5300.0), "back forbids nothing"
+
+
+def test_a_plaintext_client_that_strict_does_not_stop_is_told() -> None:
+    one = cell(posture=PERMISSIVE, plaintext_share=0.2)
+    [whole, _] = rule_changes(steady("outside", 2, 1e9), [CHANGE], MOMENTS, one)
+    assert (whole.closes, whole.still_open, whole.last_old_ms) == (True, True, 4900.0)
+    assert rule_changes(steady("mesh", 2, 1e9), [CHANGE], MOMENTS, one) == ()
 
 
 def test_archives_without_connections_tell_all_together() -> None:

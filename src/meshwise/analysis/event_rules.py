@@ -20,7 +20,7 @@ from meshwise.analysis.event_cohorts import EventOfCell, told
 from meshwise.analysis.event_level import facts_of, level
 from meshwise.analysis.settings import Settings
 from meshwise.findings.finding import Finding
-from meshwise.findings.flag import NOTHING_TELLS
+from meshwise.findings.flag import NOTHING_TELLS, STILL_OPEN
 from meshwise.findings.metric import MetricKey
 from meshwise.measure.moments import POSTURE
 from meshwise.measure.rule_change import KINDS, Passed
@@ -55,7 +55,9 @@ def of_rules(of: EventOfCell, naming: Naming, settings: Settings) -> Iterator[Fi
             values = _by_execution(own, value)
             if not len(values) and (kind or opening):
                 continue
-            finding = level(of, MetricKey(name, kind), values, facts, naming, settings, none)
+            still = sum(each[2].still_open for each in own) if name == LAST_OLD else 0
+            flags = (*none, STILL_OPEN(count=still, of=len(own))) if still else none
+            finding = level(of, MetricKey(name, kind), values, facts, naming, settings, flags)
             named = replace(facts, named=_named(own, value), errors=_errors(own))
             finding = replace(finding, event=named)
             yield replace(finding, sentence=event_sentence.of_level(finding, naming.place(of.cell)))

@@ -292,6 +292,12 @@ UNFINISHED = FlagKind(
     "unfinished", "{count} of {of} times it was not done by every target",
     "read `detail` of events.parquet: the proxy's own words",
 )
+STILL_OPEN = FlagKind(
+    "still_open",
+    "at {count} of {of} changes requests that the new rule forbids still passed when its time was over, so "
+    "the last comes later than is said",
+    "let more time pass until the next change or the end: open connections may go on under the old rule",
+)
 NOTHING_TELLS = FlagKind(
     "nothing_tells",
     "no group of requests in the load passes under one of the two rules and fails under the other",

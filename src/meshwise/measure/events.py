@@ -165,7 +165,7 @@ def measure_events(
     changes = [each for each in moments.happenings if each.event.partition(" ")[0] == POSTURE]
     return TrialEvents(
         around,
-        rule_changes(requests, changes, moments),
+        rule_changes(requests, changes, moments, trial.cell),
         _timeline(asked, moments.duration_ns),
         moments.happenings,
     )

@@ -5,6 +5,8 @@ Rules of this file:
 - What tells the rules apart is found, not told: a group of clients (inside the mesh or outside it, by
   operation, and forbidden or not) most of whose requests pass in the undisturbed time on one side of the
   change, and hardly any on the other. A group that fares alike on both sides tells nothing, and is left out.
+- But for groups of which it is known: where the new posture forbids what it asks, and the old one did not, it
+  is told however long it still passes, or an opening that outlasts the time would go undetected.
 - Passed is what was answered without an error; whatever else came of a request, it did not pass.
 - Times are those of sending, counted from the beginning of the change: it was accepted then. A request that
   was answered later passed by the rule that held when it arrived.
@@ -17,13 +19,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
-from meshwise.measure.moments import LEAD_NS, Happening, Moments
+from meshwise.measure.moments import LEAD_NS, POSTURE, Happening, Moments
 from meshwise.stats.arrays import BoolArray
+from meshwise.study.demands import effective_posture
+from meshwise.study.forbidden import forbids, forbids_plaintext
+from meshwise.study.model import Cell
+from meshwise.study.security import POSTURES, Posture
 
 IDLE_NS = 10**9
 MOST_PASS, FEW_PASS = 0.9, 0.1
@@ -56,18 +62,61 @@ class Passed:
     """When the first that only the new one explains was sent."""
     forbidden: bool = False
     """Requests that the load holds because a stricter posture forbids them."""
+    still_open: bool = False
+    """They still passed when the time of the change was over."""
     errors: tuple[tuple[str, int], ...] = ()
     """Of `requests` those that did not pass, by kind."""
 
 
 def rule_changes(
-    requests: pl.DataFrame, changes: Sequence[Happening], moments: Moments
+    requests: pl.DataFrame, changes: Sequence[Happening], moments: Moments, cell: Cell | None = None
 ) -> tuple[Passed, ...]:
-    """`requests` as in `archive.schema`; `changes`: the posture changes among the trial's events."""
+    """`requests` as in `archive.schema`; `changes`: the posture changes among the trial's events, in their
+    order; `cell`: of the trial, where it is to be known who is forbidden what."""
     if not changes or requests.is_empty():
         return ()
     frame = _with_columns(requests)
-    return tuple(passed for change in changes for passed in _of_change(frame, change, moments))
+    closed = _closed(changes, cell) if cell is not None else [_Closed()] * len(changes)
+    return tuple(
+        passed
+        for change, known in zip(changes, closed, strict=True)
+        for passed in _of_change(frame, change, moments, known)
+    )
+
+
+@dataclass(frozen=True)
+class _Closed:
+    """Whom a change forbids what it had not been forbidden."""
+
+    forbidden: bool = False
+    plaintext: bool = False
+
+    def to(self, client: str, forbidden: bool) -> bool:
+        return self.forbidden if forbidden else self.plaintext and client == "outside"
+
+
+def _closed(changes: Sequence[Happening], cell: Cell) -> list[_Closed]:
+    found, was = [], _met(cell, cell.posture)
+    for change in changes:
+        name, _, back = change.event.removeprefix(f"{POSTURE} ").partition(", ")
+        known = cell.posture if back else POSTURES.get(name)
+        if known is None:
+            found.append(_Closed())
+            continue
+        now = _met(cell, known)
+        found.append(
+            _Closed(
+                forbids(now, cell.forbidden_by) and not forbids(was, cell.forbidden_by),
+                forbids_plaintext(now) and not forbids_plaintext(was),
+            )
+        )
+        was = now
+    return found
+
+
+def _met(cell: Cell, posture: Posture) -> Posture:
+    """By callers of the entry, which may have demands of its own."""
+    return effective_posture(replace(cell, posture=posture), cell.topology.entry)
 
 
 def _with_columns(requests: pl.DataFrame) -> pl.DataFrame:
@@ -93,7 +142,7 @@ def _with_columns(requests: pl.DataFrame) -> pl.DataFrame:
     ).sort("at_ns")
 
 
-def _of_change(frame: pl.DataFrame, change: Happening, moments: Moments) -> Iterator[Passed]:
+def _of_change(frame: pl.DataFrame, change: Happening, moments: Moments, closed: _Closed) -> Iterator[Passed]:
     begun = change.begun_ns
     others = [each.begun_ns for each in moments.happenings]
     next_ns = min([at for at in others if at > begun], default=moments.duration_ns)
@@ -110,7 +159,7 @@ def _of_change(frame: pl.DataFrame, change: Happening, moments: Moments) -> Iter
         if min(len(then), len(later)) < LEAST:
             continue
         was, became = float(then.mean() or 0.0), float(later.mean() or 0.0)  # type: ignore[arg-type]
-        if was >= MOST_PASS and became <= FEW_PASS:
+        if was >= MOST_PASS and (became <= FEW_PASS or closed.to(*who)):
             yield from _told(group, who, change, settled, closes=True)
         elif was <= FEW_PASS and became >= MOST_PASS:
             yield from _told(group, who, change, settled, closes=False)
@@ -133,6 +182,7 @@ def _told(
             None if last is None else (last - change.begun_ns) / 1e6, last,
             (int(fresh[0]) - change.begun_ns) / 1e6 if len(fresh) else None,
             who[1],
+            closes and bool((explained >= settled).any()) and bool(passed[-LEAST:].mean() > FEW_PASS),
             _errors(group, chosen & ~passed & (at >= change.begun_ns) & (at < settled)),
         )  # fmt: skip
 

@@ -19,9 +19,9 @@ from meshwise.study.factor import CellColumn, ColumnKind, Factor, FactorRole, Sl
 from meshwise.study.factor import column as _column
 from meshwise.study.file.pattern_keys import Churn, Sizes
 from meshwise.study.file.scalars import Rate, Share, one_of
+from meshwise.study.forbidden import FORBIDDEN, in_a_mesh
 from meshwise.study.graph.model import ServiceGraph, graph_of
 from meshwise.study.levels import (
-    ForbiddenBy,
     Http1Transport,
     KeyType,
     MeshName,
@@ -38,10 +38,6 @@ from meshwise.study.validation import VALIDATION, with_mtls
 CONTEXT, FREE = FactorRole.CONTEXT, FactorRole.FREE
 _INT, _NUMBER, _TEXT = ColumnKind.INT, ColumnKind.NUMBER, ColumnKind.TEXT
 _OF_THE_BANK = "the bank's operations have sizes of their own"
-
-
-def _in_a_mesh(posture: Posture) -> bool:
-    return posture.mtls is not None
 
 
 def _with_authorization(posture: Posture) -> bool:
@@ -214,7 +210,7 @@ FACTORS: tuple[Factor, ...] = (
     Factor(
         field="http1_transport", key="http1_transport", role=FREE, read=Http1Transport,
         type=one_of("HTTP/1.1 transport", Http1Transport), default=Http1Transport.DEFAULT,
-        ordinary=(Http1Transport.DEFAULT,), concerns=_in_a_mesh, protocols=frozenset({Protocol.HTTP1}),
+        ordinary=(Http1Transport.DEFAULT,), concerns=in_a_mesh, protocols=frozenset({Protocol.HTTP1}),
         about="How HTTP/1.1 travels between sidecars. Default: as each mesh does it unasked.",
         columns=_column(
             "http1_transport", _TEXT, "how HTTP/1.1 travels between sidecars: `default`, `http1`, `http2`",
@@ -245,7 +241,7 @@ FACTORS: tuple[Factor, ...] = (
     ),
     Factor(
         field="stores", key="stores", role=FREE, read=Stores, type=one_of("way to the stores", Stores),
-        default=Stores.MESHED, ordinary=(Stores.MESHED,), concerns=_in_a_mesh,
+        default=Stores.MESHED, ordinary=(Stores.MESHED,), concerns=in_a_mesh,
         about="How the bank reaches its stores: through the sidecars, or past them. Default: meshed.",
         columns=_column(
             "stores", _TEXT, "how the bank reaches database and cache: `meshed`, `direct`", True
@@ -357,37 +353,7 @@ FACTORS: tuple[Factor, ...] = (
         growth=SlopeUnit(1, "tracing every request", "/all traced", "share of requests that are traced"),
         stepped=True, alike=True,
     ),
-    Factor(
-        field="forbidden_share", key="forbidden_share", role=FREE, type=Share, default=0.0, ordinary=(0,),
-        numeric=True, concerns=_in_a_mesh,
-        without={TopologyKind.BANK: "the bank's books hold for what its own clients may ask"},
-        about="Share of the requests that a posture with authorization forbids, on kept connections: who "
-        "passes when the posture changes. Default: 0.",
-        columns=_column(
-            "forbidden_share", _NUMBER, "share of the requests that a posture with authorization forbids",
-            True,
-        ),
-        says_none=True, heading="forbidden", text=lambda share: f"{100 * share:.3g}%",
-        short=lambda share: f"{100 * share:.3g}% forbidden requests" if share else "no forbidden requests",
-        spoken=lambda share, _: f"{100 * share:.3g}% forbidden requests" if share else "",
-        named=lambda cell: (
-            f"{cell.forbidden_share:g}forbidden-by-{cell.forbidden_by}" if cell.forbidden_share else ""
-        ),
-    ),
-    Factor(
-        field="forbidden_by", key="forbidden_by", role=FREE, read=ForbiddenBy,
-        type=one_of("kind of forbidden request", ForbiddenBy), default=ForbiddenBy.REQUEST,
-        concerns=_in_a_mesh, needs=("forbidden_share", 0),
-        without={TopologyKind.BANK: "the bank's books hold for what its own clients may ask"},
-        about="By what they are forbidden: request (another tenant, of the client inside the mesh) or "
-        "identity (a client of another namespace, with its certificate). Default: request.",
-        columns=_column(
-            "forbidden_by", _TEXT,
-            "by what they are forbidden: `request` (another tenant), `identity` (another namespace)", True,
-        ),
-        heading="forbidden by", short=lambda kind: f"forbidden by {kind}",
-        spoken=lambda kind, _: f"forbidden by {kind}",
-    ),  # its name stands with that of `forbidden_share`
+    *FORBIDDEN,
 )  # fmt: skip
 
 BY_FIELD: Mapping[str, Factor] = {factor.field: factor for factor in FACTORS}

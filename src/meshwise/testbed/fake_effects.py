@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from meshwise.load.spread import ROOT_OF_TWO, Spread
 from meshwise.study.design.rounds import disturbed
-from meshwise.study.model import Authorization, ForbiddenBy, MtlsMode, Posture, Study, Trial
+from meshwise.study.forbidden import forbids
+from meshwise.study.model import MtlsMode, Study, Trial
 from meshwise.study.timeline import ChangePosture
 
 MS = 10**6
@@ -135,13 +136,13 @@ def _with_forbidden(requests: pa.Table, study: Study, trial: Trial) -> pa.Table:
     cell = trial.cell
     at = asked["intended_ns"].to_numpy()
     marked = Spread(cell.forbidden_share, ROOT_OF_TWO).marks(len(at))
-    forbids = np.full(len(at), _forbids(cell.posture, cell.forbidden_by))
+    in_force = np.full(len(at), forbids(cell.posture, cell.forbidden_by))
     for each in study.trial.timeline.occurrences(study.window_ns(trial)):
         if isinstance(each.act, ChangePosture) and disturbed(study, trial):
             now = cell.posture if each.back else each.act.posture
             later = at > each.intended_ns + FORBIDDEN_OLD_MS * MS
-            forbids = np.where(later, _forbids(now, cell.forbidden_by), forbids)
-    refused = pl.Series(marked & forbids)
+            in_force = np.where(later, forbids(now, cell.forbidden_by), in_force)
+    refused = pl.Series(marked & in_force)
     number = np.arange(len(at))
     strange = marked & bool(cell.stranger_share)
     place = np.where(strange, 200, number % max(1, cell.connections))
@@ -155,14 +156,6 @@ def _with_forbidden(requests: pa.Table, study: Study, trial: Trial) -> pa.Table:
         .otherwise(pl.col("error").cast(pl.String))
         .alias("error"),
     ).to_arrow()
-
-
-def _forbids(posture: Posture, by: ForbiddenBy) -> bool:
-    return posture.authorization in (
-        (Authorization.NAMESPACE, Authorization.FINE)
-        if by is ForbiddenBy.IDENTITY
-        else (Authorization.FINE, Authorization.REQUEST)
-    )
 
 
 def _spent(read: pl.DataFrame, begun: list[tuple[str, int]], proxies: list[str]) -> pl.DataFrame:
