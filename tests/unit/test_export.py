@@ -43,6 +43,14 @@ trial: {warmup: 100ms, duration: 500ms}
 blocks: 2
 count: {executions: 2}
 """
+FORBIDDEN = """\
+name: forbidden
+environments: [istio]
+factors: {posture: [strict+fine], rate: 200/s, forbidden_share: 20%}
+trial: {warmup: 100ms, duration: 500ms}
+blocks: 2
+control: {same: [], twin: []}
+"""
 LEVEL = {"kind": "level", "mesh": "istio", "posture": "strict"}
 NO_WAIT = Retries(sleep=lambda seconds: None)
 
@@ -196,6 +204,20 @@ def test_counts_are_summed_over_the_windows_of_a_kind(tmp_path: Path) -> None:
     for trial_id, source, kind, value, requests in rows:
         assert found["meshwise_counted_instructions", trial_id, source, kind].values[-1] == value
         assert found["meshwise_counted_requests", trial_id, source, kind].values[-1] == requests
+
+
+def test_refusals_that_had_to_come_are_told_from_errors(tmp_path: Path) -> None:
+    run_fake(tmp_path / "f", parse_study(FORBIDDEN, "forbidden.yaml"))
+    [[share]] = asked(tmp_path / "f", "SELECT avg(forbidden::INT) FROM requests WHERE intended_ns >= 0")
+    found: dict[tuple[str, str, str], float] = {}
+    for (name, labels), series in all_series(tmp_path / "f").items():
+        if name == "meshwise_requests_total":
+            told = dict(labels)
+            key = told["status"], told.get("error", ""), told.get("forbidden", "")
+            found[key] = found.get(key, 0.0) + series.values[-1]
+    assert set(found) == {("200", "", ""), ("403", "http_status", "true")}
+    assert found["403", "http_status", "true"] == pytest.approx(share * sum(found.values()))
+    assert share == pytest.approx(0.2, abs=0.02)
 
 
 def test_findings_are_there_with_their_bounds(archive: Path) -> None:

@@ -248,6 +248,23 @@ def test_cpu_per_request_counts_what_was_answered_between_the_two_readings() -> 
     assert found[MetricKey("cpu_us_per_request")] == pytest.approx(200.0)
 
 
+def test_a_refusal_that_had_to_come_is_a_request_that_took_cpu() -> None:
+    """A tenth is forbidden and refused, and counts; an error of the others does not."""
+    trial, number = trial_of(cell()), np.arange(2000)
+    telemetry = pl.DataFrame(
+        {"t_ns": at, "source": f"istio/a/{name}/proxy", "metric": "cpu_ns", "labels": "", "value": value}
+        for name in ("client", "node-1")
+        for at, value in ((int(0.5e9), 1e9), (int(2e9), 1e9 + 150e6))
+    )
+    refused = requests_frame(
+        np.full(2000, 100.0), errors=dict.fromkeys(np.flatnonzero(number % 10 == 0).tolist(), "http_status")
+    )
+    told = refused.with_columns(forbidden=pl.Series(number % 10 == 0))
+    name = MetricKey("proxy_cpu_us_per_request", "client")
+    assert measure(trial, told, telemetry).values[name] == pytest.approx(100.0)
+    assert measure(trial, refused, telemetry).values[name] == pytest.approx(100.0 / 0.9, rel=1e-3)
+
+
 def test_usage_is_of_the_trials_own_processes_by_role() -> None:
     trial = replace(trial_of(cell(), Role.TWIN), process_set="b")
     own = telemetry_frame(trial, end_ns=10**9, cpu_us={"proxy": 5e4, "service": 1e4, "instrument": 2e4})

@@ -5,15 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.studies import cell, study, trial
 
+from meshwise.mesh.expectations import Who
+from meshwise.mesh.istio.mesh import IstioMesh
 from meshwise.mesh.request import request_of
-from meshwise.study.model import LADDER, NO_MESH, Control, MeshName, Protocol, Topology, TopologyKind
+from meshwise.study.model import (
+    LADDER,
+    NO_MESH,
+    Control,
+    ForbiddenBy,
+    MeshName,
+    Protocol,
+    Topology,
+    TopologyKind,
+)
 from meshwise.testbed.applications.echo import node_spec
 from meshwise.testbed.layout import lay_out, merged
-from meshwise.testbed.local.instrument import load_spec, outside_spec
+from meshwise.testbed.local.instrument import load_spec, outside_spec, stranger_spec
 from meshwise.testbed.local.processes import assign_cpus
 
 HOME = Path("/home")
@@ -104,6 +116,34 @@ def test_a_share_of_plaintext_is_taken_from_the_mesh_client() -> None:
     assert inside.rate_rps + outside.rate_rps == one.rate_rps
     assert (outside.rate_rps, outside.connections) == (75.0, 1)
     assert outside.address == environment.placement["node-1"].pod_ip
+
+
+def test_a_client_of_another_namespace_calls_the_entry_with_its_own_certificate() -> None:
+    one = cell(LADDER[2], connections=8, forbidden_share=0.25, forbidden_by=ForbiddenBy.IDENTITY)
+    question = study([one])
+    [environment] = lay_out(question, HOME)
+    inside = load_spec(question, trial(0, one), environment, request_of(one), None)
+    entrance = IstioMesh().model.entrance(environment.placement, one, Who.OTHER_NAMESPACE)
+    stranger = stranger_spec(inside, trial(0, one), entrance)
+    assert inside.rate_rps == 3 * stranger.rate_rps == 0.75 * one.rate_rps
+    assert (inside.other, stranger.other, stranger.connections) == (None, None, 2)
+    assert (stranger.address, stranger.port) == (environment.placement["node-1"].pod_ip, 8080)
+    assert stranger.tls is not None
+    assert str(stranger.tls.cert_file).endswith("outsiders/other_namespace.chain.pem")
+    assert stranger.tls.alpn == ("istio-http/1.1", "istio", "http/1.1")
+    assert stranger.headers == inside.headers
+
+
+def test_the_share_for_another_tenant_is_of_the_client_inside_the_mesh() -> None:
+    """A quarter of all requests is a third of its own, where another quarter comes in plaintext."""
+    one = cell(LADDER[1], plaintext_share=0.25, forbidden_share=0.25)
+    question = study([one])
+    [environment] = lay_out(question, HOME)
+    inside = load_spec(question, trial(0, one), environment, request_of(one), None)
+    assert inside.other_share == pytest.approx(1 / 3)
+    assert dict(inside.headers)["x-tenant"] == "blue"
+    assert dict(inside.other_headers) == {**dict(inside.headers), "x-tenant": "green"}
+    assert outside_spec(inside, trial(0, one), environment).other is None
 
 
 def test_pinning_gives_the_instrument_a_cpu_of_its_own() -> None:

@@ -162,7 +162,14 @@ class _Trial:
         times = np.arange(0, last + 2 * step_ns, step_ns, dtype=np.int64)
         step = np.minimum(np.searchsorted(times, ended_ns, side="left"), len(times) - 1)
         found: list[AnySeries] = []
-        by = ["status", "error", *(name for name in ("operation", "client") if name in table.columns)]
+        by = [
+            "status",
+            "error",
+            *(name for name in ("operation", "client", "forbidden") if name in table.columns),
+        ]
+        if "forbidden" in by:  # whoever alerts on errors has to tell refusals that had to come
+            said = pl.when(pl.col("forbidden").fill_null(False)).then(pl.lit("true")).otherwise(pl.lit(""))
+            table = table.with_columns(said.alias("forbidden"))
         keyed = table.select(*(pl.col(name).cast(pl.String) for name in by)).with_columns(
             pl.Series("step", step)
         )
