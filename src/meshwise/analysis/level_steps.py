@@ -1,5 +1,6 @@
-"""What each level of a factor adds to none of it, where the table of factors asks for that (`stepped`): a
-slope is one number for all levels, and says of a small one only what the largest makes of it.
+"""What each level of a factor adds to none of it, or to another, where the table of factors asks for that
+(`stepped`): a slope is one number for all levels, and says of a small one only what the largest makes of it;
+kinds (of keys, of names) have none.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from meshwise.study.model import Cell
 
 
 def level_steps(cells: Sequence[Cell], naming: Naming) -> Iterator[Contrast]:
-    """One contrast for every cell that has some of such a factor, against the cell that has none of it and is
-    the same in all else."""
+    """One contrast for every cell against the one that has none of such a factor, or its ordinary level, and
+    is the same in all else. Of kinds without such a cell the study's first is the one."""
     for factor in (each for each in FACTORS if each.stepped):
-        none = {_rest(cell, factor): cell for cell in cells if _level(cell, factor) == factor.settled()}
+        bases = {_rest(cell, factor): cell for cell in cells if _level(cell, factor) == factor.settled()}
         for cell in cells:
-            base = none.get(_rest(cell, factor))
+            if not factor.numeric:
+                bases.setdefault(_rest(cell, factor), cell)
+            base = bases.get(_rest(cell, factor))
             if base is not None and base != cell:
                 yield _contrast(base, cell, factor, naming)
 

@@ -161,7 +161,7 @@ class Slope(_AtLevels):
 
 @dataclass(frozen=True)
 class LevelStep(_AtLevels):
-    """What one level of a factor adds to the level at which there is none of it."""
+    """What one level of a factor adds to the level at which there is none of it, or to another."""
 
     factor: str
     lower: ScopeValue
@@ -169,8 +169,10 @@ class LevelStep(_AtLevels):
 
     @property
     def words(self) -> str:
-        """`1% traced`."""
-        return BY_FIELD[self.factor].label(self.upper)
+        """`1% traced`, `ecdsa-p384 key instead of rsa-2048 key`."""
+        factor = BY_FIELD[self.factor]
+        upper = factor.label(self.upper)
+        return upper if factor.says_none else f"{upper} instead of {factor.label(self.lower)}"
 
 
 class Walk(_AtLevels):

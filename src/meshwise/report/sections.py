@@ -10,7 +10,7 @@ from markupsafe import Markup
 from meshwise.findings.finding import Finding
 from meshwise.findings.flag import EXPLORATORY
 from meshwise.findings.metric import CPU, INSTRUCTIONS
-from meshwise.findings.subject import Kind, MeshDifference, SlopePart
+from meshwise.findings.subject import Kind, LevelStep, MeshDifference, SlopePart
 from meshwise.report import counted, events, facts, pictures, protection, saturation, traces, tradeoff
 from meshwise.report.blocks import (
     Block,
@@ -40,6 +40,7 @@ from meshwise.report.tables import (
     together_table,
 )
 from meshwise.stats.verdict import Verdict
+from meshwise.study.factors import BY_FIELD
 from meshwise.study.model import TopologyKind
 
 _PLAIN = (TopologyKind.CHAIN, TopologyKind.FANOUT)
@@ -237,8 +238,28 @@ def _effects(content: Content) -> Iterator[Section]:
         tables += filter(None, steps)
         blocks: list[Block] = [Paragraph(_about(group[0])), *figures(drawn), *tables]
         yield Section(name, f"What {group[0].step} costs", tuple(blocks))
+    for factor in dict.fromkeys(step.factor for step in _level_steps(content)):
+        if factor not in {group_factor for group_factor, _ in groups}:
+            yield from _kinds(content, factor)
     if found := togethers(content):
         yield _together(found)
+
+
+def _level_steps(content: Content) -> Iterator[LevelStep]:
+    for finding in content.of_kind(Kind.DIFFERENCE):
+        if isinstance(finding.subject, LevelStep):
+            yield finding.subject
+
+
+def _kinds(content: Content, factor: str) -> Iterator[Section]:
+    """What levels that are no numbers make of the primary metrics."""
+    name = f"levels-{slug(factor)}"
+    found = (
+        level_table(f"{name}-{number}", content, factor, metric)
+        for number, metric in enumerate(content.primary, 1)
+    )
+    if tables := tuple(filter(None, found)):
+        yield Section(name, f"What each level of `{BY_FIELD[factor].key}` costs", tables)
 
 
 def _about(growth: Growth) -> str:

@@ -22,6 +22,7 @@ from meshwise.report.content import CONTEXT, FREE, Content, Ladder, Rung, form_o
 from meshwise.report.growth import Growth, Pair, Together
 from meshwise.report.words import judged_words, verdict_words
 from meshwise.stats.verdict import Verdict
+from meshwise.study.factors import BY_FIELD
 
 INTERVAL, VERDICT = TableColumn("interval", Setting.INTERVAL), TableColumn("verdict", Setting.VERDICT)
 _COUNTED_SHORT = "instr. per\nrequest"
@@ -158,7 +159,8 @@ def growth_table(name: str, growth: Growth) -> Table:
 
 
 def level_table(name: str, content: Content, factor: str, metric: str) -> Table | None:
-    """A row per posture and level of a factor: what it adds to none of it. None if nothing is compared so."""
+    """A row per posture and level of a factor: what it adds to none of it, or to another. None if nothing is
+    compared so."""
     found = [
         (finding, finding.subject)
         for finding in content.of_kind(Kind.DIFFERENCE)
@@ -198,7 +200,8 @@ def level_table(name: str, content: Content, factor: str, metric: str) -> Table 
         TableColumn("level", Setting.LABEL, ""), *mesh_column(many=many),
         TableColumn("adds", Setting.STRONG), INTERVAL, TableColumn("share"), VERDICT,
     )  # fmt: skip
-    title = f"what each level adds to none: {_with_unit(metric_of(metric).title, form.unit)}"
+    none = " to none" if BY_FIELD[factor].says_none else ""
+    title = f"what each level adds{none}: {_with_unit(metric_of(metric).title, form.unit)}"
     exploratory = EXPLORATORY if all(each.flagged(EXPLORATORY_FLAG) for each in steps) else ""
     return Table(name, title, columns, tuple(rows), Style.EFFECTS, exploratory, notes=common, dense=many)
 

@@ -143,7 +143,7 @@ class Factor:
     """Its part of a cell's name; empty: none."""
     growth: SlopeUnit | None = None
     stepped: bool = False
-    """Each level is compared with the one at which there is none of it."""
+    """Each level is compared with the one at which there is none of it, or the ordinary one."""
     alike: bool = False
     """Meshes are compared at equal levels of it only; of others they are at the nearest, and that is said."""
 

@@ -170,6 +170,7 @@ FACTORS: tuple[Factor, ...] = (
     ),  # its name is in the topology's
     Factor(
         field="key_type", key="key", role=FREE, read=KeyType, type=one_of("key type", KeyType),
+        stepped=True,
         # istio: pilot/pkg/features, ECC_SIGNATURE_ALGORITHM unset; linkerd: linkerd/app/core
         default_of={
             MeshName.NONE: KeyType.RSA_2048, MeshName.ISTIO: KeyType.RSA_2048,
@@ -223,6 +224,7 @@ FACTORS: tuple[Factor, ...] = (
     ),
     Factor(
         field="tls_group", key="tls_group", role=FREE, read=TlsGroup, type=one_of("TLS group", TlsGroup),
+        stepped=True,
         default=TlsGroup.DEFAULT, ordinary=(TlsGroup.DEFAULT,), concerns=with_mtls,
         about="Group of the TLS key exchange between sidecars. Default: what each mesh uses unasked.",
         columns=_column(

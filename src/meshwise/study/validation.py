@@ -61,6 +61,7 @@ _Resumption = Annotated[
 VALIDATION: tuple[Factor, ...] = (
     Factor(
         field="chain_depth", key="chain_depth", role=FactorRole.FREE, default=1, ordinary=(1,), numeric=True,
+        stepped=True,
         type=Annotated[int, Field(ge=1, le=3)], concerns=with_mtls,
         about="Certificates of authorities that a side sends behind its own. Default: 1.",
         columns=column(
@@ -75,6 +76,7 @@ VALIDATION: tuple[Factor, ...] = (
     ),
     Factor(
         field="crl_entries", key="crl", role=FactorRole.FREE, default=0, ordinary=(0,), numeric=True,
+        stepped=True,
         type=_Revoked, concerns=with_mtls,
         about="Entries of the list of revoked certificates that is read in each handshake. "
         "Default: off, no list.",
@@ -93,6 +95,7 @@ VALIDATION: tuple[Factor, ...] = (
     ),
     Factor(
         field="san_match", key="san_match", role=FactorRole.FREE, read=SanMatch,
+        stepped=True,
         type=one_of("match of names", SanMatch), default=SanMatch.EXACT, ordinary=(SanMatch.EXACT,),
         concerns=with_mtls,
         about="What a client's sidecar wants of the server's name: all of it, or that it begins with the "
@@ -107,6 +110,7 @@ VALIDATION: tuple[Factor, ...] = (
     ),
     Factor(
         field="tls_version", key="tls_version", role=FactorRole.FREE, read=TlsVersion, type=_Version,
+        stepped=True,
         default=TlsVersion.DEFAULT, ordinary=(TlsVersion.DEFAULT,), concerns=with_mtls,
         about="Version of TLS between sidecars. Default: what each mesh uses unasked, 1.3 in both.",
         columns=column(
@@ -118,6 +122,7 @@ VALIDATION: tuple[Factor, ...] = (
     ),
     Factor(
         field="certificate_life_s", key="certificate_life", role=FactorRole.FREE, default=DAY_S,
+        stepped=True,
         ordinary=(DAY_S,), numeric=True, type=_Life, concerns=with_mtls,
         about="How long a certificate of a sidecar is valid. Default: 24h, as in both meshes.",
         columns=column(
@@ -132,6 +137,7 @@ VALIDATION: tuple[Factor, ...] = (
     ),
     Factor(
         field="resumption", key="resumption", role=FactorRole.FREE, read=Resumption,
+        stepped=True,
         type=_Resumption, default=Resumption.DEFAULT,
         ordinary=(Resumption.DEFAULT,), concerns=with_mtls,
         about="Whether a new connection between sidecars resumes an earlier TLS session. Default: what each "
