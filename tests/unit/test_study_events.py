@@ -136,8 +136,8 @@ def test_a_posture_goes_back_every_second_time() -> None:
         (["{rotat: leaf, at: 5s}"], "6:5", "does not say what is done; did you mean `rotate`"),
         (["null"], "6:5", "entry 1 of `events` has no value"),
         (["{fail: controller, at: 5s, lasts: 9s}", "{restart: controller, at: 8s}"], "7:5", "is over (9s)"),
-        (["{restart: controller, at: 8s}", "{fail: policy, at: 5s, lasts: 9s}"], "6:5", "is over (9s)"),
-        (["{fail: renewal, at: 5s, lasts: 9s}", "{restart: controller, at: 8s}"], "7:5", "both need the"),
+        (["{fail: controller, at: 5s, lasts: 9s}", "{fail: policy, at: 8s, lasts: 1s}"], "7:5", "both need"),
+        (["{fail: renewal, at: 5s, lasts: 9s}", "{fail: controller, at: 8s, lasts: 1s}"], "7:5", "both need"),
         (["{skew: 1h, at: 5s, lasts: 9s}", "{fail: controller, at: 8s, lasts: 1s}"], "7:5", "both need the"),
     ],
 )  # fmt: skip
@@ -171,6 +171,7 @@ def test_events_of_different_kinds_may_be_at_the_same_time() -> None:
     names = [event_name(each.act) for each in found.trial.timeline.occurrences(11 * S)]
     assert names == ["fail renewal", "rotate leaf", "restart proxy", "rotate leaf"]
     study("{fail: renewal, at: 4s, lasts: 20s}", "{fail: policy, at: 8s, lasts: 5s}")
+    study("{fail: renewal, at: 4s, lasts: 20s}", "{restart: controller, at: 8s}")
     study("{fail: controller, at: 4s, lasts: 20s}", "{rotate: leaf, every: 5s}", "{restart: proxy, at: 5s}")
 
 

@@ -206,20 +206,20 @@ def kind_of(act: Act) -> str:
 
 
 def keep_apart(one: Act, other: Act) -> bool:
-    """Whether one may not begin before the other is over: those of one kind; and what ends or stops the
-    control plane's process, and whatever else goes on in that process and would be lost with it."""
+    """Whether one may not begin before the other is over: those of one kind; and a control plane that is gone
+    or stands still, and whatever it is restarted for or told to fail in."""
     if kind_of(one) == kind_of(other):
         return True
     both = one, other
-    return all(map(_of_controller, both)) and any(map(_takes_controller, both))
+    return any(map(_no_controller, both)) and all(map(_of_controller, both))
+
+
+def _no_controller(act: Act) -> bool:
+    return isinstance(act, Fail) and act.what is Failing.CONTROLLER
 
 
 def _of_controller(act: Act) -> bool:
-    return lasts_on(act) or _takes_controller(act)
-
-
-def _takes_controller(act: Act) -> bool:
-    return isinstance(act, Restart | Fail) and act.what in (Restarted.CONTROLLER, Failing.CONTROLLER)
+    return lasts_on(act) or (isinstance(act, Restart) and act.what is Restarted.CONTROLLER)
 
 
 def event_name(act: Act) -> str:
