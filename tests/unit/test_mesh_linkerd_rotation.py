@@ -216,6 +216,40 @@ def test_a_clock_that_is_ahead_shows_in_what_is_signed(directory: Path) -> None:
     assert dt.timedelta(minutes=58) < before < dt.timedelta(minutes=61)
 
 
+def test_who_starts_while_the_clock_is_ahead_is_answered_when_it_asks_again(directory: Path) -> None:
+    """It has refused what it was given, has nothing else, and tries again in 10 s; that is not held."""
+
+    async def first(client: ProxyClient) -> None:
+        await tell(directory, "skew", by_s=3600)
+        await Proxy(client, NAMES[0], "1-1").certify()
+        await tell(directory, "skew", by_s=0)
+
+    async def second(client: ProxyClient) -> x509.Certificate:
+        return await Proxy(client, NAMES[0], "1-1").certify()
+
+    play(directory, first)
+    (path,) = (directory / "issued").glob("*.json")
+    former = json.loads(path.read_text())
+    path.write_text(json.dumps(former | {"at_s": former["at_s"] - 10}))
+    assert play(directory, second).not_valid_before_utc < now()
+
+
+def test_who_has_a_certificate_keeps_to_its_time_when_it_refuses_another(directory: Path) -> None:
+    async def scene(client: ProxyClient) -> tuple[float, float]:
+        held = await Proxy(client, NAMES[0], "1-1").started()
+        had = last_answered(directory, PODS[0])
+        await tell(directory, "skew", by_s=3600)
+        await tell(directory, "renew", pods=PODS[:1], within_s=5)
+        await held
+        has = last_answered(directory, PODS[0])
+        assert had is not None
+        assert has is not None
+        return had.valid_until_s, has.valid_until_s
+
+    had, has = play(directory, scene)
+    assert had == has
+
+
 # --- services that fail ------------------------------------------------------------------------------
 
 

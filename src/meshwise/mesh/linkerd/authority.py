@@ -58,6 +58,7 @@ class Leaf:
 
     certificate: bytes
     chain: tuple[bytes, ...]
+    valid_from: dt.datetime
     valid_until: dt.datetime
     serial: int
 
@@ -120,7 +121,7 @@ class Issuer:
         )
         valid_until = min(now + life, not_after)
         chain = tuple(each.public_bytes(_DER) for each in (self.certificate, *self.above))
-        return Leaf(leaf.public_bytes(_DER), chain, valid_until, leaf.serial_number)
+        return Leaf(leaf.public_bytes(_DER), chain, not_before, valid_until, leaf.serial_number)
 
 
 @dataclass(frozen=True)

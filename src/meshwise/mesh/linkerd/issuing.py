@@ -156,6 +156,14 @@ def _life(directory: Path) -> dt.timedelta:
     return dt.timedelta(seconds=json.loads((directory / IDENTITIES_FILE).read_text())["leaf_life_s"])
 
 
+def _has_until_s(owner: TokenOwner, leaf: Leaf, last: LastAnswer | None) -> float:
+    """When the certificate ends that its proxy has after this answer: one that is not valid yet is refused,
+    and it goes on with the former; who has started just now has none, and asks again soon."""
+    if leaf.valid_from.timestamp() <= time.time():
+        return leaf.valid_until.timestamp()
+    return last.valid_until_s if last is not None and last.start == owner.start else 0.0
+
+
 class IdentityService:
     """What answers Certify."""
 
@@ -179,7 +187,7 @@ class IdentityService:
         try:
             leaf = await self._hold(held, last) or await self._when_able(held)
             if (owner.pod, owner.start) not in self._ended:
-                self._note(owner, leaf.valid_until.timestamp(), f"{leaf.serial:x}")
+                self._note(owner, _has_until_s(owner, leaf, last), f"{leaf.serial:x}")
             held.leaf, held.answered_ns = leaf, time.monotonic_ns()
         except CertificateRefused:
             if last is not None and last.start == owner.start:
