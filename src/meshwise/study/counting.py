@@ -30,7 +30,7 @@ class Counting:
     """Each cell is counted in several executions: lives of its proxies, in each of which every cell of the
     mesh has one trial with all its windows."""
 
-    requests: int = 100
+    requests: int = 80
     """In each window of requests."""
     windows: int = 4
     """Windows of requests that count."""
