@@ -285,6 +285,28 @@ def test_without_placebo_times_nothing_is_claimed_against_them(monkeypatch: pyte
     assert found[DISTURBED, Against.ARM].verdict is Verdict.DISTINGUISHABLE
 
 
+def test_an_outage_that_lasts_into_the_time_that_is_taken_for_usual_is_flagged() -> None:
+    world = replace(SMALL, executions=2, twin=False)
+    trials, moments = trials_of(world), moments_in(trials_of(world), events_frame(world), duration_ns(world))
+    settings = settings_of(world, 1)
+
+    def flags(broken: bool) -> set[str]:
+        results = []
+        for each in trials:
+            frame = requests_of(world, 1, each)
+            late = pl.col("intended_ns") > frame["intended_ns"].max() // 2  # type: ignore[operator]
+            error = pl.when(late).then(pl.lit("connect")).otherwise(pl.col("error").cast(pl.String))
+            frame = frame.with_columns(error=error) if broken else frame
+            found = measure_events(each, frame, telemetry_of(world, each), moments[each.trial_id])
+            results.append(TrialResult(each, {}, events=found))
+        (cohort,) = events_of(Grid.of(results, settings.cells), settings.arrangement, 1, 0.95)
+        found = event_findings([cohort], Naming.of(settings.cells), settings)
+        return {flag.code for each in found if each.metric == DISTURBED for flag in each.flags}
+
+    assert "usual_failed" in flags(broken=True)
+    assert "usual_failed" not in flags(broken=False)
+
+
 def test_what_was_tried_and_not_done_is_said_beside_its_effect() -> None:
     found = findings_of(SMALL, 1)[DISTURBED, Against.PLACEBO]
     assert found.event is not None

@@ -32,11 +32,12 @@ from meshwise.findings.flag import (
     NO_SPREAD,
     NO_WINDOW,
     UNFINISHED,
+    USUAL_FAILED,
     Flag,
 )
 from meshwise.findings.metric import MetricKey
 from meshwise.findings.subject import Against, EventEffect
-from meshwise.measure.events import FAILED, Around
+from meshwise.measure.events import FAILED, REQUESTS, USUAL, Around
 from meshwise.stats.arrays import FloatArray, execution_means
 from meshwise.stats.interval import (
     Interval,
@@ -124,6 +125,10 @@ def _flags(of: EventOfCell) -> Iterator[Flag]:
         yield NO_WINDOW(ms=looked.at_ms(cohort.fixed.end))
     elif found[-1].end >= looked.bins - 1:
         yield LASTS_ON()
+    rings = [arm.around.ring for arm in cohort.arms]
+    asked, failed = (float(sum(ring[each].sum() for ring in rings)) for each in (REQUESTS, FAILED))
+    if asked and failed / asked > 1 - USUAL:
+        yield USUAL_FAILED(percent=100 * failed / asked)
 
 
 def _failures(

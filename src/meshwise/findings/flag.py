@@ -278,6 +278,12 @@ NO_PLACEBO = FlagKind(
     "the trials have no undisturbed time as long as what is looked at, so there are no placebo times",
     "let events be further apart, or trials longer",
 )
+USUAL_FAILED = FlagKind(
+    "usual_failed",
+    "{percent:.3g} % of the requests of the time that is taken for usual failed: an event may last into it, "
+    "and be larger and longer than is said",
+    "let events be further apart; look at whole trials in the report",
+)
 NO_WINDOW = FlagKind(
     "no_window",
     "nothing around it stands out from placebo times, so {ms:.0f} ms from its beginning on are counted",
