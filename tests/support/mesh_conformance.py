@@ -139,6 +139,13 @@ class MeshConformance:
             assert found.request.protocol is protocol
             if cell.posture.mtls not in (MtlsMode.PERMISSIVE, MtlsMode.STRICT):
                 assert found.tls is None
+            stranger = mesh.model.entrance(placement, cell, Who.OTHER_NAMESPACE)
+            if found.tls is not None:
+                assert stranger.tls is not None
+                assert stranger.tls.identity is not None
+                assert stranger.tls.identity.chain.name == "other_namespace.chain.pem"
+                stranger = replace(stranger, tls=replace(stranger.tls, identity=found.tls.identity))
+            assert stranger == found, "whoever calls, it is called in the same way"
 
     def test_differences_are_named_once_and_explained(self) -> None:
         for privileged in (True, False):
