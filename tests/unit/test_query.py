@@ -9,8 +9,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,13 @@ def test_time_is_bounded(archive: Path) -> None:
     sql = "SELECT sum(a.i * b.i * c.i) FROM range(1000000) a(i), range(1000000) b(i), range(1000000) c(i)"
     error = refusal(lambda: asked(archive, sql, QueryLimits(timeout_ns=200 * 10**6)))
     assert error.code == "MW004"
+
+
+def test_ctrl_c_ends_a_question_as_everything_else(archive: Path) -> None:
+    timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        asked(archive, "SELECT count(*) FROM range(100_000_000_000) a, range(10) b")
 
 
 def test_settings_are_locked_and_rows_come_as_they_are_found(archive: Path) -> None:

@@ -237,6 +237,10 @@ def _words(
         if not overdue.is_set():
             raise KeyboardInterrupt from error
         raise messages.QUERY_TOOK_TOO_LONG.error(timeout=format_duration(limits.timeout_ns)) from error
+    except RuntimeError as error:  # what DuckDB makes of Ctrl-C while it computes
+        if "interrupted" not in str(error):
+            raise
+        raise KeyboardInterrupt from error
     except duckdb.OutOfMemoryException as error:
         what = _told(error).what.splitlines()[0]
         raise messages.OUT_OF_QUERY_MEMORY.error(

@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlencode
 
 from meshwise.core import messages
 from meshwise.core.errors import MeshwiseError
-from meshwise.series.http import Endpoint, Reply, Retries, TooLong, exchange, persisting
+from meshwise.series.http import TIMEOUT_S, Endpoint, Reply, Retries, TooLong, exchange, persisting
 
 MOST_STEPS = 2000
 """Of one query; Prometheus itself refuses more than 11,000 points of a series."""
 MOST_ANSWER_BYTES = 16 << 20
+_FIRST_ATTEMPTS, _FIRST_TIMEOUT_S = 2, 15.0
+"""Of the first query, which is answered at once if at all: a wrong address is told soon."""
 _SMALLER = ("maximum resolution", "too many samples", "timed out", "timeout", "limit")
 """What a server says that would answer for less time."""
 
@@ -43,7 +45,8 @@ class PrometheusApi:
     def check(self) -> str:
         """The version of the server, empty where it does not tell. Raises MW022, MW023, MW024."""
         try:
-            found = self._get("/api/v1/query", {"query": "1"})
+            first = replace(self.retries, attempts=min(_FIRST_ATTEMPTS, self.retries.attempts))
+            found = self._get("/api/v1/query", {"query": "1"}, first, _FIRST_TIMEOUT_S)
         except TooLong as error:
             raise self._garbage("a query for 1 is answered with more than is read") from error
         if not isinstance(found, dict) or found.get("resultType") not in ("scalar", "vector"):
@@ -117,13 +120,25 @@ class PrometheusApi:
             raise self._garbage("the points of a series are not in the order of time")
         return RangeSeries({name: text for name, text in labels.items() if name != "__name__"}, times, values)
 
-    def _get(self, path: str, words: Mapping[str, str]) -> Any:
+    def _get(
+        self,
+        path: str,
+        words: Mapping[str, str],
+        retries: Retries | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Any:
         query = f"?{urlencode(words)}" if words else ""
         reply = persisting(
             lambda: exchange(
-                self.to, "GET", path + query, None, {"Accept": "application/json"}, MOST_ANSWER_BYTES
+                self.to,
+                "GET",
+                path + query,
+                None,
+                {"Accept": "application/json"},
+                MOST_ANSWER_BYTES,
+                timeout_s,
             ),
-            self.retries,
+            retries or self.retries,
         )
         try:
             document = json.loads(reply.body, parse_constant=_refuse)

@@ -41,7 +41,7 @@ def refused(to: Endpoint, reply: Reply, taken: int) -> MeshwiseError:
         )
     elif "out of order" in words or "duplicate sample" in words:
         remedy = "it has these series already: this study was exported to it before"
-    elif reply.status == 404:
+    elif reply.status in (404, 405):
         remedy = (
             "give the whole address, http://HOST:9090/api/v1/write or http://HOST:4318/v1/metrics; "
             "Prometheus takes it with `--web.enable-remote-write-receiver`"
