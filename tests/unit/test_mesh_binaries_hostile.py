@@ -13,10 +13,12 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.registry import Registry, digest_of, layer, serving
@@ -340,6 +342,22 @@ def test_leftovers_of_a_killed_pull_are_found_by_the_next(registry: Registry, ca
         fetch(registry.url, cache)
         assert at_work.exists(), "another pull's folder is not a leftover"
     assert {path.name for path in left(cache)} == {"proxy", next(cache.directory.glob("sha256-*")).name}
+
+
+def test_a_folder_that_another_pull_removes_before_it_is_locked_is_made_anew(
+    cache: BinaryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = tempfile.mkdtemp, list[str]()
+
+    def removed_once(**where: Any) -> str:
+        made.append(make(**where))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", removed_once)
+    with cache.scratch() as folder:
+        assert folder == Path(made[1])
 
 
 def test_two_pulls_at_the_same_time_are_both_listed(cache: BinaryStore, tmp_path: Path) -> None:

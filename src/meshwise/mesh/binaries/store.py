@@ -118,11 +118,13 @@ class BinaryStore:
     def _locked_folder(self) -> tuple[Path, int]:
         while True:
             folder = Path(tempfile.mkdtemp(dir=self.directory, prefix=_INCOMING))
-            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(held, fcntl.LOCK_EX)
-            if folder.exists():  # else another process took it for a leftover before it was locked
-                return folder, held
-            os.close(held)
+            # Until it is locked another process may take it for a leftover.
+            with contextlib.suppress(FileNotFoundError):
+                held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(held, fcntl.LOCK_EX)
+                if folder.exists():
+                    return folder, held
+                os.close(held)
 
     def _sweep(self) -> None:
         for folder in self.directory.glob(f"{_INCOMING}*"):
