@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf import json_format
 
+from meshwise.mesh.commands import until_told
 from meshwise.mesh.linkerd import controller
 
 FILE = "exchange.jsonl"
@@ -56,4 +58,4 @@ class Recorder(controller.Controller):
 if __name__ == "__main__":
     Recorder.file = Path(sys.argv[1]) / FILE
     controller.Controller = Recorder  # type: ignore[misc]
-    asyncio.run(controller._main(Path(sys.argv[1])))
+    asyncio.run(until_told(partial(controller.serve, Path(sys.argv[1]))))
