@@ -81,7 +81,7 @@ class _Fills:
     tracing: Tracing
 
     def start(self, tag: int) -> bytes:
-        data: bytes = super().start(tag)  # type: ignore[misc]
+        data: bytes = super().start(tag)  # type: ignore[misc]  # of the class beside it
         tracing = self.tracing
         if not tracing.traces(tag):
             return data

@@ -158,6 +158,7 @@ def _of_change(frame: pl.DataFrame, change: Happening, moments: Moments, closed:
         later = group.filter(pl.col("at_ns") >= settled)["passed"]
         if min(len(then), len(later)) < LEAST:
             continue
+        # polars' `mean` may be a time; of truth values it is a number.
         was, became = float(then.mean() or 0.0), float(later.mean() or 0.0)  # type: ignore[arg-type]
         if was >= MOST_PASS and (became <= FEW_PASS or closed.to(*who)):
             yield from _told(group, who, change, settled, closes=True)

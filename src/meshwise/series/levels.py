@@ -125,7 +125,7 @@ class _Workload:
         if self._requests.is_empty():
             return 0.0
         first, last = self._requests["first_unix_ns"].min(), self._requests["last_unix_ns"].max()
-        return (int(last) - int(first)) / 1e9  # type: ignore[arg-type]
+        return (int(last) - int(first)) / 1e9  # type: ignore[arg-type]  # a column of integers
 
     def _durations(self, flags: tuple[Flag, ...]) -> Iterator[Finding]:
         buckets = self._of(_BUCKETS[self.mesh]).filter(pl.col("side") == self.side)

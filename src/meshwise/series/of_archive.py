@@ -73,7 +73,7 @@ def lines_of(reader: ArchiveReader, step_ns: int = STEP_NS) -> Iterator[Sequence
         trial_id = str(row["trial_id"])
         yield _Trial(study, row).lines(reader, events.get(trial_id), counts.get(trial_id), step_ns)
     if (reader.directory / FINDINGS_NAME).exists():
-        stored_ns = int(timed["stored_unix_ns"].max() or 0)  # type: ignore[arg-type]
+        stored_ns = int(timed["stored_unix_ns"].max() or 0)  # type: ignore[arg-type]  # a column of integers
         yield list(_findings(read_findings(reader.directory), study, stored_ns))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -50,8 +51,9 @@ class EventPart(Part):
     )
     every: Annotated[Duration, Field(description="From the start of the measured window on.")] | None = None
 
+    @abstractmethod
     def act(self) -> Act:
-        raise NotImplementedError
+        """What its keys say is done."""
 
     def declared(self) -> Declared:
         return Declared(self.act(), tuple(self.at or ()), self.every or 0)

@@ -73,7 +73,7 @@ def _messages() -> dict[str, Any]:
         message = file.message_type.add(name=name)
         for field, number, kind, kind_name, repeated in fields:
             added = message.field.add(name=field, number=number, label=3 if repeated else 1)
-            added.type = kind  # type: ignore[assignment]
+            added.type = kind  # type: ignore[assignment]  # stubs have an enum
             if kind_name:
                 added.type_name = kind_name
     pool = descriptor_pool.DescriptorPool()
